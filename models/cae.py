@@ -1,0 +1,128 @@
+"""The convolutional autoencoder of reference system A1.
+
+Shape legend: N batch, C channels, H/W pixels, n first-layer channels, Z latent
+width. Figures in comments are for 28x28x1.
+
+    encoder  C -> n -> 2n -> 4n (3x3, stride 2), flatten, 36n -> 64 -> Z, ReLU after each
+    decoder  the mirror, its last layer a sigmoid
+    loss     mean squared error, pixels in [0, 1]
+
+    make study NAME=cae
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import Batch, ConfigError, Metrics, Model, ModelConfig, Program, Shape, require
+from models.blocks import down, halved, initialise_for_relu, make_optimizer, up
+
+HIDDEN = 64  # width between the convolutions and the latent code
+PADDINGS = (1, 1, 0)  # of the three strided convolutions: 28 -> 14 -> 7 -> 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class CAEConfig(ModelConfig):
+    """Defaults are the reported best configuration (reference system A1).
+
+    channels: n, channels after the first convolution, >= 1
+    latent: Z, >= 1
+    lr, weight_decay: learning rate and L2 of the optimiser
+    """
+
+    channels: int = 9
+    latent: int = 27
+    optimizer: str = "adam"  # or "sgd"
+    lr: float = 0.004295
+    weight_decay: float = 3.96e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("channels", self.channels, 1, 1024)
+        require("latent", self.latent, 1, 65536)
+        require("lr", self.lr, 0.0, 10.0)
+        require("weight_decay", self.weight_decay, 0.0, 10.0)
+
+
+class CAE(Model):
+    """Encoder to Z numbers, decoder back: 60,240 parameters at n 9, Z 27, 28x28x1."""
+
+    metrics = ("mse",)
+    config_type = CAEConfig
+    config: CAEConfig
+
+    def __init__(self, config: CAEConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        n, z = config.channels, config.latent
+        channels, *pixels = shape
+        sizes = [(pixels[0], pixels[1])]  # 28, 14, 7, 3
+        for padding in PADDINGS:
+            sizes.append((halved(sizes[-1][0], padding), halved(sizes[-1][1], padding)))
+        height, width = sizes[-1]
+        if min(height, width) < 1:
+            raise ConfigError(f"images of {pixels[0]}x{pixels[1]} are too small for a CAE: >= 11")
+        flat = 4 * n * height * width  # 36n
+        self.encoder = nn.Sequential(
+            down(channels, n, PADDINGS[0]),  # (N, n, 14, 14)
+            nn.ReLU(),
+            down(n, 2 * n, PADDINGS[1]),  # (N, 2n, 7, 7)
+            nn.ReLU(),
+            down(2 * n, 4 * n, PADDINGS[2]),  # (N, 4n, 3, 3)
+            nn.ReLU(),
+            nn.Flatten(),  # (N, 36n)
+            nn.Linear(flat, HIDDEN),
+            nn.ReLU(),
+            code := nn.Linear(HIDDEN, z),  # (N, Z)
+            nn.ReLU(),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(z, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, flat),  # (N, 36n)
+            nn.ReLU(),
+            nn.Unflatten(1, (4 * n, height, width)),  # (N, 4n, 3, 3)
+            up(4 * n, 2 * n, PADDINGS[2], sizes[2]),  # (N, 2n, 7, 7)
+            nn.ReLU(),
+            up(2 * n, n, PADDINGS[1], sizes[1]),  # (N, n, 14, 14)
+            nn.ReLU(),
+            up(n, channels, PADDINGS[0], sizes[0]),  # (N, C, 28, 28)
+            nn.Sigmoid(),
+        )
+        initialise_for_relu(self)
+        nn.init.ones_(code.bias)  # a latent unit that starts below zero may never wake up
+        self.optimizers["all"] = make_optimizer(
+            config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""
+        reconstructed: Tensor = self.decoder(self.encoder(images))
+        return reconstructed
+
+    def train_step(self, batch: Batch) -> Metrics:
+        optimizer = self.optimizers["all"]
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.mse_loss(self(batch.images), batch.images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {"mse": loss.detach()}
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        return {"mse": F.mse_loss(self(batch.images), batch.images)}
+
+    def preview(self, images: Tensor) -> Tensor:
+        return self.forward(images)
+
+    def programs(self) -> dict[str, Program]:
+        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
+        images = images.to(self.device)
+        with torch.no_grad():
+            codes = self.encoder(images)  # (2, Z)
+        return {
+            "encoder": Program(module=self.encoder, example=images),
+            "decoder": Program(module=self.decoder, example=codes),
+        }

@@ -1,0 +1,107 @@
+"""Checkpoints: all that `fit` needs to go on, in one safetensors file, no pickle.
+
+    save_checkpoint(path, model, epoch=7)
+    epoch = load_checkpoint(path, model)         # 7; fit(..., start=epoch) goes on
+
+Weights and the optimisers' tensors are stored as they are; step counters and
+settings of the optimisers as JSON in the file's header. An epoch draws its
+random numbers from (seed, epoch number), so no generator state is needed.
+
+The caller writes to a temporary path and renames (storage's `whole_file`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.base import Model
+
+
+class CheckpointError(ValueError):
+    """The file is not a checkpoint of this model; delete it to start from the beginning."""
+
+
+def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any]) -> None:
+    """Write weights and optimisers after ``epoch``; ``note`` is JSON that comes back on loading."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    header: dict[str, Any] = {"epoch": epoch, "note": note, "optimizers": {}}
+    for name, optimizer in model.optimizers.items():
+        state = optimizer.state_dict()
+        plain: dict[str, dict[str, Any]] = {}
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer/{name}/{index}/{key}"] = value
+                else:
+                    plain.setdefault(str(index), {})[key] = value
+        header["optimizers"][name] = {"groups": state["param_groups"], "plain": plain}
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        save_file(whole, path, metadata={"checkpoint": json.dumps(header)})
+    except SafetensorError as error:  # the library's wrapper of a full disk, among others
+        raise OSError(f"cannot write {path}: {error}") from error
+
+
+def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
+    """Bring ``model`` and its optimisers to the file's state; returns its epoch and note.
+
+    Raises `CheckpointError`, with the model untouched, when the file does not fit.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = _below("model/", tensors)
+        expected = model.state_dict()
+        if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in expected.items()}:
+            raise KeyError("other layers")
+        states = {
+            name: _optimizer_state(
+                header["optimizers"][name], _below(f"optimizer/{name}/", tensors)
+            )
+            for name in model.optimizers
+        }
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this model ({error})") from error
+    model.load_state_dict(weights)
+    for name, optimizer in model.optimizers.items():
+        optimizer.load_state_dict(states[name])  # moves its tensors to the parameters' device
+    return int(header["epoch"]), header["note"]
+
+
+def load_weights(path: Path, model: Model) -> Model:
+    """Only the weights of a checkpoint."""
+    load_checkpoint(path, model)
+    return model
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value.clone()  # the file is mapped; weights are written to
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _optimizer_state(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(entries) for index, entries in header["plain"].items()
+    }
+    for name, value in tensors.items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = value
+    return {"state": state, "param_groups": [_group(group) for group in header["groups"]]}
+
+
+def _group(group: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples: Adam's betas come back as one."""
+    return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
+
+
+__all__ = ["CheckpointError", "load_checkpoint", "load_weights", "save_checkpoint"]

@@ -1,0 +1,186 @@
+"""A trained model as files that others can load, checked by loading them back.
+
+    weights.safetensors    the weights
+    config.json            which model, image shape and configuration
+    NAME.onnx, NAME.pt2    each program (encoder, decoder, ...) for ONNX and `torch.export`
+
+    model = load_export(Path("runs/exports/cae/1"))
+    model.preview(images)
+
+Weights are safetensors and configurations JSON: `load_export` runs no pickle.
+The first dimension of every program's input is free.
+
+Shape legend: N batch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.base import Model, Program, evaluating
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.json"
+OUR_MODELS = "models."
+TOLERANCE = 1e-4  # largest difference of an output, relative to the outputs' largest
+PROTOBUF_LIMIT = 1_500_000_000  # bytes of weights an ONNX file can hold inside itself
+
+
+class ExportError(ValueError):
+    """An export cannot be made, read, or does not compute what the live model computes."""
+
+
+def write_export(model: Model, folder: Path) -> None:
+    """Write every file of ``model`` into the existing ``folder``."""
+    with _on_cpu(model), evaluating(model):
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
+        for name, program in model.programs().items():
+            _write_program(program, folder, name)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    family = type(model)
+    return {
+        "model": f"{family.__module__}:{family.__qualname__}",
+        "shape": list(model.shape),
+        "config": asdict(model.config),
+    }
+
+
+def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
+    """The model in ``folder``, on the CPU, in eval mode.
+
+    family: its class; needed only for models that are not part of genstudy, because
+    a file must not decide which code is imported.
+    """
+    try:
+        described = json.loads((folder / CONFIG).read_text())
+        family = family or _our_family(described["model"])
+        config = family.config_type(**described["config"])
+        channels, height, width = described["shape"]
+        model = family(config, (channels, height, width))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except ExportError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"{folder} is not a whole export ({reason}); export again") from error
+    return model.eval()
+
+
+def check_export(model: Model, folder: Path) -> dict[str, float]:
+    """Load everything back and compare its outputs with the live model's, on 3 inputs.
+
+    Returns the largest relative difference by file; raises `ExportError` beyond `TOLERANCE`.
+    """
+    differences: dict[str, float] = {}
+    with _on_cpu(model), evaluating(model):
+        loaded = load_export(folder, family=type(model)).programs()
+        for name, program in model.programs().items():
+            example = torch.cat([program.example, program.example[:1]])  # (3, ...): N is free
+            live = program.module(example)
+            runs: dict[str, Callable[[Tensor], Tensor]] = {
+                f"{WEIGHTS} {name}": loaded[name].module,
+                f"{name}.onnx": _onnx(folder / f"{name}.onnx"),
+                f"{name}.pt2": torch.export.load(folder / f"{name}.pt2").module(),
+            }
+            for file, run in runs.items():
+                differences[file] = _difference(run(example), live)
+    off = {file: value for file, value in differences.items() if not value <= TOLERANCE}
+    if off:
+        shown = ", ".join(f"{file} by {value:.1e}" for file, value in off.items())
+        raise ExportError(f"exported outputs differ from the live model's: {shown}")
+    return differences
+
+
+def _our_family(name: str) -> type[Model]:
+    module, _, attribute = name.partition(":")
+    if not module.startswith(OUR_MODELS):
+        raise ExportError(f"{name} is not a model of genstudy; pass its class: family=...")
+    try:
+        family = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ExportError(f"this version of genstudy has no model {name}") from error
+    if not (isinstance(family, type) and issubclass(family, Model)):
+        raise ExportError(f"{name} is not a model")
+    return family
+
+
+def _write_program(program: Program, folder: Path, name: str) -> None:
+    free = ({0: torch.export.Dim("N")},)
+    exported = torch.export.export(program.module, (program.example,), dynamic_shapes=free)
+    torch.export.save(exported, folder / f"{name}.pt2")
+    size = sum(value.nbytes for value in program.module.state_dict().values())
+    with _quiet():
+        torch.onnx.export(
+            exported,
+            (),
+            folder / f"{name}.onnx",
+            dynamo=True,
+            external_data=size > PROTOBUF_LIMIT,
+            verbose=False,
+        )
+
+
+def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+
+    def run(example: Tensor) -> Tensor:
+        (output,) = session.run(None, {taken.name: example.numpy()})
+        return torch.from_numpy(output)
+
+    return run
+
+
+def _difference(output: Tensor, live: Tensor) -> float:
+    if output.shape != live.shape:
+        raise ExportError(f"exported output is {tuple(output.shape)}, live {tuple(live.shape)}")
+    scale = max(float(live.abs().max()), 1e-12)
+    return float((output - live).abs().max()) / scale
+
+
+@contextmanager
+def _on_cpu(model: Model) -> Iterator[None]:
+    """Programs are exported and compared on the CPU; the model goes back to its device."""
+    device = model.device
+    model.to("cpu")
+    try:
+        yield
+    finally:
+        model.to(device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The ONNX exporter reports every optimisation pass as if it were news."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

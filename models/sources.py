@@ -1,0 +1,169 @@
+"""Where images come from: torchvision's MNIST family and scikit-learn's digits.
+
+A source says what its content is (`fingerprint`, cheap: it decides whether a
+cached copy is still right) and reads it (`read`, slow). Folders of one's own
+images are in `models/folders.py`.
+
+Shape legend: N images, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import socket
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.base import Shape
+from models.images import DataError, DataMissing, ImagePool, Images, Progress
+from models.seeds import derive_seed
+
+FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
+DOWNLOAD_PATIENCE = 20.0  # seconds without an answer until a mirror counts as away
+
+
+class Source(Protocol):
+    label: str  # fit for a file name
+
+    def fingerprint(self) -> str: ...
+
+    def read(self, shape: Shape | None, progress: Progress) -> ImagePool: ...
+
+
+def find_source(name: str, root: Path) -> Source:
+    """The source called ``name``; a missing torchvision set is downloaded to ``root``."""
+    if name in TORCHVISION_SETS:
+        return TorchvisionSource(name, root)
+    if name == "digits":
+        return DigitsSource()
+    kind, _, place = name.partition(":")
+    if kind == "folder" and place:
+        from models.folders import FolderSource
+
+        return FolderSource(Path(place))
+    available = [*TORCHVISION_SETS, "digits", "folder:PATH"]
+    close = difflib.get_close_matches(name, available, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise DataError(f"unknown data {name!r}; available: {', '.join(available)}{hint}")
+
+
+# name -> torchvision's class, whose name is also the folder under DATA_ROOT
+TORCHVISION_SETS = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST"}
+
+
+class TorchvisionSource:
+    """Fashion-MNIST or MNIST in torchvision's layout under ``root``: 60,000 + 10,000, 28x28x1."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.label = name
+        self.root = root
+        self.class_name = TORCHVISION_SETS[name]
+
+    def fingerprint(self) -> str:
+        files = self._files()
+        if not files:
+            self._download()
+            files = self._files()
+        return fingerprint_files(files)
+
+    def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
+        parts = {}
+        for done, train in enumerate((True, False)):
+            progress(done, 2)
+            try:
+                found = self._dataset(train=train)
+            except (RuntimeError, ValueError, AssertionError, OSError) as error:
+                raise DataError(
+                    f"{self.class_name} in {self.root} is incomplete or damaged "
+                    f"({first_line(error)}); delete {self.root / self.class_name} and run again, "
+                    "or set DATA_ROOT to a whole copy"
+                ) from error
+            pixels = found.data.unsqueeze(1)  # (N, 28, 28) -> (N, 1, 28, 28)
+            parts[train] = Images(pixels=resized(pixels, shape), labels=found.targets.long())
+        progress(2, 2)
+        return ImagePool(train=parts[True], test=parts[False], classes=tuple(found.classes))
+
+    def _files(self) -> list[Path]:
+        return sorted((self.root / self.class_name / "raw").glob("*-ubyte"))
+
+    def _dataset(self, *, train: bool, download: bool = False):  # type: ignore[no-untyped-def]
+        from torchvision import datasets  # seconds to import: only where images are decoded
+
+        return getattr(datasets, self.class_name)(self.root, train=train, download=download)
+
+    def _download(self) -> None:
+        """Fetch the set with torchvision, which shows its own progress bar."""
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(DOWNLOAD_PATIENCE)
+        try:
+            for train in (True, False):
+                self._dataset(train=train, download=True)
+        except (RuntimeError, OSError) as error:
+            raise DataMissing(
+                f"{self.class_name} is not in {self.root} and cannot be downloaded "
+                f"({first_line(error)}); set DATA_ROOT to a folder that holds "
+                f"{self.class_name}/raw, or DATA to another set"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(patience)
+
+
+class DigitsSource:
+    """scikit-learn's 1,797 handwritten digits, 8x8x1: small, real and always at hand."""
+
+    label = "digits"
+
+    def fingerprint(self) -> str:
+        return "sklearn-digits"
+
+    def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        pixels = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)
+        everything = Images(
+            pixels=resized(pixels.unsqueeze(1), shape),  # (1797, 8, 8) -> (1797, C, H, W)
+            labels=torch.from_numpy(found.target).long(),
+        )
+        train, test = hold_out(everything, 0.2)
+        return ImagePool(train=train, test=test, classes=tuple(str(digit) for digit in range(10)))
+
+
+def hold_out(images: Images, share: float) -> tuple[Images, Images]:
+    """Training and test images of a set that comes without a test part; always the same."""
+    generator = torch.Generator().manual_seed(derive_seed(0, "test"))
+    order = torch.randperm(len(images), generator=generator)
+    count = round(len(images) * share)
+    return images.take(order[count:]), images.take(order[:count])
+
+
+def resized(pixels: Tensor, shape: Shape | None) -> Tensor:
+    """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colour added or averaged, pixels interpolated."""
+    if shape is None or tuple(pixels.shape[1:]) == shape:
+        return pixels
+    channels, height, width = shape
+    floats = pixels.to(torch.float32)
+    if channels != floats.shape[1]:
+        grey = floats.mean(1, keepdim=True)  # (N, 1, h, w)
+        floats = grey.expand(-1, channels, -1, -1)
+    if tuple(floats.shape[2:]) != (height, width):
+        floats = F.interpolate(floats, (height, width), mode="bilinear", antialias=True)
+    return floats.round().clamp(0, 255).to(torch.uint8)
+
+
+def fingerprint_files(paths: list[Path]) -> str:
+    """Changes when a file is added, removed, renamed, resized or written again."""
+    digest = hashlib.sha256()
+    for path in paths:
+        status = path.stat()
+        digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,133 @@
+"""The training loop of every model, as a generator of epochs.
+
+    for epoch in fit(model, images, epochs=20, seed=0):
+        print(epoch.number, epoch.valid)
+
+Whoever iterates decides what an epoch means: a trial reports it and may prune,
+a retraining watches its patience, a test just counts. Pruning therefore stays
+outside `models`, and two trials can take turns in one process.
+
+An epoch is a function of (weights and optimiser state, seed, epoch number) and
+of nothing else: its data order and its noise are drawn from seeds derived from
+the last two. A checkpoint after epoch k is therefore all that is needed to go
+on with k + 1, bit for bit the same on a CPU.
+
+Shape legend: N batch, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.base import Batch, DivergedError, Metrics, Model, evaluating
+from models.images import Images, ImageSplits
+from models.seeds import derive_seed
+
+EVALUATION_BATCH = 1000  # images; bounds memory, does not change the metric
+
+
+class Interrupted(Exception):
+    """Asked to stop in the middle of an epoch: the epoch is dropped, the last checkpoint counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """One epoch: number counts from 1; train and valid are means over images; wall seconds."""
+
+    number: int
+    train: dict[str, float]
+    valid: dict[str, float]
+    seconds: float
+
+
+def fit(
+    model: Model,
+    images: ImageSplits,
+    *,
+    epochs: int,
+    seed: int,
+    start: int = 0,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[EpochResult]:
+    """Train ``model`` in place, one `EpochResult` an epoch.
+
+    images: splits that lie on the model's device already
+    start: epochs that a checkpoint has brought along
+    interrupted: asked before every step
+
+    Raises `DivergedError` when a metric is not finite, `Interrupted` when asked to stop.
+    """
+    for number in range(start + 1, epochs + 1):
+        began = time.perf_counter()
+        torch.manual_seed(derive_seed(seed, "epoch", number))
+        order = torch.randperm(len(images.train))  # drawn on the CPU: the same on every device
+        train = _train(model, images.train, order.to(model.device), interrupted)
+        valid = evaluate(model, images.valid)
+        seconds = time.perf_counter() - began
+        result = EpochResult(number=number, train=train, valid=valid, seconds=seconds)
+        _check_finite(result)
+        yield result
+
+
+def evaluate(model: Model, images: Images) -> dict[str, float]:
+    """The metrics over all ``images``: means weighted by batch size."""
+    total = _Mean()
+    with evaluating(model):
+        for first in range(0, len(images), EVALUATION_BATCH):
+            batch = images.batch(slice(first, first + EVALUATION_BATCH))
+            total.add(model.evaluate(batch), len(batch.images))
+    return total.on_host()
+
+
+def _train(
+    model: Model, images: Images, order: Tensor, interrupted: Callable[[], bool]
+) -> dict[str, float]:
+    """One pass in the given ``order`` (N,). The ragged last batch is left out: static shapes."""
+    model.train()
+    size = min(model.config.batch_size, len(images))
+    total = _Mean()
+    for first in range(0, len(images) - size + 1, size):
+        if interrupted():
+            raise Interrupted
+        total.add(model.train_step(images.batch(order[first : first + size])), size)
+    return total.on_host()
+
+
+class _Mean:
+    """A weighted mean of metrics that stays on the device until the epoch ends."""
+
+    def __init__(self) -> None:
+        self.sums: Metrics = {}
+        self.weight = 0
+
+    def add(self, metrics: Metrics, weight: int) -> None:
+        for name, value in metrics.items():
+            value = value.detach().double() * weight
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.weight += weight
+
+    def on_host(self) -> dict[str, float]:
+        if not self.sums:
+            return {}
+        values = torch.stack(list(self.sums.values())).cpu()  # the epoch's one copy
+        return {
+            name: float(value) / self.weight
+            for name, value in zip(self.sums, values.tolist(), strict=True)
+        }
+
+
+def _check_finite(result: EpochResult) -> None:
+    measured = {f"train {name}": value for name, value in result.train.items()}
+    measured |= {f"valid {name}": value for name, value in result.valid.items()}
+    broken = {name: value for name, value in measured.items() if not math.isfinite(value)}
+    if broken:
+        raise DivergedError(result.number, broken)
+
+
+__all__ = ["Batch", "EpochResult", "Interrupted", "evaluate", "fit"]

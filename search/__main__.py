@@ -1,0 +1,81 @@
+"""The command line behind make: ``python -m search COMMAND`` with variables in the environment.
+
+    study       run a study, retrain and export its best       NAME=cae python -m search study
+    studies     what there is, on what data, how far
+    trials      the leaderboard; CSV= or PARQUET= writes the table
+    dashboard   optuna-dashboard with the pictures
+    worker      one training process (started by `study`)
+
+Mistakes of the user are one line on standard error and exit code 2; Ctrl-C is 130.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from search.errors import SearchError
+from storage.errors import StorageError
+
+COMMANDS = ("study", "studies", "trials", "dashboard", "worker")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in COMMANDS:
+        print(__doc__, file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    return worker() if arguments[0] == "worker" else command(arguments[0])
+
+
+def worker() -> int:
+    from search.worker import main as work
+
+    return work()
+
+
+def command(name: str) -> int:
+    """Run a command; what a user can mend becomes one line."""
+    try:
+        return _find(name)()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader, such as `head`, has seen enough
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def explained(error: Exception) -> str | None:
+    """The line for an error that is not a fault of ours; None for one that is."""
+    from sqlalchemy.exc import DBAPIError
+
+    from models.base import ConfigError
+    from models.images import DataError
+
+    if isinstance(error, SearchError | StorageError | DataError | ConfigError):
+        return " ".join(str(error).split())
+    if isinstance(error, DBAPIError):
+        cause = str(error.orig).strip().splitlines()[0]
+        return f"the trial database failed ({cause}); what was stored is kept: run again"
+    if isinstance(error, OSError) and error.strerror is not None:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{place}; free space or permissions, then run again"
+    return None
+
+
+def _find(name: str) -> Callable[[], int]:
+    if name == "study":
+        from search.commands.study import run_study
+
+        return run_study
+    from search.commands import views
+
+    return {"studies": views.studies, "trials": views.trials, "dashboard": views.dashboard}[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

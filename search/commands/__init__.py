@@ -1,0 +1,1 @@
+"""What each command of `python -m search` does, from variables to exit code."""

@@ -1,0 +1,201 @@
+"""Looking at studies: `make studies`, `make trials NAME=cae`, `make dashboard`.
+
+None of these imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from search.errors import BadVariable
+from search.variables import Variables, read_variables
+from storage.artifacts import whole_file
+from storage.database import open_engine, open_storage, shown
+from storage.errors import DatabaseUnreachable, StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDIES = Path(__file__).parent.parent / "studies"
+SHOWN_TRIALS = 10
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HIDDEN = ("started", "ended", "host", "pid", "seed", "revision", "traceback", "epochs")
+
+
+def studies() -> int:
+    """What there is, on what data, and how many trials each has in the database."""
+    variables = read_variables()
+    console = Console()
+    try:
+        stored = _stored_studies(variables)
+    except DatabaseUnreachable:
+        if variables.storage is not None:
+            raise
+        stored = {}
+    table = _table("study", "data", "trials", "ended", "pruned", "failed", "best", "about")
+    known = {}
+    for path in sorted(STUDIES.glob("*.py")):
+        if path.stem != "__init__":
+            known[path.stem] = _described(path)
+    for name in sorted(known | stored):
+        data, trials, about = known.get(name, ("", "", ""))
+        row = stored.get(name)
+        counts = ("0", "0", "0", "-") if row is None else row
+        table.add_row(name, data, trials, *counts, about)
+    console.print(table, soft_wrap=True)
+    console.print("\nmake study NAME=" + next(iter(known)), style="bold", highlight=False)
+    return 0
+
+
+def trials() -> int:
+    """The leaderboard, or the whole table as CSV or Parquet."""
+    from storage import best
+    from storage import trials as all_trials
+
+    variables = read_variables()
+    console = Console()
+    name = variables.needed_name
+    if "/" in name or name.endswith(".py"):
+        name = Path(name).stem
+    frame = all_trials(name, storage=variables.storage_url)
+    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
+        (variables.csv, lambda path: frame.to_csv(path, index=False)),
+        (variables.parquet, lambda path: _plain(frame).to_parquet(path, index=False)),
+    ]
+    for target, write in writers:
+        if target is not None:
+            with whole_file(target) as beside:
+                write(beside)
+            console.print(f"{len(frame)} trials -> {target}", highlight=False, soft_wrap=True)
+    if variables.csv or variables.parquet:
+        return 0
+    leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
+    states = frame["state"].value_counts()
+    counted = ", ".join(f"{count} {str(state).lower()}" for state, count in states.items())
+    console.print(f"study {name}: {counted or 'no trials yet'}", highlight=False)
+    columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
+    table = _table("rank", *columns)
+    for rank, row in enumerate(leaders[columns].itertuples(index=False), start=1):
+        table.add_row(str(rank), *(_cell(value) for value in row))
+    if len(leaders):
+        console.print(table, soft_wrap=True)
+    failed = frame[frame["state"] == "FAIL"].reindex(columns=["number", "reason"]).head(3)
+    for number, reason in zip(failed["number"], failed["reason"], strict=True):
+        console.print(f"trial {number} failed: {reason}", highlight=False, markup=False)
+    return 0
+
+
+def dashboard() -> int:
+    """optuna-dashboard with the trials' pictures, on this machine only unless HOST says more."""
+    import optuna_dashboard
+
+    from storage.artifacts import ArtifactFolder
+
+    variables = read_variables()
+    open_engine(variables.storage_url).dispose()  # nothing is created by looking
+    storage = open_storage(variables.storage_url)
+    console = Console(highlight=False, soft_wrap=True)
+    _check_port(variables.host, variables.port)
+    if variables.host not in LOOPBACK:
+        console.print(
+            f"warning: HOST={variables.host} opens the dashboard to other machines; it has no "
+            "password, and whoever reaches it can delete studies",
+            style="bold yellow",
+        )
+    console.print(
+        f"dashboard of {shown(variables.storage_url)}: "
+        f"http://{variables.host}:{variables.port}  (Ctrl-C ends it)"
+    )
+    variables.paths.artifacts.mkdir(parents=True, exist_ok=True)
+    optuna_dashboard.run_server(
+        storage,
+        host=variables.host,
+        port=variables.port,
+        artifact_store=ArtifactFolder(variables.paths.artifacts),
+    )
+    return 0
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadVariable(
+            f"cannot serve on {host}:{port} ({reason}); set PORT to a free one, HOST to an "
+            "address of this machine"
+        ) from error
+
+
+def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]]:
+    from storage import studies as counted
+
+    try:
+        frame = counted(storage=variables.storage_url)
+    except DatabaseUnreachable:
+        raise
+    except StorageError:
+        return {}
+    rows = {}
+    for row in frame.to_dict("records"):
+        ended = row["complete"] + row["pruned"] + row["fail"]
+        best = "-" if row["best"] != row["best"] else f"{row['best']:.6g}"
+        rows[row["study"]] = (str(ended), str(row["pruned"]), str(row["fail"]), best)
+    return rows
+
+
+def _described(path: Path) -> tuple[str, str, str]:
+    """Data, trials and first line of a study file, read without running it (or torch)."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, OSError, ValueError):
+        return "?", "?", "this file has a mistake"
+    said: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "StudySpec"
+        ):
+            said = {
+                word.arg: word.value.value
+                for word in node.keywords
+                if word.arg and isinstance(word.value, ast.Constant)
+            }
+    about = (ast.get_docstring(tree) or "").splitlines()
+    return str(said.get("data", "?")), str(said.get("trials", "?")), about[0] if about else ""
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of mixed types as text: Parquet wants one type a column."""
+    mixed = [
+        name
+        for name in frame.columns
+        if frame[name].dtype == object and frame[name].dropna().map(type).nunique() > 1
+    ]
+    texts = {name: frame[name].map(str, na_action="ignore") for name in mixed}
+    return frame.assign(**texts)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = str(value)
+    return text.removeprefix("0 days ").partition(".")[0] if text.startswith("0 days") else text
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table

@@ -1,0 +1,87 @@
+"""Which worker trains on what: one process a GPU, or one a CPU core with one thread.
+
+assign_devices(gpus=None, workers=None)      # all visible GPUs, else every core
+assign_devices(gpus=(0, 1), workers=4)       # two processes on each of two GPUs
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import torch
+
+from search.errors import BadVariable
+
+
+def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible: int) -> list[str]:
+    """One device name a worker: ``cpu``, ``cuda:0``, ...
+
+    gpus: None: all visible; (): CPU only. visible: how many GPUs this machine shows
+    """
+    chosen = tuple(range(visible)) if gpus is None else gpus
+    missing = [gpu for gpu in chosen if gpu >= visible]
+    if missing:
+        there = f"0 to {visible - 1}" if visible > 1 else "only 0" if visible else "none"
+        raise BadVariable(
+            f"GPUS names GPU {missing[0]}, but this machine shows {there}; "
+            "set GPUS to what is there, or GPUS=none for the CPU"
+        )
+    if not chosen:
+        return ["cpu"] * (workers or cores())
+    return [f"cuda:{chosen[index % len(chosen)]}" for index in range(workers or len(chosen))]
+
+
+def visible_gpus() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def use_device(device: str) -> str:
+    """Prepare this process to train on ``device``; returns its name for the record."""
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    torch.set_num_threads(1)
+    return device
+
+
+class PeakMemory:
+    """The most memory, in MiB, since it was made: of the GPU, or of this process on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _reset_peak()
+
+    def mebibytes(self) -> float:
+        if self.device.startswith("cuda"):
+            return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
+        return round(_peak() / 2**20, 1)
+
+
+def _reset_peak() -> None:
+    """Linux can forget a process's peak; elsewhere it is the process's whole life."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return int(psutil.Process().memory_info().rss)
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

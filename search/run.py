@@ -1,0 +1,58 @@
+"""One run of a study: all that a worker has to know, as plain values.
+
+The supervisor settles every variable once; workers get the result as JSON on
+their standard input, so that no password stands in a process list.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from storage.paths import RunPaths
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRun:
+    """name: as for `load_study`; study: its name in the database; images: the cached file."""
+
+    name: str
+    study: str
+    storage: str
+    runs: str
+    images: str
+    seed: int
+    trials: int
+    epochs: int
+    retrain_epochs: int
+    revision: str
+    sampler: str | None = None
+    pruner: str | None = None
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(Path(self.runs))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def git_revision(root: Path = ROOT) -> str:
+    """Commit of the code that runs, with ``-changed`` if files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return "unknown"  # installed inside somebody else's checkout
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,184 @@
+"""Starts workers, gives them jobs, hears their events, restarts the dead, ends cleanly.
+
+    with Crew(devices, logs=paths) as crew:
+        crew.set_up(run)
+        crew.send_all({"job": "search"})
+        for worker, event in crew.events(timeout=1.0): ...
+
+A crew knows processes and pipes, nothing of trials: `search/session.py` says
+what is to be done. Workers stand in a session of their own, so that Ctrl-C
+reaches the supervisor alone and each worker can finish its step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from search.claims import owner_name
+from search.run import ROOT, StudyRun
+
+STOP_PATIENCE = 8.0  # seconds that a worker has to end its step and release its trial
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Worker:
+    """One process. state: starting -> idle <-> busy -> gone."""
+
+    index: int
+    device: str
+    process: subprocess.Popen[str]
+    owner: str
+    log: Path
+    state: str = "starting"
+    job: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def send(self, job: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it is gone: its end is an event of its own
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+
+
+class Crew:
+    """All workers of one supervisor. Leaving the context ends them."""
+
+    def __init__(self, devices: list[str], log_of: Any) -> None:
+        self.devices = devices
+        self.log_of = log_of  # worker's index -> path of its log
+        self.workers: dict[int, Worker] = {}
+        self._heard: queue.Queue[tuple[Worker, Event]] = queue.Queue()
+        self._run: StudyRun | None = None
+
+    def __enter__(self) -> Self:
+        for index in range(len(self.devices)):
+            self._start(index)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(patience=STOP_PATIENCE)
+
+    def set_up(self, run: StudyRun) -> None:
+        """Tell every worker, and every later replacement, what the run is."""
+        self._run = run
+        for worker in self.workers.values():
+            self._set_up(worker)
+
+    def send(self, worker: Worker, job: dict[str, Any]) -> None:
+        worker.state, worker.job = "busy", job
+        worker.send(job)
+
+    def idle(self) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.state == "idle"]
+
+    def busy(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.state in ("busy", "starting")]
+
+    def events(self, timeout: float) -> Iterator[tuple[Worker, Event]]:
+        """What was heard within ``timeout`` seconds, the deaths of workers included."""
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                worker, event = self._heard.get(timeout=left)
+            except queue.Empty:
+                return
+            if event["event"] in ("ready", "idle"):
+                worker.state = "idle"
+            elif event["event"] == "error":
+                worker.error = event["message"]
+            elif event["event"] == "gone":
+                worker.state = "gone"
+            yield worker, event
+
+    def replace(self, worker: Worker) -> None:
+        """A new process in the place of one that is gone."""
+        self._start(worker.index)
+        self._set_up(self.workers[worker.index])
+
+    def stop(self, patience: float) -> list[Worker]:
+        """End all: ask, then SIGTERM, then SIGKILL. Returns those that had to be killed."""
+        alive = [worker for worker in self.workers.values() if worker.process.poll() is None]
+        for worker in alive:
+            worker.send({"job": "stop"})
+        stubborn = _left_after(alive, patience)
+        for worker in stubborn:
+            worker.process.terminate()
+        killed = _left_after(stubborn, 1.0)
+        for worker in killed:
+            worker.process.kill()
+            worker.process.wait()
+        return killed
+
+    def kill(self) -> None:
+        """End all at once: their trials go on from the last checkpoint."""
+        self.stop(patience=0.0)
+
+    def _start(self, index: int) -> None:
+        log = self.log_of(index)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "search", "worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env={**_without_secrets(os.environ), **ONE_THREAD},
+                start_new_session=True,
+            )
+        worker = Worker(
+            index=index,
+            device=self.devices[index],
+            process=process,
+            owner=owner_name(process.pid),
+            log=log,
+        )
+        self.workers[index] = worker
+        assert process.stdout is not None
+        threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
+
+    def _set_up(self, worker: Worker) -> None:
+        assert self._run is not None
+        worker.send({"job": "setup", "run": asdict(self._run), "device": worker.device})
+
+    def _listen(self, worker: Worker, lines: IO[str]) -> None:
+        for line in lines:
+            with suppress(json.JSONDecodeError):  # a line cut off by a kill
+                self._heard.put((worker, json.loads(line)))
+        self._heard.put((worker, {"event": "gone", "code": worker.process.wait()}))
+
+
+def _left_after(workers: list[Worker], seconds: float) -> list[Worker]:
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+    return [worker for worker in workers if worker.process.poll() is None]
+
+
+def _without_secrets(environment: Any) -> dict[str, str]:
+    """The database's address goes through the pipe, not through a readable environment."""
+    return {name: value for name, value in environment.items() if name != "STORAGE"}

@@ -1,0 +1,153 @@
+"""The variables of every target: ``make study NAME=cae TRIALS=10``.
+
+They reach Python through the environment. Unset means the study's own value.
+Each is checked here, so that a typing mistake is one line and not a lost night.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.calls import unknown
+from search.errors import BadVariable
+from storage.database import parse_url
+from storage.paths import RunPaths
+
+# name -> what it means, for `make help` and for messages
+VARIABLES = {
+    "NAME": "a study's name, or the path of a study file",
+    "TRIALS": "trials of the study in all",
+    "EPOCHS": "most epochs of a trial",
+    "RETRAIN_EPOCHS": "most epochs of a retraining",
+    "WORKERS": "processes that train at once",
+    "GPUS": "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU",
+    "DATA": "fashion_mnist, mnist, digits or folder:PATH",
+    "DATA_ROOT": "where torchvision's sets lie or are downloaded to (default data)",
+    "STORAGE": "postgresql://USER:PASSWORD@HOST/DATABASE (default SQLite under RUNS)",
+    "SEED": "all random choices follow from it",
+    "RUNS": "folder of everything that is written (default runs)",
+    "TOP": "how many of the best are retrained and exported (default 3)",
+    "SAMPLER": "random, tpe, gp, cmaes, qmc, grid; with arguments: 'tpe(n_startup_trials=5)'",
+    "PRUNER": "median, hyperband, successive_halving, percentile, none; with arguments",
+    "CSV": "file that `make trials` writes the table to",
+    "PARQUET": "file that `make trials` writes the table to",
+    "HOST": "address of the dashboard (default 127.0.0.1: this machine only)",
+    "PORT": "port of the dashboard (default 8080)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variables:
+    """All variables, read and checked; None where unset."""
+
+    name: str | None = None
+    trials: int | None = None
+    epochs: int | None = None
+    retrain_epochs: int | None = None
+    workers: int | None = None
+    gpus: tuple[int, ...] | None = None  # (): CPU only
+    data: str | None = None
+    data_root: Path = Path("data")
+    storage: str | None = None
+    seed: int | None = None
+    runs: Path = Path("runs")
+    top: int = 3
+    sampler: str | None = None
+    pruner: str | None = None
+    csv: Path | None = None
+    parquet: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(self.runs)
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or self.paths.database_url
+
+    @property
+    def needed_name(self) -> str:
+        if self.name is None:
+            raise BadVariable("NAME is not set; say which study: make study NAME=cae")
+        return self.name
+
+
+def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
+    """Variables from the environment; raises `BadVariable` for the first that is wrong.
+
+    GENSTUDY_GIVEN, set by the Makefile, names what stood on make's command line, so
+    that ``TRAILS=5`` is refused rather than ignored.
+    """
+    for name in given.get("GENSTUDY_GIVEN", "").split():
+        if name not in VARIABLES:
+            raise BadVariable(unknown("variable", name, VARIABLES))
+    values = {name: given[name].strip() for name in VARIABLES if given.get(name, "").strip()}
+    gpus = values.get("GPUS")
+    storage = values.get("STORAGE")
+    if storage is not None:
+        parse_url(storage)
+    return Variables(
+        name=values.get("NAME"),
+        trials=_whole(values, "TRIALS", 1),
+        epochs=_whole(values, "EPOCHS", 1),
+        retrain_epochs=_whole(values, "RETRAIN_EPOCHS", 1),
+        workers=_whole(values, "WORKERS", 1, 512),
+        gpus=None if gpus is None else _gpus(gpus),
+        data=_data(values.get("DATA")),
+        data_root=_path(values, "DATA_ROOT", "data"),
+        storage=storage,
+        seed=_whole(values, "SEED", 0),
+        runs=_path(values, "RUNS", "runs"),
+        top=_whole(values, "TOP", 1, 1000) or 3,
+        sampler=values.get("SAMPLER"),
+        pruner=values.get("PRUNER"),
+        csv=_path(values, "CSV", "") if "CSV" in values else None,
+        parquet=_path(values, "PARQUET", "") if "PARQUET" in values else None,
+        host=values.get("HOST", "127.0.0.1"),
+        port=_whole(values, "PORT", 1, 65535) or 8080,
+    )
+
+
+def _whole(values: Mapping[str, str], name: str, low: int, high: int = 1_000_000_000) -> int | None:
+    written = values.get(name)
+    if written is None:
+        return None
+    if not (written.isascii() and written.isdigit() and low <= int(written[:20]) <= high):
+        raise BadVariable(f"{name}={written!r} is not a whole number from {low} to {high}")
+    return int(written)
+
+
+def _gpus(written: str) -> tuple[int, ...]:
+    if written.lower() == "none":
+        return ()
+    parts = [part.strip() for part in written.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        raise BadVariable(f"GPUS={written!r} is neither 'none' nor numbers such as 0,1")
+    numbers = tuple(int(part) for part in parts)
+    if len(set(numbers)) < len(numbers):
+        raise BadVariable(f"GPUS={written!r} names a GPU twice; WORKERS=N puts several on one")
+    return numbers
+
+
+def _data(written: str | None) -> str | None:
+    """Folders become absolute, so that a name means the same place from everywhere."""
+    kind, colon, place = (written or "").partition(":")
+    if written and kind == "folder" and colon and place:
+        return f"folder:{_absolute(place)}"
+    return written
+
+
+def _path(values: Mapping[str, str], name: str, default: str) -> Path:
+    written = values.get(name, default)
+    if "\0" in written:
+        raise BadVariable(f"{name} is not a path")
+    return _absolute(written)
+
+
+def _absolute(written: str) -> Path:
+    return Path(written).expanduser().absolute()

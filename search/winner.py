@@ -1,0 +1,201 @@
+"""The best configurations: retrained with patience, judged once, exported.
+
+`retrain` trains one configuration afresh, with a seed of its own, on the
+training split until the validation value has not improved for the study's
+patience. `export` writes it out. Only the first rank meets the test set, once:
+its record is kept, and a run that finds it does not look again.
+
+Both run in workers; `search/finish.py` hands them out and sets the ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.trial import FixedTrial
+
+from models.base import Model, ModelConfig, build, evaluating, parameter_count
+from models.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from models.export import check_export, write_export
+from models.pictures import draw_learning_curve, draw_reconstructions
+from models.seeds import derive_seed
+from models.training import EpochResult, Interrupted, evaluate, fit
+from search.objective import PREVIEWS, Bench
+from storage.artifacts import whole_file, write_json
+from storage.exports import publish, staged
+from storage.paths import RetrainingPaths
+
+
+def retrain(bench: Bench, number: int) -> None:
+    """Train trial ``number``'s configuration until its patience ends; leave a record."""
+    paths = bench.run.paths.retraining(bench.run.study, number)
+    seed = derive_seed(bench.run.seed, "retrain", number)
+    model = _build(bench, number, seed)
+    curve = _go_on(paths, model)
+    began = time.perf_counter()
+    bench.say("retraining", number=number, epochs=bench.run.retrain_epochs)
+    try:
+        for result in fit(
+            model,
+            bench.images,
+            epochs=bench.run.retrain_epochs,
+            seed=seed,
+            start=len(curve),
+            interrupted=bench.interrupted,
+        ):
+            curve.append(asdict(result))
+            best = _best_epoch(bench, curve)
+            if best == result.number:
+                _keep(paths, "best", model, curve)
+            _keep(paths, "last", model, curve)
+            _announce(bench, number, result)
+            if result.number - best >= bench.spec.patience:
+                break
+    except Interrupted:
+        bench.say("released", number=number)
+        return
+    write_json(paths.record, _record(bench, number, seed, model, curve, began))
+    paths.last.unlink(missing_ok=True)
+    bench.say("retrained", number=number)
+
+
+def export(bench: Bench, number: int, rank: int) -> None:
+    """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is judged."""
+    paths = bench.run.paths.retraining(bench.run.study, number)
+    record = json.loads(paths.record.read_text())
+    model = load_weights(paths.best, _build(bench, number, record["seed"]))
+    if rank == 1 and record["test"] is None:
+        record["test"] = evaluate(model, bench.images.test)
+        write_json(paths.record, record)
+    folder = bench.run.paths.export(bench.run.study, rank)
+    with staged(folder) as staging:
+        write_export(model, staging)
+        differences = check_export(model, staging)
+        _draw(bench, model, record, staging)
+        publish(staging, rank=rank, record=record, differences=differences)
+    bench.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
+
+
+def configuration(bench: Bench, number: int) -> tuple[ModelConfig, dict[str, Any]]:
+    """The configuration that trial ``number`` trained, and its parameters."""
+    trial = bench.claims.storage.get_trial(bench.claims.id_of(number))
+    return bench.spec.suggest(FixedTrial(trial.params, number=number)), trial.params
+
+
+def _build(bench: Bench, number: int, seed: int) -> Model:
+    config, _ = configuration(bench, number)
+    return build(bench.spec.model, config, bench.images.shape, seed=seed, device=bench.device)
+
+
+def _go_on(paths: RetrainingPaths, model: Model) -> list[dict[str, Any]]:
+    """The epochs an interrupted retraining has done; the model is brought to their end."""
+    if not paths.last.exists():
+        return []
+    try:
+        _, note = load_checkpoint(paths.last, model)
+    except CheckpointError:
+        return []
+    return list(note["curve"])
+
+
+def _keep(paths: RetrainingPaths, which: str, model: Model, curve: list[dict[str, Any]]) -> None:
+    with whole_file(getattr(paths, which)) as beside:
+        save_checkpoint(beside, model, epoch=len(curve), note={"curve": curve})
+
+
+def _best_epoch(bench: Bench, curve: list[dict[str, Any]]) -> int:
+    values = [epoch["valid"][bench.spec.metric] for epoch in curve]
+    best = min(values) if bench.spec.direction == "minimize" else max(values)
+    return values.index(best) + 1
+
+
+def _announce(bench: Bench, number: int, result: EpochResult) -> None:
+    bench.say(
+        "epoch",
+        number=number,
+        epoch=result.number,
+        epochs=bench.run.retrain_epochs,
+        value=result.valid[bench.spec.metric],
+        seconds=result.seconds,
+        retraining=True,
+    )
+
+
+def _record(
+    bench: Bench,
+    number: int,
+    seed: int,
+    model: Model,
+    curve: list[dict[str, Any]],
+    began: float,
+) -> dict[str, Any]:
+    """All that is known of a retraining, as plain values: the export's provenance."""
+    config, parameters = configuration(bench, number)
+    best = _best_epoch(bench, curve)
+    patient = len(curve) - best >= bench.spec.patience
+    trial = bench.claims.storage.get_trial(bench.claims.id_of(number))
+    return {
+        "study": bench.run.study,
+        "study_file": bench.run.name,
+        "trial": number,
+        "trial_value": trial.value,
+        "parameters": parameters,
+        "config": asdict(config),
+        "model": type(model).__name__,
+        "model_parameters": parameter_count(model),
+        "data": bench.images.name,
+        "images": {part: len(getattr(bench.images, part)) for part in ("train", "valid", "test")},
+        "pixels": bench.images.fingerprint,
+        "metric": bench.spec.metric,
+        "direction": bench.spec.direction,
+        "seed": seed,
+        "study_seed": bench.run.seed,
+        "epochs": len(curve),
+        "most_epochs": bench.run.retrain_epochs,
+        "patience": bench.spec.patience,
+        "ended_by": "patience" if patient else "most epochs",
+        "best_epoch": best,
+        "valid": curve[best - 1]["valid"],
+        "test": None,
+        "curve": curve,
+        "seconds": round(time.perf_counter() - began, 1),
+        "device": bench.device_name,
+        "revision": bench.run.revision,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Any) -> None:
+    metric = record["metric"]
+    part = "validation" if record["test"] is None else "test"
+    shown = bench.images.valid if record["test"] is None else bench.images.test
+    images = shown.batch(slice(0, PREVIEWS)).images
+    with evaluating(model):
+        made = model.preview(images)
+    value = record["valid" if record["test"] is None else "test"][metric]
+    title = f"{record['study']} trial {record['trial']}: {part} images"
+    draw_reconstructions(
+        folder / "reconstructions.png",
+        images,
+        made,
+        title=f"{title} · {metric.upper()} {value:.5f}",
+    )
+    draw_learning_curve(
+        folder / "learning_curve.png",
+        {
+            "train": [epoch["train"].get(metric, math.nan) for epoch in record["curve"]],
+            "validation": [epoch["valid"][metric] for epoch in record["curve"]],
+        },
+        metric=metric,
+        title=f"{record['study']} trial {record['trial']}, retrained",
+        best_epoch=record["best_epoch"],
+    )
+
+
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in ("trial", "epochs", "valid", "test", "metric")}

@@ -1,0 +1,19 @@
+"""What can go wrong with what is kept. Each message says what was tried and the fix."""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """Base of all errors of this room; the message is one line, fit to show to a user."""
+
+
+class DatabaseUnreachable(StorageError):
+    """The trial database does not answer: wrong STORAGE, a stopped server, no permission."""
+
+
+class RunsUnwritable(StorageError):
+    """Nothing can be written under RUNS: another owner, a read-only disk, or no space left."""
+
+
+class StudyNotFound(StorageError):
+    """The trial database has no study of that name."""

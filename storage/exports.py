@@ -1,0 +1,126 @@
+"""Export folders: names, provenance, model card. The programs come from `models/export.py`.
+
+    RUNS/exports/STUDY/RANK/
+      README.md              model card: what it is, how good, how to load it
+      provenance.json        study, trial, parameters, data, seeds, curve, revision, files' hashes
+      weights.safetensors, config.json, NAME.onnx, NAME.pt2
+      learning_curve.png, reconstructions.png
+
+A folder appears whole or not at all: it is filled beside and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from storage.artifacts import write_json
+
+PROVENANCE = "provenance.json"
+CARD = "README.md"
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill; at the end it takes the place of ``folder``."""
+    beside = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        if folder.exists():
+            old = folder.with_name(f".{folder.name}.{uuid4().hex}.old")
+            folder.rename(old)
+            beside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def publish(
+    folder: Path, *, rank: int, record: Mapping[str, Any], differences: Mapping[str, float]
+) -> None:
+    """Write provenance and model card of an export whose other files are in ``folder``."""
+    files = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
+    provenance = {**record, "rank": rank, "output_differences": differences, "sha256": files}
+    write_json(folder / PROVENANCE, provenance)
+    (folder / CARD).write_text(model_card(provenance), encoding="utf-8")
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """The record of an export; None where there is none that can be read."""
+    try:
+        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def remove_ranks_beyond(exports: Path, last: int) -> None:
+    """Ranks of an earlier, longer leaderboard would be mistaken for today's."""
+    for folder in exports.glob("[0-9]*"):
+        if folder.name.isdigit() and int(folder.name) > last:
+            shutil.rmtree(folder)
+
+
+def model_card(about: Mapping[str, Any]) -> str:
+    """Markdown for people: numbers first, then how to use it, then where it comes from."""
+    metric = str(about["metric"])
+    rows = [("validation", about["valid"][metric])]
+    if about["test"] is not None:
+        rows.append(("test, judged once", about["test"][metric]))
+    values = "\n".join(f"| {part} | {value:.6f} |" for part, value in rows)
+    parameters = "\n".join(f"| {name} | {value} |" for name, value in about["parameters"].items())
+    programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
+    images = about["images"]
+    return f"""# {about["study"]}, rank {about["rank"]}
+
+{about["model"]} with {about["model_parameters"]:,} parameters, trained on {about["data"]}
+({images["train"]:,} training, {images["valid"]:,} validation, {images["test"]:,} test images).
+
+| images | {metric.upper()} |
+|---|---|
+{values}
+
+![learning curve](learning_curve.png)
+
+![reconstructions](reconstructions.png)
+
+## Use
+
+```python
+from pathlib import Path
+from models.export import load_export
+
+model = load_export(Path("."))          # this folder
+reconstructed = model.preview(images)   # (N, C, H, W) in [0, 1]
+```
+
+Without genstudy: {", ".join(f"`{name}`" for name in programs)}; the first dimension is free.
+Their outputs were compared with the live model's after loading them back (largest relative
+difference {max(about["output_differences"].values()):.1e}).
+
+## Configuration
+
+| parameter | value |
+|---|---|
+{parameters}
+
+## Where it comes from
+
+Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained again from seed
+{about["seed"]} for {about["epochs"]} epochs (ended by {about["ended_by"]}, patience
+{about["patience"]}); the weights are those of epoch {about["best_epoch"]}. Trained on
+{about["device"]} in {about["seconds"]:.0f} s, code {about["revision"]}, {about["made"]}. All of it,
+with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
+"""

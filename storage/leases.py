@@ -1,0 +1,138 @@
+"""Who runs which trial, so that a trial outlives its worker.
+
+A worker holds a lease on its trial and renews it every few seconds. A trial
+that is RUNNING without a live lease was abandoned (its worker was killed, its
+machine went down): it goes back to WAITING, keeps its number, parameters and
+reports, and the next worker takes it. One that was abandoned `MAX_ATTEMPTS`
+times kills its workers, and is failed instead.
+
+Table ``genstudy_leases(trial_id, owner, attempts, renewed)``; ``renewed`` is the
+database's clock, in seconds, so that machines need not agree on the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    Float,
+    Integer,
+    String,
+    Table,
+    bindparam,
+    extract,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.sql import ColumnElement
+
+from storage.database import is_sqlite, own_tables
+
+RENEWAL = 5.0  # seconds between two renewals
+GRACE = 60.0  # seconds without one until a trial counts as abandoned
+MAX_ATTEMPTS = 3  # workers that one trial may take down
+
+leases = Table(
+    "genstudy_leases",
+    own_tables,
+    Column("trial_id", Integer, primary_key=True),
+    Column("owner", String(200)),  # NULL: released
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("renewed", Float(53), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A RUNNING trial whose worker is gone, after so many attempts (0: it never had a lease)."""
+
+    trial_id: int
+    number: int
+    attempts: int
+
+
+def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> None:
+    """Make ``owner`` the one who runs the trial; ``first``: whatever stood there was another's."""
+    now = _now(engine)
+    with engine.begin() as connection:
+        if first:
+            connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
+        changed = connection.execute(
+            leases.update()
+            .where(leases.c.trial_id == trial_id)
+            .values(owner=owner, attempts=leases.c.attempts + 1, renewed=now)
+        )
+        if changed.rowcount == 0:
+            connection.execute(
+                leases.insert().values(trial_id=trial_id, owner=owner, attempts=1, renewed=now)
+            )
+
+
+def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
+    """Keep the trial for another `GRACE` seconds. False: it belongs to somebody else by now."""
+    with engine.begin() as connection:
+        changed = connection.execute(
+            leases.update()
+            .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
+            .values(renewed=_now(engine))
+        )
+    return changed.rowcount == 1
+
+
+def return_lease(engine: Engine, trial_id: int, owner: str) -> None:
+    """Give the trial back unharmed: the attempt does not count against it."""
+    with engine.begin() as connection:
+        connection.execute(
+            leases.update()
+            .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
+            .values(owner=None, attempts=leases.c.attempts - 1)
+        )
+
+
+def end_lease(engine: Engine, trial_id: int) -> None:
+    """The trial has ended: nothing is left to hold."""
+    with engine.begin() as connection:
+        connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
+
+
+def abandoned(engine: Engine, study_id: int, *, dead_owners: list[str]) -> list[Abandoned]:
+    """RUNNING trials of the study without a live lease.
+
+    dead_owners: workers that are known to be gone, so that nobody waits for their grace period
+    """
+    statement = text(
+        "SELECT trials.trial_id, trials.number, coalesce(genstudy_leases.attempts, 0) FROM trials "
+        "LEFT JOIN genstudy_leases ON genstudy_leases.trial_id = trials.trial_id "
+        "WHERE trials.study_id = :study_id AND trials.state = 'RUNNING' AND ("
+        "genstudy_leases.owner IS NULL OR genstudy_leases.owner IN :dead "
+        "OR genstudy_leases.renewed < :now - :grace) ORDER BY trials.number"
+    ).bindparams(bindparam("dead", expanding=True))
+    with engine.connect() as connection:
+        now = connection.scalar(select(_now(engine)))
+        rows = connection.execute(
+            statement, {"study_id": study_id, "dead": dead_owners, "now": now, "grace": GRACE}
+        )
+        return [Abandoned(*row) for row in rows]
+
+
+def owners(engine: Engine, study_id: int) -> list[str]:
+    """Who holds RUNNING trials of the study."""
+    statement = text(
+        "SELECT DISTINCT genstudy_leases.owner FROM genstudy_leases "
+        "JOIN trials ON trials.trial_id = genstudy_leases.trial_id "
+        "WHERE trials.study_id = :study_id AND trials.state = 'RUNNING' "
+        "AND genstudy_leases.owner IS NOT NULL"
+    )
+    with engine.connect() as connection:
+        return list(connection.scalars(statement, {"study_id": study_id}))
+
+
+def _now(engine: Engine) -> ColumnElement[Any]:
+    """Seconds on the database's clock, as an SQL expression."""
+    if is_sqlite(engine):
+        return (func.julianday("now") - 2440587.5) * 86400.0
+    return extract("epoch", func.clock_timestamp())

@@ -1,0 +1,49 @@
+"""What a trial has to say each epoch beyond the one value it reports.
+
+Table ``genstudy_metrics(trial_id, epoch, name, value)``: training loss, KL,
+coverage, gradient norms, seconds. Epochs count from 1; Optuna's step of the
+same epoch is one less. NaN and infinities are stored as NULL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sqlalchemy import Column, Engine, Float, Integer, String, Table
+
+from storage.database import own_tables
+
+metrics = Table(
+    "genstudy_metrics",
+    own_tables,
+    Column("trial_id", Integer, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("value", Float(53)),
+)
+
+
+def record_metrics(engine: Engine, trial_id: int, epoch: int, values: Mapping[str, float]) -> None:
+    """Write one epoch in one transaction; an epoch that runs again replaces its rows."""
+    rows = [
+        {
+            "trial_id": trial_id,
+            "epoch": epoch,
+            "name": name,
+            "value": float(value) if math.isfinite(value) else None,
+        }
+        for name, value in values.items()
+    ]
+    with engine.begin() as connection:
+        connection.execute(
+            metrics.delete().where(metrics.c.trial_id == trial_id, metrics.c.epoch == epoch)
+        )
+        if rows:
+            connection.execute(metrics.insert(), rows)
+
+
+def forget_metrics(engine: Engine, trial_id: int) -> None:
+    """Drop a trial's rows: it starts anew, or its id was that of a deleted study's trial."""
+    with engine.begin() as connection:
+        connection.execute(metrics.delete().where(metrics.c.trial_id == trial_id))

@@ -1,0 +1,112 @@
+"""Every file name under RUNS, in one class.
+
+    runs/
+      studies.db             the trial database (unless STORAGE names another)
+      artifacts/             pictures of trials, by artifact id, for the dashboard
+      cache/                 image sets, decoded and split
+      checkpoints/STUDY/     what a trial or a retraining needs to go on
+      exports/STUDY/RANK/    the best configurations, retrained
+      logs/STUDY/            what each worker wrote
+
+Study names come from users and databases: they become folder names only after
+`check_name`, so that none can leave RUNS.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from storage.errors import RunsUnwritable, StorageError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_name(name: str) -> str:
+    """``name`` if it is fit to be a folder's name, else `StorageError`."""
+    if not NAME.fullmatch(name):
+        raise StorageError(
+            f"study name {name!r} is not usable: letters, digits, '.', '_' and '-', "
+            "at most 100, the first a letter or digit"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """All places below ``root``; nothing is created before it is written to."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "studies.db"
+
+    @property
+    def database_url(self) -> str:
+        return f"sqlite:///{self.database}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def checkpoints(self, study: str) -> Path:
+        return self.root / "checkpoints" / check_name(study)
+
+    def trial_checkpoint(self, study: str, number: int) -> Path:
+        return self.checkpoints(study) / f"trial-{number}.safetensors"
+
+    def retraining(self, study: str, number: int) -> RetrainingPaths:
+        return RetrainingPaths(self.checkpoints(study), number)
+
+    def exports(self, study: str) -> Path:
+        return self.root / "exports" / check_name(study)
+
+    def export(self, study: str, rank: int) -> Path:
+        return self.exports(study) / str(rank)
+
+    def worker_log(self, study: str, worker: int) -> Path:
+        return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
+
+    def check_writable(self) -> None:
+        """Raise `RunsUnwritable` now rather than after the first trial."""
+        probe = self.root / f".writable-{uuid4().hex}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"genstudy")
+            probe.unlink()
+        except OSError as error:
+            probe.unlink(missing_ok=True)
+            raise RunsUnwritable(
+                f"cannot write under RUNS={self.root} ({error.strerror}); "
+                "set RUNS to a folder of yours on a disk with space"
+            ) from error
+
+
+@dataclass(frozen=True)
+class RetrainingPaths:
+    """What the retraining of trial ``number`` keeps in ``folder``."""
+
+    folder: Path
+    number: int
+
+    @property
+    def last(self) -> Path:
+        """After the last epoch: where an interrupted retraining goes on."""
+        return self.folder / f"retrain-{self.number}-last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """After the best epoch: what is exported."""
+        return self.folder / f"retrain-{self.number}-best.safetensors"
+
+    @property
+    def record(self) -> Path:
+        """Learning curve and how it ended; present once the retraining is done."""
+        return self.folder / f"retrain-{self.number}.json"
