@@ -64,7 +64,9 @@ class CAE(Model):
             sizes.append((halved(sizes[-1][0], padding), halved(sizes[-1][1], padding)))
         height, width = sizes[-1]
         if min(height, width) < 1:
-            raise ConfigError(f"images of {pixels[0]}x{pixels[1]} are too small for a CAE: >= 11")
+            raise ConfigError(
+                f"images of {pixels[0]}x{pixels[1]} are too small for a CAE: at least 9x9"
+            )
         flat = 4 * n * height * width  # 36n
         self.encoder = nn.Sequential(
             down(channels, n, PADDINGS[0]),  # (N, n, 14, 14)

@@ -18,43 +18,45 @@ if TYPE_CHECKING:
 
 INK = "#1f2937"
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
-TILE = 0.62  # inches an image
+TILE, LABEL, MARGIN = 0.62, 1.2, 0.1  # inches: an image, the column of row names, the edge
 
 
 def draw_reconstructions(
     path: Path, originals: Tensor, reconstructions: Tensor, *, title: str
 ) -> None:
     """Two rows, original above reconstruction; both (N, C, H, W) in [0, 1]."""
-    count = len(originals)
-    figure = _figure(TILE * count + 1.35, TILE * 2 + 0.5)
+    width = LABEL + TILE * len(originals) + MARGIN
+    height = 2 * TILE + 0.34
+    figure = _figure(width, height)
     rows = {"original": originals, "reconstruction": reconstructions}
     for row, (label, images) in enumerate(rows.items()):
-        axes = figure.add_axes((0, 0, 1, 1))
+        bottom = TILE * (1 - row) + MARGIN / 2
+        axes = figure.add_axes(
+            (LABEL / width, bottom / height, TILE * len(images) / width, TILE / height)
+        )
+        axes.imshow(as_strip(images), interpolation="nearest", aspect="auto", vmin=0, vmax=1)
         axes.set_axis_off()
-        place_row(axes, figure, images, row=row)
         figure.text(
-            1.22 / figure.get_figwidth(),
-            (TILE * (1.5 - row) + 0.08) / figure.get_figheight(),
+            (LABEL - MARGIN) / width,
+            (bottom + TILE / 2) / height,
             label,
             ha="right",
             va="center",
             fontsize=9,
             color=INK,
         )
-    figure.text(0.02, 0.97, title, ha="left", va="top", fontsize=9, color=INK)
+    figure.text(MARGIN / width, 0.97, title, ha="left", va="top", fontsize=9, color=INK)
     _save(figure, path)
 
 
-def place_row(axes: Axes, figure: Figure, images: Tensor, *, row: int) -> None:
-    """One strip of images, left to right, in figure coordinates; row 0 is the upper one."""
-    width, height = figure.get_size_inches()
-    strip = np.concatenate([as_picture(image) for image in images], axis=1)  # (H, N*W, 3)
-    left, bottom = 1.3, TILE * (1 - row) + 0.08
-    inset = axes.inset_axes(
-        (left / width, bottom / height, TILE * len(images) / width, TILE * 0.96 / height)
-    )
-    inset.imshow(strip, interpolation="nearest", aspect="auto", vmin=0, vmax=1)
-    inset.set_axis_off()
+def as_strip(images: Tensor) -> np.ndarray[Any, Any]:
+    """(N, C, H, W) -> (H + gap, N * (W + gap), 3): side by side, a white gap around each."""
+    gap = max(1, images.shape[-1] // 28)
+    tiles = [
+        np.pad(as_picture(image), ((0, gap), (0, gap), (0, 0)), constant_values=1.0)
+        for image in images
+    ]
+    return np.concatenate(tiles, axis=1)
 
 
 def as_picture(image: Tensor) -> np.ndarray[Any, Any]:

@@ -106,7 +106,7 @@ class TorchvisionSource:
         except (RuntimeError, OSError) as error:
             raise DataMissing(
                 f"{self.class_name} is not in {self.root} and cannot be downloaded "
-                f"({first_line(error)}); set DATA_ROOT to a folder that holds "
+                f"({last_line(error)}); set DATA_ROOT to a folder that holds "
                 f"{self.class_name}/raw, or DATA to another set"
             ) from error
         finally:
@@ -166,4 +166,9 @@ def fingerprint_files(paths: list[Path]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def last_line(error: Exception) -> str:
+    """Of torchvision's download errors: why the last mirror failed."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -37,29 +36,27 @@ def retrain(bench: Bench, number: int) -> None:
     seed = derive_seed(bench.run.seed, "retrain", number)
     model = _build(bench, number, seed)
     curve = _go_on(paths, model)
-    began = time.perf_counter()
     bench.say("retraining", number=number, epochs=bench.run.retrain_epochs)
     try:
         for result in fit(
             model,
             bench.images,
-            epochs=bench.run.retrain_epochs,
+            epochs=len(curve) if _out_of_patience(bench, curve) else bench.run.retrain_epochs,
             seed=seed,
             start=len(curve),
             interrupted=bench.interrupted,
         ):
             curve.append(asdict(result))
-            best = _best_epoch(bench, curve)
-            if best == result.number:
+            if _best_epoch(bench, curve) == result.number:
                 _keep(paths, "best", model, curve)
             _keep(paths, "last", model, curve)
             _announce(bench, number, result)
-            if result.number - best >= bench.spec.patience:
+            if _out_of_patience(bench, curve):
                 break
     except Interrupted:
         bench.say("released", number=number)
         return
-    write_json(paths.record, _record(bench, number, seed, model, curve, began))
+    write_json(paths.record, _record(bench, number, seed, model, curve))
     paths.last.unlink(missing_ok=True)
     bench.say("retrained", number=number)
 
@@ -114,6 +111,10 @@ def _best_epoch(bench: Bench, curve: list[dict[str, Any]]) -> int:
     return values.index(best) + 1
 
 
+def _out_of_patience(bench: Bench, curve: list[dict[str, Any]]) -> bool:
+    return bool(curve) and len(curve) - _best_epoch(bench, curve) >= bench.spec.patience
+
+
 def _announce(bench: Bench, number: int, result: EpochResult) -> None:
     bench.say(
         "epoch",
@@ -132,12 +133,10 @@ def _record(
     seed: int,
     model: Model,
     curve: list[dict[str, Any]],
-    began: float,
 ) -> dict[str, Any]:
     """All that is known of a retraining, as plain values: the export's provenance."""
     config, parameters = configuration(bench, number)
     best = _best_epoch(bench, curve)
-    patient = len(curve) - best >= bench.spec.patience
     trial = bench.claims.storage.get_trial(bench.claims.id_of(number))
     return {
         "study": bench.run.study,
@@ -158,12 +157,12 @@ def _record(
         "epochs": len(curve),
         "most_epochs": bench.run.retrain_epochs,
         "patience": bench.spec.patience,
-        "ended_by": "patience" if patient else "most epochs",
+        "ended_by": "patience" if _out_of_patience(bench, curve) else "most epochs",
         "best_epoch": best,
         "valid": curve[best - 1]["valid"],
         "test": None,
         "curve": curve,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(sum(epoch["seconds"] for epoch in curve), 1),
         "device": bench.device_name,
         "revision": bench.run.revision,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ It reads jobs and writes events, one JSON object a line each:
     in   {"job": "setup", "run": ..., "device": "cuda:0"}  first
          {"job": "search"} | {"job": "retrain", "number": 7}
          {"job": "export", "number": 7, "rank": 1} | {"job": "stop"}
-    out  ready, started, epoch, ended, released, retrained, exported, idle, error
+    out  ready, started, epoch, ended, released, retraining, retrained, exported, idle, error
 
 The end of its input means that the supervisor is gone: the worker then stops as
 if told to. What a model or study prints goes to the worker's log.
@@ -25,13 +25,27 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from models.images import DataError, open_images
+from search import winner
+from search.claims import open_claims, owner_name
+from search.devices import use_device
 from search.errors import SearchError
+from search.objective import Bench, run_trial
+from search.pruners import make_pruner
+from search.run import StudyRun
+from search.samplers import make_sampler
+from search.study import load_study
+from storage.errors import StorageError
 
 log = logging.getLogger("genstudy")
 
-STOP = {"job": "stop"}
+STOP: dict[str, Any] = {"job": "stop"}
 
 
 class Control:
@@ -74,9 +88,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     signal.signal(signal.SIGTERM, lambda *_: control.stopped.set())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", ExperimentalWarning)  # samplers are chosen by name
     try:
         _work(control)
-    except (SearchError, OSError) as error:
+    except (SearchError, StorageError, DataError) as error:
         control.say("error", message=str(error))
         log.error("%s", error)
         return 2
@@ -88,70 +104,45 @@ def main() -> int:
 
 
 def _work(control: Control) -> None:
-    import torch  # the slow part of starting: done while the supervisor checks the study
-
-    import search.objective
-    import search.winner
-
-    torch.set_num_threads(1)
-    bench: search.objective.Bench | None = None
-    for job in control.jobs():
-        if job["job"] == "setup":
-            bench = _set_up(control, job)
-            control.say("ready", device=bench.device_name)
-            continue
-        assert bench is not None, "the first job is always setup"
+    jobs = control.jobs()
+    first = next(jobs, STOP)
+    if first == STOP:
+        return
+    bench = set_up(first["run"], first["device"], control)
+    control.say("ready", device=bench.device_name)
+    for job in jobs:
         if job["job"] == "search":
             _search(bench)
         elif job["job"] == "retrain":
-            search.winner.retrain(bench, job["number"])
+            winner.retrain(bench, job["number"])
         elif job["job"] == "export":
-            search.winner.export(bench, job["number"], job["rank"])
+            winner.export(bench, job["number"], job["rank"])
         control.say("idle")
 
 
-def _set_up(control: Control, job: dict[str, Any]) -> Any:
+def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     """Load study, images and database once, for all trials of this process."""
-    import optuna
-    from optuna.exceptions import ExperimentalWarning
-
-    from models.images import open_images
-    from search.claims import open_claims, owner_name
-    from search.devices import use_device
-    from search.objective import Bench
-    from search.pruners import make_pruner
-    from search.run import StudyRun
-    from search.samplers import make_sampler
-    from search.study import load_study
-
-    warnings.simplefilter("ignore", ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    run = StudyRun(**job["run"])
+    run = StudyRun(**plain_run)
     study = load_study(run.name)
     claims = open_claims(run.study, run.storage, owner_name(os.getpid()))
     claims.study.sampler = make_sampler(
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
-    name = use_device(job["device"])
-    from pathlib import Path
-
     return Bench(
         run=run,
         spec=study.spec,
         claims=claims,
-        images=open_images(Path(run.images)).to(job["device"]),
-        device=job["device"],
-        device_name=name,
+        device=device,
+        device_name=use_device(device),
+        images=open_images(Path(run.images)).to(device),
         say=control.say,
         interrupted=control.stopped.is_set,
     )
 
 
-def _search(bench: Any) -> None:
+def _search(bench: Bench) -> None:
     """Trials until none is left to take, or until told to stop."""
-    from search.objective import run_trial
-
     while not bench.interrupted():
         trial = bench.claims.claim(bench.run.trials)
         if trial is None:

@@ -83,6 +83,7 @@ def model_card(about: Mapping[str, Any]) -> str:
     parameters = "\n".join(f"| {name} | {value} |" for name, value in about["parameters"].items())
     programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
     images = about["images"]
+    largest = max(about["output_differences"].values())
     return f"""# {about["study"]}, rank {about["rank"]}
 
 {about["model"]} with {about["model_parameters"]:,} parameters, trained on {about["data"]}
@@ -107,8 +108,7 @@ reconstructed = model.preview(images)   # (N, C, H, W) in [0, 1]
 ```
 
 Without genstudy: {", ".join(f"`{name}`" for name in programs)}; the first dimension is free.
-Their outputs were compared with the live model's after loading them back (largest relative
-difference {max(about["output_differences"].values()):.1e}).
+Loaded back, their outputs equal the live model's to {largest:.1e} of the largest output.
 
 ## Configuration
 
@@ -118,9 +118,15 @@ difference {max(about["output_differences"].values()):.1e}).
 
 ## Where it comes from
 
-Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained again from seed
-{about["seed"]} for {about["epochs"]} epochs (ended by {about["ended_by"]}, patience
-{about["patience"]}); the weights are those of epoch {about["best_epoch"]}. Trained on
-{about["device"]} in {about["seconds"]:.0f} s, code {about["revision"]}, {about["made"]}. All of it,
-with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
+Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained again:
+
+| | |
+|---|---|
+| epochs | {about["epochs"]}, ended by {about["ended_by"]}; weights of epoch {about["best_epoch"]} |
+| seed | {about["seed"]} |
+| trained on | {about["device"]}, {about["seconds"]:.0f} s |
+| code | {about["revision"]} |
+| made | {about["made"]} |
+
+The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
 """

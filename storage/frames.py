@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from dateutil.tz import tzlocal
 from sqlalchemy import Connection, text
 
-from storage.database import open_engine, shown
+from storage.database import open_engine, open_storage
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
 
@@ -43,16 +45,16 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
     with _open(storage) as connection:
-        study_id = _find(connection, study, storage)
-        if _schema(connection) != SCHEMA:
-            return _trials_by_optuna(study, storage)
-        return _trials(connection, study_id)
+        study_id = _find(connection, study)
+        if _schema(connection) == SCHEMA:
+            return _trials(connection, study_id)
+    return _trials_by_optuna(study, database_url(storage))
 
 
 def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
     """One row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
     with _open(storage) as connection:
-        study_id = _find(connection, study, storage)
+        study_id = _find(connection, study)
         reports = _query(
             connection,
             "SELECT t.number, v.step, v.intermediate_value AS value, "
@@ -130,18 +132,28 @@ def studies(*, storage: str | None = None) -> pd.DataFrame:
     return frame.rename(columns=str.lower).rename_axis("study").reset_index()
 
 
-def _open(storage: str | None) -> Connection:
-    url = storage or os.environ.get("STORAGE") or None
-    if url is None:
-        url = RunPaths(Path(os.environ.get("RUNS") or "runs")).database_url
-    return open_engine(url).connect()
+def database_url(storage: str | None) -> str:
+    """The database that a frame is read from: as given, else ``STORAGE``, else under ``RUNS``."""
+    url = storage or os.environ.get("STORAGE")
+    return url or RunPaths(Path(os.environ.get("RUNS") or "runs")).database_url
 
 
-def _find(connection: Connection, study: str, storage: str | None) -> int:
+@contextmanager
+def _open(storage: str | None) -> Iterator[Connection]:
+    """A connection for one frame; nothing of it stays open."""
+    engine = open_engine(database_url(storage))
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _find(connection: Connection, study: str) -> int:
     rows = connection.execute(text("SELECT study_name, study_id FROM studies"))
     names = {str(name): int(study_id) for name, study_id in rows}
     if study not in names:
-        place = shown(str(connection.engine.url.render_as_string(hide_password=False)))
+        place = connection.engine.url.render_as_string(hide_password=True).replace("+psycopg", "")
         available = ", ".join(sorted(names)) or "none yet"
         raise StudyNotFound(f"no study {study!r} in {place}; available: {available}")
     return names[study]
@@ -259,17 +271,18 @@ def _finite(values: pd.Series, kinds: pd.Series) -> pd.Series:
 def _local(column: pd.Series) -> pd.Series:
     """Naive UTC, as Optuna stores it -> naive local time, as Optuna shows it."""
     stamps = pd.to_datetime(column, format="ISO8601").dt.tz_localize("UTC")
-    zone = pd.Timestamp.now().astimezone().tzinfo
-    return stamps.dt.tz_convert(zone).dt.tz_localize(None)
+    return stamps.dt.tz_convert(tzlocal()).dt.tz_localize(None)
 
 
-def _trials_by_optuna(study: str, storage: str | None) -> pd.DataFrame:
+def _trials_by_optuna(study: str, url: str) -> pd.DataFrame:
     """The same frame for a schema that is not known here, by Optuna's own calls."""
     import optuna
 
-    with _open(storage) as connection:
-        url = connection.engine.url.render_as_string(hide_password=False)
-    found = optuna.load_study(study_name=study, storage=url).get_trials(deepcopy=False)
+    opened = open_storage(url)
+    try:
+        found = optuna.load_study(study_name=study, storage=opened).get_trials(deepcopy=False)
+    finally:
+        opened.engine.dispose()
     frame = pd.DataFrame(
         [
             {

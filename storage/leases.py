@@ -110,7 +110,7 @@ def abandoned(engine: Engine, study_id: int, *, dead_owners: list[str]) -> list[
         "WHERE trials.study_id = :study_id AND trials.state = 'RUNNING' AND ("
         "genstudy_leases.owner IS NULL OR genstudy_leases.owner IN :dead "
         "OR genstudy_leases.renewed < :now - :grace) ORDER BY trials.number"
-    ).bindparams(bindparam("dead", expanding=True))
+    ).bindparams(bindparam("dead", expanding=True, type_=String))
     with engine.connect() as connection:
         now = connection.scalar(select(_now(engine)))
         rows = connection.execute(

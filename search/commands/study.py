@@ -19,6 +19,7 @@ from rich.table import Table
 from models.images import DataMissing, open_images, prepare_images
 from models.sources import FALLBACK
 from search.claims import Claims, owner_name
+from search.console import open_console
 from search.definition import (
     Definition,
     check_definition,
@@ -43,7 +44,7 @@ LOUD = "bold white on red"
 
 
 def run_study() -> int:
-    console = Console(stderr=False)
+    console = open_console()
     variables = read_variables()
     study = load_study(variables.needed_name)
     _check_names(variables, study)
@@ -95,7 +96,6 @@ def _stopped(session: Session, console: Console) -> int:
     console.print(
         f"stopped: {ended} of {session.run.trials} trials have ended; the same command goes on "
         f"from here{goes_on}",
-        highlight=False,
     )
     return 130
 
@@ -125,7 +125,7 @@ def _find_images(variables: Variables, study: Study, console: Console) -> tuple[
             f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
             f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
         ):
-            console.print(line, style=LOUD, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, style=LOUD, markup=False, soft_wrap=True)
         return FALLBACK, prepare_images(FALLBACK, **steps)
 
 
@@ -197,7 +197,6 @@ def _announce(
         console.print(
             f"study {run.study} is done: {ended} of {run.trials} trials have ended; "
             f"TRIALS={ended + 10} goes on",
-            highlight=False,
         )
         return
     kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
@@ -205,7 +204,6 @@ def _announce(
     console.print(
         f"study {run.study} {verb}: {run.trials} trials of {run.epochs} epochs on {kinds}, "
         f"seed {run.seed}, in {shown(run.storage)}",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -228,7 +226,6 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
     console.print(
         f"study {run.study}: {session.claims.ended()} trials, {states['COMPLETE']} complete, "
         f"{states['PRUNED']} pruned, {states['FAIL']} failed",
-        highlight=False,
     )
     if not records:
         console.print("no trial is complete: nothing to export")
@@ -236,7 +233,7 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
     metric = spec.metric.upper()
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     for column in ("rank", "trial", "epochs", f"validation {metric}", f"test {metric}", "export"):
-        table.add_column(column, justify="left" if column == "export" else "right")
+        table.add_column(column, justify="left" if column == "export" else "right", overflow="fold")
     for record in records:
         rank = record["rank"]
         test = f"{record['test'][spec.metric]:.6g}" if record["test"] else "-"

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from search.console import open_console
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.artifacts import whole_file
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-HIDDEN = ("started", "ended", "host", "pid", "seed", "revision", "traceback", "epochs")
+HIDDEN = (
+    *("state", "outcome", "duration", "started", "ended"),
+    *("host", "pid", "seed", "revision", "epochs"),
+)
 
 
 def studies() -> int:
     """What there is, on what data, and how many trials each has in the database."""
     variables = read_variables()
-    console = Console()
+    console = open_console()
     try:
         stored = _stored_studies(variables)
     except DatabaseUnreachable:
@@ -50,7 +53,7 @@ def studies() -> int:
         counts = ("0", "0", "0", "-") if row is None else row
         table.add_row(name, data, trials, *counts, about)
     console.print(table, soft_wrap=True)
-    console.print("\nmake study NAME=" + next(iter(known)), style="bold", highlight=False)
+    console.print("\nmake study NAME=" + next(iter(known)), style="bold")
     return 0
 
 
@@ -60,7 +63,7 @@ def trials() -> int:
     from storage import trials as all_trials
 
     variables = read_variables()
-    console = Console()
+    console = open_console()
     name = variables.needed_name
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
@@ -73,22 +76,22 @@ def trials() -> int:
         if target is not None:
             with whole_file(target) as beside:
                 write(beside)
-            console.print(f"{len(frame)} trials -> {target}", highlight=False, soft_wrap=True)
+            console.print(f"{len(frame)} trials -> {target}", soft_wrap=True)
     if variables.csv or variables.parquet:
         return 0
     leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
     states = frame["state"].value_counts()
     counted = ", ".join(f"{count} {str(state).lower()}" for state, count in states.items())
-    console.print(f"study {name}: {counted or 'no trials yet'}", highlight=False)
+    console.print(f"study {name}: {counted or 'no trials yet'}")
     columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
-    table = _table("rank", *columns)
+    table = _table("rank", *("trial" if name == "number" else name for name in columns))
     for rank, row in enumerate(leaders[columns].itertuples(index=False), start=1):
         table.add_row(str(rank), *(_cell(value) for value in row))
     if len(leaders):
         console.print(table, soft_wrap=True)
     failed = frame[frame["state"] == "FAIL"].reindex(columns=["number", "reason"]).head(3)
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
-        console.print(f"trial {number} failed: {reason}", highlight=False, markup=False)
+        console.print(f"trial {number} failed: {reason}", markup=False)
     return 0
 
 
@@ -101,7 +104,7 @@ def dashboard() -> int:
     variables = read_variables()
     open_engine(variables.storage_url).dispose()  # nothing is created by looking
     storage = open_storage(variables.storage_url)
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console()
     _check_port(variables.host, variables.port)
     if variables.host not in LOOPBACK:
         console.print(

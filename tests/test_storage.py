@@ -1,0 +1,372 @@
+"""The contract of the trial database, run over SQLite and a real Postgres."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+
+from search.claims import Claims, open_claims, owner_name
+from storage import best, curves, leases, studies, trials
+from storage.database import open_engine, open_storage, shown, study_lock
+from storage.errors import DatabaseUnreachable, StudyNotFound
+from storage.metrics import record_metrics
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def make_study(url: str, name: str = "s", direction: str = "minimize") -> Claims:
+    storage = open_storage(url)
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=direction,
+        sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner(),
+    )  # fmt: skip
+    return Claims(study, storage, owner_name(os.getpid()))
+
+
+def run_some(claims: Claims, count: int) -> None:
+    """Trials of every kind: complete, pruned, failed, with reports, metrics and attributes."""
+    for index in range(count):
+        trial = claims.claim(count)
+        assert trial is not None
+        trial.suggest_float("lr", 1e-5, 1e-1, log=True)
+        trial.suggest_int("latent", 2, 64, step=2)
+        optimizer = trial.suggest_categorical("optimizer", ["adam", "sgd", None, True, 3])
+        if optimizer == "sgd":
+            trial.suggest_float("momentum", 0.0, 1.0)
+        for step in range(3):
+            trial.report([1.5, math.nan, math.inf][step] if index == 1 else 1.0 / (step + 1), step)
+            record_metrics(
+                claims.engine, claims.id_of(trial.number), step + 1, {"train_mse": 0.5, "kl": step}
+            )
+        trial.set_user_attr("device", "cpu")
+        trial.set_user_attr("list", [1, {"a": None}])
+        states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+        state = states[index % 3]
+        value = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
+        claims.study.tell(trial, value, state=state)
+        claims.end(trial.number)
+
+
+def test_frames_equal_optunas_own(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    run_some(claims, 13)
+    claims.claim(14)  # and one that is running, without parameters yet
+    ours = trials("s", storage=storage_url)
+    theirs = claims.study.trials_dataframe()
+    assert ours["number"].tolist() == list(range(14))
+    assert ours["state"].tolist() == theirs["state"].tolist()
+    pd.testing.assert_series_equal(ours["value"], theirs["value"])
+    for name in ("lr", "latent", "momentum"):
+        pd.testing.assert_series_equal(
+            ours[name], theirs[f"params_{name}"], check_names=False, check_dtype=False
+        )
+    for ours_name, theirs_name in (("optimizer", "params_optimizer"), ("list", "user_attrs_list")):
+        for a, b in zip(ours[ours_name], theirs[theirs_name], strict=True):
+            assert a == b or (pd.isna(a) and pd.isna(b))
+    for name, column in (("started", "datetime_start"), ("ended", "datetime_complete")):
+        difference = (ours[name] - theirs[column]).dropna().abs()
+        assert len(difference) >= 13
+        assert difference.max() < timedelta(milliseconds=1)
+
+
+def test_the_frame_for_an_unknown_schema_is_the_same(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_some(make_study(storage_url), 7)
+    ours = trials("s", storage=storage_url)
+    with open_engine(storage_url).begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE version_info SET schema_version = 99"))
+    monkeypatch.setattr("storage.frames._trials", None)  # its queries are not to be trusted now
+    theirs = trials("s", storage=storage_url)
+    assert set(ours.columns) == set(theirs.columns)
+    pd.testing.assert_frame_equal(
+        ours[["number", "state", "value", "lr", "latent", "device"]],
+        theirs[["number", "state", "value", "lr", "latent", "device"]],
+        check_dtype=False,
+    )
+
+
+def test_curves_have_one_row_a_trial_and_epoch(storage_url: str) -> None:
+    run_some(make_study(storage_url), 4)
+    frame = curves("s", storage=storage_url)
+    assert len(frame) == 12
+    assert frame.columns.tolist() == ["number", "epoch", "value", "kl", "train_mse"]
+    first = frame[frame["number"] == 0]
+    assert first["epoch"].tolist() == [1, 2, 3]
+    assert first["value"].tolist() == pytest.approx([1.0, 1 / 2, 1 / 3])
+    odd = frame[frame["number"] == 1]["value"].tolist()
+    assert odd[0] == 1.5
+    assert math.isnan(odd[1])
+    assert odd[2] == math.inf
+
+
+def test_best_follows_the_direction(storage_url: str) -> None:
+    for name, direction, expected in (("low", "minimize", [2, 0]), ("high", "maximize", [1, 0])):
+        claims = make_study(storage_url, name, direction)
+        for value in (0.5, 0.9, 0.1):
+            trial = claims.claim(3)
+            assert trial is not None
+            claims.study.tell(trial, value)
+        assert best(name, top=2, storage=storage_url)["number"].tolist() == expected
+
+
+def test_frames_of_an_empty_study_have_their_columns(storage_url: str) -> None:
+    make_study(storage_url)
+    assert len(trials("s", storage=storage_url)) == 0
+    assert "value" in trials("s", storage=storage_url)
+    assert len(curves("s", storage=storage_url)) == 0
+    assert len(best("s", storage=storage_url)) == 0
+    assert studies(storage=storage_url)["study"].tolist() == ["s"]
+
+
+def test_studies_are_counted_by_state(storage_url: str) -> None:
+    run_some(make_study(storage_url), 7)
+    (row,) = studies(storage=storage_url).to_dict("records")
+    assert (row["complete"], row["pruned"], row["fail"], row["best"]) == (3, 2, 2, 0.25)
+
+
+def test_columns_that_clash_get_a_prefix(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    trial = claims.claim(1)
+    assert trial is not None
+    trial.suggest_float("value", 0, 1)
+    trial.suggest_int("seed", 0, 9)
+    trial.set_user_attr("seed", 77)
+    claims.study.tell(trial, 0.5)
+    frame = trials("s", storage=storage_url)
+    assert frame["attr_seed"].tolist() == [77]
+    assert 0 <= frame["seed"][0] <= 9
+    assert frame["param_value"].notna().all()
+
+
+def test_an_unknown_study_is_named_with_what_there_is(storage_url: str) -> None:
+    make_study(storage_url, "cae")
+    for read in (trials, curves, best):
+        with pytest.raises(StudyNotFound, match=r"no study 'caee' in .*; available: cae"):
+            read("caee", storage=storage_url)
+
+
+def test_frames_read_the_default_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_study(f"sqlite:///{tmp_path / 'studies.db'}")
+    monkeypatch.setenv("RUNS", str(tmp_path))
+    assert len(trials("s")) == 0
+
+
+def test_metrics_of_an_epoch_that_runs_again_are_replaced(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    trial = claims.claim(1)
+    assert trial is not None
+    for value in (1.0, 2.0):
+        trial_id = claims.id_of(trial.number)
+        record_metrics(claims.engine, trial_id, 1, {"loss": value, "nan": math.nan})
+    frame = curves("s", storage=storage_url)
+    assert frame["loss"].tolist() == [2.0]
+    assert frame["nan"].isna().all()
+
+
+def test_exactly_as_many_trials_as_asked_for(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    taken = [claims.claim(3) for _ in range(5)]
+    assert [trial.number if trial else None for trial in taken] == [0, 1, 2, None, None]
+
+
+def test_a_released_trial_is_taken_again_as_the_same_trial(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    trial = claims.claim(2)
+    assert trial is not None
+    lr = trial.suggest_float("lr", 0, 1)
+    trial.report(0.5, 0)
+    claims.release(trial.number)
+    assert claims.count() == {"WAITING": 1}
+    again = claims.claim(2)
+    assert again is not None
+    assert again.number == trial.number
+    assert again.suggest_float("lr", 0, 1) == lr
+    assert curves("s", storage=storage_url)["value"].tolist() == [0.5]
+    assert claims.count() == {"RUNNING": 1}
+
+
+def test_a_trial_whose_worker_died_is_taken_back_at_once(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead = Claims(claims.study, claims.storage, owner_name(gone.pid))
+    gone.wait()
+    trial = dead.claim(1)
+    assert trial is not None
+    again = claims.claim(1)
+    assert again is not None
+    assert again.number == trial.number
+
+
+def test_a_trial_of_a_living_worker_is_left_alone(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    other = Claims(claims.study, claims.storage, owner_name(alive.pid))
+    assert other.claim(1) is not None
+    assert claims.claim(1) is None
+    alive.kill()
+    alive.wait()
+    assert claims.claim(1) is not None
+
+
+def test_a_silent_machine_loses_its_trial_after_the_grace_period(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = make_study(storage_url)
+    other = Claims(claims.study, claims.storage, "another-machine:1:1")
+    assert other.claim(1) is not None
+    assert claims.claim(1) is None
+    trial_id = claims.id_of(0)
+    assert leases.renew_lease(claims.engine, trial_id, other.owner)
+    monkeypatch.setattr(leases, "GRACE", 0.2)
+    time.sleep(0.5)
+    assert claims.claim(1) is not None
+    assert not leases.renew_lease(claims.engine, trial_id, other.owner)  # it lost its trial
+
+
+def test_a_kept_lease_outlives_the_grace_period(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "GRACE", 1.0)
+    monkeypatch.setattr(leases, "RENEWAL", 0.2)
+    claims = make_study(storage_url)
+    other = Claims(claims.study, claims.storage, "another-machine:1:1")
+    trial = other.claim(1)
+    assert trial is not None
+    with other.kept_alive(trial.number):
+        time.sleep(2.0)
+        assert claims.claim(1) is None
+
+
+def test_a_trial_that_kills_its_workers_is_failed_with_the_reason(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    for attempt in range(leases.MAX_ATTEMPTS):
+        other = Claims(claims.study, claims.storage, f"another-machine:{attempt}:1")
+        assert other.claim(1) is not None
+        claims.take_back_from(other.owner)
+    assert claims.claim(1) is None
+    (row,) = trials("s", storage=storage_url).to_dict("records")
+    assert row["state"] == "FAIL"
+    assert row["reason"] == "its worker died 3 times"
+
+
+def test_a_clean_release_is_not_held_against_a_trial(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    for _ in range(leases.MAX_ATTEMPTS + 2):
+        trial = claims.claim(1)
+        assert trial is not None
+        claims.release(trial.number)
+    assert claims.count() == {"WAITING": 1}
+
+
+def _take_all(url: str, total: int, taken: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
+    claims = open_claims("s", url, owner_name(os.getpid()))
+    while (trial := claims.claim(total)) is not None:
+        claims.study.tell(trial, 0.0)
+        claims.end(trial.number)
+        taken.put(trial.number)
+
+
+def test_many_processes_end_exactly_as_many_trials_as_asked_for(storage_url: str) -> None:
+    make_study(storage_url)
+    context = multiprocessing.get_context("spawn")
+    taken = context.Queue()
+    crew = [context.Process(target=_take_all, args=(storage_url, 20, taken)) for _ in range(4)]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join(120)
+        assert process.exitcode == 0
+    assert sorted(taken.get(timeout=5) for _ in range(20)) == list(range(20))
+    assert taken.empty()
+    assert trials("s", storage=storage_url)["state"].tolist() == ["COMPLETE"] * 20
+
+
+def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    program = (
+        "import sys, time; from storage.database import *\n"
+        "engine = open_engine(sys.argv[1])\n"
+        "with study_lock(engine, 1):\n"
+        "    print('held', flush=True); time.sleep(1.0)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, storage_url],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    began = time.monotonic()
+    with study_lock(claims.engine, 1):
+        assert time.monotonic() - began > 0.5
+    holder.wait()
+    holder.stdout.close()
+
+
+def test_sqlite_is_tuned(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'deep' / 'er' / 's.db'}")
+    with storage.engine.connect() as connection:
+        found = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "busy_timeout")
+        ]
+    assert found == ["wal", 1, 60_000]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://me@host/db", "STORAGE begins with mysql://, which is not supported; use sqlite"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("nonsense", "STORAGE is not a database URL; use sqlite:///PATH"),
+        ("", "STORAGE is not a database URL"),
+        ("postgresql://me:secret@127.0.0.1:1/db", r"cannot open postgresql://me:\*\*\*@127.0.0.1"),
+        ("postgresql://me:secret@127.0.0.1:99999999/db", "cannot open|not a database URL"),
+        ("sqlite:////proc/nothing/s.db", "cannot open sqlite"),
+    ],
+)
+def test_a_wrong_or_unreachable_database_is_one_line_without_the_password(
+    url: str, message: str
+) -> None:
+    with pytest.raises(DatabaseUnreachable, match=message) as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("my notes, " * 1000)
+    with pytest.raises(DatabaseUnreachable, match=r"cannot open .*notes.db"):
+        open_storage(f"sqlite:///{path}")
+    assert path.read_text() == "my notes, " * 1000
+
+
+def test_reading_creates_no_database(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnreachable, match="run a study first"):
+        trials("s", storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_postgres_database_is_one_line(postgres_server: str) -> None:
+    url = sqlalchemy.make_url(postgres_server).set(drivername="postgresql", database="nowhere")
+    with pytest.raises(DatabaseUnreachable, match='database "nowhere" does not exist'):
+        open_storage(url.render_as_string(hide_password=False))
+
+
+def test_shown_urls_hide_the_password() -> None:
+    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert shown("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
