@@ -11,6 +11,8 @@ Mistakes of the user are one line on standard error and exit code 2; Ctrl-C is 1
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -30,7 +32,9 @@ def main(arguments: list[str]) -> int:
 def worker() -> int:
     from search.worker import main as work
 
-    return work()
+    code = work()
+    logging.shutdown()
+    os._exit(code)  # all is written; taking torch's modules apart would cost a second or two
 
 
 def command(name: str) -> int:
@@ -61,9 +65,10 @@ def explained(error: Exception) -> str | None:
     if isinstance(error, DBAPIError):
         cause = str(error.orig).strip().splitlines()[0]
         return f"the trial database failed ({cause}); what was stored is kept: run again"
-    if isinstance(error, OSError) and error.strerror is not None:
+    if isinstance(error, OSError):
+        cause = error.strerror or " ".join(str(error).split())
         place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{place}; free space or permissions, then run again"
+        return f"{cause}{place}; free space or permissions, then run again"
     return None
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from search.claims import Claims
@@ -63,7 +64,28 @@ class Session:
             self.display.counts(self.claims.count())
 
     def finish(self, top: int) -> list[dict[str, Any]]:
-        """Retrain, rank and export; the records of the exports, best first."""
+        """Retrain, rank and export; the records of the exports, best first.
+
+        One run at a time: a second one under the same RUNS waits, then finds it done.
+        """
+        with self._alone():
+            return self._finish(top)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self.run.paths.finishing_lock(self.run.study))
+        while True:
+            try:
+                lock.acquire(timeout=TICK)
+                break
+            except Timeout:
+                self._listen()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _finish(self, top: int) -> list[dict[str, Any]]:
         numbers = self._best(top)
         self.display.finishing(numbers, top)
         self._hand_out(

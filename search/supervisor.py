@@ -49,12 +49,20 @@ class Worker:
     state: str = "starting"
     job: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    listener: threading.Thread | None = None
 
     def send(self, job: dict[str, Any]) -> None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it is gone: its end is an event of its own
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
+
+    def hang_up(self) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        if self.listener is not None:
+            self.listener.join(timeout=1.0)
 
 
 class Crew:
@@ -114,6 +122,7 @@ class Crew:
 
     def replace(self, worker: Worker) -> None:
         """A new process in the place of one that is gone."""
+        worker.hang_up()
         self._start(worker.index)
         self._set_up(self.workers[worker.index])
 
@@ -129,6 +138,8 @@ class Crew:
         for worker in killed:
             worker.process.kill()
             worker.process.wait()
+        for worker in self.workers.values():
+            worker.hang_up()
         return killed
 
     def kill(self) -> None:
@@ -158,16 +169,20 @@ class Crew:
         )
         self.workers[index] = worker
         assert process.stdout is not None
-        threading.Thread(target=self._listen, args=(worker, process.stdout), daemon=True).start()
+        worker.listener = threading.Thread(
+            target=self._listen, args=(worker, process.stdout), daemon=True
+        )
+        worker.listener.start()
 
     def _set_up(self, worker: Worker) -> None:
         assert self._run is not None
         worker.send({"job": "setup", "run": asdict(self._run), "device": worker.device})
 
     def _listen(self, worker: Worker, lines: IO[str]) -> None:
-        for line in lines:
-            with suppress(json.JSONDecodeError):  # a line cut off by a kill
-                self._heard.put((worker, json.loads(line)))
+        with lines:
+            for line in lines:
+                with suppress(json.JSONDecodeError):  # a line cut off by a kill
+                    self._heard.put((worker, json.loads(line)))
         self._heard.put((worker, {"event": "gone", "code": worker.process.wait()}))
 
 

@@ -110,6 +110,13 @@ def _work(control: Control) -> None:
         return
     bench = set_up(first["run"], first["device"], control)
     control.say("ready", device=bench.device_name)
+    try:
+        _do(jobs, bench)
+    finally:
+        bench.claims.engine.dispose()
+
+
+def _do(jobs: Iterator[dict[str, Any]], bench: Bench) -> None:
     for job in jobs:
         if job["job"] == "search":
             _search(bench)
@@ -117,7 +124,7 @@ def _work(control: Control) -> None:
             winner.retrain(bench, job["number"])
         elif job["job"] == "export":
             winner.export(bench, job["number"], job["rank"])
-        control.say("idle")
+        bench.say("idle")
 
 
 def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:

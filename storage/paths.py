@@ -71,6 +71,11 @@ class RunPaths:
     def export(self, study: str, rank: int) -> Path:
         return self.exports(study) / str(rank)
 
+    def finishing_lock(self, study: str) -> Path:
+        """Held by the one run that retrains and exports."""
+        self.checkpoints(study).mkdir(parents=True, exist_ok=True)
+        return self.checkpoints(study) / "finishing.lock"
+
     def worker_log(self, study: str, worker: int) -> Path:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 

@@ -51,6 +51,15 @@ def run_study() -> int:
     variables.paths.check_writable()
     devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible_gpus())
     storage = open_storage(variables.storage_url)
+    try:
+        return _run(console, variables, study, devices, storage)
+    finally:
+        storage.engine.dispose()
+
+
+def _run(
+    console: Console, variables: Variables, study: Study, devices: list[str], storage: RDBStorage
+) -> int:
     data, images = _find_images(variables, study, console)
     claims, run = _settle(variables, study, storage, data, images)
     _announce(console, variables, study, run, claims, devices)

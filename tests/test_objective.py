@@ -1,0 +1,301 @@
+"""One trial, in this process: every outcome, what is recorded, going on when interrupted."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from PIL import Image
+
+from models.base import Batch, Metrics
+from models.cae import CAE
+from models.images import ImageSplits
+from search import objective
+from search.claims import open_claims, owner_name
+from search.objective import Bench, run_trial
+from search.pruners import make_pruner
+from search.run import StudyRun, git_revision
+from search.samplers import make_sampler
+from search.study import StudySpec, load_study
+from search.winner import export, retrain
+from storage import curves, trials
+from storage.database import open_storage
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Path]) -> MakeBench:
+    """A worker's bench without a worker: events are collected in ``bench.heard``."""
+
+    def make(
+        model: type[CAE] = CAE,
+        epochs: int = 3,
+        pruner: str = "none",
+        interrupted: Callable[[], bool] = lambda: False,
+        runs: str = "runs",
+    ) -> Bench:
+        loaded = load_study(str(study_file()))
+        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2})
+        paths = tmp_path / runs
+        url = f"sqlite:///{paths / 'studies.db'}"
+        storage = open_storage(url)
+        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+        claims = open_claims("small", url, owner_name(1))
+        claims.study.sampler = make_sampler("random", seed=0, space=loaded.space)
+        claims.study.pruner = make_pruner(pruner)
+        run = StudyRun(
+            name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
+            trials=9, epochs=epochs, retrain_epochs=5, revision="abc",
+        )  # fmt: skip
+        heard: list[dict[str, Any]] = []
+        bench = Bench(
+            run=run, spec=spec, claims=claims, images=digits, device="cpu", device_name="cpu",
+            say=lambda event, **values: heard.append({"event": event, **values}),
+            interrupted=interrupted,
+        )  # fmt: skip
+        bench.heard = heard  # type: ignore[attr-defined]
+        return bench
+
+    return make
+
+
+def run_one(bench: Bench) -> dict[str, Any]:
+    """Claim and run a trial; its row of the table."""
+    trial = bench.claims.claim(bench.run.trials)
+    assert trial is not None
+    run_trial(bench, trial)
+    frame = trials("small", storage=bench.run.storage)
+    row: dict[str, Any] = frame[frame["number"] == trial.number].to_dict("records")[0]
+    return row
+
+
+class Diverging(CAE):
+    """Finite in its first epoch, NaN from then on."""
+
+    def train_step(self, batch: Batch) -> Metrics:
+        metrics = super().train_step(batch)
+        self.steps = getattr(self, "steps", 0) + 1
+        return {"mse": metrics["mse"] * float("nan")} if self.steps > 4 else metrics
+
+
+class Greedy(CAE):
+    """Asks for more memory than any machine has."""
+
+    def train_step(self, batch: Batch) -> Metrics:
+        torch.empty(2**50)
+        return super().train_step(batch)
+
+
+class Broken(CAE):
+    def train_step(self, batch: Batch) -> Metrics:
+        raise KeyError("a mistake in the model")
+
+
+def test_a_complete_trial_is_worth_its_best_epoch(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    row = run_one(bench)
+    assert (row["state"], row["outcome"], row["epochs"]) == ("COMPLETE", "complete", 3)
+    frame = curves("small", storage=bench.run.storage)
+    assert frame["epoch"].tolist() == [1, 2, 3]
+    assert row["value"] == frame["value"].min()
+    assert frame["valid_mse"].tolist() == frame["value"].tolist()
+    assert {"train_mse", "epoch_seconds"} <= set(frame)
+    events = [event["event"] for event in bench.heard]  # type: ignore[attr-defined]
+    assert events == ["started", "epoch", "epoch", "epoch", "ended"]
+
+
+def test_a_trial_records_where_and_from_what_it_ran(make_bench: MakeBench) -> None:
+    row = run_one(make_bench())
+    assert row["device"] == "cpu"
+    assert row["revision"] == "abc"
+    assert row["host"]
+    assert row["pid"] > 0
+    assert row["seed"] >= 0
+    assert 0 < row["seconds"] < 60
+    assert 50 < row["peak_memory_mib"] < 100_000
+
+
+def test_a_trial_has_its_picture(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    run_one(bench)
+    (trial,) = bench.claims.study.get_trials()
+    (meta,) = [json.loads(v) for k, v in trial.system_attrs.items() if k.startswith("artifacts:")]
+    assert (meta["filename"], meta["mimetype"]) == ("reconstructions.png", "image/png")
+    picture = bench.run.paths.artifacts / meta["artifact_id"]
+    assert Image.open(io.BytesIO(picture.read_bytes())).size[0] > 500
+
+
+def test_a_hopeless_trial_is_pruned_but_not_in_its_last_epoch(make_bench: MakeBench) -> None:
+    bench = make_bench(pruner="none")
+    study = bench.claims.study
+    for value in (0.001, 0.002):  # better than any training
+        done = bench.claims.claim(9)
+        assert done is not None
+        for step in range(3):
+            done.report(value, step)
+        study.tell(done, value)
+    study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=1)")
+    row = run_one(bench)
+    assert (row["state"], row["outcome"], row["epochs"]) == ("PRUNED", "pruned", 2)
+    assert row["value"] == curves("small", storage=bench.run.storage)["value"].iloc[-1]
+    study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=2)")
+    assert run_one(bench)["state"] == "COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("model", "outcome", "reason"),
+    [
+        (Diverging, "diverged", "DivergedError: diverged in epoch 2: train mse nan"),
+        (Greedy, "infeasible", "RuntimeError: .*can't allocate memory"),
+        (Broken, "failed", "KeyError: 'a mistake in the model'"),
+    ],
+)
+def test_what_goes_wrong_fails_the_trial_with_its_reason(
+    make_bench: MakeBench, model: type[CAE], outcome: str, reason: str
+) -> None:
+    import re
+
+    bench = make_bench(model=model)
+    row = run_one(bench)
+    assert (row["state"], row["outcome"]) == ("FAIL", outcome)
+    assert re.match(reason, row["reason"])
+    assert ("traceback" in row) == (outcome == "failed")
+    assert bench.claims.count() == {"FAIL": 1}
+
+
+def test_an_interrupted_trial_goes_on_to_the_same_values(make_bench: MakeBench) -> None:
+    undisturbed = run_one(make_bench(epochs=4, runs="a"))
+    answers = iter([False] * 12 + [True] * 99)  # in the third epoch of four steps
+    bench = make_bench(epochs=4, runs="b", interrupted=lambda: next(answers))
+    first = run_one(bench)
+    assert first["state"] == "WAITING"
+    assert bench.heard[-1] == {"event": "released", "number": 0}  # type: ignore[attr-defined]
+    bench = make_bench(epochs=4, runs="b")
+    second = run_one(bench)
+    assert second["number"] == 0
+    assert second["state"] == "COMPLETE"
+    assert second["value"] == undisturbed["value"]
+    assert curves("small", storage=bench.run.storage)["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_trial_goes_on_from_its_checkpoint(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "CHECKPOINT_EVERY", 0.0)
+    undisturbed = run_one(make_bench(epochs=4, runs="a"))
+    answers = iter([False] * 17 + [True] * 99)  # in the fourth epoch
+    bench = make_bench(epochs=4, runs="b", interrupted=lambda: next(answers))
+    run_one(bench)
+    checkpoint = bench.run.paths.trial_checkpoint("small", 0)
+    assert checkpoint.exists()
+    bench = make_bench(epochs=4, runs="b")
+    assert run_one(bench)["value"] == undisturbed["value"]
+    trained = [e["epoch"] for e in bench.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
+    assert trained == [4]
+    assert not checkpoint.exists()
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(make_bench: MakeBench) -> None:
+    undisturbed = run_one(make_bench(runs="a"))
+    bench = make_bench(runs="b")
+    checkpoint = bench.run.paths.trial_checkpoint("small", 0)
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"half a file")
+    assert run_one(bench)["value"] == undisturbed["value"]
+
+
+def test_a_picture_that_cannot_be_written_does_not_cost_the_trial(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.run.paths.artifacts.parent.mkdir(parents=True, exist_ok=True)
+    bench.run.paths.artifacts.write_text("a file where the folder should be")
+    assert run_one(bench)["state"] == "COMPLETE"
+
+
+def test_retraining_stops_when_its_patience_ends_and_keeps_the_best_epoch(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench()
+    run_one(bench)
+    values = iter([0.5, 0.3, 0.4, 0.35, 0.1])
+
+    class Scripted(CAE):
+        """Its validation value follows a script; a batch of 288 is one evaluation."""
+
+        def evaluate(self, batch: Batch) -> Metrics:
+            return {"mse": torch.tensor(next(values))}
+
+    bench.spec = StudySpec(**{**vars(bench.spec), "model": Scripted})
+    retrain(bench, 0)
+    record = json.loads(bench.run.paths.retraining("small", 0).record.read_text())
+    assert [epoch["valid"]["mse"] for epoch in record["curve"]] == pytest.approx(
+        [0.5, 0.3, 0.4, 0.35]
+    )
+    assert (record["best_epoch"], record["epochs"], record["ended_by"]) == (2, 4, "patience")
+    assert record["test"] is None
+
+
+def test_an_interrupted_retraining_goes_on_to_the_same_weights(make_bench: MakeBench) -> None:
+    records = []
+    for runs, stops in (("a", [9999]), ("b", [20, 9999])):
+        run_one(make_bench(runs=runs))
+        for stop in stops:
+            answers = iter([False] * stop + [True] * 9)
+            bench = make_bench(runs=runs, interrupted=lambda answers=answers: next(answers))  # type: ignore[misc]
+            retrain(bench, 0)
+        records.append(json.loads(bench.run.paths.retraining("small", 0).record.read_text()))
+    first, second = ([epoch["valid"] for epoch in record["curve"]] for record in records)
+    assert first == second
+
+
+def test_only_the_first_rank_meets_the_test_set_and_once(make_bench: MakeBench) -> None:
+    judged = []
+
+    class Watched(CAE):
+        def evaluate(self, batch: Batch) -> Metrics:
+            judged.append(len(batch.images))
+            return super().evaluate(batch)
+
+    bench = make_bench()
+    run_one(bench)
+    run_one(bench)
+    for number in (0, 1):
+        retrain(bench, number)
+    bench.spec = StudySpec(**{**vars(bench.spec), "model": Watched})
+    for _ in range(2):
+        export(bench, 0, 1)
+        export(bench, 1, 2)
+    assert judged == [359]  # the digits' test images, one time
+    first, second = (
+        json.loads((bench.run.paths.export("small", rank) / "provenance.json").read_text())
+        for rank in (1, 2)
+    )
+    assert first["test"]["mse"] > 0
+    assert second["test"] is None
+    for name, digest in first["sha256"].items():
+        import hashlib
+
+        content = (bench.run.paths.export("small", 1) / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+    card = (bench.run.paths.export("small", 1) / "README.md").read_text()
+    assert f"| test, judged once | {first['test']['mse']:.6f} |" in card
+
+
+def test_the_revision_is_the_commit_of_the_code(tmp_path: Path) -> None:
+    import subprocess
+
+    assert git_revision(tmp_path) == "unknown"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        (tmp_path / "f").write_text("1")
+        subprocess.run([*git, *words], check=True)
+    clean = git_revision(tmp_path)
+    assert len(clean) == 12
+    (tmp_path / "f").write_text("2")
+    assert git_revision(tmp_path) == f"{clean}-changed"

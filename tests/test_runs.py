@@ -1,0 +1,453 @@
+"""Whole runs as a user starts them: real processes, signals, kills, both databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from models.export import load_export
+from storage import curves, trials
+
+ROOT = Path(__file__).parent.parent
+WriteStudy = Callable[..., Path]
+LONGER = {"epochs=2, retrain": "epochs=40, retrain"}
+
+
+class User:
+    """Runs commands with variables, as make does."""
+
+    def __init__(self, runs: Path, environment: dict[str, str]) -> None:
+        self.runs = runs
+        self.environment = {**environment, "RUNS": str(runs), "GPUS": "none"}
+
+    def start(self, command: str = "study", **variables: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "search", command],
+            env={**self.environment, **{name: str(value) for name, value in variables.items()}},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+    def run(self, command: str = "study", **variables: object) -> tuple[int, str, str]:
+        process = self.start(command, **variables)
+        try:
+            out, error = process.communicate(timeout=200)
+        except subprocess.TimeoutExpired:
+            kill_all(process)
+            raise
+        return process.returncode, out, error
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.runs / 'studies.db'}"
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    for child in [*workers_of(process), psutil.Process(process.pid)]:
+        child.kill()
+    process.communicate()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process(process.pid).children() if "worker" in child.cmdline()
+    ]
+
+
+@contextmanager
+def watched(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """No process outlives its test."""
+    family = psutil.Process(process.pid)
+    known: list[psutil.Process] = []
+    try:
+        yield process
+        known = family.children() if family.is_running() else []
+    finally:
+        for child in known:
+            with_no_error(child.kill)
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def with_no_error(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+def epochs_of(url: str) -> int:
+    try:
+        return len(curves("small", storage=url))
+    except Exception:
+        return 0
+
+
+@pytest.fixture
+def user(tmp_path: Path, plain_process: dict[str, str]) -> User:
+    return User(tmp_path / "runs", plain_process)
+
+
+def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: WriteStudy) -> None:
+    name = study_file()
+    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2)
+    assert (code, error) == (0, "")
+    frame = trials("small", storage=user.url)
+    assert frame["state"].tolist() == ["COMPLETE"] * 5
+    assert frame["number"].tolist() == list(range(5))
+    assert frame["pid"].nunique() == 2
+    folders = sorted((user.runs / "exports" / "small").iterdir())
+    assert [folder.name for folder in folders] == ["1", "2", "3"]
+    records = [json.loads((folder / "provenance.json").read_text()) for folder in folders]
+    values = [record["valid"]["mse"] for record in records]
+    assert values == sorted(values)
+    assert records[0]["test"]["mse"] > 0
+    assert [record["test"] for record in records[1:]] == [None, None]
+    load_export(folders[0])
+    assert re.search(r"^trial +\d+ +complete +mse 0\.\d+", out, re.MULTILINE)
+    assert "study small: 5 trials, 5 complete" in out
+
+    # again: it is done, nothing is trained, nothing is judged again
+    stamp = (folders[0] / "provenance.json").stat().st_mtime_ns
+    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2)
+    assert (code, error) == (0, "")
+    assert "study small is done: 5 of 5 trials have ended; TRIALS=15 goes on" in out
+    assert (folders[0] / "provenance.json").stat().st_mtime_ns == stamp
+
+    # and on, to a larger total
+    code, out, error = user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=1)
+    assert (code, error) == (0, "")
+    assert len(trials("small", storage=user.url)) == 7
+    assert [folder.name for folder in (user.runs / "exports" / "small").iterdir()] == ["1"]
+
+    # the leaderboard and the list of studies
+    code, out, error = user.run("trials", NAME="small")
+    assert (code, error) == (0, "")
+    assert "study small: 7 complete" in out
+    code, out, error = user.run("studies")
+    assert (code, error) == (0, "")
+    assert re.search(r"small .* 7 +0 +0 +0\.\d+", out)
+
+
+def test_one_and_two_workers_make_the_same_table(user: User, study_file: WriteStudy) -> None:
+    name = study_file()
+    tables = []
+    for workers in (1, 2):
+        user.runs = user.runs.with_name(f"runs-{workers}")
+        user.environment["RUNS"] = str(user.runs)
+        code, _, error = user.run(NAME=name, TRIALS=6, WORKERS=workers, SEED=1, TOP=1)
+        assert (code, error) == (0, "")
+        frame = trials("small", storage=user.url)
+        tables.append(frame[["number", "value", "channels", "latent", "lr", "seed"]])
+    assert tables[0].equals(tables[1])
+
+
+def test_a_study_runs_on_postgres(
+    user: User, study_file: WriteStudy, postgres_url: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "t.parquet"
+    code, _, error = user.run(NAME=study_file(), WORKERS=2, TOP=1, STORAGE=postgres_url)
+    assert (code, error) == (0, "")
+    assert trials("small", storage=postgres_url)["state"].tolist() == ["COMPLETE"] * 4
+    assert not (user.runs / "studies.db").exists()
+    code, _, error = user.run("trials", NAME="small", STORAGE=postgres_url, PARQUET=table)
+    assert (code, error) == (0, "")
+    assert table.stat().st_size > 1000
+
+
+def test_a_model_and_a_study_outside_the_repository_are_one_file_each(
+    user: User, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.py").write_text(
+        '"""A model of one\'s own: a linear autoencoder, complete in one file."""\n'
+        "from dataclasses import dataclass\n"
+        "import torch\n"
+        "from torch import nn\n"
+        "from torch.nn import functional as F\n"
+        "from models.base import Model, ModelConfig, Program\n\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class LinesConfig(ModelConfig):\n"
+        "    latent: int = 4\n\n"
+        "class Lines(Model):\n"
+        '    metrics = ("mse",)\n'
+        "    config_type = LinesConfig\n\n"
+        "    def __init__(self, config, shape):\n"
+        "        super().__init__(config, shape)\n"
+        "        size = shape[0] * shape[1] * shape[2]\n"
+        "        self.down = nn.Linear(size, config.latent)\n"
+        "        self.up = nn.Linear(config.latent, size)\n"
+        '        self.optimizers["all"] = torch.optim.Adam(self.parameters(), lr=1e-3)\n\n'
+        "    def forward(self, images):\n"
+        "        return self.up(self.down(images.flatten(1))).unflatten(1, self.shape)\n\n"
+        "    def train_step(self, batch):\n"
+        '        self.optimizers["all"].zero_grad()\n'
+        "        loss = F.mse_loss(self(batch.images), batch.images)\n"
+        "        loss.backward()\n"
+        '        self.optimizers["all"].step()\n'
+        '        return {"mse": loss.detach()}\n\n'
+        "    def evaluate(self, batch):\n"
+        '        return {"mse": F.mse_loss(self(batch.images), batch.images)}\n\n'
+        "    def preview(self, images):\n"
+        "        return self(images).clamp(0, 1)\n\n"
+        "    def programs(self):\n"
+        "        images = torch.zeros(2, *self.shape).flatten(1)\n"
+        '        return {"encoder": Program(module=self.down, example=images)}\n'
+    )
+    (tmp_path / "my_lines.py").write_text(
+        '"""My study."""\n'
+        "from lines import Lines, LinesConfig\n"
+        "from search.study import StudySpec\n\n"
+        "def suggest(trial):\n"
+        '    return LinesConfig(latent=trial.suggest_int("latent", 2, 20))\n\n'
+        'STUDY = StudySpec(model=Lines, suggest=suggest, data="digits", metric="mse",\n'
+        "                  trials=2, epochs=1, retrain_epochs=1)\n"
+    )
+    code, _, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
+    assert (code, error) == (0, "")
+    assert (user.runs / "exports" / "my_lines" / "1" / "encoder.onnx").exists()
+    assert len(trials("my_lines", storage=user.url)) == 2
+
+
+def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(user: User, study_file: WriteStudy) -> None:
+    name = study_file(replace=LONGER)
+    process = user.start(NAME=name, WORKERS=2, TRIALS=3)
+    with watched(process):
+        wait_until(lambda: epochs_of(user.url) >= 3)
+        workers = workers_of(process)
+        assert len(workers) == 2
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    assert process.returncode == 130
+    assert error == ""
+    assert re.search(r"stopped: \d of 3 trials have ended; the same command goes on", out)
+    assert not any(worker.is_running() for worker in workers)
+    before = trials("small", storage=user.url)
+    assert "RUNNING" not in set(before["state"])
+    code, _, error = user.run(NAME=name, WORKERS=2, TRIALS=3, TOP=1)
+    assert (code, error) == (0, "")
+    after = trials("small", storage=user.url)
+    assert after["state"].tolist() == ["COMPLETE"] * 3
+    assert after["lr"].tolist()[: len(before)] == before["lr"].tolist()
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [40] * 3
+
+
+def test_two_ctrl_c_end_at_once(user: User, study_file: WriteStudy) -> None:
+    process = user.start(NAME=study_file(replace=LONGER), WORKERS=1)
+    with watched(process):
+        wait_until(lambda: epochs_of(user.url) >= 1)
+        (worker,) = workers_of(process)
+        worker.suspend()  # so that it cannot end cleanly
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_workers_trial_goes_on_as_the_same_trial(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file(replace=LONGER)
+    process = user.start(NAME=name, WORKERS=2, TRIALS=3, TOP=1)
+    with watched(process):
+        wait_until(lambda: epochs_of(user.url) >= 4)
+        workers_of(process)[0].kill()
+        out, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (0, "")
+    assert re.search(r"worker \d ended by signal 9; trial \d goes on elsewhere", out)
+    frame = trials("small", storage=user.url)
+    assert frame["state"].tolist() == ["COMPLETE"] * 3
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [40] * 3
+
+
+def test_workers_end_when_their_supervisor_is_killed_and_the_next_run_goes_on(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file(replace=LONGER)
+    process = user.start(NAME=name, WORKERS=2, TRIALS=2)
+    with watched(process):
+        wait_until(lambda: epochs_of(user.url) >= 2)
+        workers = workers_of(process)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(worker.is_running() for worker in workers), seconds=15)
+    code, _, error = user.run(NAME=name, WORKERS=1, TRIALS=2, TOP=1)
+    assert (code, error) == (0, "")
+    assert trials("small", storage=user.url)["state"].tolist() == ["COMPLETE"] * 2
+
+
+def test_two_runs_of_one_study_share_its_trials(user: User, study_file: WriteStudy) -> None:
+    name = study_file(replace={"epochs=2, retrain": "epochs=60, retrain"})
+    first = user.start(NAME=name, WORKERS=1, TRIALS=5, TOP=1)
+    with watched(first):
+        wait_until(lambda: epochs_of(user.url) >= 1)
+        second = user.start(NAME=name, WORKERS=1, TRIALS=5, TOP=1)
+        with watched(second):
+            for process in (first, second):
+                _, error = process.communicate(timeout=120)
+                assert (process.returncode, error) == (0, "")
+    frame = trials("small", storage=user.url)
+    assert frame["state"].tolist() == ["COMPLETE"] * 5
+    assert frame["pid"].nunique() == 2
+
+
+def test_without_its_data_a_study_runs_loudly_on_digits_under_another_name(
+    user: User, study_file: WriteStudy, tmp_path: Path
+) -> None:
+    name = study_file(replace={'data="digits"': 'data="fashion_mnist"'})
+    nowhere = {"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
+    code, out, error = user.run(
+        NAME=name, TRIALS=2, WORKERS=1, TOP=1, DATA_ROOT=tmp_path / "no", **nowhere
+    )
+    assert code == 0, error
+    assert "FashionMNIST is not in" in out
+    assert "RUNNING ON DIGITS INSTEAD, as study small-digits" in out
+    assert trials("small-digits", storage=user.url)["state"].tolist() == ["COMPLETE"] * 2
+    # asked for by name there is no fallback
+    code, out, error = user.run(
+        NAME=name, DATA="fashion_mnist", DATA_ROOT=tmp_path / "no", **nowhere
+    )
+    assert code == 2
+    assert error.startswith("error: FashionMNIST is not in")
+
+
+def test_a_study_whose_trials_all_fail_ends_and_says_why(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file(
+        replace={"model=CAE,": "model=Broken,", "def suggest": BROKEN + "def suggest"}
+    )
+    code, out, error = user.run(NAME=name, TRIALS=3, WORKERS=2)
+    assert (code, error) == (0, "")
+    assert "0 complete, 0 pruned, 3 failed" in out
+    assert "no trial is complete: nothing to export" in out
+    frame = trials("small", storage=user.url)
+    assert frame["reason"].tolist() == ["ValueError: a mistake in the model"] * 3
+    code, out, _ = user.run("trials", NAME="small")
+    assert "trial 0 failed: ValueError: a mistake in the model" in out
+
+
+BROKEN = """class Broken(CAE):
+        def train_step(self, batch):
+            raise ValueError("a mistake in the model")
+
+    """
+
+
+def one_line(text: str) -> bool:
+    return text.count("\n") == 1 and text.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"NAME": "caee"}, "unknown study 'caee'; available: cae"),
+        ({}, "NAME is not set"),
+        ({"NAME": "cae", "TRIALS": "many"}, "TRIALS='many' is not a whole number"),
+        ({"NAME": "cae", "SAMPLER": "tpee"}, "unknown sampler 'tpee'"),
+        ({"NAME": "cae", "PRUNER": "median(x=1)"}, "pruner 'median(x=1)'"),
+        ({"NAME": "cae", "GPUS": "63"}, "GPUS names GPU 63"),
+        ({"NAME": "cae", "DATA": "folder:/nowhere"}, "no folder /nowhere"),
+        ({"NAME": "cae", "DATA": "imagenet"}, "unknown data 'imagenet'"),
+        ({"NAME": "cae", "STORAGE": "postgresql://u:pw@127.0.0.1:1/d"}, "cannot open postgresql"),
+        ({"NAME": "cae", "STORAGE": "mysql://h/d"}, "mysql://, which is not supported"),
+        ({"NAME": "cae", "RUNS": "/proc/runs"}, "cannot write under RUNS=/proc/runs"),
+        ({"NAME": "cae", "GENSTUDY_GIVEN": "TRAILS"}, "unknown variable 'TRAILS'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    user: User, variables: dict[str, str], message: str
+) -> None:
+    code, _, error = user.run(**variables)
+    assert code == 2
+    assert one_line(error)
+    assert message in error
+    assert "pw" not in error
+    assert not list(user.runs.glob("exports"))
+
+
+def test_a_changed_search_space_is_refused_and_nothing_is_lost(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file()
+    assert user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=1)[0] == 0
+    before = trials("small", storage=user.url)
+    name.write_text(name.read_text().replace('"latent", 2, 8', '"latent", 2, 16'))
+    code, _, error = user.run(NAME=name, TRIALS=4)
+    assert code == 2
+    assert one_line(error)
+    assert "latent 2 to 8, now 2 to 16" in error
+    assert trials("small", storage=user.url).equals(before)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(user: User, study_file: WriteStudy) -> None:
+    """A file size limit stands in for a full disk: writing fails half-way through the cache."""
+    name = study_file()
+    limited = f"ulimit -f 300; exec {sys.executable} -m search study"  # KiB
+    run = subprocess.run(
+        ["bash", "-c", limited],
+        env={**user.environment, "NAME": str(name)},
+        capture_output=True, text=True, cwd=ROOT, timeout=100, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert one_line(run.stderr), run.stderr
+    assert not list((user.runs / "cache").iterdir())
+    assert user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=1)[0] == 0
+
+
+def test_a_study_that_another_tool_made_is_left_alone(user: User, study_file: WriteStudy) -> None:
+    import optuna
+
+    user.runs.mkdir()
+    optuna.create_study(study_name="small", storage=user.url)
+    code, _, error = user.run(NAME=study_file())
+    assert code == 2
+    assert "a study 'small' that genstudy did not make" in error
+
+
+def test_the_database_password_stays_out_of_sight(
+    user: User, study_file: WriteStudy, postgres_url: str
+) -> None:
+    secret = "hunter2secret"
+    url = postgres_url.replace("postgres:@", f"postgres:{secret}@")
+    assert secret in url
+    process = user.start(NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=1, STORAGE=url)
+    with watched(process):
+        wait_until(lambda: epochs_of(url) >= 1)
+        (worker,) = workers_of(process)
+        assert secret not in " ".join(worker.cmdline())
+        assert secret not in " ".join(worker.environ().values())
+        out, error = process.communicate(timeout=100)
+    assert process.returncode == 0
+    assert secret not in out + error
+    for path in user.runs.rglob("*"):
+        assert path.is_dir() or secret.encode() not in path.read_bytes()
+
+
+def test_the_environment_of_this_process_has_no_study_variables() -> None:
+    assert "STORAGE" not in os.environ

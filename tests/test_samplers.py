@@ -1,0 +1,178 @@
+"""Samplers and pruners by name: Optuna's own, seeded by trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import Trial, TrialState
+
+from search.calls import parse_call
+from search.errors import BadVariable
+from search.pruners import PRUNERS, make_pruner
+from search.samplers import SAMPLERS, grid_points, grid_size, make_sampler
+
+SPACE = {
+    "width": optuna.distributions.IntDistribution(1, 3),
+    "kind": optuna.distributions.CategoricalDistribution(["a", "b"]),
+}
+FLOATS = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
+
+
+def suggest(trial: Trial) -> dict[str, Any]:
+    trial.suggest_int("width", 1, 3)
+    trial.suggest_categorical("kind", ["a", "b"])
+    return trial.params
+
+
+def sampled(chosen: Any, seed: int, order: list[int] | None = None, count: int = 6) -> Any:
+    """Parameters by trial number, as several workers would draw them, each with its sampler."""
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage)
+    found = {}
+    workers = [make_sampler(chosen, seed=seed, space=SPACE) for _ in range(2)]
+    for index in order or range(count):
+        study.sampler = workers[index % 2]
+        trial = study.ask()
+        found[trial.number] = suggest(trial)
+        study.tell(trial, float(trial.number))
+    return found
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_runs_by_name_and_follows_the_seed(name: str) -> None:
+    first, again = sampled(name, seed=1), sampled(name, seed=1)
+    assert first == again
+    assert len(first) == 6
+
+
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_workers_with_one_seed_draw_different_trials(name: str) -> None:
+    found = sampled(name, seed=0, count=8)
+    assert len({str(parameters) for parameters in found.values()}) > 2
+    assert sampled(name, seed=2, count=8) != found
+
+
+def test_a_random_trial_depends_on_seed_and_number_alone() -> None:
+    """Whoever runs it, whatever ran before, whether it was interrupted between two parameters."""
+    expected = sampled("random", seed=3)
+    study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+    study.sampler = make_sampler("random", seed=3, space=SPACE)
+    for number in range(6):
+        trial = study.ask()
+        trial.suggest_int("width", 1, 3)  # and the worker is killed here
+        study.sampler = make_sampler("random", seed=3, space=SPACE)
+        resumed = Trial(study, trial._trial_id)
+        assert suggest(resumed) == expected[number]
+        study.tell(trial, 0.0)
+
+
+def test_arguments_reach_optuna() -> None:
+    sampler = make_sampler("tpe(n_startup_trials=2, multivariate=False)", seed=0, space=SPACE)
+    study = optuna.create_study(sampler=sampler)
+    trial = study.ask()
+    inner = sampler.inner[trial.number]  # type: ignore[attr-defined]
+    assert inner._n_startup_trials == 2
+    assert not inner._multivariate
+    assert inner._constant_liar
+
+
+def test_a_function_of_a_seed_is_a_sampler_too() -> None:
+    seeds: list[int] = []
+
+    def make(seed: int) -> optuna.samplers.BaseSampler:
+        seeds.append(seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+    sampled(make, seed=0, count=3)
+    assert len(set(seeds)) == 3
+
+
+def test_a_grid_visits_every_point_once() -> None:
+    found = sampled("grid", seed=0, count=6)
+    assert len({str(parameters) for parameters in found.values()}) == 6
+    assert grid_size(make_sampler("grid", seed=0, space=SPACE)) == 6
+    assert grid_size(make_sampler("random", seed=0, space=SPACE)) is None
+
+
+def test_a_grid_lists_stepped_floats() -> None:
+    stepped = {"x": optuna.distributions.FloatDistribution(0.0, 1.0, step=0.25)}
+    assert grid_points(stepped) == {"x": [0.0, 0.25, 0.5, 0.75, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("randm", r"unknown sampler 'randm'; available: .* \(did you mean 'random'\?\)"),
+        ("tpe(startup=3)", "startup"),
+        ("tpe(n_startup_trials=", "is not NAME or NAME"),
+        ("__import__('os').system('true')", "is not NAME or NAME"),
+        ("tpe(n_startup_trials=open)", "is not NAME or NAME"),
+        ("tpe(**{'a': 1})", "is not NAME or NAME"),
+        ("tpe;random", "is not NAME or NAME"),
+        ("", "is not NAME or NAME"),
+        ("tpe\0", "is not NAME or NAME"),
+        ("qmc(qmc_type='nothing')", "qmc_type"),
+    ],
+)
+def test_a_wrong_sampler_is_one_line(written: str, message: str) -> None:
+    with pytest.raises(BadVariable, match=message) as caught:
+        make_sampler(written, seed=0, space=SPACE)
+    assert "\n" not in str(caught.value).strip()
+
+
+def test_a_grid_over_a_continuous_parameter_says_how_to_list_it() -> None:
+    with pytest.raises(BadVariable, match=r"x is continuous; .*search_space={'x'"):
+        make_sampler("grid", seed=0, space=FLOATS)
+    listed = make_sampler("grid(search_space={'x': [0.1, 0.2]})", seed=0, space=FLOATS)
+    assert grid_size(listed) == 2
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_every_pruner_runs_by_name(name: str) -> None:
+    study = optuna.create_study(pruner=make_pruner(name))
+    for number in range(8):
+        trial = study.ask()
+        for step in range(4):
+            trial.report(float(number + step), step)
+            trial.should_prune()
+        study.tell(trial, float(number))
+
+
+def test_the_median_pruner_prunes_after_its_warm_up() -> None:
+    """n_startup_trials=3, n_warmup_steps=2, steps from 0: the third epoch is the first to prune."""
+    study = optuna.create_study(pruner=make_pruner("median(n_startup_trials=3, n_warmup_steps=2)"))
+    answers = []
+    for number in range(4):
+        trial = study.ask()
+        for step in range(4):
+            trial.report(9.0 if number == 3 else 1.0, step)
+            answers.append(trial.should_prune())
+        study.tell(trial, 1.0, state=TrialState.COMPLETE)
+    assert answers == [False] * 14 + [True, True]
+
+
+def test_optunas_own_pruner_objects_are_taken() -> None:
+    own = optuna.pruners.ThresholdPruner(upper=1.0)
+    assert make_pruner(own) is own
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("medan", r"unknown pruner 'medan'; .*did you mean 'median'"),
+        ("median(warmup=2)", "pruner 'median"),
+        ("percentile(200)", "pruner 'percentile"),
+        ("median(n_startup_trials=-1)", "pruner 'median"),
+    ],
+)
+def test_a_wrong_pruner_is_one_line(written: str, message: str) -> None:
+    with pytest.raises(BadVariable, match=message):
+        make_pruner(written)
+
+
+def test_calls_are_read_as_literals() -> None:
+    assert parse_call(" a_b ( 1, 'x', y=[2.5, None], z={'k': True}) ") == (
+        "a_b", [1, "x"], {"y": [2.5, None], "z": {"k": True}},
+    )  # fmt: skip

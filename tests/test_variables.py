@@ -1,0 +1,117 @@
+"""Variables of the command line: read, checked, and refused with the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.devices import assign_devices, cores
+from search.errors import BadVariable
+from search.variables import Variables, read_variables
+from storage.errors import StorageError
+from storage.paths import RunPaths, check_name
+
+
+def test_unset_and_empty_variables_mean_the_studys_own() -> None:
+    assert read_variables({"TRIALS": "", "GPUS": " ", "PATH": "/bin"}) == Variables(
+        data_root=Path("data").absolute(), runs=Path("runs").absolute()
+    )
+
+
+def test_all_variables_are_read() -> None:
+    found = read_variables(
+        {
+            "NAME": "cae", "TRIALS": "10", "EPOCHS": "5", "RETRAIN_EPOCHS": "3", "WORKERS": "2",
+            "GPUS": "0,1", "DATA": "mnist", "DATA_ROOT": "/d", "STORAGE": "sqlite:////t/s.db",
+            "SEED": "0", "RUNS": "/r", "TOP": "1", "SAMPLER": "tpe", "PRUNER": "none",
+            "CSV": "/c", "PARQUET": "/p", "HOST": "::1", "PORT": "1234",
+        }
+    )  # fmt: skip
+    assert found == Variables(
+        name="cae", trials=10, epochs=5, retrain_epochs=3, workers=2, gpus=(0, 1), data="mnist",
+        data_root=Path("/d"), storage="sqlite:////t/s.db", seed=0, runs=Path("/r"), top=1,
+        sampler="tpe", pruner="none", csv=Path("/c"), parquet=Path("/p"), host="::1", port=1234,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TRIALS", "ten", "TRIALS='ten' is not a whole number from 1"),
+        ("TRIALS", "0", "TRIALS='0' is not"),
+        ("TRIALS", "-5", "TRIALS='-5' is not"),
+        ("TRIALS", "1.5", "TRIALS='1.5' is not"),
+        ("TRIALS", "1e3", "TRIALS='1e3' is not"),
+        ("TRIALS", "9" * 5000, "is not a whole number"),
+        ("TRIALS", "٣", "is not a whole number"),
+        ("TRIALS", "10; rm -rf /", "is not a whole number"),
+        ("EPOCHS", "none", "EPOCHS='none'"),
+        ("RETRAIN_EPOCHS", "0", "RETRAIN_EPOCHS='0'"),
+        ("WORKERS", "0", "WORKERS='0' is not a whole number from 1 to 512"),
+        ("WORKERS", "100000", "WORKERS='100000'"),
+        ("SEED", "-1", "SEED='-1' is not a whole number from 0"),
+        ("TOP", "all", "TOP='all'"),
+        ("PORT", "99999", "PORT='99999'"),
+        ("GPUS", "all", "GPUS='all' is neither 'none' nor numbers such as 0,1"),
+        ("GPUS", "0,,1", "GPUS='0,,1'"),
+        ("GPUS", "-1", "GPUS='-1'"),
+        ("GPUS", "0,0", "names a GPU twice"),
+        ("RUNS", "a\0b", "RUNS is not a path"),
+    ],
+)
+def test_a_wrong_value_is_one_line(name: str, value: str, message: str) -> None:
+    with pytest.raises(BadVariable, match=message):
+        read_variables({name: value})
+
+
+def test_a_misspelt_variable_is_refused() -> None:
+    with pytest.raises(BadVariable, match=r"unknown variable 'TRAILS'; .*did you mean 'TRIALS'"):
+        read_variables({"GENSTUDY_GIVEN": "NAME TRAILS", "TRAILS": "5"})
+
+
+def test_folders_are_made_absolute() -> None:
+    assert read_variables({"DATA": "folder:pets"}).data == f"folder:{Path('pets').absolute()}"
+
+
+def test_without_a_name_the_fix_is_shown() -> None:
+    with pytest.raises(BadVariable, match="make study NAME=cae"):
+        _ = read_variables({}).needed_name
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "visible", "expected"),
+    [
+        (None, None, 2, ["cuda:0", "cuda:1"]),
+        (None, 3, 2, ["cuda:0", "cuda:1", "cuda:0"]),
+        ((1,), None, 2, ["cuda:1"]),
+        ((1, 0), 4, 2, ["cuda:1", "cuda:0", "cuda:1", "cuda:0"]),
+        ((), None, 8, ["cpu"] * cores()),
+        ((), 3, 8, ["cpu"] * 3),
+        (None, None, 0, ["cpu"] * cores()),
+        (None, 1, 0, ["cpu"]),
+    ],
+)
+def test_workers_get_devices(
+    gpus: tuple[int, ...] | None, workers: int | None, visible: int, expected: list[str]
+) -> None:
+    assert assign_devices(gpus=gpus, workers=workers, visible=visible) == expected
+
+
+@pytest.mark.parametrize(("visible", "there"), [(0, "none"), (1, "only 0"), (2, "0 to 1")])
+def test_a_gpu_that_is_not_there_is_refused(visible: int, there: str) -> None:
+    with pytest.raises(BadVariable, match=f"GPU 2, but this machine shows {there}; .*GPUS=none"):
+        assign_devices(gpus=(2,), workers=None, visible=visible)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "/etc", "", ".hidden", "a\0", "x" * 101, "ä", "a b"])
+def test_no_study_name_leaves_runs(name: str, tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    for place in (paths.exports, paths.checkpoints, lambda study: paths.worker_log(study, 0)):
+        with pytest.raises(StorageError, match="not usable"):
+            place(name)
+
+
+def test_ordinary_names_are_fine() -> None:
+    for name in ("cae", "cae-digits", "A1.b_c", "9"):
+        assert check_name(name) == name
