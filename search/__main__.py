@@ -77,9 +77,13 @@ def _find(name: str) -> Callable[[], int]:
         from search.commands.study import run_study
 
         return run_study
+    if name == "dashboard":
+        from search.commands.dashboard import dashboard
+
+        return dashboard
     from search.commands import views
 
-    return {"studies": views.studies, "trials": views.trials, "dashboard": views.dashboard}[name]
+    return {"studies": views.studies, "trials": views.trials}[name]
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from rich.console import Console
 from rich.table import Table
@@ -163,6 +165,9 @@ def _settle(
     )
     if stored is None:
         write_definition(opened, definition)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            opened.set_metric_names([study.spec.metric])  # the dashboard's axes say MSE
     sampler = make_sampler(
         variables.sampler or study.spec.sampler, seed=definition.seed, space=study.space
     )

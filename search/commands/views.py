@@ -1,12 +1,8 @@
-"""Looking at studies: `make studies`, `make trials NAME=cae`, `make dashboard`.
-
-None of these imports torch.
-"""
+"""Looking at studies: `make studies`, `make trials NAME=cae`. Neither imports torch."""
 
 from __future__ import annotations
 
 import ast
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +10,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from search.console import open_console
-from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.artifacts import whole_file
-from storage.database import open_engine, open_storage, shown
 from storage.errors import DatabaseUnreachable, StorageError
 
 if TYPE_CHECKING:
@@ -25,7 +19,6 @@ if TYPE_CHECKING:
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HIDDEN = (
     *("state", "outcome", "duration", "started", "ended"),
     *("host", "pid", "seed", "revision", "epochs"),
@@ -93,51 +86,6 @@ def trials() -> int:
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
         console.print(f"trial {number} failed: {reason}", markup=False)
     return 0
-
-
-def dashboard() -> int:
-    """optuna-dashboard with the trials' pictures, on this machine only unless HOST says more."""
-    import optuna_dashboard
-
-    from storage.artifacts import ArtifactFolder
-
-    variables = read_variables()
-    open_engine(variables.storage_url).dispose()  # nothing is created by looking
-    storage = open_storage(variables.storage_url)
-    console = open_console()
-    _check_port(variables.host, variables.port)
-    if variables.host not in LOOPBACK:
-        console.print(
-            f"warning: HOST={variables.host} opens the dashboard to other machines; it has no "
-            "password, and whoever reaches it can delete studies",
-            style="bold yellow",
-        )
-    console.print(
-        f"dashboard of {shown(variables.storage_url)}: "
-        f"http://{variables.host}:{variables.port}  (Ctrl-C ends it)"
-    )
-    variables.paths.artifacts.mkdir(parents=True, exist_ok=True)
-    optuna_dashboard.run_server(
-        storage,
-        host=variables.host,
-        port=variables.port,
-        artifact_store=ArtifactFolder(variables.paths.artifacts),
-    )
-    return 0
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadVariable(
-            f"cannot serve on {host}:{port} ({reason}); set PORT to a free one, HOST to an "
-            "address of this machine"
-        ) from error
 
 
 def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]]:

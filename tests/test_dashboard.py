@@ -1,0 +1,142 @@
+"""The dashboard: a real server, asked over HTTP for studies, trials and their pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from PIL import Image
+
+from storage.artifacts import attach
+from storage.database import open_storage
+from storage.paths import RunPaths
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "search", "dashboard"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get(url: str, seconds: float = 30.0) -> bytes:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                content: bytes = answer.read()
+            return content
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunPaths:
+    """A study with one trial that has a picture."""
+    paths = RunPaths(tmp_path / "runs")
+    study = optuna.create_study(study_name="s", storage=open_storage(paths.database_url))
+    trial = study.ask()
+    picture = tmp_path / "reconstructions.png"
+    Image.new("RGB", (40, 20), (200, 30, 30)).save(picture)
+    paths.artifacts.mkdir(parents=True)
+    attach(paths.artifacts, trial, picture)
+    study.tell(trial, 0.5)
+    return paths
+
+
+def test_the_dashboard_shows_trials_with_their_pictures(
+    runs: RunPaths, plain_process: dict[str, str]
+) -> None:
+    port = free_port()
+    environment = {**plain_process, "RUNS": str(runs.root), "PORT": str(port)}
+    with serving(environment) as process:
+        place = f"http://127.0.0.1:{port}"
+        assert b"<html" in get(f"{place}/dashboard/").lower()
+        studies = json.loads(get(f"{place}/api/studies"))["study_summaries"]
+        assert [study["study_name"] for study in studies] == ["s"]
+        number = studies[0]["study_id"]
+        (trial,) = json.loads(get(f"{place}/api/studies/{number}?after=0"))["trials"]
+        (artifact,) = trial["artifacts"]
+        assert artifact["mimetype"] == "image/png"
+        where = f"{place}/artifacts/{number}/{trial['trial_id']}/{artifact['artifact_id']}"
+        assert Image.open(io.BytesIO(get(where))).size == (40, 20)
+        listening = {
+            found.laddr.ip
+            for found in psutil.Process(process.pid).net_connections("inet")
+            if found.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=10)
+    assert (process.returncode, error) == (0, "")
+    assert f"http://127.0.0.1:{port}/dashboard" in out
+    assert "warning" not in out
+
+
+def test_an_open_dashboard_warns(runs: RunPaths, plain_process: dict[str, str]) -> None:
+    port = free_port()
+    with serving(
+        {**plain_process, "RUNS": str(runs.root), "PORT": str(port), "HOST": "0.0.0.0"}
+    ) as process:
+        get(f"http://127.0.0.1:{port}/api/studies")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=10)
+    assert "warning: HOST=0.0.0.0 opens the dashboard to other machines" in out
+
+
+def fails(environment: dict[str, str]) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "search", "dashboard"],
+        env=environment, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_a_taken_port_is_one_line(runs: RunPaths, plain_process: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = fails({**plain_process, "RUNS": str(runs.root), "PORT": str(port)})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot serve on 127.0.0.1:{port}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_a_study_there_is_nothing_to_show(
+    tmp_path: Path, plain_process: dict[str, str]
+) -> None:
+    done = fails({**plain_process, "RUNS": str(tmp_path / "runs")})
+    assert done.returncode == 2
+    assert "run a study first" in done.stderr
+    assert not (tmp_path / "runs").exists()
