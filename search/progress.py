@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -76,6 +76,10 @@ class Display:
         if self.console.is_terminal:
             self._live.stop()
 
+    def starting(self, workers: Iterable[Worker]) -> None:
+        for worker in workers:
+            self.doing[worker.index] = Doing(worker.device)
+
     def known_best(self, value: float, number: int, parameters: Mapping[str, Any]) -> None:
         self.best = (value, number, parameters)
 
@@ -107,12 +111,15 @@ class Display:
             self._ended(doing, event, now)
         elif kind == "retrained":
             self.say(
-                f"retrained trial {event['number']}: {doing.epoch} epochs, last "
-                f"{self.spec.metric} {doing.value:.6g}"
+                f"retrained trial {event['number']}: {event['epochs']} epochs "
+                f"({event['ended_by']}), best {self.spec.metric} {event['best']:.6g} in epoch "
+                f"{event['best_epoch']}"
             )
+        elif kind == "exporting":
+            self.doing[worker.index] = Doing(worker.device, "exporting", event["number"])
         elif kind == "exported":
             self._exported(event)
-        elif kind == "idle":
+        elif kind in ("ready", "idle"):
             self.doing[worker.index] = Doing(worker.device, "idle")
 
     def died(self, worker: Worker, code: int, freed: list[int]) -> None:
@@ -200,10 +207,9 @@ class Display:
 
     def _draw(self) -> Group:
         ended = sum(self.states[state] for state in ("COMPLETE", "PRUNED", "FAIL"))
-        lines: list[Any] = [
-            ProgressBar(total=max(self.total, 1), completed=ended, width=60),
-            Text(self.summary(), style="bold"),
-        ]
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=max(self.total, 1), completed=ended, width=60))
+        lines: list[Any] = [bar, Text(self.summary(), style="bold")]
         if self.best is not None:
             value, number, parameters = self.best
             text = f"best {value:.6g} (trial {number})  {shown_parameters(parameters)}"
@@ -219,7 +225,7 @@ def _row(doing: Doing) -> tuple[str, str, str, str]:
         return doing.what, "", "", ""
     return (
         f"{doing.what} {doing.number}",
-        f"epoch {doing.epoch}/{doing.epochs}",
+        f"epoch {doing.epoch}/{doing.epochs}" if doing.epochs else "",
         "" if doing.value is None else f"{doing.value:.6g}",
         f"{doing.seconds:.1f} s/epoch" if doing.epoch else "",
     )
@@ -230,6 +236,11 @@ def shown_parameters(parameters: Mapping[str, Any]) -> str:
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in parameters.items()
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def duration(seconds: float) -> str:

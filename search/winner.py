@@ -56,13 +56,16 @@ def retrain(bench: Bench, number: int) -> None:
     except Interrupted:
         bench.say("released", number=number)
         return
-    write_json(paths.record, _record(bench, number, seed, model, curve))
+    record = _record(bench, number, seed, model, curve)
+    write_json(paths.record, record)
     paths.last.unlink(missing_ok=True)
-    bench.say("retrained", number=number)
+    told = {key: record[key] for key in ("epochs", "ended_by", "best_epoch")}
+    bench.say("retrained", number=number, best=record["valid"][bench.spec.metric], **told)
 
 
 def export(bench: Bench, number: int, rank: int) -> None:
     """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is judged."""
+    bench.say("exporting", number=number)
     paths = bench.run.paths.retraining(bench.run.study, number)
     record = json.loads(paths.record.read_text())
     model = load_weights(paths.best, _build(bench, number, record["seed"]))

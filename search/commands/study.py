@@ -31,7 +31,7 @@ from search.definition import (
 )
 from search.devices import assign_devices, visible_gpus
 from search.errors import StudyChanged
-from search.progress import Display, duration
+from search.progress import Display, counted, duration
 from search.pruners import make_pruner
 from search.run import StudyRun, git_revision
 from search.samplers import grid_size, make_sampler
@@ -82,12 +82,13 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
         try:
             with session.display, session.crew:
                 session.crew.set_up(session.run)
+                session.display.starting(session.crew.workers.values())
                 _show_best(session)
                 session.search()
                 new = session.claims.ended() - done_before
                 if new:
                     session.display.say(
-                        f"{new} trials ended in {duration(time.monotonic() - began)}; "
+                        f"{counted(new, 'trial')} ended in {duration(time.monotonic() - began)}; "
                         f"retraining the best {variables.top}"
                     )
                 records = session.finish(variables.top)
@@ -214,10 +215,10 @@ def _announce(
         )
         return
     kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
-    verb = f"goes on after {ended} trials" if ended else "starts"
+    verb = f"goes on after {counted(ended, 'trial')}" if ended else "starts"
+    trials = f"{counted(run.trials, 'trial')} of {counted(run.epochs, 'epoch')}"
     console.print(
-        f"study {run.study} {verb}: {run.trials} trials of {run.epochs} epochs on {kinds}, "
-        f"seed {run.seed}, in {shown(run.storage)}",
+        f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, in {shown(run.storage)}",
         soft_wrap=True,
     )
 
@@ -238,7 +239,8 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
     run, spec = session.run, session.study.spec
     states = session.claims.count()
     console.print(
-        f"study {run.study}: {session.claims.ended()} trials, {states['COMPLETE']} complete, "
+        f"study {run.study}: {counted(session.claims.ended(), 'trial')}, "
+        f"{states['COMPLETE']} complete, "
         f"{states['PRUNED']} pruned, {states['FAIL']} failed",
     )
     if not records:
