@@ -12,19 +12,21 @@ its number, parameters and reports, and is the next to be taken.
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import optuna
 import psutil
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
+from search.samplers import OneSequence
 from storage import leases
 from storage.database import open_storage, study_lock
 from storage.metrics import forget_metrics
@@ -47,21 +49,24 @@ class Claims:
         with study_lock(self.engine, self.study_id):
             self.take_back(dead_owners(self.engine, self.study_id))
             states = self.count()
-            waiting = states["WAITING"]
-            if not waiting and states.total() >= total:
+            if not states["WAITING"] and states.total() >= total:
                 return None
             trial = self.study.ask()
+            new = trial.number >= states.total()  # else it waited for somebody to go on with it
             trial_id = self.id_of(trial.number)
-            leases.take_lease(self.engine, trial_id, self.owner, first=not waiting)
-            if not waiting:
+            leases.take_lease(self.engine, trial_id, self.owner, first=new)
+            if new:
                 forget_metrics(self.engine, trial_id)
+            if isinstance(self.study.sampler, OneSequence):
+                _ = trial.relative_params  # drawn now, under the lock: no place is taken twice
         return trial
 
     def release(self, number: int) -> None:
-        """Give a RUNNING trial back so that somebody goes on with it."""
+        """Give a RUNNING trial back so that somebody goes on with it, if it is still ours."""
         trial_id = self.id_of(number)
-        leases.return_lease(self.engine, trial_id, self.owner)
-        self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        with study_lock(self.engine, self.study_id):
+            if leases.return_lease(self.engine, trial_id, self.owner):
+                self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def end(self, number: int) -> None:
         leases.end_lease(self.engine, self.id_of(number))
@@ -83,9 +88,14 @@ class Claims:
                 self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
         return [trial.number for trial in found]
 
-    def take_back_from(self, owner: str) -> list[int]:
-        """As `take_back`, for one worker that is known to be gone."""
+    def take_back_from(self, owner: str, *, blame: bool = True) -> list[int]:
+        """As `take_back`, for one worker that is known to be gone.
+
+        blame: whether its trial may have killed it; not if we did
+        """
         with study_lock(self.engine, self.study_id):
+            if not blame:
+                leases.forgive(self.engine, owner)
             return self.take_back([owner])
 
     def take_back_abandoned(self) -> list[int]:
@@ -110,19 +120,26 @@ class Claims:
         return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
 
     @contextmanager
-    def kept_alive(self, number: int) -> Iterator[None]:
-        """Renew the lease on a trial in the background, also through a long epoch."""
+    def kept_alive(self, number: int) -> Iterator[threading.Event]:
+        """Renew the lease on a trial in the background, also through a long epoch.
+
+        The event that it gives is set when the trial has become somebody else's. A database
+        that is away for a while costs renewals, not the thread.
+        """
         trial_id = self.id_of(number)
-        done = threading.Event()
+        done, lost = threading.Event(), threading.Event()
 
         def renew() -> None:
             while not done.wait(leases.RENEWAL):
-                leases.renew_lease(self.engine, trial_id, self.owner)
+                with suppress(SQLAlchemyError):
+                    if not leases.renew_lease(self.engine, trial_id, self.owner):
+                        lost.set()
+                        return
 
         thread = threading.Thread(target=renew, name=f"lease-{number}", daemon=True)
         thread.start()
         try:
-            yield
+            yield lost
         finally:
             done.set()
             thread.join()
@@ -135,9 +152,17 @@ def open_claims(study: str, url: str, owner: str) -> Claims:
 
 
 def owner_name(pid: int) -> str:
-    """Host, process and its start: a process number alone comes back after a restart."""
-    started = int(psutil.Process(pid).create_time())
-    return f"{socket.gethostname()}:{pid}:{started}"
+    """Machine, process and its start: a process number alone comes back after a restart."""
+    return f"{machine_name()}:{pid}:{_started(pid)}"
+
+
+def machine_name() -> str:
+    """Host, boot and process namespace: two containers may share a host's name."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "-".join(parts)
 
 
 def dead_owners(engine: Engine, study_id: int) -> list[str]:
@@ -146,12 +171,22 @@ def dead_owners(engine: Engine, study_id: int) -> list[str]:
 
 
 def _may_live(owner: str) -> bool:
-    host, pid, started = owner.rsplit(":", 2)
-    if host != socket.gethostname() or int(pid) == os.getpid():
+    machine, pid, started = owner.rsplit(":", 2)
+    if machine != machine_name():
         return True  # another machine's workers are judged by their grace period alone
     try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - int(started)) < 2
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return str(_started(int(pid))) == started
     except psutil.NoSuchProcess:
         return False
+
+
+def _started(pid: int) -> int:
+    """When a process began, by the kernel's own count where there is one: clocks are set."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        process = psutil.Process(pid)  # no /proc on this system, or no such process
+        return int(process.create_time())
+    if status[0] == "Z":
+        raise psutil.NoSuchProcess(pid)
+    return int(status[19])

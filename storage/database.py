@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, MetaData, create_engine, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from storage.errors import DatabaseUnreachable
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
+CREATION = 0  # instead of a study's id: held by who looks whether a study exists and makes it
 
 own_tables = MetaData()
 """Our tables; `metrics` and `leases` add theirs when they are imported."""
@@ -41,8 +42,6 @@ def open_storage(url: str) -> RDBStorage:
 
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
     """
-    from optuna.storages import RDBStorage
-
     import storage.leases
     import storage.metrics  # noqa: F401  (both register their tables)
 
@@ -50,9 +49,18 @@ def open_storage(url: str) -> RDBStorage:
     with _explained(place):
         if place.database and is_sqlite(place):
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
-        opened = RDBStorage(_render(place), engine_kwargs=_engine_arguments(place))
-        _quieten(opened.engine)
-        own_tables.create_all(opened.engine)
+        try:
+            return _create(place)
+        except (IntegrityError, ProgrammingError):
+            return _create(place)  # another process made the tables at the same moment
+
+
+def _create(place: URL) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    opened = RDBStorage(_render(place), engine_kwargs=_engine_arguments(place))
+    _quieten(opened.engine)
+    own_tables.create_all(opened.engine)
     return opened
 
 
@@ -93,7 +101,7 @@ def parse_url(url: str) -> URL:
 
 def shown(url: str) -> str:
     """``url`` for people: without the password."""
-    return parse_url(url).set(drivername=url.partition(":")[0]).render_as_string(hide_password=True)
+    return _without_password(parse_url(url))
 
 
 def is_sqlite(place: URL | Engine) -> bool:
@@ -111,7 +119,7 @@ def study_lock(engine: Engine, study_id: int) -> Iterator[None]:
     if is_sqlite(engine):
         from filelock import FileLock
 
-        with FileLock(f"{engine.url.database}.study-{study_id}.lock", timeout=LOCK_PATIENCE):
+        with FileLock(f"{engine.url.database}.study-{study_id}.lock"):
             yield
     else:
         key = 0x67656E73 * 2**31 + study_id  # "gens": out of the way of other programs' locks
@@ -140,6 +148,12 @@ def _connect_sqlite(path: str) -> sqlite3.Connection:
     return connection
 
 
+def _without_password(place: URL) -> str:
+    if "password" in place.query:
+        place = place.update_query_dict({"password": "***"})
+    return place.render_as_string(hide_password=True).replace("+psycopg", "").replace("%2A", "*")
+
+
 def _render(place: URL) -> str:
     return place.render_as_string(hide_password=False)
 
@@ -152,7 +166,7 @@ def _quieten(engine: Engine) -> None:
 @contextmanager
 def _explained(place: URL) -> Iterator[None]:
     """Turn what a driver raises into one line that names the place and what to check."""
-    name = place.render_as_string(hide_password=True).replace("+psycopg", "")
+    name = _without_password(place)
     if is_sqlite(place):
         check = "is the folder there, writable, on a local disk with space?"
     else:

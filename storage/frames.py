@@ -27,7 +27,7 @@ import pandas as pd
 from dateutil.tz import tzlocal
 from sqlalchemy import Connection, text
 
-from storage.database import open_engine, open_storage
+from storage.database import open_engine, open_storage, shown
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
 
@@ -153,7 +153,7 @@ def _find(connection: Connection, study: str) -> int:
     rows = connection.execute(text("SELECT study_name, study_id FROM studies"))
     names = {str(name): int(study_id) for name, study_id in rows}
     if study not in names:
-        place = connection.engine.url.render_as_string(hide_password=True).replace("+psycopg", "")
+        place = shown(connection.engine.url.render_as_string(hide_password=False))
         available = ", ".join(sorted(names)) or "none yet"
         raise StudyNotFound(f"no study {study!r} in {place}; available: {available}")
     return names[study]

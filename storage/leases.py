@@ -83,13 +83,22 @@ def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
     return changed.rowcount == 1
 
 
-def return_lease(engine: Engine, trial_id: int, owner: str) -> None:
-    """Give the trial back unharmed: the attempt does not count against it."""
+def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
+    """Give the trial back unharmed: the attempt does not count. False: it was not ours."""
     with engine.begin() as connection:
-        connection.execute(
+        changed = connection.execute(
             leases.update()
             .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
             .values(owner=None, attempts=leases.c.attempts - 1)
+        )
+    return changed.rowcount == 1
+
+
+def forgive(engine: Engine, owner: str) -> None:
+    """Its worker was ended by us: that attempt does not count against the trial."""
+    with engine.begin() as connection:
+        connection.execute(
+            leases.update().where(leases.c.owner == owner).values(attempts=leases.c.attempts - 1)
         )
 
 
