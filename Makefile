@@ -23,6 +23,11 @@ $(foreach v,$(NOT_FROM_ENVIRONMENT),$(if $(filter environment,$(origin $(v))),$(
 # Names given on the command line, so that a misspelt one is refused.
 export GENSTUDY_GIVEN := $(filter-out VENV,$(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(v))))
 
+# A password may hold a $: taken as it was typed.
+ifeq ($(origin STORAGE),command line)
+override STORAGE := $(value STORAGE)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help study studies trials dashboard test check format lock install clean
 
@@ -66,10 +71,10 @@ clean:  ## remove the environment and caches; runs and data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find search models storage tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): $(LOCK)
+$(STAMP): | $(LOCK)
 	@test -n "$(BASE_PYTHON)" || { echo "error: genstudy needs Python 3.11 or later as python3; none is on PATH" >&2; exit 2; }
 	@echo "installing $$(grep -c '==' $(LOCK)) pinned packages into $(VENV): once, a few minutes, about 5 GB with CUDA"
-	@test -x $(PY) || $(BASE_PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(BASE_PYTHON) -m venv --clear $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@$(PY) -m pip install --disable-pip-version-check --require-hashes -r $(LOCK) | sed -un 's/^Collecting \([^ ]*\).*/  fetching \1/p; s/^Installing collected packages.*/  unpacking .../p'; \
 		test $${PIPESTATUS[0]} -eq 0

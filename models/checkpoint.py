@@ -75,6 +75,16 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
     return int(header["epoch"]), header["note"]
 
 
+def read_note(path: Path) -> dict[str, Any]:
+    """The note of a checkpoint, without its tensors; raises `CheckpointError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            note: dict[str, Any] = json.loads(file.metadata()["checkpoint"])["note"]
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint ({error})") from error
+    return note
+
+
 def load_weights(path: Path, model: Model) -> Model:
     """Only the weights of a checkpoint."""
     load_checkpoint(path, model)
@@ -104,4 +114,4 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
 
 
-__all__ = ["CheckpointError", "load_checkpoint", "load_weights", "save_checkpoint"]
+__all__ = ["CheckpointError", "load_checkpoint", "load_weights", "read_note", "save_checkpoint"]

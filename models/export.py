@@ -48,6 +48,7 @@ def write_export(model: Model, folder: Path) -> None:
     with _on_cpu(model), evaluating(model):
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / WEIGHTS)
+        (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
         for name, program in model.programs().items():
             _write_program(program, folder, name)

@@ -55,15 +55,17 @@ def command(name: str) -> int:
 
 def explained(error: Exception) -> str | None:
     """The line for an error that is not a fault of ours; None for one that is."""
-    from sqlalchemy.exc import DBAPIError
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     from models.base import ConfigError
     from models.images import DataError
 
     if isinstance(error, SearchError | StorageError | DataError | ConfigError):
         return " ".join(str(error).split())
-    if isinstance(error, DBAPIError):
-        cause = str(error.orig).strip().splitlines()[0]
+    if isinstance(error, SQLAlchemyError | StorageInternalError):
+        origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        cause = str(origin).strip().splitlines()[0]
         return f"the trial database failed ({cause}); what was stored is kept: run again"
     if isinstance(error, OSError):
         cause = error.strerror or " ".join(str(error).split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 LOG_WIDTH = 300  # columns
+LOUD = "bold white on red"
 
 
 def open_console() -> Console:

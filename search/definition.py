@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -25,7 +26,11 @@ ATTRIBUTE = "definition"
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """Plain values only. ``file_epochs``, ``file_seed``: the study file's, under any override."""
+    """Plain values only.
+
+    file_epochs, file_seed: the study file's, under any override
+    token: of this stored study alone, so that files of a deleted namesake are not taken for its
+    """
 
     model: str
     metric: str
@@ -38,6 +43,8 @@ class Definition:
     file_epochs: int
     seed: int
     file_seed: int
+    configurations: str
+    token: str
 
 
 def define(
@@ -66,6 +73,8 @@ def define(
         file_epochs=spec.epochs,
         seed=seed,
         file_seed=spec.seed,
+        configurations=study.configurations,
+        token=stored.token if stored else uuid4().hex,
     )
 
 
@@ -94,9 +103,12 @@ def check_definition(name: str, stored: Definition, now: Definition) -> None:
         "shape": "image shape",
         "epochs": "EPOCHS",
         "seed": "SEED",
+        "configurations": "the configurations that suggest makes, values outside the space",
     }
     for field, label in labels.items():
         old, new = getattr(stored, field), getattr(now, field)
+        if field == "configurations" and changes:
+            continue  # it follows from the others
         if old != new:
             changes.append(f"{label} {old}, now {new}")
     if changes:

@@ -20,16 +20,18 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import DivergedError, Model, build, evaluating
-from models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from models.checkpoint import CheckpointError, load_checkpoint, read_note, save_checkpoint
 from models.images import ImageSplits
 from models.pictures import draw_reconstructions
 from models.seeds import derive_seed
@@ -49,6 +51,10 @@ Say = Callable[..., None]
 """``say(event, **values)``: tell the supervisor."""
 
 log = logging.getLogger("genstudy")
+
+
+class DeviceLost(Exception):
+    """The GPU's context is broken: this process cannot train any more, a new one can."""
 
 
 @dataclass
@@ -80,10 +86,13 @@ def run_trial(bench: Bench, trial: Trial) -> None:
     memory = PeakMemory(bench.device)
     attributes: dict[str, Any] = {}
     try:
-        with bench.claims.kept_alive(trial.number):
-            state, value, attributes = _attempt(bench, trial)
+        with bench.claims.kept_alive(trial.number) as lost:
+            held = replace(bench, interrupted=lambda: lost.is_set() or bench.interrupted())
+            state, value, attributes = _attempt(held, trial)
+            if lost.is_set():
+                raise Interrupted
     except Interrupted:
-        bench.claims.release(trial.number)
+        bench.claims.release(trial.number)  # nothing happens if it is somebody else's by now
         bench.say("released", number=trial.number)
         return
     attributes["seconds"] = round(time.perf_counter() - began, 3)
@@ -94,6 +103,8 @@ def run_trial(bench: Bench, trial: Trial) -> None:
     bench.claims.end(trial.number)
     _checkpoint_path(bench, trial).unlink(missing_ok=True)
     bench.say("ended", number=trial.number, outcome=attributes["outcome"], value=value)
+    if attributes.get("reason", "").startswith("AcceleratorError"):
+        raise DeviceLost(attributes["reason"])
 
 
 def _attempt(bench: Bench, trial: Trial) -> tuple[TrialState, float | None, dict[str, Any]]:
@@ -113,8 +124,8 @@ def _attempt(bench: Bench, trial: Trial) -> tuple[TrialState, float | None, dict
             progress.best,
             {"outcome": "complete", "epochs": progress.epoch},
         )
-    except Interrupted:
-        raise
+    except (Interrupted, SQLAlchemyError, StorageInternalError, UpdateFinishedTrialError):
+        raise  # no fault of the trial: it goes on later
     except DivergedError as error:
         return _failure("diverged", error)
     except Exception as error:
@@ -140,7 +151,8 @@ def _train(bench: Bench, trial: Trial, model: Model, seed: int) -> tuple[Progres
     ):
         _report(bench, trial, progress, result)
         last = result.number == bench.run.epochs
-        if not last and trial.should_prune():
+        known = max(progress.reported) + 1  # epochs that an earlier attempt has reported
+        if not last and result.number >= known and trial.should_prune():
             pruned = True
             break
         if not last and time.monotonic() - saved >= CHECKPOINT_EVERY:
@@ -186,8 +198,9 @@ def _resume(bench: Bench, trial: Trial, model: Model) -> Progress:
     path = _checkpoint_path(bench, trial)
     if path.exists():
         try:
-            progress.epoch, note = load_checkpoint(path, model)
-            progress.best = note["best"]
+            if read_note(path).get("token") == bench.run.token:
+                progress.epoch, note = load_checkpoint(path, model)
+                progress.best = note["best"]
         except CheckpointError as error:
             log.warning("trial %d starts over: %s", trial.number, error)
     return progress
@@ -197,7 +210,8 @@ def _save(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
     """A checkpoint that cannot be written costs a warning, not the trial."""
     try:
         with whole_file(_checkpoint_path(bench, trial)) as beside:
-            save_checkpoint(beside, model, epoch=progress.epoch, note={"best": progress.best})
+            note = {"best": progress.best, "token": bench.run.token}
+            save_checkpoint(beside, model, epoch=progress.epoch, note=note)
     except OSError as error:
         log.warning("no checkpoint of trial %d: %s", trial.number, error)
 
@@ -248,7 +262,8 @@ def _failure(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has a class for GPUs only; the CPU's allocator raises a plain RuntimeError."""
+    """PyTorch has a class for its GPU allocator only; others raise a plain RuntimeError."""
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
     )

@@ -115,6 +115,8 @@ class Display:
                 f"({event['ended_by']}), best {self.spec.metric} {event['best']:.6g} in epoch "
                 f"{event['best_epoch']}"
             )
+        elif kind == "not_retrained":
+            self.say(f"retraining of trial {event['number']} failed: {event['reason']}")
         elif kind == "exporting":
             self.doing[worker.index] = Doing(worker.device, "exporting", event["number"])
         elif kind == "exported":
@@ -127,11 +129,9 @@ class Display:
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self.say(f"worker {worker.index} ended {how}; {trials} goes on elsewhere ({worker.log})")
 
-    def finishing(self, numbers: list[int], top: int) -> None:
+    def finishing(self) -> None:
         self.phase = "finish"
         self.epochs.clear()
-        if len(numbers) < top:
-            self.say(f"{len(numbers)} complete trials for TOP={top}: fewer exports")
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

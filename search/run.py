@@ -18,7 +18,10 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRun:
-    """name: as for `load_study`; study: its name in the database; images: the cached file."""
+    """name: as for `load_study`; study: its name in the database; images: the cached file.
+
+    token: the stored study's own; files with another are not its files
+    """
 
     name: str
     study: str
@@ -30,6 +33,7 @@ class StudyRun:
     epochs: int
     retrain_epochs: int
     revision: str
+    token: str
     sampler: str | None = None
     pruner: str | None = None
 

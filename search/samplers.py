@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from optuna import Study
+from optuna import Study, create_study
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -32,7 +32,8 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from models.seeds import derive_seed
 from search.calls import parse_call, unknown
@@ -70,6 +71,8 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
     arguments = {**defaults, **given}
     if name == "grid" and "search_space" not in arguments and not positional:
         arguments["search_space"] = grid_points(space)
+    if name == "qmc":  # its first trials, and what a sequence cannot draw
+        arguments.setdefault("independent_sampler", make_sampler("random", seed=seed, space=space))
 
     def make(trial_seed: int) -> BaseSampler:
         with warnings.catch_warnings():
@@ -79,11 +82,26 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
     try:
         inspect.signature(family).bind(*positional, **{"seed": 0, **arguments})
         first = make(derive_seed(seed, "sampler"))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever Optuna makes of a user's arguments
         raise BadVariable(f"sampler {chosen!r}: {error}") from error
     if name in ONE_SEQUENCE:
         return OneSequence(first)
     return TrialSeeded(make, seed, independent=name == "random")
+
+
+def try_sampler(sampler: BaseSampler, suggest: Callable[[Trial], object]) -> None:
+    """Draw two trials in memory: arguments that Optuna notices only then are found now."""
+    study = create_study(storage=InMemoryStorage(), sampler=sampler)
+    for _ in range(2):
+        trial = study.ask()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # such as values outside the space
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                suggest(trial)
+        except Exception as error:
+            raise BadVariable(f"the sampler cannot draw a trial: {error}") from error
+        study.tell(trial, 0.0)
 
 
 def grid_points(space: Space) -> dict[str, list[Any]]:

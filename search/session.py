@@ -86,12 +86,17 @@ class Session:
             lock.release()
 
     def _finish(self, top: int) -> list[dict[str, Any]]:
-        numbers = self._best(top)
-        self.display.finishing(numbers, top)
-        self._hand_out(
-            [{"job": "retrain", "number": n} for n in numbers if not self._is_retrained(n)]
-        )
-        ranked = sorted(numbers, key=self._retrained_value)
+        self.display.finishing()
+        chosen: list[int] = []
+        candidates = self._candidates()
+        while candidates and len(chosen) < top:
+            batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
+            missing = [number for number in batch if self._record(number) is None]
+            self._hand_out([{"job": "retrain", "number": number} for number in missing])
+            chosen += [number for number in batch if "failed" not in (self._record(number) or {})]
+        if len(chosen) < top:
+            self.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
+        ranked = sorted(chosen, key=self._retrained_value)
         jobs = [
             {"job": "export", "number": number, "rank": rank}
             for rank, number in enumerate(ranked, start=1)
@@ -105,10 +110,16 @@ class Session:
         """All trials have ended and the best are exported: nothing is left to do."""
         if self.claims.ended() < self.run.trials:
             return False
-        numbers = self._best(top)
-        if not all(self._is_retrained(number) for number in numbers):
-            return False
-        ranked = enumerate(sorted(numbers, key=self._retrained_value), start=1)
+        chosen: list[int] = []
+        for number in self._candidates():
+            record = self._record(number)
+            if len(chosen) == top:
+                break
+            if record is None:
+                return False
+            if "failed" not in record:
+                chosen.append(number)
+        ranked = enumerate(sorted(chosen, key=self._retrained_value), start=1)
         return all(self._is_exported(number, rank) for rank, number in ranked)
 
     def records(self, count: int) -> list[dict[str, Any]]:
@@ -128,7 +139,7 @@ class Session:
                 if waiting:
                     self.crew.send(worker, waiting.pop(0))
             for worker in self._listen():
-                if worker.job.get("job") in ("retrain", "export"):
+                if worker.job.get("job") in ("retrain", "export"):  # it died at work
                     failures += 1
                     if failures > 3:
                         raise WorkersFailed(
@@ -166,30 +177,32 @@ class Session:
         self.display.died(worker, event["code"], freed)
         self.crew.replace(worker)
 
-    def _best(self, top: int) -> list[int]:
+    def _candidates(self) -> list[int]:
+        """Complete trials, best first."""
         complete = self.claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         sign = 1 if self.study.spec.direction == "minimize" else -1
-        values = [(sign * (trial.value or 0.0), trial.number) for trial in complete]
-        return [number for _, number in sorted(values)[:top]]
+        return [
+            number for _, number in sorted((sign * (t.value or 0.0), t.number) for t in complete)
+        ]
 
     def _record(self, number: int) -> dict[str, Any] | None:
+        """The record of a retraining, if it is this study's and today's run would end alike."""
+        paths = self.run.paths.retraining(self.run.study, number)
         try:
-            path = self.run.paths.retraining(self.run.study, number).record
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content
-
-    def _is_retrained(self, number: int) -> bool:
-        """A record counts if today's run would end where it did."""
-        record = self._record(number)
-        if record is None or not self.run.paths.retraining(self.run.study, number).best.exists():
-            return False
-        if record["patience"] != self.study.spec.patience:
-            return False
-        if record["ended_by"] == "patience":
-            return bool(record["epochs"] <= self.run.retrain_epochs)
-        return bool(record["most_epochs"] == self.run.retrain_epochs)
+        if record.get("token") != self.run.token:
+            return None
+        if "failed" in record:
+            return record
+        if not paths.best.exists() or record["patience"] != self.study.spec.patience:
+            return None
+        if record["ended_by"] == "most epochs":
+            alike = record["most_epochs"] == self.run.retrain_epochs
+        else:
+            alike = record["epochs"] <= self.run.retrain_epochs
+        return record if alike else None
 
     def _retrained_value(self, number: int) -> tuple[float, int]:
         record = self._record(number)
@@ -203,7 +216,8 @@ class Session:
         if record is None or found is None:
             return False
         judged = rank > 1 or record["test"] is not None
-        return judged and (found.get("trial"), found.get("made")) == (number, record["made"])
+        same = all(found.get(key) == record[key] for key in ("trial", "made", "token"))
+        return judged and same and found.get("rank") == rank
 
 
 @contextmanager

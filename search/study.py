@@ -11,11 +11,12 @@ not by fifty failing trials.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -93,12 +94,21 @@ class StudySpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A loaded and checked study: its name, its file, what it says, what it searches."""
+    """A loaded and checked study: its name, its file, what it says, what it searches.
+
+    configurations: a digest of what `suggest` makes of some parameters, fixed values included
+    """
 
     name: str
     path: Path
     spec: StudySpec
     space: dict[str, BaseDistribution]
+    configurations: str
+
+    @property
+    def reference(self) -> str:
+        """What `load_study` takes to find it again, from any folder."""
+        return self.name if self.path.parent == STUDIES else str(self.path)
 
 
 def study_names() -> list[str]:
@@ -119,13 +129,13 @@ def load_study(name: str) -> Study:
             raise StudyFileError(
                 f"{path} defines no STUDY of type StudySpec; end it with STUDY = StudySpec(...)"
             )
-        space = probe(spec)
+        space, configurations = probe(spec)
         try:
             make_sampler(spec.sampler, seed=0, space=space)
             make_pruner(spec.pruner)
         except BadVariable as error:
             raise StudyFileError(f"{path}: {error}") from error
-    return Study(name=path.stem, path=path, spec=spec, space=space)
+    return Study(name=path.stem, path=path, spec=spec, space=space, configurations=configurations)
 
 
 def find_study(name: str) -> Path:
@@ -143,8 +153,8 @@ def find_study(name: str) -> Path:
     return STUDIES / f"{name}.py"
 
 
-def probe(spec: StudySpec) -> dict[str, BaseDistribution]:
-    """Run ``suggest`` on random trials: the parameters it can ask for, by name.
+def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
+    """Run ``suggest`` on random trials: the parameters it asks for, and what it makes of them.
 
     The same file always gives the same answer, conditional parameters included.
     """
@@ -152,6 +162,7 @@ def probe(spec: StudySpec) -> dict[str, BaseDistribution]:
         storage=optuna.storages.InMemoryStorage(), sampler=RandomSampler(seed=0)
     )
     space: dict[str, BaseDistribution] = {}
+    digest = hashlib.sha256()
     for _ in range(PROBES):
         trial = study.ask()
         config = spec.suggest(trial)
@@ -166,8 +177,9 @@ def probe(spec: StudySpec) -> dict[str, BaseDistribution]:
                     f"suggest asks for {name!r} in two ways, {space[name]} and {distribution}; "
                     "give them two names"
                 )
+        digest.update(repr(sorted(asdict(config).items())).encode())
         study.tell(trial, 0.0)
-    return space
+    return space, digest.hexdigest()[:16]
 
 
 def check_fit(study: Study, shape: Shape) -> None:

@@ -113,7 +113,7 @@ class Crew:
             except queue.Empty:
                 return
             if event["event"] in ("ready", "idle"):
-                worker.state = "idle"
+                worker.state, worker.job = "idle", {}
             elif event["event"] == "error":
                 worker.error = event["message"]
             elif event["event"] == "gone":
@@ -195,5 +195,9 @@ def _left_after(workers: list[Worker], seconds: float) -> list[Worker]:
 
 
 def _without_secrets(environment: Any) -> dict[str, str]:
-    """The database's address goes through the pipe, not through a readable environment."""
-    return {name: value for name, value in environment.items() if name != "STORAGE"}
+    """The database's address goes through the pipe, not through a readable environment.
+
+    make repeats its command line in the variables of its own.
+    """
+    secret = ("STORAGE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")
+    return {name: value for name, value in environment.items() if name not in secret}

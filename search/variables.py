@@ -13,7 +13,7 @@ from pathlib import Path
 
 from search.calls import unknown
 from search.errors import BadVariable
-from storage.database import parse_url
+from storage.database import absolute_url
 from storage.paths import RunPaths
 
 # name -> what it means, for `make help` and for messages
@@ -90,7 +90,7 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
     gpus = values.get("GPUS")
     storage = values.get("STORAGE")
     if storage is not None:
-        parse_url(storage)
+        storage = absolute_url(storage)
     return Variables(
         name=values.get("NAME"),
         trials=_whole(values, "TRIALS", 1),

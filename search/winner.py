@@ -11,15 +11,24 @@ Both run in workers; `search/finish.py` hands them out and sets the ranks.
 from __future__ import annotations
 
 import json
+import logging
 import math
+import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FixedTrial
 
 from models.base import Model, ModelConfig, build, evaluating, parameter_count
-from models.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from models.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_weights,
+    read_note,
+    save_checkpoint,
+)
 from models.export import check_export, write_export
 from models.pictures import draw_learning_curve, draw_reconstructions
 from models.seeds import derive_seed
@@ -29,38 +38,61 @@ from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
 
+log = logging.getLogger("genstudy")
+
 
 def retrain(bench: Bench, number: int) -> None:
-    """Train trial ``number``'s configuration until its patience ends; leave a record."""
+    """Train trial ``number``'s configuration until its patience ends; leave a record.
+
+    One that fails in its first epoch leaves a record with the reason under ``failed``; one that
+    diverges later keeps its best epoch.
+    """
     paths = bench.run.paths.retraining(bench.run.study, number)
+    paths.record.unlink(missing_ok=True)  # it speaks of weights that are about to be replaced
     seed = derive_seed(bench.run.seed, "retrain", number)
     model = _build(bench, number, seed)
-    curve = _go_on(paths, model)
+    curve = _go_on(bench, paths, model)
     bench.say("retraining", number=number, epochs=bench.run.retrain_epochs)
+    failure = None
     try:
-        for result in fit(
-            model,
-            bench.images,
-            epochs=len(curve) if _out_of_patience(bench, curve) else bench.run.retrain_epochs,
-            seed=seed,
-            start=len(curve),
-            interrupted=bench.interrupted,
-        ):
-            curve.append(asdict(result))
-            if _best_epoch(bench, curve) == result.number:
-                _keep(paths, "best", model, curve)
-            _keep(paths, "last", model, curve)
-            _announce(bench, number, result)
-            if _out_of_patience(bench, curve):
-                break
+        _train(bench, number, seed, model, curve)
     except Interrupted:
         bench.say("released", number=number)
         return
-    record = _record(bench, number, seed, model, curve)
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        log.error("retraining of trial %d failed\n%s", number, traceback.format_exc())
+        failure = f"{type(error).__name__}: {error}"
+    if not curve:
+        write_json(paths.record, {"token": bench.run.token, "trial": number, "failed": failure})
+        bench.say("not_retrained", number=number, reason=failure)
+        return
+    record = _record(bench, number, seed, model, curve, failure)
     write_json(paths.record, record)
     paths.last.unlink(missing_ok=True)
     told = {key: record[key] for key in ("epochs", "ended_by", "best_epoch")}
     bench.say("retrained", number=number, best=record["valid"][bench.spec.metric], **told)
+
+
+def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[str, Any]]) -> None:
+    """Add epochs to ``curve`` until the patience ends, keeping the best and the last one."""
+    paths = bench.run.paths.retraining(bench.run.study, number)
+    for result in fit(
+        model,
+        bench.images,
+        epochs=len(curve) if _out_of_patience(bench, curve) else bench.run.retrain_epochs,
+        seed=seed,
+        start=len(curve),
+        interrupted=bench.interrupted,
+    ):
+        curve.append(asdict(result))
+        if _best_epoch(bench, curve) == result.number:
+            _keep(bench, paths.best, model, curve)
+        _keep(bench, paths.last, model, curve)
+        _announce(bench, number, result)
+        if _out_of_patience(bench, curve):
+            break
 
 
 def export(bench: Bench, number: int, rank: int) -> None:
@@ -92,20 +124,24 @@ def _build(bench: Bench, number: int, seed: int) -> Model:
     return build(bench.spec.model, config, bench.images.shape, seed=seed, device=bench.device)
 
 
-def _go_on(paths: RetrainingPaths, model: Model) -> list[dict[str, Any]]:
+def _go_on(bench: Bench, paths: RetrainingPaths, model: Model) -> list[dict[str, Any]]:
     """The epochs an interrupted retraining has done; the model is brought to their end."""
     if not paths.last.exists():
         return []
     try:
-        _, note = load_checkpoint(paths.last, model)
+        note = read_note(paths.last)
+        if note.get("token") != bench.run.token or not paths.best.exists():
+            return []
+        load_checkpoint(paths.last, model)
     except CheckpointError:
         return []
     return list(note["curve"])
 
 
-def _keep(paths: RetrainingPaths, which: str, model: Model, curve: list[dict[str, Any]]) -> None:
-    with whole_file(getattr(paths, which)) as beside:
-        save_checkpoint(beside, model, epoch=len(curve), note={"curve": curve})
+def _keep(bench: Bench, path: Path, model: Model, curve: list[dict[str, Any]]) -> None:
+    with whole_file(path) as beside:
+        note = {"curve": curve, "token": bench.run.token}
+        save_checkpoint(beside, model, epoch=len(curve), note=note)
 
 
 def _best_epoch(bench: Bench, curve: list[dict[str, Any]]) -> int:
@@ -136,6 +172,7 @@ def _record(
     seed: int,
     model: Model,
     curve: list[dict[str, Any]],
+    failure: str | None,
 ) -> dict[str, Any]:
     """All that is known of a retraining, as plain values: the export's provenance."""
     config, parameters = configuration(bench, number)
@@ -143,6 +180,7 @@ def _record(
     trial = bench.claims.storage.get_trial(bench.claims.id_of(number))
     return {
         "study": bench.run.study,
+        "token": bench.run.token,
         "study_file": bench.run.name,
         "trial": number,
         "trial_value": trial.value,
@@ -160,7 +198,7 @@ def _record(
         "epochs": len(curve),
         "most_epochs": bench.run.retrain_epochs,
         "patience": bench.spec.patience,
-        "ended_by": "patience" if _out_of_patience(bench, curve) else "most epochs",
+        "ended_by": failure or ("patience" if _out_of_patience(bench, curve) else "most epochs"),
         "best_epoch": best,
         "valid": curve[best - 1]["valid"],
         "test": None,
@@ -172,7 +210,7 @@ def _record(
     }
 
 
-def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Any) -> None:
+def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> None:
     metric = record["metric"]
     part = "validation" if record["test"] is None else "test"
     shown = bench.images.valid if record["test"] is None else bench.images.test

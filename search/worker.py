@@ -36,7 +36,7 @@ from search import winner
 from search.claims import open_claims, owner_name
 from search.devices import use_device
 from search.errors import SearchError
-from search.objective import Bench, run_trial
+from search.objective import Bench, DeviceLost, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import make_sampler
@@ -64,8 +64,7 @@ class Control:
             if job == STOP:
                 break
             self._jobs.put(job)
-        self.stopped.set()
-        self._jobs.put(STOP)
+        self.stop()
 
     def jobs(self) -> Iterator[dict[str, Any]]:
         """Jobs as they come, until told to stop."""
@@ -74,6 +73,11 @@ class Control:
             if job == STOP:
                 return
             yield job
+
+    def stop(self) -> None:
+        """As if the supervisor had said so."""
+        self.stopped.set()
+        self._jobs.put(STOP)
 
     def say(self, event: str, **values: Any) -> None:
         try:
@@ -86,12 +90,15 @@ class Control:
 def main() -> int:
     control = Control(sys.stdin, _own_output())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
-    signal.signal(signal.SIGTERM, lambda *_: control.stopped.set())
+    signal.signal(signal.SIGTERM, lambda *_: control.stop())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", ExperimentalWarning)  # samplers are chosen by name
     try:
         _work(control)
+    except DeviceLost as error:
+        log.error("%s", error)
+        return 3  # no error of the run: the supervisor puts a new process here
     except (SearchError, StorageError, DataError) as error:
         control.say("error", message=str(error))
         log.error("%s", error)
@@ -136,6 +143,7 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
+    claims.study.get_trials(deepcopy=False)  # fills Optuna's cache, outside the study's lock
     return Bench(
         run=run,
         spec=study.spec,

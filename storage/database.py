@@ -99,6 +99,15 @@ def parse_url(url: str) -> URL:
     raise DatabaseUnreachable(f"STORAGE begins with {backend}://, which is not supported; {hint}")
 
 
+def absolute_url(url: str) -> str:
+    """``url`` checked; a relative SQLite path is made absolute: workers start elsewhere."""
+    place = parse_url(url)
+    if not is_sqlite(place):
+        return url
+    path = Path(place.database or "").expanduser().absolute()
+    return place.set(database=str(path)).render_as_string(hide_password=False)
+
+
 def shown(url: str) -> str:
     """``url`` for people: without the password."""
     return _without_password(parse_url(url))

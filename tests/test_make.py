@@ -52,6 +52,15 @@ def test_a_misspelt_variable_is_refused(tmp_path: Path) -> None:
     assert "did you mean 'TRIALS'?" in done.stderr
 
 
+def test_a_dollar_in_a_password_arrives_as_typed(tmp_path: Path) -> None:
+    url = "postgresql://me:pa$word@127.0.0.1:1/nothing"
+    done = make("studies", f"STORAGE={url}", "--eval", "seen:;@printenv STORAGE GENSTUDY_GIVEN")
+    seen = make("seen", f"STORAGE={url}", "--eval", "seen:;@printenv STORAGE GENSTUDY_GIVEN")
+    assert seen.stdout.splitlines() == [url, "STORAGE"]
+    assert done.returncode == 2
+    assert "pa$word" not in done.stderr
+
+
 def test_names_that_shells_export_count_only_on_the_command_line(tmp_path: Path) -> None:
     done = make("trials", f"RUNS={tmp_path}", NAME="wsl-hostname")
     assert done.returncode == 2

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
 from PIL import Image
 
@@ -18,13 +19,13 @@ from models.cae import CAE
 from models.images import ImageSplits
 from search import objective
 from search.claims import open_claims, owner_name
-from search.objective import Bench, run_trial
+from search.objective import Bench, DeviceLost, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun, git_revision
 from search.samplers import make_sampler
 from search.study import StudySpec, load_study
 from search.winner import export, retrain
-from storage import curves, trials
+from storage import curves, leases, trials
 from storage.database import open_storage
 
 MakeBench = Callable[..., Bench]
@@ -40,6 +41,7 @@ def make_bench(tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Pa
         pruner: str = "none",
         interrupted: Callable[[], bool] = lambda: False,
         runs: str = "runs",
+        token: str = "t",
     ) -> Bench:
         loaded = load_study(str(study_file()))
         spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2})
@@ -52,7 +54,7 @@ def make_bench(tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Pa
         claims.study.pruner = make_pruner(pruner)
         run = StudyRun(
             name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
-            trials=9, epochs=epochs, retrain_epochs=5, revision="abc",
+            trials=9, epochs=epochs, retrain_epochs=5, revision="abc", token=token,
         )  # fmt: skip
         heard: list[dict[str, Any]] = []
         bench = Bench(
@@ -285,6 +287,98 @@ def test_only_the_first_rank_meets_the_test_set_and_once(make_bench: MakeBench) 
         assert hashlib.sha256(content).hexdigest() == digest
     card = (bench.run.paths.export("small", 1) / "README.md").read_text()
     assert f"| test, judged once | {first['test']['mse']:.6f} |" in card
+
+
+def test_a_trial_that_became_somebody_elses_is_dropped(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long suspension: another worker has it, so nothing is told or released."""
+    monkeypatch.setattr(leases, "RENEWAL", 0.05)
+    bench = make_bench(epochs=200)
+    trial = bench.claims.claim(9)
+    assert trial is not None
+    leases.take_lease(bench.claims.engine, bench.claims.id_of(0), "somebody:1:1", first=False)
+    run_trial(bench, trial)
+    assert bench.claims.count() == {"RUNNING": 1}
+    assert leases.owners(bench.claims.engine, bench.claims.study_id) == ["somebody:1:1"]
+
+
+def test_a_database_error_is_not_the_trials_fault(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise sqlalchemy.exc.OperationalError("", {}, Exception("server closed the connection"))
+
+    bench = make_bench()
+    monkeypatch.setattr(objective, "record_metrics", away)
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        run_one(bench)
+    assert bench.claims.count() == {"RUNNING": 1}
+    monkeypatch.undo()
+    bench.claims.take_back_from(bench.claims.owner)
+    assert run_one(bench)["state"] == "COMPLETE"
+
+
+def test_a_broken_device_ends_the_trial_and_the_process(make_bench: MakeBench) -> None:
+    class Lost(CAE):
+        def train_step(self, batch: Batch) -> Metrics:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    bench = make_bench(model=Lost)
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        run_one(bench)
+    assert bench.claims.count() == {"FAIL": 1}
+
+
+def test_a_resumed_trial_is_not_pruned_on_reports_it_has_yet_to_reach(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(epochs=4)
+    done = bench.claims.claim(9)
+    assert done is not None
+    for step in range(4):
+        done.report(0.001, step)
+    bench.claims.study.tell(done, 0.001)
+    bench.claims.study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=2)")
+    trial = bench.claims.claim(9)
+    assert trial is not None
+    for step, value in enumerate([0.3, 0.2, 0.2]):  # an earlier attempt got this far
+        trial.report(value, step)
+    bench.claims.release(trial.number)
+    row = run_one(bench)
+    assert (row["state"], row["epochs"]) == ("PRUNED", 3)
+
+
+def test_files_of_a_deleted_namesake_are_not_taken_for_this_studys(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "CHECKPOINT_EVERY", 0.0)
+    answers = iter([False] * 12 + [True] * 99)
+    run_one(make_bench(epochs=4, token="old", interrupted=lambda: next(answers)))
+    bench = make_bench(epochs=4, token="new")
+    assert bench.run.paths.trial_checkpoint("small", 0).exists()
+    run_one(bench)
+    trained = [e["epoch"] for e in bench.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
+    assert trained == [1, 2, 3, 4]
+
+
+def test_a_retraining_that_diverges_keeps_its_best_epoch(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    run_one(bench)
+    bench.spec = StudySpec(**{**vars(bench.spec), "model": Diverging})
+    retrain(bench, 0)
+    record = json.loads(bench.run.paths.retraining("small", 0).record.read_text())
+    assert (record["epochs"], record["best_epoch"]) == (1, 1)
+    assert record["ended_by"].startswith("DivergedError: diverged in epoch 2")
+
+
+def test_a_retraining_that_fails_at_once_says_why(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    run_one(bench)
+    bench.spec = StudySpec(**{**vars(bench.spec), "model": Broken})
+    retrain(bench, 0)
+    record = json.loads(bench.run.paths.retraining("small", 0).record.read_text())
+    assert record["failed"] == "KeyError: 'a mistake in the model'"
 
 
 def test_the_revision_is_the_commit_of_the_code(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from optuna.trial import Trial, TrialState
 from search.calls import parse_call
 from search.errors import BadVariable
 from search.pruners import PRUNERS, make_pruner
-from search.samplers import SAMPLERS, grid_points, grid_size, make_sampler
+from search.samplers import SAMPLERS, grid_points, grid_size, make_sampler, try_sampler
 
 SPACE = {
     "width": optuna.distributions.IntDistribution(1, 3),
@@ -120,6 +120,22 @@ def test_a_wrong_sampler_is_one_line(written: str, message: str) -> None:
     with pytest.raises(BadVariable, match=message) as caught:
         make_sampler(written, seed=0, space=SPACE)
     assert "\n" not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("tpe(n_startup_trials='a')", "cannot draw a trial: .*'str'"),
+        ("grid(search_space={'zz': [1]})", "cannot draw a trial: .*not found in the given grid"),
+        ("grid(search_space={'width': [9], 'kind': ['a']})", "out of range"),
+        ("grid(search_space=3)", "sampler 'grid"),
+    ],
+)
+def test_arguments_that_only_a_draw_shows_to_be_wrong_are_one_line(
+    written: str, message: str
+) -> None:
+    with pytest.raises(BadVariable, match=message):
+        try_sampler(make_sampler(written, seed=0, space=SPACE), suggest)
 
 
 def test_a_grid_over_a_continuous_parameter_says_how_to_list_it() -> None:

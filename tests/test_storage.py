@@ -271,6 +271,25 @@ def test_a_clean_release_is_not_held_against_a_trial(storage_url: str) -> None:
     assert claims.count() == {"WAITING": 1}
 
 
+def test_a_trial_that_we_ended_ourselves_is_not_blamed(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    for attempt in range(leases.MAX_ATTEMPTS + 2):
+        other = Claims(claims.study, claims.storage, f"another-machine:{attempt}:1")
+        assert other.claim(1) is not None
+        claims.take_back_from(other.owner, blame=False)
+    assert claims.count() == {"WAITING": 1}
+
+
+def test_a_trial_that_is_somebody_elses_cannot_be_released(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    late = Claims(claims.study, claims.storage, "another-machine:1:1")
+    assert late.claim(1) is not None
+    claims.take_back_from(late.owner)
+    assert claims.claim(1) is not None
+    late.release(0)
+    assert claims.count() == {"RUNNING": 1}
+
+
 def _take_all(url: str, total: int, taken: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
     claims = open_claims("s", url, owner_name(os.getpid()))
     while (trial := claims.claim(total)) is not None:
@@ -331,6 +350,7 @@ def test_sqlite_is_tuned(tmp_path: Path) -> None:
         ("mysql://me@host/db", "STORAGE begins with mysql://, which is not supported; use sqlite"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
+        ("postgresql://me@127.0.0.1:1/db?password=secret", r"db\?password=\*\*\* "),
         ("nonsense", "STORAGE is not a database URL; use sqlite:///PATH"),
         ("", "STORAGE is not a database URL"),
         ("postgresql://me:secret@127.0.0.1:1/db", r"cannot open postgresql://me:\*\*\*@127.0.0.1"),

@@ -194,6 +194,7 @@ def test_a_definition_comes_back_from_the_database(
         ),
         ("epochs=2,", "epochs=3,", "EPOCHS 2, now 3"),
         ("trials=4", "trials=4, seed=1", "SEED 0, now 1"),
+        ("lr=trial", "batch_size=64, lr=trial", "configurations that suggest makes"),
         ("trials=4", "trials=9", None),
         ('"none"', '"median"', None),
         ('"random"', '"tpe"', None),

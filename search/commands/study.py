@@ -6,52 +6,44 @@ file, RUNS, database, data, and whether the stored study is still the same.
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from models.images import DataMissing, open_images, prepare_images
-from models.sources import FALLBACK
-from search.claims import Claims, owner_name
-from search.console import open_console
-from search.definition import (
-    Definition,
-    check_definition,
-    define,
-    read_definition,
-    write_definition,
-)
+from search.claims import Claims
+from search.console import LOUD, open_console
 from search.devices import assign_devices, visible_gpus
-from search.errors import StudyChanged
 from search.progress import Display, counted, duration
-from search.pruners import make_pruner
-from search.run import StudyRun, git_revision
-from search.samplers import grid_size, make_sampler
+from search.run import StudyRun
 from search.session import Session, Stopped, stop_on_signals
-from search.study import Study, check_fit, load_study
+from search.settle import check_names, find_images, settle
+from search.study import Study, load_study
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
 from storage.database import open_storage, shown
-from storage.paths import check_name
 
-LOUD = "bold white on red"
+NVIDIA = Path("/dev/nvidia0")
 
 
 def run_study() -> int:
     console = open_console()
     variables = read_variables()
     study = load_study(variables.needed_name)
-    _check_names(variables, study)
+    check_names(variables, study)
     variables.paths.check_writable()
-    devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible_gpus())
+    visible = visible_gpus()
+    if not visible and variables.gpus is None and NVIDIA.exists():
+        console.print(
+            " this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too old?): "
+            "training on the CPU ",
+            style=LOUD,
+        )
+    devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
     storage = open_storage(variables.storage_url)
     try:
         return _run(console, variables, study, devices, storage)
@@ -62,8 +54,8 @@ def run_study() -> int:
 def _run(
     console: Console, variables: Variables, study: Study, devices: list[str], storage: RDBStorage
 ) -> int:
-    data, images = _find_images(variables, study, console)
-    claims, run = _settle(variables, study, storage, data, images)
+    data, images = find_images(variables, study, console)
+    claims, run = settle(variables, study, storage, data, images)
     _announce(console, variables, study, run, claims, devices)
     useful = max(run.trials - claims.ended(), variables.top)  # more would only wait
     crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
@@ -100,7 +92,7 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
 
 def _stopped(session: Session, console: Console) -> int:
     for worker in session.crew.workers.values():
-        session.claims.take_back_from(worker.owner)
+        session.claims.take_back_from(worker.owner, blame=False)
     counts = session.claims.count()
     ended = session.claims.ended()
     waiting = counts["WAITING"]
@@ -110,90 +102,6 @@ def _stopped(session: Session, console: Console) -> int:
         f"from here{goes_on}",
     )
     return 130
-
-
-def _check_names(variables: Variables, study: Study) -> None:
-    """Samplers and pruners given by variables: wrong ones are found here, not in a worker."""
-    make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
-    make_pruner(variables.pruner or study.spec.pruner)
-
-
-def _find_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
-    """Name and cached file of the images; the digits when the study's own are not to be had."""
-    wanted = variables.data or study.spec.data
-    steps: dict[str, Any] = {
-        "root": variables.data_root,
-        "cache": variables.paths.cache,
-        "shape": study.spec.shape,
-    }
-    try:
-        with console.status(f"reading {wanted} ..."):
-            return wanted, prepare_images(wanted, **steps)
-    except DataMissing as error:
-        if variables.data is not None:
-            raise
-        for line in (
-            f" {error} ",
-            f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
-            f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
-        ):
-            console.print(line, style=LOUD, markup=False, soft_wrap=True)
-        return FALLBACK, prepare_images(FALLBACK, **steps)
-
-
-def _settle(
-    variables: Variables, study: Study, storage: RDBStorage, data: str, cached: Path
-) -> tuple[Claims, StudyRun]:
-    """The stored study, made now if it is new, and the run that goes on with it."""
-    images = open_images(cached)
-    check_fit(study, images.shape)
-    name = study_name(study, data, cached)
-    names = {found.study_name for found in storage.get_all_studies()}
-    stored: Definition | None = None
-    if name in names:
-        found = optuna.load_study(study_name=name, storage=storage)
-        stored = read_definition(found)
-        if stored is None:
-            raise StudyChanged(
-                f"{shown(variables.storage_url)} has a study {name!r} that genstudy did not make; "
-                "rename the study's file or use another RUNS or STORAGE"
-            )
-    definition = define(study, images, epochs=variables.epochs, seed=variables.seed, stored=stored)
-    if stored is not None:
-        check_definition(name, stored, definition)
-    opened = optuna.create_study(
-        study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
-    )
-    if stored is None:
-        write_definition(opened, definition)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            opened.set_metric_names([study.spec.metric])  # the dashboard's axes say MSE
-    sampler = make_sampler(
-        variables.sampler or study.spec.sampler, seed=definition.seed, space=study.space
-    )
-    run = StudyRun(
-        name=str(study.path) if "/" in variables.needed_name else variables.needed_name,
-        study=name,
-        storage=variables.storage_url,
-        runs=str(variables.runs),
-        images=str(cached),
-        seed=definition.seed,
-        trials=min(variables.trials or study.spec.trials, grid_size(sampler) or 10**9),
-        epochs=definition.epochs,
-        retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
-        revision=git_revision(),
-        sampler=variables.sampler,
-        pruner=variables.pruner,
-    )
-    return Claims(opened, storage, owner_name(os.getpid())), run
-
-
-def study_name(study: Study, data: str, cached: Path) -> str:
-    """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others."""
-    if data == study.spec.data:
-        return study.name
-    return check_name(f"{study.name}-{cached.stem.rpartition('-')[0]}")
 
 
 def _announce(
@@ -224,9 +132,7 @@ def _announce(
 
 
 def _show_best(session: Session) -> None:
-    done = session.claims.study.get_trials(
-        deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)
-    )
+    done = session.claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for trial in done:
         best = session.display.best
         if trial.value is not None and session.study.spec.better(
