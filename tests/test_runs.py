@@ -424,7 +424,7 @@ def test_a_study_that_another_tool_made_is_left_alone(user: User, study_file: Wr
     import optuna
 
     user.runs.mkdir()
-    optuna.create_study(study_name="small", storage=user.url)
+    optuna.create_study(study_name="small", storage=user.url).ask()
     code, _, error = user.run(NAME=study_file())
     assert code == 2
     assert "a study 'small' that genstudy did not make" in error
