@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 LOG_WIDTH = 300  # columns
 LOUD = "bold white on red"
+
+
+def near(place: object) -> str:
+    """A path or URL as seen from here: ``runs/exports/cae/1`` rather than its whole way."""
+    return str(place).replace(f"{Path.cwd()}/", "")
 
 
 def open_console() -> Console:

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.console import near
 from search.study import StudySpec
 from search.supervisor import Event, Worker
 
@@ -127,7 +128,9 @@ class Display:
     def died(self, worker: Worker, code: int, freed: list[int]) -> None:
         trials = ", ".join(f"trial {number}" for number in freed) or "no trial"
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
-        self.say(f"worker {worker.index} ended {how}; {trials} goes on elsewhere ({worker.log})")
+        self.say(
+            f"worker {worker.index} ended {how}; {trials} goes on elsewhere ({near(worker.log)})"
+        )
 
     def finishing(self) -> None:
         self.phase = "finish"
@@ -202,7 +205,7 @@ class Display:
         judged = f", test {record['test'][metric]:.6g}" if record["test"] else ""
         self.say(
             f"exported rank {event['rank']}: trial {event['number']}, validation "
-            f"{metric} {record['valid'][metric]:.6g}{judged} -> {event['folder']}"
+            f"{metric} {record['valid'][metric]:.6g}{judged} -> {near(event['folder'])}"
         )
 
     def _draw(self) -> Group:

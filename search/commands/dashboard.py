@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
-from search.console import open_console
+from search.console import near, open_console
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.artifacts import ArtifactFolder
@@ -54,7 +54,7 @@ def dashboard() -> int:
                 )
             host = f"[{variables.host}]" if ":" in variables.host else variables.host
             console.print(
-                f"dashboard of {shown(variables.storage_url)}: "
+                f"dashboard of {near(shown(variables.storage_url))}: "
                 f"http://{host}:{variables.port}/dashboard  (Ctrl-C ends it)",
                 soft_wrap=True,
             )

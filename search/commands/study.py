@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.claims import Claims
-from search.console import LOUD, open_console
+from search.console import LOUD, near, open_console
 from search.devices import assign_devices, visible_gpus
 from search.progress import Display, counted, duration
 from search.run import StudyRun
@@ -126,7 +126,7 @@ def _announce(
     verb = f"goes on after {counted(ended, 'trial')}" if ended else "starts"
     trials = f"{counted(run.trials, 'trial')} of {counted(run.epochs, 'epoch')}"
     console.print(
-        f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, in {shown(run.storage)}",
+        f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, in {near(shown(run.storage))}",
         soft_wrap=True,
     )
 
@@ -165,6 +165,6 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
             str(record["epochs"]),
             f"{record['valid'][spec.metric]:.6g}",
             test,
-            str(run.paths.export(run.study, rank)),
+            near(run.paths.export(run.study, rank)),
         )
     console.print(table, soft_wrap=True)
