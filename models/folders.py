@@ -16,6 +16,7 @@ Shape legend: N images, C channels, H/W pixels, A attributes.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 from pathlib import Path
@@ -121,6 +122,10 @@ class FolderSource:
                 f"cannot read {table} ({first_line(error)}); its first line is "
                 "file,NAME,NAME,... and every other a file name and a number for each NAME"
             ) from error
+        if not all(math.isfinite(value) for row in values.values() for value in row):
+            raise DataError(
+                f"{table} holds values that are not finite; write a number in each cell"
+            )
         if any(len(row) != len(header) - 1 for row in values.values()):
             raise DataError(f"{table} has rows that are not as long as its header")
         return header[1:], values

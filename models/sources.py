@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -104,6 +105,9 @@ class TorchvisionSource:
             for train in (True, False):
                 self._dataset(train=train, download=True)
         except (RuntimeError, OSError) as error:
+            for folder in (self.root / self.class_name / "raw", self.root / self.class_name):
+                with suppress(OSError):
+                    folder.rmdir()  # if nothing was fetched
             raise DataMissing(
                 f"{self.class_name} is not in {self.root} and cannot be downloaded "
                 f"({last_line(error)}); set DATA_ROOT to a folder that holds "

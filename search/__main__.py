@@ -16,8 +16,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from search.errors import SearchError
-from storage.errors import StorageError
+from search.errors import explained
 
 COMMANDS = ("study", "studies", "trials", "dashboard", "worker")
 
@@ -51,27 +50,6 @@ def command(name: str) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
-
-
-def explained(error: Exception) -> str | None:
-    """The line for an error that is not a fault of ours; None for one that is."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from models.base import ConfigError
-    from models.images import DataError
-
-    if isinstance(error, SearchError | StorageError | DataError | ConfigError):
-        return " ".join(str(error).split())
-    if isinstance(error, SQLAlchemyError | StorageInternalError):
-        origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
-        cause = str(origin).strip().splitlines()[0]
-        return f"the trial database failed ({cause}); what was stored is kept: run again"
-    if isinstance(error, OSError):
-        cause = error.strerror or " ".join(str(error).split())
-        place = f" ({error.filename})" if error.filename else ""
-        return f"{cause}{place}; free space or permissions, then run again"
-    return None
 
 
 def _find(name: str) -> Callable[[], int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from storage.errors import StorageError
+
 
 class SearchError(Exception):
     """Base of this room's errors: shown as one line, exit code 2, nothing is changed."""
@@ -25,3 +27,25 @@ class StudyChanged(SearchError):
 
 class WorkersFailed(SearchError):
     """Workers end before they can train; the message names the cause and their log."""
+
+
+def explained(error: Exception) -> str | None:
+    """The line for an error that is not a fault of ours; None for one that is."""
+    from optuna.exceptions import StorageInternalError
+    from pandas.errors import DatabaseError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from models.base import ConfigError
+    from models.images import DataError
+
+    if isinstance(error, SearchError | StorageError | DataError | ConfigError):
+        return " ".join(str(error).split())
+    if isinstance(error, SQLAlchemyError | StorageInternalError | DatabaseError):
+        origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        cause = str(origin).strip().splitlines()[0]
+        return f"the trial database failed ({cause}); what was stored is kept: run again"
+    if isinstance(error, OSError):
+        cause = error.strerror or " ".join(str(error).split())
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{cause}{place}; free space or permissions, then run again"
+    return None

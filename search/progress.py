@@ -126,11 +126,9 @@ class Display:
             self.doing[worker.index] = Doing(worker.device, "idle")
 
     def died(self, worker: Worker, code: int, freed: list[int]) -> None:
-        trials = ", ".join(f"trial {number}" for number in freed) or "no trial"
+        trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
-        self.say(
-            f"worker {worker.index} ended {how}; {trials} goes on elsewhere ({near(worker.log)})"
-        )
+        self.say(f"worker {worker.index} ended {how}{trials} ({near(worker.log)})")
 
     def finishing(self) -> None:
         self.phase = "finish"

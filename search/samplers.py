@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from optuna import Study, create_study
+from optuna import Study
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -32,8 +32,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from models.seeds import derive_seed
 from search.calls import parse_call, unknown
@@ -87,21 +86,6 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
     if name in ONE_SEQUENCE:
         return OneSequence(first)
     return TrialSeeded(make, seed, independent=name == "random")
-
-
-def try_sampler(sampler: BaseSampler, suggest: Callable[[Trial], object]) -> None:
-    """Draw two trials in memory: arguments that Optuna notices only then are found now."""
-    study = create_study(storage=InMemoryStorage(), sampler=sampler)
-    for _ in range(2):
-        trial = study.ask()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # such as values outside the space
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                suggest(trial)
-        except Exception as error:
-            raise BadVariable(f"the sampler cannot draw a trial: {error}") from error
-        study.tell(trial, 0.0)
 
 
 def grid_points(space: Space) -> dict[str, list[Any]]:

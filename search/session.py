@@ -26,10 +26,11 @@ from search.progress import Display
 from search.run import StudyRun
 from search.study import Study
 from search.supervisor import Crew, Event, Worker
-from storage.exports import read_provenance, remove_ranks_beyond
+from storage.exports import is_whole, read_provenance, remove_ranks_beyond, sweep
 from storage.leases import RENEWAL
 
 TICK = 0.5  # seconds between two looks at the database
+LINGER = 15.0  # seconds that a worker may take to notice that no trial is left
 
 
 class Stopped(Exception):
@@ -52,7 +53,12 @@ class Session:
         """Until exactly ``run.trials`` trials have ended, by us or by anybody else."""
         total = self.run.trials
         looked = 0.0
+        over: float | None = None  # since when all trials have ended
         while self.claims.ended() < total or self.crew.busy():
+            if over is None and self.claims.ended() >= total:
+                over = time.monotonic()
+            if over is not None and time.monotonic() - over > LINGER:
+                self.crew.kill_busy()  # they hang over trials that others have ended
             counts = self.claims.count()
             if counts["WAITING"] or counts.total() < total:
                 for worker in self.crew.idle():
@@ -87,6 +93,7 @@ class Session:
 
     def _finish(self, top: int) -> list[dict[str, Any]]:
         self.display.finishing()
+        sweep(self.run.paths.exports(self.run.study))
         chosen: list[int] = []
         candidates = self._candidates()
         while candidates and len(chosen) < top:
@@ -121,6 +128,11 @@ class Session:
                 chosen.append(number)
         ranked = enumerate(sorted(chosen, key=self._retrained_value), start=1)
         return all(self._is_exported(number, rank) for rank, number in ranked)
+
+    def first_reason(self) -> str | None:
+        """Why the first failed trial failed."""
+        failed = self.claims.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return next((t.user_attrs.get("reason") for t in failed), None)
 
     def records(self, count: int) -> list[dict[str, Any]]:
         """What the export folders say, best first."""
@@ -192,7 +204,7 @@ class Session:
             record: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        if record.get("token") != self.run.token:
+        if not isinstance(record, dict) or record.get("token") != self.run.token:
             return None
         if "failed" in record:
             return record
@@ -217,7 +229,8 @@ class Session:
             return False
         judged = rank > 1 or record["test"] is not None
         same = all(found.get(key) == record[key] for key in ("trial", "made", "token"))
-        return judged and same and found.get("rank") == rank
+        folder = self.run.paths.export(self.run.study, rank)
+        return judged and same and found.get("rank") == rank and is_whole(folder, found)
 
 
 @contextmanager

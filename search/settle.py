@@ -30,8 +30,9 @@ from search.definition import (
 )
 from search.errors import StudyChanged
 from search.pruners import make_pruner
+from search.rehearsal import rehearse
 from search.run import StudyRun, git_revision
-from search.samplers import grid_size, make_sampler, try_sampler
+from search.samplers import grid_size, make_sampler
 from search.study import Study, check_fit
 from search.variables import Variables
 from storage.database import CREATION, shown, study_lock
@@ -41,8 +42,9 @@ from storage.paths import check_name
 def check_names(variables: Variables, study: Study) -> None:
     """Samplers and pruners given by variables: wrong ones are found here, not in a worker."""
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
-    try_sampler(sampler, study.spec.suggest)
-    make_pruner(variables.pruner or study.spec.pruner)
+    pruner = make_pruner(variables.pruner or study.spec.pruner)
+    if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
+        rehearse(study.spec.suggest, sampler, pruner)
 
 
 def find_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:

@@ -146,6 +146,12 @@ class Crew:
         """End all at once: their trials go on from the last checkpoint."""
         self.stop(patience=0.0)
 
+    def kill_busy(self) -> None:
+        """End the workers that are at a job, without asking; those that start are left alone."""
+        for worker in self.workers.values():
+            if worker.state == "busy":
+                worker.process.kill()
+
     def _start(self, index: int) -> None:
         log = self.log_of(index)
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -31,17 +31,16 @@ from typing import IO, Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from models.images import DataError, open_images
+from models.images import open_images
 from search import winner
 from search.claims import open_claims, owner_name
 from search.devices import use_device
-from search.errors import SearchError
+from search.errors import explained
 from search.objective import Bench, DeviceLost, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import make_sampler
 from search.study import load_study
-from storage.errors import StorageError
 
 log = logging.getLogger("genstudy")
 
@@ -99,14 +98,10 @@ def main() -> int:
     except DeviceLost as error:
         log.error("%s", error)
         return 3  # no error of the run: the supervisor puts a new process here
-    except (SearchError, StorageError, DataError) as error:
-        control.say("error", message=str(error))
-        log.error("%s", error)
-        return 2
     except Exception as error:
-        control.say("error", message=f"{type(error).__name__}: {error}")
+        control.say("error", message=explained(error) or f"{type(error).__name__}: {error}")
         log.error("%s", traceback.format_exc())
-        return 1
+        return 2
     return 0
 
 

@@ -13,7 +13,10 @@ Optuna's (`metrics`, `leases`), whose names begin with ``genstudy_``.
 
 from __future__ import annotations
 
+import random
+import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, MetaData, create_engine, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from storage.errors import DatabaseUnreachable
 
@@ -31,7 +34,11 @@ if TYPE_CHECKING:
 
 LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
+CREATORS = 5  # how often to try again when others create the same tables
 CREATION = 0  # instead of a study's id: held by who looks whether a study exists and makes it
+
+# what databases say to the second of two processes that create the same tables
+_SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
 
 own_tables = MetaData()
 """Our tables; `metrics` and `leases` add theirs when they are imported."""
@@ -49,10 +56,14 @@ def open_storage(url: str) -> RDBStorage:
     with _explained(place):
         if place.database and is_sqlite(place):
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return _create(place)
-        except (IntegrityError, ProgrammingError):
-            return _create(place)  # another process made the tables at the same moment
+        for attempt in range(CREATORS):
+            try:
+                return _create(place)
+            except DBAPIError as error:
+                if attempt == CREATORS - 1 or not _SAME_MOMENT.search(str(error.orig)):
+                    raise
+            time.sleep(random.random())
+        raise AssertionError("the last attempt returns or raises")
 
 
 def _create(place: URL) -> RDBStorage:

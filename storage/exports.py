@@ -66,6 +66,17 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether every file that was exported is still there."""
+    return all((folder / name).is_file() for name in provenance.get("sha256", {}))
+
+
+def sweep(exports: Path) -> None:
+    """Remove what killed exports left half filled; called by the one run that exports."""
+    for left in exports.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def remove_ranks_beyond(exports: Path, last: int) -> None:
     """Ranks of an earlier, longer leaderboard would be mistaken for today's."""
     for folder in exports.glob("[0-9]*"):

@@ -15,6 +15,7 @@ Study names come from users and databases: they become folder names only after
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -87,7 +88,8 @@ class RunPaths:
             probe.write_bytes(b"genstudy")
             probe.unlink()
         except OSError as error:
-            probe.unlink(missing_ok=True)
+            with suppress(OSError):
+                probe.unlink()
             raise RunsUnwritable(
                 f"cannot write under RUNS={self.root} ({error.strerror}); "
                 "set RUNS to a folder of yours on a disk with space"

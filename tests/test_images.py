@@ -156,6 +156,7 @@ def test_a_missing_set_that_cannot_be_downloaded_names_the_fix(
     monkeypatch.setattr("socket.socket.connect", _no_network)
     with pytest.raises(DataMissing, match=r"FashionMNIST is not in .* set DATA_ROOT"):
         load("fashion_mnist", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def _no_network(*_: object) -> None:
@@ -293,6 +294,10 @@ def break_attributes_text(folder: Path) -> None:
     (folder / "attributes.csv").write_text("file,a\ncats/0.png,yes\n")
 
 
+def break_attributes_nan(folder: Path) -> None:
+    (folder / "attributes.csv").write_text("file,a\ncats/0.png,nan\n")
+
+
 def break_attributes_ragged(folder: Path) -> None:
     (folder / "attributes.csv").write_text("file,a\ncats/0.png,1,2\n")
 
@@ -321,6 +326,7 @@ def break_too_few(folder: Path) -> None:
         (break_mixed_layout, r"both directly \(stray.png\) and in folders"),
         (break_attributes_missing_row, r"lacks 23 of 24 images, such as 'cats/1.png'"),
         (break_attributes_text, r"cannot read .*attributes.csv .*could not convert"),
+        (break_attributes_nan, "values that are not finite"),
         (break_attributes_ragged, "not as long as its header"),
         (break_attributes_binary, "cannot read .*attributes.csv"),
         (break_attributes_empty, "cannot read .*attributes.csv"),

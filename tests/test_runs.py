@@ -129,6 +129,13 @@ def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: Write
     assert re.search(r"^trial +\d+ +complete +mse 0\.\d+", out, re.MULTILINE)
     assert "study small: 5 trials, 5 complete" in out
 
+    # the README's claim of a whole export holds after a file was lost, too
+    (folders[1] / "encoder.onnx").unlink()
+    (user.runs / "exports" / "small" / ".2.half").mkdir()  # as a killed export leaves it
+    assert user.run(NAME=name, TRIALS=5, WORKERS=1)[0] == 0
+    assert (folders[1] / "encoder.onnx").exists()
+    assert sorted(p.name for p in (user.runs / "exports" / "small").iterdir()) == ["1", "2", "3"]
+
     # again: it is done, nothing is trained, nothing is judged again
     stamp = (folders[0] / "provenance.json").stat().st_mtime_ns
     code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2)
@@ -269,6 +276,55 @@ def test_two_ctrl_c_end_at_once(user: User, study_file: WriteStudy) -> None:
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_frozen_worker_neither_holds_up_the_study_nor_spoils_it(
+    user: User, study_file: WriteStudy
+) -> None:
+    """Stopped beyond the grace period: its trial is taken over, and the run ends without it."""
+    name = study_file(replace={"epochs=2, retrain": "epochs=300, retrain"})
+    site = user.runs.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(QUICK)
+    user.environment["PYTHONPATH"] = str(site)
+    process = user.start(NAME=name, WORKERS=2, TRIALS=2, TOP=1)
+    with watched(process):
+        wait_until(lambda: epochs_of(user.url) >= 20)
+        frozen = workers_of(process)[0]
+        frozen.suspend()
+        out, error = process.communicate(timeout=150)
+    assert (process.returncode, error) == (0, ""), out
+    assert trials("small", storage=user.url)["state"].tolist() == ["COMPLETE"] * 2
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [300] * 2
+    assert not frozen.is_running()
+
+
+# Seconds instead of a minute of grace, for the processes of one test: set as they import it.
+QUICK = """
+import importlib.abc, importlib.util, sys
+
+class Quick(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name not in ("storage.leases", "search.session"):
+            return None
+        sys.meta_path.remove(self)
+        try:
+            found = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        run = found.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            for key, value in {"GRACE": 3.0, "RENEWAL": 0.5, "LINGER": 2.0}.items():
+                if hasattr(module, key):
+                    setattr(module, key, value)
+
+        found.loader.exec_module = exec_module
+        return found
+
+sys.meta_path.insert(0, Quick())
+"""
+
+
 def test_a_killed_workers_trial_goes_on_as_the_same_trial(
     user: User, study_file: WriteStudy
 ) -> None:
@@ -343,9 +399,9 @@ def test_a_study_whose_trials_all_fail_ends_and_says_why(
         replace={"model=CAE,": "model=Broken,", "def suggest": BROKEN + "def suggest"}
     )
     code, out, error = user.run(NAME=name, TRIALS=3, WORKERS=2)
-    assert (code, error) == (0, "")
+    assert (code, error) == (1, "")
     assert "0 complete, 0 pruned, 3 failed" in out
-    assert "no trial is complete: nothing to export" in out
+    assert "nothing to export (first failure: ValueError: a mistake in the model)" in out
     frame = trials("small", storage=user.url)
     assert frame["reason"].tolist() == ["ValueError: a mistake in the model"] * 3
     code, out, _ = user.run("trials", NAME="small")

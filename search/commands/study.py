@@ -62,8 +62,7 @@ def _run(
     display = Display(run.study, study.spec, run.trials, console)
     session = Session(study, run, claims, crew, display)
     if session.is_finished(variables.top):
-        _conclude(console, session, session.records(variables.top))
-        return 0
+        return _conclude(console, session, session.records(variables.top))
     return _work(session, variables, console)
 
 
@@ -79,15 +78,12 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
                 session.search()
                 new = session.claims.ended() - done_before
                 if new:
-                    session.display.say(
-                        f"{counted(new, 'trial')} ended in {duration(time.monotonic() - began)}; "
-                        f"retraining the best {variables.top}"
-                    )
+                    took = duration(time.monotonic() - began)
+                    session.display.say(f"{counted(new, 'trial')} ended in {took}")
                 records = session.finish(variables.top)
         except Stopped:
             return _stopped(session, console)
-    _conclude(console, session, records)
-    return 0
+    return _conclude(console, session, records)
 
 
 def _stopped(session: Session, console: Console) -> int:
@@ -126,7 +122,8 @@ def _announce(
     verb = f"goes on after {counted(ended, 'trial')}" if ended else "starts"
     trials = f"{counted(run.trials, 'trial')} of {counted(run.epochs, 'epoch')}"
     console.print(
-        f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, in {near(shown(run.storage))}",
+        f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, "
+        f"in {near(shown(run.storage))}",
         soft_wrap=True,
     )
 
@@ -141,7 +138,8 @@ def _show_best(session: Session) -> None:
             session.display.known_best(trial.value, trial.number, trial.params)
 
 
-def _conclude(console: Console, session: Session, records: list[dict[str, Any]]) -> None:
+def _conclude(console: Console, session: Session, records: list[dict[str, Any]]) -> int:
+    """The result in one table; 1 when there is none."""
     run, spec = session.run, session.study.spec
     states = session.claims.count()
     console.print(
@@ -150,8 +148,10 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
         f"{states['PRUNED']} pruned, {states['FAIL']} failed",
     )
     if not records:
-        console.print("no trial is complete: nothing to export")
-        return
+        reason = session.first_reason()
+        why = f" (first failure: {reason})" if reason else ""
+        console.print(f"no trial is complete: nothing to export{why}", markup=False)
+        return 1
     metric = spec.metric.upper()
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     for column in ("rank", "trial", "epochs", f"validation {metric}", f"test {metric}", "export"):
@@ -168,3 +168,4 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
             near(run.paths.export(run.study, rank)),
         )
     console.print(table, soft_wrap=True)
+    return 0

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from search.console import open_console
+from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.artifacts import whole_file
-from storage.errors import DatabaseUnreachable, StorageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +29,8 @@ def studies() -> int:
     """What there is, on what data, and how many trials each has in the database."""
     variables = read_variables()
     console = open_console()
-    try:
-        stored = _stored_studies(variables)
-    except DatabaseUnreachable:
-        if variables.storage is not None:
-            raise
-        stored = {}
+    started = variables.storage is not None or variables.paths.database.exists()
+    stored = _stored_studies(variables) if started else {}
     table = _table("study", "data", "trials", "ended", "pruned", "failed", "best", "about")
     known = {}
     for path in sorted(STUDIES.glob("*.py")):
@@ -67,6 +63,8 @@ def trials() -> int:
     ]
     for target, write in writers:
         if target is not None:
+            if target.is_dir() or not target.parent.is_dir():
+                raise BadVariable(f"cannot write {target}: name a file in an existing folder")
             with whole_file(target) as beside:
                 write(beside)
             console.print(f"{len(frame)} trials -> {target}", soft_wrap=True)
@@ -91,12 +89,7 @@ def trials() -> int:
 def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]]:
     from storage import studies as counted
 
-    try:
-        frame = counted(storage=variables.storage_url)
-    except DatabaseUnreachable:
-        raise
-    except StorageError:
-        return {}
+    frame = counted(storage=variables.storage_url)
     rows = {}
     for row in frame.to_dict("records"):
         ended = row["complete"] + row["pruned"] + row["fail"]
