@@ -298,6 +298,21 @@ def _take_all(url: str, total: int, taken: multiprocessing.Queue) -> None:  # ty
         taken.put(trial.number)
 
 
+def _open(url: str) -> None:
+    open_storage(url)
+
+
+def test_many_processes_may_create_the_database_at_once(storage_url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    crew = [context.Process(target=_open, args=(storage_url,)) for _ in range(4)]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join(120)
+        assert process.exitcode == 0
+    make_study(storage_url)
+
+
 def test_many_processes_end_exactly_as_many_trials_as_asked_for(storage_url: str) -> None:
     make_study(storage_url)
     context = multiprocessing.get_context("spawn")
