@@ -44,7 +44,7 @@ from storage.artifacts import attach, whole_file
 from storage.metrics import record_metrics
 
 CHECKPOINT_EVERY = 30.0  # seconds; an epoch that is longer is kept each time
-PREVIEWS = 10  # images in a trial's picture
+PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
 LONGEST_ATTRIBUTE = 1900  # characters: Optuna's limit for MySQL, kept everywhere
 
 Say = Callable[..., None]

@@ -33,10 +33,12 @@ from models.export import check_export, write_export
 from models.pictures import draw_learning_curve, draw_reconstructions
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, evaluate, fit
-from search.objective import PREVIEWS, Bench
+from search.objective import Bench
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
+
+SHOWN = 10  # images in an export's picture
 
 log = logging.getLogger("genstudy")
 
@@ -214,7 +216,7 @@ def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> N
     metric = record["metric"]
     part = "validation" if record["test"] is None else "test"
     shown = bench.images.valid if record["test"] is None else bench.images.test
-    images = shown.batch(slice(0, PREVIEWS)).images
+    images = shown.batch(slice(0, SHOWN)).images
     with evaluating(model):
         made = model.preview(images)
     value = record["valid" if record["test"] is None else "test"][metric]
