@@ -73,7 +73,7 @@ clean:  ## remove the environment and caches; runs and data stay
 
 $(STAMP): | $(LOCK)
 	@test -n "$(BASE_PYTHON)" || { echo "error: genstudy needs Python 3.11 or later as python3; none is on PATH" >&2; exit 2; }
-	@echo "installing $$(grep -c '==' $(LOCK)) pinned packages into $(VENV): once, a few minutes, about 5 GB with CUDA"
+	@echo "installing $$(grep -c '==' $(LOCK)) pinned packages into $(VENV): once, a few minutes, about 6 GB with CUDA"
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(BASE_PYTHON) -m venv --clear $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@$(PY) -m pip install --disable-pip-version-check --require-hashes -r $(LOCK) | sed -un 's/^Collecting \([^ ]*\).*/  fetching \1/p; s/^Installing collected packages.*/  unpacking .../p'; \

@@ -59,6 +59,16 @@ def test_a_study_file_outside_the_repository_needs_nothing_else(study_file: Writ
     assert isinstance(study.spec.suggest(optuna.create_study().ask()), CAEConfig)
 
 
+def test_the_readmes_study_is_a_study_of_about_ten_lines(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = [b for b in readme.split("```python\n")[1:] if "STUDY = StudySpec" in b]
+    code = example.partition("```")[0]
+    (tmp_path / "mine.py").write_text(code)
+    study = load_study(str(tmp_path / "mine.py"))
+    check_fit(study, study.spec.shape or (1, 28, 28))
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
 def test_conditional_parameters_are_found(study_file: WriteStudy) -> None:
     path = study_file(
         replace={
