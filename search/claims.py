@@ -68,6 +68,10 @@ class Claims:
             if leases.return_lease(self.engine, trial_id, self.owner):
                 self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
+    def owns(self, number: int) -> bool:
+        """Whether the trial is still ours; if so, for another grace period."""
+        return leases.renew_lease(self.engine, self.id_of(number), self.owner)
+
     def end(self, number: int) -> None:
         leases.end_lease(self.engine, self.id_of(number))
 

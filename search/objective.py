@@ -81,25 +81,28 @@ class Progress:
 
 
 def run_trial(bench: Bench, trial: Trial) -> None:
-    """Train, report and end ``trial``, whatever happens; an interrupted one is released."""
+    """Train, report and end ``trial``, whatever happens.
+
+    One that is interrupted is released; one that became somebody else's meanwhile (this process
+    was suspended for too long) is dropped without a word. Raises `DeviceLost`.
+    """
     began = time.perf_counter()
     memory = PeakMemory(bench.device)
-    attributes: dict[str, Any] = {}
     try:
         with bench.claims.kept_alive(trial.number) as lost:
             held = replace(bench, interrupted=lambda: lost.is_set() or bench.interrupted())
             state, value, attributes = _attempt(held, trial)
-            if lost.is_set():
+            attributes["seconds"] = round(time.perf_counter() - began, 3)
+            attributes["peak_memory_mib"] = memory.mebibytes()
+            if not bench.claims.owns(trial.number):
                 raise Interrupted
-    except Interrupted:
-        bench.claims.release(trial.number)  # nothing happens if it is somebody else's by now
+            for key, content in attributes.items():
+                trial.set_user_attr(key, content)
+            bench.claims.study.tell(trial, value, state=state)
+    except (Interrupted, UpdateFinishedTrialError):
+        bench.claims.release(trial.number)
         bench.say("released", number=trial.number)
         return
-    attributes["seconds"] = round(time.perf_counter() - began, 3)
-    attributes["peak_memory_mib"] = memory.mebibytes()
-    for key, content in attributes.items():
-        trial.set_user_attr(key, content)
-    bench.claims.study.tell(trial, value, state=state)
     bench.claims.end(trial.number)
     _checkpoint_path(bench, trial).unlink(missing_ok=True)
     bench.say("ended", number=trial.number, outcome=attributes["outcome"], value=value)

@@ -303,6 +303,31 @@ def test_a_trial_that_became_somebody_elses_is_dropped(
     assert leases.owners(bench.claims.engine, bench.claims.study_id) == ["somebody:1:1"]
 
 
+@pytest.mark.parametrize("moment", ["in training", "at its end"])
+def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """This worker wakes up late: the lease has not told it yet, the database does."""
+    bench = make_bench()
+    trial = bench.claims.claim(9)
+    assert trial is not None
+
+    def end_it(*_: object) -> None:
+        monkeypatch.undo()
+        leases.take_lease(bench.claims.engine, bench.claims.id_of(0), "somebody:1:1", first=False)
+        if moment == "in training":
+            bench.claims.storage.set_trial_state_values(
+                bench.claims.id_of(0), optuna.trial.TrialState.COMPLETE, [0.123]
+            )
+
+    during = "_record_start" if moment == "in training" else "_picture"
+    monkeypatch.setattr(objective, during, end_it)
+    run_trial(bench, trial)
+    row = trials("small", storage=bench.run.storage).to_dict("records")[0]
+    expected = ("COMPLETE", 0.123) if moment == "in training" else ("RUNNING", None)
+    assert (row["state"], None if row["value"] != row["value"] else row["value"]) == expected
+
+
 def test_a_database_error_is_not_the_trials_fault(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
