@@ -239,14 +239,14 @@ def test_a_silent_machine_loses_its_trial_after_the_grace_period(
 def test_a_kept_lease_outlives_the_grace_period(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "GRACE", 1.0)
+    monkeypatch.setattr(leases, "GRACE", 2.5)
     monkeypatch.setattr(leases, "RENEWAL", 0.2)
     claims = make_study(storage_url)
     other = Claims(claims.study, claims.storage, "another-machine:1:1")
     trial = other.claim(1)
     assert trial is not None
     with other.kept_alive(trial.number):
-        time.sleep(2.0)
+        time.sleep(4.0)
         assert claims.claim(1) is None
 
 
@@ -334,7 +334,7 @@ def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str) -> None:
         "import sys, time; from storage.database import *\n"
         "engine = open_engine(sys.argv[1])\n"
         "with study_lock(engine, 1):\n"
-        "    print('held', flush=True); time.sleep(1.0)\n"
+        "    print('held', flush=True); time.sleep(3.0)\n"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", program, storage_url],
