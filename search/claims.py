@@ -89,6 +89,7 @@ class Claims:
                 self.storage.set_trial_state_values(trial.trial_id, TrialState.FAIL)
                 leases.end_lease(self.engine, trial.trial_id)
             else:
+                leases.vacate(self.engine, trial.trial_id)  # should its worker wake up after all
                 self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
         return [trial.number for trial in found]
 

@@ -5,7 +5,7 @@ training split until the validation value has not improved for the study's
 patience. `export` writes it out. Only the first rank meets the test set, once:
 its record is kept, and a run that finds it does not look again.
 
-Both run in workers; `search/finish.py` hands them out and sets the ranks.
+Both run in workers; `search/session.py` hands them out and sets the ranks.
 """
 
 from __future__ import annotations

@@ -94,6 +94,12 @@ def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
     return changed.rowcount == 1
 
 
+def vacate(engine: Engine, trial_id: int) -> None:
+    """Nobody holds the trial any more; the attempt that was made at it counts."""
+    with engine.begin() as connection:
+        connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(owner=None))
+
+
 def forgive(engine: Engine, owner: str) -> None:
     """Its worker was ended by us: that attempt does not count against the trial."""
     with engine.begin() as connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -503,7 +502,3 @@ def test_the_database_password_stays_out_of_sight(
     assert secret not in out + error
     for path in user.runs.rglob("*"):
         assert path.is_dir() or secret.encode() not in path.read_bytes()
-
-
-def test_the_environment_of_this_process_has_no_study_variables() -> None:
-    assert "STORAGE" not in os.environ

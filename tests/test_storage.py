@@ -280,6 +280,16 @@ def test_a_trial_that_we_ended_ourselves_is_not_blamed(storage_url: str) -> None
     assert claims.count() == {"WAITING": 1}
 
 
+def test_a_trial_that_was_taken_back_is_nobodys_until_it_is_claimed(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    late = Claims(claims.study, claims.storage, "another-machine:1:1")
+    assert late.claim(1) is not None
+    assert late.owns(0)
+    claims.take_back_from(late.owner)
+    assert not late.owns(0)  # it wakes up before anybody has gone on with the trial
+    assert claims.count() == {"WAITING": 1}
+
+
 def test_a_trial_that_is_somebody_elses_cannot_be_released(storage_url: str) -> None:
     claims = make_study(storage_url)
     late = Claims(claims.study, claims.storage, "another-machine:1:1")
