@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from models.base import Batch, DivergedError, Metrics, Model, evaluating
+from models.convolution import fast_convolutions
 from models.images import Images, ImageSplits
 from models.seeds import derive_seed
 
@@ -78,9 +79,9 @@ def fit(
 def evaluate(model: Model, images: Images) -> dict[str, float]:
     """The metrics over all ``images``: means weighted by batch size."""
     total = _Mean()
-    with evaluating(model):
+    with evaluating(model), fast_convolutions(model) as laid_out:
         for first in range(0, len(images), EVALUATION_BATCH):
-            batch = images.batch(slice(first, first + EVALUATION_BATCH))
+            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
             total.add(model.evaluate(batch), len(batch.images))
     return total.on_host()
 
@@ -92,10 +93,12 @@ def _train(
     model.train()
     size = min(model.config.batch_size, len(images))
     total = _Mean()
-    for first in range(0, len(images) - size + 1, size):
-        if interrupted():
-            raise Interrupted
-        total.add(model.train_step(images.batch(order[first : first + size])), size)
+    with fast_convolutions(model) as laid_out:
+        for first in range(0, len(images) - size + 1, size):
+            if interrupted():
+                raise Interrupted
+            batch = laid_out(images.batch(order[first : first + size]))
+            total.add(model.train_step(batch), size)
     return total.on_host()
 
 
