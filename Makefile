@@ -9,15 +9,18 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 LOCK := requirements.lock
 STAMP := $(VENV)/.installed-$(shell cksum < $(LOCK) | tr ' ' '-')
+PEER_LOCK := tests/benchmarks/requirements.lock
+PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '-')
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 # What a person may set; unset means the study's own value (see `make help`).
 export NAME TRIALS EPOCHS RETRAIN_EPOCHS WORKERS GPUS DATA DATA_ROOT STORAGE SEED RUNS TOP
 export SAMPLER PRUNER CSV PARQUET HOST PORT
+export ROWS FULL OUT
 
 # Shells export some of these for purposes of their own: here they count only on the command line.
-NOT_FROM_ENVIRONMENT := NAME HOST PORT TOP CSV
+NOT_FROM_ENVIRONMENT := NAME HOST PORT TOP CSV ROWS FULL OUT
 $(foreach v,$(NOT_FROM_ENVIRONMENT),$(if $(filter environment,$(origin $(v))),$(eval unexport $(v))))
 
 # Names given on the command line, so that a misspelt one is refused.
@@ -29,7 +32,7 @@ override STORAGE := $(value STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help study studies trials dashboard test check format lock install clean
+.PHONY: help study studies trials dashboard test bench check format lock install clean
 
 help:  ## what there is
 	@printf '\ngenstudy: hyperparameter search for generative models\n\n'
@@ -53,6 +56,9 @@ dashboard: $(STAMP)  ## optuna-dashboard with pictures, also while a study runs
 test: $(STAMP)  ## all tests
 	@env -u GENSTUDY_GIVEN $(PY) -m pytest
 
+bench: $(PEER_STAMP)  ## measure against Optuna, Lightning and Ray Tune: ROWS=training,start-up FULL=1
+	@$(PY) -m tests.benchmarks
+
 check: $(STAMP)  ## lint, format and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -64,8 +70,11 @@ format: $(STAMP)  ## put the code in shape
 
 install: $(STAMP)  ## only make the environment
 
+PIN := uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev
+
 lock:  ## pin the dependencies anew (needs uv)
-	uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o $(LOCK)
+	$(PIN) pyproject.toml -o $(LOCK)
+	$(PIN) --extra bench -c $(LOCK) pyproject.toml -o $(PEER_LOCK)
 
 clean:  ## remove the environment and caches; runs and data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -81,5 +90,12 @@ $(STAMP): | $(LOCK)
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "the environment is ready"
+
+# The peers come on top: same versions of all that is shared, so that the tests see no difference.
+$(PEER_STAMP): $(PEER_LOCK) | $(STAMP)
+	@echo "installing what genstudy is measured against into $(VENV): once"
+	@rm -f $(VENV)/.peers-*
+	@$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes -r $(PEER_LOCK)
+	@touch $@
 
 SHELL := /bin/bash

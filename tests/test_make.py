@@ -33,7 +33,7 @@ def installed() -> None:
 def test_help_lists_every_target_and_variable() -> None:
     done = make("help")
     assert done.returncode == 0
-    for target in ("study", "studies", "trials", "dashboard", "test", "check", "clean"):
+    for target in ("study", "studies", "trials", "dashboard", "test", "bench", "check", "clean"):
         assert f"make {target} " in done.stdout
     for name in search.variables.VARIABLES:
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
@@ -67,13 +67,27 @@ def test_names_that_shells_export_count_only_on_the_command_line(tmp_path: Path)
     assert "NAME is not set" in done.stderr
 
 
-def test_the_lock_has_hashes_and_no_hosts() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+LOCKS = ("requirements.lock", "tests/benchmarks/requirements.lock")
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_locks_have_hashes_and_no_hosts(name: str) -> None:
+    lock = (ROOT / name).read_text()
     pinned = re.findall(r"^[A-Za-z0-9._-]+==", lock, re.MULTILINE)
     assert len(pinned) > 50
     assert lock.count("--hash=sha256:") > len(pinned)
     assert "://" not in lock
     assert not re.search(r"^ *--(extra-)?index-url", lock, re.MULTILINE)
+    assert not re.search(r"(^|[\s=])/", lock), "a path of one machine"
+
+
+def test_the_peers_change_no_version_that_the_tests_run_with() -> None:
+    ours, with_peers = (
+        dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in LOCKS
+    )
+    different = {name for name, version in ours.items() if with_peers.get(name) != version}
+    assert not different, "pin both anew: make lock"
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

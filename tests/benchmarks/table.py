@@ -1,0 +1,55 @@
+"""The rows as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.rows import Row
+
+MARKS = {True: "[green]met[/]", False: "[bold red]missed[/]", None: ""}
+
+
+def show(rows: Iterable[Row], console: Console) -> None:
+    """Print one line a comparison: both figures, how many times better ours is, the target."""
+    rows = list(rows)
+    table = Table(title="genstudy beside its peers", pad_edge=False)
+    for name in ("row", "", "against"):
+        table.add_column(name, overflow="fold")
+    for name in ("ours", "theirs", "unit", "ratio", "target", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    last = ""
+    for row in rows:
+        if last and row.section != last:
+            table.add_section()
+        table.add_row(
+            row.section if row.section != last else "",
+            row.what,
+            row.peer,
+            figure(row.ours),
+            figure(row.theirs),
+            row.unit,
+            "-" if row.ratio is None else f"{row.ratio:.2f}x",
+            "" if row.target is None else f">= {row.target:g}x",
+            MARKS[row.met],
+            row.note if row.form == "full" else f"{row.form} form; {row.note}".rstrip("; "),
+        )
+        last = row.section
+    console.print(table)
+
+
+def figure(value: float | None) -> str:
+    """Three digits that count, without an exponent: 0.00123, 0.742, 12.3, 1230."""
+    if value is None:
+        return "-"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:.0f}"
+    digits = 2
+    size = abs(value)
+    while size < 1:
+        size *= 10
+        digits += 1
+    return f"{value:.{digits - (1 if size >= 10 else 0)}f}"
