@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from models.assembly import LANES
 from models.base import Batch
-from models.kernels import GATHERED, REDUCED, blocks, gather_kernel, reduce_kernel
+from models.kernels import GATHERED, REDUCED, blocks, gather_kernel, gathered_lanes, reduce_kernel
 
-WIDEST = 16384  # input times output channels; from there on PyTorch is as fast, measured to 256 x 512
+WIDEST = 16384  # input times output channels; from 256 x 512 on PyTorch was measured as fast
 
 Layer = nn.Conv2d | nn.ConvTranspose2d
 Pixels = tuple[int, int]
@@ -190,7 +191,7 @@ class _Convolve(Function):
         x_step, y_step = plan.source[0] * plan.source[1] * n, pixels * n
         first = 0
         for size, count in blocks(co, GATHERED):
-            gather_kernel(size)(
+            gather_kernel(size, n % gathered_lanes(size) > 0)(
                 x.data_ptr(),
                 y.data_ptr() + 4 * first * y_step,
                 weight.data_ptr() + 4 * first,
@@ -238,7 +239,7 @@ class _Correlate(Function):
         for ci_size, ci_count in blocks(ci, REDUCED):
             o = 0
             for co_size, co_count in blocks(co, REDUCED):
-                reduce_kernel(ci_size, co_size)(
+                reduce_kernel(ci_size, co_size, n % LANES > 0)(
                     x.data_ptr() + 4 * i * x_step,
                     y.data_ptr() + 4 * o * y_step,
                     total.data_ptr() + 4 * (i * co + o),

@@ -12,8 +12,9 @@ with respect to the input are all the first kernel, with other lists:
     gather   y[co, d, :] = bias[co] + sum over (s, k) feeding d, ci:  w[k, ci, co] * x[ci, s, :]
     reduce   g[k, ci, co] = sum over (s, d) joined by k:  sum(x[ci, s, :] * y[co, d, :])
 
-Code is made by LLVM (`llvmlite`) for a block of channels, about 30 ms each and once a
-process, and runs on one thread, without the interpreter's lock.
+Code is made by LLVM (`llvmlite`) for a block of channels, about 25 ms each and once a
+process, and runs on one thread, without the interpreter's lock. ``ragged`` code also takes
+batches that do not fill their last vector.
 
 Shape legend: N images, ci/co input and output channels, s/d source and destination pixels,
 k tap: an element of the kernel, 9 of them in a 3x3 one.
@@ -43,8 +44,13 @@ def blocks(channels: int, most: int) -> list[tuple[int, int]]:
     return [(s, n) for s, n in ((size + 1, larger), (size, count - larger)) if n]
 
 
+def gathered_lanes(size: int) -> int:
+    """Images that `gather` takes at once: as many as leave the sums of a block in registers."""
+    return LANES * next(v for v in (8, 4, 2, 1) if v * (size + 1) <= (28 if MANY else 15))
+
+
 @cache
-def gather_kernel(size: int) -> Kernel:
+def gather_kernel(size: int, ragged: bool) -> Kernel:
     """``gather`` for ``count`` blocks of ``size`` output channels.
 
     (x, y, w, bias, starts, sources, taps, count, pixels, ci, co, x_step, y_step, n): addresses of
@@ -54,7 +60,7 @@ def gather_kernel(size: int) -> Kernel:
     code = Code(addresses=7, numbers=7)
     x, y, w, bias, starts, sources, taps = code.addresses
     count, pixels, ci, co, x_step, y_step, n = code.numbers
-    vectors = next(v for v in (8, 4, 2, 1) if v * (size + 1) <= (28 if MANY else 15))
+    vectors = gathered_lanes(size) // LANES
     sums = [[code.register() for _ in range(vectors)] for _ in range(size)]
 
     def pixel(d: ir.Value, first: ir.Value, lane: ir.Value, width: int, masked: bool) -> None:
@@ -83,18 +89,19 @@ def gather_kernel(size: int) -> Kernel:
             for v in range(width):
                 code.put_vector(code.value(sums[r][v]), row, v * LANES, mask)
 
-    whole = code.multiple(n, vectors * LANES)
+    whole = code.multiple(n, vectors * LANES) if ragged else n
     with code.loop(0, count) as block, code.loop(0, pixels) as d:
         first = code.mul(block, size)
         with code.loop(0, whole, vectors * LANES) as lane:
             pixel(d, first, lane, vectors, masked=False)
-        with code.loop(whole, n, LANES) as lane:  # what is left over
-            pixel(d, first, lane, 1, masked=True)
+        if ragged:
+            with code.loop(whole, n, LANES) as lane:  # what is left over
+                pixel(d, first, lane, 1, masked=True)
     return code.compiled()
 
 
 @cache
-def reduce_kernel(ci_size: int, co_size: int) -> Kernel:
+def reduce_kernel(ci_size: int, co_size: int, ragged: bool) -> Kernel:
     """``reduce`` for ci_count x co_count blocks of channels; adds to g.
 
     (x, y, g, sources, targets, edges, taps, groups, ci_count, co_count, ci, co, x_step, y_step, n):
@@ -105,7 +112,7 @@ def reduce_kernel(ci_size: int, co_size: int) -> Kernel:
     x, y, g, sources, targets, edges, taps = code.addresses
     groups, ci_count, co_count, ci, co, x_step, y_step, n = code.numbers
     sums = [[code.register() for _ in range(co_size)] for _ in range(ci_size)]
-    whole = code.multiple(n, LANES)
+    whole = code.multiple(n, LANES) if ragged else n
 
     def add_up(xs: ir.Value, ys: ir.Value, lane: ir.Value, mask: ir.Value | None) -> None:
         left = [code.vector(code.at(xs, code.mul(x_step, i)), lane, mask) for i in range(ci_size)]
@@ -132,8 +139,9 @@ def reduce_kernel(ci_size: int, co_size: int) -> Kernel:
             ys = code.at(y, code.add(target, code.mul(o_first, y_step)))
             with code.loop(0, whole, LANES) as lane:
                 add_up(xs, ys, lane, None)
-            with code.loop(whole, n, LANES) as lane:
-                add_up(xs, ys, lane, code.below(lane, n))
+            if ragged:
+                with code.loop(whole, n, LANES) as lane:
+                    add_up(xs, ys, lane, code.below(lane, n))
         tap = code.mul(code.load(I64, taps, group), ci)
         for i in range(ci_size):
             row = code.mul(code.add(tap, code.add(i_first, i)), co)

@@ -30,7 +30,7 @@ from models.convolution import fast_convolutions
 from models.images import Images, ImageSplits
 from models.seeds import derive_seed
 
-EVALUATION_BATCH = 1000  # images; bounds memory, does not change the metric
+EVALUATION_BATCH = 1024  # images; bounds memory, does not change the metric
 
 
 class Interrupted(Exception):
