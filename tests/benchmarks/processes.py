@@ -84,6 +84,10 @@ def end(process: Any) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, 9)
     process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):  # a job that nobody has read
+                pipe.close()
 
 
 def tail(log: Path, lines: int = 15) -> str:
