@@ -15,51 +15,64 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
-from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.samplers import OneSequence
 from storage import leases
 from storage.database import open_storage, study_lock
-from storage.metrics import forget_metrics
-
-ENDED = ("COMPLETE", "PRUNED", "FAIL")
+from storage.standing import ENDED, Standing
+from storage.trial_storage import TrialCache, TrialStorage
 
 
 class Claims:
     """The trials of one study, as one worker (or the supervisor) sees them."""
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage, owner: str) -> None:
+    def __init__(self, study: optuna.Study, storage: TrialStorage, owner: str) -> None:
         self.study = study
         self.storage = storage
         self.engine: Engine = storage.engine
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.owner = owner
+        self._standing = Standing(self.engine, self.study_id)
+        self._ids: dict[int, int] = {}  # by number
 
     def claim(self, total: int) -> Trial | None:
         """The next trial of ``total``, now RUNNING and ours; None: none is left to take."""
         with study_lock(self.engine, self.study_id):
-            self.take_back(dead_owners(self.engine, self.study_id))
             states = self.count()
+            if states["RUNNING"] and self.take_back(is_gone):
+                states = self.count()
             if not states["WAITING"] and states.total() >= total:
                 return None
             trial = self.study.ask()
             new = trial.number >= states.total()  # else it waited for somebody to go on with it
-            trial_id = self.id_of(trial.number)
-            leases.take_lease(self.engine, trial_id, self.owner, first=new)
-            if new:
-                forget_metrics(self.engine, trial_id)
+            leases.take_lease(self.engine, self.id_of(trial.number), self.owner, first=new)
             if isinstance(self.study.sampler, OneSequence):
                 _ = trial.relative_params  # drawn now, under the lock: no place is taken twice
         return trial
+
+    def describe(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
+        """Set user attributes, in one transaction."""
+        self.storage.write_attributes(trial._trial_id, attributes)
+        trial._cached_frozen_trial.user_attrs.update(attributes)
+
+    def report(self, trial: Trial, epoch: int, value: float, measured: Mapping[str, float]) -> None:
+        """An epoch's value, as `Trial.report`, and all that was measured, in one transaction.
+
+        Epochs count from 1, Optuna's steps from 0.
+        """
+        step = epoch - 1
+        self.storage.write_epoch(trial._trial_id, epoch, step, value, measured)
+        trial._cached_frozen_trial.intermediate_values.setdefault(step, value)
 
     def release(self, number: int) -> None:
         """Give a RUNNING trial back so that somebody goes on with it, if it is still ours."""
@@ -75,12 +88,13 @@ class Claims:
     def end(self, number: int) -> None:
         leases.end_lease(self.engine, self.id_of(number))
 
-    def take_back(self, dead: list[str]) -> list[int]:
+    def take_back(self, is_dead: Callable[[str], bool]) -> list[int]:
         """Put trials of dead workers back to WAITING; fail those that killed several workers.
 
         Called under the lock by `claim`, and by a supervisor that saw its worker die.
         """
-        found = leases.abandoned(self.engine, self.study_id, dead_owners=dead)
+        held = leases.running(self.engine, self.study_id, after=self._standing.settled)
+        found = [t for t in held if t.owner is None or t.silent or is_dead(t.owner)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:
                 reason = f"its worker died {trial.attempts} times"
@@ -101,28 +115,26 @@ class Claims:
         with study_lock(self.engine, self.study_id):
             if not blame:
                 leases.forgive(self.engine, owner)
-            return self.take_back([owner])
+            return self.take_back(lambda holder: holder == owner)
 
     def take_back_abandoned(self) -> list[int]:
         """As `take_back`, for whoever is known or presumed to be gone."""
         with study_lock(self.engine, self.study_id):
-            return self.take_back(dead_owners(self.engine, self.study_id))
+            return self.take_back(is_gone)
 
     def count(self) -> Counter[str]:
         """Trials by state."""
-        statement = text(
-            "SELECT state, count(*) FROM trials WHERE study_id = :study_id GROUP BY state"
-        )
-        with self.engine.connect() as connection:
-            rows = connection.execute(statement, {"study_id": self.study_id}).all()
-        return Counter({str(state): int(number) for state, number in rows})
+        return self._standing.count()
 
     def ended(self) -> int:
         states = self.count()
         return sum(states[state] for state in ENDED)
 
     def id_of(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+        if number not in self._ids:
+            found = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+            self._ids[number] = found
+        return self._ids[number]
 
     @contextmanager
     def kept_alive(self, number: int) -> Iterator[threading.Event]:
@@ -153,7 +165,8 @@ class Claims:
 def open_claims(study: str, url: str, owner: str) -> Claims:
     """Load an existing study for claiming; its sampler and pruner are the caller's to set."""
     storage = open_storage(url)
-    return Claims(optuna.load_study(study_name=study, storage=storage), storage, owner)
+    loaded = optuna.load_study(study_name=study, storage=TrialCache(storage))
+    return Claims(loaded, storage, owner)
 
 
 def owner_name(pid: int) -> str:
@@ -170,19 +183,15 @@ def machine_name() -> str:
     return "-".join(parts)
 
 
-def dead_owners(engine: Engine, study_id: int) -> list[str]:
-    """Holders of leases that ran on this machine and do not any more."""
-    return [owner for owner in leases.owners(engine, study_id) if not _may_live(owner)]
-
-
-def _may_live(owner: str) -> bool:
+def is_gone(owner: str) -> bool:
+    """Whether the holder of a lease ran on this machine and does not any more."""
     machine, pid, started = owner.rsplit(":", 2)
     if machine != machine_name():
-        return True  # another machine's workers are judged by their grace period alone
+        return False  # another machine's workers are judged by their grace period alone
     try:
-        return str(_started(int(pid))) == started
+        return str(_started(int(pid))) != started
     except psutil.NoSuchProcess:
-        return False
+        return True
 
 
 def _started(pid: int) -> int:

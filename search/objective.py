@@ -41,7 +41,6 @@ from search.devices import PeakMemory
 from search.run import StudyRun
 from search.study import StudySpec
 from storage.artifacts import attach, whole_file
-from storage.metrics import record_metrics
 
 CHECKPOINT_EVERY = 30.0  # seconds; an epoch that is longer is kept each time
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
@@ -96,8 +95,7 @@ def run_trial(bench: Bench, trial: Trial) -> None:
             attributes["peak_memory_mib"] = memory.mebibytes()
             if not bench.claims.owns(trial.number):
                 raise Interrupted
-            for key, content in attributes.items():
-                trial.set_user_attr(key, content)
+            bench.claims.describe(trial, attributes)
             bench.claims.study.tell(trial, value, state=state)
     except (Interrupted, UpdateFinishedTrialError):
         bench.claims.release(trial.number)
@@ -168,15 +166,12 @@ def _train(bench: Bench, trial: Trial, model: Model, seed: int) -> tuple[Progres
 
 
 def _report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult) -> None:
-    """Tell Optuna (steps from 0), the metrics table (epochs from 1) and the supervisor."""
-    step = result.number - 1
-    value = progress.reported.setdefault(step, result.valid[bench.spec.metric])
+    """Tell the database (Optuna's steps count from 0, epochs from 1) and the supervisor."""
+    value = progress.reported.setdefault(result.number - 1, result.valid[bench.spec.metric])
     measured = {f"train_{name}": number for name, number in result.train.items()}
     measured |= {f"valid_{name}": number for name, number in result.valid.items()}
     measured["epoch_seconds"] = result.seconds
-    record_metrics(bench.claims.engine, bench.claims.id_of(trial.number), result.number, measured)
-    if step not in _reports(bench, trial):
-        trial.report(value, step)
+    bench.claims.report(trial, result.number, value, measured)
     progress.epoch = result.number
     if bench.spec.better(value, progress.best):
         progress.best = value
@@ -190,14 +185,10 @@ def _report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult)
     )
 
 
-def _reports(bench: Bench, trial: Trial) -> dict[int, float]:
-    stored = bench.claims.storage.get_trial(bench.claims.id_of(trial.number))
-    return dict(stored.intermediate_values)
-
-
 def _resume(bench: Bench, trial: Trial, model: Model) -> Progress:
     """Where an earlier attempt got to; a trial without a checkpoint starts from its seed again."""
-    progress = Progress(reported=_reports(bench, trial))
+    stored = bench.claims.storage.get_trial(bench.claims.id_of(trial.number))
+    progress = Progress(reported=dict(stored.intermediate_values))
     path = _checkpoint_path(bench, trial)
     if path.exists():
         try:
@@ -233,8 +224,7 @@ def _record_start(bench: Bench, trial: Trial) -> None:
         "seed": seed,
         "revision": bench.run.revision,
     }
-    for key, value in about.items():
-        trial.set_user_attr(key, value)
+    bench.claims.describe(trial, about)
 
 
 def _picture(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
 from rich.console import Console
 
 from models.images import DataMissing, ImageSplits, open_images, prepare_images
@@ -37,6 +36,7 @@ from search.study import Study, check_fit
 from search.variables import Variables
 from storage.database import CREATION, shown, study_lock
 from storage.paths import check_name
+from storage.trial_storage import TrialStorage
 
 
 def check_names(variables: Variables, study: Study) -> None:
@@ -75,7 +75,7 @@ def find_images(variables: Variables, study: Study, console: Console) -> tuple[s
 
 
 def settle(
-    variables: Variables, study: Study, storage: RDBStorage, data: str, cached: Path
+    variables: Variables, study: Study, storage: TrialStorage, data: str, cached: Path
 ) -> tuple[Claims, StudyRun]:
     """The stored study, made now if it is new, and the run that goes on with it."""
     images = open_images(cached)
@@ -113,7 +113,7 @@ def study_name(study: Study, data: str, cached: Path) -> str:
 
 
 def _open(
-    variables: Variables, study: Study, storage: RDBStorage, images: ImageSplits, name: str
+    variables: Variables, study: Study, storage: TrialStorage, images: ImageSplits, name: str
 ) -> tuple[optuna.Study, Definition]:
     """The study called ``name`` and what it is; raises `StudyChanged` if it is another."""
     known = {found.study_name for found in storage.get_all_studies()}

@@ -39,7 +39,7 @@ from search.errors import explained
 from search.objective import Bench, DeviceLost, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
-from search.samplers import make_sampler
+from search.samplers import OneSequence, make_sampler
 from search.study import load_study
 
 log = logging.getLogger("genstudy")
@@ -138,7 +138,8 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
-    claims.study.get_trials(deepcopy=False)  # fills Optuna's cache, outside the study's lock
+    if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
+        claims.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
     return Bench(
         run=run,
         spec=study.spec,

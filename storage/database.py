@@ -30,7 +30,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from storage.errors import DatabaseUnreachable
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from storage.trial_storage import TrialStorage
 
 LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
@@ -44,7 +44,7 @@ own_tables = MetaData()
 """Our tables; `metrics` and `leases` add theirs when they are imported."""
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str) -> TrialStorage:
     """Optuna's storage at ``url``, created when missing, with our own tables beside.
 
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
@@ -66,10 +66,10 @@ def open_storage(url: str) -> RDBStorage:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _create(place: URL) -> RDBStorage:
-    from optuna.storages import RDBStorage
+def _create(place: URL) -> TrialStorage:
+    from storage.trial_storage import TrialStorage
 
-    opened = RDBStorage(_render(place), engine_kwargs=_engine_arguments(place))
+    opened = TrialStorage(_render(place), _engine_arguments(place))
     _quieten(opened.engine)
     own_tables.create_all(opened.engine)
     return opened

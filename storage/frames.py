@@ -30,8 +30,8 @@ from sqlalchemy import Connection, text
 from storage.database import open_engine, open_storage, shown
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
+from storage.rows import SCHEMA
 
-SCHEMA = 12  # of Optuna's tables, as read here
 STEP_OFFSET = 1  # Optuna's steps count from 0, epochs from 1
 BASE = ("number", "state", "value", "duration", "started", "ended")
 

@@ -12,8 +12,7 @@ database's clock, in seconds, so that machines need not agree on the time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -22,7 +21,6 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
-    bindparam,
     extract,
     func,
     select,
@@ -31,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.sql import ColumnElement
 
 from storage.database import is_sqlite, own_tables
+from storage.metrics import forget_metrics
 
 RENEWAL = 5.0  # seconds between two renewals
 GRACE = 60.0  # seconds without one until a trial counts as abandoned
@@ -46,30 +45,41 @@ leases = Table(
 )
 
 
-@dataclass(frozen=True)
-class Abandoned:
-    """A RUNNING trial whose worker is gone, after so many attempts (0: it never had a lease)."""
+class Held(NamedTuple):
+    """A RUNNING trial and who holds it.
+
+    attempts: so far (0: it never had a lease); owner: None if it was released, or never taken;
+    silent: its owner has not renewed the lease for `GRACE` seconds
+    """
 
     trial_id: int
     number: int
     attempts: int
+    owner: str | None
+    silent: bool
 
 
 def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> None:
-    """Make ``owner`` the one who runs the trial; ``first``: whatever stood there was another's."""
+    """Make ``owner`` the one who runs the trial.
+
+    first: whatever stood there, or among the metrics, was that of a deleted study's trial
+    """
     now = _now(engine)
     with engine.begin() as connection:
         if first:
             connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
-        changed = connection.execute(
-            leases.update()
-            .where(leases.c.trial_id == trial_id)
-            .values(owner=owner, attempts=leases.c.attempts + 1, renewed=now)
-        )
-        if changed.rowcount == 0:
-            connection.execute(
-                leases.insert().values(trial_id=trial_id, owner=owner, attempts=1, renewed=now)
+            forget_metrics(connection, trial_id)
+        else:
+            changed = connection.execute(
+                leases.update()
+                .where(leases.c.trial_id == trial_id)
+                .values(owner=owner, attempts=leases.c.attempts + 1, renewed=now)
             )
+            if changed.rowcount == 1:
+                return
+        connection.execute(
+            leases.insert().values(trial_id=trial_id, owner=owner, attempts=1, renewed=now)
+        )
 
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
@@ -114,36 +124,21 @@ def end_lease(engine: Engine, trial_id: int) -> None:
         connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
 
 
-def abandoned(engine: Engine, study_id: int, *, dead_owners: list[str]) -> list[Abandoned]:
-    """RUNNING trials of the study without a live lease.
-
-    dead_owners: workers that are known to be gone, so that nobody waits for their grace period
-    """
+def running(engine: Engine, study_id: int, *, after: int = -1) -> list[Held]:
+    """The study's RUNNING trials with ids above ``after``, by number."""
     statement = text(
-        "SELECT trials.trial_id, trials.number, coalesce(genstudy_leases.attempts, 0) FROM trials "
-        "LEFT JOIN genstudy_leases ON genstudy_leases.trial_id = trials.trial_id "
-        "WHERE trials.study_id = :study_id AND trials.state = 'RUNNING' AND ("
-        "genstudy_leases.owner IS NULL OR genstudy_leases.owner IN :dead "
-        "OR genstudy_leases.renewed < :now - :grace) ORDER BY trials.number"
-    ).bindparams(bindparam("dead", expanding=True, type_=String))
-    with engine.connect() as connection:
-        now = connection.scalar(select(_now(engine)))
-        rows = connection.execute(
-            statement, {"study_id": study_id, "dead": dead_owners, "now": now, "grace": GRACE}
-        )
-        return [Abandoned(*row) for row in rows]
-
-
-def owners(engine: Engine, study_id: int) -> list[str]:
-    """Who holds RUNNING trials of the study."""
-    statement = text(
-        "SELECT DISTINCT genstudy_leases.owner FROM genstudy_leases "
-        "JOIN trials ON trials.trial_id = genstudy_leases.trial_id "
-        "WHERE trials.study_id = :study_id AND trials.state = 'RUNNING' "
-        "AND genstudy_leases.owner IS NOT NULL"
+        "SELECT trials.trial_id, trials.number, coalesce(genstudy_leases.attempts, 0), "
+        "genstudy_leases.owner, coalesce(:now - genstudy_leases.renewed > :grace, false) "
+        "FROM trials LEFT JOIN genstudy_leases ON genstudy_leases.trial_id = trials.trial_id "
+        "WHERE trials.study_id = :study_id AND trials.trial_id > :after "
+        "AND trials.state = 'RUNNING' ORDER BY trials.number"
     )
     with engine.connect() as connection:
-        return list(connection.scalars(statement, {"study_id": study_id}))
+        now = connection.scalar(select(_now(engine)))
+        found = connection.execute(
+            statement, {"study_id": study_id, "after": after, "now": now, "grace": GRACE}
+        )
+        return [Held(*row) for row in found]
 
 
 def _now(engine: Engine) -> ColumnElement[Any]:

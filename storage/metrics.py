@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqlalchemy import Column, Engine, Float, Integer, String, Table
+from sqlalchemy import Column, Connection, Float, Integer, String, Table
 
 from storage.database import own_tables
 
@@ -24,8 +24,13 @@ metrics = Table(
 )
 
 
-def record_metrics(engine: Engine, trial_id: int, epoch: int, values: Mapping[str, float]) -> None:
-    """Write one epoch in one transaction; an epoch that runs again replaces its rows."""
+def replace_metrics(
+    connection: Connection, trial_id: int, epoch: int, values: Mapping[str, float]
+) -> None:
+    """Write one epoch, in the caller's transaction; an epoch that runs again replaces its rows."""
+    connection.execute(
+        metrics.delete().where(metrics.c.trial_id == trial_id, metrics.c.epoch == epoch)
+    )
     rows = [
         {
             "trial_id": trial_id,
@@ -35,15 +40,10 @@ def record_metrics(engine: Engine, trial_id: int, epoch: int, values: Mapping[st
         }
         for name, value in values.items()
     ]
-    with engine.begin() as connection:
-        connection.execute(
-            metrics.delete().where(metrics.c.trial_id == trial_id, metrics.c.epoch == epoch)
-        )
-        if rows:
-            connection.execute(metrics.insert(), rows)
+    if rows:
+        connection.execute(metrics.insert(), rows)
 
 
-def forget_metrics(engine: Engine, trial_id: int) -> None:
+def forget_metrics(connection: Connection, trial_id: int) -> None:
     """Drop a trial's rows: it starts anew, or its id was that of a deleted study's trial."""
-    with engine.begin() as connection:
-        connection.execute(metrics.delete().where(metrics.c.trial_id == trial_id))
+    connection.execute(metrics.delete().where(metrics.c.trial_id == trial_id))

@@ -300,7 +300,8 @@ def test_a_trial_that_became_somebody_elses_is_dropped(
     leases.take_lease(bench.claims.engine, bench.claims.id_of(0), "somebody:1:1", first=False)
     run_trial(bench, trial)
     assert bench.claims.count() == {"RUNNING": 1}
-    assert leases.owners(bench.claims.engine, bench.claims.study_id) == ["somebody:1:1"]
+    (held,) = leases.running(bench.claims.engine, bench.claims.study_id)
+    assert held.owner == "somebody:1:1"
 
 
 @pytest.mark.parametrize("moment", ["in training", "at its end"])
@@ -335,7 +336,7 @@ def test_a_database_error_is_not_the_trials_fault(
         raise sqlalchemy.exc.OperationalError("", {}, Exception("server closed the connection"))
 
     bench = make_bench()
-    monkeypatch.setattr(objective, "record_metrics", away)
+    monkeypatch.setattr(type(bench.claims), "report", away)
     with pytest.raises(sqlalchemy.exc.OperationalError):
         run_one(bench)
     assert bench.claims.count() == {"RUNNING": 1}

@@ -21,7 +21,6 @@ from search.claims import Claims, open_claims, owner_name
 from storage import best, curves, leases, studies, trials
 from storage.database import open_engine, open_storage, shown, study_lock
 from storage.errors import DatabaseUnreachable, StudyNotFound
-from storage.metrics import record_metrics
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -46,10 +45,8 @@ def run_some(claims: Claims, count: int) -> None:
         if optimizer == "sgd":
             trial.suggest_float("momentum", 0.0, 1.0)
         for step in range(3):
-            trial.report([1.5, math.nan, math.inf][step] if index == 1 else 1.0 / (step + 1), step)
-            record_metrics(
-                claims.engine, claims.id_of(trial.number), step + 1, {"train_mse": 0.5, "kl": step}
-            )
+            value = [1.5, math.nan, math.inf][step] if index == 1 else 1.0 / (step + 1)
+            claims.report(trial, step + 1, value, {"train_mse": 0.5, "kl": step})
         trial.set_user_attr("device", "cpu")
         trial.set_user_attr("list", [1, {"a": None}])
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
@@ -169,10 +166,10 @@ def test_metrics_of_an_epoch_that_runs_again_are_replaced(storage_url: str) -> N
     trial = claims.claim(1)
     assert trial is not None
     for value in (1.0, 2.0):
-        trial_id = claims.id_of(trial.number)
-        record_metrics(claims.engine, trial_id, 1, {"loss": value, "nan": math.nan})
+        claims.report(trial, 1, value, {"loss": value, "nan": math.nan})
     frame = curves("s", storage=storage_url)
     assert frame["loss"].tolist() == [2.0]
+    assert frame["value"].tolist() == [1.0]  # a reported value stays
     assert frame["nan"].isna().all()
 
 

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +25,7 @@ from search.study import Study, load_study
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
 from storage.database import open_storage, shown
+from storage.trial_storage import TrialStorage
 
 NVIDIA = Path("/dev/nvidia0")
 
@@ -52,7 +52,7 @@ def run_study() -> int:
 
 
 def _run(
-    console: Console, variables: Variables, study: Study, devices: list[str], storage: RDBStorage
+    console: Console, variables: Variables, study: Study, devices: list[str], storage: TrialStorage
 ) -> int:
     data, images = find_images(variables, study, console)
     claims, run = settle(variables, study, storage, data, images)
