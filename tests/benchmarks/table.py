@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.benchmarks.rows import Row
@@ -14,30 +15,23 @@ MARKS = {True: "[green]met[/]", False: "[bold red]missed[/]", None: ""}
 
 def show(rows: Iterable[Row], console: Console) -> None:
     """Print one line a comparison: both figures, how many times better ours is, the target."""
-    rows = list(rows)
-    table = Table(title="genstudy beside its peers", pad_edge=False)
-    for name in ("row", "", "against"):
-        table.add_column(name, overflow="fold")
+    table = Table(title="genstudy beside its peers", pad_edge=False, show_lines=True)
+    table.add_column("row", overflow="fold")
     for name in ("ours", "theirs", "unit", "ratio", "target", ""):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("note", overflow="fold")
-    last = ""
     for row in rows:
-        if last and row.section != last:
-            table.add_section()
+        note = row.note if row.form == "full" else f"{row.form} form; {row.note}".rstrip("; ")
+        lines = [f"[bold]{escape(row.section)}: {escape(row.what)}[/]", f"vs {escape(row.peer)}"]
+        lines += [f"[dim]{escape(note)}[/]"] if note else []
         table.add_row(
-            row.section if row.section != last else "",
-            row.what,
-            row.peer,
+            "\n".join(lines),
             figure(row.ours),
             figure(row.theirs),
             row.unit,
             "-" if row.ratio is None else f"{row.ratio:.2f}x",
             "" if row.target is None else f">= {row.target:g}x",
             MARKS[row.met],
-            row.note if row.form == "full" else f"{row.form} form; {row.note}".rstrip("; "),
         )
-        last = row.section
     console.print(table)
 
 

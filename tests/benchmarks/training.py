@@ -99,7 +99,8 @@ class Training:
                 env=environment(threads=layout.threads),
             )
             self.teams[layout.name] = team
-            team.ask({"job": "wait"})  # until it is up, before the next one starts
+            for channels, latent in settings.sizes.widths:
+                team.ask({"job": "warm", "channels": channels, "latent": latent})
         return f"{sum(layout.processes for layout in self.layouts)} are up"
 
     def _ceiling(self) -> str:

@@ -34,11 +34,11 @@ class Autoencoder(pl.LightningModule):
         self.model, self.optimizer = network(config)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        images, _ = batch
+        images = batch[0]
         return F.mse_loss(self.model(images), images)
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
-        images, _ = batch
+        images = batch[0]
         error = F.mse_loss(self.model(images), images)
         self.log("val_mse", error, on_epoch=True, batch_size=len(images))
 

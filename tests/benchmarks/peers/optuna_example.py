@@ -47,7 +47,7 @@ def train(model: nn.Module, optimizer: Optimizer, batches: Iterable[tuple[Tensor
     for images, _ in batches:
         optimizer.zero_grad()
         loss = F.mse_loss(model(images), images)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 

@@ -72,10 +72,11 @@ def main() -> None:
         ),
         run_config=tune.RunConfig(storage_path=str(given.folder / "results"), verbose=0),
     )
-    results = tuner.fit()
+    grid = tuner.fit()
+    results = [grid[index] for index in range(len(grid))]
     frames = [result.metrics_dataframe for result in results]
-    if results.num_errors or any(frame is None for frame in frames):
-        raise SystemExit(f"trials failed: {results.errors}")
+    if grid.num_errors or any(frame is None for frame in frames):
+        raise SystemExit(f"trials failed: {grid.errors}")
     ended = {
         result.metrics["config"]["line"]: {
             "ended": float(frame["at"].max()),
