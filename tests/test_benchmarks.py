@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.cae import CAE
 from models.images import prepare_images
+from search import supervisor
 from search.errors import BadVariable
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import picture, table
@@ -34,7 +35,7 @@ from tests.benchmarks.startup import EPOCH, until_shown
 from tests.benchmarks.steps import Step, run
 from tests.benchmarks.study import Course
 from tests.benchmarks.trainee import ours, sgemm
-from tests.benchmarks.training import Training
+from tests.benchmarks.training import Training, layout_environment, layouts
 from tests.benchmarks.work import FOUR, SHAPE, adam, epoch_gigaflops
 
 ROOT = Path(__file__).parent.parent
@@ -210,6 +211,22 @@ def test_our_side_trains_as_a_worker_does(tmp_path: Path) -> None:
     assert 0 < train(4, 10, 1, 0) < 0.5
     assert 0 < warm(4, 10, 1, 0) < 0.5
     assert sgemm(seconds=0.05) > 0.1
+
+
+def test_our_side_has_the_environment_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+
+    def instead(*_: object, env: dict[str, str], **__: object) -> None:
+        seen.update(env)
+        raise InterruptedError
+
+    monkeypatch.setattr(supervisor.subprocess, "Popen", instead)
+    with pytest.raises(InterruptedError):
+        supervisor.Crew(["cpu"], lambda index: tmp_path / "log").__enter__()
+    mine = layout_environment(layouts(cores=2)[0])
+    assert {**mine, "PYTHONPATH": ""} == {**seen, "PYTHONPATH": ""}
 
 
 class Few:

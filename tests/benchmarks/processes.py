@@ -31,17 +31,15 @@ class MeasurementFailed(Exception):
     """A measured process did not do its work; the message holds the end of its log."""
 
 
-def environment(given: Mapping[str, object] | None = None, *, threads: int | None = None) -> Any:
+def environment(
+    given: Mapping[str, object] | None = None, *, threads: int | None = None
+) -> dict[str, str]:
     """What a measured process sees: no variable of this run, and ``threads`` (None: all)."""
     dropped = {*VARIABLES, *OURS_ALONE, "ROWS", "FULL", "OUT", *ONE_THREAD}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     limited = {} if threads is None else dict.fromkeys(ONE_THREAD, str(threads))
-    return {
-        **kept,
-        "PYTHONPATH": str(ROOT),
-        **limited,
-        **{k: str(v) for k, v in (given or {}).items()},
-    }
+    more = {name: str(value) for name, value in (given or {}).items()}
+    return {**kept, "PYTHONPATH": str(ROOT), **limited, **more}
 
 
 def start(command: Sequence[str], *, log: Path, env: Mapping[str, str], piped: bool = True) -> Any:

@@ -16,6 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from statistics import median
 
+from search.supervisor import KEEP_MEMORY
 from tests.benchmarks.processes import PYTHON, Team, environment
 from tests.benchmarks.rows import Row, agreement
 from tests.benchmarks.sizes import Settings
@@ -49,6 +50,11 @@ def layouts(cores: int) -> list[Layout]:
         every,
         loading,
     ]
+
+
+def layout_environment(layout: Layout) -> dict[str, str]:
+    """Ours gets what `search/supervisor.py` gives a worker; a peer what its user's shell has."""
+    return environment(KEEP_MEMORY if layout.side == "ours" else None, threads=layout.threads)
 
 
 class Training:
@@ -96,7 +102,7 @@ class Training:
                 command,
                 count=layout.processes,
                 log=settings.folder / f"{layout.name}.log",
-                env=environment(threads=layout.threads),
+                env=layout_environment(layout),
             )
             self.teams[layout.name] = team
             for channels, latent in settings.sizes.widths:
