@@ -16,17 +16,15 @@ Columns named like another one (a parameter called ``value``) get the prefix
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from dateutil.tz import tzlocal
 from sqlalchemy import Connection, text
 
+from storage.columns import Columns
 from storage.database import open_engine, open_storage, shown
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
@@ -55,31 +53,7 @@ def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
     """One row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
     with _open(storage) as connection:
         study_id = _find(connection, study)
-        reports = _query(
-            connection,
-            "SELECT t.number, v.step, v.intermediate_value AS value, "
-            "v.intermediate_value_type AS kind FROM trial_intermediate_values v "
-            "JOIN trials t ON t.trial_id = v.trial_id WHERE t.study_id = :study_id",
-            study_id,
-        )
-        measured = _query(
-            connection,
-            "SELECT t.number, m.epoch, m.name, m.value FROM genstudy_metrics m "
-            "JOIN trials t ON t.trial_id = m.trial_id WHERE t.study_id = :study_id",
-            study_id,
-        )
-    frame = pd.DataFrame(
-        {
-            "number": reports["number"],
-            "epoch": reports["step"] + STEP_OFFSET,
-            "value": _finite(reports["value"], reports["kind"]),
-        }
-    )
-    if not measured.empty:
-        wide = measured.pivot(index=["number", "epoch"], columns="name", values="value")
-        wide.columns.name = None
-        frame = frame.merge(wide.reset_index(), how="outer", on=["number", "epoch"])
-    return frame.sort_values(["number", "epoch"], ignore_index=True)
+        return pd.DataFrame(Columns(connection, study_id).curves())
 
 
 def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFrame:
@@ -163,32 +137,21 @@ def _schema(connection: Connection) -> int:
     return int(connection.scalar(text("SELECT schema_version FROM version_info")) or 0)
 
 
-def _query(connection: Connection, statement: str, study_id: int) -> pd.DataFrame:
-    return pd.read_sql_query(text(statement), connection, params={"study_id": study_id})
-
-
 def _trials(connection: Connection, study_id: int) -> pd.DataFrame:
-    rows = _query(
-        connection,
-        "SELECT trial_id, number, state, datetime_start, datetime_complete "
-        "FROM trials WHERE study_id = :study_id ORDER BY number",
-        study_id,
-    ).set_index("trial_id")
-    started = _local(rows["datetime_start"])
-    ended = _local(rows["datetime_complete"])
+    found = Columns(connection, study_id)
+    started, ended = pd.Series(found.started), pd.Series(found.ended)
     frame = pd.DataFrame(
         {
-            "number": rows["number"],
-            "state": rows["state"],
-            "value": _values(connection, study_id).reindex(rows.index),
+            "number": found.numbers,
+            "state": found.states,
+            "value": found.values(),
             "duration": ended - started,
             "started": started,
             "ended": ended,
         }
     )
-    parameters = _parameters(connection, study_id).reindex(rows.index)
-    attributes = _attributes(connection, study_id).reindex(rows.index)
-    return _joined(frame, parameters, attributes).reset_index(drop=True)
+    attributes = pd.DataFrame(found.attributes()).infer_objects()
+    return _joined(frame, pd.DataFrame(found.parameters()), attributes)
 
 
 def _joined(
@@ -203,75 +166,6 @@ def _joined(
 
 def _free(name: str, taken: Sequence[str], prefix: str) -> str:
     return prefix + name if name in taken else name
-
-
-def _values(connection: Connection, study_id: int) -> pd.Series:
-    found = _query(
-        connection,
-        "SELECT v.trial_id, v.value, v.value_type AS kind FROM trial_values v "
-        "JOIN trials t ON t.trial_id = v.trial_id "
-        "WHERE t.study_id = :study_id AND v.objective = 0",
-        study_id,
-    )
-    return _finite(found["value"], found["kind"]).set_axis(found["trial_id"])
-
-
-def _parameters(connection: Connection, study_id: int) -> pd.DataFrame:
-    """One column a parameter, by trial id. A distribution is parsed once a parameter."""
-    found = _query(
-        connection,
-        "SELECT p.trial_id, p.param_name AS name, p.param_value AS value FROM trial_params p "
-        "JOIN trials t ON t.trial_id = p.trial_id WHERE t.study_id = :study_id",
-        study_id,
-    )
-    kinds = _query(
-        connection,
-        "SELECT p.param_name AS name, min(p.distribution_json) AS kind FROM trial_params p "
-        "JOIN trials t ON t.trial_id = p.trial_id WHERE t.study_id = :study_id "
-        "GROUP BY p.param_name",
-        study_id,
-    )
-    wide = found.pivot(index="trial_id", columns="name", values="value")
-    wide.columns.name = None
-    for name, kind in zip(kinds["name"], kinds["kind"], strict=True):
-        wide[name] = _external(wide[name], json.loads(kind))
-    return wide
-
-
-def _external(column: pd.Series, distribution: dict[str, Any]) -> pd.Series:
-    """From Optuna's stored floats to what the study suggested."""
-    if distribution["name"] == "CategoricalDistribution":
-        choices = distribution["attributes"]["choices"]
-        named = column.map(lambda index: choices[int(index)], na_action="ignore")
-        return named.astype(object).where(column.notna(), None) if column.isna().any() else named
-    if distribution["name"] == "IntDistribution" and column.notna().all():
-        return column.astype("int64")
-    return column
-
-
-def _attributes(connection: Connection, study_id: int) -> pd.DataFrame:
-    found = _query(
-        connection,
-        "SELECT a.trial_id, a.key, a.value_json AS value FROM trial_user_attributes a "
-        "JOIN trials t ON t.trial_id = a.trial_id WHERE t.study_id = :study_id",
-        study_id,
-    )
-    found["value"] = found["value"].map(json.loads).astype(object)
-    wide = found.pivot(index="trial_id", columns="key", values="value")
-    wide.columns.name = None
-    return wide.infer_objects()
-
-
-def _finite(values: pd.Series, kinds: pd.Series) -> pd.Series:
-    """Optuna stores infinities as NULL beside their kind."""
-    infinite = kinds.map({"INF_POS": float("inf"), "INF_NEG": float("-inf")})
-    return values.astype(float).where(infinite.isna(), infinite)
-
-
-def _local(column: pd.Series) -> pd.Series:
-    """Naive UTC, as Optuna stores it -> naive local time, as Optuna shows it."""
-    stamps = pd.to_datetime(column, format="ISO8601").dt.tz_localize("UTC")
-    return stamps.dt.tz_convert(tzlocal()).dt.tz_localize(None)
 
 
 def _trials_by_optuna(study: str, url: str) -> pd.DataFrame:

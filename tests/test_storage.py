@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import optuna
@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from search.claims import Claims, open_claims, owner_name
 from storage import best, curves, leases, studies, trials
+from storage.columns import local_time
 from storage.database import open_engine, open_storage, shown, study_lock
 from storage.errors import DatabaseUnreachable, StudyNotFound
 
@@ -107,6 +108,43 @@ def test_curves_have_one_row_a_trial_and_epoch(storage_url: str) -> None:
     assert odd[0] == 1.5
     assert math.isnan(odd[1])
     assert odd[2] == math.inf
+
+
+def test_epochs_with_a_report_or_a_metric_each_have_a_row(storage_url: str) -> None:
+    claims = make_study(storage_url)
+    other = make_study(storage_url, "other")
+    for number in range(2):  # so that the ids of two studies alternate
+        trial, stranger = claims.claim(2), other.claim(2)
+        assert trial is not None
+        assert stranger is not None
+        other.report(stranger, 1, 9.0, {"strange": 9.0})
+        trial.report(0.5 + number, 3)  # step 3 is epoch 4
+        claims.report(trial, 2, 0.25, {"kl": 1.0} if number else {"mse": 2.0})
+    frame = curves("s", storage=storage_url)
+    assert frame.columns.tolist() == ["number", "epoch", "value", "kl", "mse"]
+    assert frame.fillna(-1).values.tolist() == [
+        [0, 2, 0.25, -1, 2.0], [0, 4, 0.5, -1, -1], [1, 2, 0.25, 1.0, -1], [1, 4, 1.5, -1, -1],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"])
+def test_times_are_local_also_when_clocks_are_changed(
+    monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        first = datetime(2026, 1, 1, 0, 0, 0, 250_000)
+        moments = [first + timedelta(minutes=17 * step) for step in range(31_000)]  # a year
+        expected = [
+            moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None) for moment in moments
+        ]
+        assert local_time([str(moment) for moment in moments]).tolist() == expected
+        assert local_time([moments[0], None]).tolist() == [expected[0], None]
+        assert local_time([]).tolist() == []
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_best_follows_the_direction(storage_url: str) -> None:
