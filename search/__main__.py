@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable
 
 from search.errors import explained
+from search.process import end_early, start_early
+from search.startup import defer_compiler, quick_imports
 
 COMMANDS = ("study", "studies", "trials", "dashboard", "worker")
 
@@ -29,8 +31,11 @@ def main(arguments: list[str]) -> int:
 
 
 def worker() -> int:
-    from search.worker import main as work
+    with quick_imports():
+        import alembic.command  # noqa: F401  (Optuna's, to open a storage: now there is time)
 
+        from search.worker import main as work
+    defer_compiler()
     code = work()
     logging.shutdown()
     os._exit(code)  # all is written; taking torch's modules apart would cost a second or two
@@ -50,12 +55,16 @@ def command(name: str) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
+    finally:
+        end_early()
 
 
 def _find(name: str) -> Callable[[], int]:
     if name == "study":
-        from search.commands.study import run_study
-
+        start_early()
+        with quick_imports():
+            from search.commands.study import run_study
+        defer_compiler()
         return run_study
     if name == "dashboard":
         from search.commands.dashboard import dashboard

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 import torch
@@ -27,6 +27,8 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
 from optuna.trial import BaseTrial
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.base import Model, ModelConfig, Shape
 from search.calls import unknown
@@ -185,8 +187,20 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
 def check_fit(study: Study, shape: Shape) -> None:
     """Build one configuration without memory, to see that model and images fit."""
     trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
-    with _mistakes_of(study.path), torch.device("meta"):
+    with _mistakes_of(study.path), torch.device("meta"), _Unfilled():
         study.spec.model(study.spec.suggest(trial), shape)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Weights without memory need no values; drawing them would load PyTorch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _import(path: Path) -> ModuleType:

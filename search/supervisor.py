@@ -13,10 +13,8 @@ reaches the supervisor alone and each worker can finish its step.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,19 +25,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from search.claims import owner_name
-from search.run import ROOT, StudyRun
+from search.process import start_process
+from search.run import StudyRun
 
 STOP_PATIENCE = 8.0  # seconds that a worker has to end its step and release its trial
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
-# glibc gives every large tensor back to the system and gets it zeroed anew, page by page, in
-# the next step: a fifth of an epoch's time. Other systems' allocators do not read these.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),
-}
-
 Event = dict[str, Any]
 
 
@@ -160,18 +149,7 @@ class Crew:
 
     def _start(self, index: int) -> None:
         log = self.log_of(index)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "search", "worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=ROOT,
-                env={**KEEP_MEMORY, **_without_secrets(os.environ), **ONE_THREAD},
-                start_new_session=True,
-            )
+        process = start_process(log)
         worker = Worker(
             index=index,
             device=self.devices[index],
@@ -188,7 +166,8 @@ class Crew:
 
     def _set_up(self, worker: Worker) -> None:
         assert self._run is not None
-        worker.send({"job": "setup", "run": asdict(self._run), "device": worker.device})
+        plan = {"run": asdict(self._run), "device": worker.device, "log": str(worker.log)}
+        worker.send({"job": "setup", **plan})
 
     def _listen(self, worker: Worker, lines: IO[str]) -> None:
         with lines:
@@ -204,12 +183,3 @@ def _left_after(workers: list[Worker], seconds: float) -> list[Worker]:
         with suppress(subprocess.TimeoutExpired):
             worker.process.wait(max(0.0, deadline - time.monotonic()))
     return [worker for worker in workers if worker.process.poll() is None]
-
-
-def _without_secrets(environment: Any) -> dict[str, str]:
-    """The database's address goes through the pipe, not through a readable environment.
-
-    make repeats its command line in the variables of its own.
-    """
-    secret = ("STORAGE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")
-    return {name: value for name, value in environment.items() if name not in secret}

@@ -4,7 +4,7 @@
 
 It reads jobs and writes events, one JSON object a line each:
 
-    in   {"job": "setup", "run": ..., "device": "cuda:0"}  first
+    in   {"job": "setup", "run": ..., "device": "cuda:0", "log": ...}  first
          {"job": "search"} | {"job": "retrain", "number": 7}
          {"job": "export", "number": 7, "rank": 1} | {"job": "stop"}
     out  ready, started, epoch, ended, released, retraining, retrained, exported, idle, error
@@ -110,6 +110,7 @@ def _work(control: Control) -> None:
     first = next(jobs, STOP)
     if first == STOP:
         return
+    _log_to(Path(first["log"]))
     bench = set_up(first["run"], first["device"], control)
     control.say("ready", device=bench.device_name)
     try:
@@ -159,6 +160,14 @@ def _search(bench: Bench) -> None:
         if trial is None:
             return
         run_trial(bench, trial)
+
+
+def _log_to(log: Path) -> None:
+    """From now on all that this process prints goes there."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as errors:
+        for output in (1, 2):
+            os.dup2(errors.fileno(), output)
 
 
 def _own_output() -> IO[str]:
