@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.cae import CAE
 from models.images import prepare_images
-from search import supervisor
+from search import process
 from search.errors import BadVariable
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import picture, table
@@ -36,6 +36,7 @@ from tests.benchmarks.steps import Step, run
 from tests.benchmarks.study import Course
 from tests.benchmarks.trainee import ours, sgemm
 from tests.benchmarks.training import Training, layout_environment, layouts
+from tests.benchmarks.trial_database import TrialDatabase
 from tests.benchmarks.work import FOUR, SHAPE, adam, epoch_gigaflops
 
 ROOT = Path(__file__).parent.parent
@@ -213,6 +214,24 @@ def test_our_side_trains_as_a_worker_does(tmp_path: Path) -> None:
     assert sgemm(seconds=0.05) > 0.1
 
 
+def test_figures_of_the_database_become_rows(tmp_path: Path) -> None:
+    script = tmp_path / "figures.py"
+    script.write_text(
+        "import json, sys\n"
+        "print('filling', sys.argv[1], file=sys.stderr)\n"
+        "for side, value in (('ours', 0.01), ('Optuna', 0.4), ('ours', 0.03), ('ours', 0.02)):\n"
+        "    print(json.dumps({'what': 'a trial', 'side': side, 'value': value, 'unit': 's',\n"
+        "                      'target': 10}))\n"
+        "print(json.dumps({'what': 'alone', 'side': 'ours', 'value': 1, 'unit': 's'}))\n"
+    )
+    settings = Settings(sizes=SHORT, data_root=tmp_path, folder=tmp_path, cores=2)
+    section = TrialDatabase("growth", settings, script=str(script))
+    assert section.steps()[0].run() == "a trial, SQLite: 20.0x"
+    section.close()
+    (row,) = section.rows()
+    assert (row.ours, row.theirs, row.target, row.peer) == (0.02, 0.4, 10, "Optuna")
+
+
 def test_our_side_has_the_environment_of_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,9 +241,9 @@ def test_our_side_has_the_environment_of_a_worker(
         seen.update(env)
         raise InterruptedError
 
-    monkeypatch.setattr(supervisor.subprocess, "Popen", instead)
+    monkeypatch.setattr(process.subprocess, "Popen", instead)
     with pytest.raises(InterruptedError):
-        supervisor.Crew(["cpu"], lambda index: tmp_path / "log").__enter__()
+        process.start_process(tmp_path / "log")
     mine = layout_environment(layouts(cores=2)[0])
     assert {**mine, "PYTHONPATH": ""} == {**seen, "PYTHONPATH": ""}
 

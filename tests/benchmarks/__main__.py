@@ -114,11 +114,21 @@ def startup(settings: Settings) -> Section:
     return StartUp(settings)
 
 
+def trial_database(name: str) -> Callable[[Settings], Section]:
+    def measured(settings: Settings) -> Section:
+        from tests.benchmarks.trial_database import TrialDatabase
+
+        return TrialDatabase(name, settings)
+
+    return measured
+
+
 SECTIONS: dict[str, Callable[[Settings], Section]] = {
     "training": training,
     "frameworks": frameworks,
     "study": study,
     "start-up": startup,
+    **{name: trial_database(name) for name in ("growth", "pandas", "workers")},
 }
 
 if __name__ == "__main__":
