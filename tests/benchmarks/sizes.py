@@ -20,8 +20,6 @@ class Sizes:
     study_trials: int
     study_epochs: int
     start_repeats: int
-    database_trials: int
-    database_seconds: float
 
 
 WIDTHS = ((9, 27), (4, 10), (10, 60))
@@ -37,8 +35,6 @@ FULL = Sizes(
     study_trials=50,
     study_epochs=20,
     start_repeats=5,
-    database_trials=10_000,
-    database_seconds=8.0,
 )
 SHORT = Sizes(
     form="short",
@@ -51,8 +47,6 @@ SHORT = Sizes(
     study_trials=6,
     study_epochs=4,
     start_repeats=3,
-    database_trials=10_000,
-    database_seconds=4.0,
 )
 TINY = Sizes(  # for who works on the benchmarks
     form="tiny",
@@ -65,8 +59,6 @@ TINY = Sizes(  # for who works on the benchmarks
     study_trials=2,
     study_epochs=2,
     start_repeats=1,
-    database_trials=200,
-    database_seconds=1.0,
 )
 
 
