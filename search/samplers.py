@@ -32,6 +32,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from models.seeds import derive_seed
@@ -133,6 +134,8 @@ class TrialSeeded(BaseSampler):
         self.seed = seed
         self.independent = independent
         self.inner: dict[int, BaseSampler] = {}  # by trial number, while the trial runs
+        self.known_spaces: dict[str, IntersectionSearchSpace] = {}
+        self.known_study: Study | None = None
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if trial.number not in self.inner:
@@ -145,7 +148,22 @@ class TrialSeeded(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._of(trial).infer_relative_search_space(study, trial)
+        sampler = self._of(trial)
+        self._share_known_space(sampler, study)
+        return sampler.infer_relative_search_space(study, trial)
+
+    def _share_known_space(self, sampler: BaseSampler, study: Study) -> None:
+        """Go on with what is known of the parameters that all trials have: not anew each time.
+
+        Not where a pruner shows each trial another part of the study, as Hyperband does.
+        """
+        if type(study) is not Study:
+            return
+        if self.known_study is not study:
+            self.known_study, self.known_spaces = study, {}
+        for name, value in vars(sampler).items():
+            if isinstance(value, IntersectionSearchSpace):
+                setattr(sampler, name, self.known_spaces.setdefault(name, value))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import optuna
@@ -12,7 +13,7 @@ from search.calls import parse_call
 from search.errors import BadVariable
 from search.pruners import PRUNERS, make_pruner
 from search.rehearsal import rehearse
-from search.samplers import SAMPLERS, grid_points, grid_size, make_sampler
+from search.samplers import SAMPLERS, TrialSeeded, grid_points, grid_size, make_sampler
 
 SPACE = {
     "width": optuna.distributions.IntDistribution(1, 3),
@@ -67,6 +68,49 @@ def test_a_random_trial_depends_on_seed_and_number_alone() -> None:
         resumed = Trial(study, trial._trial_id)
         assert suggest(resumed) == expected[number]
         study.tell(trial, 0.0)
+
+
+@pytest.mark.parametrize("name", ["tpe", "cmaes", "gp"])
+def test_what_is_known_of_the_space_is_shared_without_changing_a_draw(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters that only some trials have, trials that run meanwhile, two studies in turn."""
+
+    def drawn() -> list[dict[str, Any]]:
+        found = []
+        sampler = make_sampler(f"{name}(n_startup_trials=4)", seed=0, space=FLOATS)
+        for direction in ("minimize", "maximize"):
+            study = optuna.create_study(sampler=sampler, direction=direction)
+            waiting = []
+            for number in range(14):
+                trial = study.ask()
+                trial.suggest_float("x", 0.0, 1.0)
+                trial.suggest_float("y", 0.0, 1.0 if number < 7 else 2.0)
+                if number != 9:
+                    trial.suggest_int("n", 1, 9)
+                found.append(trial.params)
+                waiting.append(trial)
+                if number % 3:  # each third runs on for a while
+                    study.tell(waiting.pop(0), found[-1]["x"])
+        return found
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental samplers, ranges that change
+        shared = drawn()
+        monkeypatch.setattr(TrialSeeded, "_share_known_space", lambda *_: None)
+        assert drawn() == shared
+
+
+def test_the_space_of_a_study_is_gone_through_once() -> None:
+    sampler = make_sampler("tpe", seed=0, space=FLOATS)
+    study = optuna.create_study(sampler=sampler)
+    for number in range(5):
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, 1.0)
+        study.tell(trial, 0.0)
+        assert isinstance(sampler, TrialSeeded)
+        (known,) = sampler.known_spaces.values()
+        assert known._cached_trial_number == number
 
 
 def test_arguments_reach_optuna() -> None:
