@@ -84,10 +84,13 @@ class Model(nn.Module, ABC):
 
     Subclasses are built as ``Family(config, shape)`` and fill `optimizers`.
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
+    `static_step`: every `train_step` runs the same operations on tensors of the same shapes,
+    so that a GPU may replay one (`models.graphs`); False for a step that decides on the host.
     """
 
     metrics: ClassVar[tuple[str, ...]]
     config_type: ClassVar[type[ModelConfig]]
+    static_step: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
         super().__init__()

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from models.base import Batch, DivergedError, Metrics, Model, evaluating
 from models.convolution import fast_convolutions
+from models.graphs import captured
 from models.images import Images, ImageSplits
 from models.seeds import derive_seed
 
@@ -64,11 +65,12 @@ def fit(
 
     Raises `DivergedError` when a metric is not finite, `Interrupted` when asked to stop.
     """
+    step = captured(model)
     for number in range(start + 1, epochs + 1):
         began = time.perf_counter()
         torch.manual_seed(derive_seed(seed, "epoch", number))
         order = torch.randperm(len(images.train))  # drawn on the CPU: the same on every device
-        train = _train(model, images.train, order.to(model.device), interrupted)
+        train = _train(model, step, images.train, order.to(model.device), interrupted)
         valid = evaluate(model, images.valid)
         seconds = time.perf_counter() - began
         result = EpochResult(number=number, train=train, valid=valid, seconds=seconds)
@@ -87,7 +89,11 @@ def evaluate(model: Model, images: Images) -> dict[str, float]:
 
 
 def _train(
-    model: Model, images: Images, order: Tensor, interrupted: Callable[[], bool]
+    model: Model,
+    step: Callable[[Batch], Metrics],
+    images: Images,
+    order: Tensor,
+    interrupted: Callable[[], bool],
 ) -> dict[str, float]:
     """One pass in the given ``order`` (N,). The ragged last batch is left out: static shapes."""
     model.train()
@@ -98,7 +104,7 @@ def _train(
             if interrupted():
                 raise Interrupted
             batch = laid_out(images.batch(order[first : first + size]))
-            total.add(model.train_step(batch), size)
+            total.add(step(batch), size)
     return total.on_host()
 
 
