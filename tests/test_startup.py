@@ -1,0 +1,130 @@
+"""A process of ours begins early, and nothing of that changes what it computes."""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search import process
+from search.startup import quick_imports
+
+DEFERRED = """
+import sys
+import torch
+from search.startup import defer_compiler
+defer_compiler()
+def has_compiler():
+    return "torch._dynamo.eval_frame" in sys.modules
+"""
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", DEFERRED + script], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_training_does_not_load_the_compiler():
+    script = """
+from models.base import Batch, build
+from models.cae import CAE, CAEConfig
+model = build(CAE, CAEConfig(channels=2), (1, 12, 12), seed=0)
+model.train_step(Batch(images=torch.rand(4, 1, 12, 12)))
+model.optimizers["all"].load_state_dict(model.optimizers["all"].state_dict())
+print(has_compiler())
+"""
+    assert run(script) == "False"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "assert torch.compile(lambda x: 2 * x, backend='eager')(torch.ones(1)).item() == 2",
+        "torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),))",
+        "import torch._dynamo.config",
+        "from torch._dynamo import disable",
+        "torch._dynamo.reset()",
+    ],
+)
+def test_whoever_needs_the_compiler_gets_it(use):
+    """Also with an optimiser that was made, and used, before."""
+    script = f"""
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = torch.optim.Adam([weight])
+weight.sum().backward()
+optimizer.step()
+assert not has_compiler()
+{use}
+optimizer.step()
+optimizer.zero_grad()
+print(has_compiler(), type(sys.modules["torch._dynamo"]).__name__)
+"""
+    assert run(script) == "True module"
+
+
+def test_deferring_twice_or_too_late_changes_nothing():
+    script = """
+defer_compiler()
+torch._dynamo.reset()
+loaded = sys.modules["torch._dynamo"]
+defer_compiler()
+print(sys.modules["torch._dynamo"] is loaded is torch._dynamo)
+"""
+    assert run(script) == "True"
+
+
+def test_a_study_is_checked_without_the_compiler():
+    script = """
+from search.study import check_fit, load_study
+check_fit(load_study("cae"), (1, 28, 28))
+print(has_compiler() or "sympy" in sys.modules)
+"""
+    assert run(script) == "False"
+
+
+def test_garbage_is_collected_again_after_quick_imports():
+    def fail() -> None:
+        assert not gc.isenabled()
+        raise KeyError
+
+    with pytest.raises(KeyError), quick_imports():
+        fail()
+    assert gc.isenabled()
+
+
+def test_the_early_process_becomes_the_first_worker(tmp_path: Path):
+    process.start_early()
+    (early,) = process._early
+    first = process.start_process(tmp_path / "first.log")
+    second = process.start_process(tmp_path / "second.log")
+    try:
+        assert first is early
+        assert second is not early
+    finally:
+        for started in (first, second):
+            started.communicate()  # the end of its input ends it
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert (tmp_path / "second.log").exists()
+
+
+def test_an_early_process_that_died_is_not_used(tmp_path: Path):
+    process.start_early()
+    (early,) = process._early
+    early.kill()
+    early.communicate()
+    started = process.start_process(tmp_path / "worker.log")
+    assert started is not early
+    started.communicate()
+    assert started.returncode == 0
+
+
+def test_an_early_process_that_nobody_wants_is_ended():
+    process.start_early()
+    (early,) = process._early
+    process.end_early()
+    assert early.returncode is not None
+    assert process._early == []
