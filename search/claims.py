@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.samplers import OneSequence
 from storage import leases
 from storage.database import open_storage, study_lock
-from storage.standing import ENDED, Standing
+from storage.standing import Standing, ended
 from storage.trial_storage import TrialCache, TrialStorage
 
 
@@ -127,8 +127,7 @@ class Claims:
         return self._standing.count()
 
     def ended(self) -> int:
-        states = self.count()
-        return sum(states[state] for state in ENDED)
+        return ended(self.count())
 
     def id_of(self, number: int) -> int:
         if number not in self._ids:

@@ -28,6 +28,7 @@ from search.study import Study
 from search.supervisor import Crew, Event, Worker
 from storage.exports import is_whole, read_provenance, remove_ranks_beyond, sweep
 from storage.leases import RENEWAL
+from storage.standing import ended
 
 TICK = 0.5  # seconds between two looks at the database
 LINGER = 15.0  # seconds that a worker may take to notice that no trial is left
@@ -54,12 +55,12 @@ class Session:
         total = self.run.trials
         looked = 0.0
         over: float | None = None  # since when all trials have ended
-        while self.claims.ended() < total or self.crew.busy():
-            if over is None and self.claims.ended() >= total:
-                over = time.monotonic()
-            if over is not None and time.monotonic() - over > LINGER:
-                self.crew.kill_busy()  # they hang over trials that others have ended
-            counts = self.claims.count()
+        counts = self.claims.count()
+        while ended(counts) < total or self.crew.busy():
+            if ended(counts) >= total:
+                over = over or time.monotonic()
+                if time.monotonic() - over > LINGER:
+                    self.crew.kill_busy()  # they hang over trials that others have ended
             if counts["WAITING"] or counts.total() < total:
                 for worker in self.crew.idle():
                     self.crew.send(worker, {"job": "search"})
@@ -67,7 +68,8 @@ class Session:
                 looked = time.monotonic()
                 self.claims.take_back_abandoned()  # of other machines
             self._listen()
-            self.display.counts(self.claims.count())
+            counts = self.claims.count()
+            self.display.counts(counts)
 
     def finish(self, top: int) -> list[dict[str, Any]]:
         """Retrain, rank and export; the records of the exports, best first.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from storage.trial_storage import TrialStorage
 
 LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
+LOCK_POLL = 0.01  # seconds between two attempts at the study's lock file
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
 CREATORS = 5  # how often to try again when others create the same tables
 CREATION = 0  # instead of a study's id: held by who looks whether a study exists and makes it
@@ -139,7 +140,7 @@ def study_lock(engine: Engine, study_id: int) -> Iterator[None]:
     if is_sqlite(engine):
         from filelock import FileLock
 
-        with FileLock(f"{engine.url.database}.study-{study_id}.lock"):
+        with FileLock(f"{engine.url.database}.study-{study_id}.lock", poll_interval=LOCK_POLL):
             yield
     else:
         key = 0x67656E73 * 2**31 + study_id  # "gens": out of the way of other programs' locks

@@ -18,6 +18,11 @@ from storage.rows import rows
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 
+def ended(states: Counter[str]) -> int:
+    """How many of these trials have ended."""
+    return sum(states[state] for state in ENDED)
+
+
 class Recent(NamedTuple):
     """A trial that has not ended, or stands behind one that has not."""
 
