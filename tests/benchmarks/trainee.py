@@ -35,9 +35,8 @@ Train = Callable[[int, int, int, int], float]
 SGEMM = 1024  # rows and columns of the product that the ceiling is taken from
 
 
-def ours(file: Path, images: int | None) -> tuple[Train, Train]:
+def ours(file: Path, images: int | None, device: str) -> tuple[Train, Train]:
     """As `search/worker.py` sets a process up: one thread, resident images."""
-    device = "cpu"
     use_device(device)
     whole = open_images(file).to(device)
     if images is not None:
@@ -51,7 +50,9 @@ def ours(file: Path, images: int | None) -> tuple[Train, Train]:
     return lambda *job: train(whole, *job), lambda *job: train(warm, *job)
 
 
-def peer(root: Path, images: int | None, threads: int | None, workers: int) -> tuple[Train, Train]:
+def peer(
+    root: Path, images: int | None, threads: int | None, workers: int, device: str
+) -> tuple[Train, Train]:
     """As Optuna's PyTorch example; the loaders are made once, outside the measurement."""
     from tests.benchmarks.peers.fashion_mnist import loaders
     from tests.benchmarks.peers.optuna_example import network, validate
@@ -64,11 +65,11 @@ def peer(root: Path, images: int | None, threads: int | None, workers: int) -> t
 
     def train(pair: Any, channels: int, latent: int, epochs: int, seed: int) -> float:
         torch.manual_seed(seed)
-        model, optimizer = network(adam(channels, latent))
+        model, optimizer = network(adam(channels, latent), device)
         value = float("nan")
         for _ in range(epochs):
-            train_epoch(model, optimizer, pair[0])
-            value = validate(model, pair[1])
+            train_epoch(model, optimizer, pair[0], device)
+            value = validate(model, pair[1], device)
         return value
 
     return lambda *job: train(whole, *job), lambda *job: train(warm, *job)
@@ -105,13 +106,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=None)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--workers", type=int, default=0, help="of the DataLoader")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--eager", action="store_true", help="ours without a CUDA graph")
     given = parser.parse_args()
+    CAE.static_step = not given.eager
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     if given.side == "ours":
-        train, warm = ours(given.place, given.images)
+        train, warm = ours(given.place, given.images, given.device)
     else:
-        train, warm = peer(given.place, given.images, given.threads, given.workers)
+        train, warm = peer(given.place, given.images, given.threads, given.workers, given.device)
     for line in sys.stdin:
         job = json.loads(line)
         answer: dict[str, float] = {}

@@ -33,8 +33,8 @@ SPACES: dict[str, Callable[[optuna.Trial], CAEConfig]] = {
 STUDY = "peer"
 
 
-def network(config: CAEConfig) -> tuple[nn.Module, Optimizer]:
-    model = CAE(config, SHAPE)
+def network(config: CAEConfig, device: str = "cpu") -> tuple[nn.Module, Optimizer]:
+    model = CAE(config, SHAPE).to(device)
     if config.optimizer == "sgd":
         return model, SGD(
             model.parameters(), lr=config.lr, weight_decay=config.weight_decay, momentum=0.9
@@ -42,21 +42,30 @@ def network(config: CAEConfig) -> tuple[nn.Module, Optimizer]:
     return model, Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
-def train(model: nn.Module, optimizer: Optimizer, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def train(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: str = "cpu",
+) -> None:
     model.train()
     for images, _ in batches:
+        images = images.to(device)
         optimizer.zero_grad()
         loss = F.mse_loss(model(images), images)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
-def validate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def validate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu"
+) -> float:
     """Mean squared error over all images of ``batches``."""
     model.eval()
     total, count = 0.0, 0
     with torch.no_grad():
         for images, _ in batches:
+            images = images.to(device)
             total += F.mse_loss(model(images), images).item() * len(images)
             count += len(images)
     return total / count
