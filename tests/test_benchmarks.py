@@ -208,7 +208,7 @@ def test_the_best_layout_of_the_peer_counts(tmp_path: Path) -> None:
 
 def test_our_side_trains_as_a_worker_does(tmp_path: Path) -> None:
     cached = prepare_images("digits", root=tmp_path, cache=tmp_path, shape=SHAPE)
-    train, warm = ours(cached, images=1280)
+    train, warm = ours(cached, images=1280, device="cpu")
     assert 0 < train(4, 10, 1, 0) < 0.5
     assert 0 < warm(4, 10, 1, 0) < 0.5
     assert sgemm(seconds=0.05) > 0.1
@@ -219,17 +219,22 @@ def test_figures_of_the_database_become_rows(tmp_path: Path) -> None:
     script.write_text(
         "import json, sys\n"
         "print('filling', sys.argv[1], file=sys.stderr)\n"
-        "for side, value in (('ours', 0.01), ('Optuna', 0.4), ('ours', 0.03), ('ours', 0.02)):\n"
-        "    print(json.dumps({'what': 'a trial', 'side': side, 'value': value, 'unit': 's',\n"
-        "                      'target': 10}))\n"
-        "print(json.dumps({'what': 'alone', 'side': 'ours', 'value': 1, 'unit': 's'}))\n"
+        "for side, ms in (('genstudy', 1), ('optuna', 40), ('genstudy', 3), ('genstudy', 2)):\n"
+        "    line = {'figure': 'growth', 'trials': int(sys.argv[5]), 'sampler': 'tpe'}\n"
+        "    print(json.dumps({**line, 'side': side, 'warm_ms': ms}))\n"
+        "for side, ms in (('genstudy', 1), ('optuna', 4)):\n"
+        "    small = {'trials': 100, 'sampler': 'tpe', 'side': side, 'warm_ms': ms}\n"
+        "    print(json.dumps(small))\n"
+        "print(json.dumps({'trials': 7, 'sampler': 'gp', 'side': 'genstudy', 'warm_ms': 1}))\n"
     )
     settings = Settings(sizes=SHORT, data_root=tmp_path, folder=tmp_path, cores=2)
-    section = TrialDatabase("growth", settings, script=str(script))
-    assert section.steps()[0].run() == "a trial, SQLite: 20.0x"
+    section = TrialDatabase("growth", settings, script=(str(script),))
+    assert section.steps()[0].run() == "7 figures, 20.0x to 20.0x"
     section.close()
     (row,) = section.rows()
-    assert (row.ours, row.theirs, row.target, row.peer) == (0.02, 0.4, 10, "Optuna")
+    assert (row.ours, row.theirs, row.unit, row.more_is_better) == (2, 40, "ms", False)
+    assert row.what == "a trial's database work, 10,000 trials, tpe, SQLite"
+    assert row.note == "100 trials: 1 / 4 ms"
 
 
 def test_our_side_has_the_environment_of_a_worker(

