@@ -54,6 +54,14 @@ def use_device(device: str) -> str:
     return device
 
 
+def gpu_memory(device: str) -> dict[str, int]:
+    """Bytes: free on the GPU, and this process's peak there. Nothing for a CPU."""
+    if not device.startswith("cuda"):
+        return {}
+    free, _ = torch.cuda.mem_get_info(device)
+    return {"free": free, "peak": torch.cuda.max_memory_reserved(device)}
+
+
 class PeakMemory:
     """The most memory, in MiB, since it was made: of the GPU, or of this process on a CPU."""
 

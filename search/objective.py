@@ -37,7 +37,7 @@ from models.pictures import draw_reconstructions
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, fit
 from search.claims import Claims
-from search.devices import PeakMemory
+from search.devices import PeakMemory, gpu_memory
 from search.run import StudyRun
 from search.study import StudySpec
 from storage.artifacts import attach, whole_file
@@ -182,6 +182,7 @@ def _report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult)
         epochs=bench.run.epochs,
         value=value,
         seconds=result.seconds,
+        **gpu_memory(bench.device),
     )
 
 

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 
 from search.claims import Claims
 from search.errors import WorkersFailed
+from search.packing import Packing
 from search.progress import Display
 from search.run import StudyRun
 from search.study import Study
@@ -41,12 +42,21 @@ class Stopped(Exception):
 class Session:
     """The supervisor's side of a run."""
 
-    def __init__(self, study: Study, run: StudyRun, claims: Claims, crew: Crew, display: Display):
+    def __init__(
+        self,
+        study: Study,
+        run: StudyRun,
+        claims: Claims,
+        crew: Crew,
+        display: Display,
+        packing: Packing | None = None,
+    ) -> None:
         self.study = study
         self.run = run
         self.claims = claims
         self.crew = crew
         self.display = display
+        self.packing = packing  # None: as many workers as were asked for
         self.stop_asked = False
         self.ready = False  # a worker has come up: later deaths are worth a replacement
 
@@ -68,8 +78,20 @@ class Session:
                 looked = time.monotonic()
                 self.claims.take_back_abandoned()  # of other machines
             self._listen()
+            self._pack()
             counts = self.claims.count()
             self.display.counts(counts)
+
+    def _pack(self) -> None:
+        """More workers where a GPU has room for them and they pay."""
+        if self.packing is None or ended(self.claims.count()) + len(self.crew.workers) >= (
+            self.run.trials
+        ):
+            return  # one more would find nothing to do
+        for device in self.packing.wanted():
+            worker = self.crew.add(device)
+            self.packing.added(worker.index, device)
+            self.display.say(f"{device} has room for more: worker {worker.index} joins")
 
     def finish(self, top: int) -> list[dict[str, Any]]:
         """Retrain, rank and export; the records of the exports, best first.
@@ -173,6 +195,8 @@ class Session:
                 died.append(worker)
             elif event["event"] != "error":
                 self.ready = self.ready or event["event"] == "ready"
+                if self.packing is not None:
+                    self.packing.heard(worker.index, worker.device, event)
                 self.display.heard(worker, event)
             if self.stop_asked:
                 raise Stopped

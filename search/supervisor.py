@@ -115,6 +115,14 @@ class Crew:
                 worker.state = "gone"
             yield worker, event
 
+    def add(self, device: str) -> Worker:
+        """One more worker, on ``device``."""
+        self.devices.append(device)
+        index = len(self.devices) - 1
+        self._start(index)
+        self._set_up(self.workers[index])
+        return self.workers[index]
+
     def replace(self, worker: Worker) -> None:
         """A new process in the place of one that is gone."""
         worker.hang_up()

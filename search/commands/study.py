@@ -16,7 +16,8 @@ from rich.table import Table
 
 from search.claims import Claims
 from search.console import LOUD, near, open_console
-from search.devices import assign_devices, visible_gpus
+from search.devices import assign_devices, cores, visible_gpus
+from search.packing import Packing
 from search.progress import Display, counted, duration
 from search.run import StudyRun
 from search.session import Session, Stopped, stop_on_signals
@@ -60,7 +61,8 @@ def _run(
     useful = max(run.trials - claims.ended(), variables.top)  # more would only wait
     crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
     display = Display(run.study, study.spec, run.trials, console)
-    session = Session(study, run, claims, crew, display)
+    packing = Packing(crew.devices, most=cores()) if variables.workers is None else None
+    session = Session(study, run, claims, crew, display, packing)
     if session.is_finished(variables.top):
         return _conclude(console, session, session.records(variables.top))
     return _work(session, variables, console)

@@ -1,0 +1,114 @@
+"""How many trials share a GPU: as many as its memory holds and as pay.
+
+A worker is added to a GPU while that makes the GPU do more. Whether it did is measured on the
+trials that ran before and after: k workers that each slow down by less than (k + 1) / k have
+gained from one more. The same trial is compared with itself, since another one may have a
+larger network.
+
+    packing = Packing(most=cores())
+    packing.heard(worker, event)      # what workers say
+    packing.wanted()                  # GPUs that should get another worker now
+
+A CPU needs none of this: there a worker has a core of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+EPOCHS = 3  # of a trial, before and after, that make a measurement
+GAIN = 1.1  # one more worker has to raise a GPU's epochs per second by a tenth
+SPARE = 1.5  # times the memory of the largest trial so far must be free for another
+CONTEXT = 768 * 2**20  # bytes that a process takes on a GPU before it has done anything
+
+
+@dataclass
+class Sharing:
+    """What is known of one GPU. workers: on it, with those that start; settled: no more."""
+
+    workers: int = 1
+    free: int = 0  # bytes
+    largest: int = 0  # bytes, peak of a trial
+    seconds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    before: dict[int, float] = field(default_factory=dict)  # median epoch of the trials then
+    newest: int | None = None  # the worker that was added last, until it is judged
+    newest_trains: bool = False
+    settled: bool = False
+
+
+class Packing:
+    """Decides for every GPU; most: workers in all, one CPU core each."""
+
+    def __init__(self, devices: Iterable[str], *, most: int) -> None:
+        self.most = most
+        self.shares: dict[str, Sharing] = {}
+        for device in devices:
+            if device.startswith("cuda"):
+                self.shares.setdefault(device, Sharing(workers=0)).workers += 1
+
+    def heard(self, index: int, device: str, event: dict[str, Any]) -> None:
+        """An event of worker ``index``."""
+        share = self.shares.get(device)
+        if share is None:
+            return
+        if event["event"] == "epoch":
+            share.free, share.largest = event["free"], max(share.largest, event["peak"])
+            if share.newest == index:
+                share.newest_trains = True
+            elif share.newest is None or share.newest_trains:
+                share.seconds[event["number"]].append(event["seconds"])
+        elif event["event"] in ("ended", "released"):
+            share.seconds.pop(event["number"], None)
+            share.before.pop(event["number"], None)
+            if share.newest == index:
+                share.newest_trains = False  # between two trials it is no load
+
+    def wanted(self) -> list[str]:
+        """GPUs to put another worker on; each is counted as put there."""
+        chosen = []
+        for device, share in self.shares.items():
+            if share.newest is not None:
+                self._judge(share)
+            if share.newest is None and not share.settled and self._has_room(share):
+                measured = _measured(share)
+                if measured:  # this is what one more must not spoil
+                    share.before = measured
+                    share.seconds.clear()
+                    chosen.append(device)
+        return chosen
+
+    def added(self, index: int, device: str) -> None:
+        """Worker ``index`` was started on ``device``, as wanted."""
+        share = self.shares[device]
+        share.workers += 1
+        share.newest, share.newest_trains = index, False
+
+    def _judge(self, share: Sharing) -> None:
+        """Whether the newest worker has paid, once trials of before have been timed beside it."""
+        after = {n: s for n, s in _measured(share).items() if n in share.before}
+        if share.before and not after:
+            return
+        share.newest = None
+        if not after:  # all trials of before have ended: to be measured anew
+            return
+        slower = median(after[number] / share.before[number] for number in after)
+        gain = share.workers / (share.workers - 1) / slower
+        share.settled = gain < GAIN
+
+    def _has_room(self, share: Sharing) -> bool:
+        if sum(other.workers for other in self.shares.values()) >= self.most:
+            return False
+        return share.free >= SPARE * share.largest + CONTEXT
+
+
+def _measured(share: Sharing) -> dict[int, float]:
+    """Median seconds of an epoch, by trial, where enough epochs were heard."""
+    return {
+        number: median(seconds[-EPOCHS:])
+        for number, seconds in share.seconds.items()
+        if len(seconds) >= EPOCHS
+    }
