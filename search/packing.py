@@ -55,7 +55,7 @@ class Packing:
         share = self.shares.get(device)
         if share is None:
             return
-        if event["event"] == "epoch":
+        if event["event"] == "epoch" and "free" in event:  # not of a retraining
             share.free, share.largest = event["free"], max(share.largest, event["peak"])
             if share.newest == index:
                 share.newest_trains = True
