@@ -234,7 +234,7 @@ def test_figures_of_the_database_become_rows(tmp_path: Path) -> None:
     (row,) = section.rows()
     assert (row.ours, row.theirs, row.unit, row.more_is_better) == (2, 40, "ms", False)
     assert row.what == "a trial's database work, 10,000 trials, tpe, SQLite"
-    assert row.note == "100 trials: 1 / 4 ms"
+    assert row.note == "100 trials: 1 / 4 ms; 2.00 / 10.00 times that of the smallest"
 
 
 def test_our_side_has_the_environment_of_a_worker(

@@ -2,10 +2,10 @@
 
     make bench ROWS=start-up
 
-The environment is current and the file cache warm; RUNS is new each time, so the images are
-read and cached anew. The command runs in a terminal of its own, as a person would see it. The
-peer's figure is what any script on the same libraries pays before its first line of work:
-`import torch, torchvision, optuna` in a fresh process.
+The environment is current, the file cache warm and the images are cached under RUNS, of which
+nothing else is left from the run before. The command runs in a terminal of its own, as a person
+would see it. The peer's figure is what any script on the same libraries pays before its first
+line of work: `import torch, torchvision, optuna` in a fresh process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,8 @@ class StartUp:
         if what == "imports":
             seconds = until_shown([PYTHON, "-c", IMPORTS], re.compile(rb"imported"), environment())
         else:
-            folder = self.settings.folder / f"start-{what}-{repeat}"
+            folder = self.settings.folder / f"start-{what}"
+            forget_all_but_images(folder)
             seconds = until_shown(
                 ["make", "--no-print-directory", "study", f"VENV={venv()}"],
                 EPOCH,
@@ -104,6 +106,14 @@ class StartUp:
 
     def close(self) -> None:
         pass
+
+
+def forget_all_but_images(runs: Path) -> None:
+    for part in runs.iterdir() if runs.exists() else ():
+        if part.is_dir() and part.name != "cache":
+            shutil.rmtree(part)
+        elif part.is_file():
+            part.unlink()
 
 
 def venv() -> Path:
