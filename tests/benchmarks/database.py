@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -145,9 +146,15 @@ def measure_trial(url: str, study: str, side: str, sampler: str) -> dict[str, An
 
 
 def measure_worker(url: str, study: str, side: str, between: float, steps: int) -> dict[str, Any]:
-    """A trial that reports every ``between`` seconds: what of its time the database took."""
+    """A warm process whose trial reports every ``between`` seconds: what the database took of it.
+
+    It says when it is ready, waits for all others, and begins at a moment of its own.
+    """
     run = _runner(url, study, side, "random")
-    run(steps=1)
+    run()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    time.sleep(random.Random(os.getpid()).uniform(0.0, between))
     began = time.perf_counter()
     spent = run(steps=steps, between=between)
     return {"share": spent / (time.perf_counter() - began), "ms_a_report": 1000 * spent / steps}
@@ -206,13 +213,14 @@ def workers(url: str, trials: int) -> Iterator[dict[str, Any]]:
     study = filled(url, trials)
     for count in (1, 2, 4, 8):
         for side in SIDES:
-            one = {"url": url, "study": study, "side": side, "between": 1.0, "steps": 10}
+            one = {"url": url, "study": study, "side": side, "between": 1.0, "steps": STEPS}
             found = fresh("worker", [one] * count)
             yield {
                 "workers": count,
                 "side": side,
-                "share": max(each["share"] for each in found),
-                "ms_a_report": max(each["ms_a_report"] for each in found),
+                "share": median(each["share"] for each in found),
+                "ms_a_report": median(each["ms_a_report"] for each in found),
+                "slowest_ms_a_report": max(each["ms_a_report"] for each in found),
             }
 
 
@@ -228,12 +236,16 @@ def filled(url: str, trials: int) -> str:
 
 
 def fresh(measure: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each in a process of its own, all at once."""
+    """Each in a process of its own; workers go off together, when the last of them is ready."""
     command = [sys.executable, "-m", "tests.benchmarks.database", "measure", measure]
-    started = [
-        subprocess.Popen([*command, json.dumps(one)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for one in given
-    ]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([*command, json.dumps(one)], cwd=ROOT, **pipes) for one in given]
+    if measure == "worker":
+        for process in started:
+            process.stdout.readline()
+        for process in started:
+            process.stdin.write("go\n")
+            process.stdin.flush()
     outputs = [process.communicate()[0] for process in started]
     for process in started:
         if process.returncode:
