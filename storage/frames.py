@@ -28,7 +28,7 @@ from storage.columns import Columns
 from storage.database import open_engine, open_storage, shown
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
-from storage.rows import SCHEMA
+from storage.rows import known_schema
 
 STEP_OFFSET = 1  # Optuna's steps count from 0, epochs from 1
 BASE = ("number", "state", "value", "duration", "started", "ended")
@@ -44,7 +44,7 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
     """
     with _open(storage) as connection:
         study_id = _find(connection, study)
-        if _schema(connection) == SCHEMA:
+        if known_schema(connection):
             return _trials(connection, study_id)
     return _trials_by_optuna(study, database_url(storage))
 
@@ -131,10 +131,6 @@ def _find(connection: Connection, study: str) -> int:
         available = ", ".join(sorted(names)) or "none yet"
         raise StudyNotFound(f"no study {study!r} in {place}; available: {available}")
     return names[study]
-
-
-def _schema(connection: Connection) -> int:
-    return int(connection.scalar(text("SELECT schema_version FROM version_info")) or 0)
 
 
 def _trials(connection: Connection, study_id: int) -> pd.DataFrame:
