@@ -59,7 +59,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     if wanted:
-        figure.legend(loc="lower right", frameon=False, fontsize=8)
+        axes.legend(loc="lower right", frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
     figure.savefig(beside, format="png", bbox_inches="tight", pad_inches=0.15)
