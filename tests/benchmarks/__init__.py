@@ -1,6 +1,6 @@
 """What `make bench` measures: genstudy beside the tools that people use for the same job.
 
-    make bench                             every row in a short form, about three quarters of an hour
+    make bench                             every row in a short form, about half an hour
     make bench FULL=1                      with repeats and the whole study: about two hours
     make bench ROWS=training,start-up      these alone
     make bench DATA_ROOT=path OUT=folder   data from there, results.csv and benchmarks.png to there
