@@ -15,7 +15,7 @@ BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python;
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 # What a person may set; unset means the study's own value (see `make help`).
-export NAME TRIALS EPOCHS RETRAIN_EPOCHS WORKERS GPUS DATA DATA_ROOT STORAGE SEED RUNS TOP
+export NAME TRIALS EPOCHS RETRAIN_EPOCHS MINUTES TRIAL_MINUTES WORKERS GPUS DATA DATA_ROOT STORAGE SEED RUNS TOP
 export SAMPLER PRUNER CSV PARQUET HOST PORT
 export ROWS FULL OUT
 
@@ -32,7 +32,7 @@ override STORAGE := $(value STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help study studies trials dashboard test bench check format lock install clean
+.PHONY: help study studies trials dashboard test torture bench check format lock install clean
 
 help:  ## what there is
 	@printf '\ngenstudy: hyperparameter search for generative models\n\n'
@@ -55,6 +55,9 @@ dashboard: $(STAMP)  ## optuna-dashboard with pictures, also while a study runs
 
 test: $(STAMP)  ## all tests
 	@env -u GENSTUDY_GIVEN $(PY) -m pytest
+
+torture: $(STAMP)  ## random faults over a running study: MINUTES=10
+	@$(PY) -m tests.torture
 
 bench: $(PEER_STAMP)  ## measure against Optuna, Lightning and Ray Tune: ROWS=training,start-up FULL=1
 	@$(PY) -m tests.benchmarks

@@ -12,13 +12,16 @@ its number, parameters and reports, and is the next to be taken.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 import psutil
@@ -26,11 +29,36 @@ from optuna.trial import Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.outcomes import Ending
 from search.samplers import OneSequence
 from storage import leases
 from storage.database import open_storage, study_lock
+from storage.patience import Patience
 from storage.standing import Standing, ended
 from storage.trial_storage import TrialCache, TrialStorage
+
+SECOND_LOOK = 2 * leases.RENEWAL  # seconds: who renews has done so by then
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def patient(
+    method: Callable[Concatenate[Claims, P], T],
+) -> Callable[Concatenate[Claims, P], T]:
+    """A method that waits for a database that is away, then begins again."""
+
+    @wraps(method)
+    def waiting(self: Claims, *args: P.args, **named: P.kwargs) -> T:
+        if self._is_patient:  # as a whole, from its beginning: what it locked is gone, too
+            return method(self, *args, **named)
+        self._is_patient = True
+        try:
+            return self.patience.wait_for(lambda: method(self, *args, **named))
+        finally:
+            self._is_patient = False
+
+    return cast("Callable[Concatenate[Claims, P], T]", waiting)
 
 
 class Claims:
@@ -44,7 +72,11 @@ class Claims:
         self.owner = owner
         self._standing = Standing(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
+        self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
+        self.patience = Patience()
+        self._is_patient = False
 
+    @patient
     def claim(self, total: int) -> Trial | None:
         """The next trial of ``total``, now RUNNING and ours; None: none is left to take."""
         with study_lock(self.engine, self.study_id):
@@ -81,12 +113,27 @@ class Claims:
             if leases.return_lease(self.engine, trial_id, self.owner):
                 self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
+    @patient
     def owns(self, number: int) -> bool:
         """Whether the trial is still ours; if so, for another grace period."""
         return leases.renew_lease(self.engine, self.id_of(number), self.owner)
 
     def end(self, number: int) -> None:
+        """A trial that Optuna was told of has ended: nobody holds it any more."""
         leases.end_lease(self.engine, self.id_of(number))
+
+    @patient
+    def conclude(self, trial: Trial, ending: Ending, about: Mapping[str, Any]) -> None:
+        """Tell Optuna how ``trial``, which is ours, has ended; ``about``: attributes of any end."""
+        stored = self.storage.get_trial(trial._trial_id)
+        if stored.state.is_finished() and stored.user_attrs.get("pid") == os.getpid():
+            leases.end_lease(self.engine, trial._trial_id)  # told before the database went away
+            return
+        for name, excess in ending.constraints.items():
+            trial.set_constraint(name, excess)
+        self.describe(trial, {**about, **ending.attributes})
+        self.study.tell(trial, ending.value, state=ending.state)
+        leases.end_lease(self.engine, trial._trial_id)
 
     def take_back(self, is_dead: Callable[[str], bool]) -> list[int]:
         """Put trials of dead workers back to WAITING; fail those that killed several workers.
@@ -94,19 +141,27 @@ class Claims:
         Called under the lock by `claim`, and by a supervisor that saw its worker die.
         """
         held = leases.running(self.engine, self.study_id, after=self._standing.settled)
-        found = [t for t in held if t.owner is None or t.silent or is_dead(t.owner)]
+        found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:
-                reason = f"its worker died {trial.attempts} times"
-                self.storage.set_trial_user_attr(trial.trial_id, "outcome", "failed")
-                self.storage.set_trial_user_attr(trial.trial_id, "reason", reason)
-                self.storage.set_trial_state_values(trial.trial_id, TrialState.FAIL)
-                leases.end_lease(self.engine, trial.trial_id)
+                self._fail(trial.trial_id, "failed", f"its worker died {trial.attempts} times")
             else:
                 leases.vacate(self.engine, trial.trial_id)  # should its worker wake up after all
                 self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
         return [trial.number for trial in found]
 
+    def _stays_silent(self, trial: leases.Held) -> bool:
+        """Whether nobody has renewed a lease that ran out, though the database was there.
+
+        When it was away, all leases have run out, and those who live renew theirs at once.
+        """
+        if not trial.silent:
+            self._silent.pop(trial.trial_id, None)
+            return False
+        seen = self._silent.setdefault(trial.trial_id, time.monotonic())
+        return time.monotonic() - seen >= SECOND_LOOK
+
+    @patient
     def take_back_from(self, owner: str, *, blame: bool = True) -> list[int]:
         """As `take_back`, for one worker that is known to be gone.
 
@@ -117,11 +172,28 @@ class Claims:
                 leases.forgive(self.engine, owner)
             return self.take_back(lambda holder: holder == owner)
 
+    @patient
+    def end_hung(self, number: int, reason: str) -> bool:
+        """End a trial whose worker was killed for it; False: it had ended by itself."""
+        with study_lock(self.engine, self.study_id):
+            trial_id = self.id_of(number)
+            if self.storage.get_trial(trial_id).state.is_finished():
+                return False
+            self._fail(trial_id, "interrupted", reason)
+            return True
+
+    def _fail(self, trial_id: int, outcome: str, reason: str) -> None:
+        self.storage.write_attributes(trial_id, {"outcome": outcome, "reason": reason})
+        self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        leases.end_lease(self.engine, trial_id)
+
+    @patient
     def take_back_abandoned(self) -> list[int]:
         """As `take_back`, for whoever is known or presumed to be gone."""
         with study_lock(self.engine, self.study_id):
             return self.take_back(is_gone)
 
+    @patient
     def count(self) -> Counter[str]:
         """Trials by state."""
         return self._standing.count()
@@ -129,6 +201,7 @@ class Claims:
     def ended(self) -> int:
         return ended(self.count())
 
+    @patient
     def id_of(self, number: int) -> int:
         if number not in self._ids:
             found = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)

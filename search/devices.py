@@ -7,6 +7,7 @@ assign_devices(gpus=(0, 1), workers=4)       # two processes on each of two GPUs
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -60,6 +61,22 @@ def gpu_memory(device: str) -> dict[str, int]:
         return {}
     free, _ = torch.cuda.mem_get_info(device)
     return {"free": free, "peak": torch.cuda.max_memory_reserved(device)}
+
+
+def memory_budget(device: str) -> float:
+    """Bytes that a trial can have at most: of the GPU, else what this process is allowed."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.mem_get_info(device)[1])
+    limits = [float(psutil.virtual_memory().total)]
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            limits.append(float(soft))
+    with suppress(OSError, ValueError):  # of a container; "max" where there is none
+        limits.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 class PeakMemory:

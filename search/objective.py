@@ -1,15 +1,8 @@
 """One trial: parameters -> configuration -> epochs -> reports -> a value.
 
 The value of a trial is its best validation value; every epoch's is reported.
-A trial ends in one of a few outcomes, kept as its attribute ``outcome``:
-
-    complete     all epochs were trained
-    pruned       the pruner saw no hope
-    diverged     a metric became NaN or infinite (Optuna: FAIL)
-    infeasible   the memory did not suffice (FAIL)
-    failed       an error in the model or the study; ``reason`` says which (FAIL)
-
-An interrupted trial does not end: it goes on later, from its checkpoint.
+How it can end is in `search.outcomes`. An interrupted worker does not end its trial:
+it goes on later, from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,16 +11,13 @@ import logging
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import DivergedError, Model, build, evaluating
@@ -36,15 +26,17 @@ from models.images import ImageSplits
 from models.pictures import draw_reconstructions
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, fit
+from search import outcomes
 from search.claims import Claims
-from search.devices import PeakMemory, gpu_memory
+from search.devices import PeakMemory, gpu_memory, memory_budget
+from search.outcomes import Ending
 from search.run import StudyRun
 from search.study import StudySpec
 from storage.artifacts import attach, whole_file
+from storage.patience import DatabaseLost, GaveUp, is_away
 
 CHECKPOINT_EVERY = 30.0  # seconds; an epoch that is longer is kept each time
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
-LONGEST_ATTRIBUTE = 1900  # characters: Optuna's limit for MySQL, kept everywhere
 
 Say = Callable[..., None]
 """``say(event, **values)``: tell the supervisor."""
@@ -52,8 +44,13 @@ Say = Callable[..., None]
 log = logging.getLogger("genstudy")
 
 
-class DeviceLost(Exception):
-    """The GPU's context is broken: this process cannot train any more, a new one can."""
+class SpentProcess(Exception):
+    """This process should not train any more, and a new one can: the GPU's context is broken,
+    or memory ran out and what was taken may not all have been given back."""
+
+
+class Overdue(Exception):
+    """TRIAL_MINUTES are over."""
 
 
 @dataclass
@@ -70,108 +67,160 @@ class Bench:
     interrupted: Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class Report:
+    """What an epoch has to say: its value, and all that was measured."""
+
+    epoch: int
+    value: float
+    measured: dict[str, float]
+
+
 @dataclass
 class Progress:
-    """What is known of a running trial: epochs done and the best value so far."""
+    """What is known of a running trial: epochs done, the best value so far, seconds spent."""
 
     epoch: int = 0
+    seconds: float = 0.0
     best: float | None = None
     reported: dict[int, float] = field(default_factory=dict)  # by Optuna's step, from 0
+    unwritten: list[Report] = field(default_factory=list)  # while the database is away
 
 
 def run_trial(bench: Bench, trial: Trial) -> None:
     """Train, report and end ``trial``, whatever happens.
 
     One that is interrupted is released; one that became somebody else's meanwhile (this process
-    was suspended for too long) is dropped without a word. Raises `DeviceLost`.
+    was suspended for too long) is dropped without a word. Raises `SpentProcess`.
     """
     began = time.perf_counter()
     memory = PeakMemory(bench.device)
     try:
         with bench.claims.kept_alive(trial.number) as lost:
             held = replace(bench, interrupted=lambda: lost.is_set() or bench.interrupted())
-            state, value, attributes = _attempt(held, trial)
-            attributes["seconds"] = round(time.perf_counter() - began, 3)
-            attributes["peak_memory_mib"] = memory.mebibytes()
+            ending = _attempt(held, trial, memory)
             if not bench.claims.owns(trial.number):
                 raise Interrupted
-            bench.claims.describe(trial, attributes)
-            bench.claims.study.tell(trial, value, state=state)
-    except (Interrupted, UpdateFinishedTrialError):
-        bench.claims.release(trial.number)
+            about = {
+                "outcome": ending.outcome,
+                "seconds": round(time.perf_counter() - began, 3),
+                "peak_memory_mib": memory.mebibytes(),
+            }
+            bench.claims.conclude(trial, ending, about)
+    except (Interrupted, GaveUp, UpdateFinishedTrialError):
+        _release(bench, trial)
         bench.say("released", number=trial.number)
         return
-    bench.claims.end(trial.number)
     _checkpoint_path(bench, trial).unlink(missing_ok=True)
-    bench.say("ended", number=trial.number, outcome=attributes["outcome"], value=value)
-    if attributes.get("reason", "").startswith("AcceleratorError"):
-        raise DeviceLost(attributes["reason"])
+    reason = ending.attributes.get("reason", "")
+    bench.say(
+        "ended", number=trial.number, outcome=ending.outcome, value=ending.value, reason=reason
+    )
+    if ending.outcome == "infeasible" or reason.startswith("AcceleratorError"):
+        raise SpentProcess(reason)
 
 
-def _attempt(bench: Bench, trial: Trial) -> tuple[TrialState, float | None, dict[str, Any]]:
-    """Train until the trial is decided: its state, value and closing attributes."""
+def _release(bench: Bench, trial: Trial) -> None:
+    """Give the trial back. With the database away its lease runs out instead."""
     try:
-        _record_start(bench, trial)
-        config = bench.spec.suggest(trial)
+        bench.claims.release(trial.number)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        log.warning("trial %d is not given back: %s", trial.number, error)
+
+
+def _attempt(bench: Bench, trial: Trial, memory: PeakMemory) -> Ending:
+    """Train until the trial is decided."""
+    progress = Progress()
+    try:
+        wait_for = bench.claims.patience.wait_for
+        wait_for(lambda: _record_start(bench, trial))
+        config = wait_for(lambda: bench.spec.suggest(trial))
         bench.say("started", number=trial.number, parameters=trial.params, epochs=bench.run.epochs)
         seed = derive_seed(bench.run.seed, "trial", trial.number)
         model = build(bench.spec.model, config, bench.images.shape, seed=seed, device=bench.device)
-        progress, pruned = _train(bench, trial, model, seed)
-        _picture(bench, trial, model, progress)
+        wait_for(lambda: _resume(bench, trial, model, progress))
+        pruned = _train(bench, trial, model, seed, progress)
+        wait_for(lambda: _write(bench, trial, progress))
+        wait_for(lambda: _picture(bench, trial, model, progress))
         if pruned:
-            return TrialState.PRUNED, None, {"outcome": "pruned", "epochs": progress.epoch}
-        return (
-            TrialState.COMPLETE,
-            progress.best,
-            {"outcome": "complete", "epochs": progress.epoch},
-        )
+            bound = getattr(bench.claims.study.pruner, "bound", None)
+            return outcomes.pruned(progress.epoch, bound)
+        return outcomes.complete(progress.best, progress.epoch)
+    except (GaveUp, DatabaseLost):
+        if progress.epoch:
+            _save(bench, trial, model, progress)
+        raise
     except (Interrupted, SQLAlchemyError, StorageInternalError, UpdateFinishedTrialError):
         raise  # no fault of the trial: it goes on later
+    except Overdue:
+        assert bench.run.trial_minutes is not None
+        return outcomes.interrupted(bench.run.trial_minutes, progress.epoch)
     except DivergedError as error:
-        return _failure("diverged", error)
+        return outcomes.diverged(error, bench.run.epochs)
     except Exception as error:
-        if is_out_of_memory(error):
-            torch.cuda.empty_cache()
-            return _failure("infeasible", error)
-        log.error("trial %d failed\n%s", trial.number, traceback.format_exc())
-        return _failure("failed", error, trace=traceback.format_exc())
+        if outcomes.is_out_of_memory(error):
+            peak, budget = memory.mebibytes() * 2**20, memory_budget(bench.device)
+            return outcomes.infeasible(error, peak=peak, budget=budget)
+        log.exception("trial %d failed", trial.number)
+        return outcomes.failed(error)
 
 
-def _train(bench: Bench, trial: Trial, model: Model, seed: int) -> tuple[Progress, bool]:
-    """Epoch by epoch, from the checkpoint if there is one; True: pruned."""
-    progress = _resume(bench, trial, model)
+def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progress) -> bool:
+    """Epoch by epoch, from where `progress` is; True: pruned. Raises `Overdue`."""
+    began = time.monotonic() - progress.seconds
+    limit = 60 * (bench.run.trial_minutes or float("inf"))
     saved = time.monotonic()
-    pruned = False
-    for result in fit(
-        model,
-        bench.images,
-        epochs=bench.run.epochs,
-        seed=seed,
-        start=progress.epoch,
-        interrupted=bench.interrupted,
-    ):
-        _report(bench, trial, progress, result)
-        last = result.number == bench.run.epochs
-        known = max(progress.reported) + 1  # epochs that an earlier attempt has reported
-        if not last and result.number >= known and trial.should_prune():
-            pruned = True
-            break
-        if not last and time.monotonic() - saved >= CHECKPOINT_EVERY:
-            _save(bench, trial, model, progress)
-            saved = time.monotonic()
-        if not last and bench.interrupted():
-            _save(bench, trial, model, progress)
-            raise Interrupted
-    return progress, pruned
+    try:
+        for result in fit(
+            model,
+            bench.images,
+            epochs=bench.run.epochs,
+            seed=seed,
+            start=progress.epoch,
+            interrupted=lambda: bench.interrupted() or time.monotonic() - began > limit,
+        ):
+            written = _report(bench, trial, progress, result)
+            progress.seconds = time.monotonic() - began
+            if result.number == bench.run.epochs:
+                break
+            known = max(progress.reported) + 1  # epochs that an earlier attempt has reported
+            if written and result.number >= known and _should_prune(bench, trial):
+                return True
+            stop = bench.interrupted()
+            if stop or time.monotonic() - saved >= CHECKPOINT_EVERY:
+                _save(bench, trial, model, progress)
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted
+    except Interrupted:
+        if bench.interrupted():
+            raise
+        raise Overdue from None
+    return False
 
 
-def _report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult) -> None:
-    """Tell the database (Optuna's steps count from 0, epochs from 1) and the supervisor."""
+def _should_prune(bench: Bench, trial: Trial) -> bool:
+    """What the pruner says; no, while the database that it looks at is away."""
+    try:
+        return trial.should_prune()
+    except Exception as error:
+        if not bench.claims.patience.away(error):
+            raise
+        return False
+
+
+def _report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult) -> bool:
+    """Tell the database (Optuna's steps count from 0, epochs from 1) and the supervisor.
+
+    False: the database is away, and will be told with a later epoch.
+    """
     value = progress.reported.setdefault(result.number - 1, result.valid[bench.spec.metric])
     measured = {f"train_{name}": number for name, number in result.train.items()}
     measured |= {f"valid_{name}": number for name, number in result.valid.items()}
     measured["epoch_seconds"] = result.seconds
-    bench.claims.report(trial, result.number, value, measured)
+    progress.unwritten.append(Report(result.number, value, measured))
     progress.epoch = result.number
     if bench.spec.better(value, progress.best):
         progress.best = value
@@ -184,28 +233,49 @@ def _report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult)
         seconds=result.seconds,
         **gpu_memory(bench.device),
     )
+    try:
+        _write(bench, trial, progress)
+    except Exception as error:
+        if not bench.claims.patience.away(error):
+            raise
+        return False
+    return True
 
 
-def _resume(bench: Bench, trial: Trial, model: Model) -> Progress:
-    """Where an earlier attempt got to; a trial without a checkpoint starts from its seed again."""
+def _write(bench: Bench, trial: Trial, progress: Progress) -> None:
+    """Write the reports that are not written, in their order."""
+    while progress.unwritten:
+        report = progress.unwritten[0]
+        bench.claims.report(trial, report.epoch, report.value, report.measured)
+        del progress.unwritten[0]
+        bench.claims.patience.back()
+
+
+def _resume(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
+    """To where an earlier attempt got; without a checkpoint a trial starts from its seed again."""
     stored = bench.claims.storage.get_trial(bench.claims.id_of(trial.number))
-    progress = Progress(reported=dict(stored.intermediate_values))
+    progress.reported = dict(stored.intermediate_values)
     path = _checkpoint_path(bench, trial)
     if path.exists():
         try:
             if read_note(path).get("token") == bench.run.token:
                 progress.epoch, note = load_checkpoint(path, model)
-                progress.best = note["best"]
+                progress.best, progress.seconds = note["best"], note.get("seconds", 0.0)
+                progress.unwritten = [Report(*written) for written in note.get("unwritten", [])]
         except CheckpointError as error:
             log.warning("trial %d starts over: %s", trial.number, error)
-    return progress
 
 
 def _save(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
     """A checkpoint that cannot be written costs a warning, not the trial."""
     try:
         with whole_file(_checkpoint_path(bench, trial)) as beside:
-            note = {"best": progress.best, "token": bench.run.token}
+            note = {
+                "best": progress.best,
+                "seconds": progress.seconds,
+                "unwritten": [astuple(report) for report in progress.unwritten],
+                "token": bench.run.token,
+            }
             save_checkpoint(beside, model, epoch=progress.epoch, note=note)
     except OSError as error:
         log.warning("no checkpoint of trial %d: %s", trial.number, error)
@@ -243,21 +313,3 @@ def _picture(bench: Bench, trial: Trial, model: Model, progress: Progress) -> No
             attach(bench.run.paths.artifacts, trial, path)
     except OSError as error:
         log.warning("no picture of trial %d: %s", trial.number, error)
-
-
-def _failure(
-    outcome: str, error: Exception, *, trace: str | None = None
-) -> tuple[TrialState, None, dict[str, Any]]:
-    reason = f"{type(error).__name__}: {error}"
-    attributes: dict[str, Any] = {"outcome": outcome, "reason": reason[:LONGEST_ATTRIBUTE]}
-    if trace is not None:
-        attributes["traceback"] = trace[-LONGEST_ATTRIBUTE:]
-    return TrialState.FAIL, None, attributes
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has a class for its GPU allocator only; others raise a plain RuntimeError."""
-    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    )

@@ -34,9 +34,15 @@ from storage.trial_storage import TrialStorage
 
 
 class QuickPercentilePruner(PercentilePruner):
-    """Optuna's percentile pruner over a database of ours; over any other, Optuna's own code."""
+    """Optuna's percentile pruner over a database of ours; over any other, Optuna's own code.
+
+    bound: what the last trial that was judged was held to; None where it was not
+    """
+
+    bound: float | None = None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        self.bound = None
         if not self._asks_at(trial):
             return False
         storage = getattr(study._storage, "_backend", None)
@@ -56,7 +62,8 @@ class QuickPercentilePruner(PercentilePruner):
             return False
         with np.errstate(invalid="ignore"):  # between two infinities
             bound = np.percentile(finite, 100 - self._percentile if maximize else self._percentile)
-        return bool(max(own) < bound if maximize else min(own) > bound)
+        self.bound = float(bound)
+        return max(own) < self.bound if maximize else min(own) > self.bound
 
     def _asks_at(self, trial: FrozenTrial) -> bool:
         """Whether the last step is one to judge: the first report of an interval after warm-up."""

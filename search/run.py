@@ -34,6 +34,7 @@ class StudyRun:
     retrain_epochs: int
     revision: str
     token: str
+    trial_minutes: float | None = None
     sampler: str | None = None
     pruner: str | None = None
 

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from search.claims import Claims
-from search.errors import WorkersFailed
+from search.errors import SearchError, WorkersFailed
 from search.packing import Packing
 from search.progress import Display
 from search.run import StudyRun
@@ -31,8 +31,14 @@ from storage.exports import is_whole, read_provenance, remove_ranks_beyond, swee
 from storage.leases import RENEWAL
 from storage.standing import ended
 
+HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiting for its epoch
+ALIKE = 3  # failures of one kind, one after the other, that end the search
 TICK = 0.5  # seconds between two looks at the database
 LINGER = 15.0  # seconds that a worker may take to notice that no trial is left
+
+
+class SearchFailed(SearchError):
+    """Trials fail one after the other for the same reason; the message names it and the log."""
 
 
 class Stopped(Exception):
@@ -58,15 +64,28 @@ class Session:
         self.display = display
         self.packing = packing  # None: as many workers as were asked for
         self.stop_asked = False
+        claims.patience.given_up = lambda: self.stop_asked
+        claims.patience.tell = display.say
         self.ready = False  # a worker has come up: later deaths are worth a replacement
+        self.failures: list[str] = []  # reasons, one after the other
+        self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
+        self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
 
-    def search(self) -> None:
-        """Until exactly ``run.trials`` trials have ended, by us or by anybody else."""
+    def search(self, minutes: float | None = None) -> None:
+        """Until exactly ``run.trials`` trials have ended, by us or by anybody else.
+
+        minutes: after which trials are given back, to go on in the next run
+        """
         total = self.run.trials
+        deadline = time.monotonic() + 60 * (minutes or float("inf"))
         looked = 0.0
         over: float | None = None  # since when all trials have ended
         counts = self.claims.count()
         while ended(counts) < total or self.crew.busy():
+            if time.monotonic() > deadline:
+                self._halt(minutes)
+                return
+            self._kill_hung()
             if ended(counts) >= total:
                 over = over or time.monotonic()
                 if time.monotonic() - over > LINGER:
@@ -81,6 +100,51 @@ class Session:
             self._pack()
             counts = self.claims.count()
             self.display.counts(counts)
+
+    def _halt(self, minutes: float | None) -> None:
+        self.crew.halt()
+        asked = time.monotonic()
+        while self.crew.busy():
+            self._listen()
+            if time.monotonic() - asked > LINGER:
+                self.crew.kill_busy()
+        self.display.counts(self.claims.count())
+        self.display.say(f"MINUTES={minutes:g} are over; the same command goes on from here")
+
+    def _kill_hung(self) -> None:
+        """A worker that does not end its trial by itself, long after TRIAL_MINUTES, is killed."""
+        if self.run.trial_minutes is None:
+            return
+        for index, (number, since) in self.running.items():
+            worker = self.crew.workers[index]
+            late = time.monotonic() - since > 60 * self.run.trial_minutes + HANG
+            if late and index not in self.hung and worker.state == "busy":
+                self.hung[index] = number
+                worker.process.kill()
+
+    def _note(self, worker: Worker, event: Event) -> None:
+        """What an event says of the trials that run and how they end."""
+        if event["event"] == "started":
+            self.running[worker.index] = event["number"], time.monotonic()
+        elif event["event"] in ("ended", "released", "idle"):
+            self.running.pop(worker.index, None)
+        if event["event"] == "ended":
+            self._count_failures(worker, event)
+
+    def _count_failures(self, worker: Worker, event: Event) -> None:
+        """End the search when trial after trial fails alike: the next would too."""
+        if event["outcome"] != "failed":
+            self.failures.clear()
+            return
+        kind = str(event["reason"]).splitlines()[0]
+        if self.failures and self.failures[-1] != kind:
+            self.failures.clear()
+        self.failures.append(kind)
+        if len(self.failures) >= ALIKE:
+            raise SearchFailed(
+                f"{ALIKE} trials one after the other failed alike ({kind}); mend the model or the "
+                f"study, then the same command goes on (log: {worker.log})"
+            )
 
     def _pack(self) -> None:
         """More workers where a GPU has room for them and they pay."""
@@ -195,6 +259,7 @@ class Session:
                 died.append(worker)
             elif event["event"] != "error":
                 self.ready = self.ready or event["event"] == "ready"
+                self._note(worker, event)
                 if self.packing is not None:
                     self.packing.heard(worker.index, worker.device, event)
                 self.display.heard(worker, event)
@@ -211,6 +276,12 @@ class Session:
                 f"worker {worker.index} ended with code {event['code']} before it was ready; "
                 f"see {worker.log}"
             )
+        self.running.pop(worker.index, None)
+        if worker.index in self.hung:
+            number = self.hung.pop(worker.index)
+            reason = f"it hung: TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
+            if self.claims.end_hung(number, reason):
+                self.display.say(f"trial {number:>3}  interrupted: {reason}")
         freed = self.claims.take_back_from(worker.owner)
         self.display.died(worker, event["code"], freed)
         self.crew.replace(worker)

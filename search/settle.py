@@ -99,6 +99,7 @@ def settle(
         retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
         revision=git_revision(),
         token=definition.token,
+        trial_minutes=variables.trial_minutes,
         sampler=variables.sampler,
         pruner=variables.pruner,
     )

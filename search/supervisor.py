@@ -149,6 +149,12 @@ class Crew:
         """End all at once: their trials go on from the last checkpoint."""
         self.stop(patience=0.0)
 
+    def halt(self) -> None:
+        """Have all trials given back; the workers wait for what comes next."""
+        for worker in self.workers.values():
+            if worker.state != "gone":
+                worker.send({"job": "halt"})
+
     def kill_busy(self) -> None:
         """End the workers that are at a job, without asking; those that start are left alone."""
         for worker in self.workers.values():

@@ -16,12 +16,16 @@ from search.errors import BadVariable
 from storage.database import absolute_url
 from storage.paths import RunPaths
 
+LONGEST = 1_000_000  # minutes: two years
+
 # name -> what it means, for `make help` and for messages
 VARIABLES = {
     "NAME": "a study's name, or the path of a study file",
     "TRIALS": "trials of the study in all",
     "EPOCHS": "most epochs of a trial",
     "RETRAIN_EPOCHS": "most epochs of a retraining",
+    "MINUTES": "at most so long a search; what runs then goes on next time",
+    "TRIAL_MINUTES": "at most so long a trial; then it ends as interrupted",
     "WORKERS": "processes that train at once",
     "GPUS": "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU",
     "DATA": "fashion_mnist, mnist, digits or folder:PATH",
@@ -47,6 +51,8 @@ class Variables:
     trials: int | None = None
     epochs: int | None = None
     retrain_epochs: int | None = None
+    minutes: float | None = None
+    trial_minutes: float | None = None
     workers: int | None = None
     gpus: tuple[int, ...] | None = None  # (): CPU only
     data: str | None = None
@@ -96,6 +102,8 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
         trials=_whole(values, "TRIALS", 1),
         epochs=_whole(values, "EPOCHS", 1),
         retrain_epochs=_whole(values, "RETRAIN_EPOCHS", 1),
+        minutes=_minutes(values, "MINUTES"),
+        trial_minutes=_minutes(values, "TRIAL_MINUTES"),
         workers=_whole(values, "WORKERS", 1, 512),
         gpus=None if gpus is None else _gpus(gpus),
         data=_data(values.get("DATA")),
@@ -120,6 +128,16 @@ def _whole(values: Mapping[str, str], name: str, low: int, high: int = 1_000_000
     if not (written.isascii() and written.isdigit() and low <= int(written[:20]) <= high):
         raise BadVariable(f"{name}={written!r} is not a whole number from {low} to {high}")
     return int(written)
+
+
+def _minutes(values: Mapping[str, str], name: str) -> float | None:
+    written = values.get(name)
+    if written is None:
+        return None
+    plain = written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < 12
+    if not (plain and 0 < float(written) <= LONGEST):
+        raise BadVariable(f"{name}={written!r} is not a number of minutes above 0, up to {LONGEST}")
+    return float(written)
 
 
 def _gpus(written: str) -> tuple[int, ...]:

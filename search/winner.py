@@ -117,7 +117,8 @@ def export(bench: Bench, number: int, rank: int) -> None:
 
 def configuration(bench: Bench, number: int) -> tuple[ModelConfig, dict[str, Any]]:
     """The configuration that trial ``number`` trained, and its parameters."""
-    trial = bench.claims.storage.get_trial(bench.claims.id_of(number))
+    claims = bench.claims
+    trial = claims.patience.wait_for(lambda: claims.storage.get_trial(claims.id_of(number)))
     return bench.spec.suggest(FixedTrial(trial.params, number=number)), trial.params
 
 

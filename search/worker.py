@@ -6,7 +6,8 @@ It reads jobs and writes events, one JSON object a line each:
 
     in   {"job": "setup", "run": ..., "device": "cuda:0", "log": ...}  first
          {"job": "search"} | {"job": "retrain", "number": 7}
-         {"job": "export", "number": 7, "rank": 1} | {"job": "stop"}
+         {"job": "export", "number": 7, "rank": 1}
+         {"job": "halt"}: give the trial back, wait for the next job | {"job": "stop"}
     out  ready, started, epoch, ended, released, retraining, retrained, exported, idle, error
 
 The end of its input means that the supervisor is gone: the worker then stops as
@@ -36,15 +37,17 @@ from search import winner
 from search.claims import open_claims, owner_name
 from search.devices import use_device
 from search.errors import explained
-from search.objective import Bench, DeviceLost, run_trial
+from search.objective import Bench, SpentProcess, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import OneSequence, make_sampler
 from search.study import load_study
+from storage.patience import GaveUp
 
 log = logging.getLogger("genstudy")
 
 STOP: dict[str, Any] = {"job": "stop"}
+HALT: dict[str, Any] = {"job": "halt"}
 
 
 class Control:
@@ -55,6 +58,7 @@ class Control:
         self._events = events
         self._jobs: queue.Queue[dict[str, Any]] = queue.Queue()
         self.stopped = threading.Event()
+        self.halted = threading.Event()
         threading.Thread(target=self._listen, name="jobs", daemon=True).start()
 
     def _listen(self) -> None:
@@ -62,7 +66,11 @@ class Control:
             job = json.loads(line)
             if job == STOP:
                 break
-            self._jobs.put(job)
+            if job == HALT:
+                self.halted.set()
+            else:
+                self.halted.clear()
+                self._jobs.put(job)
         self.stop()
 
     def jobs(self) -> Iterator[dict[str, Any]]:
@@ -72,6 +80,9 @@ class Control:
             if job == STOP:
                 return
             yield job
+
+    def interrupted(self) -> bool:
+        return self.stopped.is_set() or self.halted.is_set()
 
     def stop(self) -> None:
         """As if the supervisor had said so."""
@@ -95,7 +106,7 @@ def main() -> int:
     warnings.simplefilter("ignore", ExperimentalWarning)  # samplers are chosen by name
     try:
         _work(control)
-    except DeviceLost as error:
+    except SpentProcess as error:
         log.error("%s", error)
         return 3  # no error of the run: the supervisor puts a new process here
     except Exception as error:
@@ -138,6 +149,7 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     claims.study.sampler = make_sampler(
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )
+    claims.patience.given_up = control.interrupted
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
     if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
         claims.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
@@ -149,14 +161,17 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
         device_name=use_device(device),
         images=open_images(Path(run.images)).to(device),
         say=control.say,
-        interrupted=control.stopped.is_set,
+        interrupted=control.interrupted,
     )
 
 
 def _search(bench: Bench) -> None:
     """Trials until none is left to take, or until told to stop."""
     while not bench.interrupted():
-        trial = bench.claims.claim(bench.run.trials)
+        try:
+            trial = bench.claims.claim(bench.run.trials)
+        except GaveUp:
+            return
         if trial is None:
             return
         run_trial(bench, trial)

@@ -33,7 +33,7 @@ from storage.metrics import forget_metrics
 
 RENEWAL = 5.0  # seconds between two renewals
 GRACE = 60.0  # seconds without one until a trial counts as abandoned
-MAX_ATTEMPTS = 3  # workers that one trial may take down
+MAX_ATTEMPTS = 5  # workers that one trial may take down: some die for other reasons
 
 leases = Table(
     "genstudy_leases",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,15 @@ from models.cae import CAE
 from models.images import ImageSplits
 from search import objective
 from search.claims import open_claims, owner_name
-from search.objective import Bench, DeviceLost, run_trial
+from search.objective import Bench, SpentProcess, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun, git_revision
 from search.samplers import make_sampler
 from search.study import StudySpec, load_study
 from search.winner import export, retrain
-from storage import curves, leases, trials
+from storage import curves, leases, patience, trials
 from storage.database import open_storage
+from storage.patience import DatabaseLost
 
 MakeBench = Callable[..., Bench]
 
@@ -152,24 +156,58 @@ def test_a_hopeless_trial_is_pruned_but_not_in_its_last_epoch(make_bench: MakeBe
 
 
 @pytest.mark.parametrize(
-    ("model", "outcome", "reason"),
+    ("model", "outcome", "state", "reason"),
     [
-        (Diverging, "diverged", "DivergedError: diverged in epoch 2: train mse nan"),
-        (Greedy, "infeasible", "RuntimeError: .*can't allocate memory"),
-        (Broken, "failed", "KeyError: 'a mistake in the model'"),
+        (Diverging, "diverged", "PRUNED", "DivergedError: diverged in epoch 2: train mse nan"),
+        (Greedy, "infeasible", "PRUNED", "RuntimeError: .*can't allocate memory"),
+        (Broken, "failed", "FAIL", "KeyError: 'a mistake in the model'"),
     ],
 )
-def test_what_goes_wrong_fails_the_trial_with_its_reason(
-    make_bench: MakeBench, model: type[CAE], outcome: str, reason: str
+def test_what_goes_wrong_ends_the_trial_with_its_reason(
+    make_bench: MakeBench, model: type[CAE], outcome: str, state: str, reason: str
 ) -> None:
-    import re
-
     bench = make_bench(model=model)
-    row = run_one(bench)
-    assert (row["state"], row["outcome"]) == ("FAIL", outcome)
+    with pytest.raises(SpentProcess) if outcome == "infeasible" else nullcontext():
+        run_one(bench)
+    row = trials("small", storage=bench.run.storage).to_dict("records")[0]
+    assert (row["state"], row["outcome"]) == (state, outcome)
     assert re.match(reason, row["reason"])
     assert ("traceback" in row) == (outcome == "failed")
-    assert bench.claims.count() == {"FAIL": 1}
+    assert bench.claims.count() == {state: 1}
+
+
+def test_the_sampler_is_told_what_is_no_use_and_by_how_much(make_bench: MakeBench) -> None:
+    bench = make_bench(model=Diverging, epochs=4)
+    run_one(bench)
+    bench.spec = replace(bench.spec, model=Greedy)
+    with pytest.raises(SpentProcess):
+        run_one(bench)
+    diverged, infeasible = bench.claims.study.get_trials()
+    assert diverged.constraints == {"finite": 0.75}  # three of four epochs were never trained
+    (excess,) = infeasible.constraints.values()
+    attributes = infeasible.user_attrs
+    over = attributes["needed_memory_mib"] - attributes["memory_budget_mib"]
+    assert excess == pytest.approx(max(over, 1.0), abs=0.2)
+    assert attributes["needed_memory_mib"] >= 2**50 * 4 / 2**20
+
+
+def test_tpe_turns_away_from_what_is_infeasible(make_bench: MakeBench) -> None:
+    """Memory runs out at three channels; failed trials would leave the sampler unmoved."""
+
+    class Wide(CAE):
+        def train_step(self, batch: Batch) -> Metrics:
+            if self.config.channels == 3:
+                torch.empty(2**50)
+            return super().train_step(batch)
+
+    bench = make_bench(model=Wide, epochs=1)
+    bench.claims.study.sampler = make_sampler("tpe(n_startup_trials=8)", seed=0, space=None)
+    bench.run = replace(bench.run, trials=30)
+    for _ in range(30):
+        with suppress(SpentProcess):
+            run_one(bench)
+    chosen = trials("small", storage=bench.run.storage)["channels"]
+    assert (chosen[8:] == 3).mean() < (chosen[:8] == 3).mean()
 
 
 def test_an_interrupted_trial_goes_on_to_the_same_values(make_bench: MakeBench) -> None:
@@ -337,7 +375,8 @@ def test_a_database_error_is_not_the_trials_fault(
 
     bench = make_bench()
     monkeypatch.setattr(type(bench.claims), "report", away)
-    with pytest.raises(sqlalchemy.exc.OperationalError):
+    monkeypatch.setattr(patience, "OUTAGE", 0.0)
+    with pytest.raises(DatabaseLost):
         run_one(bench)
     assert bench.claims.count() == {"RUNNING": 1}
     monkeypatch.undo()
@@ -351,7 +390,7 @@ def test_a_broken_device_ends_the_trial_and_the_process(make_bench: MakeBench) -
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     bench = make_bench(model=Lost)
-    with pytest.raises(DeviceLost, match="illegal memory access"):
+    with pytest.raises(SpentProcess, match="illegal memory access"):
         run_one(bench)
     assert bench.claims.count() == {"FAIL": 1}
 

@@ -397,12 +397,12 @@ def test_a_study_whose_trials_all_fail_ends_and_says_why(
     name = study_file(
         replace={"model=CAE,": "model=Broken,", "def suggest": BROKEN + "def suggest"}
     )
-    code, out, error = user.run(NAME=name, TRIALS=3, WORKERS=2)
+    code, out, error = user.run(NAME=name, TRIALS=2, WORKERS=2)
     assert (code, error) == (1, "")
-    assert "0 complete, 0 pruned, 3 failed" in out
+    assert "0 complete, 0 pruned, 2 failed" in out
     assert "nothing to export (first failure: ValueError: a mistake in the model)" in out
     frame = trials("small", storage=user.url)
-    assert frame["reason"].tolist() == ["ValueError: a mistake in the model"] * 3
+    assert frame["reason"].tolist() == ["ValueError: a mistake in the model"] * 2
     code, out, _ = user.run("trials", NAME="small")
     assert "trial 0 failed: ValueError: a mistake in the model" in out
 

