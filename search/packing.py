@@ -90,7 +90,7 @@ class Packing:
     def _judge(self, share: Sharing) -> None:
         """Whether the newest worker has paid, once trials of before have been timed beside it."""
         after = {n: s for n, s in _measured(share).items() if n in share.before}
-        if share.before and not after:
+        if not share.newest_trains or (share.before and not after):
             return
         share.newest = None
         if not after:  # all trials of before have ended: to be measured anew
