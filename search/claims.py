@@ -25,6 +25,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 import psutil
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -125,14 +126,15 @@ class Claims:
     @patient
     def conclude(self, trial: Trial, ending: Ending, about: Mapping[str, Any]) -> None:
         """Tell Optuna how ``trial``, which is ours, has ended; ``about``: attributes of any end."""
-        stored = self.storage.get_trial(trial._trial_id)
-        if stored.state.is_finished() and stored.user_attrs.get("pid") == os.getpid():
-            leases.end_lease(self.engine, trial._trial_id)  # told before the database went away
-            return
-        for name, excess in ending.constraints.items():
-            trial.set_constraint(name, excess)
-        self.describe(trial, {**about, **ending.attributes})
-        self.study.tell(trial, ending.value, state=ending.state)
+        try:
+            for name, excess in ending.constraints.items():
+                trial.set_constraint(name, excess)
+            self.describe(trial, {**about, **ending.attributes})
+            self.study.tell(trial, ending.value, state=ending.state)
+        except UpdateFinishedTrialError:
+            stored = self.storage.get_trial(trial._trial_id)
+            if stored.user_attrs.get("pid") != os.getpid():
+                raise  # else it was told before the database went away
         leases.end_lease(self.engine, trial._trial_id)
 
     def take_back(self, is_dead: Callable[[str], bool]) -> list[int]:
