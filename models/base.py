@@ -17,14 +17,20 @@ metrics to the host once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from models.report import Picture, Table
+from models.schedules import SCHEDULES, set_rates
+
+if TYPE_CHECKING:
+    from models.images import ImageSplits
 
 Shape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -52,20 +58,27 @@ class Batch:
 
     images: (N, C, H, W) float32 in [0, 1], on the model's device
     labels: (N,) int64, or None where the set has no classes
+    attributes: (N, A) float32, or None where the set has none
     """
 
     images: Tensor
     labels: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every configuration has. A family adds its own fields, all with defaults."""
+    """What every configuration has. A family adds its own fields, all with defaults.
+
+    schedule: of the learning rates, by name (`models.schedules`)
+    """
 
     batch_size: int = 256
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, 1, 65536)
+        require_one_of("schedule", self.schedule, SCHEDULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +97,14 @@ class Model(nn.Module, ABC):
 
     Subclasses are built as ``Family(config, shape)`` and fill `optimizers`.
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
+    `usage` is what a loaded export is for, as one line of Python, for its model card.
     `static_step`: every `train_step` runs the same operations on tensors of the same shapes,
     so that a GPU may replay one (`models.graphs`); False for a step that decides on the host.
     """
 
     metrics: ClassVar[tuple[str, ...]]
     config_type: ClassVar[type[ModelConfig]]
+    usage: ClassVar[str] = "made = model(images)"
     static_step: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
@@ -106,26 +121,65 @@ class Model(nn.Module, ABC):
     def evaluate(self, batch: Batch) -> Metrics:
         """The metrics of one batch, weights untouched. Called in eval mode, without gradients."""
 
-    @abstractmethod
-    def preview(self, images: Tensor) -> Tensor:
-        """What the model makes of ``images``: (N, C, H, W) -> (N, C, H, W) in [0, 1]."""
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture | None:
+        """One quick picture of what the model does with ``count`` images of ``part`` ("valid" or
+        "test"): a trial's picture in the dashboard. In eval mode, without gradients."""
+        return None
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:
         """The parts worth exporting by name, such as encoder and decoder."""
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        """Called before epoch ``number`` (from 1) of ``epochs``: rates and whatever else follows
+        from these two alone."""
+        set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
+
+    @classmethod
+    def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
+        """``config`` for a model that starts from the exported model ``base``."""
+        raise ConfigError(f"{cls.__name__} starts from no other model; remove starts_from")
+
+    def start_from(self, base: Model) -> None:
+        """Take over the weights of ``base``; called once, on the CPU, after `based_on`."""
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        """Pictures for an export, of ``part`` ("valid" or "test") of ``images``. In eval mode,
+        without gradients, on the model's device."""
+        return iter(())
+
+    def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
+        """What is measured of a study's winner on the test images, beyond `metrics`: baselines,
+        matrices, bounds. Called once, in eval mode; whoever trains here says how far it is."""
+        return iter(())
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
 
+Note = Callable[[str], None]
+"""Called with one line on what is being done."""
+
+
 def build(
-    family: type[Model], config: ModelConfig, shape: Shape, *, seed: int, device: str = "cpu"
+    family: type[Model],
+    config: ModelConfig,
+    shape: Shape,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    base: Model | None = None,
 ) -> Model:
-    """The model with weights that follow from ``seed`` alone, whatever the device."""
+    """The model with weights that follow from ``seed`` (and ``base``) alone, whatever the device.
+
+    base: the exported model that it starts from
+    """
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on undisturbed
         torch.manual_seed(seed)
-        model = family(config, shape)
+        model = family(config if base is None else family.based_on(config, base), shape)
+    if base is not None:
+        model.start_from(base)
     return model.to(device)
 
 
@@ -150,3 +204,10 @@ def require(name: str, value: Any, low: float, high: float) -> None:
     """Raise `ConfigError` unless ``low <= value <= high`` (NaN never is)."""
     if not low <= value <= high:
         raise ConfigError(f"{name}={value!r} is outside [{low:g}, {high:g}]")
+
+
+def require_one_of(name: str, value: str, available: Iterable[str]) -> None:
+    """Raise `ConfigError` unless ``value`` is one of ``available``."""
+    available = list(available)
+    if value not in available:
+        raise ConfigError(f"unknown {name} {value!r}; available: {', '.join(available)}")

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from models.base import Batch, ConfigError, Metrics, Model, ModelConfig, Program, Shape, require
+from models.autoencoder import Autoencoder, AutoencoderConfig
+from models.base import ConfigError, Shape, require
 from models.blocks import down, halved, initialise_for_relu, make_optimizer, up
 
 HIDDEN = 64  # width between the convolutions and the latent code
@@ -26,17 +25,15 @@ PADDINGS = (1, 1, 0)  # of the three strided convolutions: 28 -> 14 -> 7 -> 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class CAEConfig(ModelConfig):
+class CAEConfig(AutoencoderConfig):
     """Defaults are the reported best configuration (reference system A1).
 
     channels: n, channels after the first convolution, >= 1
     latent: Z, >= 1
-    lr, weight_decay: learning rate and L2 of the optimiser
     """
 
     channels: int = 9
     latent: int = 27
-    optimizer: str = "adam"  # or "sgd"
     lr: float = 0.004295
     weight_decay: float = 3.96e-6
 
@@ -44,14 +41,11 @@ class CAEConfig(ModelConfig):
         super().__post_init__()
         require("channels", self.channels, 1, 1024)
         require("latent", self.latent, 1, 65536)
-        require("lr", self.lr, 0.0, 10.0)
-        require("weight_decay", self.weight_decay, 0.0, 10.0)
 
 
-class CAE(Model):
+class CAE(Autoencoder):
     """Encoder to Z numbers, decoder back: 60,240 parameters at n 9, Z 27, 28x28x1."""
 
-    metrics = ("mse",)
     config_type = CAEConfig
     config: CAEConfig
 
@@ -99,32 +93,3 @@ class CAE(Model):
         self.optimizers["all"] = make_optimizer(
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""
-        reconstructed: Tensor = self.decoder(self.encoder(images))
-        return reconstructed
-
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.mse_loss(self(batch.images), batch.images)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"mse": loss.detach()}
-
-    def evaluate(self, batch: Batch) -> Metrics:
-        return {"mse": F.mse_loss(self(batch.images), batch.images)}
-
-    def preview(self, images: Tensor) -> Tensor:
-        return self.forward(images)
-
-    def programs(self) -> dict[str, Program]:
-        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
-        images = images.to(self.device)
-        with torch.no_grad():
-            codes = self.encoder(images)  # (2, Z)
-        return {
-            "encoder": Program(module=self.encoder, example=images),
-            "decoder": Program(module=self.decoder, example=codes),
-        }

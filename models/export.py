@@ -5,7 +5,7 @@
     NAME.onnx, NAME.pt2    each program (encoder, decoder, ...) for ONNX and `torch.export`
 
     model = load_export(Path("runs/exports/cae/1"))
-    model.preview(images)
+    model(images)
 
 Weights are safetensors and configurations JSON: `load_export` runs no pickle.
 The first dimension of every program's input is free.

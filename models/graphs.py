@@ -72,6 +72,7 @@ class CapturedStep:
         self.batch = Batch(
             images=batch.images.clone(),
             labels=None if batch.labels is None else batch.labels.clone(),
+            attributes=None if batch.attributes is None else batch.attributes.clone(),
         )
         graph = torch.cuda.CUDAGraph()
         try:
@@ -92,6 +93,8 @@ class CapturedStep:
         self.batch.images.copy_(batch.images)
         if self.batch.labels is not None and batch.labels is not None:
             self.batch.labels.copy_(batch.labels)
+        if self.batch.attributes is not None and batch.attributes is not None:
+            self.batch.attributes.copy_(batch.attributes)
         self.graph.replay()
         return self.metrics
 

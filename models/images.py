@@ -60,10 +60,11 @@ class Images:
 
     def batch(self, index: Tensor | slice) -> Batch:
         """The chosen images as floats in [0, 1]: (N, C, H, W) uint8 -> (n, C, H, W) float32."""
-        pixels, labels = _rows(self.pixels, index), self.labels
+        pixels, labels, attributes = _rows(self.pixels, index), self.labels, self.attributes
         return Batch(
             images=pixels.to(torch.float32).div_(255),
             labels=None if labels is None else _rows(labels, index),
+            attributes=None if attributes is None else _rows(attributes, index),
         )
 
     def to(self, device: str | torch.device) -> Images:

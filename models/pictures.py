@@ -21,16 +21,14 @@ COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
 TILE, LABEL, MARGIN = 0.62, 1.2, 0.1  # inches: an image, the column of row names, the edge
 
 
-def draw_reconstructions(
-    path: Path, originals: Tensor, reconstructions: Tensor, *, title: str
-) -> None:
-    """Two rows, original above reconstruction; both (N, C, H, W) in [0, 1]."""
-    width = LABEL + TILE * len(originals) + MARGIN
-    height = 2 * TILE + 0.34
+def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
+    """One labelled row of images above the other; each (N, C, H, W) in [0, 1], N alike."""
+    count = max(len(images) for images in rows.values())
+    width = LABEL + TILE * count + MARGIN
+    height = len(rows) * TILE + 0.34
     figure = _figure(width, height)
-    rows = {"original": originals, "reconstruction": reconstructions}
     for row, (label, images) in enumerate(rows.items()):
-        bottom = TILE * (1 - row) + MARGIN / 2
+        bottom = TILE * (len(rows) - 1 - row) + MARGIN / 2
         axes = figure.add_axes(
             (LABEL / width, bottom / height, TILE * len(images) / width, TILE / height)
         )
@@ -45,7 +43,9 @@ def draw_reconstructions(
             fontsize=9,
             color=INK,
         )
-    figure.text(MARGIN / width, 0.97, title, ha="left", va="top", fontsize=9, color=INK)
+    figure.text(
+        MARGIN / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=9, color=INK
+    )
     _save(figure, path)
 
 

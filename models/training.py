@@ -65,9 +65,12 @@ def fit(
 
     Raises `DivergedError` when a metric is not finite, `Interrupted` when asked to stop.
     """
-    step = captured(model)
+    step, rates = captured(model), _rates(model)
     for number in range(start + 1, epochs + 1):
         began = time.perf_counter()
+        model.begin_epoch(number, epochs)
+        if rates != _rates(model):  # they are part of what was captured
+            step, rates = captured(model), _rates(model)
         torch.manual_seed(derive_seed(seed, "epoch", number))
         order = torch.randperm(len(images.train))  # drawn on the CPU: the same on every device
         train = _train(model, step, images.train, order.to(model.device), interrupted)
@@ -78,10 +81,25 @@ def fit(
         yield result
 
 
+def _rates(model: Model) -> list[float]:
+    groups = [group for optimizer in model.optimizers.values() for group in optimizer.param_groups]
+    return [group["lr"] for group in groups]
+
+
 def evaluate(model: Model, images: Images) -> dict[str, float]:
-    """The metrics over all ``images``: means weighted by batch size."""
+    """The metrics over all ``images``: means weighted by batch size.
+
+    What a model draws at random to evaluate (noise, latent codes) is the same every time, so
+    that epochs and trials are measured alike; the caller's random numbers go on undisturbed.
+    """
     total = _Mean()
-    with evaluating(model), fast_convolutions(model) as laid_out:
+    devices = [model.device] if model.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        evaluating(model),
+        fast_convolutions(model) as laid_out,
+    ):
+        torch.manual_seed(derive_seed(0, "evaluation"))
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
             total.add(model.evaluate(batch), len(batch.images))

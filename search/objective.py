@@ -23,7 +23,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.base import DivergedError, Model, build, evaluating
 from models.checkpoint import CheckpointError, load_checkpoint, read_note, save_checkpoint
 from models.images import ImageSplits
-from models.pictures import draw_reconstructions
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, fit
 from search import outcomes
@@ -299,16 +298,17 @@ def _record_start(bench: Bench, trial: Trial) -> None:
 
 
 def _picture(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
-    """original | reconstruction of validation images, for the dashboard."""
-    images = bench.images.valid.batch(slice(0, PREVIEWS)).images
-    with evaluating(model):
-        made = model.preview(images)
+    """What the model makes of validation images, for the dashboard."""
     metric = bench.spec.metric.upper()
+    with evaluating(model):
+        picture = model.preview(bench.images, "valid", PREVIEWS)
+    if picture is None:
+        return
     title = f"{bench.run.study} trial {trial.number} · best {metric} {progress.best:.5f}"
     try:
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "reconstructions.png"
-            draw_reconstructions(path, images, made, title=title)
+            path = Path(folder) / picture.file
+            picture.draw(path, title)
             bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
             attach(bench.run.paths.artifacts, trial, path)
     except OSError as error:

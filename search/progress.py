@@ -120,6 +120,10 @@ class Display:
             self.say(f"retraining of trial {event['number']} failed: {event['reason']}")
         elif kind == "exporting":
             self.doing[worker.index] = Doing(worker.device, "exporting", event["number"])
+        elif kind in ("judging", "drawing"):
+            self.doing[worker.index] = Doing(
+                worker.device, f"{kind} {event['what']}, trial", event["number"]
+            )
         elif kind == "exported":
             self._exported(event)
         elif kind in ("ready", "idle"):

@@ -15,8 +15,8 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -55,6 +55,10 @@ class StudySpec:
     (of a sampler: a function ``seed -> sampler``)
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
     patience: epochs without a better validation value that end a retraining
+    references: parameters that are known to be good, by name: the first trials try them
+    starts_from: a study whose best export every trial starts from
+    then: a study that goes on from this one's best export, right after it
+    pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
     """
 
     model: type[Model]
@@ -70,6 +74,10 @@ class StudySpec:
     retrain_epochs: int = 200
     patience: int = 4
     seed: int = 0
+    references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    starts_from: str | None = None
+    then: str | None = None
+    pictures_every: int | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
@@ -80,8 +88,10 @@ class StudySpec:
             raise ValueError(unknown("metric", str(self.metric), self.model.metrics))
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
-        for name in ("trials", "epochs", "retrain_epochs", "patience"):
+        for name in ("trials", "epochs", "retrain_epochs", "patience", "pictures_every"):
             value = getattr(self, name)
+            if name == "pictures_every" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} is not a whole number >= 1")
         if self.shape is not None and not _is_shape(self.shape):

@@ -30,15 +30,13 @@ from models.checkpoint import (
     save_checkpoint,
 )
 from models.export import check_export, write_export
-from models.pictures import draw_learning_curve, draw_reconstructions
+from models.pictures import draw_learning_curve
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, evaluate, fit
 from search.objective import Bench
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
-
-SHOWN = 10  # images in an export's picture
 
 log = logging.getLogger("genstudy")
 
@@ -104,14 +102,15 @@ def export(bench: Bench, number: int, rank: int) -> None:
     record = json.loads(paths.record.read_text())
     model = load_weights(paths.best, _build(bench, number, record["seed"]))
     if rank == 1 and record["test"] is None:
-        record["test"] = evaluate(model, bench.images.test)
+        _judge(bench, model, record)
         write_json(paths.record, record)
     folder = bench.run.paths.export(bench.run.study, rank)
     with staged(folder) as staging:
         write_export(model, staging)
-        differences = check_export(model, staging)
-        _draw(bench, model, record, staging)
-        publish(staging, rank=rank, record=record, differences=differences)
+        made = {"rank": rank, "usage": model.usage}
+        made["output_differences"] = check_export(model, staging)
+        made["pictures"] = _draw(bench, model, record, staging)
+        publish(staging, {**record, **made})
     bench.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
 
 
@@ -205,6 +204,7 @@ def _record(
         "best_epoch": best,
         "valid": curve[best - 1]["valid"],
         "test": None,
+        "tables": [],
         "curve": curve,
         "seconds": round(sum(epoch["seconds"] for epoch in curve), 1),
         "device": bench.device_name,
@@ -213,31 +213,50 @@ def _record(
     }
 
 
-def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> None:
-    metric = record["metric"]
-    part = "validation" if record["test"] is None else "test"
-    shown = bench.images.valid if record["test"] is None else bench.images.test
-    images = shown.batch(slice(0, SHOWN)).images
+def _judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
+    """The test images, met once: metrics, and the tables that the model has to show."""
+    number = record["trial"]
     with evaluating(model):
-        made = model.preview(images)
-    value = record["valid" if record["test"] is None else "test"][metric]
-    title = f"{record['study']} trial {record['trial']}: {part} images"
-    draw_reconstructions(
-        folder / "reconstructions.png",
-        images,
-        made,
-        title=f"{title} · {metric.upper()} {value:.5f}",
-    )
-    draw_learning_curve(
-        folder / "learning_curve.png",
-        {
-            "train": [epoch["train"].get(metric, math.nan) for epoch in record["curve"]],
-            "validation": [epoch["valid"][metric] for epoch in record["curve"]],
-        },
-        metric=metric,
-        title=f"{record['study']} trial {record['trial']}, retrained",
-        best_epoch=record["best_epoch"],
-    )
+        tables = model.tables(
+            bench.images, lambda what: bench.say("judging", number=number, what=what)
+        )
+        record["tables"] = [table.plain() for table in tables]
+    record["test"] = evaluate(model, bench.images.test)
+
+
+def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Learning curves and the model's own pictures; file -> caption."""
+    title = f"{record['study']} trial {record['trial']}"
+    captions = _draw_curves(record, folder, f"{title}, retrained")
+    part = "valid" if record["test"] is None else "test"
+    with evaluating(model):
+        for picture in model.pictures(bench.images, part):
+            bench.say("drawing", number=record["trial"], what=picture.name)
+            picture.draw(folder / picture.file, title)
+            captions[picture.file] = picture.caption
+    return captions
+
+
+def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
+    """One picture a metric that was measured on both parts, the study's first."""
+    chosen = record["metric"]
+    measured = record["curve"][0]
+    others = [name for name in measured["valid"] if name in measured["train"] and name != chosen]
+    captions = {}
+    for metric in (chosen, *others):
+        file = "learning_curve.png" if metric == chosen else f"learning_curve_{metric}.png"
+        draw_learning_curve(
+            folder / file,
+            {
+                "train": [epoch["train"].get(metric, math.nan) for epoch in record["curve"]],
+                "validation": [epoch["valid"][metric] for epoch in record["curve"]],
+            },
+            metric=metric,
+            title=title,
+            best_epoch=record["best_epoch"],
+        )
+        captions[file] = f"{metric} over the epochs"
+    return captions
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

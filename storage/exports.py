@@ -4,7 +4,7 @@
       README.md              model card: what it is, how good, how to load it
       provenance.json        study, trial, parameters, data, seeds, curve, revision, files' hashes
       weights.safetensors, config.json, NAME.onnx, NAME.pt2
-      learning_curve.png, reconstructions.png
+      learning_curve.png, reconstructions.png, ...  as many as the model has to show
 
 A folder appears whole or not at all: it is filled beside and renamed.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,13 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def publish(
-    folder: Path, *, rank: int, record: Mapping[str, Any], differences: Mapping[str, float]
-) -> None:
+def publish(folder: Path, about: Mapping[str, Any]) -> None:
     """Write provenance and model card of an export whose other files are in ``folder``."""
     files = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.iterdir())
     }
-    provenance = {**record, "rank": rank, "output_differences": differences, "sha256": files}
+    provenance = {**about, "sha256": files}
     write_json(folder / PROVENANCE, provenance)
     (folder / CARD).write_text(model_card(provenance), encoding="utf-8")
 
@@ -95,6 +93,10 @@ def model_card(about: Mapping[str, Any]) -> str:
     programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
     images = about["images"]
     largest = max(about["output_differences"].values())
+    pictures = "\n\n".join(
+        f"![{caption}]({file})\n*{caption}*" for file, caption in about["pictures"].items()
+    )
+    tables = "".join(_table(table) for table in about["tables"])
     return f"""# {about["study"]}, rank {about["rank"]}
 
 {about["model"]} with {about["model_parameters"]:,} parameters, trained on {about["data"]}
@@ -103,10 +105,8 @@ def model_card(about: Mapping[str, Any]) -> str:
 | images | {metric.upper()} |
 |---|---|
 {values}
-
-![learning curve](learning_curve.png)
-
-![reconstructions](reconstructions.png)
+{tables}
+{pictures}
 
 ## Use
 
@@ -115,7 +115,7 @@ from pathlib import Path
 from models.export import load_export
 
 model = load_export(Path("."))          # this folder
-reconstructed = model.preview(images)   # (N, C, H, W) in [0, 1]
+{about["usage"]}
 ```
 
 Without genstudy: {", ".join(f"`{name}`" for name in programs)}; the first dimension is free.
@@ -141,3 +141,18 @@ Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained 
 
 The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
 """
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    """Markdown of one of the model's tables."""
+    lines = [f"\n### {table['title']}\n"]
+    lines += [_row(table["columns"]), "|---" * len(table["columns"]) + "|"]
+    lines += [_row(row) for row in table["rows"]]
+    if table["note"]:
+        lines.append(f"\n{table['note']}")
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[Any]) -> str:
+    shown = (f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells)
+    return "| " + " | ".join(shown) + " |"

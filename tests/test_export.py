@@ -15,7 +15,7 @@ from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.export import ExportError, check_export, load_export, write_export
 from models.images import ImageSplits
-from models.pictures import draw_learning_curve, draw_reconstructions
+from models.pictures import draw_learning_curve, draw_rows
 from models.training import fit
 
 
@@ -59,7 +59,7 @@ def test_a_loaded_export_reconstructs_like_the_live_model(
     images = digits.test.batch(slice(0, 7)).images
     loaded = load_export(folder)
     with evaluating(model), torch.no_grad():
-        assert torch.equal(loaded.preview(images), model.preview(images))
+        assert torch.equal(loaded(images), model(images))
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
@@ -122,7 +122,7 @@ def test_a_configuration_cannot_choose_code_to_run(
 
 def test_reconstructions_are_drawn_in_two_rows(tmp_path: Path, digits: ImageSplits) -> None:
     images = digits.test.batch(slice(0, 10)).images
-    draw_reconstructions(tmp_path / "r.png", images, 1 - images, title="digits")
+    draw_rows(tmp_path / "r.png", {"original": images, "made": 1 - images}, title="digits")
     drawn = np.asarray(Image.open(tmp_path / "r.png").convert("L")).astype(float)
     left = drawn.shape[1] // 5
     half = (drawn.shape[0] - 40) // 2

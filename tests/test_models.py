@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from models.base import ConfigError, Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
@@ -50,12 +51,16 @@ def test_training_lowers_the_loss(model: Model, digits: ImageSplits) -> None:
     assert results[-1].train[metric] < results[0].train[metric]
 
 
-def test_preview_has_the_images_shape_and_range(model: Model, digits: ImageSplits) -> None:
-    images = digits.valid.batch(slice(0, 5)).images
-    with evaluating(model):
-        made = model.preview(images)
-    assert made.shape == images.shape
-    assert 0 <= float(made.min()) <= float(made.max()) <= 1
+def test_a_preview_is_drawn_from_images_of_either_part(
+    model: Model, digits: ImageSplits, tmp_path: Path
+) -> None:
+    for part in ("valid", "test"):
+        with evaluating(model):
+            picture = model.preview(digits, part, 5)
+        assert picture is not None
+        picture.draw(tmp_path / picture.file, "a trial")
+        with Image.open(tmp_path / picture.file) as drawn:
+            assert drawn.width > 400
 
 
 def test_the_same_seed_gives_the_same_training(digits: ImageSplits) -> None:
@@ -79,7 +84,7 @@ def test_building_leaves_the_callers_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_programs_reproduce_the_preview(model: Model) -> None:
+def test_programs_run_on_their_examples(model: Model) -> None:
     programs = model.programs()
     with evaluating(model):
         for program in programs.values():
@@ -101,7 +106,7 @@ def test_cae_gives_back_images_of_any_size(shape: tuple[int, int, int]) -> None:
     model = build(CAE, CAEConfig(channels=2, latent=3), shape, seed=0)
     images = torch.rand(2, *shape)
     with evaluating(model):
-        assert model.preview(images).shape == images.shape
+        assert model(images).shape == images.shape
 
 
 def test_cae_layers_follow_the_reference() -> None:

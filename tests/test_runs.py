@@ -215,8 +215,6 @@ def test_a_model_and_a_study_outside_the_repository_are_one_file_each(
         '        return {"mse": loss.detach()}\n\n'
         "    def evaluate(self, batch):\n"
         '        return {"mse": F.mse_loss(self(batch.images), batch.images)}\n\n'
-        "    def preview(self, images):\n"
-        "        return self(images).clamp(0, 1)\n\n"
         "    def programs(self):\n"
         "        images = torch.zeros(2, *self.shape).flatten(1)\n"
         '        return {"encoder": Program(module=self.down, example=images)}\n'

@@ -56,9 +56,6 @@ class Duel(Model):
     def evaluate(self, batch: Batch) -> Metrics:
         return {"score": self.judge(batch.images.flatten(1)).mean()}
 
-    def preview(self, images: Tensor) -> Tensor:
-        return images
-
     def programs(self) -> dict[str, Program]:
         return {"maker": Program(module=self.maker, example=torch.zeros(2, 2))}
 
@@ -74,7 +71,7 @@ def test_evaluation_is_a_mean_over_images_whatever_the_batches(digits: ImageSpli
     images = digits.train  # 1,150: a whole batch of 1,000 and a ragged one
     pixels = images.pixels.float() / 255
     with torch.no_grad():
-        expected = float(((model.eval().preview(pixels) - pixels) ** 2).mean())
+        expected = float(((model.eval()(pixels) - pixels) ** 2).mean())
     assert evaluate(model, images)["mse"] == pytest.approx(expected, rel=1e-5)
 
 

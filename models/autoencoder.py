@@ -1,0 +1,118 @@
+"""What all autoencoders share: images -> codes -> images, trained on images clean or noisy.
+
+Shape legend: N batch, C channels, H/W pixels, Z latent width.
+
+    encoder  (N, C, H, W) -> (N, Z)
+    decoder  (N, Z) -> (N, C, H, W)
+    noise    what the encoder sees; the target is always the clean image (Vincent et al. 2008)
+
+A family fills ``encoder`` and ``decoder``, whose outputs are codes and images as above, and
+``optimizers["all"]``; where its loss is not the mean squared error, its own ``train_step``
+and ``evaluate`` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import Batch, Metrics, Model, ModelConfig, Program, require
+from models.images import ImageSplits
+from models.noise import NONE, check_noise, corrupt
+from models.pictures import draw_rows
+from models.report import Picture
+
+SHOWN = 10  # images in an export's picture
+PARTS = {"valid": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(ModelConfig):
+    """noise: what corrupts the encoder's images, ``none`` or a kind of `models.noise`;
+    strength: how much of it, in that kind's unit
+    lr, weight_decay: learning rate and L2 of the optimiser
+    """
+
+    noise: str = "none"
+    strength: float = 0.2
+    optimizer: str = "adam"  # or "sgd"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_noise(self.noise, self.strength)
+        require("lr", self.lr, 0.0, 10.0)
+        require("weight_decay", self.weight_decay, 0.0, 10.0)
+
+
+class Autoencoder(Model):
+    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw."""
+
+    metrics = ("mse",)
+    usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"
+    config: AutoencoderConfig
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> codes (N, Z)."""
+        codes: Tensor = self.encoder(images)
+        return codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(N, Z) -> images (N, C, H, W) in [0, 1]."""
+        images: Tensor = self.decoder(codes)
+        return images
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""
+        return self.decode(self.encode(images))
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What the encoder gets to see of ``images``: with this configuration's noise."""
+        return corrupt(images, self.config.noise, self.config.strength)
+
+    def train_step(self, batch: Batch) -> Metrics:
+        optimizer = self.optimizers["all"]
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.mse_loss(self(self.seen(batch.images)), batch.images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {"mse": loss.detach()}
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        return {"mse": F.mse_loss(self(self.seen(batch.images)), batch.images)}
+
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
+        clean = getattr(images, part).batch(slice(0, count)).images
+        noisy = self.seen(clean)
+        rows = {"original": clean, "reconstruction": self(noisy).clamp(0, 1)}
+        if self.config.noise != NONE:
+            rows = {"noisy": noisy, "clean": clean, "made of noisy": rows["reconstruction"]}
+
+        def draw(path: Path, title: str) -> None:
+            draw_rows(path, rows, title=f"{title}: {PARTS[part]} images")
+
+        return Picture(name="reconstructions", caption=" | ".join(rows), draw=draw)
+
+    def programs(self) -> dict[str, Program]:
+        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
+        images = images.to(self.device)
+        with torch.no_grad():
+            codes = self.encode(images)  # (2, Z)
+        return {
+            "encoder": Program(module=self.encoder, example=images),
+            "decoder": Program(module=self.decoder, example=codes),
+        }
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self.preview(images, part, SHOWN)
+        from models.latents import latent_pictures  # scikit-learn: only for pictures
+
+        yield from latent_pictures(self, images, part)

@@ -1,0 +1,53 @@
+"""What a model has to say of itself beyond its metrics: pictures and tables.
+
+    for picture in model.pictures(images, "test"):
+        picture.draw(folder / picture.file, "cae trial 7")
+
+They stand in the export folder, its model card and the dashboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """name: fit for a file name; caption: one line on what is seen
+    draw: write it to a path, as PNG, under a title that begins with the given words
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Path, str], None]
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Measured numbers with their words.
+
+    columns: headings, the first of the row names
+    rows: as long as `columns` each; numbers are shown with the digits that matter
+    note: one line on how it was measured
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float, ...], ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if uneven := [row for row in self.rows if len(row) != len(self.columns)]:
+            raise ValueError(f"table {self.name!r}: {uneven[0]} does not fit {self.columns}")
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
