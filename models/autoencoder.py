@@ -60,6 +60,11 @@ class Autoencoder(Model):
     encoder: nn.Module
     decoder: nn.Module
 
+    @property
+    def latent(self) -> int:
+        """Z."""
+        return int(self.encode(torch.zeros(1, *self.shape, device=self.device)).shape[1])
+
     def encode(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> codes (N, Z)."""
         codes: Tensor = self.encoder(images)

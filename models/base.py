@@ -136,6 +136,12 @@ class Model(nn.Module, ABC):
         set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
 
     @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        """``config`` for these images: what follows from their classes or attributes. Raises
+        `ConfigError` when the family has no use for them."""
+        return config
+
+    @classmethod
     def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
         """``config`` for a model that starts from the exported model ``base``."""
         raise ConfigError(f"{cls.__name__} starts from no other model; remove starts_from")

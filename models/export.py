@@ -71,7 +71,7 @@ def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
     """
     try:
         described = json.loads((folder / CONFIG).read_text())
-        family = family or _our_family(described["model"])
+        family = family or family_named(described["model"])
         config = family.config_type(**described["config"])
         channels, height, width = described["shape"]
         model = family(config, (channels, height, width))
@@ -109,7 +109,8 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
     return differences
 
 
-def _our_family(name: str) -> type[Model]:
+def family_named(name: str) -> type[Model]:
+    """A family of genstudy's own by ``module:class``, as `describe` writes it."""
     module, _, attribute = name.partition(":")
     if not module.startswith(OUR_MODELS):
         raise ExportError(f"{name} is not a model of genstudy; pass its class: family=...")

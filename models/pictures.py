@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#1f2937"
+WRONG = "#dc2626"
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
 TILE, LABEL, MARGIN = 0.62, 1.2, 0.1  # inches: an image, the column of row names, the edge
 
@@ -26,7 +27,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
     count = max(len(images) for images in rows.values())
     width = LABEL + TILE * count + MARGIN
     height = len(rows) * TILE + 0.34
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     for row, (label, images) in enumerate(rows.items()):
         bottom = TILE * (len(rows) - 1 - row) + MARGIN / 2
         axes = figure.add_axes(
@@ -46,7 +47,28 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
     figure.text(
         MARGIN / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=9, color=INK
     )
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def draw_labelled(
+    path: Path, images: Tensor, words: Sequence[str], right: Sequence[bool], *, title: str
+) -> None:
+    """Images (N, C, H, W) in a row with a word below each, red where it is not right."""
+    tile, foot, head = 0.95, 0.24, 0.34
+    width, height = tile * len(images) + 2 * MARGIN, tile + foot + head
+    figure = new_figure(width, height)
+    for index, (image, word, good) in enumerate(zip(images, words, right, strict=True)):
+        left = (MARGIN + tile * index) / width
+        axes = figure.add_axes((left, foot / height, 0.94 * tile / width, 0.94 * tile / height))
+        axes.imshow(as_picture(image), interpolation="nearest", vmin=0, vmax=1)
+        axes.set_axis_off()
+        figure.text(
+            left + 0.47 * tile / width, 0.5 * foot / height, word,
+            ha="center", va="center", fontsize=8, color=INK if good else WRONG,
+        )  # fmt: skip
+    top = 1 - 0.08 / height
+    figure.text(MARGIN / width, top, title, ha="left", va="top", fontsize=9, color=INK)
+    save_figure(figure, path)
 
 
 def as_strip(images: Tensor) -> np.ndarray[Any, Any]:
@@ -78,7 +100,7 @@ def draw_learning_curve(
     """Lines over epochs 1, 2, ...; a logarithmic axis where the values allow and need it."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()
     values = [value for curve in curves.values() for value in curve]
     for color, (label, curve) in zip(COLORS, curves.items(), strict=False):
@@ -99,7 +121,7 @@ def draw_learning_curve(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.set_layout_engine("tight")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _plain_log_labels(axes: Axes) -> None:
@@ -111,12 +133,12 @@ def _plain_log_labels(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     return Figure(figsize=(width, height), facecolor="white")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """As PNG whatever the suffix: ``path`` may be a temporary name."""
     figure.savefig(path, dpi=144, format="png")

@@ -117,7 +117,8 @@ def _train(
     model.train()
     size = min(model.config.batch_size, len(images))
     total = _Mean()
-    with fast_convolutions(model) as laid_out:
+    # whoever measures without gradients may still train another model to compare with
+    with torch.enable_grad(), fast_convolutions(model) as laid_out:
         for first in range(0, len(images) - size + 1, size):
             if interrupted():
                 raise Interrupted

@@ -30,6 +30,7 @@ class Definition:
 
     file_epochs, file_seed: the study file's, under any override
     token: of this stored study alone, so that files of a deleted namesake are not taken for its
+    base: the export that its models start from; empty: they start from nothing
     """
 
     model: str
@@ -45,6 +46,7 @@ class Definition:
     file_seed: int
     configurations: str
     token: str
+    base: str = ""
 
 
 def define(
@@ -103,6 +105,7 @@ def check_definition(name: str, stored: Definition, now: Definition) -> None:
         "shape": "image shape",
         "epochs": "EPOCHS",
         "seed": "SEED",
+        "base": "the export that its models start from",
         "configurations": "the configurations that suggest makes, values outside the space",
     }
     for field, label in labels.items():

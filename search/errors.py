@@ -25,6 +25,10 @@ class StudyChanged(SearchError):
     """The stored study was made with other settings: its values would not compare."""
 
 
+class BaseMissing(SearchError):
+    """A study starts from another's export, which is not there; the message says how to get it."""
+
+
 class WorkersFailed(SearchError):
     """Workers end before they can train; the message names the cause and their log."""
 
@@ -36,9 +40,10 @@ def explained(error: Exception) -> str | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from models.base import ConfigError
+    from models.export import ExportError
     from models.images import DataError
 
-    if isinstance(error, SearchError | StorageError | DataError | ConfigError):
+    if isinstance(error, SearchError | StorageError | DataError | ConfigError | ExportError):
         return " ".join(str(error).split())
     if isinstance(error, SQLAlchemyError | StorageInternalError | DatabaseError):
         origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error

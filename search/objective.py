@@ -20,7 +20,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.base import DivergedError, Model, build, evaluating
+from models.base import DivergedError, Model, ModelConfig, build, evaluating
 from models.checkpoint import CheckpointError, load_checkpoint, read_note, save_checkpoint
 from models.images import ImageSplits
 from models.seeds import derive_seed
@@ -60,6 +60,7 @@ class Bench:
     spec: StudySpec
     claims: Claims
     images: ImageSplits
+    base: Model | None  # that every model starts from
     device: str
     device_name: str
     say: Say
@@ -138,7 +139,7 @@ def _attempt(bench: Bench, trial: Trial, memory: PeakMemory) -> Ending:
         config = wait_for(lambda: bench.spec.suggest(trial))
         bench.say("started", number=trial.number, parameters=trial.params, epochs=bench.run.epochs)
         seed = derive_seed(bench.run.seed, "trial", trial.number)
-        model = build(bench.spec.model, config, bench.images.shape, seed=seed, device=bench.device)
+        model = make_model(bench, config, seed)
         wait_for(lambda: _resume(bench, trial, model, progress))
         pruned = _train(bench, trial, model, seed, progress)
         wait_for(lambda: _write(bench, trial, progress))
@@ -166,6 +167,18 @@ def _attempt(bench: Bench, trial: Trial, memory: PeakMemory) -> Ending:
         return outcomes.failed(error)
 
 
+def make_model(bench: Bench, config: ModelConfig, seed: int) -> Model:
+    """A fresh model on the worker's device, from the study's base if it has one."""
+    return build(
+        bench.spec.model,
+        bench.spec.model.fitted(config, bench.images),
+        bench.images.shape,
+        seed=seed,
+        device=bench.device,
+        base=bench.base,
+    )
+
+
 def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progress) -> bool:
     """Epoch by epoch, from where `progress` is; True: pruned. Raises `Overdue`."""
     began = time.monotonic() - progress.seconds
@@ -187,6 +200,8 @@ def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progre
             known = max(progress.reported) + 1  # epochs that an earlier attempt has reported
             if written and result.number >= known and _should_prune(bench, trial):
                 return True
+            if result.number >= known and is_pictured(bench.spec, result.number):
+                _picture(bench, trial, model, progress, f"-epoch-{result.number:03}")
             stop = bench.interrupted()
             if stop or time.monotonic() - saved >= CHECKPOINT_EVERY:
                 _save(bench, trial, model, progress)
@@ -297,7 +312,13 @@ def _record_start(bench: Bench, trial: Trial) -> None:
     bench.claims.describe(trial, about)
 
 
-def _picture(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
+def is_pictured(spec: StudySpec, epoch: int) -> bool:
+    return spec.pictures_every is not None and epoch % spec.pictures_every == 0
+
+
+def _picture(
+    bench: Bench, trial: Trial, model: Model, progress: Progress, suffix: str = ""
+) -> None:
     """What the model makes of validation images, for the dashboard."""
     metric = bench.spec.metric.upper()
     with evaluating(model):
@@ -307,7 +328,7 @@ def _picture(bench: Bench, trial: Trial, model: Model, progress: Progress) -> No
     title = f"{bench.run.study} trial {trial.number} · best {metric} {progress.best:.5f}"
     try:
         with TemporaryDirectory() as folder:
-            path = Path(folder) / picture.file
+            path = Path(folder) / f"{picture.name}{suffix}.png"
             picture.draw(path, title)
             bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
             attach(bench.run.paths.artifacts, trial, path)

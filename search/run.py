@@ -21,6 +21,7 @@ class StudyRun:
     """name: as for `load_study`; study: its name in the database; images: the cached file.
 
     token: the stored study's own; files with another are not its files
+    base: folder of the export that every model starts from
     """
 
     name: str
@@ -37,10 +38,15 @@ class StudyRun:
     trial_minutes: float | None = None
     sampler: str | None = None
     pruner: str | None = None
+    base: str | None = None
 
     @property
     def paths(self) -> RunPaths:
         return RunPaths(Path(self.runs))
+
+    @property
+    def base_folder(self) -> Path | None:
+        return None if self.base is None else Path(self.base)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

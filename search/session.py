@@ -9,7 +9,6 @@ Whatever is interrupted is taken up by the next call of the same command.
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,16 +17,16 @@ from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from optuna.trial import TrialState
 
 from search.claims import Claims
 from search.errors import SearchError, WorkersFailed
+from search.leaderboard import Leaderboard
 from search.packing import Packing
 from search.progress import Display
 from search.run import StudyRun
 from search.study import Study
 from search.supervisor import Crew, Event, Worker
-from storage.exports import is_whole, read_provenance, remove_ranks_beyond, sweep
+from storage.exports import remove_ranks_beyond, sweep
 from storage.leases import RENEWAL
 from storage.standing import ended
 
@@ -62,6 +61,7 @@ class Session:
         self.claims = claims
         self.crew = crew
         self.display = display
+        self.leaderboard = Leaderboard(study.spec, run, claims.study)
         self.packing = packing  # None: as many workers as were asked for
         self.stop_asked = False
         claims.patience.given_up = lambda: self.stop_asked
@@ -183,52 +183,27 @@ class Session:
         self.display.finishing()
         sweep(self.run.paths.exports(self.run.study))
         chosen: list[int] = []
-        candidates = self._candidates()
+        candidates = self.leaderboard.candidates()
         while candidates and len(chosen) < top:
             batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
-            missing = [number for number in batch if self._record(number) is None]
+            missing = [number for number in batch if self.leaderboard.record(number) is None]
             self._hand_out([{"job": "retrain", "number": number} for number in missing])
-            chosen += [number for number in batch if "failed" not in (self._record(number) or {})]
+            chosen += [
+                number
+                for number in batch
+                if "failed" not in (self.leaderboard.record(number) or {})
+            ]
         if len(chosen) < top:
             self.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
-        ranked = sorted(chosen, key=self._retrained_value)
+        ranked = sorted(chosen, key=self.leaderboard.retrained_value)
         jobs = [
             {"job": "export", "number": number, "rank": rank}
             for rank, number in enumerate(ranked, start=1)
-            if not self._is_exported(number, rank)
+            if not self.leaderboard.is_exported(number, rank)
         ]
         self._hand_out(jobs)
         remove_ranks_beyond(self.run.paths.exports(self.run.study), len(ranked))
-        return self.records(len(ranked))
-
-    def is_finished(self, top: int) -> bool:
-        """All trials have ended and the best are exported: nothing is left to do."""
-        if self.claims.ended() < self.run.trials:
-            return False
-        chosen: list[int] = []
-        for number in self._candidates():
-            record = self._record(number)
-            if len(chosen) == top:
-                break
-            if record is None:
-                return False
-            if "failed" not in record:
-                chosen.append(number)
-        ranked = enumerate(sorted(chosen, key=self._retrained_value), start=1)
-        return all(self._is_exported(number, rank) for rank, number in ranked)
-
-    def first_reason(self) -> str | None:
-        """Why the first failed trial failed."""
-        failed = self.claims.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        return next((t.user_attrs.get("reason") for t in failed), None)
-
-    def records(self, count: int) -> list[dict[str, Any]]:
-        """What the export folders say, best first."""
-        found = [
-            read_provenance(self.run.paths.export(self.run.study, rank))
-            for rank in range(1, count + 1)
-        ]
-        return [record for record in found if record is not None]
+        return self.leaderboard.records(len(ranked))
 
     def _hand_out(self, jobs: list[dict[str, Any]]) -> None:
         """One job a worker, the next to whoever is free; a dead worker's job goes round again."""
@@ -285,49 +260,6 @@ class Session:
         freed = self.claims.take_back_from(worker.owner)
         self.display.died(worker, event["code"], freed)
         self.crew.replace(worker)
-
-    def _candidates(self) -> list[int]:
-        """Complete trials, best first."""
-        complete = self.claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        sign = 1 if self.study.spec.direction == "minimize" else -1
-        return [
-            number for _, number in sorted((sign * (t.value or 0.0), t.number) for t in complete)
-        ]
-
-    def _record(self, number: int) -> dict[str, Any] | None:
-        """The record of a retraining, if it is this study's and today's run would end alike."""
-        paths = self.run.paths.retraining(self.run.study, number)
-        try:
-            record: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if not isinstance(record, dict) or record.get("token") != self.run.token:
-            return None
-        if "failed" in record:
-            return record
-        if not paths.best.exists() or record["patience"] != self.study.spec.patience:
-            return None
-        if record["ended_by"] == "most epochs":
-            alike = record["most_epochs"] == self.run.retrain_epochs
-        else:
-            alike = record["epochs"] <= self.run.retrain_epochs
-        return record if alike else None
-
-    def _retrained_value(self, number: int) -> tuple[float, int]:
-        record = self._record(number)
-        assert record is not None, "ranked after retraining"
-        sign = 1 if self.study.spec.direction == "minimize" else -1
-        return sign * record["valid"][self.study.spec.metric], number
-
-    def _is_exported(self, number: int, rank: int) -> bool:
-        record = self._record(number)
-        found = read_provenance(self.run.paths.export(self.run.study, rank))
-        if record is None or found is None:
-            return False
-        judged = rank > 1 or record["test"] is not None
-        same = all(found.get(key) == record[key] for key in ("trial", "made", "token"))
-        folder = self.run.paths.export(self.run.study, rank)
-        return judged and same and found.get("rank") == rank and is_whole(folder, found)
 
 
 @contextmanager

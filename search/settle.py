@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from models.images import DataMissing, ImageSplits, open_images, prepare_images
 from models.sources import FALLBACK
+from search.bases import base_label, base_study, find_base, open_base
 from search.claims import Claims, owner_name
 from search.console import LOUD
 from search.definition import (
@@ -79,10 +81,12 @@ def settle(
 ) -> tuple[Claims, StudyRun]:
     """The stored study, made now if it is new, and the run that goes on with it."""
     images = open_images(cached)
-    check_fit(study, images.shape)
     name = study_name(study, data, cached)
+    needed = base_study(study)
+    base = find_base(variables, study, study_name(needed, data, cached) if needed else "")
+    check_fit(study, images, open_base(base))
     with study_lock(storage.engine, CREATION):
-        opened, definition = _open(variables, study, storage, images, name)
+        opened, definition = _open(variables, study, storage, images, name, base)
     claims = Claims(opened, storage, owner_name(os.getpid()))
     sampler = make_sampler(
         variables.sampler or study.spec.sampler, seed=definition.seed, space=study.space
@@ -94,7 +98,9 @@ def settle(
         runs=str(variables.runs),
         images=str(cached),
         seed=definition.seed,
-        trials=_total(variables.trials or study.spec.trials, sampler, opened),
+        trials=_total(
+            variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
+        ),
         epochs=definition.epochs,
         retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
         revision=git_revision(),
@@ -102,6 +108,7 @@ def settle(
         trial_minutes=variables.trial_minutes,
         sampler=variables.sampler,
         pruner=variables.pruner,
+        base=None if base is None else str(base),
     )
     return claims, run
 
@@ -114,7 +121,12 @@ def study_name(study: Study, data: str, cached: Path) -> str:
 
 
 def _open(
-    variables: Variables, study: Study, storage: TrialStorage, images: ImageSplits, name: str
+    variables: Variables,
+    study: Study,
+    storage: TrialStorage,
+    images: ImageSplits,
+    name: str,
+    base: Path | None,
 ) -> tuple[optuna.Study, Definition]:
     """The study called ``name`` and what it is; raises `StudyChanged` if it is another."""
     known = {found.study_name for found in storage.get_all_studies()}
@@ -127,7 +139,10 @@ def _open(
             f"{shown(variables.storage_url)} has a study {name!r} that genstudy did not make; "
             "rename the study's file or use another RUNS or STORAGE"
         )
-    definition = define(study, images, epochs=variables.epochs, seed=variables.seed, stored=stored)
+    definition = replace(
+        define(study, images, epochs=variables.epochs, seed=variables.seed, stored=stored),
+        base=base_label(base),
+    )
     if stored is not None:
         check_definition(name, stored, definition)
         return opened, definition
@@ -138,10 +153,11 @@ def _open(
     return opened, definition
 
 
-def _total(wanted: int, sampler: BaseSampler, study: optuna.Study) -> int:
+def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
     """Trials in all: a grid ends with its last point."""
     points = grid_size(sampler)
     if points is None:
         return wanted
-    others = sum("grid_id" not in t.system_attrs for t in study.get_trials(deepcopy=False))
-    return min(wanted, others + points)
+    trials = study.get_trials(deepcopy=False)
+    others = sum("grid_id" not in trial.system_attrs for trial in trials)
+    return min(wanted, others + max(0, references - len(trials)) + points)

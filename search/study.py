@@ -26,11 +26,12 @@ import torch
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FixedTrial
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.base import Model, ModelConfig, Shape
+from models.images import ImageSplits
 from search.calls import unknown
 from search.errors import BadVariable, StudyFileError, UnknownStudy
 from search.pruners import make_pruner
@@ -191,14 +192,44 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
                 )
         digest.update(repr(sorted(asdict(config).items())).encode())
         study.tell(trial, 0.0)
+    for name, parameters in spec.references.items():
+        _check_reference(spec, space, name, parameters)
     return space, digest.hexdigest()[:16]
 
 
-def check_fit(study: Study, shape: Shape) -> None:
-    """Build one configuration without memory, to see that model and images fit."""
+def _check_reference(
+    spec: StudySpec, space: Mapping[str, BaseDistribution], name: str, parameters: Mapping[str, Any]
+) -> None:
+    """A reference sets all that `suggest` then asks for, within the bounds, and nothing else."""
+    for key, value in parameters.items():
+        if key not in space:
+            raise StudyFileError(f"reference {name!r}: " + unknown("parameter", key, space))
+        if not _within(space[key], value):
+            raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {space[key]}")
+    trial = FixedTrial(dict(parameters))
+    try:
+        spec.suggest(trial)
+    except ValueError as error:
+        raise StudyFileError(f"reference {name!r}: {error}") from error
+    if unused := sorted(set(parameters) - set(trial.params)):
+        raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
+
+
+def _within(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
+
+
+def check_fit(study: Study, images: ImageSplits, base: Model | None = None) -> None:
+    """Build one configuration without memory, to see that model, images and base fit."""
     trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
     with _mistakes_of(study.path), torch.device("meta"), _Unfilled():
-        study.spec.model(study.spec.suggest(trial), shape)
+        config = study.spec.model.fitted(study.spec.suggest(trial), images)
+        if base is not None:
+            config = study.spec.model.based_on(config, base)
+        study.spec.model(config, images.shape)
 
 
 class _Unfilled(TorchFunctionMode):

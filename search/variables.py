@@ -36,6 +36,8 @@ VARIABLES = {
     "TOP": "how many of the best are retrained and exported (default 3)",
     "SAMPLER": "random, tpe, gp, cmaes, qmc, grid; with arguments: 'tpe(n_startup_trials=5)'",
     "PRUNER": "median, hyperband, successive_halving, percentile, none; with arguments",
+    "FIRST": "1: a study that starts from another's export runs that one first if it has none",
+    "FROM": "folder of the export to start from (default: the best of the study it needs)",
     "CSV": "file that `make trials` writes the table to",
     "PARQUET": "file that `make trials` writes the table to",
     "HOST": "address of the dashboard (default 127.0.0.1: this machine only)",
@@ -63,6 +65,8 @@ class Variables:
     top: int = 3
     sampler: str | None = None
     pruner: str | None = None
+    first: bool = False
+    start: Path | None = None  # FROM
     csv: Path | None = None
     parquet: Path | None = None
     host: str = "127.0.0.1"
@@ -114,6 +118,8 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
         top=_whole(values, "TOP", 1, 1000) or 3,
         sampler=values.get("SAMPLER"),
         pruner=values.get("PRUNER"),
+        first=_whole(values, "FIRST", 0, 1) == 1,
+        start=_path(values, "FROM", "") if "FROM" in values else None,
         csv=_path(values, "CSV", "") if "CSV" in values else None,
         parquet=_path(values, "PARQUET", "") if "PARQUET" in values else None,
         host=values.get("HOST", "127.0.0.1"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial
 
-from models.base import Model, ModelConfig, build, evaluating, parameter_count
+from models.base import Model, ModelConfig, evaluating, parameter_count
 from models.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -33,10 +34,13 @@ from models.export import check_export, write_export
 from models.pictures import draw_learning_curve
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, evaluate, fit
-from search.objective import Bench
+from search.bases import describe_base
+from search.objective import Bench, is_pictured, make_model
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
+
+SHOWN = 10  # images in the picture of an epoch
 
 log = logging.getLogger("genstudy")
 
@@ -90,9 +94,21 @@ def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[
         if _best_epoch(bench, curve) == result.number:
             _keep(bench, paths.best, model, curve)
         _keep(bench, paths.last, model, curve)
+        if is_pictured(bench.spec, result.number):
+            _draw_epoch(bench, paths.picture(result.number), model, number, result)
         _announce(bench, number, result)
         if _out_of_patience(bench, curve):
             break
+
+
+def _draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: EpochResult) -> None:
+    with evaluating(model):
+        picture = model.preview(bench.images, "valid", SHOWN)
+    if picture is not None:
+        value = result.valid[bench.spec.metric]
+        title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
+        with whole_file(path) as beside:
+            picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
 
 
 def export(bench: Bench, number: int, rank: int) -> None:
@@ -123,7 +139,7 @@ def configuration(bench: Bench, number: int) -> tuple[ModelConfig, dict[str, Any
 
 def _build(bench: Bench, number: int, seed: int) -> Model:
     config, _ = configuration(bench, number)
-    return build(bench.spec.model, config, bench.images.shape, seed=seed, device=bench.device)
+    return make_model(bench, config, seed)
 
 
 def _go_on(bench: Bench, paths: RetrainingPaths, model: Model) -> list[dict[str, Any]]:
@@ -177,7 +193,7 @@ def _record(
     failure: str | None,
 ) -> dict[str, Any]:
     """All that is known of a retraining, as plain values: the export's provenance."""
-    config, parameters = configuration(bench, number)
+    _, parameters = configuration(bench, number)
     best = _best_epoch(bench, curve)
     trial = bench.claims.storage.get_trial(bench.claims.id_of(number))
     return {
@@ -187,7 +203,8 @@ def _record(
         "trial": number,
         "trial_value": trial.value,
         "parameters": parameters,
-        "config": asdict(config),
+        "starts_from": bench.run.base_folder and describe_base(bench.run.base_folder),
+        "config": asdict(model.config),
         "model": type(model).__name__,
         "model_parameters": parameter_count(model),
         "data": bench.images.name,
@@ -228,6 +245,11 @@ def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> d
     """Learning curves and the model's own pictures; file -> caption."""
     title = f"{record['study']} trial {record['trial']}"
     captions = _draw_curves(record, folder, f"{title}, retrained")
+    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
+    for epoch in range(1, record["best_epoch"] + 1):
+        if paths.picture(epoch).exists():
+            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
+            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
     part = "valid" if record["test"] is None else "test"
     with evaluating(model):
         for picture in model.pictures(bench.images, part):

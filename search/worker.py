@@ -34,6 +34,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from models.images import open_images
 from search import winner
+from search.bases import open_base
 from search.claims import open_claims, owner_name
 from search.devices import use_device
 from search.errors import explained
@@ -149,6 +150,7 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     claims.study.sampler = make_sampler(
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )
+    claims.references = study.spec.references
     claims.patience.given_up = control.interrupted
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
     if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
@@ -160,6 +162,7 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
         device=device,
         device_name=use_device(device),
         images=open_images(Path(run.images)).to(device),
+        base=open_base(run.base_folder),
         say=control.say,
         interrupted=control.interrupted,
     )

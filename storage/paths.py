@@ -117,3 +117,7 @@ class RetrainingPaths:
     def record(self) -> Path:
         """Learning curve and how it ended; present once the retraining is done."""
         return self.folder / f"retrain-{self.number}.json"
+
+    def picture(self, epoch: int) -> Path:
+        """What the model did after ``epoch``, where a study asks for it."""
+        return self.folder / f"retrain-{self.number}-epoch-{epoch:03}.png"

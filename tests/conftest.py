@@ -16,7 +16,7 @@ import torch
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from models.images import ImageSplits, load_images
+from models.images import Images, ImageSplits, load_images
 from search.variables import VARIABLES
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +70,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
     """The real digits at 28x28: 1,150 training, 288 validation, 359 test images."""
     place = tmp_path_factory.mktemp("images")
     return load_images("digits", root=place, cache=place, shape=CAE_SHAPE)
+
+
+def blank_images(shape: tuple[int, int, int], classes: int = 10) -> ImageSplits:
+    """Black images, twenty a class in each part, for what looks only at shapes and classes."""
+    labels = torch.arange(classes).repeat(20)
+    part = Images(pixels=torch.zeros(len(labels), *shape, dtype=torch.uint8), labels=labels)
+    names = tuple(f"class {index}" for index in range(classes))
+    return ImageSplits(
+        name="blank", fingerprint="blank", train=part, valid=part, test=part, classes=names
+    )
 
 
 @pytest.fixture(scope="session")

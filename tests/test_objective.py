@@ -62,6 +62,7 @@ def make_bench(tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Pa
         )  # fmt: skip
         heard: list[dict[str, Any]] = []
         bench = Bench(
+            base=None,
             run=run, spec=spec, claims=claims, images=digits, device="cpu", device_name="cpu",
             say=lambda event, **values: heard.append({"event": event, **values}),
             interrupted=interrupted,

@@ -11,14 +11,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from models.base import build
+from models.base import Model, build
 from models.cae import CAE, CAEConfig
 from models.images import ImageSplits
 from search.definition import check_definition, define, read_definition, write_definition
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
-from search.study import check_fit, load_study, study_names
+from search.study import Study, check_fit, load_study, study_names
+from tests.conftest import blank_images
 
 WriteStudy = Callable[..., Path]
+
+
+def a_base(study: Study, shape: tuple[int, int, int]) -> Model | None:
+    """Any model of the study that ``study`` starts from, untrained."""
+    if study.spec.starts_from is None:
+        return None
+    base = load_study(study.spec.starts_from)
+    spec, images = base.spec, blank_images(shape)
+    config = spec.model.fitted(spec.suggest(optuna.create_study().ask()), images)
+    return build(spec.model, config, shape, seed=0, base=a_base(base, shape))
 
 
 @pytest.mark.parametrize("name", study_names())
@@ -28,11 +39,9 @@ def test_every_study_loads_and_builds_what_it_suggests(name: str) -> None:
     assert study.space
     assert study.path.read_text().startswith('"""'), "the first line says what it is about"
     assert f"make study NAME={name}" in study.path.read_text()
-    trial = optuna.create_study().ask()
-    config = study.spec.suggest(trial)
     shape = study.spec.shape or (1, 28, 28)
-    build(study.spec.model, config, shape, seed=0)
-    check_fit(study, shape)
+    images = blank_images(shape)
+    check_fit(study, images, a_base(study, shape))
 
 
 def test_the_cae_study_is_reference_system_a1() -> None:
@@ -65,7 +74,7 @@ def test_the_readmes_study_is_a_study_of_about_ten_lines(tmp_path: Path) -> None
     code = example.partition("```")[0]
     (tmp_path / "mine.py").write_text(code)
     study = load_study(str(tmp_path / "mine.py"))
-    check_fit(study, study.spec.shape or (1, 28, 28))
+    check_fit(study, blank_images(study.spec.shape or (1, 28, 28)))
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
 
 
@@ -174,7 +183,7 @@ def test_images_that_do_not_fit_the_model_are_found_before_the_first_trial(
 ) -> None:
     study = load_study(str(study_file()))
     with pytest.raises(StudyFileError, match="images of 5x5 are too small"):
-        check_fit(study, (1, 5, 5))
+        check_fit(study, blank_images((1, 5, 5)))
 
 
 def test_a_definition_comes_back_from_the_database(

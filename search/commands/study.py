@@ -7,6 +7,7 @@ file, RUNS, database, data, and whether the stored study is still the same.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from search.bases import base_study
 from search.claims import Claims
 from search.console import LOUD, near, open_console
 from search.devices import assign_devices, cores, visible_gpus
+from search.errors import BaseMissing, StudyFileError
 from search.packing import Packing
 from search.progress import Display, counted, duration
 from search.run import StudyRun
@@ -33,9 +36,52 @@ NVIDIA = Path("/dev/nvidia0")
 
 
 def run_study() -> int:
+    """The study NAME; with FIRST, what it starts from before; what goes on from it, after."""
     console = open_console()
     variables = read_variables()
     study = load_study(variables.needed_name)
+    code = _with_base(console, variables, study)
+    if code or study.spec.then is None:
+        return code
+    after = load_study(study.spec.then)
+    return _with_base(console, _limited(variables, after), after)
+
+
+def _with_base(
+    console: Console, variables: Variables, study: Study, behind: tuple[str, ...] = ()
+) -> int:
+    """Run ``study``; if the export that it starts from is missing and FIRST says so, that first."""
+    try:
+        return _run_study(console, variables, study)
+    except BaseMissing:
+        if not variables.first or variables.start is not None:
+            raise
+    base = base_study(study)
+    assert base is not None
+    if base.name in (*behind, study.name):
+        raise StudyFileError(f"{base.path}: studies start from each other in a circle")
+    code = _with_base(console, _limited(variables, base), base, (*behind, study.name))
+    return code or _run_study(console, variables, study)
+
+
+def _limited(variables: Variables, study: Study) -> Variables:
+    """For a study that runs before or after the one that was asked for: numbers that were given
+    are its upper limits; sampler, pruner and base are its own."""
+    spec = study.spec
+    return replace(
+        variables,
+        name=study.reference,
+        trials=variables.trials and min(variables.trials, spec.trials),
+        epochs=variables.epochs and min(variables.epochs, spec.epochs),
+        retrain_epochs=variables.retrain_epochs
+        and min(variables.retrain_epochs, spec.retrain_epochs),
+        sampler=None,
+        pruner=None,
+        start=None,
+    )
+
+
+def _run_study(console: Console, variables: Variables, study: Study) -> int:
     check_names(variables, study)
     variables.paths.check_writable()
     visible = visible_gpus()
@@ -64,8 +110,8 @@ def _run(
     display = Display(run.study, study.spec, run.trials, console)
     packing = Packing(crew.devices, most=cores()) if variables.workers is None else None
     session = Session(study, run, claims, crew, display, packing)
-    if session.is_finished(variables.top):
-        return _conclude(console, session, session.records(variables.top))
+    if session.leaderboard.is_finished(claims.ended(), variables.top):
+        return _conclude(console, session, session.leaderboard.records(variables.top))
     return _work(session, variables, console)
 
 
@@ -155,7 +201,7 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
         f"{states['PRUNED']} pruned, {states['FAIL']} failed",
     )
     if not records:
-        reason = session.first_reason()
+        reason = session.leaderboard.first_reason()
         why = f" (first failure: {reason})" if reason else ""
         console.print(f"no trial is complete: nothing to export{why}", markup=False)
         return 1

@@ -1,0 +1,223 @@
+"""Classes from the codes of an autoencoder: reference system A2.
+
+Shape legend: N batch, C channels, H/W pixels, Z latent width, K classes.
+
+    encoder  of an exported autoencoder, frozen (or trained along at the end): -> Z
+    head     Z -> hidden (ReLU, dropout) -> K, cross entropy, Adam
+
+How good the codes are shows beside what needs none: the table sets the accuracy next to
+logistic regressions on pixels and on principal components, and to a frozen encoder of
+random weights (`models/baselines.py`).
+
+    make study NAME=classifier FIRST=1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.autoencoder import PARTS, Autoencoder
+from models.base import (
+    Batch,
+    ConfigError,
+    Metrics,
+    Model,
+    ModelConfig,
+    Note,
+    Program,
+    Shape,
+    require,
+)
+from models.blocks import initialise_for_relu, make_optimizer
+from models.confusion import confusion_matrix, draw_confusion, per_class
+from models.export import describe, family_named
+from models.images import ImageSplits
+from models.pictures import draw_labelled
+from models.report import Picture, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(ModelConfig):
+    """Defaults are the reported best configuration (reference system A2).
+
+    hidden: N_h, >= 1; dropout: share of hidden units, below 1
+    frozen: whether the encoder stays as it was exported
+    encoder: which autoencoder (`models.export.describe`); set when a study starts from one
+    classes: K; set from the images
+    """
+
+    hidden: int = 276
+    dropout: float = 0.06
+    lr: float = 0.0031332
+    weight_decay: float = 1.014e-5
+    frozen: bool = True
+    classes: int = 10
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("hidden", self.hidden, 1, 65536)
+        require("dropout", self.dropout, 0.0, 0.95)
+        require("lr", self.lr, 0.0, 10.0)
+        require("weight_decay", self.weight_decay, 0.0, 10.0)
+        require("classes", self.classes, 2, 65536)
+
+
+class Classifier(Model):
+    """10,498 parameters in the head at Z 27, hidden 276, 10 classes."""
+
+    metrics = ("accuracy", "loss")
+    config_type = ClassifierConfig
+    config: ClassifierConfig
+    usage = "classes = model(images).argmax(1)   # (N,), images (N, C, H, W) in [0, 1]"
+
+    def __init__(self, config: ClassifierConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        if not config.encoder:
+            raise ConfigError('a Classifier needs an encoder: set starts_from="cae" in the study')
+        autoencoder = _autoencoder(config.encoder, shape)
+        self.encoder = autoencoder.encoder
+        with torch.no_grad():
+            self.width = autoencoder.latent  # Z
+        self.head = nn.Sequential(
+            nn.Linear(self.width, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.classes),
+        )
+        initialise_for_relu(self.head)
+        self.encoder.requires_grad_(not config.frozen)
+        trained = self.head if config.frozen else self
+        self.optimizers["all"] = make_optimizer(
+            "adam", trained.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+
+    @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        if len(images.classes) < 2:
+            raise ConfigError(
+                f"{images.name} has {len(images.classes)} classes, a classifier needs 2 or more: "
+                "put the images in a folder a class"
+            )
+        assert isinstance(config, ClassifierConfig)
+        return replace(config, classes=len(images.classes))
+
+    @classmethod
+    def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
+        """From an autoencoder: its encoder. From a classifier: its head's width as well."""
+        assert isinstance(config, ClassifierConfig)
+        if isinstance(base, Classifier):
+            return replace(config, hidden=base.config.hidden, encoder=base.config.encoder)
+        if not isinstance(base, Autoencoder):
+            raise ConfigError(
+                f"a Classifier starts from an autoencoder or a classifier, not from "
+                f"{type(base).__name__}"
+            )
+        return replace(config, encoder=describe(base))
+
+    def start_from(self, base: Model) -> None:
+        if isinstance(base, Classifier):
+            self.load_state_dict(base.state_dict())
+        else:
+            assert isinstance(base, Autoencoder)
+            self.encoder.load_state_dict(base.encoder.state_dict())
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.config.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> scores (N, K); their softmax is the class probabilities."""
+        scores: Tensor = self.head(self.encoder(images))
+        return scores
+
+    def train_step(self, batch: Batch) -> Metrics:
+        optimizer = self.optimizers["all"]
+        optimizer.zero_grad(set_to_none=True)
+        measured = self._measure(batch)
+        measured["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {name: value.detach() for name, value in measured.items()}
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        return self._measure(batch)
+
+    def _measure(self, batch: Batch) -> Metrics:
+        assert batch.labels is not None, "checked by `fitted`"
+        scores = self(batch.images)
+        return {
+            "accuracy": (scores.argmax(1) == batch.labels).float().mean(),
+            "loss": F.cross_entropy(scores, batch.labels),
+        }
+
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
+        batch = getattr(images, part).batch(slice(0, count))
+        found = self(batch.images).argmax(1).tolist()
+        right = [a == b for a, b in zip(found, batch.labels.tolist(), strict=True)]
+        words = [images.classes[index] for index in found]
+
+        def draw(path: Path, title: str) -> None:
+            draw_labelled(path, batch.images, words, right, title=f"{title}: {PARTS[part]} images")
+
+        return Picture(name="predictions", caption="predicted classes, wrong ones red", draw=draw)
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self.preview(images, part, 10)
+        matrix = confusion_matrix(self, getattr(images, part), len(images.classes))
+
+        def draw(path: Path, title: str) -> None:
+            draw_confusion(path, matrix, images.classes, title=f"{title}: {PARTS[part]} images")
+
+        yield Picture(name="confusion", caption="true against predicted class", draw=draw)
+
+    def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
+        from models.baselines import compare_with_baselines  # scikit-learn
+
+        matrix = confusion_matrix(self, images.test, len(images.classes))
+        yield per_class(matrix, images.classes)
+        yield compare_with_baselines(self, matrix, images, progress)
+
+    def programs(self) -> dict[str, Program]:
+        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
+        return {"classifier": Program(module=_Scores(self), example=images.to(self.device))}
+
+    def with_random_encoder(self, seed: int) -> Classifier:
+        """The same architecture and head, frozen on an encoder that was never trained."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Classifier(replace(self.config, frozen=True), self.shape).to(self.device)
+
+
+class _Scores(nn.Module):
+    """The classifier's forward pass alone: what is exported."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.encoder, self.head = model.encoder, model.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.encoder(images))
+        return scores
+
+
+def _autoencoder(described: Mapping[str, Any], shape: Shape) -> Autoencoder:
+    """The described autoencoder with fresh weights, for images of ``shape``."""
+    family = family_named(described["model"])
+    if tuple(described["shape"]) != shape:
+        raise ConfigError(
+            f"the encoder was made for images of {tuple(described['shape'])}, not of {shape}; "
+            "set the study's shape to the encoder's"
+        )
+    model = family(family.config_type(**described["config"]), shape)
+    if not isinstance(model, Autoencoder):
+        raise ConfigError(f"{described['model']} is not an autoencoder")
+    return model
