@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from models.images import DataMissing, ImageSplits, open_images, prepare_images
-from models.sources import FALLBACK
+from models.sources import FALLBACK, find_source
 from search.claims import Claims, owner_name
 from search.console import LOUD
 from search.definition import (
@@ -50,6 +50,9 @@ def check_names(variables: Variables, study: Study) -> None:
 def find_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
     """Name and cached file of the images; the digits when the study's own are not to be had."""
     wanted = variables.data or study.spec.data
+    if study.spec.shape is not None:
+        check_fit(study, study.spec.shape)  # before an hour of reading
+    study_name(study, wanted, find_source(wanted, variables.data_root).label)
     steps: dict[str, Any] = {
         "root": variables.data_root,
         "cache": variables.paths.cache,
@@ -80,7 +83,7 @@ def settle(
     """The stored study, made now if it is new, and the run that goes on with it."""
     images = open_images(cached)
     check_fit(study, images.shape)
-    name = study_name(study, data, cached)
+    name = study_name(study, data, cached.stem.rpartition("-")[0])
     with study_lock(storage.engine, CREATION):
         opened, definition = _open(variables, study, storage, images, name)
     claims = Claims(opened, storage, owner_name(os.getpid()))
@@ -106,11 +109,9 @@ def settle(
     return claims, run
 
 
-def study_name(study: Study, data: str, cached: Path) -> str:
+def study_name(study: Study, data: str, label: str) -> str:
     """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others."""
-    if data == study.spec.data:
-        return study.name
-    return check_name(f"{study.name}-{cached.stem.rpartition('-')[0]}")
+    return study.name if data == study.spec.data else check_name(f"{study.name}-{label}")
 
 
 def _open(

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import sys
-import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,16 +24,17 @@ from typing import Any, Literal
 
 import optuna
 import torch
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FrozenTrial
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.base import Model, ModelConfig, Shape
-from search.calls import unknown
+from search.calls import short, unknown
 from search.errors import BadVariable, StudyFileError, UnknownStudy
+from search.mistakes import mistakes_of
 from search.pruners import make_pruner
 from search.samplers import SamplerFactory, make_sampler
 from storage.errors import StorageError
@@ -40,6 +42,9 @@ from storage.paths import check_name
 
 STUDIES = Path(__file__).parent / "studies"
 PROBES = 64  # random trials that a study file is tried with
+MOST = 1_000_000_000  # of whatever is counted, as of the variables
+LARGEST_SEED = 2**63 - 1
+LARGEST_SIDE = 4096  # pixels
 
 Direction = Literal["minimize", "maximize"]
 
@@ -80,12 +85,16 @@ class StudySpec:
             raise ValueError(unknown("metric", str(self.metric), self.model.metrics))
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
+        if not isinstance(self.data, str):
+            raise ValueError(f"data={short(repr(self.data))} is not a set's name or 'folder:PATH'")
         for name in ("trials", "epochs", "retrain_epochs", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a whole number >= 1")
+            _check_whole(name, getattr(self, name), 1, MOST)
+        _check_whole("seed", self.seed, 0, LARGEST_SEED)
         if self.shape is not None and not _is_shape(self.shape):
-            raise ValueError(f"shape={self.shape!r} is not (channels, height, width)")
+            raise ValueError(
+                f"shape={short(repr(self.shape))} is not (channels, height, width) with 1 or 3 "
+                f"channels and sides of 1 to {LARGEST_SIDE} pixels"
+            )
 
     def better(self, value: float, than: float | None) -> bool:
         """Whether ``value`` improves on ``than`` (None: there was none)."""
@@ -124,7 +133,8 @@ def load_study(name: str) -> Study:
     Raises `UnknownStudy`, or `StudyFileError` with the line of the mistake.
     """
     path = find_study(name)
-    with _mistakes_of(path):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with mistakes_of(path):
         module = _import(path)
         spec = getattr(module, "STUDY", None)
         if not isinstance(spec, StudySpec):
@@ -141,18 +151,27 @@ def load_study(name: str) -> Study:
 
 
 def find_study(name: str) -> Path:
-    if name.endswith(".py") or "/" in name:
+    if not name.endswith(".py") and "/" not in name:
+        if name not in study_names():
+            raise UnknownStudy(unknown("study", name, study_names()))
+        return STUDIES / f"{name}.py"
+    fix = "NAME takes a study's name or the path of a file that ends in .py"
+    try:
         path = Path(name).expanduser().resolve()
-        if not path.is_file():
-            raise UnknownStudy(f"no study file {path}; NAME takes a study's name or a path to one")
-        try:
-            check_name(path.stem)
-        except StorageError as error:
-            raise StudyFileError(f"{path}: {error}; rename the file") from error
-        return path
-    if name not in study_names():
-        raise UnknownStudy(unknown("study", name, study_names()))
-    return STUDIES / f"{name}.py"
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, nobody's home
+        raise UnknownStudy(f"no study file {short(name)} ({_reason(error)}); {fix}") from error
+    if not found or path.suffix != ".py":
+        raise UnknownStudy(f"no study file {short(str(path))}; {fix}")
+    try:
+        check_name(path.stem)
+    except StorageError as error:
+        raise StudyFileError(f"{path}: {error}; rename the file") from error
+    return path
+
+
+def _reason(error: Exception) -> str:
+    return short(getattr(error, "strerror", None) or str(error))
 
 
 def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
@@ -161,13 +180,15 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
     The same file always gives the same answer, conditional parameters included.
     """
     study = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), sampler=RandomSampler(seed=0)
+        storage=optuna.storages.InMemoryStorage(), sampler=_CheckedSampler(seed=0)
     )
     space: dict[str, BaseDistribution] = {}
     digest = hashlib.sha256()
     for _ in range(PROBES):
         trial = study.ask()
-        config = spec.suggest(trial)
+        with warnings.catch_warnings():  # Optuna's, of a name that is asked for in two ways
+            warnings.filterwarnings("error", message="Inconsistent parameter values")
+            config = spec.suggest(trial)
         if not isinstance(config, spec.model.config_type):
             raise StudyFileError(
                 f"suggest returned {type(config).__name__}, but {spec.model.__name__} "
@@ -184,10 +205,40 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
     return space, digest.hexdigest()[:16]
 
 
+class _CheckedSampler(RandomSampler):
+    """Refuses ranges that Optuna cannot draw from, and choices that no database can keep."""
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        _check_range(param_name, param_distribution)
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def _check_range(name: str, distribution: BaseDistribution) -> None:
+    if isinstance(distribution, FloatDistribution):
+        if not (math.isfinite(distribution.low) and math.isfinite(distribution.high)):
+            raise StudyFileError(
+                f"suggest asks for {name!r} from {distribution.low} to {distribution.high}; "
+                "give two finite bounds"
+            )
+    elif isinstance(distribution, CategoricalDistribution):
+        for choice in distribution.choices:
+            if not (choice is None or isinstance(choice, bool | int | float | str)):
+                raise StudyFileError(
+                    f"suggest asks for {name!r} with the choice {short(repr(choice))}; a choice "
+                    "is None, bool, int, float or str: choose a name and look the thing up"
+                )
+
+
 def check_fit(study: Study, shape: Shape) -> None:
     """Build one configuration without memory, to see that model and images fit."""
     trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
-    with _mistakes_of(study.path), torch.device("meta"), _Unfilled():
+    with mistakes_of(study.path), torch.device("meta"), _Unfilled():
         study.spec.model(study.spec.suggest(trial), shape)
 
 
@@ -214,43 +265,23 @@ def _import(path: Path) -> ModuleType:
     sys.modules[module.__name__] = module  # dataclasses look their module up
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    specification.loader.exec_module(module)
+    keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave the folder as it is
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = keep
     return module
 
 
-class _mistakes_of:  # noqa: N801  (reads as a with-statement)
-    """Turn whatever a study file raises into `StudyFileError` with file and line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StudyFileError):
-            if str(self.path) in str(error):
-                return
-            raise StudyFileError(f"{self.path}: {error}") from error
-        if not isinstance(error, (Exception, SystemExit)):
-            return
-        place = f"{self.path}{_line_in(self.path, error)}"
-        what = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        raise StudyFileError(f"{place}: {type(error).__name__}: {what}") from error
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f", line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
-    return f", line {lines[-1]}" if lines else ""
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name}={short(repr(value))} is not a whole number from {low} to {high}")
 
 
 def _is_shape(value: object) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 3
-        and all(isinstance(size, int) and size >= 1 for size in value)
+        and all(type(size) is int and 1 <= size <= LARGEST_SIDE for size in value)
         and value[0] in (1, 3)
     )

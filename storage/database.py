@@ -18,7 +18,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
 LOCK_POLL = 0.01  # seconds between two attempts at the study's lock file
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
 CREATORS = 5  # how often to try again when others create the same tables
+FIRST_TABLES = {"studies", "trials", "version_info"}  # one of them is there before all others
 CREATION = 0  # instead of a study's id: held by who looks whether a study exists and makes it
 
 # what databases say to the second of two processes that create the same tables
@@ -54,6 +55,8 @@ def open_storage(url: str) -> TrialStorage:
     import storage.metrics  # noqa: F401  (both register their tables)
 
     place = parse_url(url)
+    if is_sqlite(place):
+        _check_file(place)
     with _explained(place):
         if place.database and is_sqlite(place):
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +73,46 @@ def open_storage(url: str) -> TrialStorage:
 def _create(place: URL) -> TrialStorage:
     from storage.trial_storage import TrialStorage
 
-    opened = TrialStorage(_render(place), _engine_arguments(place))
+    try:
+        opened = TrialStorage(_render(place), _engine_arguments(place))
+    except RuntimeError as error:  # Optuna's word for tables of another version
+        raise DatabaseUnreachable(f"cannot use {_without_password(place)}: {error}") from error
     _quieten(opened.engine)
     own_tables.create_all(opened.engine)
     return opened
+
+
+def check_database(url: str) -> None:
+    """Raise `DatabaseUnreachable` unless a study can be kept at ``url``; nothing is changed there.
+
+    A file must be a database, and of trials: another program's would get tables of ours.
+    """
+    place = parse_url(url)
+    if is_sqlite(place):
+        _check_file(place)
+        return
+    with _explained(place):
+        engine = create_engine(_render(place), **_engine_arguments(place))
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
+def _check_file(place: URL) -> None:
+    """Look into the file without the settings of `_connect_sqlite`, which write to it."""
+    path = Path(place.database or "")
+    with _explained(place):
+        if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+            return
+        with closing(sqlite3.connect(path, timeout=LOCK_PATIENCE)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = [str(name) for (name,) in found]
+    if tables and FIRST_TABLES.isdisjoint(tables):
+        raise DatabaseUnreachable(
+            f"{path} is another program's database (it has the table {tables[0]!r} and none of "
+            "trials); name a new file"
+        )
 
 
 def open_engine(url: str) -> Engine:
@@ -84,6 +123,8 @@ def open_engine(url: str) -> Engine:
             f"no trial database at {place.database}; run a study first, "
             "or name the right one with RUNS or STORAGE"
         )
+    if is_sqlite(place):
+        _check_file(place)
     with _explained(place):
         engine = create_engine(_render(place), **_engine_arguments(place))
         _quieten(engine)

@@ -14,6 +14,7 @@ Study names come from users and databases: they become folder names only after
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,19 +82,32 @@ class RunPaths:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 
     def check_writable(self) -> None:
-        """Raise `RunsUnwritable` now rather than after the first trial."""
-        probe = self.root / f".writable-{uuid4().hex}"
+        """Raise `RunsUnwritable` now rather than after the first trial; leaves nothing behind.
+
+        Where RUNS is not there yet, it is the folder that it would be made in that counts.
+        """
+        place = self.root
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        probe = place / f".writable-{uuid4().hex}"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            if place != self.root:  # its name may be too long, or not allowed there
+                with suppress(FileNotFoundError):
+                    self.root.stat()
             probe.write_bytes(b"genstudy")
-            probe.unlink()
         except OSError as error:
-            with suppress(OSError):
-                probe.unlink()
             raise RunsUnwritable(
-                f"cannot write under RUNS={self.root} ({error.strerror}); "
+                f"cannot write under RUNS={_short(self.root)} ({error.strerror}); "
                 "set RUNS to a folder of yours on a disk with space"
             ) from error
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ MISTAKES = {
     "another thing": ("STUDY = StudySpec(", "STUDY = dict(", "defines no STUDY of type StudySpec"),
     "an unknown metric": ('metric="mse"', 'metric="mes"', "unknown metric 'mes'; available: mse"),
     "an unknown direction": ("trials=4", "trials=4, direction='down'", "direction='down'"),
-    "no trials": ("trials=4", "trials=0", "trials=0 is not a whole number >= 1"),
+    "no trials": ("trials=4", "trials=0", "trials=0 is not a whole number from 1"),
     "half a trial": ("trials=4", "trials=4.5", "trials=4.5 is not a whole number"),
     "true trials": ("trials=4", "trials=True", "trials=True is not a whole number"),
     "no epochs": ("epochs=2,", "epochs=-1,", "epochs=-1 is not a whole number"),

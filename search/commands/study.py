@@ -25,7 +25,7 @@ from search.settle import check_names, find_images, settle
 from search.study import Study, load_study
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
-from storage.database import open_storage, shown
+from storage.database import check_database, open_storage, shown
 from storage.patience import GaveUp
 from storage.trial_storage import TrialStorage
 
@@ -46,17 +46,24 @@ def run_study() -> int:
             style=LOUD,
         )
     devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
-    storage = open_storage(variables.storage_url)
+    check_database(variables.storage_url)
+    found = find_images(variables, study, console)
+    storage = open_storage(variables.storage_url)  # the first that is made
     try:
-        return _run(console, variables, study, devices, storage)
+        return _run(console, variables, study, devices, storage, found)
     finally:
         storage.engine.dispose()
 
 
 def _run(
-    console: Console, variables: Variables, study: Study, devices: list[str], storage: TrialStorage
+    console: Console,
+    variables: Variables,
+    study: Study,
+    devices: list[str],
+    storage: TrialStorage,
+    found: tuple[str, Path],
 ) -> int:
-    data, images = find_images(variables, study, console)
+    data, images = found
     claims, run = settle(variables, study, storage, data, images)
     _announce(console, variables, study, run, claims, devices)
     useful = max(run.trials - claims.ended(), variables.top)  # more would only wait
