@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from search.errors import BadVariable
-
-LONGEST = 200  # characters of somebody else's text in a message
+from storage.errors import LONGEST, short
 
 
 def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -45,10 +44,3 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     close = difflib.get_close_matches(name[:LONGEST], names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"unknown {kind} {short(repr(name))}; available: {', '.join(names)}{hint}"
-
-
-def short(text: str) -> str:
-    """``text`` on one line, its middle left out where it is long: for messages."""
-    line = " ".join(text.split())
-    half = LONGEST // 2
-    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"

@@ -18,9 +18,9 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 
 from models.images import ImageSplits
-from search.calls import short
 from search.errors import StudyChanged
 from search.study import Study
+from storage.errors import short
 
 ATTRIBUTE = "definition"
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.calls import short
 from search.errors import StudyFileError
+from storage.errors import short
 
 
 @contextmanager

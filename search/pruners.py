@@ -28,8 +28,9 @@ from optuna.pruners import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from search.calls import parse_call, short, unknown
+from search.calls import parse_call, unknown
 from search.errors import BadVariable
+from storage.errors import short
 from storage.trial_storage import TrialStorage
 
 

@@ -17,8 +17,8 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 
-from search.calls import short
 from search.errors import BadVariable
+from storage.errors import short
 
 TRIALS, STEPS = 12, 3
 

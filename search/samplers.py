@@ -36,8 +36,9 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from models.seeds import derive_seed
-from search.calls import parse_call, short, unknown
+from search.calls import parse_call, unknown
 from search.errors import BadVariable
+from storage.errors import short
 
 Space = Mapping[str, BaseDistribution]
 SamplerFactory = Callable[[int], BaseSampler]

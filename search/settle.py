@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -47,12 +47,28 @@ def check_names(variables: Variables, study: Study) -> None:
         rehearse(study.spec.suggest, sampler, pruner)
 
 
-def find_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
-    """Name and cached file of the images; the digits when the study's own are not to be had."""
+class Found(NamedTuple):
+    """The images of a run: their set's name, the cached file, and what is in it."""
+
+    data: str
+    cached: Path
+    images: ImageSplits
+
+
+def find_images(variables: Variables, study: Study, console: Console) -> Found:
+    """The images that fit the study; the digits when the study's own are not to be had."""
     wanted = variables.data or study.spec.data
     if study.spec.shape is not None:
         check_fit(study, study.spec.shape)  # before an hour of reading
     study_name(study, wanted, find_source(wanted, variables.data_root).label)
+    data, cached = _prepare(variables, study, console)
+    images = open_images(cached)
+    check_fit(study, images.shape)
+    return Found(data, cached, images)
+
+
+def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
+    wanted = variables.data or study.spec.data
     steps: dict[str, Any] = {
         "root": variables.data_root,
         "cache": variables.paths.cache,
@@ -78,14 +94,12 @@ def find_images(variables: Variables, study: Study, console: Console) -> tuple[s
 
 
 def settle(
-    variables: Variables, study: Study, storage: TrialStorage, data: str, cached: Path
+    variables: Variables, study: Study, storage: TrialStorage, found: Found
 ) -> tuple[Claims, StudyRun]:
     """The stored study, made now if it is new, and the run that goes on with it."""
-    images = open_images(cached)
-    check_fit(study, images.shape)
-    name = study_name(study, data, cached.stem.rpartition("-")[0])
+    name = study_name(study, found.data, found.cached.stem.rpartition("-")[0])
     with study_lock(storage.engine, CREATION):
-        opened, definition = _open(variables, study, storage, images, name)
+        opened, definition = _open(variables, study, storage, found.images, name)
     claims = Claims(opened, storage, owner_name(os.getpid()))
     sampler = make_sampler(
         variables.sampler or study.spec.sampler, seed=definition.seed, space=study.space
@@ -95,7 +109,7 @@ def settle(
         study=name,
         storage=variables.storage_url,
         runs=str(variables.runs),
-        images=str(cached),
+        images=str(found.cached),
         seed=definition.seed,
         trials=_total(variables.trials or study.spec.trials, sampler, opened),
         epochs=definition.epochs,

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.base import Model, ModelConfig, Shape
-from search.calls import short, unknown
+from search.calls import unknown
 from search.errors import BadVariable, StudyFileError, UnknownStudy
 from search.mistakes import mistakes_of
 from search.pruners import make_pruner
 from search.samplers import SamplerFactory, make_sampler
-from storage.errors import StorageError
+from storage.errors import StorageError, short
 from storage.paths import check_name
 
 STUDIES = Path(__file__).parent / "studies"

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.calls import short, unknown
+from search.calls import unknown
 from search.errors import BadVariable
 from storage.database import absolute_url
+from storage.errors import short
 from storage.paths import RunPaths
 
 LONGEST = 1_000_000  # minutes: two years

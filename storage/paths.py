@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from storage.errors import RunsUnwritable, StorageError
+from storage.errors import RunsUnwritable, StorageError, short
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -30,7 +30,7 @@ def check_name(name: str) -> str:
     """``name`` if it is fit to be a folder's name, else `StorageError`."""
     if not NAME.fullmatch(name):
         raise StorageError(
-            f"study name {name!r} is not usable: letters, digits, '.', '_' and '-', "
+            f"study name {short(repr(name))} is not usable: letters, digits, '.', '_' and '-', "
             "at most 100, the first a letter or digit"
         )
     return name
@@ -97,17 +97,12 @@ class RunPaths:
             probe.write_bytes(b"genstudy")
         except OSError as error:
             raise RunsUnwritable(
-                f"cannot write under RUNS={_short(self.root)} ({error.strerror}); "
+                f"cannot write under RUNS={short(str(self.root))} ({error.strerror}); "
                 "set RUNS to a folder of yours on a disk with space"
             ) from error
         finally:
             with suppress(OSError):
                 probe.unlink()
-
-
-def _short(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
 
 
 @dataclass(frozen=True)

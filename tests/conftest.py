@@ -182,6 +182,7 @@ def refused(
         return said
 
     monkeypatch.setattr("search.__main__.start_early", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)  # for a process that runs one command
     monkeypatch.setattr("search.process._start", no_worker)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)

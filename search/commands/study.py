@@ -21,7 +21,7 @@ from search.packing import Packing
 from search.progress import Display, counted, duration
 from search.run import StudyRun
 from search.session import Session, Stopped, stop_on_signals
-from search.settle import check_names, find_images, settle
+from search.settle import Found, check_names, find_images, settle
 from search.study import Study, load_study
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
@@ -61,10 +61,9 @@ def _run(
     study: Study,
     devices: list[str],
     storage: TrialStorage,
-    found: tuple[str, Path],
+    found: Found,
 ) -> int:
-    data, images = found
-    claims, run = settle(variables, study, storage, data, images)
+    claims, run = settle(variables, study, storage, found)
     _announce(console, variables, study, run, claims, devices)
     useful = max(run.trials - claims.ended(), variables.top)  # more would only wait
     crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
