@@ -82,27 +82,33 @@ class RunPaths:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 
     def check_writable(self) -> None:
-        """Raise `RunsUnwritable` now rather than after the first trial; leaves nothing behind.
-
-        Where RUNS is not there yet, it is the folder that it would be made in that counts.
-        """
-        place = self.root
-        while not os.path.lexists(place) and place != place.parent:
-            place = place.parent
-        probe = place / f".writable-{uuid4().hex}"
+        """Raise `RunsUnwritable` now rather than after the first trial."""
         try:
-            if place != self.root:  # its name may be too long, or not allowed there
-                with suppress(FileNotFoundError):
-                    self.root.stat()
-            probe.write_bytes(b"genstudy")
+            try_writing(self.root)
         except OSError as error:
             raise RunsUnwritable(
                 f"cannot write under RUNS={short(str(self.root))} ({error.strerror}); "
                 "set RUNS to a folder of yours on a disk with space"
             ) from error
-        finally:
-            with suppress(OSError):
-                probe.unlink()
+
+
+def try_writing(folder: Path) -> None:
+    """Raise `OSError` if nothing can be written to ``folder``; leaves nothing behind.
+
+    Where it is not there yet, the folder that it would be made in counts.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if place != folder:  # its name may be too long
+        with suppress(FileNotFoundError):
+            folder.stat()
+    probe = place / f".writable-{uuid4().hex}"
+    try:
+        probe.write_bytes(b"genstudy")
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 @dataclass(frozen=True)
