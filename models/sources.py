@@ -201,7 +201,9 @@ def fingerprint_files(paths: list[Path]) -> str:
 
 
 def short(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:100]} ... {text[-100:]}"
+    """``text`` on one line, its middle left out where it is long: for messages."""
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"
 
 
 def first_line(error: Exception) -> str:

@@ -34,6 +34,7 @@ from storage.standing import ended
 HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiting for its epoch
 ALIKE = 3  # failures of one kind, one after the other, that end the search
 TICK = 0.5  # seconds between two looks at the database
+RECORDED = {"trial", "token", "made", "patience", "ended_by", "most_epochs", "epochs", "test"}
 LINGER = 15.0  # seconds that a worker may take to notice that no trial is left
 
 
@@ -299,12 +300,14 @@ class Session:
         paths = self.run.paths.retraining(self.run.study, number)
         try:
             record: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(record, dict) or record.get("token") != self.run.token:
             return None
         if "failed" in record:
             return record
+        if not self._is_complete(record):
+            return None
         if not paths.best.exists() or record["patience"] != self.study.spec.patience:
             return None
         if record["ended_by"] == "most epochs":
@@ -312,6 +315,17 @@ class Session:
         else:
             alike = record["epochs"] <= self.run.retrain_epochs
         return record if alike else None
+
+    def _is_complete(self, record: dict[str, Any]) -> bool:
+        """Whether a record, or a provenance, says what the leaderboard is made from."""
+        metric = self.study.spec.metric
+        values = [record.get("valid"), record.get("test") or record.get("valid")]
+        return (
+            record.keys() >= RECORDED
+            and isinstance(record["epochs"], int)
+            and all(isinstance(value, dict) for value in values)
+            and all(isinstance(dict(value or {}).get(metric), int | float) for value in values)
+        )
 
     def _retrained_value(self, number: int) -> tuple[float, int]:
         record = self._record(number)
@@ -322,7 +336,7 @@ class Session:
     def _is_exported(self, number: int, rank: int) -> bool:
         record = self._record(number)
         found = read_provenance(self.run.paths.export(self.run.study, rank))
-        if record is None or found is None:
+        if record is None or found is None or not self._is_complete(found):
             return False
         judged = rank > 1 or record["test"] is not None
         same = all(found.get(key) == record[key] for key in ("trial", "made", "token"))
