@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.base import Model, Program, evaluating
+from models.sources import short
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
@@ -70,16 +70,16 @@ def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
     a file must not decide which code is imported.
     """
     try:
-        described = json.loads((folder / CONFIG).read_text())
+        described = json.loads(_file(folder, CONFIG).read_text(encoding="utf-8"))
         family = family or family_named(described["model"])
         config = family.config_type(**described["config"])
         channels, height, width = described["shape"]
         model = family(config, (channels, height, width))
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.load_state_dict(load_file(_file(folder, WEIGHTS)))
     except ExportError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # any file may be damaged in any way
+        reason = short(str(error)) or type(error).__name__
         raise ExportError(f"{folder} is not a whole export ({reason}); export again") from error
     return model.eval()
 
@@ -109,17 +109,23 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
     return differences
 
 
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():  # one would wait for a pipe
+        raise ExportError(f"{folder} is not a whole export (no file {name}); export again")
+    return folder / name
+
+
 def family_named(name: str) -> type[Model]:
     """A family of genstudy's own by ``module:class``, as `describe` writes it."""
-    module, _, attribute = name.partition(":")
+    module, _, attribute = str(name).partition(":")
     if not module.startswith(OUR_MODELS):
-        raise ExportError(f"{name} is not a model of genstudy; pass its class: family=...")
+        raise ExportError(f"{short(str(name))} is no model of genstudy; pass its class: family=...")
     try:
         family = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ExportError(f"this version of genstudy has no model {name}") from error
+        raise ExportError(f"this version of genstudy has no model {short(name)}") from error
     if not (isinstance(family, type) and issubclass(family, Model)):
-        raise ExportError(f"{name} is not a model")
+        raise ExportError(f"{short(name)} is not a model")
     return family
 
 

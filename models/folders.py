@@ -9,6 +9,7 @@
 
 Without ``train`` and ``test`` folders a tenth of the images is held out as the
 test set. Images are resized and cropped from the centre to the study's shape.
+Links to files are followed, links to folders are not.
 
 Shape legend: N images, C channels, H/W pixels, A attributes.
 """
@@ -19,6 +20,7 @@ import csv
 import math
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +30,11 @@ from torch import Tensor
 
 from models.base import Shape
 from models.images import DataError, ImagePool, Images, Progress
-from models.sources import fingerprint_files, first_line, hold_out
+from models.sources import check_memory, fingerprint_files, first_line, hold_out, short
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_SHARE = 0.1
+LONGEST_LABEL = 40  # characters: it becomes part of file and study names
 ATTRIBUTES = "attributes.csv"
 MODES = {1: "L", 3: "RGB"}
 
@@ -40,18 +43,27 @@ class FolderSource:
     """Reads ``folder``; see the module's first lines for the layouts."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser().resolve()
-        self.label = "folder-" + (re.sub(r"[^A-Za-z0-9]+", "-", self.folder.name).strip("-") or "_")
-        if not self.folder.is_dir():
+        try:
+            self.folder = folder.expanduser().resolve()
+            found = self.folder.is_dir()
+        except (OSError, RuntimeError) as error:  # a name too long, a loop of links, nobody's home
+            raise DataError(
+                f"no folder {short(str(folder))} ({short(first_line(error))}); "
+                "DATA=folder:PATH takes a folder of images"
+            ) from error
+        if not found:
             raise DataError(f"no folder {self.folder}; DATA=folder:PATH takes a folder of images")
+        words = re.sub(r"[^A-Za-z0-9]+", "-", self.folder.name)[:LONGEST_LABEL]
+        self.label = "folder-" + (words.strip("-") or "_")
 
     def fingerprint(self) -> str:
         table = self.folder / ATTRIBUTES
-        return fingerprint_files(self._paths(self.folder) + ([table] if table.exists() else []))
+        return fingerprint_files(self._paths(self.folder) + ([table] if table.is_file() else []))
 
     def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
         parts = [self.folder / "train", self.folder / "test"]
         if all(part.is_dir() for part in parts):
+            self._check_split(parts)
             classes = self._classes(parts[0])
             train, test = (self._read_part(part, classes, shape, progress) for part in parts)
             if train.pixels.shape[1:] != test.pixels.shape[1:]:
@@ -64,7 +76,10 @@ class FolderSource:
         return ImagePool(train=train, test=test, classes=classes, attribute_names=names)
 
     def _paths(self, folder: Path) -> list[Path]:
-        """All images below ``folder``, sorted; links to folders are not followed."""
+        """All images below ``folder``, sorted; links to folders are not followed.
+
+        What is no file, a pipe for one, would be waited for or read for ever.
+        """
         found = [
             Path(place) / name
             for place, _, names in os.walk(folder, followlinks=False)
@@ -75,6 +90,10 @@ class FolderSource:
             raise DataError(
                 f"no images in {folder}; expected files ending in {', '.join(sorted(SUFFIXES))}"
             )
+        for path in found:
+            if not path.is_file():
+                link = f" is a link to {path.readlink()}, which" if path.is_symlink() else ""
+                raise DataError(f"{path}{link} is not a file; replace or remove it")
         return sorted(found)
 
     def _classes(self, folder: Path) -> tuple[str, ...]:
@@ -86,7 +105,18 @@ class FolderSource:
                 f"{folder} holds images both directly ({sorted(flat)[0][0]}) and in folders; "
                 "put every image in a class folder, or none"
             )
-        return () if flat else tuple(sorted({parts[0] for parts in inside}))
+        if flat:
+            return ()
+        classes = tuple(sorted({parts[0] for parts in inside}))
+        for place in folder.iterdir():
+            other = place.name not in (*classes, ATTRIBUTES) and not place.name.startswith(".")
+            if other and place.is_dir():
+                why = "is a link, which is not followed" if place.is_symlink() else "has no images"
+                raise DataError(
+                    f"{place} is a class folder among {len(classes)} others, but {why}; "
+                    "put images there or take it away"
+                )
+        return classes
 
     def _read_part(
         self, folder: Path, classes: tuple[str, ...], shape: Shape | None, progress: Progress
@@ -97,6 +127,16 @@ class FolderSource:
             labels=self._labels(folder, paths, classes) if classes else None,
             attributes=self._attribute_rows(paths),
         )
+
+    def _check_split(self, parts: list[Path]) -> None:
+        """Raise `DataError` for images that would not be read."""
+        for path in self._paths(self.folder):
+            if not any(path.is_relative_to(part) for part in parts):
+                raise DataError(
+                    f"{self.folder} holds images outside of train and test, such as "
+                    f"{path.relative_to(self.folder)}; move them into train, or away "
+                    "(validation images are cut off the training images)"
+                )
 
     def _labels(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Tensor:
         names = [path.relative_to(folder).parts[0] for path in paths]
@@ -111,24 +151,21 @@ class FolderSource:
     def _attributes(self) -> tuple[list[str], dict[str, list[float]]]:
         """Column names, and numbers by file name, of ``attributes.csv``; empty without one."""
         table = self.folder / ATTRIBUTES
-        if not table.exists():
+        if not os.path.lexists(table):
             return [], {}
+        if not table.is_file():  # one would wait for a pipe
+            raise DataError(f"{table} is not a file; replace or remove it")
         try:
-            with table.open(newline="", encoding="utf-8") as file:
-                header, *rows = list(csv.reader(file))
-            values = {row[0]: [float(cell) for cell in row[1:]] for row in rows if row}
-        except (ValueError, IndexError, OSError, csv.Error) as error:
+            with table.open(newline="", encoding="utf-8-sig") as file:
+                header, *rows = [row for row in csv.reader(file) if row]
+            values = [(row[0], [float(cell) for cell in row[1:]]) for row in rows]
+        except (ValueError, OSError, csv.Error) as error:
             raise DataError(
                 f"cannot read {table} ({first_line(error)}); its first line is "
                 "file,NAME,NAME,... and every other a file name and a number for each NAME"
             ) from error
-        if not all(math.isfinite(value) for row in values.values() for value in row):
-            raise DataError(
-                f"{table} holds values that are not finite; write a number in each cell"
-            )
-        if any(len(row) != len(header) - 1 for row in values.values()):
-            raise DataError(f"{table} has rows that are not as long as its header")
-        return header[1:], values
+        _check_table(table, header, values)
+        return header[1:], dict(values)
 
     def _attribute_rows(self, paths: list[Path]) -> Tensor | None:
         names, values = self._attributes()
@@ -144,6 +181,30 @@ class FolderSource:
         return torch.tensor([values[file] for file in files])  # (N, A)
 
 
+def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[float]]]) -> None:
+    """Raise `DataError` for a table whose numbers would not be those that were meant."""
+    if len(header) < 2 or "" in header or len(set(header)) < len(header):
+        raise DataError(
+            f"{table} begins with {short(','.join(header))!r}, not with file,NAME,NAME,...; "
+            "give each column a name of its own"
+        )
+    seen = set()
+    for file, values in rows:
+        if len(values) != len(header) - 1:
+            raise DataError(
+                f"{table} has rows that are not as long as its header: {short(file)!r} has "
+                f"{len(values)} numbers for {len(header) - 1} names"
+            )
+        if not all(math.isfinite(value) for value in values):
+            raise DataError(
+                f"{table} holds values that are not finite, for {short(file)!r}; "
+                "write a number in each cell"
+            )
+        if file in seen:
+            raise DataError(f"{table} has two rows for {short(file)!r}; keep one")
+        seen.add(file)
+
+
 def read_pixels(paths: list[Path], shape: Shape | None, progress: Progress) -> Tensor:
     """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to ``shape``.
 
@@ -156,6 +217,7 @@ def read_pixels(paths: list[Path], shape: Shape | None, progress: Progress) -> T
         channels, height, width = shape
     if channels not in MODES:
         raise DataError(f"images have 1 or 3 channels, not {channels}")
+    check_memory(len(paths), (channels, height, width))
     pixels = torch.empty(len(paths), channels, height, width, dtype=torch.uint8)
     for position, path in enumerate(paths):
         array = decode(path, MODES[channels], None if shape is None else (width, height))
@@ -170,19 +232,37 @@ def read_pixels(paths: list[Path], shape: Shape | None, progress: Progress) -> T
 
 
 def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
-    """One image file -> (C, H, W) uint8. ``mode`` None: grey stays grey, the rest is RGB."""
+    """One image file -> (C, H, W) uint8. ``mode`` None: grey stays grey, the rest is RGB.
+
+    Pixels of 16 bits lose their lower 8. Raises `DataError` for whatever cannot be decoded.
+    """
     try:
-        with Image.open(path) as opened:
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            grey = image.mode in ("1", "L", "I", "I;16", "F")
-            image = image.convert(mode or ("L" if grey else "RGB"))
-            if size is not None and image.size != size:
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-            array = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd files that it can read
+            array = _decode(path, mode, size)
+    except DataError:
+        raise
+    except Exception as error:  # damaged files make Pillow's readers raise all there is
         raise DataError(
-            f"cannot decode {path} ({first_line(error)}); replace or remove that file"
+            f"cannot decode {path} ({short(first_line(error))}); replace or remove that file"
         ) from error
     if array.ndim == 2:
         return np.array(array[None])  # (H, W) -> (1, H, W)
     return np.array(array.transpose(2, 0, 1))  # (H, W, 3) -> (3, H, W)
+
+
+def _decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
+    with Image.open(path) as opened:
+        image: Image.Image = ImageOps.exif_transpose(opened)
+        if image.mode in ("I", "F"):
+            raise DataError(
+                f"{path} has pixels of 32 bits, whose white is unknown; "
+                "save it with 8 or 16 bits a channel"
+            )
+        if image.mode.startswith("I;16"):  # Pillow's own conversion makes all above 255 white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        grey = image.mode in ("1", "L")
+        image = image.convert(mode or ("L" if grey else "RGB"))
+        if size is not None and image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        return np.asarray(image)

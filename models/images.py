@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,7 +159,7 @@ def prepare_images(
 
     source = find_source(name, root)
     key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
-    short = hashlib.sha256(key.encode()).hexdigest()[:16]
+    short = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
     path = cache / f"{source.label}-{short}.safetensors"
     if not path.exists():
         pool = source.read(shape, progress or (lambda done, total: None))

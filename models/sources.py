@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,9 +51,9 @@ def find_source(name: str, root: Path) -> Source:
 
         return FolderSource(Path(place))
     available = [*TORCHVISION_SETS, "digits", "folder:PATH"]
-    close = difflib.get_close_matches(name, available, n=1)
+    close = difflib.get_close_matches(name[:200], available, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise DataError(f"unknown data {name!r}; available: {', '.join(available)}{hint}")
+    raise DataError(f"unknown data {short(repr(name))}; available: {', '.join(available)}{hint}")
 
 
 # name -> torchvision's class, whose name is also the folder under DATA_ROOT
@@ -66,6 +69,8 @@ class TorchvisionSource:
         self.class_name = TORCHVISION_SETS[name]
 
     def fingerprint(self) -> str:
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            raise DataError(f"DATA_ROOT={self.root} is not a folder; name the one with the sets")
         files = self._files()
         if not files:
             self._download()
@@ -78,11 +83,12 @@ class TorchvisionSource:
             progress(done, 2)
             try:
                 found = self._dataset(train=train)
-            except (RuntimeError, ValueError, AssertionError, OSError) as error:
+                _check_idx(found)
+            except (RuntimeError, ValueError, AssertionError, OSError, LookupError) as error:
                 raise DataError(
                     f"{self.class_name} in {self.root} is incomplete or damaged "
-                    f"({first_line(error)}); delete {self.root / self.class_name} and run again, "
-                    "or set DATA_ROOT to a whole copy"
+                    f"({short(first_line(error))}); delete {self.root / self.class_name} and run "
+                    "again, or set DATA_ROOT to a whole copy"
                 ) from error
             pixels = found.data.unsqueeze(1)  # (N, 28, 28) -> (N, 1, 28, 28)
             parts[train] = Images(pixels=resized(pixels, shape), labels=found.targets.long())
@@ -115,6 +121,17 @@ class TorchvisionSource:
             ) from error
         finally:
             socket.setdefaulttimeout(patience)
+
+
+def _check_idx(found: Any) -> None:
+    """Raise `ValueError` for files of MNIST's format that do not belong together."""
+    images, labels = found.data, found.targets
+    if images.ndim != 3 or tuple(images.shape[1:]) != (28, 28):
+        raise ValueError(f"images of shape {tuple(images.shape)} are not (N, 28, 28)")
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+    if len(labels) and int(labels.max()) >= len(found.classes):
+        raise ValueError(f"label {int(labels.max())}, but {len(found.classes)} classes")
 
 
 class DigitsSource:
@@ -150,6 +167,7 @@ def resized(pixels: Tensor, shape: Shape | None) -> Tensor:
     """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colour added or averaged, pixels interpolated."""
     if shape is None or tuple(pixels.shape[1:]) == shape:
         return pixels
+    check_memory(len(pixels), shape, each=10)  # as floats, before and after rounding
     channels, height, width = shape
     floats = pixels.to(torch.float32)
     if channels != floats.shape[1]:
@@ -160,13 +178,32 @@ def resized(pixels: Tensor, shape: Shape | None) -> Tensor:
     return floats.round().clamp(0, 255).to(torch.uint8)
 
 
+def check_memory(count: int, shape: Shape, each: int = 1) -> None:
+    """Raise `DataError` for images that memory does not hold, with ``each`` bytes a pixel."""
+    needed = count * math.prod(shape) * each
+    free = psutil.virtual_memory().available
+    if needed > free:
+        channels, height, width = shape
+        raise DataError(
+            f"{count} images of {channels}x{height}x{width} need {needed / 2**30:.1f} GiB of "
+            f"memory, and {free / 2**30:.1f} are free; set a smaller shape=(C, H, W) in the study"
+        )
+
+
 def fingerprint_files(paths: list[Path]) -> str:
     """Changes when a file is added, removed, renamed, resized or written again."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()
-        digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path))  # names may be any bytes
+        digest.update(f"|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def short(text: str) -> str:
+    """``text`` on one line, its middle left out where it is long: for messages."""
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"
 
 
 def first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from search.calls import unknown
 from search.errors import explained
 from search.process import end_early, start_early
 from search.startup import defer_compiler, quick_imports
@@ -25,7 +26,10 @@ COMMANDS = ("study", "studies", "trials", "dashboard", "worker")
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
-        print(__doc__, file=sys.stderr)
+        if len(arguments) == 1 and not arguments[0].startswith("-"):
+            print(f"error: {unknown('command', arguments[0], COMMANDS)}", file=sys.stderr)
+        else:
+            print(__doc__, file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
     return worker() if arguments[0] == "worker" else command(arguments[0])
 

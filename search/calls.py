@@ -14,14 +14,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from search.errors import BadVariable
+from storage.errors import LONGEST, short
 
 
 def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
     """Name, positional and named arguments of ``written``; raises `BadVariable`."""
-    hint = f"{written!r} is not NAME or NAME(argument=value, ...) with plain values"
+    hint = f"{short(repr(written))} is not NAME or NAME(argument=value, ...) with plain values"
     try:
         node = ast.parse(written.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadVariable(hint) from error
     if isinstance(node, ast.Name):
         return node.id, [], {}
@@ -30,7 +31,7 @@ def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
     try:
         positional = [ast.literal_eval(argument) for argument in node.args]
         named = {word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise BadVariable(hint) from error
     if len(named) < len(node.keywords):
         raise BadVariable(hint)
@@ -40,6 +41,6 @@ def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
 def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     """``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``"""
     names = sorted(available)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(name[:LONGEST], names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown {kind} {name!r}; available: {', '.join(names)}{hint}"
+    return f"unknown {kind} {short(repr(name))}; available: {', '.join(names)}{hint}"

@@ -20,6 +20,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from models.images import ImageSplits
 from search.errors import StudyChanged
 from search.study import Study
+from storage.errors import short
 
 ATTRIBUTE = "definition"
 
@@ -81,12 +82,21 @@ def define(
 
 
 def read_definition(study: optuna.Study) -> Definition | None:
-    """The stored definition; None for a study that genstudy did not make."""
+    """The stored definition; None for a study that genstudy did not make.
+
+    Raises `StudyChanged` for one that another version wrote, or somebody's hand.
+    """
     written = study.user_attrs.get(ATTRIBUTE)
     if written is None:
         return None
-    values: dict[str, Any] = json.loads(written)
-    return Definition(**{**values, "shape": tuple(values["shape"])})
+    try:
+        values: dict[str, Any] = json.loads(written)
+        return Definition(**{**values, "shape": tuple(values["shape"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise StudyChanged(
+            f"study {study.study_name!r} is stored with a definition that this version cannot "
+            f"read ({short(str(error))}); use the version that made it, or another RUNS"
+        ) from error
 
 
 def write_definition(study: optuna.Study, definition: Definition) -> None:

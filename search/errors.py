@@ -51,6 +51,6 @@ def explained(error: Exception) -> str | None:
         return f"the trial database failed ({cause}); what was stored is kept: run again"
     if isinstance(error, OSError):
         cause = error.strerror or " ".join(str(error).split())
-        place = f" ({error.filename})" if error.filename else ""
+        place = f" ({str(error.filename)[:200]})" if error.filename else ""
         return f"{cause}{place}; free space or permissions, then run again"
     return None

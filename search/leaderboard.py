@@ -19,6 +19,8 @@ from search.run import StudyRun
 from search.study import StudySpec
 from storage.exports import is_whole, read_provenance
 
+RECORDED = {"trial", "token", "made", "patience", "ended_by", "most_epochs", "epochs", "test"}
+
 
 class Leaderboard:
     """The best of one stored study."""
@@ -41,12 +43,14 @@ class Leaderboard:
         paths = self.run.paths.retraining(self.run.study, number)
         try:
             record: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(record, dict) or record.get("token") != self.run.token:
             return None
         if "failed" in record:
             return record
+        if not self._is_complete(record):
+            return None
         if not paths.best.exists() or record["patience"] != self.spec.patience:
             return None
         if record["ended_by"] == "most epochs":
@@ -54,6 +58,17 @@ class Leaderboard:
         else:
             alike = record["epochs"] <= self.run.retrain_epochs
         return record if alike else None
+
+    def _is_complete(self, record: dict[str, Any]) -> bool:
+        """Whether a record, or a provenance, says what the leaderboard is made from."""
+        metric = self.spec.metric
+        values = [record.get("valid"), record.get("test") or record.get("valid")]
+        return (
+            record.keys() >= RECORDED
+            and isinstance(record["epochs"], int)
+            and all(isinstance(value, dict) for value in values)
+            and all(isinstance(dict(value or {}).get(metric), int | float) for value in values)
+        )
 
     def is_retrained(self, number: int) -> bool:
         """Whether the retraining gave a model, and not a failure from its first epoch on."""
@@ -68,7 +83,7 @@ class Leaderboard:
     def is_exported(self, number: int, rank: int) -> bool:
         record = self.record(number)
         found = read_provenance(self.run.paths.export(self.run.study, rank))
-        if record is None or found is None:
+        if record is None or found is None or not self._is_complete(found):
             return False
         judged = rank > 1 or record["test"] is not None
         same = all(found.get(key) == record[key] for key in ("trial", "made", "token"))

@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial
 
 from search.calls import parse_call, unknown
 from search.errors import BadVariable
+from storage.errors import short
 from storage.trial_storage import TrialStorage
 
 
@@ -97,6 +98,11 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
     """The pruner of a study; raises `BadVariable` for a wrong name or argument."""
     if isinstance(chosen, BasePruner):
         return _quick(chosen)
+    if not isinstance(chosen, str):
+        raise BadVariable(
+            f"pruner={short(repr(chosen))} is neither a name, such as 'median' or 'none', nor a "
+            "pruner of Optuna: pruner=MedianPruner()"
+        )
     name, positional, named = parse_call(chosen)
     if name not in PRUNERS:
         raise BadVariable(unknown("pruner", name, PRUNERS))
@@ -108,7 +114,7 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
             warnings.simplefilter("ignore", ExperimentalWarning)  # chosen knowingly, by name
             return PRUNERS[name](*positional, **named)
     except (TypeError, ValueError) as error:
-        raise BadVariable(f"pruner {chosen!r}: {error}") from error
+        raise BadVariable(f"pruner {short(chosen)!r}: {short(str(error))}") from error
 
 
 def _quick(pruner: BasePruner) -> BasePruner:

@@ -18,6 +18,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import Trial
 
 from search.errors import BadVariable
+from storage.errors import short
 
 TRIALS, STEPS = 12, 3
 
@@ -34,11 +35,15 @@ def rehearse(suggest: Callable[[Trial], object], sampler: BaseSampler, pruner: B
                 trial = study.ask()
                 suggest(trial)
             except Exception as error:
-                raise BadVariable(f"the sampler cannot draw a trial: {error}") from error
+                raise BadVariable(
+                    f"the sampler cannot draw a trial: {short(str(error))}"
+                ) from error
             try:
                 for step in range(STEPS):
                     trial.report(float(number), step)
                     trial.should_prune()
             except Exception as error:
-                raise BadVariable(f"the pruner cannot judge a trial: {error}") from error
+                raise BadVariable(
+                    f"the pruner cannot judge a trial: {short(str(error))}"
+                ) from error
             study.tell(trial, float(number))

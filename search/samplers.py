@@ -38,6 +38,7 @@ from optuna.trial import FrozenTrial, TrialState
 from models.seeds import derive_seed
 from search.calls import parse_call, unknown
 from search.errors import BadVariable
+from storage.errors import short
 
 Space = Mapping[str, BaseDistribution]
 SamplerFactory = Callable[[int], BaseSampler]
@@ -64,6 +65,11 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
     """
     if callable(chosen):
         return TrialSeeded(chosen, seed)
+    if not isinstance(chosen, str):
+        raise BadVariable(
+            f"sampler={short(repr(chosen))} is neither a name, such as 'tpe', nor a function "
+            "of a seed: sampler=lambda seed: TPESampler(seed=seed)"
+        )
     name, positional, given = parse_call(chosen)
     if name not in SAMPLERS:
         raise BadVariable(unknown("sampler", name, SAMPLERS))
@@ -83,7 +89,7 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
         inspect.signature(family).bind(*positional, **{"seed": 0, **arguments})
         first = make(derive_seed(seed, "sampler"))
     except Exception as error:  # whatever Optuna makes of a user's arguments
-        raise BadVariable(f"sampler {chosen!r}: {error}") from error
+        raise BadVariable(f"sampler {short(chosen)!r}: {short(str(error))}") from error
     if name in ONE_SEQUENCE:
         return OneSequence(first)
     return TrialSeeded(make, seed, independent=name == "random")
@@ -139,7 +145,10 @@ class TrialSeeded(BaseSampler):
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if trial.number not in self.inner:
-            self.inner[trial.number] = self.make(derive_seed(self.seed, "sampler", trial.number))
+            made = self.make(derive_seed(self.seed, "sampler", trial.number))
+            if not isinstance(made, BaseSampler):
+                raise BadVariable(f"sampler made {made!r} of a seed; return a sampler of Optuna")
+            self.inner[trial.number] = made
         return self.inner[trial.number]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

@@ -10,7 +10,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler
 from rich.console import Console
 
 from models.images import DataMissing, ImageSplits, open_images, prepare_images
-from models.sources import FALLBACK
+from models.sources import FALLBACK, find_source
 from search.bases import base_label, base_study, find_base, open_base
 from search.claims import Claims, owner_name
 from search.console import LOUD
@@ -30,11 +30,12 @@ from search.definition import (
     write_definition,
 )
 from search.errors import StudyChanged
+from search.probe import check_fit
 from search.pruners import make_pruner
 from search.rehearsal import rehearse
 from search.run import StudyRun, git_revision
 from search.samplers import grid_size, make_sampler
-from search.study import Study, check_fit
+from search.study import Study
 from search.variables import Variables
 from storage.database import CREATION, shown, study_lock
 from storage.paths import check_name
@@ -49,8 +50,36 @@ def check_names(variables: Variables, study: Study) -> None:
         rehearse(study.spec.suggest, sampler, pruner)
 
 
-def find_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
-    """Name and cached file of the images; the digits when the study's own are not to be had."""
+class Found(NamedTuple):
+    """What a run starts with: its images' name, their cached file, and what is in it."""
+
+    data: str
+    cached: Path
+    images: ImageSplits
+    base: Path | None = None  # the export that every model starts from
+
+    @property
+    def label(self) -> str:
+        """The set's name, fit for a file."""
+        return self.cached.stem.rpartition("-")[0]
+
+
+def find_images(variables: Variables, study: Study, console: Console) -> Found:
+    """The images that fit the study; the digits when the study's own are not to be had."""
+    wanted = variables.data or study.spec.data
+    if study.spec.shape is not None:
+        check_fit(study, study.spec.shape)  # before an hour of reading
+    study_name(study, wanted, find_source(wanted, variables.data_root).label)
+    data, cached = _prepare(variables, study, console)
+    found = Found(data, cached, open_images(cached))
+    needed = base_study(study)
+    stored = study_name(needed, data, found.label) if needed else ""
+    found = found._replace(base=find_base(variables, study, stored))
+    check_fit(study, found.images.shape, found.images, open_base(found.base))
+    return found
+
+
+def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
     wanted = variables.data or study.spec.data
     steps: dict[str, Any] = {
         "root": variables.data_root,
@@ -77,16 +106,12 @@ def find_images(variables: Variables, study: Study, console: Console) -> tuple[s
 
 
 def settle(
-    variables: Variables, study: Study, storage: TrialStorage, data: str, cached: Path
+    variables: Variables, study: Study, storage: TrialStorage, found: Found
 ) -> tuple[Claims, StudyRun]:
     """The stored study, made now if it is new, and the run that goes on with it."""
-    images = open_images(cached)
-    name = study_name(study, data, cached)
-    needed = base_study(study)
-    base = find_base(variables, study, study_name(needed, data, cached) if needed else "")
-    check_fit(study, images, open_base(base))
+    name = study_name(study, found.data, found.label)
     with study_lock(storage.engine, CREATION):
-        opened, definition = _open(variables, study, storage, images, name, base)
+        opened, definition = _open(variables, study, storage, found, name)
     claims = Claims(opened, storage, owner_name(os.getpid()))
     sampler = make_sampler(
         variables.sampler or study.spec.sampler, seed=definition.seed, space=study.space
@@ -96,7 +121,7 @@ def settle(
         study=name,
         storage=variables.storage_url,
         runs=str(variables.runs),
-        images=str(cached),
+        images=str(found.cached),
         seed=definition.seed,
         trials=_total(
             variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
@@ -108,25 +133,22 @@ def settle(
         trial_minutes=variables.trial_minutes,
         sampler=variables.sampler,
         pruner=variables.pruner,
-        base=None if base is None else str(base),
+        base=None if found.base is None else str(found.base),
     )
     return claims, run
 
 
-def study_name(study: Study, data: str, cached: Path) -> str:
+def study_name(study: Study, data: str, label: str) -> str:
     """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others."""
-    if data == study.spec.data:
-        return study.name
-    return check_name(f"{study.name}-{cached.stem.rpartition('-')[0]}")
+    return study.name if data == study.spec.data else check_name(f"{study.name}-{label}")
 
 
 def _open(
     variables: Variables,
     study: Study,
     storage: TrialStorage,
-    images: ImageSplits,
+    found: Found,
     name: str,
-    base: Path | None,
 ) -> tuple[optuna.Study, Definition]:
     """The study called ``name`` and what it is; raises `StudyChanged` if it is another."""
     known = {found.study_name for found in storage.get_all_studies()}
@@ -140,8 +162,8 @@ def _open(
             "rename the study's file or use another RUNS or STORAGE"
         )
     definition = replace(
-        define(study, images, epochs=variables.epochs, seed=variables.seed, stored=stored),
-        base=base_label(base),
+        define(study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored),
+        base=base_label(found.base),
     )
     if stored is not None:
         check_definition(name, stored, definition)

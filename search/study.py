@@ -11,36 +11,33 @@ not by fifty failing trials.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import optuna
-import torch
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import RandomSampler
-from optuna.trial import BaseTrial, FixedTrial
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig, Shape
-from models.images import ImageSplits
 from search.calls import unknown
 from search.errors import BadVariable, StudyFileError, UnknownStudy
+from search.mistakes import mistakes_of
+from search.probe import probe
 from search.pruners import make_pruner
 from search.samplers import SamplerFactory, make_sampler
-from storage.errors import StorageError
+from storage.errors import StorageError, short
 from storage.paths import check_name
 
 STUDIES = Path(__file__).parent / "studies"
-PROBES = 64  # random trials that a study file is tried with
+MOST = 1_000_000_000  # of whatever is counted, as of the variables
+LARGEST_SEED = 2**63 - 1
+LARGEST_SIDE = 4096  # pixels
 
 Direction = Literal["minimize", "maximize"]
 
@@ -89,14 +86,22 @@ class StudySpec:
             raise ValueError(unknown("metric", str(self.metric), self.model.metrics))
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
-        for name in ("trials", "epochs", "retrain_epochs", "patience", "pictures_every"):
-            value = getattr(self, name)
-            if name == "pictures_every" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} is not a whole number >= 1")
+        if not isinstance(self.data, str):
+            raise ValueError(f"data={short(repr(self.data))} is not a set's name or 'folder:PATH'")
+        for name in ("trials", "epochs", "retrain_epochs", "patience"):
+            _check_whole(name, getattr(self, name), 1, MOST)
+        if self.pictures_every is not None:
+            _check_whole("pictures_every", self.pictures_every, 1, MOST)
+        _check_whole("seed", self.seed, 0, LARGEST_SEED)
+        for name in ("starts_from", "then"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{name}={short(repr(getattr(self, name)))} is no study's name")
+        _check_references(self.references)
         if self.shape is not None and not _is_shape(self.shape):
-            raise ValueError(f"shape={self.shape!r} is not (channels, height, width)")
+            raise ValueError(
+                f"shape={short(repr(self.shape))} is not (channels, height, width) with 1 or 3 "
+                f"channels and sides of 1 to {LARGEST_SIDE} pixels"
+            )
 
     def better(self, value: float, than: float | None) -> bool:
         """Whether ``value`` improves on ``than`` (None: there was none)."""
@@ -135,7 +140,8 @@ def load_study(name: str) -> Study:
     Raises `UnknownStudy`, or `StudyFileError` with the line of the mistake.
     """
     path = find_study(name)
-    with _mistakes_of(path):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with mistakes_of(path):
         module = _import(path)
         spec = getattr(module, "STUDY", None)
         if not isinstance(spec, StudySpec):
@@ -152,96 +158,27 @@ def load_study(name: str) -> Study:
 
 
 def find_study(name: str) -> Path:
-    if name.endswith(".py") or "/" in name:
+    if not name.endswith(".py") and "/" not in name:
+        if name not in study_names():
+            raise UnknownStudy(unknown("study", name, study_names()))
+        return STUDIES / f"{name}.py"
+    fix = "NAME takes a study's name or the path of a file that ends in .py"
+    try:
         path = Path(name).expanduser().resolve()
-        if not path.is_file():
-            raise UnknownStudy(f"no study file {path}; NAME takes a study's name or a path to one")
-        try:
-            check_name(path.stem)
-        except StorageError as error:
-            raise StudyFileError(f"{path}: {error}; rename the file") from error
-        return path
-    if name not in study_names():
-        raise UnknownStudy(unknown("study", name, study_names()))
-    return STUDIES / f"{name}.py"
-
-
-def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
-    """Run ``suggest`` on random trials: the parameters it asks for, and what it makes of them.
-
-    The same file always gives the same answer, conditional parameters included.
-    """
-    study = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), sampler=RandomSampler(seed=0)
-    )
-    space: dict[str, BaseDistribution] = {}
-    digest = hashlib.sha256()
-    for _ in range(PROBES):
-        trial = study.ask()
-        config = spec.suggest(trial)
-        if not isinstance(config, spec.model.config_type):
-            raise StudyFileError(
-                f"suggest returned {type(config).__name__}, but {spec.model.__name__} "
-                f"takes a {spec.model.config_type.__name__}"
-            )
-        for name, distribution in trial.distributions.items():
-            if space.setdefault(name, distribution) != distribution:
-                raise StudyFileError(
-                    f"suggest asks for {name!r} in two ways, {space[name]} and {distribution}; "
-                    "give them two names"
-                )
-        digest.update(repr(sorted(asdict(config).items())).encode())
-        study.tell(trial, 0.0)
-    for name, parameters in spec.references.items():
-        _check_reference(spec, space, name, parameters)
-    return space, digest.hexdigest()[:16]
-
-
-def _check_reference(
-    spec: StudySpec, space: Mapping[str, BaseDistribution], name: str, parameters: Mapping[str, Any]
-) -> None:
-    """A reference sets all that `suggest` then asks for, within the bounds, and nothing else."""
-    for key, value in parameters.items():
-        if key not in space:
-            raise StudyFileError(f"reference {name!r}: " + unknown("parameter", key, space))
-        if not _within(space[key], value):
-            raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {space[key]}")
-    trial = FixedTrial(dict(parameters))
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, nobody's home
+        raise UnknownStudy(f"no study file {short(name)} ({_reason(error)}); {fix}") from error
+    if not found or path.suffix != ".py":
+        raise UnknownStudy(f"no study file {short(str(path))}; {fix}")
     try:
-        spec.suggest(trial)
-    except ValueError as error:
-        raise StudyFileError(f"reference {name!r}: {error}") from error
-    if unused := sorted(set(parameters) - set(trial.params)):
-        raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
+        check_name(path.stem)
+    except StorageError as error:
+        raise StudyFileError(f"{path}: {error}; rename the file") from error
+    return path
 
 
-def _within(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False
-
-
-def check_fit(study: Study, images: ImageSplits, base: Model | None = None) -> None:
-    """Build one configuration without memory, to see that model, images and base fit."""
-    trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
-    with _mistakes_of(study.path), torch.device("meta"), _Unfilled():
-        config = study.spec.model.fitted(study.spec.suggest(trial), images)
-        if base is not None:
-            config = study.spec.model.based_on(config, base)
-        study.spec.model(config, images.shape)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Weights without memory need no values; drawing them would load PyTorch's compiler."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+def _reason(error: Exception) -> str:
+    return short(getattr(error, "strerror", None) or str(error))
 
 
 def _import(path: Path) -> ModuleType:
@@ -255,43 +192,36 @@ def _import(path: Path) -> ModuleType:
     sys.modules[module.__name__] = module  # dataclasses look their module up
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    specification.loader.exec_module(module)
+    keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave the folder as it is
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = keep
     return module
 
 
-class _mistakes_of:  # noqa: N801  (reads as a with-statement)
-    """Turn whatever a study file raises into `StudyFileError` with file and line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StudyFileError):
-            if str(self.path) in str(error):
-                return
-            raise StudyFileError(f"{self.path}: {error}") from error
-        if not isinstance(error, (Exception, SystemExit)):
-            return
-        place = f"{self.path}{_line_in(self.path, error)}"
-        what = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        raise StudyFileError(f"{place}: {type(error).__name__}: {what}") from error
+def _check_references(references: object) -> None:
+    """Names with parameters; whether `suggest` can use them is tried later."""
+    good = isinstance(references, Mapping) and all(
+        isinstance(name, str) and isinstance(parameters, Mapping)
+        for name, parameters in references.items()
+    )
+    if not good:
+        raise ValueError(
+            f"references={short(repr(references))} is not names with parameters: "
+            '{"reported": {"lr": 0.001}}'
+        )
 
 
-def _line_in(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f", line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
-    return f", line {lines[-1]}" if lines else ""
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name}={short(repr(value))} is not a whole number from {low} to {high}")
 
 
 def _is_shape(value: object) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 3
-        and all(isinstance(size, int) and size >= 1 for size in value)
+        and all(type(size) is int and 1 <= size <= LARGEST_SIDE for size in value)
         and value[0] in (1, 3)
     )

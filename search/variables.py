@@ -14,6 +14,7 @@ from pathlib import Path
 from search.calls import unknown
 from search.errors import BadVariable
 from storage.database import absolute_url
+from storage.errors import short
 from storage.paths import RunPaths
 
 LONGEST = 1_000_000  # minutes: two years
@@ -97,6 +98,9 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
         if name not in VARIABLES:
             raise BadVariable(unknown("variable", name, VARIABLES))
     values = {name: given[name].strip() for name in VARIABLES if given.get(name, "").strip()}
+    for name, written in values.items():
+        if "\0" in written or any("\ud800" <= letter <= "\udfff" for letter in written):
+            raise BadVariable(f"{name} is not UTF-8 text; write it with other characters")
     gpus = values.get("GPUS")
     storage = values.get("STORAGE")
     if storage is not None:
@@ -114,7 +118,7 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
         data_root=_path(values, "DATA_ROOT", "data"),
         storage=storage,
         seed=_whole(values, "SEED", 0),
-        runs=_path(values, "RUNS", "runs"),
+        runs=_runs(values),
         top=_whole(values, "TOP", 1, 1000) or 3,
         sampler=values.get("SAMPLER"),
         pruner=values.get("PRUNER"),
@@ -132,7 +136,7 @@ def _whole(values: Mapping[str, str], name: str, low: int, high: int = 1_000_000
     if written is None:
         return None
     if not (written.isascii() and written.isdigit() and low <= int(written[:20]) <= high):
-        raise BadVariable(f"{name}={written!r} is not a whole number from {low} to {high}")
+        raise BadVariable(f"{name}={_shown(written)} is not a whole number from {low} to {high}")
     return int(written)
 
 
@@ -142,7 +146,9 @@ def _minutes(values: Mapping[str, str], name: str) -> float | None:
         return None
     plain = written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < 12
     if not (plain and 0 < float(written) <= LONGEST):
-        raise BadVariable(f"{name}={written!r} is not a number of minutes above 0, up to {LONGEST}")
+        raise BadVariable(
+            f"{name}={_shown(written)} is not a number of minutes above 0, up to {LONGEST}"
+        )
     return float(written)
 
 
@@ -151,10 +157,12 @@ def _gpus(written: str) -> tuple[int, ...]:
         return ()
     parts = [part.strip() for part in written.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
-        raise BadVariable(f"GPUS={written!r} is neither 'none' nor numbers such as 0,1")
+        raise BadVariable(f"GPUS={_shown(written)} is neither 'none' nor numbers such as 0,1")
     numbers = tuple(int(part) for part in parts)
     if len(set(numbers)) < len(numbers):
-        raise BadVariable(f"GPUS={written!r} names a GPU twice; WORKERS=N puts several on one")
+        raise BadVariable(
+            f"GPUS={_shown(written)} names a GPU twice; WORKERS=N puts several on one"
+        )
     return numbers
 
 
@@ -162,16 +170,27 @@ def _data(written: str | None) -> str | None:
     """Folders become absolute, so that a name means the same place from everywhere."""
     kind, colon, place = (written or "").partition(":")
     if written and kind == "folder" and colon and place:
-        return f"folder:{_absolute(place)}"
+        return f"folder:{_absolute('DATA', place)}"
     return written
 
 
+def _runs(values: Mapping[str, str]) -> Path:
+    runs = _path(values, "RUNS", "runs")
+    if "?" in str(runs):
+        raise BadVariable(f"RUNS={_shown(str(runs))} holds a '?', which ends the database's path")
+    return runs
+
+
 def _path(values: Mapping[str, str], name: str, default: str) -> Path:
-    written = values.get(name, default)
-    if "\0" in written:
-        raise BadVariable(f"{name} is not a path")
-    return _absolute(written)
+    return _absolute(name, values.get(name, default))
 
 
-def _absolute(written: str) -> Path:
-    return Path(written).expanduser().absolute()
+def _absolute(name: str, written: str) -> Path:
+    try:
+        return Path(written).expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise BadVariable(f"{name}={_shown(written)}: no such user; write the path out") from error
+
+
+def _shown(written: str) -> str:
+    return short(repr(written))

@@ -18,7 +18,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ from sqlalchemy import Engine, MetaData, create_engine, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from storage.errors import DatabaseUnreachable
+from storage.errors import DatabaseUnreachable, short
+from storage.paths import try_writing
 
 if TYPE_CHECKING:
     from storage.trial_storage import TrialStorage
@@ -36,6 +37,7 @@ LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
 LOCK_POLL = 0.01  # seconds between two attempts at the study's lock file
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
 CREATORS = 5  # how often to try again when others create the same tables
+FIRST_TABLES = {"studies", "trials", "version_info"}  # one of them is there before all others
 CREATION = 0  # instead of a study's id: held by who looks whether a study exists and makes it
 
 # what databases say to the second of two processes that create the same tables
@@ -54,6 +56,8 @@ def open_storage(url: str) -> TrialStorage:
     import storage.metrics  # noqa: F401  (both register their tables)
 
     place = parse_url(url)
+    if is_sqlite(place):
+        _check_file(place)
     with _explained(place):
         if place.database and is_sqlite(place):
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
@@ -70,20 +74,64 @@ def open_storage(url: str) -> TrialStorage:
 def _create(place: URL) -> TrialStorage:
     from storage.trial_storage import TrialStorage
 
-    opened = TrialStorage(_render(place), _engine_arguments(place))
+    try:
+        opened = TrialStorage(_render(place), _engine_arguments(place))
+    except RuntimeError as error:  # Optuna's word for tables of another version
+        raise DatabaseUnreachable(f"cannot use {_without_password(place)}: {error}") from error
     _quieten(opened.engine)
     own_tables.create_all(opened.engine)
     return opened
 
 
+def check_database(url: str) -> None:
+    """Raise `DatabaseUnreachable` unless a study can be kept at ``url``; nothing is changed there.
+
+    A file must be a database, and of trials: another program's would get tables of ours.
+    """
+    place = parse_url(url)
+    if is_sqlite(place):
+        _check_file(place)
+        with _explained(place):
+            try_writing(Path(place.database or "").parent)
+        return
+    with _explained(place):
+        engine = create_engine(_render(place), **_engine_arguments(place))
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
+def _check_file(place: URL) -> None:
+    """Look into the file without the settings of `_connect_sqlite`, which write to it."""
+    path = Path(place.database or "")
+    with _explained(place):
+        if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+            return
+        if not path.is_file():
+            raise OSError("it is not a file")
+        with closing(sqlite3.connect(path, timeout=LOCK_PATIENCE)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = [str(name) for (name,) in found]
+    if tables and FIRST_TABLES.isdisjoint(tables):
+        raise DatabaseUnreachable(
+            f"{short(str(path))} is another program's database (it has the table "
+            f"{tables[0]!r} and none of trials); name a new file"
+        )
+
+
 def open_engine(url: str) -> Engine:
     """A connection pool for SQL of our own; raises `DatabaseUnreachable` if nothing is there."""
     place = parse_url(url)
-    if is_sqlite(place) and not Path(place.database or "").is_file():
+    with _explained(place):
+        missing = is_sqlite(place) and not Path(place.database or "").is_file()
+    if missing:
         raise DatabaseUnreachable(
-            f"no trial database at {place.database}; run a study first, "
+            f"no trial database at {short(str(place.database))}; run a study first, "
             "or name the right one with RUNS or STORAGE"
         )
+    if is_sqlite(place):
+        _check_file(place)
     with _explained(place):
         engine = create_engine(_render(place), **_engine_arguments(place))
         _quieten(engine)
@@ -101,6 +149,8 @@ def parse_url(url: str) -> URL:
         raise DatabaseUnreachable(f"STORAGE is not a database URL; {hint}") from error
     backend = place.drivername.partition("+")[0]
     if backend in ("postgresql", "postgres"):
+        if "@" in (place.host or ""):
+            raise DatabaseUnreachable("STORAGE holds two '@'; the one in the password is %40")
         return place.set(drivername="postgresql+psycopg")
     if backend == "sqlite":
         if not place.database or place.database == ":memory:":
@@ -187,7 +237,7 @@ def _quieten(engine: Engine) -> None:
 @contextmanager
 def _explained(place: URL) -> Iterator[None]:
     """Turn what a driver raises into one line that names the place and what to check."""
-    name = _without_password(place)
+    name = short(_without_password(place))
     if is_sqlite(place):
         check = "is the folder there, writable, on a local disk with space?"
     else:
@@ -196,6 +246,6 @@ def _explained(place: URL) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        if place.password:
+        if len(str(place.password or "")) > 3:
             cause = cause.replace(str(place.password), "***")
-        raise DatabaseUnreachable(f"cannot open {name} ({cause}); {check}") from error
+        raise DatabaseUnreachable(f"cannot open {name} ({short(cause)}); {check}") from error

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+LONGEST = 200  # characters of somebody else's text in a message
+
+
+def short(text: str) -> str:
+    """``text`` on one line, its middle left out where it is long: for messages."""
+    line = " ".join(text.split())
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
 
 class StorageError(Exception):
     """Base of all errors of this room; the message is one line, fit to show to a user."""

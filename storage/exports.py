@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,11 +34,11 @@ def staged(folder: Path) -> Iterator[Path]:
     beside.mkdir(parents=True)
     try:
         yield beside
-        if folder.exists():
+        if os.path.lexists(folder):
             old = folder.with_name(f".{folder.name}.{uuid4().hex}.old")
             folder.rename(old)
             beside.rename(folder)
-            shutil.rmtree(old)
+            _remove(old)
         else:
             beside.rename(folder)
     finally:
@@ -59,14 +60,15 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     """The record of an export; None where there is none that can be read."""
     try:
         content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
 
 def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
     """Whether every file that was exported is still there."""
-    return all((folder / name).is_file() for name in provenance.get("sha256", {}))
+    files = provenance.get("sha256")
+    return isinstance(files, dict) and all((folder / name).is_file() for name in files)
 
 
 def sweep(exports: Path) -> None:
@@ -79,7 +81,15 @@ def remove_ranks_beyond(exports: Path, last: int) -> None:
     """Ranks of an earlier, longer leaderboard would be mistaken for today's."""
     for folder in exports.glob("[0-9]*"):
         if folder.name.isdigit() and int(folder.name) > last:
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """A folder with all that is in it; of a link, or a file, that alone."""
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def model_card(about: Mapping[str, Any]) -> str:

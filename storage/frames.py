@@ -26,7 +26,7 @@ from sqlalchemy import Connection, text
 
 from storage.columns import Columns
 from storage.database import open_engine, open_storage, shown
-from storage.errors import StudyNotFound
+from storage.errors import StudyNotFound, short
 from storage.paths import RunPaths
 from storage.rows import known_schema
 
@@ -129,7 +129,7 @@ def _find(connection: Connection, study: str) -> int:
     if study not in names:
         place = shown(connection.engine.url.render_as_string(hide_password=False))
         available = ", ".join(sorted(names)) or "none yet"
-        raise StudyNotFound(f"no study {study!r} in {place}; available: {available}")
+        raise StudyNotFound(f"no study {short(repr(study))} in {place}; available: {available}")
     return names[study]
 
 

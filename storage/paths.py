@@ -14,13 +14,14 @@ Study names come from users and databases: they become folder names only after
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from storage.errors import RunsUnwritable, StorageError
+from storage.errors import RunsUnwritable, StorageError, short
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -29,7 +30,7 @@ def check_name(name: str) -> str:
     """``name`` if it is fit to be a folder's name, else `StorageError`."""
     if not NAME.fullmatch(name):
         raise StorageError(
-            f"study name {name!r} is not usable: letters, digits, '.', '_' and '-', "
+            f"study name {short(repr(name))} is not usable: letters, digits, '.', '_' and '-', "
             "at most 100, the first a letter or digit"
         )
     return name
@@ -82,18 +83,32 @@ class RunPaths:
 
     def check_writable(self) -> None:
         """Raise `RunsUnwritable` now rather than after the first trial."""
-        probe = self.root / f".writable-{uuid4().hex}"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"genstudy")
-            probe.unlink()
+            try_writing(self.root)
         except OSError as error:
-            with suppress(OSError):
-                probe.unlink()
             raise RunsUnwritable(
-                f"cannot write under RUNS={self.root} ({error.strerror}); "
+                f"cannot write under RUNS={short(str(self.root))} ({error.strerror}); "
                 "set RUNS to a folder of yours on a disk with space"
             ) from error
+
+
+def try_writing(folder: Path) -> None:
+    """Raise `OSError` if nothing can be written to ``folder``; leaves nothing behind.
+
+    Where it is not there yet, the folder that it would be made in counts.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if place != folder:  # its name may be too long
+        with suppress(FileNotFoundError):
+            folder.stat()
+    probe = place / f".writable-{uuid4().hex}"
+    try:
+        probe.write_bytes(b"genstudy")
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 import textwrap
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from models.images import Images, ImageSplits, load_images
+from search.__main__ import main
 from search.variables import VARIABLES
 
 ROOT = Path(__file__).parent.parent
@@ -137,3 +141,63 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
 def plain_process() -> dict[str, str]:
     """The environment for commands that tests start."""
     return {**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "default"}
+
+
+def contents(place: Path) -> dict[str, str]:
+    """What lies below ``place``: folders, links with their targets, files with their SHA-256."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        if path.is_symlink():
+            found[str(path)] = f"link to {path.readlink()}"
+        elif path.is_file():
+            found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            found[str(path)] = "folder" if path.is_dir() else "neither file nor folder"
+    return found
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a command with a mistake in it, as make does, and return its only line.
+
+    ``refused("study", NAME="cae", TRIALS="0")``; everything is real, in this process. Fails
+    unless the exit code is 2, standard error is one line without warnings, and whatever lies
+    in the test's folder is byte for byte as before; ``may_make`` names what may be new.
+    No worker may be started.
+    """
+
+    def no_worker(*_: object) -> None:
+        raise AssertionError("the mistake was not found: a worker is started")
+
+    def show(message: Warning | str, kind: type[Warning], file: str, line: int, *_: object) -> None:
+        sys.stderr.write(warnings.formatwarning(message, kind, file, line))
+
+    def run(command: str = "study", may_make: Sequence[str] = (), **variables: object) -> str:
+        for name, value in {"RUNS": tmp_path / "runs", "GPUS": "none", **variables}.items():
+            monkeypatch.setenv(name, os.fspath(value) if isinstance(value, Path) else str(value))
+        before = contents(tmp_path)
+        capfd.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            monkeypatch.setattr(warnings, "showwarning", show)
+            code = main([command])
+        said = capfd.readouterr().err
+        assert code == 2, said
+        assert said.startswith("error: "), said
+        assert said.count("\n") == 1, said
+        assert "Traceback" not in said
+        assert len(said) < 700, said
+        after = contents(tmp_path)
+        for name in may_make:
+            after = {place: kept for place, kept in after.items() if f"/{name}" not in place}
+        assert after == before
+        return said
+
+    monkeypatch.setattr("search.__main__.start_early", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)  # for a process that runs one command
+    monkeypatch.setattr("search.process._start", no_worker)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    return run

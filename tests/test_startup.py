@@ -79,11 +79,12 @@ print(sys.modules["torch._dynamo"] is loaded is torch._dynamo)
 
 def test_a_study_is_checked_without_the_compiler():
     script = """
-from search.study import check_fit, load_study
+from search.probe import check_fit
+from search.study import load_study
 from models.images import Images, ImageSplits
 part = Images(pixels=torch.zeros(4, 1, 28, 28, dtype=torch.uint8))
 images = ImageSplits(name="a", fingerprint="a", train=part, valid=part, test=part)
-check_fit(load_study("cae"), images)
+check_fit(load_study("cae"), images.shape, images)
 print(has_compiler() or "sympy" in sys.modules)
 """
     assert run(script) == "False"

@@ -57,7 +57,7 @@ def test_all_variables_are_read() -> None:
         ("GPUS", "0,,1", "GPUS='0,,1'"),
         ("GPUS", "-1", "GPUS='-1'"),
         ("GPUS", "0,0", "names a GPU twice"),
-        ("RUNS", "a\0b", "RUNS is not a path"),
+        ("RUNS", "a\0b", "RUNS is not UTF-8 text"),
     ],
 )
 def test_a_wrong_value_is_one_line(name: str, value: str, message: str) -> None:

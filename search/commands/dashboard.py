@@ -17,6 +17,7 @@ from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.artifacts import ArtifactFolder
 from storage.database import open_engine, open_storage, shown
+from storage.errors import short
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -73,6 +74,6 @@ def _bind(variables: Variables, app: Any) -> WSGIServer:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadVariable(
-            f"cannot serve on {variables.host}:{variables.port} ({reason}); set PORT to a free "
-            "one, and HOST to an address of this machine"
+            f"cannot serve on {short(variables.host)}:{variables.port} ({reason}); set PORT to "
+            "a free one, and HOST to an address of this machine"
         ) from error

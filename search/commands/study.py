@@ -24,11 +24,11 @@ from search.packing import Packing
 from search.progress import Display, counted, duration
 from search.run import StudyRun
 from search.session import Session, Stopped, stop_on_signals
-from search.settle import check_names, find_images, settle
+from search.settle import Found, check_names, find_images, settle
 from search.study import Study, load_study
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
-from storage.database import open_storage, shown
+from storage.database import check_database, open_storage, shown
 from storage.patience import GaveUp
 from storage.trial_storage import TrialStorage
 
@@ -92,18 +92,24 @@ def _run_study(console: Console, variables: Variables, study: Study) -> int:
             style=LOUD,
         )
     devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
-    storage = open_storage(variables.storage_url)
+    check_database(variables.storage_url)
+    found = find_images(variables, study, console)
+    storage = open_storage(variables.storage_url)  # the first that is made
     try:
-        return _run(console, variables, study, devices, storage)
+        return _run(console, variables, study, devices, storage, found)
     finally:
         storage.engine.dispose()
 
 
 def _run(
-    console: Console, variables: Variables, study: Study, devices: list[str], storage: TrialStorage
+    console: Console,
+    variables: Variables,
+    study: Study,
+    devices: list[str],
+    storage: TrialStorage,
+    found: Found,
 ) -> int:
-    data, images = find_images(variables, study, console)
-    claims, run = settle(variables, study, storage, data, images)
+    claims, run = settle(variables, study, storage, found)
     _announce(console, variables, study, run, claims, devices)
     useful = max(run.trials - claims.ended(), variables.top)  # more would only wait
     crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))

@@ -13,6 +13,8 @@ from search.console import open_console
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.artifacts import whole_file
+from storage.database import is_sqlite, parse_url
+from storage.errors import short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +58,7 @@ def trials() -> int:
     name = variables.needed_name
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
+    _check_targets(variables)
     frame = all_trials(name, storage=variables.storage_url)
     writers: list[tuple[Path | None, Callable[[Path], object]]] = [
         (variables.csv, lambda path: frame.to_csv(path, index=False)),
@@ -63,8 +66,6 @@ def trials() -> int:
     ]
     for target, write in writers:
         if target is not None:
-            if target.is_dir() or not target.parent.is_dir():
-                raise BadVariable(f"cannot write {target}: name a file in an existing folder")
             with whole_file(target) as beside:
                 write(beside)
             console.print(f"{len(frame)} trials -> {target}", soft_wrap=True)
@@ -84,6 +85,21 @@ def trials() -> int:
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
         console.print(f"trial {number} failed: {reason}", markup=False)
     return 0
+
+
+def _check_targets(variables: Variables) -> None:
+    """Raise `BadVariable` for files that cannot be written, or are better not."""
+    place = parse_url(variables.storage_url)
+    for target in (variables.csv, variables.parquet):
+        if target is None:
+            continue
+        shown = short(str(target))
+        if target.is_dir() or not target.parent.is_dir():
+            raise BadVariable(f"cannot write {shown}: name a file in an existing folder")
+        if is_sqlite(place) and target.resolve() == Path(place.database or "").resolve():
+            raise BadVariable(f"cannot write {shown}: it is the trial database; name another file")
+    if variables.csv is not None and variables.csv == variables.parquet:
+        raise BadVariable(f"CSV and PARQUET both name {variables.csv}; name two files")
 
 
 def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]]:
