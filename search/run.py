@@ -35,6 +35,7 @@ class StudyRun:
     revision: str
     token: str
     trial_minutes: float | None = None
+    memory: float | None = None  # GiB of each worker
     sampler: str | None = None
     pruner: str | None = None
 
@@ -51,7 +52,11 @@ def git_revision(root: Path = ROOT) -> str:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+            ["git", "--no-optional-locks", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         ).stdout.strip()
 
     try:

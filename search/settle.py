@@ -100,6 +100,7 @@ def settle(
         revision=git_revision(),
         token=definition.token,
         trial_minutes=variables.trial_minutes,
+        memory=variables.memory,
         sampler=variables.sampler,
         pruner=variables.pruner,
     )
