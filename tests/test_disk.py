@@ -107,10 +107,12 @@ def disk(request: pytest.FixtureRequest, user: User) -> Iterator[Disk]:
     place.mkdir()
     if request.param == "tmpfs":
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], check=True)
-    prepare_images("digits", root=place, cache=place / "cache", shape=(1, 28, 28))
-    yield SmallDisk(place) if request.param == "tmpfs" else SmallFiles(place)
-    if request.param == "tmpfs":
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    try:
+        prepare_images("digits", root=place, cache=place / "cache", shape=(1, 28, 28))
+        yield SmallDisk(place) if request.param == "tmpfs" else SmallFiles(place)
+    finally:
+        if request.param == "tmpfs":
+            subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def half_files(place: Path) -> list[Path]:
