@@ -15,12 +15,12 @@ BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python;
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 # What a person may set; unset means the study's own value (see `make help`).
-export NAME TRIALS EPOCHS RETRAIN_EPOCHS MINUTES TRIAL_MINUTES WORKERS GPUS DATA DATA_ROOT STORAGE SEED RUNS TOP
+export NAME TRIALS EPOCHS RETRAIN_EPOCHS MINUTES TRIAL_MINUTES MEMORY WORKERS GPUS DATA DATA_ROOT STORAGE SEED RUNS TOP
 export SAMPLER PRUNER FIRST FROM CSV PARQUET HOST PORT
 export ROWS FULL OUT
 
 # Shells export some of these for purposes of their own: here they count only on the command line.
-NOT_FROM_ENVIRONMENT := NAME HOST PORT TOP FIRST FROM CSV ROWS FULL OUT
+NOT_FROM_ENVIRONMENT := NAME HOST PORT TOP MEMORY FIRST FROM CSV ROWS FULL OUT
 $(foreach v,$(NOT_FROM_ENVIRONMENT),$(if $(filter environment,$(origin $(v))),$(eval unexport $(v))))
 
 # Names given on the command line, so that a misspelt one is refused.

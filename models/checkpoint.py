@@ -13,6 +13,9 @@ The caller writes to a temporary path and renames (storage's `whole_file`).
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.base import Model
+
+CAUSE = re.compile(r"\(os error (\d+)\)")  # in the library's message
 
 
 class CheckpointError(ValueError):
@@ -42,10 +47,31 @@ def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any
                     plain.setdefault(str(index), {})[key] = value
         header["optimizers"][name] = {"groups": state["param_groups"], "plain": plain}
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_tensors(path, whole, {"checkpoint": json.dumps(header)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """One safetensors file. Raises `OSError` with the system's number, which the library hides."""
     try:
-        save_file(whole, path, metadata={"checkpoint": json.dumps(header)})
-    except SafetensorError as error:  # the library's wrapper of a full disk, among others
+        save_file(tensors, path, metadata=about)
+    except SafetensorError as error:  # a full disk, among others
+        if found := CAUSE.search(str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise OSError(f"cannot write {path}: {error}") from error
+
+
+def checkpoint_size(model: Model) -> int:
+    """Bytes of a checkpoint's tensors: the least that it takes on a disk."""
+    states = [entry for o in model.optimizers.values() for entry in o.state.values()]
+    optimizers = [value for state in states for value in state.values()]
+    return tensor_bytes(model.state_dict()) + sum(
+        value.nbytes for value in optimizers if isinstance(value, Tensor)
+    )
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.nbytes for value in tensors.values())
 
 
 def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
@@ -114,4 +140,7 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
 
 
-__all__ = ["CheckpointError", "load_checkpoint", "load_weights", "read_note", "save_checkpoint"]
+__all__ = [
+    "CheckpointError", "checkpoint_size", "load_checkpoint", "load_weights", "read_note",
+    "save_checkpoint", "tensor_bytes", "write_tensors",
+]  # fmt: skip

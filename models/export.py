@@ -16,6 +16,7 @@ Shape legend: N batch.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import warnings
@@ -26,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import Model, Program, evaluating
+from models.checkpoint import tensor_bytes, write_tensors
 from models.sources import short
 
 WEIGHTS = "weights.safetensors"
@@ -47,11 +49,17 @@ def write_export(model: Model, folder: Path) -> None:
     """Write every file of ``model`` into the existing ``folder``."""
     with _on_cpu(model), evaluating(model):
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, folder / WEIGHTS)
+        write_tensors(folder / WEIGHTS, weights, {})
         (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
         for name, program in model.programs().items():
             _write_program(program, folder, name)
+
+
+def export_size(model: Model) -> int:
+    """Bytes of all weights in an export: the least that it takes on a disk."""
+    programs = [tensor_bytes(p.module.state_dict()) for p in model.programs().values()]
+    return tensor_bytes(model.state_dict()) + 2 * sum(programs)  # in ONNX and `torch.export`
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -132,8 +140,10 @@ def family_named(name: str) -> type[Model]:
 def _write_program(program: Program, folder: Path, name: str) -> None:
     free = ({0: torch.export.Dim("N")},)
     exported = torch.export.export(program.module, (program.example,), dynamic_shapes=free)
-    torch.export.save(exported, folder / f"{name}.pt2")
-    size = sum(value.nbytes for value in program.module.state_dict().values())
+    whole = io.BytesIO()  # to a file, PyTorch's writer ends the process when the disk is full
+    torch.export.save(exported, whole)
+    (folder / f"{name}.pt2").write_bytes(whole.getbuffer())
+    size = tensor_bytes(program.module.state_dict())
     with _quiet():
         torch.onnx.export(
             exported,

@@ -7,10 +7,7 @@ assign_devices(gpus=(0, 1), workers=4)       # two processes on each of two GPUs
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from pathlib import Path
 
-import psutil
 import torch
 
 from search.errors import BadVariable
@@ -61,52 +58,3 @@ def gpu_memory(device: str) -> dict[str, int]:
         return {}
     free, _ = torch.cuda.mem_get_info(device)
     return {"free": free, "peak": torch.cuda.max_memory_reserved(device)}
-
-
-def memory_budget(device: str) -> float:
-    """Bytes that a trial can have at most: of the GPU, else what this process is allowed."""
-    if device.startswith("cuda"):
-        return float(torch.cuda.mem_get_info(device)[1])
-    limits = [float(psutil.virtual_memory().total)]
-    with suppress(ImportError):  # not on Windows
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            limits.append(float(soft))
-    with suppress(OSError, ValueError):  # of a container; "max" where there is none
-        limits.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits)
-
-
-class PeakMemory:
-    """The most memory, in MiB, since it was made: of the GPU, or of this process on a CPU."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            _reset_peak()
-
-    def mebibytes(self) -> float:
-        if self.device.startswith("cuda"):
-            return round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
-        return round(_peak() / 2**20, 1)
-
-
-def _reset_peak() -> None:
-    """Linux can forget a process's peak; elsewhere it is the process's whole life."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak() -> int:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return int(psutil.Process().memory_info().rss)
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024

@@ -42,13 +42,15 @@ def explained(error: Exception) -> str | None:
     from models.base import ConfigError
     from models.export import ExportError
     from models.images import DataError
+    from storage.patience import FULL
 
     if isinstance(error, SearchError | StorageError | DataError | ConfigError | ExportError):
         return " ".join(str(error).split())
     if isinstance(error, SQLAlchemyError | StorageInternalError | DatabaseError):
         origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
         cause = str(origin).strip().splitlines()[0]
-        return f"the trial database failed ({cause}); what was stored is kept: run again"
+        remedy = "make room, then run again" if FULL.search(cause) else "run again"
+        return f"the trial database failed ({cause}); what was stored is kept: {remedy}"
     if isinstance(error, OSError):
         cause = error.strerror or " ".join(str(error).split())
         place = f" ({str(error.filename)[:200]})" if error.filename else ""

@@ -21,13 +21,20 @@ from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import DivergedError, Model, ModelConfig, build, evaluating
-from models.checkpoint import CheckpointError, load_checkpoint, read_note, save_checkpoint
+from models.checkpoint import (
+    CheckpointError,
+    checkpoint_size,
+    load_checkpoint,
+    read_note,
+    save_checkpoint,
+)
 from models.images import ImageSplits
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, fit
 from search import outcomes
 from search.claims import Claims
-from search.devices import PeakMemory, gpu_memory, memory_budget
+from search.devices import gpu_memory
+from search.memory import PeakMemory, lift_limit, memory_budget, taken_memory
 from search.outcomes import Ending
 from search.run import StudyRun
 from search.study import StudySpec
@@ -48,13 +55,20 @@ class SpentProcess(Exception):
     or memory ran out and what was taken may not all have been given back."""
 
 
+class Cramped(Exception):
+    """Memory ran out, but might not have without what earlier trials have left behind."""
+
+
 class Overdue(Exception):
     """TRIAL_MINUTES are over."""
 
 
 @dataclass
 class Bench:
-    """Where trials run: what a worker has set up once for all of them."""
+    """Where trials run: what a worker has set up once for all of them.
+
+    taken_at_first: bytes of memory before the first trial
+    """
 
     run: StudyRun
     spec: StudySpec
@@ -65,6 +79,7 @@ class Bench:
     device_name: str
     say: Say
     interrupted: Callable[[], bool]
+    taken_at_first: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,8 @@ class Progress:
     best: float | None = None
     reported: dict[int, float] = field(default_factory=dict)  # by Optuna's step, from 0
     unwritten: list[Report] = field(default_factory=list)  # while the database is away
+    left_behind: int = 0  # bytes of earlier trials
+    missing: dict[str, str] = field(default_factory=dict)  # what could not be written, and why
 
 
 def run_trial(bench: Bench, trial: Trial) -> None:
@@ -95,22 +112,28 @@ def run_trial(bench: Bench, trial: Trial) -> None:
     """
     began = time.perf_counter()
     memory = PeakMemory(bench.device)
+    progress = Progress(left_behind=_left_behind(bench))
     try:
         with bench.claims.kept_alive(trial.number) as lost:
             held = replace(bench, interrupted=lambda: lost.is_set() or bench.interrupted())
-            ending = _attempt(held, trial, memory)
+            ending = _attempt(held, trial, progress)
             if not bench.claims.owns(trial.number):
                 raise Interrupted
             about = {
                 "outcome": ending.outcome,
                 "seconds": round(time.perf_counter() - began, 3),
                 "peak_memory_mib": memory.mebibytes(),
+                **progress.missing,
             }
             bench.claims.conclude(trial, ending, about)
     except (Interrupted, GaveUp, UpdateFinishedTrialError):
         _release(bench, trial)
         bench.say("released", number=trial.number)
         return
+    except Cramped as error:
+        _release(bench, trial)
+        bench.say("released", number=trial.number)
+        raise SpentProcess(f"trial {trial.number} goes on in a new process: {error}") from error
     _checkpoint_path(bench, trial).unlink(missing_ok=True)
     reason = ending.attributes.get("reason", "")
     bench.say(
@@ -130,9 +153,8 @@ def _release(bench: Bench, trial: Trial) -> None:
         log.warning("trial %d is not given back: %s", trial.number, error)
 
 
-def _attempt(bench: Bench, trial: Trial, memory: PeakMemory) -> Ending:
+def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
     """Train until the trial is decided."""
-    progress = Progress()
     try:
         wait_for = bench.claims.patience.wait_for
         wait_for(lambda: _record_start(bench, trial))
@@ -161,8 +183,7 @@ def _attempt(bench: Bench, trial: Trial, memory: PeakMemory) -> Ending:
         return outcomes.diverged(error, bench.run.epochs)
     except Exception as error:
         if outcomes.is_out_of_memory(error):
-            peak, budget = memory.mebibytes() * 2**20, memory_budget(bench.device)
-            return outcomes.infeasible(error, peak=peak, budget=budget)
+            return _out_of_memory(bench, error, progress.left_behind)
         log.exception("trial %d failed", trial.number)
         return outcomes.failed(error)
 
@@ -177,6 +198,25 @@ def make_model(bench: Bench, config: ModelConfig, seed: int) -> Model:
         device=bench.device,
         base=bench.base,
     )
+
+
+def _left_behind(bench: Bench) -> int:
+    """Bytes that earlier trials of this process have taken and not given back."""
+    if not bench.taken_at_first:
+        return 0
+    return max(0, taken_memory(bench.device) - bench.taken_at_first)
+
+
+def _out_of_memory(bench: Bench, error: Exception, left_behind: int) -> Ending:
+    """Infeasible, if it would be so in a new process, too; else `Cramped`.
+
+    So it depends on the trial alone, and not on which trials the process has had before.
+    """
+    taken, budget = taken_memory(bench.device) - left_behind, memory_budget(bench.device)
+    lift_limit(bench.device)  # the process has only to say so
+    if left_behind and taken + outcomes.asked_for(error) <= budget:
+        raise Cramped(outcomes.reason_of(error)) from error
+    return outcomes.infeasible(error, taken=taken, budget=budget)
 
 
 def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progress) -> bool:
@@ -281,9 +321,9 @@ def _resume(bench: Bench, trial: Trial, model: Model, progress: Progress) -> Non
 
 
 def _save(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
-    """A checkpoint that cannot be written costs a warning, not the trial."""
+    """A checkpoint that cannot be written costs a warning, not the trial; the older one stays."""
     try:
-        with whole_file(_checkpoint_path(bench, trial)) as beside:
+        with whole_file(_checkpoint_path(bench, trial), needs=checkpoint_size(model)) as beside:
             note = {
                 "best": progress.best,
                 "seconds": progress.seconds,
@@ -292,7 +332,14 @@ def _save(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
             }
             save_checkpoint(beside, model, epoch=progress.epoch, note=note)
     except OSError as error:
-        log.warning("no checkpoint of trial %d: %s", trial.number, error)
+        progress.missing["no_checkpoint"] = outcomes.reason_of(error)
+        go_without(bench, "checkpoints of trials", error)
+
+
+def go_without(bench: Bench, what: str, error: Exception) -> None:
+    """Warn that ``what`` is not kept: in the log each time, to the user once."""
+    log.warning("without %s: %s", what, error)
+    bench.say("warned", what=what, message=f"it goes on without {what}: {error}")
 
 
 def _checkpoint_path(bench: Bench, trial: Trial) -> Path:
@@ -329,8 +376,10 @@ def _picture(
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"{picture.name}{suffix}.png"
-            picture.draw(path, title)
+            with whole_file(path) as beside:  # which names the place when that disk is full
+                picture.draw(beside, title)
             bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
             attach(bench.run.paths.artifacts, trial, path)
     except OSError as error:
-        log.warning("no picture of trial %d: %s", trial.number, error)
+        progress.missing["no_picture"] = outcomes.reason_of(error)
+        go_without(bench, "pictures of trials", error)

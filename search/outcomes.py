@@ -25,8 +25,8 @@ from models.base import DivergedError
 
 LONGEST_ATTRIBUTE = 1900  # characters: Optuna's limit for MySQL, kept everywhere
 MEBIBYTE = 2**20
-UNITS = {"B": 1, "bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-ASKED = re.compile(r"[Tt]ri?e?d? to allocate ([\d.]+) (bytes|B|KiB|MiB|GiB)")
+UNITS = {"B": 1, "bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+ASKED = re.compile(r"(?:[Tt]ri?e?d?|Unable) to allocate ([\d.]+) (bytes|B|KiB|MiB|GiB|TiB)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,9 @@ def diverged(error: DivergedError, epochs: int) -> Ending:
     )
 
 
-def infeasible(error: Exception, *, peak: float, budget: float) -> Ending:
-    """peak, budget: bytes, taken before the one allocation too many, and available in all."""
-    needed = peak + asked_for(error)
+def infeasible(error: Exception, *, taken: float, budget: float) -> Ending:
+    """taken, budget: bytes, taken before the one allocation too many, and available in all."""
+    needed = taken + asked_for(error)
     over = max((needed - budget) / MEBIBYTE, 1.0)
     told = {"needed_memory_mib": round(needed / MEBIBYTE, 1)}
     told["memory_budget_mib"] = round(budget / MEBIBYTE, 1)
@@ -108,7 +108,7 @@ def asked_for(error: Exception) -> float:
 
 def is_out_of_memory(error: Exception) -> bool:
     """PyTorch has a class for its GPU allocator only; others raise a plain RuntimeError."""
-    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in said)
     )

@@ -58,6 +58,7 @@ class Display:
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
         self.began = time.monotonic()
         self.phase = "search"
+        self.warned: set[str] = set()  # of what
         self._plain_at = self.began
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
@@ -126,6 +127,9 @@ class Display:
             )
         elif kind == "exported":
             self._exported(event)
+        elif kind == "warned" and event["what"] not in self.warned:
+            self.warned.add(event["what"])
+            self.say(f"worker {worker.index}: {event['message']}")
         elif kind in ("ready", "idle"):
             self.doing[worker.index] = Doing(worker.device, "idle")
 

@@ -36,6 +36,7 @@ class StudyRun:
     revision: str
     token: str
     trial_minutes: float | None = None
+    memory: float | None = None  # GiB of each worker
     sampler: str | None = None
     pruner: str | None = None
     base: str | None = None
@@ -57,7 +58,11 @@ def git_revision(root: Path = ROOT) -> str:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20
+            ["git", "--no-optional-locks", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         ).stdout.strip()
 
     try:

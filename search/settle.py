@@ -131,6 +131,7 @@ def settle(
         revision=git_revision(),
         token=definition.token,
         trial_minutes=variables.trial_minutes,
+        memory=variables.memory,
         sampler=variables.sampler,
         pruner=variables.pruner,
         base=None if found.base is None else str(found.base),

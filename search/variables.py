@@ -17,7 +17,7 @@ from storage.database import absolute_url
 from storage.errors import short
 from storage.paths import RunPaths
 
-LONGEST = 1_000_000  # minutes: two years
+MOST = 1_000_000  # minutes: two years; or GiB
 
 # name -> what it means, for `make help` and for messages
 VARIABLES = {
@@ -27,6 +27,7 @@ VARIABLES = {
     "RETRAIN_EPOCHS": "most epochs of a retraining",
     "MINUTES": "at most so long a search; what runs then goes on next time",
     "TRIAL_MINUTES": "at most so long a trial; then it ends as interrupted",
+    "MEMORY": "GiB that each worker may take; a trial that needs more is infeasible",
     "WORKERS": "processes that train at once",
     "GPUS": "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU",
     "DATA": "fashion_mnist, mnist, digits or folder:PATH",
@@ -56,6 +57,7 @@ class Variables:
     retrain_epochs: int | None = None
     minutes: float | None = None
     trial_minutes: float | None = None
+    memory: float | None = None  # GiB
     workers: int | None = None
     gpus: tuple[int, ...] | None = None  # (): CPU only
     data: str | None = None
@@ -110,8 +112,9 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
         trials=_whole(values, "TRIALS", 1),
         epochs=_whole(values, "EPOCHS", 1),
         retrain_epochs=_whole(values, "RETRAIN_EPOCHS", 1),
-        minutes=_minutes(values, "MINUTES"),
-        trial_minutes=_minutes(values, "TRIAL_MINUTES"),
+        minutes=_amount(values, "MINUTES", "minutes"),
+        trial_minutes=_amount(values, "TRIAL_MINUTES", "minutes"),
+        memory=_amount(values, "MEMORY", "GiB"),
         workers=_whole(values, "WORKERS", 1, 512),
         gpus=None if gpus is None else _gpus(gpus),
         data=_data(values.get("DATA")),
@@ -140,14 +143,14 @@ def _whole(values: Mapping[str, str], name: str, low: int, high: int = 1_000_000
     return int(written)
 
 
-def _minutes(values: Mapping[str, str], name: str) -> float | None:
+def _amount(values: Mapping[str, str], name: str, unit: str) -> float | None:
     written = values.get(name)
     if written is None:
         return None
     plain = written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < 12
-    if not (plain and 0 < float(written) <= LONGEST):
+    if not (plain and 0 < float(written) <= MOST):
         raise BadVariable(
-            f"{name}={_shown(written)} is not a number of minutes above 0, up to {LONGEST}"
+            f"{name}={_shown(written)} is not a number of {unit} above 0, up to {MOST}"
         )
     return float(written)
 

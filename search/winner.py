@@ -25,17 +25,18 @@ from optuna.trial import FixedTrial
 from models.base import Model, ModelConfig, evaluating, parameter_count
 from models.checkpoint import (
     CheckpointError,
+    checkpoint_size,
     load_checkpoint,
     load_weights,
     read_note,
     save_checkpoint,
 )
-from models.export import check_export, write_export
+from models.export import check_export, export_size, write_export
 from models.pictures import draw_learning_curve
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, evaluate, fit
 from search.bases import describe_base
-from search.objective import Bench, is_pictured, make_model
+from search.objective import Bench, go_without, is_pictured, make_model
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
@@ -93,7 +94,10 @@ def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[
         curve.append(asdict(result))
         if _best_epoch(bench, curve) == result.number:
             _keep(bench, paths.best, model, curve)
-        _keep(bench, paths.last, model, curve)
+        try:
+            _keep(bench, paths.last, model, curve)
+        except OSError as error:
+            go_without(bench, "checkpoints of retrainings", error)
         if is_pictured(bench.spec, result.number):
             _draw_epoch(bench, paths.picture(result.number), model, number, result)
         _announce(bench, number, result)
@@ -107,8 +111,11 @@ def _draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: Epo
     if picture is not None:
         value = result.valid[bench.spec.metric]
         title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
-        with whole_file(path) as beside:
-            picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
+        try:
+            with whole_file(path) as beside:
+                picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
+        except OSError as error:
+            go_without(bench, "pictures of epochs", error)
 
 
 def export(bench: Bench, number: int, rank: int) -> None:
@@ -121,7 +128,7 @@ def export(bench: Bench, number: int, rank: int) -> None:
         _judge(bench, model, record)
         write_json(paths.record, record)
     folder = bench.run.paths.export(bench.run.study, rank)
-    with staged(folder) as staging:
+    with staged(folder, needs=export_size(model)) as staging:
         write_export(model, staging)
         made = {"rank": rank, "usage": model.usage}
         made["output_differences"] = check_export(model, staging)
@@ -143,21 +150,33 @@ def _build(bench: Bench, number: int, seed: int) -> Model:
 
 
 def _go_on(bench: Bench, paths: RetrainingPaths, model: Model) -> list[dict[str, Any]]:
-    """The epochs an interrupted retraining has done; the model is brought to their end."""
-    if not paths.last.exists():
+    """The epochs an interrupted retraining has done; the model is brought to their end.
+
+    The best epoch is later than the last where a full disk had no room for the last.
+    """
+    curves = {path: _curve(bench, path) for path in (paths.best, paths.last)}
+    usable = [path for path, curve in curves.items() if 0 < len(curve) <= bench.run.retrain_epochs]
+    if paths.best not in usable:
         return []
+    latest = max(usable, key=lambda path: len(curves[path]))
     try:
-        note = read_note(paths.last)
-        if note.get("token") != bench.run.token or not paths.best.exists():
-            return []
-        load_checkpoint(paths.last, model)
+        load_checkpoint(latest, model)
     except CheckpointError:
         return []
-    return list(note["curve"])
+    return curves[latest]
+
+
+def _curve(bench: Bench, path: Path) -> list[dict[str, Any]]:
+    """The epochs that stand in a checkpoint of this study; none where there is no such file."""
+    try:
+        note = read_note(path)
+    except CheckpointError:
+        return []
+    return list(note["curve"]) if note.get("token") == bench.run.token else []
 
 
 def _keep(bench: Bench, path: Path, model: Model, curve: list[dict[str, Any]]) -> None:
-    with whole_file(path) as beside:
+    with whole_file(path, needs=checkpoint_size(model)) as beside:
         note = {"curve": curve, "token": bench.run.token}
         save_checkpoint(beside, model, epoch=len(curve), note=note)
 

@@ -8,7 +8,8 @@ It reads jobs and writes events, one JSON object a line each:
          {"job": "search"} | {"job": "retrain", "number": 7}
          {"job": "export", "number": 7, "rank": 1}
          {"job": "halt"}: give the trial back, wait for the next job | {"job": "stop"}
-    out  ready, started, epoch, ended, released, retraining, retrained, exported, idle, error
+    out  ready, started, epoch, ended, released, retraining, retrained, exported, idle, warned,
+         error
 
 The end of its input means that the supervisor is gone: the worker then stops as
 if told to. What a model or study prints goes to the worker's log.
@@ -16,6 +17,7 @@ if told to. What a model or study prints goes to the worker's log.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -26,6 +28,8 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,14 +42,25 @@ from search.bases import open_base
 from search.claims import open_claims, owner_name
 from search.devices import use_device
 from search.errors import explained
+from search.memory import lift_limit, limit_memory, taken_memory
 from search.objective import Bench, SpentProcess, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import OneSequence, make_sampler
 from search.study import load_study
-from storage.patience import GaveUp
+from storage.patience import FULL, GaveUp
 
 log = logging.getLogger("genstudy")
+
+
+class LogFile(io.FileIO):
+    """A log that takes what it can: a line that a full disk has no room for stops no trial."""
+
+    def write(self, line: Any) -> int:
+        with suppress(OSError):
+            super().write(line)
+        return len(line)
+
 
 STOP: dict[str, Any] = {"job": "stop"}
 HALT: dict[str, Any] = {"job": "halt"}
@@ -89,6 +104,12 @@ class Control:
         """As if the supervisor had said so."""
         self.stopped.set()
         self._jobs.put(STOP)
+
+    def tell_of_database(self, message: str) -> None:
+        """One that is away the supervisor notices itself; a full disk, only who writes."""
+        log.warning(message)
+        if FULL.search(message):
+            self.say("warned", what="space for the trial database", message=message)
 
     def say(self, event: str, **values: Any) -> None:
         try:
@@ -134,7 +155,9 @@ def _work(control: Control) -> None:
 def _do(jobs: Iterator[dict[str, Any]], bench: Bench) -> None:
     for job in jobs:
         if job["job"] == "search":
+            limit_memory(bench.device, bench.run.memory, before=bench.taken_at_first)
             _search(bench)
+            lift_limit(bench.device)
         elif job["job"] == "retrain":
             winner.retrain(bench, job["number"])
         elif job["job"] == "export":
@@ -152,10 +175,11 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     )
     claims.references = study.spec.references
     claims.patience.given_up = control.interrupted
+    claims.patience.tell = control.tell_of_database
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
     if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
         claims.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
-    return Bench(
+    bench = Bench(
         run=run,
         spec=study.spec,
         claims=claims,
@@ -166,6 +190,7 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
         say=control.say,
         interrupted=control.interrupted,
     )
+    return replace(bench, taken_at_first=taken_memory(device))
 
 
 def _search(bench: Bench) -> None:
@@ -186,6 +211,12 @@ def _log_to(log: Path) -> None:
     with log.open("a", encoding="utf-8") as errors:
         for output in (1, 2):
             os.dup2(errors.fileno(), output)
+    sys.stdout = sys.stderr = io.TextIOWrapper(
+        LogFile(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
 
 
 def _own_output() -> IO[str]:

@@ -6,11 +6,12 @@ with the trial, also while the study runs.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -18,22 +19,56 @@ from uuid import uuid4
 from optuna import Study, Trial
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
+from storage.errors import DiskFull
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk, of one's share, in a file
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
     """A temporary path to write to; it becomes ``path`` at the end, or nothing does.
 
     The old file stays as it was when writing fails or the process is killed.
+    needs: bytes that it takes at least, for the message of `DiskFull`
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        if is_full(error):
+            raise disk_full(path, error, needs=needs) from error
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there was no space to write."""
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE)
+
+
+def disk_full(place: Path, error: OSError, *, needs: int = 0, file: str = "") -> DiskFull:
+    """What is said when ``place`` (in it, ``file``) does not fit; ``needs``: bytes at least."""
+    free = shutil.disk_usage(_existing(place)).free
+    cause = error.__cause__ if isinstance(error, DiskFull) else error
+    where = f"{place} ({file})" if file else str(place)
+    least = f"it takes at least {needs:,} bytes, " if needs else ""
+    told = DiskFull(
+        f"cannot write {where}: {getattr(cause, 'strerror', cause)}; {least}{free:,} are free; "
+        "make room, then the same command goes on"
+    )
+    told.place = place
+    return told
+
+
+def _existing(place: Path) -> Path:
+    return place if place.exists() else _existing(place.parent)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -47,14 +82,21 @@ class ArtifactFolder(FileSystemArtifactStore):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.folder = folder
+        self.written: list[Path] = []
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        with whole_file(self._get_filepath(artifact_id)) as beside, beside.open("wb") as file:
+        path = Path(self._get_filepath(artifact_id))
+        with whole_file(path) as beside, beside.open("wb") as file:
             shutil.copyfileobj(content_body, file)
+        self.written.append(path)
 
 
 def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
     """Show ``file`` with ``owner`` in the dashboard under the file's name. Returns its id."""
-    return upload_artifact(
-        artifact_store=ArtifactFolder(folder), file_path=str(file), study_or_trial=owner
-    )
+    store = ArtifactFolder(folder)
+    try:
+        return upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=owner)
+    except BaseException:
+        for path in store.written:  # nobody would find what the database does not name
+            path.unlink(missing_ok=True)
+        raise

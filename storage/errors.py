@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LONGEST = 200  # characters of somebody else's text in a message
 
 
@@ -22,6 +24,12 @@ class DatabaseUnreachable(StorageError):
 
 class RunsUnwritable(StorageError):
     """Nothing can be written under RUNS: another owner, a read-only disk, or no space left."""
+
+
+class DiskFull(StorageError, OSError):
+    """A file does not fit on its disk; what was there before is still there, whole."""
+
+    place: Path
 
 
 class StudyNotFound(StorageError):

@@ -21,18 +21,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from storage.artifacts import write_json
+from storage.artifacts import disk_full, is_full, write_json
+from storage.errors import DiskFull
 
 PROVENANCE = "provenance.json"
 CARD = "README.md"
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill; at the end it takes the place of ``folder``."""
+def staged(folder: Path, *, needs: int = 0) -> Iterator[Path]:
+    """An empty folder to fill; at the end it takes the place of ``folder``.
+
+    needs: bytes that it takes at least, for the message of `DiskFull`
+    """
     beside = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    beside.mkdir(parents=True)
     try:
+        beside.mkdir(parents=True)
         yield beside
         if os.path.lexists(folder):
             old = folder.with_name(f".{folder.name}.{uuid4().hex}.old")
@@ -41,8 +45,24 @@ def staged(folder: Path) -> Iterator[Path]:
             _remove(old)
         else:
             beside.rename(folder)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        file = _culprit(error, beside)
+        shutil.rmtree(beside, ignore_errors=True)  # so that what it took counts as free
+        raise disk_full(folder, error, needs=needs, file=file) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _culprit(error: OSError, folder: Path) -> str:
+    """The file that did not fit: as the error says, else the last one that was written to."""
+    if isinstance(error, DiskFull):
+        return error.place.name
+    if error.filename:
+        return Path(error.filename).name
+    files = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    return files[-1].name if files else ""
 
 
 def publish(folder: Path, about: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ itself and comes back later.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -20,6 +21,8 @@ from storage.errors import StorageError
 
 OUTAGE = 600.0  # seconds that is waited for it
 FIRST, LONGEST = 0.1, 5.0  # seconds between two attempts: doubled from the one to the other
+
+FULL = re.compile("disk is full|disk I/O error")  # what SQLite says of it
 
 T = TypeVar("T")
 log = logging.getLogger("genstudy")
@@ -73,7 +76,11 @@ class Patience:
         now = time.monotonic()
         if self.away_since is None:
             self.away_since = now
-            self.tell(f"the trial database is away, waiting for it: {_first_line(error)}")
+            cause = _first_line(error)
+            if FULL.search(cause):
+                self.tell(f"the trial database cannot write ({cause}): make room; waiting for it")
+            else:
+                self.tell(f"the trial database is away, waiting for it: {cause}")
         if now - self.away_since > OUTAGE:
             raise DatabaseLost(
                 f"the trial database has been away for {OUTAGE / 60:g} minutes "

@@ -1,0 +1,129 @@
+"""What a worker may take of the memory, and what it has taken.
+
+    limit_memory("cpu", 2.0, before=taken_memory("cpu"))     # GiB
+    peak = PeakMemory("cpu")
+    peak.mebibytes()
+
+On a CPU the limit is on the process's data (Linux's RLIMIT_DATA): an allocation beyond it is
+refused, which ends the trial as infeasible, where the kernel would have killed the worker.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from search.errors import BadVariable
+
+GIBIBYTE = 2**30
+TO_TRAIN = 2**28  # bytes: what compiled kernels and a model of the smallest size take
+CGROUPS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def limit_memory(device: str, gibibytes: float | None, *, before: int) -> None:
+    """Take no more than so much from now on; raises `BadVariable` for less than is needed.
+
+    gibibytes: None: all that there is; before: bytes taken before the first trial
+    """
+    if device.startswith("cuda"):
+        if gibibytes is not None:
+            total = torch.cuda.mem_get_info(device)[1]
+            torch.cuda.set_per_process_memory_fraction(
+                min(1.0, gibibytes * GIBIBYTE / total), device
+            )
+    elif sys.platform == "linux":
+        wanted = _machine() if gibibytes is None else int(gibibytes * GIBIBYTE)
+        least = before + TO_TRAIN
+        if gibibytes is not None and wanted < least:
+            raise BadVariable(
+                f"MEMORY={gibibytes:g} is too little: a worker takes {least / GIBIBYTE:.1f} GiB "
+                "before its first trial; set MEMORY to that and what the models need"
+            )
+        _set_limit(wanted)
+    elif gibibytes is not None:
+        raise BadVariable("MEMORY cannot be held to on this system; leave it unset")
+
+
+def lift_limit(device: str) -> None:
+    """For what is no trial: an export, or saying that memory ran out."""
+    if sys.platform == "linux" and not device.startswith("cuda"):
+        _set_limit(None)
+
+
+def memory_budget(device: str) -> float:
+    """Bytes that a trial can have at most: of the GPU, else what this process is allowed."""
+    if device.startswith("cuda"):
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        return share * float(torch.cuda.mem_get_info(device)[1])
+    limits = [_machine()]
+    with suppress(ImportError):  # not on Windows
+        import resource
+
+        for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+            soft, _ = resource.getrlimit(kind)
+            if soft != resource.RLIM_INFINITY:
+                limits.append(soft)
+    return float(min(limits))
+
+
+def taken_memory(device: str) -> int:
+    """Bytes that count against the budget by now; on a GPU, at the most since the trial began."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmData") or int(psutil.Process().memory_info().rss)
+
+
+class PeakMemory:
+    """The most memory, in MiB, since it was made: of the GPU, or of this process on a CPU."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with suppress(OSError):  # Linux can forget a peak; elsewhere it is the whole life's
+                Path("/proc/self/clear_refs").write_text("5")
+
+    def mebibytes(self) -> float:
+        if self.device.startswith("cuda"):
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = _status("VmHWM") or int(psutil.Process().memory_info().rss)
+        return round(peak / 2**20, 1)
+
+
+def _machine() -> int:
+    """Bytes that this machine has, or its container may have, swap included."""
+    limits = [psutil.virtual_memory().total + psutil.swap_memory().total]
+    for path in CGROUPS:
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            limits.append(int(path.read_text()))
+    return int(min(limits))
+
+
+def _set_limit(size: int | None) -> None:
+    """A soft limit, never above what the caller of the run has set; None: up to the hard one."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if size is None:
+        soft = hard
+    else:
+        soft = min(limit for limit in (size, soft, hard) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _status(name: str) -> int:
+    """Bytes of this process, as the kernel counts them; 0 where it does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

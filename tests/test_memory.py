@@ -1,0 +1,150 @@
+"""Memory that runs out: the trial is infeasible, the sampler learns it, the study goes on.
+
+Real workers under a limit that Linux holds them to.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import optuna
+import pandas as pd
+import pytest
+
+from search import objective
+from search.claims import Claims
+from search.objective import SpentProcess, run_trial
+from storage import trials
+from tests.test_objective import Greedy, MakeBench, make_bench
+from tests.test_runs import User, WriteStudy, one_line, user, wait_until, watched
+
+__all__ = ["make_bench", "user"]  # the fixtures
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to the limit")
+
+LIMIT = 2.0  # GiB: a worker takes nearly one of them before its first trial
+# Training holds an eighth of a GiB for each of the latent numbers: 4, 7, 11 and 4 with this seed.
+SEED, FITS, TOO_LARGE = 276, [True, True, False, True], 11
+WIDE = {
+    "model=CAE,": "model=Wide,",
+    'trial.suggest_int("latent", 2, 8),': 'trial.suggest_int("latent", 2, 17),',
+    "epochs=2, retrain": "epochs=1, retrain",
+    "def suggest": """import torch
+
+    class Wide(CAE):
+        def train_step(self, batch):
+            if not hasattr(self, "held"):
+                self.held = torch.empty(self.config.latent, 2**25)
+            return super().train_step(batch)
+
+    def suggest""",
+}
+# A worker is killed while it trains three channels; two attempts, to be quick.
+KILLED = {
+    "model=CAE,": "model=Killed,",
+    "def suggest": """import os, signal
+    from storage import leases
+    leases.MAX_ATTEMPTS = 2
+
+    class Killed(CAE):
+        def train_step(self, batch):
+            if self.config.channels == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().train_step(batch)
+
+    def suggest""",
+}
+
+
+def searched(user: User, count: int, **variables: object) -> tuple[pd.DataFrame, str]:
+    """The table and what was printed, of a run that is stopped before it retrains."""
+
+    def ended() -> bool:
+        assert process.poll() is None, process.communicate()
+        try:
+            states = trials("small", storage=user.url)["state"]
+        except Exception:
+            return False
+        return len(states) == count and not set(states) & {"RUNNING", "WAITING"}
+
+    with watched(user.start(**variables, TRIALS=count, WORKERS=1)) as process:
+        wait_until(ended)
+        process.send_signal(2)
+        out, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (130, "")
+    return trials("small", storage=user.url), out
+
+
+def test_what_does_not_fit_is_infeasible_and_all_else_is_as_if_it_had(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file(replace=WIDE)
+    frame, out = searched(user, 4, NAME=name, SEED=SEED, MEMORY=LIMIT)
+    fits = frame["outcome"] == "complete"
+    assert fits.tolist() == FITS  # the second too, though the first had left pieces behind
+    (infeasible,) = frame[~fits].to_dict("records")
+    assert (infeasible["outcome"], infeasible["state"]) == ("infeasible", "PRUNED")
+    assert "trial   2  infeasible" in out
+
+    assert infeasible["memory_budget_mib"] == LIMIT * 1024
+    assert infeasible["needed_memory_mib"] > TOO_LARGE * 128 + 500
+    assert 100 < infeasible["peak_memory_mib"] < LIMIT * 1024
+    over = infeasible["needed_memory_mib"] - infeasible["memory_budget_mib"]
+    stored = optuna.load_study(study_name="small", storage=user.url).trials
+    assert [bool(trial.constraints) for trial in stored] == [not fit for fit in FITS]
+    assert stored[2].constraints == {"memory": pytest.approx(over, abs=0.2)}
+    assert frame["pid"][3] != frame["pid"][2]  # a new process went on
+
+    roomy = User(user.runs.with_name("roomy"), user.environment)
+    undisturbed, _ = searched(roomy, 4, NAME=name, SEED=SEED, MEMORY=8)
+    assert set(undisturbed["outcome"]) == {"complete"}
+    assert frame["value"][fits].tolist() == undisturbed["value"][fits].tolist()
+    assert frame["latent"].tolist() == undisturbed["latent"].tolist()
+
+
+def test_a_limit_that_holds_no_worker_is_one_line(user: User, study_file: WriteStudy) -> None:
+    code, _, error = user.run(NAME=study_file(), TRIALS=1, WORKERS=1, MEMORY=0.2)
+    assert code == 2
+    assert one_line(error)
+    assert re.search(r"MEMORY=0.2 is too little: a worker takes [\d.]+ GiB before its first", error)
+    frame = trials("small", storage=user.url)
+    assert frame.empty
+
+
+def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(model=Greedy)
+    monkeypatch.setattr(objective, "lift_limit", lambda device: None)
+    monkeypatch.setattr(objective, "memory_budget", lambda device: 2.0**53)
+    monkeypatch.setattr(objective, "taken_memory", lambda device: 2**53)
+    bench.taken_at_first = 1
+    trial = bench.claims.claim(9)
+    assert trial is not None
+    with pytest.raises(SpentProcess, match=r"trial 0 goes on in a new process: .*can't allocate"):
+        run_trial(bench, trial)
+    assert bench.claims.count() == {"WAITING": 1}
+    bench.taken_at_first = 2**53  # as in a new process
+    assert run_again(bench.claims, bench) == {"PRUNED": 1}
+
+
+def run_again(claims: Claims, bench: objective.Bench) -> dict[str, int]:
+    trial = claims.claim(1)
+    assert trial is not None
+    with pytest.raises(SpentProcess):
+        run_trial(bench, trial)
+    return dict(claims.count())
+
+
+def test_a_trial_that_gets_its_workers_killed_is_given_up(
+    user: User, study_file: WriteStudy
+) -> None:
+    """As the kernel does when all workers together take too much: nobody says whose fault it is."""
+    frame, out = searched(user, 2, NAME=study_file(replace=KILLED), SEED=2)
+    killed = frame["channels"] == 3
+    assert killed.tolist() == [True, False]
+    assert frame["outcome"][killed].tolist() == ["failed"]
+    assert frame["reason"][killed].tolist() == ["its worker died 2 times"]
+    assert set(frame["outcome"][~killed]) == {"complete"}
+    assert out.count("ended by signal 9") == 2
