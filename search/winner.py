@@ -36,7 +36,8 @@ from models.pictures import draw_learning_curve
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, evaluate, fit
 from search.bases import describe_base
-from search.objective import Bench, go_without, is_pictured, make_model
+from search.bench import Bench, go_without, make_model
+from search.kept import is_pictured
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths

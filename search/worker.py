@@ -39,11 +39,12 @@ from optuna.exceptions import ExperimentalWarning
 from models.images import open_images
 from search import winner
 from search.bases import open_base
+from search.bench import Bench
 from search.claims import open_claims, owner_name
 from search.devices import use_device
 from search.errors import explained
 from search.memory import lift_limit, limit_memory, taken_memory
-from search.objective import Bench, SpentProcess, run_trial
+from search.objective import SpentProcess, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import OneSequence, make_sampler

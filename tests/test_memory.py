@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from search import objective
+from search.bench import Bench
 from search.claims import Claims
 from search.objective import SpentProcess, run_trial
 from storage import trials
@@ -129,7 +130,7 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     assert run_again(bench.claims, bench) == {"PRUNED": 1}
 
 
-def run_again(claims: Claims, bench: objective.Bench) -> dict[str, int]:
+def run_again(claims: Claims, bench: Bench) -> dict[str, int]:
     trial = claims.claim(1)
     assert trial is not None
     with pytest.raises(SpentProcess):

@@ -21,8 +21,9 @@ from models.base import Batch, Metrics
 from models.cae import CAE
 from models.images import ImageSplits
 from search import objective
+from search.bench import Bench
 from search.claims import open_claims, owner_name
-from search.objective import Bench, SpentProcess, run_trial
+from search.objective import SpentProcess, run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun, git_revision
 from search.samplers import make_sampler
