@@ -43,6 +43,9 @@ Progress = Callable[[int, int], None]
 class DataError(ValueError):
     """The image set cannot be used; the message names the place and what to change."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # one line, whatever a file is called
+
 
 class DataMissing(DataError):
     """The image set is neither on this machine nor can it be downloaded."""

@@ -175,13 +175,16 @@ WHOLE = [
 def images(draw: st.DrawFn) -> tuple[str, bytes]:
     """A name's ending and a file's content: an image that was cut, patched, or mixed up."""
     suffix, content = draw(st.sampled_from(WHOLE))
-    if draw(st.booleans()):
+    damage = draw(st.sampled_from(["none", "none", "none", "cut", "patched", "junk"]))
+    if damage == "cut":
         content = content[: draw(st.integers(0, len(content)))]
-    for _ in range(draw(st.integers(0, 4))):
-        place = draw(st.integers(0, max(0, len(content) - 1)))
+    if damage == "junk":
+        content = draw(st.binary(max_size=60))
+    for _ in range(draw(st.integers(1, 4)) if damage == "patched" else 0):
+        place = draw(st.integers(0, len(content) - 1))
         patch = draw(st.binary(max_size=8))
         content = content[:place] + patch + content[place + len(patch) :]
-    return suffix, draw(st.one_of(st.just(content), st.binary(max_size=60)))
+    return suffix, content
 
 
 NAMES = st.one_of(
@@ -219,15 +222,17 @@ def read(folder: Path, shape: tuple[int, int, int] | None) -> ImageSplits | None
 
 @examples(200)
 @given(
-    parts=st.lists(st.lists(NAMES, max_size=2), max_size=3),
-    files=st.lists(st.tuples(st.integers(0, 3), NAMES, images()), max_size=6),
-    table=st.none() | TABLES,
+    parts=st.lists(st.lists(NAMES, max_size=2), max_size=2),
+    files=st.lists(st.tuples(st.integers(0, 3), NAMES, images()), max_size=4),
+    table=st.one_of(st.none(), st.none(), TABLES),
+    right=st.sampled_from([0, 12]),
     shape=st.sampled_from([None, (1, 8, 8), (3, 5, 9)]),
 )
 def test_any_tree_is_images_or_one_line(
     parts: list[list[str]],
     files: list[tuple[int, str, tuple[str, bytes]]],
     table: bytes | None,
+    right: int,
     shape: tuple[int, int, int] | None,
 ) -> None:
     with TemporaryDirectory() as place:
@@ -235,6 +240,8 @@ def test_any_tree_is_images_or_one_line(
         folders = [folder, *(folder.joinpath(*names) for names in parts)]
         for made in folders:
             made.mkdir(parents=True, exist_ok=True)
+        for number in range(right):
+            (folders[-1] / f"{number}.png").write_bytes(WHOLE[0][1])
         for index, name, (suffix, content) in files:
             path = folders[index % len(folders)] / f"{name}.{suffix}"
             if not path.is_dir():
@@ -247,7 +254,7 @@ def test_any_tree_is_images_or_one_line(
 
 @pytest.mark.parametrize("shape", [None, (1, 8, 8)])
 @examples(100)
-@given(image=images(), table=st.none() | TABLES)
+@given(image=images(), table=st.one_of(st.none(), st.none(), TABLES))
 def test_one_odd_image_among_right_ones_is_read_or_named(
     shape: tuple[int, int, int] | None, image: tuple[str, bytes], table: bytes | None
 ) -> None:
