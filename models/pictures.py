@@ -26,7 +26,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
     count = max(len(images) for images in rows.values())
     width = LABEL + TILE * count + MARGIN
     height = len(rows) * TILE + 0.34
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     for row, (label, images) in enumerate(rows.items()):
         bottom = TILE * (len(rows) - 1 - row) + MARGIN / 2
         axes = figure.add_axes(
@@ -46,7 +46,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
     figure.text(
         MARGIN / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=9, color=INK
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def as_strip(images: Tensor) -> np.ndarray[Any, Any]:
@@ -78,7 +78,7 @@ def draw_learning_curve(
     """Lines over epochs 1, 2, ...; a logarithmic axis where the values allow and need it."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()
     values = [value for curve in curves.values() for value in curve]
     for color, (label, curve) in zip(COLORS, curves.items(), strict=False):
@@ -99,7 +99,7 @@ def draw_learning_curve(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.set_layout_engine("tight")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _plain_log_labels(axes: Axes) -> None:
@@ -111,12 +111,13 @@ def _plain_log_labels(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of so many inches."""
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     return Figure(figsize=(width, height), facecolor="white")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """As PNG whatever the suffix: ``path`` may be a temporary name."""
     figure.savefig(path, dpi=144, format="png")

@@ -34,7 +34,7 @@ from models.pictures import draw_learning_curve
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, evaluate, fit
 from search.objective import Bench
-from storage.artifacts import whole_file, write_json
+from storage.artifacts import show, whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
 
@@ -107,10 +107,12 @@ def export(bench: Bench, number: int, rank: int) -> None:
     folder = bench.run.paths.export(bench.run.study, rank)
     with staged(folder) as staging:
         write_export(model, staging)
-        made = {"rank": rank, "usage": model.usage}
+        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
         made["output_differences"] = check_export(model, staging)
         made["pictures"] = _draw(bench, model, record, staging)
         publish(staging, {**record, **made})
+        if rank == 1:  # before the folder has its name: a run that is killed here comes back
+            _show(bench, [staging / file for file in made["pictures"]])
     bench.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
 
 
@@ -235,6 +237,14 @@ def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> d
             picture.draw(folder / picture.file, title)
             captions[picture.file] = picture.caption
     return captions
+
+
+def _show(bench: Bench, pictures: list[Path]) -> None:
+    """The winner's pictures become the study's in the dashboard: its trial takes no more."""
+    claims, run = bench.claims, bench.run
+    claims.patience.wait_for(
+        lambda: show(run.paths.artifacts, claims.storage, claims.study_id, run.token, pictures)
+    )
 
 
 def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
