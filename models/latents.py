@@ -18,7 +18,7 @@ Shape legend: N images, C channels, H/W pixels, Z latent width, K steps or point
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-EMBEDDED = 2000  # images that t-SNE takes: 10 s on one core
+EMBEDDED = 2000  # images that t-SNE takes: 7 s on one core
 PERPLEXITY = 30.0  # neighbours that t-SNE minds
 FEWEST = 5  # images for a t-SNE
 GRID = 15  # points of the decoded grid in each direction
@@ -108,9 +108,7 @@ def latent_pictures(model: Autoencoder, images: ImageSplits, part: str) -> Itera
         where={"valid": "validation"}.get(part, part),
     )
     if codes.equal:
-        yield _as_they_are(
-            codes, f"the codes of {codes.images} are all equal: they tell nothing of the images"
-        )
+        yield _equal(codes)
     else:
         yield from _maps(codes)
         yield _samples(codes)
@@ -149,22 +147,28 @@ def _maps(codes: Codes) -> Iterator[Picture]:
     if codes.width > 2:
         yield _principal(codes)
     else:
-        yield _as_they_are(codes, f"codes of {codes.images}{codes.coloring.said}")
+        caption = f"codes of {codes.images}{codes.coloring.said}"
+        yield _as_they_are(codes, f"codes of {codes.images}", caption)
     if codes.count >= FEWEST:
         yield _embedded(codes)
     if codes.width <= 2:
         yield _decoded(codes)
 
 
-def _as_they_are(codes: Codes, caption: str) -> Picture:
-    """Codes of one or two dimensions, or any when all are equal."""
-    what = f"codes of {codes.images}"
+def _equal(codes: Codes) -> Picture:
+    """No colours: nobody could see them."""
+    plain = Coloring(by="", values=np.zeros(codes.count, dtype=int))
+    what = f"one and the same code for {codes.images}"
+    caption = f"the codes of {codes.images} are all equal: they tell nothing of the images"
+    return _as_they_are(replace(codes, coloring=plain), what, caption)
+
+
+def _as_they_are(codes: Codes, what: str, caption: str) -> Picture:
+    """The first two dimensions, or the only one."""
     if codes.width == 1:
+        line = codes.values[:, 0]
         return _picture(
-            "latent_line",
-            what,
-            caption,
-            lambda t: line_figure(codes.values[:, 0], codes.coloring, t),
+            "latent_line", what, caption, lambda title: line_figure(line, codes.coloring, title)
         )
     points = codes.values[:, :2]
     return _picture(
@@ -197,8 +201,10 @@ def _principal(codes: Codes) -> Picture:
 def principal_plane(values: Array) -> PCA:
     """scikit-learn's PCA of codes (N, Z) that are not all equal, to two dimensions at most."""
     from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
 
-    return PCA(min(2, *values.shape), svd_solver="full").fit(values)
+    with threadpool_limits(1):
+        return PCA(min(2, *values.shape), svd_solver="full").fit(values)
 
 
 def _embedded(codes: Codes) -> Picture:
@@ -220,11 +226,19 @@ def _embedded(codes: Codes) -> Picture:
 
 
 def embed(values: Array, perplexity: float) -> Array:
-    """t-SNE of codes (N, Z), at least `FEWEST` and not all equal -> (N, 2)."""
+    """t-SNE of codes (N, Z), at least `FEWEST` and not all equal -> (N, 2).
+
+    On one thread: a worker has one core, and threads that wait for each other on a busy machine
+    took five times as long.
+    """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     start = "pca" if values.shape[1] > 1 else "random"
-    points: Array = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(values)
+    with threadpool_limits(1):
+        points: Array = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(
+            values
+        )
     return points
 
 

@@ -84,12 +84,12 @@ def show(
         about = ArtifactMeta(artifact, file.name, mimetype="image/png", encoding=None)
         storage.set_study_system_attr(study_id, KEY + artifact, json.dumps(asdict(about)))
     for key, value in storage.get_study_system_attrs(study_id).items():
-        about = json.loads(value) if key.startswith(KEY) else None
-        if not about or about["artifact_id"] in wanted:
+        listed = json.loads(value) if key.startswith(KEY) else None  # the dashboard leaves nulls
+        if not listed or listed["artifact_id"] in wanted:
             continue
-        if about["artifact_id"] == _id(token, about["filename"]):
+        if listed["artifact_id"] == _id(token, listed["filename"]):
             storage.forget_study_artifact(study_id, key)
-            (folder / about["artifact_id"]).unlink(missing_ok=True)
+            (folder / listed["artifact_id"]).unlink(missing_ok=True)
 
 
 def _id(token: str, name: str) -> str:
