@@ -147,7 +147,8 @@ def _maps(codes: Codes) -> Iterator[Picture]:
     if codes.width > 2:
         yield _principal(codes)
     else:
-        caption = f"codes of {codes.images}{codes.coloring.said}"
+        scale = codes.width == 1 and not codes.coloring.names  # which a histogram cannot show
+        caption = f"codes of {codes.images}{'' if scale else codes.coloring.said}"
         yield _as_they_are(codes, f"codes of {codes.images}", caption)
     if codes.count >= FEWEST:
         yield _embedded(codes)
