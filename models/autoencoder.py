@@ -83,6 +83,11 @@ class Autoencoder(Model):
         """What the encoder gets to see of ``images``: with this configuration's noise."""
         return corrupt(images, self.config.noise, self.config.strength)
 
+    def plane(self, codes: Tensor) -> Tensor:
+        """(2, Z): from where to where decoded grids go; here what the central 95 % of ``codes``
+        (N, Z) span."""
+        return codes.quantile(codes.new_tensor([0.025, 0.975]), dim=0)
+
     def train_step(self, batch: Batch) -> Metrics:
         optimizer = self.optimizers["all"]
         optimizer.zero_grad(set_to_none=True)

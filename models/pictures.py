@@ -134,6 +134,7 @@ def _plain_log_labels(axes: Axes) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of so many inches."""
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     return Figure(figsize=(width, height), facecolor="white")

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import shutil
 import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,7 +20,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial
 
-from models.base import Model, ModelConfig, evaluating, parameter_count
+from models.base import Model, ModelConfig, parameter_count
 from models.checkpoint import (
     CheckpointError,
     checkpoint_size,
@@ -32,17 +30,15 @@ from models.checkpoint import (
     save_checkpoint,
 )
 from models.export import check_export, export_size, write_export
-from models.pictures import draw_learning_curve
 from models.seeds import derive_seed
-from models.training import EpochResult, Interrupted, evaluate, fit
+from models.training import EpochResult, Interrupted, fit
 from search.bases import describe_base
 from search.bench import Bench, go_without, make_model
 from search.kept import is_pictured
+from search.showing import draw, draw_epoch, judge, show_with_study
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
-
-SHOWN = 10  # images in the picture of an epoch
 
 log = logging.getLogger("genstudy")
 
@@ -100,23 +96,10 @@ def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[
         except OSError as error:
             go_without(bench, "checkpoints of retrainings", error)
         if is_pictured(bench.spec, result.number):
-            _draw_epoch(bench, paths.picture(result.number), model, number, result)
+            draw_epoch(bench, paths.picture(result.number), model, number, result)
         _announce(bench, number, result)
         if _out_of_patience(bench, curve):
             break
-
-
-def _draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: EpochResult) -> None:
-    with evaluating(model):
-        picture = model.preview(bench.images, "valid", SHOWN)
-    if picture is not None:
-        value = result.valid[bench.spec.metric]
-        title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
-        try:
-            with whole_file(path) as beside:
-                picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
-        except OSError as error:
-            go_without(bench, "pictures of epochs", error)
 
 
 def export(bench: Bench, number: int, rank: int) -> None:
@@ -126,15 +109,17 @@ def export(bench: Bench, number: int, rank: int) -> None:
     record = json.loads(paths.record.read_text())
     model = load_weights(paths.best, _build(bench, number, record["seed"]))
     if rank == 1 and record["test"] is None:
-        _judge(bench, model, record)
+        judge(bench, model, record)
         write_json(paths.record, record)
     folder = bench.run.paths.export(bench.run.study, rank)
     with staged(folder, needs=export_size(model)) as staging:
         write_export(model, staging)
-        made = {"rank": rank, "usage": model.usage}
+        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
         made["output_differences"] = check_export(model, staging)
-        made["pictures"] = _draw(bench, model, record, staging)
+        made["pictures"] = draw(bench, model, record, staging)
         publish(staging, {**record, **made})
+        if rank == 1:  # before the folder has its name: a run that is killed here comes back
+            show_with_study(bench, [staging / file for file in made["pictures"]])
     bench.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
 
 
@@ -248,57 +233,6 @@ def _record(
         "revision": bench.run.revision,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
-    """The test images, met once: metrics, and the tables that the model has to show."""
-    number = record["trial"]
-    with evaluating(model):
-        tables = model.tables(
-            bench.images, lambda what: bench.say("judging", number=number, what=what)
-        )
-        record["tables"] = [table.plain() for table in tables]
-    record["test"] = evaluate(model, bench.images.test)
-
-
-def _draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Learning curves and the model's own pictures; file -> caption."""
-    title = f"{record['study']} trial {record['trial']}"
-    captions = _draw_curves(record, folder, f"{title}, retrained")
-    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
-    for epoch in range(1, record["best_epoch"] + 1):
-        if paths.picture(epoch).exists():
-            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
-            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
-    part = "valid" if record["test"] is None else "test"
-    with evaluating(model):
-        for picture in model.pictures(bench.images, part):
-            bench.say("drawing", number=record["trial"], what=picture.name)
-            picture.draw(folder / picture.file, title)
-            captions[picture.file] = picture.caption
-    return captions
-
-
-def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
-    """One picture a metric that was measured on both parts, the study's first."""
-    chosen = record["metric"]
-    measured = record["curve"][0]
-    others = [name for name in measured["valid"] if name in measured["train"] and name != chosen]
-    captions = {}
-    for metric in (chosen, *others):
-        file = "learning_curve.png" if metric == chosen else f"learning_curve_{metric}.png"
-        draw_learning_curve(
-            folder / file,
-            {
-                "train": [epoch["train"].get(metric, math.nan) for epoch in record["curve"]],
-                "validation": [epoch["valid"][metric] for epoch in record["curve"]],
-            },
-            metric=metric,
-            title=title,
-            best_epoch=record["best_epoch"],
-        )
-        captions[file] = f"{metric} over the epochs"
-    return captions
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Files that are whole or not there, and pictures attached to trials.
+"""Files that are whole or not there, and pictures attached to trials and studies.
 
 A picture attached with `attach` is an Optuna artifact: optuna-dashboard shows it
-with the trial, also while the study runs.
+with the trial, also while the study runs. Those of a study are its winner's: `show`
+puts them in the place of an earlier winner's.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import UUID, uuid4, uuid5
 
 from optuna import Study, Trial
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, upload_artifact
 
 from storage.errors import DiskFull
+
+if TYPE_CHECKING:
+    from storage.trial_storage import TrialStorage
+
+KEY = "artifacts:"  # begins Optuna's name of the attribute that lists an artifact
+OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")  # what the ids of `show` are derived from
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk, of one's share, in a file
 
@@ -100,3 +108,31 @@ def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
         for path in store.written:  # nobody would find what the database does not name
             path.unlink(missing_ok=True)
         raise
+
+
+def show(
+    folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
+) -> None:
+    """Show PNG ``files`` with a study in the dashboard, and no others of earlier calls.
+
+    An id follows from the study's own ``token`` and the file's name. So a picture replaces the
+    one of the same name, a call that was killed can be repeated, and whatever somebody else has
+    attached to the study stays.
+    """
+    wanted = {_id(token, file.name): file for file in files}
+    for artifact, file in wanted.items():
+        with file.open("rb") as content:
+            ArtifactFolder(folder).write(artifact, content)
+        about = ArtifactMeta(artifact, file.name, mimetype="image/png", encoding=None)
+        storage.set_study_system_attr(study_id, KEY + artifact, json.dumps(asdict(about)))
+    for key, value in storage.get_study_system_attrs(study_id).items():
+        listed = json.loads(value) if key.startswith(KEY) else None  # the dashboard leaves nulls
+        if not listed or listed["artifact_id"] in wanted:
+            continue
+        if listed["artifact_id"] == _id(token, listed["filename"]):
+            storage.forget_study_artifact(study_id, key)
+            (folder / listed["artifact_id"]).unlink(missing_ok=True)
+
+
+def _id(token: str, name: str) -> str:
+    return str(uuid5(OURS, f"{token}/{name}"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,7 +125,8 @@ def model_card(about: Mapping[str, Any]) -> str:
     images = about["images"]
     largest = max(about["output_differences"].values())
     pictures = "\n\n".join(
-        f"![{caption}]({file})\n*{caption}*" for file, caption in about["pictures"].items()
+        f"![{caption}]({file})\n*{caption}*"
+        for file, caption in ((file, _plain(text)) for file, text in about["pictures"].items())
     )
     tables = "".join(_table(table) for table in about["tables"])
     return f"""# {about["study"]}, rank {about["rank"]}
@@ -171,6 +173,11 @@ Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained 
 
 The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
 """
+
+
+def _plain(text: str) -> str:
+    """Words of the user, such as an attribute's name, that Markdown shows as they are."""
+    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
 
 
 def _table(table: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ ATTRIBUTE = text(
     "VALUES (:trial_id, :key, :value) "
     "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
 )
+FORGET = text("DELETE FROM study_system_attributes WHERE study_id = :study_id AND key = :key")
 REPORT = text(
     "INSERT INTO trial_intermediate_values "
     "(trial_id, step, intermediate_value, intermediate_value_type) "
@@ -77,6 +78,17 @@ class TrialStorage(RDBStorage):
         with self.engine.begin() as connection:
             connection.execute(ATTRIBUTE, found)
             _check_open(connection, trial_id)
+
+    def forget_study_artifact(self, study_id: int, key: str) -> None:
+        """Optuna can only overwrite a system attribute; what it then lists ends in an error.
+
+        optuna-dashboard bears the null that is left where the schema is not known.
+        """
+        if not self.known:
+            self.set_study_system_attr(study_id, key, json.dumps(None))
+            return
+        with self.engine.begin() as connection:
+            connection.execute(FORGET, {"study_id": study_id, "key": key})
 
     def write_epoch(
         self, trial_id: int, epoch: int, step: int, value: float, measured: Mapping[str, float]

@@ -15,6 +15,7 @@ import optuna
 import pytest
 import sqlalchemy
 import torch
+from optuna.artifacts import get_all_artifact_meta
 from PIL import Image
 
 from models.base import Batch, Metrics
@@ -327,6 +328,29 @@ def test_only_the_first_rank_meets_the_test_set_and_once(make_bench: MakeBench) 
         assert hashlib.sha256(content).hexdigest() == digest
     card = (bench.run.paths.export("small", 1) / "README.md").read_text()
     assert f"| test, judged once | {first['test']['mse']:.6f} |" in card
+
+
+def test_the_winners_pictures_stand_with_the_study(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    for number in (0, 1):
+        run_one(bench)
+        retrain(bench, number)
+
+    def shown() -> dict[str, bytes]:
+        listed = get_all_artifact_meta(bench.claims.study)
+        places = {about.filename: about.artifact_id for about in listed}
+        assert len(places) == len(listed)
+        return {
+            name: (bench.run.paths.artifacts / place).read_bytes() for name, place in places.items()
+        }
+
+    for winner in (0, 1):  # then the other one
+        export(bench, winner, 1)
+        folder = bench.run.paths.export("small", 1)
+        assert shown() == {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert {"learning_curve.png", "reconstructions.png", "interpolations.png"} <= set(shown())
+    previews = 2  # one picture a trial
+    assert len(list(bench.run.paths.artifacts.iterdir())) == len(shown()) + previews
 
 
 def test_a_trial_that_became_somebody_elses_is_dropped(

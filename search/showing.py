@@ -1,0 +1,91 @@
+"""What an export shows: the winner's numbers on the test images, and pictures.
+
+The test images are met once, by the first rank: metrics and the model's own tables.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from models.base import Model, evaluating
+from models.pictures import draw_learning_curve
+from models.training import EpochResult, evaluate
+from search.bench import Bench, go_without
+from storage.artifacts import show, whole_file
+
+SHOWN = 10  # images in the picture of an epoch
+
+
+def judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
+    """The test images, met once: metrics, and the tables that the model has to show."""
+    number = record["trial"]
+    with evaluating(model):
+        tables = model.tables(
+            bench.images, lambda what: bench.say("judging", number=number, what=what)
+        )
+        record["tables"] = [table.plain() for table in tables]
+    record["test"] = evaluate(model, bench.images.test)
+
+
+def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Learning curves and the model's own pictures; file -> caption."""
+    title = f"{record['study']} trial {record['trial']}"
+    captions = _draw_curves(record, folder, f"{title}, retrained")
+    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
+    for epoch in range(1, record["best_epoch"] + 1):
+        if paths.picture(epoch).exists():
+            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
+            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
+    part = "valid" if record["test"] is None else "test"
+    with evaluating(model):
+        for picture in model.pictures(bench.images, part):
+            bench.say("drawing", number=record["trial"], what=picture.name)
+            picture.draw(folder / picture.file, title)
+            captions[picture.file] = picture.caption
+    return captions
+
+
+def show_with_study(bench: Bench, pictures: list[Path]) -> None:
+    """The winner's pictures become the study's in the dashboard: its trial takes no more."""
+    claims, run = bench.claims, bench.run
+    claims.patience.wait_for(
+        lambda: show(run.paths.artifacts, claims.storage, claims.study_id, run.token, pictures)
+    )
+
+
+def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
+    """One picture a metric that was measured on both parts, the study's first."""
+    chosen = record["metric"]
+    measured = record["curve"][0]
+    others = [name for name in measured["valid"] if name in measured["train"] and name != chosen]
+    captions = {}
+    for metric in (chosen, *others):
+        file = "learning_curve.png" if metric == chosen else f"learning_curve_{metric}.png"
+        draw_learning_curve(
+            folder / file,
+            {
+                "train": [epoch["train"].get(metric, math.nan) for epoch in record["curve"]],
+                "validation": [epoch["valid"][metric] for epoch in record["curve"]],
+            },
+            metric=metric,
+            title=title,
+            best_epoch=record["best_epoch"],
+        )
+        captions[file] = f"{metric} over the epochs"
+    return captions
+
+
+def draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: EpochResult) -> None:
+    with evaluating(model):
+        picture = model.preview(bench.images, "valid", SHOWN)
+    if picture is not None:
+        value = result.valid[bench.spec.metric]
+        title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
+        try:
+            with whole_file(path) as beside:
+                picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
+        except OSError as error:
+            go_without(bench, "pictures of epochs", error)
