@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,9 +157,7 @@ def likelihood(model: VAE, images: Images, *, say: Note, name: str) -> Estimate:
     chosen = torch.randperm(len(images), generator=generator)[:count]
     some = images.take(chosen.to(images.pixels.device))
     posterior = posteriors(model, some)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), fast_convolutions(model):
-        torch.manual_seed(derive_seed(0, "importance"))
+    with _drawing(model, "importance"), fast_convolutions(model):
         return importance_sampled(
             model.log_likelihood,
             posterior,
@@ -171,17 +170,22 @@ def likelihood(model: VAE, images: Images, *, say: Note, name: str) -> Estimate:
 
 def posteriors(model: VAE, images: Images) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(0, "evaluation"))  # of the noise
-        found = [
-            model.encoder.posterior(
-                model.seen(images.batch(slice(at, at + EVALUATION_BATCH)).images)
-            )
-            for at in range(0, len(images), EVALUATION_BATCH)
-        ]
+    found = []
+    with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
+        for first in range(0, len(images), EVALUATION_BATCH):
+            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
+            found.append(model.encoder.posterior(model.seen(batch.images)))
     means, log_variances = zip(*found, strict=True)
     return torch.cat(means), torch.cat(log_variances)
+
+
+@contextmanager
+def _drawing(model: VAE, purpose: str) -> Iterator[None]:
+    """The same random numbers every time; the caller's go on undisturbed."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(0, purpose))
+        yield
 
 
 def _telling(say: Note, what: str) -> Progress:
