@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class AutoencoderConfig(ModelConfig):
 
     noise: str = "none"
     strength: float = 0.2
-    optimizer: str = "adam"  # or "sgd"
+    optimizer: str = "adam"  # of `models.blocks.make_optimizer`
     lr: float = 1e-3
     weight_decay: float = 0.0
 
@@ -54,7 +55,7 @@ class AutoencoderConfig(ModelConfig):
 class Autoencoder(Model):
     """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw."""
 
-    metrics = ("mse",)
+    metrics: ClassVar[tuple[str, ...]] = ("mse",)
     usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"
     config: AutoencoderConfig
     encoder: nn.Module

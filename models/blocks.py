@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, Adamax, Optimizer
 
 from models.base import ConfigError
 
@@ -22,7 +22,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     momentum: float = 0.9,
 ) -> Optimizer:
-    """Adam, or SGD with momentum; ``weight_decay`` is L2 in both (not decoupled)."""
+    """Adam, Adamax, or SGD with momentum; ``weight_decay`` is L2 in all (not decoupled)."""
     parameters = list(parameters)
     # one pass over each tensor instead of a dozen; not offered for tensors without data
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
@@ -30,7 +30,9 @@ def make_optimizer(
         return Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     if name == "sgd":
         return SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
-    raise ConfigError(f"unknown optimizer {name!r}; available: adam, sgd")
+    if name == "adamax":
+        return Adamax(parameters, lr=lr, weight_decay=weight_decay)
+    raise ConfigError(f"unknown optimizer {name!r}; available: adam, sgd, adamax")
 
 
 def initialise_for_relu(network: nn.Module) -> None:

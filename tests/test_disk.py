@@ -224,13 +224,15 @@ RECORD = {
     "metric": "mse", "epochs": 2, "ended_by": "patience", "best_epoch": 1, "valid": {"mse": 0.1},
     "test": None, "seed": 1, "device": "cpu", "seconds": 1.0, "revision": "abc", "made": "now",
     "curve": [{"epoch": epoch, "value": 0.123456789} for epoch in range(2000)],
+    "rank": 1, "output_differences": {"layer.onnx": 0.0}, "pictures": {}, "tables": [],
+    "usage": "made = model(images)",
 }  # fmt: skip
 
 
 def export(model: Model, folder: Path) -> None:
     with staged(folder, needs=export_size(model)) as staging:
         write_export(model, staging)
-        publish(staging, rank=1, record=RECORD, differences={"layer.onnx": 0.0})
+        publish(staging, RECORD)
 
 
 def test_an_export_that_does_not_fit_leaves_the_older_one_whole(disk: Disk) -> None:

@@ -14,6 +14,7 @@ from models.cae import CAE, CAEConfig
 from models.graphs import USUAL_STEPS, CapturedStep, captured
 from models.images import ImageSplits
 from models.training import fit
+from models.vae import VAE, VAEConfig
 from tests.test_training import Duel
 
 SHAPE = (1, 12, 12)
@@ -71,9 +72,12 @@ def batches(count: int) -> list[Batch]:
     return [Batch(images=torch.rand(8, *SHAPE, generator=generator)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("make", [FusedDuel, CAE], ids=["two optimisers", "cae"])
+CONFIGS = {CAE: CAEConfig(channels=2, latent=3), VAE: VAEConfig(width=0.1)}
+
+
+@pytest.mark.parametrize("make", [FusedDuel, CAE, VAE], ids=["two optimisers", "cae", "vae"])
 def test_recorded_steps_end_where_usual_ones_do(make, monkeypatch):
-    config = CAEConfig(channels=2, latent=3) if make is CAE else ModelConfig()
+    config = CONFIGS.get(make, ModelConfig())
     usual, recorded = (build(make, config, SHAPE, seed=0) for _ in range(2))
     steps = 4 + USUAL_STEPS
     torch.manual_seed(5)

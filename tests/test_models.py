@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,26 @@ from models.base import ConfigError, Model, ModelConfig, build, evaluating, para
 from models.cae import CAE, CAEConfig
 from models.images import ImageSplits
 from models.training import fit
+from models.vae import VAE, VAEConfig
 
 CONTRACT: list[tuple[type[Model], ModelConfig]] = [
     (CAE, CAEConfig(channels=2, latent=4, lr=3e-3, batch_size=64)),
     (CAE, CAEConfig(channels=2, latent=4, lr=3e-2, batch_size=64, optimizer="sgd")),
+    (VAE, VAEConfig(width=0.1, latent=4, lr=3e-3, batch_size=64)),
+    (VAE, VAEConfig(width=0.1, lr=3e-3, batch_size=64, reconstruction="mse", optimizer="adamax")),
+    (VAE, VAEConfig(architecture="faces-64", width=0.02, lr=3e-3, batch_size=64, warm_up=2)),
+    (VAE, VAEConfig(architecture="wide-64", width=0.03, latent=20, lr=1e-3, batch_size=64)),
 ]
 
 
-@pytest.fixture(params=CONTRACT, ids=lambda case: f"{case[0].__name__}-{case[1].optimizer}")
+def case_name(case: tuple[type[Model], ModelConfig]) -> str:
+    """What tells it from the others: of its fields, those that are words."""
+    family, config = case
+    words = [value for value in asdict(config).values() if isinstance(value, str)]
+    return "-".join([family.__name__, *words])
+
+
+@pytest.fixture(params=CONTRACT, ids=case_name)
 def model(request: pytest.FixtureRequest) -> Model:
     family, config = request.param
     return build(family, config, (1, 28, 28), seed=0)
@@ -151,7 +164,9 @@ def test_configurations_name_the_value_and_its_range(
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown optimizer 'adamm'; available: adam, sgd"):
+    with pytest.raises(
+        ConfigError, match="unknown optimizer 'adamm'; available: adam, sgd, adamax"
+    ):
         CAE(CAEConfig(optimizer="adamm"), (1, 28, 28))
 
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial
 
 from models.base import Model, build
 from models.cae import CAE, CAEConfig
 from models.images import ImageSplits
+from models.vae import VAEConfig
 from search.definition import check_definition, define, read_definition, write_definition
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
 from search.probe import check_fit
@@ -61,6 +63,31 @@ def test_the_cae_study_is_reference_system_a1() -> None:
     assert (spec.sampler, spec.trials, spec.patience) == ("random", 50, 4)
     assert isinstance(spec.pruner, optuna.pruners.MedianPruner)
     assert (spec.pruner._n_startup_trials, spec.pruner._n_warmup_steps) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vae", VAEConfig(architecture="latent-2", latent=2, batch_size=128)),
+        (
+            "vae_faces",
+            VAEConfig(
+                architecture="faces-64", latent=128, beta=12.288, reconstruction="mse",
+                optimizer="adamax", lr=5e-4,
+            ),
+        ),
+        ("vae_wide", VAEConfig(architecture="wide-64", latent=20, lr=1e-6, batch_size=128)),
+    ],
+)  # fmt: skip
+def test_the_vae_studies_begin_with_reference_system_a6(name: str, expected: VAEConfig) -> None:
+    study = load_study(name)
+    ((reference, parameters),) = study.spec.references.items()
+    assert reference == expected.architecture
+    assert set(parameters) == set(study.space)
+    assert all(study.space[key]._contains(study.space[key].to_internal_repr(value))
+               for key, value in parameters.items())  # fmt: skip
+    assert study.spec.suggest(FixedTrial(dict(parameters))) == expected
+    assert study.spec.metric == "nelbo"
 
 
 def test_a_study_file_outside_the_repository_needs_nothing_else(study_file: WriteStudy) -> None:

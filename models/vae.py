@@ -1,0 +1,172 @@
+"""Variational autoencoders (Kingma and Welling 2014): the three of reference system A6.
+
+    encoder   (N, C, H, W) -> q(z | x) = N(mean, variance), (N, Z) each
+    decoder   (N, Z) -> p(x | z), (N, C, H, W) in [0, 1]
+    loss      reconstruction + beta * KL(q(z | x) || N(0, I)), both in nats per image
+
+The reconstruction term is a sum over all C * H * W values of an image:
+
+    bce       cross-entropy: -log p(x | z) of a Bernoulli; beta 1 is the evidence lower bound
+    mse       squared error: -log p(x | z) of a Gaussian of variance 1/2, up to a constant
+
+so that beta weighs the same KL, nats of an image, against either. A report that takes the mean
+squared error over values and 1e-3 KL means beta = 1e-3 * C * H * W: 12.288 at 64x64x3. What the
+optimiser follows is the loss over C * H * W, so that learning rates and L2 mean the same for all
+sizes.
+
+Measured, whatever the loss was: ``nelbo`` = ``bce`` + ``kl``, the negative evidence lower bound
+in nats per image at beta 1. A small beta is no way to a better one.
+
+    make study NAME=vae
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.autoencoder import Autoencoder, AutoencoderConfig
+from models.base import Batch, Metrics, Note, Shape, require, require_one_of
+from models.blocks import make_optimizer
+from models.images import ImageSplits
+from models.report import Picture, Table
+from models.vae_networks import NETWORKS, BernoulliDecoder, GaussianEncoder
+
+RECONSTRUCTIONS = ("bce", "mse")
+ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(AutoencoderConfig):
+    """Defaults are the reference configuration ``latent-2``.
+
+    architecture: of `models.vae_networks`: latent-2, faces-64 or wide-64
+    latent: Z, >= 1; width: of all channels and hidden layers, 1.0 the reference's
+    beta: weight of the KL, >= 0; in which units, see the module's first lines
+    warm_up: epochs in which beta is still below that, in equal steps; 0: never
+    reconstruction: bce or mse
+    """
+
+    architecture: str = "latent-2"
+    latent: int = 2
+    width: float = 1.0
+    beta: float = 1.0
+    warm_up: int = 0
+    reconstruction: str = "bce"
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("architecture", self.architecture, NETWORKS)
+        require("latent", self.latent, 1, 65536)
+        require("width", self.width, 0.01, 16)
+        require("beta", self.beta, 0.0, 1e6)
+        require("warm_up", self.warm_up, 0, 100_000)
+        require_one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
+
+    def beta_in(self, epoch: int) -> float:
+        """In epoch 1, 2, ...: never 0, or the first epochs would learn codes without bounds."""
+        return self.beta * min(1.0, epoch / (self.warm_up + 1))
+
+
+class VAE(Autoencoder):
+    """Encoder to a Gaussian over Z numbers, decoder from a draw of it."""
+
+    metrics = ("nelbo", "bce", "mse", "kl", "active")
+    config_type = VAEConfig
+    usage = "new = model.sample(16)   # (16, C, H, W) in [0, 1]; model(images) reconstructs"
+    config: VAEConfig
+    encoder: GaussianEncoder
+    decoder: BernoulliDecoder
+    beta: Tensor  # of this epoch: a tensor, so that a recorded step sees it change
+
+    def __init__(self, config: VAEConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        networks = NETWORKS[config.architecture]
+        self.encoder, self.decoder = networks(shape, latent=config.latent, width=config.width)
+        self.register_buffer("beta", torch.tensor(float(config.beta)), persistent=False)
+        self.optimizers["all"] = make_optimizer(
+            config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        super().begin_epoch(number, epochs)
+        self.beta.fill_(self.config.beta_in(number))
+
+    def train_step(self, batch: Batch) -> Metrics:
+        optimizer = self.optimizers["all"]
+        optimizer.zero_grad(set_to_none=True)
+        mean, log_variance = self.encoder.posterior(self.seen(batch.images))
+        measured = self._measured(mean, log_variance, batch.images)
+        values = prod(self.shape)
+        bce = self.config.reconstruction == "bce"
+        error = measured["bce"] / values if bce else measured["mse"]
+        loss = error + self.beta * measured["kl"] / values
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {name: value.detach() for name, value in measured.items()}
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        """``mse`` is a mean over values, the others are nats per image, all of one draw of z.
+        ``active`` counts dimensions on this batch alone; `tables` does on the whole set."""
+        mean, log_variance = self.encoder.posterior(self.seen(batch.images))
+        measured = self._measured(mean, log_variance, batch.images)
+        return measured | {"active": active_dimensions(mean).sum().float()}
+
+    def _measured(self, mean: Tensor, log_variance: Tensor, images: Tensor) -> Metrics:
+        """Of one draw of z from N(mean, exp(log_variance)), (N, Z) each."""
+        codes = mean + torch.randn_like(mean) * torch.exp(log_variance / 2)
+        logits = self.decoder.logits(codes)
+        bce = F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
+        kl = divergence(mean, log_variance).sum(1).mean()
+        mse = F.mse_loss(torch.sigmoid(logits), images)
+        return {"nelbo": bce + kl, "bce": bce, "mse": mse, "kl": kl}
+
+    def log_likelihood(self, codes: Tensor, images: Tensor) -> Tensor:
+        """log p(x | z) of a Bernoulli, in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
+        logits = self.decoder.logits(codes)
+        losses = F.binary_cross_entropy_with_logits(logits, images, reduction="none")
+        return -losses.flatten(1).sum(1, dtype=torch.float64)
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """New images of codes from the prior N(0, I): (count, C, H, W) in [0, 1].
+
+        generator: of the CPU, so that it gives the same codes on all devices
+        """
+        codes = torch.randn(count, self.config.latent, generator=generator)
+        return self.decode(codes.to(self.device))
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        from models.vae_report import prior_pictures
+
+        yield from super().pictures(images, part)
+        yield from prior_pictures(self)
+
+    def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
+        from models.vae_report import bound_table, latent_table
+
+        yield latent_table(self, images.test)
+        yield bound_table(self, images.test, progress)
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) of each number, in nats: shapes alike."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance) / 2
+
+
+def active_dimensions(means: Tensor) -> Tensor:
+    """Which dimensions tell images apart (Burda et al. 2016): means (N, Z) -> (Z,) bool."""
+    return means.var(0, correction=0) > ACTIVE
+
+
+def verdict(active: int, latent: int) -> str:
+    """On the latent space, of which ``active`` of ``latent`` dimensions are."""
+    said = f"{active} of {latent} latent dimensions active"
+    if active == 0:
+        return f"collapsed: {said}; lower beta or lengthen warm_up"
+    return said
