@@ -20,14 +20,12 @@ Shape legend: N images, C channels, H/W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from models.base import ConfigError, require
-from models.seeds import derive_seed
 
 MANY_PHOTONS = 1e6  # counts are normal by then, and soon after too large for float32
 
@@ -84,15 +82,6 @@ def _in_memory_order(draw: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     numbers eight times slower, and Poisson's into another layout."""
     order = sorted(range(like.dim()), key=like.stride, reverse=True)
     return draw(like.permute(order)).permute([order.index(axis) for axis in range(like.dim())])
-
-
-@contextmanager
-def evaluation_noise(device: torch.device) -> Iterator[None]:
-    """The random numbers of every evaluation: the same noise each time. The caller's go on
-    undisturbed after it."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(0, "evaluation"))
-        yield
 
 
 def check_noise(kind: str, strength: float) -> None:

@@ -102,6 +102,40 @@ def draw_learning_curve(
     _save(figure, path)
 
 
+def draw_lines(
+    path: Path,
+    panels: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]],
+    *,
+    x: str,
+    y: str,
+    title: str,
+    marks: Mapping[float, str] | None = None,
+) -> None:
+    """Panels side by side, each with its lines (x, y), y logarithmic.
+
+    x, y: what the axes are; marks: places on x and their words
+    """
+    figure = _figure(3.6 * len(panels), 3.4)
+    for index, (name, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for color, (label, (places, values)) in zip(COLORS, lines.items(), strict=False):
+            axes.plot(places, values, label=label, color=color, linewidth=1.6)
+        for place, word in (marks or {}).items():
+            axes.axvline(place, color=INK, linewidth=0.8, linestyle=":")
+            at = axes.get_xaxis_transform()  # x as data, y as a share of the height
+            axes.text(place, 1, f"{word} ", transform=at, ha="right", va="top", fontsize=8)
+        axes.set_yscale("log")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y if index == 0 else "")
+        axes.set_title(name, loc="left", fontsize=9, color=INK)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    figure.set_layout_engine("tight")
+    _save(figure, path)
+
+
 def _plain_log_labels(axes: Axes) -> None:
     """0.02 rather than 2 x 10^-2 on an axis that spans few decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
