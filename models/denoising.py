@@ -55,7 +55,7 @@ Row = list[Fidelity] | None
 def noise_tables(model: Autoencoder, images: ImageSplits, progress: Note) -> Iterator[Table]:
     """Test MSE and PSNR by noise: of the noisy images themselves, of ``model``, and of its
     configuration trained on each kind for ``model.noise_epochs`` epochs (0: not trained)."""
-    kinds, strength = tested_kinds(model.config.noise), model.config.strength
+    kinds, strength = noise_kinds(model.config.noise), model.config.strength
     columns = ("trained on", *(noise_label(kind) for kind in kinds))
 
     def row(judged: Autoencoder, restore: Callable[[Tensor], Tensor]) -> Row:
@@ -88,7 +88,7 @@ def _how(model: Autoencoder, strength: float) -> str:
     return said
 
 
-def tested_kinds(own: str) -> tuple[str, ...]:
+def noise_kinds(own: str) -> tuple[str, ...]:
     """Clean, each kind of noise, all by turns; and ``own``, if it is yet another."""
     kinds = (NONE, *KINDS, ALL)
     return kinds if own in kinds else (*kinds, own)
@@ -162,7 +162,7 @@ def noise_picture(model: Autoencoder, images: ImageSplits, part: str) -> Picture
     """Noisy images of every kind, each row above what ``model`` makes of it."""
     clean = getattr(images, part).batch(slice(0, SHOWN)).images  # (N, C, H, W)
     rows = {}
-    for kind in tested_kinds(model.config.noise):
+    for kind in noise_kinds(model.config.noise):
         label = noise_label(kind)
         with same_draws(model.device), evaluating(model):
             rows[label] = corrupt(clean, kind, model.config.strength)

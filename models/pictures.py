@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 INK = "#1f2937"
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
 TILE, LABEL, MARGIN = 0.62, 1.2, 0.1  # inches: an image, the column of row names, the edge
+LETTER = 0.078  # inches of a row's name, at most; longer names widen their column
 
 
 def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
     """One labelled row of images above the other; each (N, C, H, W) in [0, 1], N alike."""
     count = max(len(images) for images in rows.values())
-    width = LABEL + TILE * count + MARGIN
+    label_width = max(LABEL, LETTER * max(map(len, rows)) + 2 * MARGIN)
+    width = label_width + TILE * count + MARGIN
     height = len(rows) * TILE + 0.34
     figure = _figure(width, height)
     for row, (label, images) in enumerate(rows.items()):
         bottom = TILE * (len(rows) - 1 - row) + MARGIN / 2
         axes = figure.add_axes(
-            (LABEL / width, bottom / height, TILE * len(images) / width, TILE / height)
+            (label_width / width, bottom / height, TILE * len(images) / width, TILE / height)
         )
         axes.imshow(as_strip(images), interpolation="nearest", aspect="auto", vmin=0, vmax=1)
         axes.set_axis_off()
         figure.text(
-            (LABEL - MARGIN) / width,
+            (label_width - MARGIN) / width,
             (bottom + TILE / 2) / height,
             label,
             ha="right",
