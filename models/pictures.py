@@ -127,6 +127,9 @@ def draw_lines(
             at = axes.get_xaxis_transform()  # x as data, y as a share of the height
             axes.text(place, 1, f"{word} ", transform=at, ha="right", va="top", fontsize=8)
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high / low < 100:
+            _plain_log_labels(axes)
         axes.set_xlabel(x)
         axes.set_ylabel(y if index == 0 else "")
         axes.set_title(name, loc="left", fontsize=9, color=INK)
