@@ -85,6 +85,7 @@ class UpsampleAE(Autoencoder):
             nn.Sigmoid(),
         )
         initialise_for_relu(self)
+        _centre_filters(self)
         self.optimizers["all"] = make_optimizer(
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
@@ -116,6 +117,15 @@ class UpsampleAE(Autoencoder):
         yield from super().pictures(images, part)
         if part == "test":  # the winner's, whose table has trained what stands beside it
             yield from checkerboard_pictures(self, images)
+
+
+def _centre_filters(model: UpsampleAE) -> None:
+    """Let each filter but the last layer's sum to 0. What it sees is never negative, so that one
+    with a negative sum may answer no image at all: of eight channels of the code, one then
+    stayed dead for all of a training."""
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions[:-1]:
+        layer.weight.data -= layer.weight.data.mean((1, 2, 3), keepdim=True)
 
 
 def _down(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:

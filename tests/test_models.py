@@ -219,6 +219,19 @@ def test_the_resizing_autoencoder_goes_through_the_sizes_of_reference_system_a5(
     assert sizes == [*down, (128,), *up]
 
 
+def test_every_channel_of_the_resizing_autoencoder_answers_some_image(digits: ImageSplits) -> None:
+    images = digits.train.batch(slice(0, 500)).images
+    for seed in range(5):
+        model = build(UpsampleAE, UpsampleAEConfig(), (1, 28, 28), seed=seed)
+        assert isinstance(model, UpsampleAE)
+        seen = images
+        for layer in (*model.encoder, *model.decoder):  # type: ignore[misc]
+            seen = layer(seen)
+            if isinstance(layer, torch.nn.ReLU):
+                dead = int((seen.amax((0, 2, 3)) == 0).sum())
+                assert dead == 0, f"{dead} of {seen.shape[1]} channels, seed {seed}"
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 21), (1, 9, 64)])
 def test_autoencoders_of_other_kinds_give_back_images_of_any_size(
     shape: tuple[int, int, int],
