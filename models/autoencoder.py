@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Batch, Metrics, Model, ModelConfig, Program, require
+from models.base import Batch, Metrics, Model, ModelConfig, Note, Program, require
 from models.images import ImageSplits
 from models.noise import NONE, check_noise, corrupt
 from models.pictures import draw_rows
-from models.report import Picture
+from models.report import Picture, Table
+from models.training import same_draws
 
 SHOWN = 10  # images in an export's picture
 PARTS = {"valid": "validation", "test": "test"}
@@ -53,10 +54,15 @@ class AutoencoderConfig(ModelConfig):
 
 
 class Autoencoder(Model):
-    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw."""
+    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw.
+
+
+    noise_epochs: of each training for the tables of a denoiser (`models.denoising`); 0: none
+    """
 
     metrics: ClassVar[tuple[str, ...]] = ("mse",)
     usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"
+    noise_epochs: ClassVar[int] = 0
     config: AutoencoderConfig
     encoder: nn.Module
     decoder: nn.Module
@@ -102,7 +108,8 @@ class Autoencoder(Model):
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         clean = getattr(images, part).batch(slice(0, count)).images
-        noisy = self.seen(clean)
+        with same_draws(self.device):
+            noisy = self.seen(clean)
         rows = {"original": clean, "reconstruction": self(noisy).clamp(0, 1)}
         if self.config.noise != NONE:
             rows = {"noisy": noisy, "clean": clean, "made of noisy": rows["reconstruction"]}
@@ -124,6 +131,16 @@ class Autoencoder(Model):
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
         yield self.preview(images, part, SHOWN)
+        if self.config.noise != NONE:
+            from models.denoising import noise_picture
+
+            yield noise_picture(self, images, part)
         from models.latents import latent_pictures  # scikit-learn: only for pictures
 
         yield from latent_pictures(self, images, part)
+
+    def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
+        if self.config.noise != NONE:
+            from models.denoising import noise_tables
+
+            yield from noise_tables(self, images, progress)

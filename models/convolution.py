@@ -9,6 +9,8 @@ not know: it stays plain torch code, and outside (export, checkpoints) nothing h
 
 Activations keep the batch innermost in memory (strides (1, HWN, WN, N) of a (N, C, H, W)
 tensor). Elementwise operations keep such strides, so no layer between converts anything.
+Pooling and nearest-neighbour resizing would; they treat images and channels alike, and are
+given them exchanged: what lies there is then PyTorch's own channels-last layout.
 
 Shape legend: N batch, C channels, H/W pixels, P = H * W, K elements of the kernel.
 """
@@ -46,12 +48,15 @@ def fast_convolutions(model: nn.Module) -> Iterator[Callable[[Batch], Batch]]:
     Gives a function that lays out a batch as its first layer wants it.
     """
     layers = [layer for layer in model.modules() if _fits(layer)]
+    between = [layer for layer in model.modules() if layers and _treats_channels_as_images(layer)]
     for layer in layers:
         vars(layer)["forward"] = MethodType(_forward, layer)
+    for layer in between:
+        vars(layer)["forward"] = MethodType(_exchanged, layer)
     try:
         yield _laid_out if layers else lambda batch: batch
     finally:
-        for layer in layers:
+        for layer in (*layers, *between):
             del vars(layer)["forward"]
 
 
@@ -78,6 +83,22 @@ def _fits(layer: nn.Module) -> bool:
         and not isinstance(layer.padding, str)
         and layer.in_channels * layer.out_channels <= WIDEST
     )
+
+
+def _treats_channels_as_images(layer: nn.Module) -> bool:
+    """Whether a layer does the same to every channel of every image."""
+    if isinstance(layer, nn.Upsample):
+        return type(layer).forward is nn.Upsample.forward and layer.mode == "nearest"
+    return type(layer).forward in (nn.MaxPool2d.forward, nn.AvgPool2d.forward)
+
+
+def _exchanged(layer: nn.Module, x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, H', W') by way of (C, N, H, W)."""
+    if not x.is_cpu or x.dim() != 4:
+        usual: Tensor = type(layer).forward(layer, x)
+        return usual
+    exchanged: Tensor = type(layer).forward(layer, batch_innermost(x).transpose(0, 1))
+    return exchanged.transpose(0, 1)
 
 
 def _forward(layer: Layer, x: Tensor) -> Tensor:

@@ -20,23 +20,25 @@ INK = "#1f2937"
 WRONG = "#dc2626"
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
 TILE, LABEL, MARGIN = 0.62, 1.2, 0.1  # inches: an image, the column of row names, the edge
+LETTER = 0.078  # inches of a row's name, at most; longer names widen their column
 
 
 def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
     """One labelled row of images above the other; each (N, C, H, W) in [0, 1], N alike."""
     count = max(len(images) for images in rows.values())
-    width = LABEL + TILE * count + MARGIN
+    label_width = max(LABEL, LETTER * max(map(len, rows)) + 2 * MARGIN)
+    width = label_width + TILE * count + MARGIN
     height = len(rows) * TILE + 0.34
     figure = new_figure(width, height)
     for row, (label, images) in enumerate(rows.items()):
         bottom = TILE * (len(rows) - 1 - row) + MARGIN / 2
         axes = figure.add_axes(
-            (LABEL / width, bottom / height, TILE * len(images) / width, TILE / height)
+            (label_width / width, bottom / height, TILE * len(images) / width, TILE / height)
         )
         axes.imshow(as_strip(images), interpolation="nearest", aspect="auto", vmin=0, vmax=1)
         axes.set_axis_off()
         figure.text(
-            (LABEL - MARGIN) / width,
+            (label_width - MARGIN) / width,
             (bottom + TILE / 2) / height,
             label,
             ha="right",
@@ -120,6 +122,43 @@ def draw_learning_curve(
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    figure.set_layout_engine("tight")
+    save_figure(figure, path)
+
+
+def draw_lines(
+    path: Path,
+    panels: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]],
+    *,
+    x: str,
+    y: str,
+    title: str,
+    marks: Mapping[float, str] | None = None,
+) -> None:
+    """Panels side by side, each with its lines (x, y), y logarithmic.
+
+    x, y: what the axes are; marks: places on x and their words
+    """
+    figure = new_figure(3.6 * len(panels), 3.4)
+    for index, (name, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for color, (label, (places, values)) in zip(COLORS, lines.items(), strict=False):
+            axes.plot(places, values, label=label, color=color, linewidth=1.6)
+        for place, word in (marks or {}).items():
+            axes.axvline(place, color=INK, linewidth=0.8, linestyle=":")
+            at = axes.get_xaxis_transform()  # x as data, y as a share of the height
+            axes.text(place, 1, f"{word} ", transform=at, ha="right", va="top", fontsize=8)
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high / low < 100:
+            _plain_log_labels(axes)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y if index == 0 else "")
+        axes.set_title(name, loc="left", fontsize=9, color=INK)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
     figure.set_layout_engine("tight")
     save_figure(figure, path)
 

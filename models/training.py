@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -90,20 +91,23 @@ def evaluate(model: Model, images: Images) -> dict[str, float]:
     """The metrics over all ``images``: means weighted by batch size.
 
     What a model draws at random to evaluate (noise, latent codes) is the same every time, so
-    that epochs and trials are measured alike; the caller's random numbers go on undisturbed.
+    that epochs and trials are measured alike.
     """
     total = _Mean()
-    devices = [model.device] if model.device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        evaluating(model),
-        fast_convolutions(model) as laid_out,
-    ):
-        torch.manual_seed(derive_seed(0, "evaluation"))
+    with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
             total.add(model.evaluate(batch), len(batch.images))
     return total.on_host()
+
+
+@contextmanager
+def same_draws(device: torch.device) -> Iterator[None]:
+    """What is drawn at random inside is the same every time; the caller's random numbers go on
+    undisturbed."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(0, "evaluation"))
+        yield
 
 
 def _train(
@@ -158,4 +162,4 @@ def _check_finite(result: EpochResult) -> None:
         raise DivergedError(result.number, broken)
 
 
-__all__ = ["Batch", "EpochResult", "Interrupted", "evaluate", "fit"]
+__all__ = ["Batch", "EpochResult", "Interrupted", "evaluate", "fit", "same_draws"]

@@ -64,6 +64,46 @@ def test_outputs_gradients_and_second_gradients_are_those_of_float64(layer, size
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5 * largest)
 
 
+BETWEEN = [
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.MaxPool2d(3, 2, 1),
+    nn.AvgPool2d(2),
+    nn.Upsample(size=(13, 9), mode="nearest"),
+    nn.Upsample(scale_factor=2, mode="nearest"),
+]
+
+
+@pytest.mark.parametrize("n", [1, 7, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layer", BETWEEN, ids=lambda layer: str(layer).replace(" ", ""))
+def test_pooling_and_resizing_between_the_kernels_keep_the_layout(layer, channels, n):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, channels, 3, padding=1), layer, nn.Conv2d(channels, 2, 1))
+    x = torch.randn(n, 2, 7, 11)
+    weigh = torch.randn_like(network(x))
+    exact = derivatives(
+        copy.deepcopy(network).double(), x.double().requires_grad_(), weigh.double()
+    )
+    with fast_convolutions(network):
+        laid_out = batch_innermost(torch.randn(n, channels, 7, 11))
+        if n > 1:
+            assert layer(laid_out).permute(1, 2, 3, 0).is_contiguous()
+        found = derivatives(network, x.requires_grad_(), weigh)
+    assert "forward" not in vars(layer)
+    for ours, theirs in zip(found, exact, strict=True):
+        largest = float(theirs.detach().abs().max())
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_pooling_without_fast_convolutions_is_left_alone():
+    pooling = nn.Sequential(nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear"))
+    with fast_convolutions(pooling):
+        assert not any("forward" in vars(layer) for layer in pooling)
+    beside = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
+    with fast_convolutions(beside):
+        assert ["forward" in vars(layer) for layer in beside] == [True, False]
+
+
 @pytest.mark.parametrize("feature", ["avx512f", "avx2"])
 def test_narrower_vectors_compute_the_same(feature):
     """As on a CPU without the feature: 8 or 4 lanes, 16 registers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from PIL import Image
 
 from models.base import ConfigError, Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.dense_ae import DenseAE, DenseAEConfig
+from models.export import check_export, load_export, write_export
 from models.images import ImageSplits
 from models.training import fit
+from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
 
 CONTRACT: list[tuple[type[Model], ModelConfig]] = [
@@ -22,6 +27,10 @@ CONTRACT: list[tuple[type[Model], ModelConfig]] = [
     (VAE, VAEConfig(width=0.1, lr=3e-3, batch_size=64, reconstruction="mse", optimizer="adamax")),
     (VAE, VAEConfig(architecture="faces-64", width=0.02, lr=3e-3, batch_size=64, warm_up=2)),
     (VAE, VAEConfig(architecture="wide-64", width=0.03, latent=20, lr=1e-3, batch_size=64)),
+    (CAE, CAEConfig(channels=2, latent=4, lr=3e-3, batch_size=64, noise="all")),
+    (DenseAE, DenseAEConfig(widths=(32, 8, 3), batch_size=64)),
+    (UpsampleAE, UpsampleAEConfig(channels=(4, 4, 2), lr=3e-3, batch_size=64)),
+    (UpsampleAE, UpsampleAEConfig(channels=(4, 4, 2), lr=3e-3, batch_size=64, noise="gaussian")),
 ]
 
 
@@ -62,6 +71,34 @@ def test_training_lowers_the_loss(model: Model, digits: ImageSplits) -> None:
     metric = model.metrics[0]
     assert results[-1].valid[metric] < results[0].valid[metric]
     assert results[-1].train[metric] < results[0].train[metric]
+
+
+def test_one_step_lowers_the_loss_of_its_batch(model: Model, digits: ImageSplits) -> None:
+    batch = digits.train.batch(slice(0, 64))
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)  # the same noise
+        losses.append(model.train_step(batch)[model.metrics[0]])
+    assert losses[1] < losses[0]
+
+
+def test_a_resumed_training_is_the_same_bit_for_bit(
+    model: Model, digits: ImageSplits, tmp_path: Path
+) -> None:
+    list(fit(model, digits, epochs=1, seed=3))
+    save_checkpoint(tmp_path / "c", model, epoch=1, note={})
+    other = build(type(model), model.config, model.shape, seed=99)
+    load_checkpoint(tmp_path / "c", other)
+    ends = [list(fit(each, digits, epochs=2, seed=3, start=1))[-1] for each in (model, other)]
+    assert (ends[0].train, ends[0].valid) == (ends[1].train, ends[1].valid)
+
+
+def test_an_export_comes_back_with_its_configuration(model: Model, tmp_path: Path) -> None:
+    write_export(model, tmp_path)
+    differences = check_export(model, tmp_path)
+    assert len(differences) == 3 * len(model.programs())
+    loaded = load_export(tmp_path)
+    assert (type(loaded), loaded.config) == (type(model), model.config)
 
 
 def test_a_preview_is_drawn_from_images_of_either_part(
@@ -168,6 +205,99 @@ def test_an_unknown_optimizer_is_refused() -> None:
         ConfigError, match="unknown optimizer 'adamm'; available: adam, sgd, adamax"
     ):
         CAE(CAEConfig(optimizer="adamm"), (1, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [
+        (DenseAE(DenseAEConfig(), (1, 64, 64)), 2_136_291),
+        (UpsampleAE(UpsampleAEConfig(), (1, 28, 28)), 4_385),
+        (UpsampleAE(UpsampleAEConfig(channels=(32, 32, 16)), (1, 28, 28)), 30_689),
+    ],
+    ids=["A4", "A5", "A5-denoise"],
+)
+def test_the_other_autoencoders_have_the_parameters_of_their_reference_systems(
+    model: Model, count: int
+) -> None:
+    assert parameter_count(model) == count
+
+
+def test_the_resizing_autoencoder_goes_through_the_sizes_of_reference_system_a5() -> None:
+    model = UpsampleAE(UpsampleAEConfig(), (1, 28, 28))
+    images, sizes = torch.rand(2, 1, 28, 28), []
+    for layer in (*model.encoder, *model.decoder):  # type: ignore[misc]
+        images = layer(images)
+        if isinstance(layer, torch.nn.MaxPool2d | torch.nn.Upsample | torch.nn.Flatten):
+            sizes.append(tuple(images.shape[1:]))
+    down, up = [(16, 14, 14), (8, 7, 7), (8, 4, 4)], [(8, 7, 7), (8, 14, 14), (8, 28, 28)]
+    assert sizes == [*down, (128,), *up]
+
+
+def test_every_channel_of_the_resizing_autoencoder_answers_some_image(digits: ImageSplits) -> None:
+    images = digits.train.batch(slice(0, 500)).images
+    for seed in range(5):
+        model = build(UpsampleAE, UpsampleAEConfig(), (1, 28, 28), seed=seed)
+        assert isinstance(model, UpsampleAE)
+        seen = images
+        for layer in (*model.encoder, *model.decoder):  # type: ignore[misc]
+            seen = layer(seen)
+            if isinstance(layer, torch.nn.ReLU):
+                dead = int((seen.amax((0, 2, 3)) == 0).sum())
+                assert dead == 0, f"{dead} of {seen.shape[1]} channels, seed {seed}"
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 21), (1, 9, 64)])
+def test_autoencoders_of_other_kinds_give_back_images_of_any_size(
+    shape: tuple[int, int, int],
+) -> None:
+    images = torch.rand(3, *shape)
+    for model in (
+        build(UpsampleAE, UpsampleAEConfig(channels=(2, 3, 4)), shape, seed=0),
+        build(DenseAE, DenseAEConfig(widths=(5,)), shape, seed=0),
+    ):
+        with evaluating(model):
+            made = model(images)
+        assert made.shape == images.shape
+        assert 0 <= float(made.min()) <= float(made.max()) <= 1
+
+
+def test_the_dense_autoencoder_learns_where_its_images_are_clipped(digits: ImageSplits) -> None:
+    """The tanh is negative on the black half of what it starts from: a gradient taken after the
+    clip would leave those pixels where they are."""
+    model = build(DenseAE, DenseAEConfig(widths=(8,), batch_size=64), (1, 28, 28), seed=0)
+    assert isinstance(model, DenseAE)
+    batch = digits.train.batch(slice(0, 64))
+    model.train_step(batch)
+    unclipped = model.decoder[:-1](model.encode(batch.images))
+    negative = (unclipped < 0).all(0).flatten()
+    last = next(layer for layer in reversed(model.decoder) if isinstance(layer, torch.nn.Linear))
+    assert last.bias.grad is not None
+    assert int(negative.sum()) > 0
+    assert bool((last.bias.grad[negative] != 0).all())
+
+
+@pytest.mark.parametrize("kind", ["tuple", "list"])
+def test_widths_come_as_a_tuple_or_as_the_list_that_json_makes_of_it(kind: str) -> None:
+    values = {"tuple": (7, 5, 3), "list": [7, 5, 3]}[kind]
+    dense = DenseAEConfig(widths=values)  # type: ignore[arg-type]
+    resizing = UpsampleAEConfig(channels=values)  # type: ignore[arg-type]
+    assert dense.widths == resizing.channels == (7, 5, 3)
+    assert hash(dense) != hash(resizing)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DenseAEConfig(widths=()), r"widths=\(\) has no layer"),
+        (lambda: DenseAEConfig(widths=(3, 0)), "widths=0 is outside"),
+        (lambda: UpsampleAEConfig(channels=(3, 0, 1)), "channels=0 is outside"),
+        (lambda: UpsampleAEConfig(channels=(3, 1)), r"channels=\(3, 1\) are not three"),
+        (lambda: UpsampleAE(UpsampleAEConfig(), (1, 28, 8)), "28x8 are too small.*at least 9x9"),
+    ],
+)
+def test_widths_that_make_no_network_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 def test_models_never_import_what_is_outside_their_room() -> None:

@@ -24,7 +24,7 @@ from models.likelihood import importance_sampled
 from models.training import evaluate, fit
 from models.vae import VAE, VAEConfig, active_dimensions, divergence, verdict
 from models.vae_networks import NETWORKS
-from search.study import _Unfilled
+from search.probe import _Unfilled
 
 SHAPE = (1, 28, 28)
 
