@@ -1,0 +1,122 @@
+"""Every study of genstudy runs to its exports, in its smallest form, on the digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from models.export import load_export
+from search.study import study_names
+from tests.test_runs import User, user
+
+__all__ = ["user"]  # the fixture
+
+SMALLEST = {
+    "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "RETRAIN_EPOCHS": 1, "WORKERS": 1, "TOP": 1,
+}  # fmt: skip
+RUN_BY_ANOTHER = {"cae", "classifier", "classifier_tuned"}  # one after the other, by FIRST
+TOO_WIDE = {"vae_faces": 0.02, "vae_wide": 0.01}  # for a CPU: in this width instead
+
+NARROW = """
+'''{name} in a reduced width: the same networks, space and loss.'''
+from dataclasses import replace
+from search.studies import {name} as full
+
+def suggest(trial):
+    return replace(full.suggest(trial), width={width})
+
+STUDY = replace(full.STUDY, suggest=suggest, references={{}})
+"""
+
+# What each shows beyond reconstructions, latent space and learning curve.
+PICTURES = {
+    "cae_upsample": ["checkerboard.png"],
+    "denoise": ["denoising.png"],
+    "dense_denoise": ["denoising.png"],
+    "vae": ["samples.png", "prior_grid.png", "learning_curve_kl.png", "learning_curve_mse.png"],
+    "vae_faces": ["samples.png", "learning_curve_kl.png"],
+}
+
+
+def provenance(user: User, study: str) -> dict[str, Any]:
+    folder = user.runs / "exports" / study / "1"
+    found: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
+    assert set(found["pictures"]) <= {path.name for path in folder.iterdir()}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(set(study_names()) - RUN_BY_ANOTHER))
+def test_a_study_runs_to_its_export(user: User, tmp_path: Path, name: str) -> None:
+    file = tmp_path / f"{name}.py"
+    if name in TOO_WIDE:
+        file.write_text(NARROW.format(name=name, width=TOO_WIDE[name]))
+    code, _, error = user.run(NAME=file if name in TOO_WIDE else name, **SMALLEST)
+    assert (code, error) == (0, "")
+    found = provenance(user, f"{name}-digits")
+    assert found["test"][found["metric"]] > 0
+    shown = set(found["pictures"])
+    assert {"learning_curve.png", "reconstructions.png", *PICTURES.get(name, [])} <= shown
+    assert any(file.startswith("latent_") for file in shown)
+
+
+def test_the_classifier_runs_after_what_it_needs_and_is_tuned_after(user: User) -> None:
+    code, out, error = user.run(NAME="classifier", FIRST=1, **SMALLEST)
+    assert (code, error) == (0, "")
+    lines = [line.split() for line in out.splitlines() if line.startswith("study ")]
+    order = [words[1].rstrip(":") for words in lines]
+    names = ["cae-digits", "classifier-digits", "classifier_tuned-digits"]
+    assert list(dict.fromkeys(order)) == names
+    before: dict[str, Any] = {}
+    for name in names:
+        found = provenance(user, name)
+        if before:
+            assert found["starts_from"]["study"] == before["study"]
+            assert found["starts_from"]["weights"] == before["sha256"]["weights.safetensors"]
+            assert "confusion.png" in found["pictures"]
+            assert [table["name"] for table in found["tables"]] == ["classes", "baselines"]
+        before = found
+
+
+def draw_folder(folder: Path, count: int) -> None:
+    """Colour images of two classes in different sizes, and how bright each one is."""
+    chance = np.random.default_rng(0)
+    rows = ["file,bright,share"]
+    for index in range(count):
+        name = ("discs", "bars")[index % 2]
+        height, width = chance.integers(70, 110, 2)
+        bright = index % 4 < 2
+        image = Image.new("RGB", (int(width), int(height)), (200, 220, 255) if bright else (20, 0, 40))
+        color = tuple(int(value) for value in chance.integers(60, 255, 3))
+        left, top = (int(value) for value in chance.integers(5, 30, 2))
+        box = (left, top, left + 35, top + (35 if name == "discs" else 12))
+        pen = ImageDraw.Draw(image)
+        (pen.ellipse if name == "discs" else pen.rectangle)(box, fill=color)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        image.save(folder / name / f"{index}.png")
+        rows.append(f"{name}/{index}.png,{int(bright)},{(box[2] - left) * (box[3] - top)}")
+    (folder / "attributes.csv").write_text("\n".join(rows))
+
+
+def test_a_folder_of_colour_images_of_many_sizes_runs_to_its_export(
+    user: User, tmp_path: Path
+) -> None:
+    draw_folder(tmp_path / "shapes", 120)
+    file = tmp_path / "vae_faces.py"
+    file.write_text(NARROW.format(name="vae_faces", width=0.03))
+    data = {"DATA": f"folder:{tmp_path / 'shapes'}", "EPOCHS": 4, "RETRAIN_EPOCHS": 8}
+    code, _, error = user.run(NAME=file, **{**SMALLEST, **data})
+    assert (code, error) == (0, "")
+    found = provenance(user, "vae_faces-folder-shapes")
+    assert found["images"] == {"train": 86, "valid": 22, "test": 12}
+    folder = user.runs / "exports" / "vae_faces-folder-shapes" / "1"
+    model = load_export(folder)
+    assert model.shape == (3, 64, 64)
+    with Image.open(folder / "reconstructions.png") as drawn:
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    assert np.ptp(pixels, axis=2).max() > 100, "colours stay colours"
+    assert "bars" in found["pictures"]["latent_pca.png"] or "class" in str(found["pictures"])
