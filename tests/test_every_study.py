@@ -90,7 +90,9 @@ def draw_folder(folder: Path, count: int) -> None:
         name = ("discs", "bars")[index % 2]
         height, width = chance.integers(70, 110, 2)
         bright = index % 4 < 2
-        image = Image.new("RGB", (int(width), int(height)), (200, 220, 255) if bright else (20, 0, 40))
+        image = Image.new(
+            "RGB", (int(width), int(height)), (200, 220, 255) if bright else (20, 0, 40)
+        )
         color = tuple(int(value) for value in chance.integers(60, 255, 3))
         left, top = (int(value) for value in chance.integers(5, 30, 2))
         box = (left, top, left + 35, top + (35 if name == "discs" else 12))
@@ -119,4 +121,4 @@ def test_a_folder_of_colour_images_of_many_sizes_runs_to_its_export(
     with Image.open(folder / "reconstructions.png") as drawn:
         pixels = np.asarray(drawn.convert("RGB")).astype(int)
     assert np.ptp(pixels, axis=2).max() > 100, "colours stay colours"
-    assert "bars" in found["pictures"]["latent_pca.png"] or "class" in str(found["pictures"])
+    assert "class" in found["pictures"]["latent_pca.png"]
