@@ -13,17 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.convolution import fast_convolutions
 from models.images import Images
 from models.likelihood import Estimate, Progress, importance_sampled
-from models.pictures import INK, as_strip
 from models.report import Picture, Table
 from models.seeds import derive_seed
 from models.training import EVALUATION_BATCH, evaluate
@@ -44,38 +41,35 @@ SAID_EVERY = 5.0  # seconds between two lines on progress
 
 def prior_pictures(model: VAE) -> Iterator[Picture]:
     """New images from N(0, I), and a grid of its quantiles where the latent is a plane."""
+    from models.latent_figures import grid_figure, sample_figure
+    from models.pictures import save_figure
+
     generator = torch.Generator().manual_seed(derive_seed(0, "prior samples"))
     drawn = model.sample(SHOWN, generator=generator)
-    yield _mosaic("samples", "decoded draws from the prior N(0, I)", drawn, 10)
+    what = "decoded draws from the prior N(0, I)"
+    yield Picture(
+        name="samples",
+        caption=what,
+        draw=lambda path, title: save_figure(sample_figure(drawn, f"{title}: {what}"), path),
+    )
     if model.config.latent == 2:
-        caption = f"decoded {GRID}x{GRID} quantiles of the prior: z1 to the right, z2 upwards"
-        yield _mosaic("prior_grid", caption, model.decode(prior_grid(GRID, model.device)), GRID)
+        axis = prior_quantiles(GRID)
+        decoded = model.decode(torch.cartesian_prod(axis, axis).flip(1).to(model.device))
+        axes = [axis.numpy(), axis.numpy()]
+        yield Picture(
+            name="prior_grid",
+            caption=f"decoded {GRID}x{GRID} quantiles of the prior N(0, I)",
+            draw=lambda path, title: save_figure(
+                grid_figure(decoded, axes, f"{title}: quantiles of the prior"), path
+            ),
+        )
 
 
-def prior_grid(count: int, device: torch.device) -> Tensor:
-    """(count * count, 2): equally likely places under N(0, I), as a picture shows them: row by
-    row from the largest z2."""
+def prior_quantiles(count: int) -> Tensor:
+    """(count,): places of N(0, 1) with the same probability between any two neighbours."""
     steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    quantiles = torch.special.ndtri(steps).float().to(device)  # (count,)
-    return torch.cartesian_prod(quantiles.flip(0), quantiles).flip(1)
-
-
-def _mosaic(name: str, caption: str, images: Tensor, columns: int) -> Picture:
-    def draw(path: Path, title: str) -> None:
-        from matplotlib.figure import Figure
-
-        rows = [as_strip(row) for row in torch.split(images, columns)]
-        side = 0.5 * columns
-        height = side * len(rows) / columns
-        figure = Figure(figsize=(side + 0.2, height + 0.4), facecolor="white")
-        place = (0.1 / (side + 0.2), 0.1 / (height + 0.4))
-        axes = figure.add_axes((*place, side / (side + 0.2), height / (height + 0.4)))
-        axes.imshow(np.concatenate(rows), interpolation="nearest", aspect="auto", vmin=0, vmax=1)
-        axes.set_axis_off()
-        figure.text(place[0], 0.985, f"{title}: {caption}", va="top", fontsize=8, color=INK)
-        figure.savefig(path, dpi=144, format="png")
-
-    return Picture(name=name, caption=caption, draw=draw)
+    quantiles: Tensor = torch.special.ndtri(steps)
+    return quantiles.float()
 
 
 def latent_table(model: VAE, images: Images) -> Table:
