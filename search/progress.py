@@ -87,10 +87,14 @@ class Display:
 
     def counts(self, states: Counter[str]) -> None:
         self.states = states
+        self._say_at_times(self.summary())
+
+    def _say_at_times(self, line: str) -> None:
+        """Without a terminal, where nothing shows how far it is."""
         now = time.monotonic()
         if not self.console.is_terminal and now - self._plain_at >= PLAIN_EVERY:
             self._plain_at = now
-            self.say(self.summary())
+            self.say(line)
 
     def heard(self, worker: Worker, event: Event) -> None:
         doing = self.doing.setdefault(worker.index, Doing(worker.device))
@@ -109,6 +113,12 @@ class Display:
             doing.epoch, doing.value = event["epoch"], event["value"]
             doing.seconds = event["seconds"]
             self.epochs.append(now)
+            if event.get("retraining"):
+                left = duration((doing.epochs - doing.epoch) * doing.seconds)
+                self._say_at_times(
+                    f"retraining trial {doing.number}: epoch {doing.epoch}/{doing.epochs}, "
+                    f"{self.spec.metric} {doing.value:.6g}, at most {left} left"
+                )
         elif kind == "ended":
             self._ended(doing, event, now)
         elif kind == "retrained":
@@ -125,6 +135,7 @@ class Display:
             self.doing[worker.index] = Doing(
                 worker.device, f"{kind} {event['what']}, trial", event["number"]
             )
+            self._say_at_times(f"{kind} trial {event['number']}: {event['what']}")
         elif kind == "exported":
             self._exported(event)
         elif kind == "warned" and event["what"] not in self.warned:

@@ -1,0 +1,42 @@
+"""What is said where no terminal shows a live display."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from search import progress
+from search.progress import Display
+from search.study import load_study
+from search.supervisor import Worker
+
+
+def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    said = StringIO()
+    console = Console(file=said, width=200)
+    display = Display("cae", load_study("cae").spec, 50, console)
+    worker = cast(Worker, type("Worker", (), {"index": 0, "device": "cpu"})())
+    epoch: dict[str, Any] = {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0}
+    display.heard(worker, {"event": "retraining", "number": 7, "epochs": 60})
+    display.heard(worker, {**epoch, "retraining": True})
+    display.heard(worker, {"event": "judging", "number": 7, "what": "trained on poisson, epoch 2"})
+    assert said.getvalue().splitlines() == [
+        "retraining trial 7: epoch 3/60, mse 0.0123, at most 2 min left",
+        "judging trial 7: trained on poisson, epoch 2",
+    ]
+
+
+def test_trials_say_it_in_the_summary_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    said = StringIO()
+    display = Display("cae", load_study("cae").spec, 50, Console(file=said, width=200))
+    worker = cast(Worker, type("Worker", (), {"index": 0, "device": "cpu"})())
+    display.heard(worker, {"event": "started", "number": 7, "epochs": 20, "parameters": {}})
+    display.heard(worker, {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0})
+    assert said.getvalue() == ""
+    display.counts(display.states)
+    assert said.getvalue().startswith("cae  0/50 trials")
