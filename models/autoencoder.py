@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Batch, Metrics, Model, ModelConfig, Note, Program, require
+from models.codes import code_table
 from models.images import ImageSplits
 from models.noise import NONE, check_noise, corrupt
 from models.pictures import draw_rows
@@ -140,6 +141,7 @@ class Autoencoder(Model):
         yield from latent_pictures(self, images, part)
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
+        yield code_table(self, images.test)
         if self.config.noise != NONE:
             from models.denoising import noise_tables
 

@@ -23,6 +23,7 @@ from models.images import Images, ImageSplits, load_images
 from search.__main__ import main
 from search.variables import VARIABLES
 
+torch.set_num_threads(1)  # now: fixtures of a module come before those of its tests
 ROOT = Path(__file__).parent.parent
 CAE_SHAPE = (1, 28, 28)
 
@@ -51,7 +52,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no variable of whoever runs them."""
     for name in (*VARIABLES, "GENSTUDY_GIVEN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         monkeypatch.delenv(name, raising=False)
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # whatever a test before has set
 
 
 @pytest.fixture(autouse=True)

@@ -71,7 +71,7 @@ def rows(table: Table) -> dict[str, list[float]]:
 def test_the_tables_have_a_row_for_each_training_and_a_column_for_each_test(
     tables: dict[str, Table],
 ) -> None:
-    for table in tables.values():
+    for table in (tables["noise_mse"], tables["noise_psnr"]):
         assert table.columns == ("trained on", *COLUMNS)
         assert [row[0] for row in table.rows] == ["untouched", "this model (all)", *COLUMNS]
         assert "2 epochs" in table.note
@@ -148,7 +148,7 @@ def test_the_tables_are_the_same_again_and_leave_the_model_as_it_was(
 def test_a_model_of_clean_images_has_no_tables_of_noise(few: ImageSplits) -> None:
     clean = build(Brief, CAEConfig(channels=2, latent=3), (1, 28, 28), seed=0)
     with evaluating(clean):
-        assert list(clean.tables(few, lambda _: None)) == []
+        assert [table.name for table in clean.tables(few, lambda _: None)] == ["code"]
 
 
 def test_a_family_without_epochs_for_it_is_only_tested(few: ImageSplits) -> None:
