@@ -125,7 +125,7 @@ def model_card(about: Mapping[str, Any]) -> str:
     images = about["images"]
     largest = max(about["output_differences"].values())
     pictures = "\n\n".join(
-        f"![{caption}]({file})\n*{caption}*"
+        f"![{Path(file).stem}]({file})\n*{caption}*"
         for file, caption in ((file, _plain(text)) for file, text in about["pictures"].items())
     )
     tables = "".join(_table(table) for table in about["tables"])
