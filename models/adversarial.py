@@ -30,9 +30,10 @@ Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Adversarial(Model):
     Its ``__init__`` ends with ``self.oppose(generator, discriminator)``.
     """
 
-    metrics = (
+    metrics: ClassVar[tuple[str, ...]] = (
         "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "diversity",
     )  # fmt: skip
     config: BalanceConfig
@@ -59,6 +60,7 @@ class Adversarial(Model):
     noise: Tensor  # standard deviation of this epoch's: a recorded step sees it change
     judgements = 1  # P
     packed = 1  # images that the discriminator sees as one
+    weights: Mapping[str, float]  # of further losses, by name
 
     @abstractmethod
     def conditions(self, batch: Batch) -> Tensor:
@@ -69,6 +71,12 @@ class Adversarial(Model):
         batch's images and of the fakes made of ``given`` say."""
         return {}
 
+    def about_both(
+        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
+        """What else `evaluate` measures."""
+        return {}
+
     def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
         """Further losses of the generator, by name: of fakes (N, C, H, W) and their A scores."""
         return {}
@@ -77,9 +85,15 @@ class Adversarial(Model):
         """How the discriminator is given (N, C, H, W) in [-1, 1]."""
         return images
 
-    def oppose(self, generator: nn.Module, discriminator: nn.Module) -> None:
+    def oppose(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         """Set the two against each other: optimisers, average and rule."""
         config = self.config
+        self.weights = weights or {}
         self.generator, self.discriminator = generator, discriminator
         self.averaged = deepcopy(generator).requires_grad_(False) if config.ema else None
         betas = (config.beta1, config.beta2)
@@ -141,7 +155,7 @@ class Adversarial(Model):
         fake, said_of_fake = self._judge(self._noisy(self.seen(fakes)))
         loss = discriminator_loss(real, fake, self.config.smoothing)
         about = self.about_d(batch, given, said_of_real, said_of_fake)
-        total = sum(about.values(), loss)
+        total = self._weighted(loss, about)
         if self.config.r1:
             total = total + self.config.r1 / 2 * gradient_penalty(real, reals)
         total.backward()  # type: ignore[no-untyped-call]
@@ -156,11 +170,16 @@ class Adversarial(Model):
         fake, said = self._judge(self._noisy(self.seen(fakes)))
         loss = generator_loss(fake)
         about = self.about_g(batch, given, fakes, said)
-        sum(about.values(), loss).backward()  # type: ignore[no-untyped-call]
+        self._weighted(loss, about).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if self.averaged is not None:
             follow(self.averaged, self.generator, self.config.ema)
         return _detached({"loss_g": loss, **about, "norm_g": gradient_norm(self.generator)})
+
+    def _weighted(self, loss: Tensor, about: Metrics) -> Tensor:
+        for name, value in about.items():
+            loss = loss + self.weights[name] * value
+        return loss
 
     def _judge(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of images in [-1, 1]: real or fake (N, P), and of what they show (N, A)."""
@@ -177,10 +196,11 @@ class Adversarial(Model):
         the discriminator was not trained on show whether it knows more than those."""
         given = self.conditions(batch)
         fakes, images = self.paint(given), signed(batch.images)
-        real, _ = self._judge(self.seen(images))
-        fake, _ = self._judge(self.seen(fakes))
+        real, said_of_real = self._judge(self.seen(images))
+        fake, said_of_fake = self._judge(self.seen(fakes))
         measured = {"loss_g": generator_loss(fake), "loss_d": discriminator_loss(real, fake)}
-        return measured | health(real, fake) | {"diversity": diversity(fakes, images)}
+        measured |= health(real, fake) | {"diversity": diversity(fakes, images)}
+        return measured | self.about_both(batch, given, fakes, said_of_real, said_of_fake)
 
     def paint(self, given: Tensor) -> Tensor:
         """Conditions (N, ...) -> (N, C, H, W) in [-1, 1], in parts that training has room for."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from models.acgan import ACGAN, ACGANConfig
 from models.base import ConfigError, Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -17,6 +18,7 @@ from models.dense_ae import DenseAE, DenseAEConfig
 from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig
 from models.images import ImageSplits
+from models.stargan import StarGAN, StarGANConfig
 from models.training import fit
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
@@ -39,6 +41,8 @@ ADVERSARIAL: list[tuple[type[Model], ModelConfig]] = [
     (GAN, GANConfig(architecture="dropout-28", width=0.03, batch_size=64)),
     (GAN, GANConfig(width=0.03, batch_size=32, normalization="spectral", ema=0.9, extra_g_steps=1)),
     (GAN, GANConfig(width=0.03, batch_size=32, normalization="none", r1=1.0, pack=2, d_steps=3)),
+    (ACGAN, ACGANConfig(width=0.03, latent=8, batch_size=64, labels=10, exclusive=True, ema=0.9)),
+    (StarGAN, StarGANConfig(width=0.03, blocks=1, batch_size=64, labels=10, exclusive=True)),
 ]
 
 
