@@ -107,7 +107,7 @@ class GAN(Adversarial):
         from models.pictures import save_figure
 
         drawn = self.sample(count, generator=_generator("samples"))
-        what = "generated of draws from N(0, I)"
+        what = "images made of draws from N(0, I)"
         return Picture(
             name="samples",
             caption=what,

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from models.acgan import named
 from models.adversarial import Adversarial, signed
+from models.autoencoder import PARTS
 from models.base import Batch, Metrics, ModelConfig, Shape, require
 from models.images import ImageSplits
 from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, told_right
@@ -148,7 +149,7 @@ class StarGAN(Adversarial):
         what = "as each class" if config.exclusive else "one attribute changed in each row"
 
         def draw(path: Path, title: str) -> None:
-            draw_rows(path, rows, title=f"{title}: {part} images translated, {what}")
+            draw_rows(path, rows, title=f"{title}: {PARTS[part]} images translated, {what}")
 
         return Picture(name="translations", caption=f"images translated, {what}", draw=draw)
 
