@@ -105,7 +105,7 @@ class Model(nn.Module, ABC):
     metrics: ClassVar[tuple[str, ...]]
     config_type: ClassVar[type[ModelConfig]]
     usage: ClassVar[str] = "made = model(images)"
-    static_step: ClassVar[bool] = True
+    static_step: bool = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
         super().__init__()
@@ -162,6 +162,11 @@ class Model(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def images_per_step(self) -> int:
+        """Of a `train_step`: more than the batch size where a step makes several updates."""
+        return self.config.batch_size
 
 
 Note = Callable[[str], None]

@@ -21,17 +21,21 @@ def make_optimizer(
     lr: float,
     weight_decay: float = 0.0,
     momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> Optimizer:
-    """Adam, Adamax, or SGD with momentum; ``weight_decay`` is L2 in all (not decoupled)."""
+    """Adam, Adamax, or SGD with momentum; ``weight_decay`` is L2 in all (not decoupled).
+
+    betas: of Adam and Adamax
+    """
     parameters = list(parameters)
     # one pass over each tensor instead of a dozen; not offered for tensors without data
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     if name == "adam":
-        return Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+        return Adam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
     if name == "sgd":
         return SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
     if name == "adamax":
-        return Adamax(parameters, lr=lr, weight_decay=weight_decay)
+        return Adamax(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
     raise ConfigError(f"unknown optimizer {name!r}; available: adam, sgd, adamax")
 
 

@@ -102,15 +102,20 @@ def _exchanged(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _forward(layer: Layer, x: Tensor) -> Tensor:
-    plain = x.is_cpu and x.dtype == layer.weight.dtype == torch.float32 and x.dim() == 4
+    plain = x.is_cpu and x.dtype == _dtype(layer) == torch.float32 and x.dim() == 4
     if not plain or torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu"):
         usual: Tensor = type(layer).forward(layer, x)  # type: ignore[arg-type]
         return usual
+    weight = layer.weight  # asked for once: a spectral norm goes one step on each time
     plan = plan_of(layer, (x.shape[2], x.shape[3]))
     order = (2, 3, 0, 1) if isinstance(layer, nn.ConvTranspose2d) else (2, 3, 1, 0)
-    weight = layer.weight.permute(order).flatten(0, 1).contiguous()  # (K, C_in, C_out)
-    result: Tensor = _Convolve.apply(batch_innermost(x), weight, layer.bias, plan)
+    taps = weight.permute(order).flatten(0, 1).contiguous()  # (K, C_in, C_out)
+    result: Tensor = _Convolve.apply(batch_innermost(x), taps, layer.bias, plan)
     return result
+
+
+def _dtype(layer: Layer) -> torch.dtype:
+    return next(layer.parameters()).dtype
 
 
 def plan_of(layer: Layer, size: Pixels) -> Plan:

@@ -37,7 +37,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
         )
         axes.imshow(as_strip(images), interpolation="nearest", aspect="auto", vmin=0, vmax=1)
         axes.set_axis_off()
-        figure.text(
+        name = figure.text(
             (label_width - MARGIN) / width,
             (bottom + TILE / 2) / height,
             label,
@@ -46,6 +46,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
             fontsize=9,
             color=INK,
         )
+        name.set_parse_math(False)  # a user's name of a class may hold a dollar sign
     figure.text(
         MARGIN / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=9, color=INK
     )

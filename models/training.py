@@ -119,7 +119,7 @@ def _train(
 ) -> dict[str, float]:
     """One pass in the given ``order`` (N,). The ragged last batch is left out: static shapes."""
     model.train()
-    size = min(model.config.batch_size, len(images))
+    size = min(model.images_per_step, len(images))
     total = _Mean()
     # whoever measures without gradients may still train another model to compare with
     with torch.enable_grad(), fast_convolutions(model) as laid_out:

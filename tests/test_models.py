@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from models.acgan import ACGAN, ACGANConfig
 from models.base import ConfigError, Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.dense_ae import DenseAE, DenseAEConfig
 from models.export import check_export, load_export, write_export
+from models.gan import GAN, GANConfig
 from models.images import ImageSplits
+from models.stargan import StarGAN, StarGANConfig
 from models.training import fit
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
@@ -32,6 +35,15 @@ CONTRACT: list[tuple[type[Model], ModelConfig]] = [
     (UpsampleAE, UpsampleAEConfig(channels=(4, 4, 2), lr=3e-3, batch_size=64)),
     (UpsampleAE, UpsampleAEConfig(channels=(4, 4, 2), lr=3e-3, batch_size=64, noise="gaussian")),
 ]
+# Two networks with a loss each, of which neither need fall: see test_gan.py for what must.
+ADVERSARIAL: list[tuple[type[Model], ModelConfig]] = [
+    (GAN, GANConfig(width=0.05, latent=8, batch_size=64)),
+    (GAN, GANConfig(architecture="dropout-28", width=0.03, batch_size=64)),
+    (GAN, GANConfig(width=0.03, batch_size=32, normalization="spectral", ema=0.9, extra_g_steps=1)),
+    (GAN, GANConfig(width=0.03, batch_size=32, normalization="none", r1=1.0, pack=2, d_steps=3)),
+    (ACGAN, ACGANConfig(width=0.03, latent=8, batch_size=64, labels=10, exclusive=True, ema=0.9)),
+    (StarGAN, StarGANConfig(width=0.03, blocks=1, batch_size=64, labels=10, exclusive=True)),
+]
 
 
 def case_name(case: tuple[type[Model], ModelConfig]) -> str:
@@ -41,8 +53,15 @@ def case_name(case: tuple[type[Model], ModelConfig]) -> str:
     return "-".join([family.__name__, *words])
 
 
-@pytest.fixture(params=CONTRACT, ids=case_name)
+@pytest.fixture(params=CONTRACT + ADVERSARIAL, ids=case_name)
 def model(request: pytest.FixtureRequest) -> Model:
+    family, config = request.param
+    return build(family, config, (1, 28, 28), seed=0)
+
+
+@pytest.fixture(params=CONTRACT, ids=case_name)
+def minimiser(request: pytest.FixtureRequest) -> Model:
+    """A model with one loss."""
     family, config = request.param
     return build(family, config, (1, 28, 28), seed=0)
 
@@ -66,19 +85,19 @@ def test_evaluate_returns_the_metrics_it_names_and_changes_nothing(
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_training_lowers_the_loss(model: Model, digits: ImageSplits) -> None:
-    results = list(fit(model, digits, epochs=4, seed=0))
-    metric = model.metrics[0]
+def test_training_lowers_the_loss(minimiser: Model, digits: ImageSplits) -> None:
+    results = list(fit(minimiser, digits, epochs=4, seed=0))
+    metric = minimiser.metrics[0]
     assert results[-1].valid[metric] < results[0].valid[metric]
     assert results[-1].train[metric] < results[0].train[metric]
 
 
-def test_one_step_lowers_the_loss_of_its_batch(model: Model, digits: ImageSplits) -> None:
+def test_one_step_lowers_the_loss_of_its_batch(minimiser: Model, digits: ImageSplits) -> None:
     batch = digits.train.batch(slice(0, 64))
     losses = []
     for _ in range(2):
         torch.manual_seed(0)  # the same noise
-        losses.append(model.train_step(batch)[model.metrics[0]])
+        losses.append(minimiser.train_step(batch)[minimiser.metrics[0]])
     assert losses[1] < losses[0]
 
 
@@ -114,7 +133,7 @@ def test_a_preview_is_drawn_from_images_of_either_part(
 
 
 def test_the_same_seed_gives_the_same_training(digits: ImageSplits) -> None:
-    for family, config in CONTRACT:
+    for family, config in CONTRACT + ADVERSARIAL:
         runs = [
             [
                 r.valid

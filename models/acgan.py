@@ -1,0 +1,205 @@
+"""Auxiliary-classifier GAN (Odena et al. 2017): reference system B2, images with attributes.
+
+    codes and labels  ->  generator  ->  images  ->  discriminator  ->  real or fake, and labels
+
+    generator      Z + L -> 256 -> 256 (linear, batch norm, ReLU) -> transposed convolutions
+    discriminator  strided convolutions -> 512 -> 256 -> 1 + L scores
+
+The discriminator tells the labels of real images and of fakes, and both networks are trained to
+get them right: attributes by the squared error of sigmoids, since more than one may be true,
+classes by cross-entropy. Fakes are given the labels of the real images in their batch.
+
+    python -c "from models.acgan import *; print(ACGAN(ACGANConfig(labels=13), (3, 64, 64)))"
+
+Shape legend: N batch, C channels, H/W pixels, Z latent width, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.adversarial import Adversarial
+from models.base import Batch, Metrics, ModelConfig, Shape, require
+from models.gan_networks import SLOPE, downward, initialised, judged, scaled, stages, upward
+from models.images import ImageSplits
+from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, told_right
+from models.pictures import draw_rows
+from models.report import Picture
+from models.seeds import derive_seed
+
+HIDDEN = 256
+UP, DOWN, STRIDES = (512, 256, 128, 64), (64, 128, 256, 512), (2, 2, 2, 2)
+REMEMBERED = 256  # images whose labels samples are given
+ROWS, LETTERS = 16, 24  # of a picture, and of a name in it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACGANConfig(LabelledConfig):
+    """Defaults are the reference's.
+
+    latent: Z, >= 1; width: of all channels and hidden layers, 1.0 the reference's
+    """
+
+    latent: int = 128
+    width: float = 1.0
+    lr_g: float = 2e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("latent", self.latent, 1, 65536)
+        require("width", self.width, 0.001, 16)
+
+
+class ACGAN(Adversarial):
+    """4,957,824 and 7,088,142 parameters at Z 128, 13 labels, 64x64x3."""
+
+    metrics = (*Adversarial.metrics, "labels_real", "labels_fake")
+    config_type = ACGANConfig
+    config: ACGANConfig
+    usage = (
+        "new = model.sample(16, labels=rows)   # rows (16, L) in [0, 1]; (16, C, H, W) in [0, 1]"
+    )
+    remembered: Tensor  # (REMEMBERED, L): labels as real images have them, also in an export
+
+    def __init__(self, config: ACGANConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.labels = Labels(config)
+        rows = torch.arange(REMEMBERED)[:, None] % config.labels == torch.arange(config.labels)
+        self.register_buffer("remembered", rows.float())
+        weights = {"label_d": config.label_weight, "label_g": config.label_weight}
+        self.oppose(_generator(config, shape), _discriminator(config, shape), weights)
+
+    @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        assert isinstance(config, ACGANConfig)
+        return fitted_to(config, images)
+
+    def conditions(self, batch: Batch) -> Tensor:
+        """(N, Z + L)."""
+        labels = self.labels(batch)
+        codes = torch.randn(len(labels), self.config.latent, device=labels.device)
+        return torch.cat([codes, labels], dim=1)
+
+    def train_step(self, batch: Batch) -> Metrics:
+        rows = self.labels(batch)[:REMEMBERED]
+        self.remembered.copy_(torch.cat([rows, self.remembered])[:REMEMBERED])
+        return super().train_step(batch)
+
+    def about_d(self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor) -> Metrics:
+        error = self._label_loss(real, self.labels(batch))
+        return {"label_d": error + self._label_loss(fake, self._labels_in(given))}
+
+    def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
+        return {"label_g": self._label_loss(said, self._labels_in(given))}
+
+    def about_both(
+        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
+        """Shares of labels that the discriminator tells right."""
+        exclusive = self.config.exclusive
+        return {
+            "labels_real": told_right(real, self.labels(batch), exclusive=exclusive),
+            "labels_fake": told_right(fake, self._labels_in(given), exclusive=exclusive),
+        }
+
+    def _label_loss(self, said: Tensor, labels: Tensor) -> Tensor:
+        if self.config.exclusive:
+            return F.cross_entropy(said, labels)
+        return F.mse_loss(torch.sigmoid(said), labels)
+
+    def _labels_in(self, given: Tensor) -> Tensor:
+        return given[:, self.config.latent :]
+
+    def sample(
+        self,
+        count: int,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """New images: (count, C, H, W) in [0, 1].
+
+        labels: (count, L) in [0, 1]; without them, drawn from those of the last training images
+        generator: of the CPU, so that it gives the same codes on all devices
+        """
+        codes = torch.randn(count, self.config.latent, generator=generator)
+        if labels is None:
+            rows = torch.randint(REMEMBERED, (count,), generator=generator)
+            labels = self.remembered.cpu()[rows]
+        return self.fakes(torch.cat([codes, labels.cpu()], dim=1))
+
+    def example(self) -> Tensor:
+        codes = torch.randn(2, self.config.latent, generator=torch.Generator().manual_seed(0))
+        return torch.cat([codes, self.remembered[:2].cpu()], dim=1)
+
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
+        """The same codes, drawn once for all epochs, with one label after the other changed."""
+        config, names = self.config, label_names(images)
+        generator = torch.Generator().manual_seed(derive_seed(0, "samples"))
+        codes = torch.randn(count, config.latent, generator=generator)
+        labels = self.labels(getattr(images, part).batch(slice(0, count))).cpu()
+        codes = codes[: len(labels)]
+        wanted = {name: changed(labels, i, exclusive=config.exclusive) for i, name in named(names)}
+        if not config.exclusive:
+            wanted = {"(unchanged)": labels} | wanted
+        rows = {name: self.fakes(torch.cat([codes, row], 1)) for name, row in wanted.items()}
+        what = "as each class" if config.exclusive else "one attribute changed in each row"
+
+        def draw(path: Path, title: str) -> None:
+            draw_rows(path, rows, title=f"{title}: the same noise, {what}")
+
+        return Picture(name="labels", caption=f"the same noise in each column, {what}", draw=draw)
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self.preview(images, part, 10)
+
+
+def named(names: tuple[str, ...]) -> list[tuple[int, str]]:
+    """The first `ROWS` labels with their names, cut to fit beside a picture."""
+    return [
+        (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
+        for i, name in enumerate(names[:ROWS])
+    ]
+
+
+def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
+    """(N, Z + L) -> (N, C, H, W) in [-1, 1]."""
+    hidden, *channels = scaled(config.width, HIDDEN, *UP)
+    return initialised(
+        nn.Sequential(
+            nn.Linear(config.latent + config.labels, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Unflatten(1, (hidden, 1, 1)),
+            *upward(hidden, channels, shape, STRIDES),
+        )
+    )
+
+
+def _discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
+    """(N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
+    hidden, *channels = scaled(config.width, HIDDEN, *DOWN)
+    batch = config.normalization == "batch"
+    last = channels[-1]
+    left = stages(shape, STRIDES)[-1]
+    network = nn.Sequential(
+        *downward(channels, shape, STRIDES, config.normalization),
+        nn.Conv2d(last, last, left, bias=not batch),
+        *([nn.BatchNorm2d(last)] if batch else []),
+        nn.LeakyReLU(SLOPE),
+        nn.Flatten(),
+        nn.Linear(last, hidden),
+        *([nn.BatchNorm1d(hidden)] if batch else []),
+        nn.LeakyReLU(SLOPE),
+        nn.Linear(hidden, 1 + config.labels),
+    )
+    return judged(network, config.normalization)

@@ -1,0 +1,325 @@
+"""What all GANs share: two networks that train each other, in turns, and how that goes.
+
+    generator       conditions -> images in [-1, 1]
+    discriminator   images in [-1, 1] -> scores (N, P + A): P that say real or fake (before the
+                    sigmoid) and A about what an image shows, for families that have conditions
+    averaged        a moving average of the generator's weights, where the configuration has one
+
+The generator's loss is the non-saturating one (Goodfellow et al. 2014):
+
+    loss_d = -log D(real) - log(1 - D(fake))        loss_g = -log D(fake)
+
+How often each is updated, and with what beside these losses, is the `models.balance`. The
+discriminator sees real and fake images in batches of their own, as DCGAN's does. The first
+update of the generator goes through the fakes that the discriminator has just seen, any other
+draws new ones.
+
+Losses do not say how good images are. They are measured to see whether both networks still
+learn: the health record of a training.
+
+    loss_g, loss_d                 as above, without conditions and penalties
+    d_real, d_fake                 mean of D's probabilities
+    accuracy_real, accuracy_fake   share that D gets right
+    diversity                      root mean square distance of two fakes over that of two reals
+    norm_g, norm_d                 of the gradients
+    g_steps                        updates of the generator, where they adapt
+
+Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.balance import BalanceConfig, Rule
+from models.base import Batch, Metrics, Model, Program, evaluating
+from models.blocks import make_optimizer
+
+
+class Adversarial(Model):
+    """A family gives its networks and says what the generator is given.
+
+    Its ``__init__`` ends with ``self.oppose(generator, discriminator)``.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = (
+        "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "diversity",
+    )  # fmt: skip
+    config: BalanceConfig
+    generator: nn.Module
+    discriminator: nn.Module
+    averaged: nn.Module | None
+    noise: Tensor  # standard deviation of this epoch's: a recorded step sees it change
+    judgements = 1  # P
+    packed = 1  # images that the discriminator sees as one
+    weights: Mapping[str, float]  # of further losses, by name
+
+    @abstractmethod
+    def conditions(self, batch: Batch) -> Tensor:
+        """What the generator makes as many images of as the batch has: drawn anew each time."""
+
+    def about_d(self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor) -> Metrics:
+        """Further losses of the discriminator, by name: of what its A scores (N, A) of the
+        batch's images and of the fakes made of ``given`` say."""
+        return {}
+
+    def about_both(
+        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
+        """What else `evaluate` measures."""
+        return {}
+
+    def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
+        """Further losses of the generator, by name: of fakes (N, C, H, W) and their A scores."""
+        return {}
+
+    def seen(self, images: Tensor) -> Tensor:
+        """How the discriminator is given (N, C, H, W) in [-1, 1]."""
+        return images
+
+    def oppose(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """Set the two against each other: optimisers, average and rule."""
+        config = self.config
+        self.weights = weights or {}
+        self.generator, self.discriminator = generator, discriminator
+        self.averaged = deepcopy(generator).requires_grad_(False) if config.ema else None
+        betas = (config.beta1, config.beta2)
+        for name, lr in (("generator", config.lr_g), ("discriminator", config.lr_d)):
+            self.optimizers[name] = make_optimizer(
+                "adam", getattr(self, name).parameters(), lr=lr, betas=betas
+            )
+        noise = torch.tensor(float(config.instance_noise))
+        self.register_buffer("noise", noise, persistent=False)
+        self.rule = Rule(config)
+        self.static_step = not config.adaptive
+
+    @property
+    def images_per_step(self) -> int:
+        """A minibatch for each update of the discriminator."""
+        return self.config.batch_size * self.config.d_steps
+
+    @property
+    def artist(self) -> nn.Module:
+        """The generator that samples are drawn from."""
+        return self.generator if self.averaged is None else self.averaged
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        super().begin_epoch(number, epochs)
+        self.noise.fill_(self.config.noise_in(number, epochs))
+        self.rule.forget()
+
+    def train_step(self, batch: Batch) -> Metrics:
+        g_steps = self.rule.g_steps()
+        *others, last = self._minibatches(batch)
+        for part in others:
+            with torch.no_grad():
+                fakes = self.generator(given := self.conditions(part))
+            self._update_discriminator(part, given, fakes)
+        fakes = self.generator(given := self.conditions(last))
+        measured = self._update_discriminator(last, given, fakes.detach())
+        self.discriminator.requires_grad_(False)  # its gradients would be computed for nothing
+        measured |= self._update_generator(last, given, fakes)
+        for _ in range(g_steps - 1):
+            given = self.conditions(last)
+            self._update_generator(last, given, self.generator(given))
+        self.discriminator.requires_grad_(True)
+        self.rule.saw(measured["loss_g"], measured["loss_d"])
+        if self.config.adaptive:
+            measured["g_steps"] = torch.full((), float(g_steps), device=self.device)
+        return measured
+
+    def _minibatches(self, batch: Batch) -> Iterator[Batch]:
+        size = self.config.minibatch(len(batch.images))
+        for first in range(0, size * self.config.d_steps, size):
+            yield _rows(batch, slice(first, first + size))
+
+    def _update_discriminator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
+        optimizer = self.optimizers["discriminator"]
+        optimizer.zero_grad(set_to_none=True)
+        images = signed(batch.images)
+        reals = self._noisy(self.seen(images)).requires_grad_(self.config.r1 > 0)
+        real, said_of_real = self._judge(reals)
+        fake, said_of_fake = self._judge(self._noisy(self.seen(fakes)))
+        loss = discriminator_loss(real, fake, self.config.smoothing)
+        about = self.about_d(batch, given, said_of_real, said_of_fake)
+        total = self._weighted(loss, about)
+        if self.config.r1:
+            total = total + self.config.r1 / 2 * gradient_penalty(real, reals)
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        measured = {"loss_d": loss, **health(real, fake), "diversity": diversity(fakes, images)}
+        norm = gradient_norm(self.discriminator)
+        return _detached(measured | about | {"norm_d": norm})
+
+    def _update_generator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
+        optimizer = self.optimizers["generator"]
+        optimizer.zero_grad(set_to_none=True)
+        fake, said = self._judge(self._noisy(self.seen(fakes)))
+        loss = generator_loss(fake)
+        about = self.about_g(batch, given, fakes, said)
+        self._weighted(loss, about).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if self.averaged is not None:
+            follow(self.averaged, self.generator, self.config.ema)
+        return _detached({"loss_g": loss, **about, "norm_g": gradient_norm(self.generator)})
+
+    def _weighted(self, loss: Tensor, about: Metrics) -> Tensor:
+        for name, value in about.items():
+            loss = loss + self.weights[name] * value
+        return loss
+
+    def _judge(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of images in [-1, 1]: real or fake (N, P), and of what they show (N, A)."""
+        scores = self.discriminator(seen)
+        return scores[:, : self.judgements], scores[:, self.judgements :]
+
+    def _noisy(self, seen: Tensor) -> Tensor:
+        if not self.config.instance_noise:
+            return seen
+        return seen + self.noise * torch.randn_like(seen)
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        """Of the images and as many fakes, without smoothing and noise. Losses on images that
+        the discriminator was not trained on show whether it knows more than those."""
+        given = self.conditions(batch)
+        fakes, images = self.paint(given), signed(batch.images)
+        real, said_of_real = self._judge(self.seen(images))
+        fake, said_of_fake = self._judge(self.seen(fakes))
+        measured = {"loss_g": generator_loss(fake), "loss_d": discriminator_loss(real, fake)}
+        measured |= health(real, fake) | {"diversity": diversity(fakes, images)}
+        return measured | self.about_both(batch, given, fakes, said_of_real, said_of_fake)
+
+    def paint(self, given: Tensor) -> Tensor:
+        """Conditions (N, ...) -> (N, C, H, W) in [-1, 1], in parts that training has room for."""
+        return torch.cat([self.artist(part) for part in torch.split(given, self.config.batch_size)])
+
+    def fakes(self, given: Tensor) -> Tensor:
+        """Conditions (N, ...) -> images (N, C, H, W) in [0, 1], of the generator that samples are
+        drawn from, in eval mode: each follows from its own conditions alone."""
+        with evaluating(self):
+            return unsigned(self.paint(given.to(self.device)))
+
+    def programs(self) -> dict[str, Program]:
+        """Both take and give images in [0, 1]; the discriminator gives scores (N, P + A)."""
+        given = self.example()
+        generator = torch.Generator().manual_seed(0)
+        pictures = self.seen(torch.rand(2 * self.packed, *self.shape, generator=generator))
+        painter, judge = Painter(self.artist), Judge(self.discriminator)
+        return {
+            "generator": Program(module=painter, example=given.to(self.device)),
+            "discriminator": Program(module=judge, example=pictures.to(self.device)),
+        }
+
+    @abstractmethod
+    def example(self) -> Tensor:
+        """Conditions of two images, always the same."""
+
+
+class Painter(nn.Module):
+    """A generator whose images lie in [0, 1]: what is exported."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, given: Tensor) -> Tensor:
+        return unsigned(self.network(given))
+
+
+class Judge(nn.Module):
+    """A discriminator that takes images in [0, 1]: what is exported."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.network(signed(images))
+        return scores
+
+
+def signed(images: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]."""
+    return images * 2 - 1
+
+
+def unsigned(images: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1]."""
+    return (images + 1) / 2
+
+
+def discriminator_loss(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of scores (N, P) each, summed over the two kinds."""
+    target = torch.full_like(real, 1 - smoothing)
+    return F.binary_cross_entropy_with_logits(real, target) + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """-log D(fake) of scores (N, P)."""
+    return F.softplus(-fake).mean()
+
+
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """R1: mean over images (N, ...) of the squared gradient of their score, a mean of P."""
+    (slopes,) = torch.autograd.grad(scores.mean(1).sum(), images, create_graph=True)
+    return slopes.square().flatten(1).sum(1).mean()
+
+
+def health(real: Tensor, fake: Tensor) -> Metrics:
+    """Of scores (N, P): what the discriminator takes them for, and how often it is right."""
+    return {
+        "d_real": torch.sigmoid(real).mean(),
+        "d_fake": torch.sigmoid(fake).mean(),
+        "accuracy_real": (real > 0).float().mean(),
+        "accuracy_fake": (fake <= 0).float().mean(),
+    }
+
+
+def diversity(fakes: Tensor, reals: Tensor) -> Tensor:
+    """Root mean square distance of two fakes (N, C, H, W) over that of two reals; 0 when all
+    fakes are one image."""
+
+    def spread(images: Tensor) -> Tensor:  # half the mean squared distance of two images
+        return images.detach().var(0).sum()
+
+    return (spread(fakes) / spread(reals).clamp_min(1e-12)).sqrt()
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """A step of the moving average of weights; batch norms' statistics are averages already."""
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(network.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    for kept, new in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(new)
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    def cut(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[rows]
+
+    labels, attributes = cut(batch.labels), cut(batch.attributes)
+    return replace(batch, images=batch.images[rows], labels=labels, attributes=attributes)
+
+
+def _detached(metrics: Metrics) -> Metrics:
+    return {name: value.detach() for name, value in metrics.items()}

@@ -1,0 +1,161 @@
+"""Generative adversarial networks (Goodfellow et al. 2014; DCGAN): reference system B1.
+
+    codes from N(0, I)  ->  generator  ->  images  ->  discriminator  ->  real or fake
+
+What there is to tune is the `models.balance` of the two. With ``pack`` m the discriminator
+judges m images at once, side by side as channels, and so sees when a generator makes the same
+image over and over (PacGAN, Lin et al. 2018).
+
+    python -c "from models.gan import GAN, GANConfig; print(GAN(GANConfig(), (1, 32, 32)))"
+
+Shape legend: N batch, C channels, H/W pixels, Z latent width, m packed images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.adversarial import Adversarial
+from models.balance import BalanceConfig
+from models.base import Batch, Shape, require, require_one_of
+from models.gan_networks import ARCHITECTURES, discriminator, generator
+from models.images import ImageSplits
+from models.report import Picture
+from models.seeds import derive_seed
+
+SHOWN = 100  # new images of an export
+ROWS = 4  # of a trial's picture
+WAYS, STEPS = 8, 10  # between two codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig(BalanceConfig):
+    """Defaults are the reference configuration ``32`` and the rates that worked.
+
+    architecture: of `models.gan_networks`: 32, 64, 512 or dropout-28
+    latent: Z; 0: the architecture's own
+    width: of all channels, 1.0 the reference's
+    pack: m, images that the discriminator judges together
+    """
+
+    architecture: str = "32"
+    latent: int = 0
+    width: float = 1.0
+    pack: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_of("architecture", self.architecture, ARCHITECTURES)
+        require("latent", self.latent, 0, 65536)
+        require("width", self.width, 0.001, 16)
+        require("pack", self.pack, 1, 64)
+
+
+class GAN(Adversarial):
+    """Generator and discriminator: 1,931,520 and 1,384,576 parameters at Z 90, 32x32x1."""
+
+    config_type = GANConfig
+    config: GANConfig
+    usage = "new = model.sample(16)   # (16, C, H, W) in [0, 1]"
+
+    def __init__(self, config: GANConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        name, width = config.architecture, config.width
+        self.latent = config.latent or ARCHITECTURES[name].latent
+        self.packed = config.pack
+        channels, *size = shape
+        judged = (config.pack * channels, size[0], size[1])
+        self.oppose(
+            generator(name, shape, latent=self.latent, width=width),
+            discriminator(name, judged, normalization=config.normalization, width=width),
+        )
+
+    def conditions(self, batch: Batch) -> Tensor:
+        return torch.randn(len(batch.images), self.latent, device=self.device)
+
+    def seen(self, images: Tensor) -> Tensor:
+        return pack(images, self.packed)
+
+    def codes(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """(count, Z) from N(0, I), drawn on the CPU: the same for all devices."""
+        return torch.randn(count, self.latent, generator=generator)
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """New images: (count, C, H, W) in [0, 1].
+
+        generator: of the CPU, so that it gives the same codes on all devices
+        """
+        return self.fakes(self.codes(count, generator))
+
+    def example(self) -> Tensor:
+        return self.codes(2, torch.Generator().manual_seed(0))
+
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
+        """Fakes of codes that are the same in every epoch; no image of ``part`` is needed."""
+        return self._samples(ROWS * count, count)
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self._samples(SHOWN, 10)
+        yield self._interpolations()
+
+    def _samples(self, count: int, columns: int) -> Picture:
+        from models.latent_figures import sample_figure
+        from models.pictures import save_figure
+
+        drawn = self.sample(count, generator=_generator("samples"))
+        what = "images made of draws from N(0, I)"
+        return Picture(
+            name="samples",
+            caption=what,
+            draw=lambda path, title: save_figure(
+                sample_figure(drawn, f"{title}: {what}", columns=columns), path
+            ),
+        )
+
+    def _interpolations(self) -> Picture:
+        from models.latent_figures import sample_figure
+        from models.pictures import save_figure
+
+        ends = self.codes(2 * WAYS, _generator("interpolations"))
+        ways = [great_circle(first, last, STEPS) for first, last in ends.view(WAYS, 2, -1)]
+        drawn = self.fakes(torch.cat(ways))
+        return Picture(
+            name="interpolations",
+            caption="each row: from one code to another, along the sphere that draws from N(0, I) "
+            "lie near; a generator that has learnt its images by heart jumps between them",
+            draw=lambda path, title: save_figure(
+                sample_figure(drawn, f"{title}: from one code to another", columns=STEPS), path
+            ),
+        )
+
+
+def pack(images: Tensor, count: int) -> Tensor:
+    """(N, C, H, W) -> (N / m, mC, H, W): ``count`` = m neighbours as channels of one image.
+
+    Where m does not divide N, the last one is filled up with the first images.
+    """
+    if count == 1:
+        return images
+    channels, height, width = images.shape[1:]
+    packed = -(-len(images) // count)
+    if packed * count != len(images):
+        order = torch.arange(packed * count, device=images.device) % len(images)
+        images = images[order]
+    return images.reshape(packed, count * channels, height, width)
+
+
+def great_circle(first: Tensor, last: Tensor, steps: int) -> Tensor:
+    """Codes (steps, Z) from ``first`` to ``last``, (Z,) each, in equal angles (White 2016)."""
+    cosine = torch.dot(first, last) / (first.norm() * last.norm()).clamp_min(1e-12)
+    angle = torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+    share = torch.linspace(0, 1, steps)[:, None]  # (steps, 1)
+    from_first, from_last = torch.sin((1 - share) * angle), torch.sin(share * angle)
+    return (from_first * first + from_last * last) / torch.sin(angle)
+
+
+def _generator(purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(0, purpose))

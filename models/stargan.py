@@ -1,0 +1,163 @@
+"""StarGAN (Choi et al. 2018): one generator that gives images other labels. Reference system B3.
+
+    images and target labels  ->  generator  ->  images  ->  discriminator  ->  real or fake, labels
+
+Beside the adversarial loss:
+
+    label_d          of what the discriminator says of real images' labels
+    label_g          of what it says of translated images, whose labels are the targets
+    reconstruction   mean absolute difference, in [-1, 1], of images translated there and back
+
+Losses on labels are cross-entropies: of one class among L, or of each attribute alone. Targets
+are the labels of another image in the batch.
+
+    python -c "from models.stargan import *; print(StarGAN(StarGANConfig(labels=8), (3, 64, 64)))"
+
+Shape legend: N batch, C channels, H/W pixels, L labels, P patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.acgan import named
+from models.adversarial import Adversarial, signed
+from models.autoencoder import PARTS
+from models.base import Batch, Metrics, ModelConfig, Shape, require
+from models.images import ImageSplits
+from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, told_right
+from models.pictures import draw_rows
+from models.report import Picture
+from models.stargan_networks import PatchDiscriminator, translator
+
+
+@dataclass(frozen=True, kw_only=True)
+class StarGANConfig(LabelledConfig):
+    """Defaults are the reference's: one update of the generator every four, equal rates.
+
+    blocks: residual ones, >= 0; width: of all channels, 1.0 the reference's
+    reconstruction_weight: beside the adversarial loss
+    """
+
+    labels: int = 8
+    blocks: int = 6
+    width: float = 1.0
+    reconstruction_weight: float = 10.0
+    lr_g: float = 2e-4
+    d_steps: int = 4
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("blocks", self.blocks, 0, 100)
+        require("width", self.width, 0.001, 16)
+        require("reconstruction_weight", self.reconstruction_weight, 0.0, 1e6)
+
+
+class StarGAN(Adversarial):
+    """8,439,936 and 2,966,272 parameters at 8 labels, 64x64x3."""
+
+    metrics = (*Adversarial.metrics, "labels_real", "labels_fake", "reconstruction")
+    config_type = StarGANConfig
+    config: StarGANConfig
+    usage = "other = model.translate(images, labels)   # labels (N, L) in [0, 1]; (N, C, H, W)"
+
+    def __init__(self, config: StarGANConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.labels = Labels(config)
+        discriminator = PatchDiscriminator(
+            shape, labels=config.labels, normalization=config.normalization, width=config.width
+        )
+        self.judgements = discriminator.count
+        self.oppose(
+            translator(shape, labels=config.labels, blocks=config.blocks, width=config.width),
+            discriminator,
+            {
+                "label_d": config.label_weight,
+                "label_g": config.label_weight,
+                "reconstruction": config.reconstruction_weight,
+            },
+        )
+
+    @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        assert isinstance(config, StarGANConfig)
+        return fitted_to(config, images)
+
+    def conditions(self, batch: Batch) -> Tensor:
+        """(N, C + L, H, W): each image with the labels of the one a random way further on."""
+        labels = self.labels(batch)
+        count = len(labels)
+        places = torch.arange(count, device=labels.device)
+        way = torch.randint(1, max(count, 2), (1,), device=labels.device)
+        return with_planes(signed(batch.images), labels[(places + way) % count])
+
+    def about_d(self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor) -> Metrics:
+        return {"label_d": self._label_loss(real, self.labels(batch))}
+
+    def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
+        back = self.generator(with_planes(fakes, self.labels(batch)))
+        return {
+            "label_g": self._label_loss(said, self._labels_in(given)),
+            "reconstruction": F.l1_loss(back, signed(batch.images)),
+        }
+
+    def about_both(
+        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
+        """Shares of labels that the discriminator tells right, and the way back."""
+        labels, exclusive = self.labels(batch), self.config.exclusive
+        back = self.paint(with_planes(fakes, labels))
+        return {
+            "labels_real": told_right(real, labels, exclusive=exclusive),
+            "labels_fake": told_right(fake, self._labels_in(given), exclusive=exclusive),
+            "reconstruction": F.l1_loss(back, signed(batch.images)),
+        }
+
+    def _labels_in(self, given: Tensor) -> Tensor:
+        return given[:, self.shape[0] :, 0, 0]
+
+    def _label_loss(self, said: Tensor, labels: Tensor) -> Tensor:
+        if self.config.exclusive:
+            return F.cross_entropy(said, labels)
+        return F.binary_cross_entropy_with_logits(said, labels)
+
+    def translate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] with other labels (N, L) in [0, 1]."""
+        images, labels = images.to(self.device), labels.to(self.device)
+        return self.fakes(with_planes(signed(images), labels))
+
+    def example(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(2, *self.shape, generator=generator)
+        return with_planes(signed(images), torch.eye(self.config.labels)[[0, -1]])
+
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
+        """Each image translated to every label, row under row."""
+        config = self.config
+        batch = getattr(images, part).batch(slice(0, count))
+        own = self.labels(batch)
+        rows = {"(original)": batch.images}
+        for i, name in named(label_names(images)):
+            rows[name] = self.translate(batch.images, changed(own, i, exclusive=config.exclusive))
+        what = "as each class" if config.exclusive else "one attribute changed in each row"
+
+        def draw(path: Path, title: str) -> None:
+            draw_rows(path, rows, title=f"{title}: {PARTS[part]} images translated, {what}")
+
+        return Picture(name="translations", caption=f"images translated, {what}", draw=draw)
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self.preview(images, part, 10)
+
+
+def with_planes(images: Tensor, labels: Tensor) -> Tensor:
+    """(N, C, H, W), (N, L) -> (N, C + L, H, W): a constant plane for each label."""
+    planes = labels[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    return torch.cat([images, planes], dim=1)
