@@ -111,17 +111,29 @@ class Extractor:
         return features.view(count, -1), (digits * place).sum(1), likely.prod(1)
 
 
-def encoder_extractor(model: Model) -> Extractor:
+def encoder_extractor(model: Model, *, expected: str | None = None) -> Extractor:
     """The codes of an autoencoder as features: for sets without labels.
 
     model: as `models.export.load_export` gives it, or live; its weights must not change after
+    expected: hash of the extractor that earlier values were measured with
     """
     if not isinstance(model, Autoencoder):
         raise ExtractorError(
             f"a {type(model).__name__} has no encoder; judge unlabelled images with the export of "
             "an autoencoder"
         )
-    return Extractor(model=model, kind="encoder", hash=weights_hash(model))
+    found = weights_hash(model)
+    check_expected(found, expected, f"the export of another {type(model).__name__}")
+    return Extractor(model=model, kind="encoder", hash=found)
+
+
+def check_expected(found: str, expected: str | None, what: str) -> None:
+    """Raise `ExtractorError` where earlier values were measured with another extractor."""
+    if expected is not None and found != expected:
+        raise ExtractorError(
+            f"the extractor is {what} ({found[:12]}); earlier values were measured with "
+            f"{expected[:12]} and cannot be compared: bring that back, or begin a new study"
+        )
 
 
 def weights_hash(model: Model) -> str:

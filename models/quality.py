@@ -1,8 +1,9 @@
 """How good a generator's samples are, from their features: the objective of every GAN.
 
-    judge = Judge(extractor, images)            # looks at the real images once
-    judge(samples)                              # {"frechet": 12.3, "precision": 0.71, ...}
-    judge.floor                                 # the same of real images: as good as it gets
+    judge = open_judge(images, Path("runs/cache"))   # looks at the real images once
+    judge(samples)                                   # {"frechet": 12.3, "precision": 0.71, ...}
+    judge.floor                                      # of real images: as good as it gets
+    judge.record                                     # belongs beside every value
 
 The real images are the validation images; the test images for a study's winner. The floor is
 what real training images get, as many as samples are judged: also what a generator gets that
@@ -22,15 +23,20 @@ Shape legend: N samples, C channels, H/W pixels, D features, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.extractor import Extractor, Seen
+from models.base import Model, Note
+from models.extractor import Extractor, Seen, encoder_extractor
 from models.frechet import Moments, frechet_distance
 from models.images import Images, ImageSplits
 from models.neighbours import K, neighbourhoods, radii
+from models.pinning import content_digest, make_extractor
 
 SAMPLES = 5000  # judged at once, where there are as many training images: see `Judge`
 CONFIDENCE = 0.8  # of the classifier in a clear sample; 97 % of MNIST's real images have it
@@ -82,7 +88,7 @@ class Judge:
         count: int = SAMPLES,
     ) -> None:
         real: Images = getattr(images, part)
-        self.extractor = extractor
+        self.extractor, self.part = extractor, part
         self.count = min(count, len(images.train))
         if min(self.count, len(real)) <= K:
             raise ValueError(
@@ -108,6 +114,13 @@ class Judge:
             )
         return self.measure(self.extractor(samples))
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides whether two values can be compared, and what they compare to, as JSON
+        takes it."""
+        about = {"part": self.part, "samples": self.count, "floor": self.floor}
+        return {**self.extractor.record, **about}
+
     def measure(self, seen: Seen) -> dict[str, float]:
         """The measures of what the extractor sees of ``count`` images."""
         real, made = self.reference, seen.features
@@ -130,6 +143,40 @@ class Judge:
         clear = seen.classes[seen.confidence >= CONFIDENCE]
         counts = torch.bincount(clear, minlength=len(real))
         return ((counts >= MODE_SHARE * real * len(seen)) & (counts > 0)).sum()
+
+
+_judges: dict[tuple[Any, ...], Judge] = {}  # of this process: trials share what they compare to
+
+
+def open_judge(
+    images: ImageSplits,
+    cache: Path,
+    *,
+    part: str = "valid",
+    count: int = SAMPLES,
+    encoder: Model | None = None,
+    expected: str | None = None,
+    progress: Note = lambda line: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Judge:
+    """The judge of ``images``, made once a process; see `models.pinning.make_extractor`.
+
+    encoder: an autoencoder's export, loaded; needed where the images have no classes
+
+    Raises `ConfigError` for images that have neither, and what `make_extractor` raises.
+    """
+    device = images.train.pixels.device
+    if encoder is None:
+        extractor = make_extractor(
+            images, cache, expected=expected, progress=progress, interrupted=interrupted
+        )
+    else:
+        extractor = encoder_extractor(encoder.to(device), expected=expected)
+    contents = [content_digest(getattr(images, name)) for name in ("train", part)]
+    key = (extractor.hash, part, count, device, *contents)
+    if key not in _judges:
+        _judges[key] = Judge(extractor, images, part=part, count=count)
+    return _judges[key]
 
 
 def _histogram(seen: Seen, classes: int) -> Tensor | None:

@@ -193,8 +193,13 @@ def test_another_extractor_than_that_of_earlier_values_is_refused(
     few: ImageSplits, tmp_path: Path
 ) -> None:
     found = make_extractor(few, tmp_path)
-    with pytest.raises(ExtractorError, match=f"digits is {found.hash[:12]}, .* with abababababab "):
+    message = rf"that of extractor-.* \({found.hash[:12]}\); .* measured with abababababab "
+    with pytest.raises(ExtractorError, match=message):
         make_extractor(few, tmp_path, expected="ab" * 32)
+    model = build(CAE, CAEConfig(), CAE_SHAPE, seed=0)
+    assert encoder_extractor(model, expected=weights_hash(model)).hash == weights_hash(model)
+    with pytest.raises(ExtractorError, match=r"the export of another CAE .* measured with abab"):
+        encoder_extractor(model, expected="ab" * 32)
 
 
 def test_images_without_classes_need_an_autoencoder(digits: ImageSplits, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from models.extractor import Extractor, encoder_extractor
 from models.frechet import Floats, Moments, frechet_distance
 from models.images import ImageSplits
 from models.neighbours import neighbourhoods, radii
-from models.quality import CLASS_MEASURES, MEASURES, Judge
+from models.quality import CLASS_MEASURES, MEASURES, Judge, open_judge
 from tests.conftest import CAE_SHAPE
 from tests.generators import black, memorised, noisy, of_classes, uniform_noise
 
@@ -213,3 +215,26 @@ def test_too_few_images_to_judge_with_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="more than 5 of both are needed"):
         Judge(extractor, digits, count=5)
+
+
+def test_a_process_looks_at_the_real_images_once(
+    digits: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.pinning.MOST_EPOCHS", 1)
+    monkeypatch.setattr("models.pinning.FEWEST_EPOCHS", 1)
+    judge = open_judge(digits, tmp_path, count=100)
+    assert open_judge(digits, tmp_path, count=100, expected=judge.extractor.hash) is judge
+    for other in (
+        open_judge(digits, tmp_path, count=101),
+        open_judge(digits, tmp_path, count=100, part="test"),
+        open_judge(digits, tmp_path, count=100, encoder=CAE(CAEConfig(), CAE_SHAPE)),
+    ):
+        assert other is not judge
+    assert json.loads(json.dumps(judge.record)) == {
+        "extractor": "classifier",
+        "hash": judge.extractor.hash,
+        "accuracy": judge.extractor.accuracy,
+        "part": "valid",
+        "samples": 100,
+        "floor": judge.floor,
+    }
