@@ -26,6 +26,7 @@ Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
 
 # Collapse, in the samples' measures; each relative to those of real images (the floor).
 FEW_MODES = 0.5  # of the classes: half of the digits may be hard, more are not by chance
+CROWDED = math.log(2)  # nats of class_kl above real images': as if half of the classes were gone
 LITTLE_COVERAGE = 0.1  # of the real images: a good DCGAN covers 0.7 of what real ones do
 LITTLE_DIVERSITY = 0.2  # repeats have 0; ten clean classes without any strays about 0.8
 # One-sided games. A D of a working DCGAN tells 0.8 to 0.97 apart, a blind one 0.5.
@@ -102,17 +103,24 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
         return verdict
     best = min(history, key=lambda health: health.quality.get("frechet", math.inf))
     shown = _shown(best, ("frechet", "realism", "recall", "coverage"))
+    if _unreal(best, floor):
+        shown = f"neither side has won, but few samples look real yet; {shown}"
     return Verdict(kind="healthy", epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
 
 
-def hopeless(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict | None:
-    """Why a game need not go on, or None: what is bad has lasted and the samples do not mend."""
+def hopeless(
+    history: Sequence[Health], floor: Mapping[str, float], *, warm_up: int = WARM_UP
+) -> Verdict | None:
+    """Why a game need not go on, or None: what is bad has lasted and the samples do not mend.
+
+    warm_up: epochs that are never pruned; more of them for a set of few steps an epoch
+    """
     if not history:
         return None
     verdict, epochs = _lasting(history, floor)
     if verdict is None or verdict.kind == "diverged":
         return verdict
-    if history[-1].epoch <= WARM_UP or epochs < LASTING or not _stalled(history):
+    if history[-1].epoch <= warm_up or epochs < LASTING or not _stalled(history):
         return None
     return verdict
 
@@ -150,6 +158,8 @@ def _collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
     modes, all_modes = quality.get("modes"), floor.get("modes", 0.0)
     if modes is not None and modes <= FEW_MODES * all_modes:
         found.append(f"{modes:.0f} of {all_modes:.0f} modes left")
+    elif quality.get("class_kl", 0.0) > CROWDED + floor.get("class_kl", 0.0):
+        found.append(f"most samples in few classes: class_kl {quality['class_kl']:.2f} nats")
     for name, share in (("coverage", LITTLE_COVERAGE), ("diversity", LITTLE_DIVERSITY)):
         if name in quality and quality[name] < share * floor[name]:
             found.append(f"{name} {quality[name]:.3f}, real images {floor[name]:.3f}")

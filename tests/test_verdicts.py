@@ -155,6 +155,28 @@ def test_the_first_epochs_are_never_pruned() -> None:
     assert hopeless(game(*[noise] * (WARM_UP + 1)), FLOOR) is not None
 
 
+def test_a_set_of_few_steps_an_epoch_has_a_longer_warm_up() -> None:
+    noise = {**GOOD, "modes": 0.0, "frechet": 500.0}
+    assert hopeless(game(*[noise] * 10), FLOOR, warm_up=10) is None
+    assert hopeless(game(*[noise] * 11), FLOOR, warm_up=10) is not None
+
+
+def test_strays_in_every_class_do_not_hide_that_one_has_nearly_all() -> None:
+    crowded = {**GOOD, "class_kl": 1.5}
+    verdict = final_verdict(game(crowded), {**FLOOR, "class_kl": 0.01})
+    assert (verdict.kind, verdict.modes) == ("collapsed", 10)
+    assert verdict.reason.startswith("most samples in few classes: class_kl 1.50 nats")
+    balanced = {**GOOD, "class_kl": 0.5}
+    assert final_verdict(game(balanced), {**FLOOR, "class_kl": 0.01}).kind == "healthy"
+
+
+def test_a_game_that_goes_on_before_it_makes_anything_real_says_so() -> None:
+    young = {**NOISE, "modes": 8.0}
+    verdict = final_verdict(game(young), FLOOR)
+    assert verdict.kind == "healthy"
+    assert verdict.reason.startswith("neither side has won, but few samples look real yet")
+
+
 def test_a_collapse_that_mends_goes_on() -> None:
     collapsed = {**GOOD, "modes": 4.0}
     assert hopeless(game(*improving(10, collapsed)), FLOOR) is None
