@@ -149,6 +149,17 @@ def test_only_what_lasts_is_hopeless() -> None:
     assert (verdict.kind, verdict.epoch) == ("collapsed", WARM_UP + 1)
 
 
+def test_a_lost_game_is_hopeless_in_whatever_way_it_is_lost() -> None:
+    unreal = {**NOISE, "coverage": 0.0}
+    history = [
+        *game(*[unreal] * 4, real=0.9, fake=0.9),  # collapsed
+        Health(epoch=5, accuracy_real=1.0, accuracy_fake=1.0, quality=unreal),
+    ]
+    verdict = hopeless(history, FLOOR)
+    assert verdict is not None
+    assert (verdict.kind, verdict.epoch) == ("d_won", 5)
+
+
 def test_the_first_epochs_are_never_pruned() -> None:
     noise = {**GOOD, "modes": 0.0, "coverage": 0.0, "frechet": 500.0}
     assert hopeless(game(*[noise] * WARM_UP), FLOOR) is None
