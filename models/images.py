@@ -139,7 +139,7 @@ def load_images(
 ) -> ImageSplits:
     """The splits of the set called ``name``, from the cache or made now.
 
-    name: ``fashion_mnist``, ``mnist``, ``digits`` or ``folder:PATH``
+    name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``digits`` or ``folder:PATH``
     root: where downloaded sets lie, in torchvision's layout
     shape: (C, H, W) to resize and crop to; None keeps the set's own
 

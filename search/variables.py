@@ -30,7 +30,7 @@ VARIABLES = {
     "MEMORY": "GiB that each worker may take; a trial that needs more is infeasible",
     "WORKERS": "processes that train at once",
     "GPUS": "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU",
-    "DATA": "fashion_mnist, mnist, digits or folder:PATH",
+    "DATA": "fashion_mnist, mnist, stacked_mnist, digits or folder:PATH",
     "DATA_ROOT": "where torchvision's sets lie or are downloaded to (default data)",
     "STORAGE": "postgresql://USER:PASSWORD@HOST/DATABASE (default SQLite under RUNS)",
     "SEED": "all random choices follow from it",

@@ -19,7 +19,10 @@ import torch
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from models.extractor import Extractor
 from models.images import Images, ImageSplits, load_images
+from models.pinning import make_extractor
+from models.quality import Judge
 from search.__main__ import main
 from search.variables import VARIABLES
 
@@ -75,6 +78,18 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
     """The real digits at 28x28: 1,150 training, 288 validation, 359 test images."""
     place = tmp_path_factory.mktemp("images")
     return load_images("digits", root=place, cache=place, shape=CAE_SHAPE)
+
+
+@pytest.fixture(scope="session")
+def extractor(digits: ImageSplits, tmp_path_factory: pytest.TempPathFactory) -> Extractor:
+    """The pinned extractor of `digits`; seconds to train."""
+    return make_extractor(digits, tmp_path_factory.mktemp("extractor"))
+
+
+@pytest.fixture(scope="session")
+def judge(extractor: Extractor, digits: ImageSplits) -> Judge:
+    """Of samples that imitate `digits`."""
+    return Judge(extractor, digits)
 
 
 def blank_images(shape: tuple[int, int, int], classes: int = 10) -> ImageSplits:

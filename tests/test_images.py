@@ -25,9 +25,9 @@ from models.sources import find_source, resized
 ROOT = Path(__file__).parent.parent
 
 
-def write_mnist(root: Path, train: int = 50, test: int = 10) -> None:
-    """Small IDX files in the layout of torchvision's Fashion-MNIST."""
-    raw = root / "FashionMNIST" / "raw"
+def write_mnist(root: Path, train: int = 50, test: int = 10, folder: str = "FashionMNIST") -> None:
+    """Small IDX files in the layout of torchvision's Fashion-MNIST, or of another such set."""
+    raw = root / folder / "raw"
     raw.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for name, count in (("train", train), ("t10k", test)):
@@ -90,6 +90,28 @@ def test_torchvision_files_are_read_as_they_are(tmp_path: Path) -> None:
     assert splits.test.labels is not None
     assert splits.test.labels.tolist() == list(range(10))
     assert splits.classes[0] == "T-shirt/top"
+
+
+def test_stacked_digits_are_numbers_of_three_digits(tmp_path: Path) -> None:
+    write_mnist(tmp_path, folder="MNIST")
+    single = load("mnist", tmp_path)
+    splits = load("stacked_mnist", tmp_path)
+    assert (splits.shape, len(splits.classes), splits.classes[42]) == ((3, 28, 28), 1000, "042")
+    assert (len(splits.train), len(splits.valid), len(splits.test)) == (40, 10, 10)
+    assert single.test.labels is not None
+    assert splits.test.labels is not None
+    digit_of = {
+        pixels.numpy().tobytes(): int(label)
+        for pixels, label in zip(single.test.pixels[:, 0], single.test.labels, strict=True)
+    }
+    for channel, place in enumerate((100, 10, 1)):
+        shown = [image[channel].numpy().tobytes() for image in splits.test.pixels]
+        assert [digit_of[pixels] for pixels in shown] == (splits.test.labels // place % 10).tolist()
+        assert len(set(shown)) == 10  # every digit once
+    assert load("stacked_mnist", tmp_path, shape=(3, 32, 32)).shape == (3, 32, 32)
+    (tmp_path / "again").mkdir()
+    write_mnist(tmp_path / "again", folder="MNIST")
+    assert load("stacked_mnist", tmp_path / "again").fingerprint == splits.fingerprint
 
 
 def test_the_second_load_reads_the_cache_and_equals_the_first(tmp_path: Path) -> None:

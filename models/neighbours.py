@@ -1,0 +1,60 @@
+"""How much of the real images a generator covers, and how much of what it makes is real.
+
+Balls around images, as wide as the K-th nearest image of the same set, stand for the place where
+the set lies. After Kynkäänniemi et al. (2019) and Naeem et al. (2020):
+
+    precision  share of samples in the ball of any real image: do they look real?
+    recall     share of real images in the ball of any sample: can it make them?
+    density    real balls that a sample lies in, over K: above 1 where samples are only typical
+    coverage   share of real images whose own ball holds a sample: unlike recall, a few samples
+               far out cannot blow it up
+    realism    precision by the smaller half of the real balls: the wide one of a single odd image
+               can take in black images and noise, which then count as precise
+
+Shape legend: N images, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+K = 5  # the usual number of neighbours (Naeem et al. 2020)
+ROWS = 1024  # distances of so many images at once: bounds memory, does not change results
+
+
+def radii(features: Tensor, k: int = K) -> Tensor:
+    """(N, D) -> distance of each to its ``k``-th nearest other: (N,). N must exceed k."""
+    if len(features) <= k:
+        raise ValueError(f"{len(features)} images have no {k} neighbours; give more than {k}")
+    features = features - features.mean(0)  # distances round least around the origin
+    nearest = [
+        torch.cdist(rows, features).topk(k + 1, largest=False).values[:, k]  # one is itself
+        for rows in torch.split(features, ROWS)
+    ]
+    return torch.cat(nearest)
+
+
+def neighbourhoods(
+    real: Tensor, real_radii: Tensor, made: Tensor, made_radii: Tensor
+) -> dict[str, Tensor]:
+    """The five measures, of real (N, D) and made (M, D) with the radii of each."""
+    centre = real.mean(0)
+    real, made = real - centre, made - centre
+    around = torch.zeros(len(made), device=made.device)  # real balls that each sample lies in
+    tight = torch.zeros(len(made), device=made.device)  # of the smaller half
+    recalled, covered, middle = [], [], real_radii.median()
+    for rows, reach in zip(torch.split(real, ROWS), torch.split(real_radii, ROWS), strict=True):
+        distances = torch.cdist(rows, made)  # (rows, M)
+        inside = distances <= reach[:, None]
+        around += inside.sum(0)
+        tight += inside[reach <= middle].sum(0)
+        covered.append(inside.any(1))
+        recalled.append((distances <= made_radii).any(1))
+    return {
+        "precision": (around > 0).float().mean(),
+        "realism": (tight > 0).float().mean(),
+        "recall": torch.cat(recalled).float().mean(),
+        "density": around.mean() / K,
+        "coverage": torch.cat(covered).float().mean(),
+    }

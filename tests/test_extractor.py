@@ -1,0 +1,272 @@
+"""The pinned extractor: trained once, kept whole, and the same for everybody."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+from models.base import ConfigError, build
+from models.cae import CAE, CAEConfig
+from models.extractor import Extractor, ExtractorError, encoder_extractor, weights_hash
+from models.feature_net import FeatureNet, FeatureNetConfig
+from models.images import Images, ImageSplits
+from models.pinning import make_extractor
+from models.training import Interrupted
+from tests.conftest import CAE_SHAPE, blank_images
+
+
+@pytest.fixture
+def few(digits: ImageSplits, monkeypatch: pytest.MonkeyPatch) -> ImageSplits:
+    """Few enough digits, and epochs, to train on several times in a test."""
+    monkeypatch.setattr("models.pinning.MOST_EPOCHS", 1)
+    monkeypatch.setattr("models.pinning.FEWEST_EPOCHS", 1)
+    return replace(digits, train=digits.train.take(torch.arange(300)))
+
+
+def kept(cache: Path) -> Path:
+    (path,) = cache.glob("*.safetensors")
+    return path
+
+
+def test_an_extractor_tells_the_classes_and_says_how_well(
+    extractor: Extractor, digits: ImageSplits
+) -> None:
+    assert extractor.accuracy is not None
+    assert 0.95 < extractor.accuracy < 1
+    assert extractor.classes == 10
+    seen = extractor(digits.test.pixels)
+    assert seen.features.shape == (len(digits.test), 64)
+    assert digits.test.labels is not None
+    assert seen.classes is not None
+    assert seen.confidence is not None
+    right = seen.classes == digits.test.labels
+    assert float(right.float().mean()) > 0.95
+    assert float(seen.confidence[right].mean()) > float(seen.confidence[~right].mean()) + 0.1
+    assert extractor.record == {
+        "extractor": "classifier",
+        "hash": extractor.hash,
+        "accuracy": extractor.accuracy,
+    }
+
+
+def test_pixels_and_floats_are_seen_alike_and_nothing_changes(
+    extractor: Extractor, digits: ImageSplits
+) -> None:
+    pixels = digits.valid.pixels[:70]
+    again = extractor(digits.valid.batch(slice(0, 70)).images)
+    assert torch.equal(extractor(pixels).features, again.features)
+    assert weights_hash(extractor.model) == extractor.hash
+    assert not again.features.requires_grad
+
+
+def test_it_is_trained_once_and_then_read(few: ImageSplits, tmp_path: Path) -> None:
+    said: list[str] = []
+    first = make_extractor(few, tmp_path, progress=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("training the extractor of digits (once): epoch 1/1, accuracy ")
+    second = make_extractor(few, tmp_path, expected=first.hash, progress=said.append)
+    assert len(said) == 1
+    assert second.record == first.record
+    assert kept(tmp_path).name.startswith("extractor-")
+
+
+def test_the_same_images_and_seed_make_the_same_weights(few: ImageSplits, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = make_extractor(few, tmp_path / "a")
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert make_extractor(few, tmp_path / "b").hash == first.hash
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers go on
+
+
+def test_another_seed_and_other_images_have_judges_of_their_own(
+    few: ImageSplits, tmp_path: Path
+) -> None:
+    fewer = replace(few, train=few.train.take(torch.arange(299)))
+    made = [make_extractor(few, tmp_path, seed=seed) for seed in (0, 1)]
+    made.append(make_extractor(fewer, tmp_path))
+    assert len({extractor.hash for extractor in made}) == 3
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def _make(images: ImageSplits, cache: Path, trained: Path, name: str) -> None:
+    torch.set_num_threads(1)
+    made = make_extractor(images, cache, progress=lambda line: _note(trained, line))
+    (cache / name).write_text(made.hash)
+
+
+def _note(trained: Path, line: str) -> None:
+    with trained.open("a") as file:
+        file.write(line + "\n")
+
+
+def test_processes_that_come_together_train_it_once(digits: ImageSplits, tmp_path: Path) -> None:
+    few = replace(digits, train=digits.train.take(torch.arange(300)))
+    context = multiprocessing.get_context("spawn")
+    trained = tmp_path / "trained"
+    workers = [
+        context.Process(target=_make, args=(few, tmp_path, trained, name)) for name in ("a", "b")
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+    lines = trained.read_text().splitlines()
+    assert sum("epoch 1/20" in line for line in lines) == 1
+
+
+def test_who_waits_for_another_worker_says_so_and_can_be_stopped(
+    few: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.pinning.LOCK_POLL", 0.01)
+    path = kept_after(make_extractor, few, tmp_path)
+    path.unlink()
+    said: list[str] = []
+    with FileLock(f"{path}.lock"), pytest.raises(Interrupted):
+        make_extractor(few, tmp_path, progress=said.append, interrupted=lambda: len(said) > 0)
+    assert said == ["waiting for the extractor that another worker trains"]
+
+
+def kept_after(make: Callable[..., Extractor], images: ImageSplits, cache: Path) -> Path:
+    make(images, cache)
+    return kept(cache)
+
+
+def test_who_is_stopped_in_training_leaves_nothing_behind(few: ImageSplits, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def interrupted() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(Interrupted):
+        make_extractor(few, tmp_path, interrupted=interrupted)
+    assert not list(tmp_path.glob("*.safetensors"))
+    make_extractor(few, tmp_path)  # the lock is free
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+def _strip(path: Path) -> None:
+    save_file(load_file(path), path)  # without a header
+
+
+def _other_weights(path: Path) -> None:
+    about = {"about": json.dumps({"hash": "0" * 64, "accuracy": 1.0})}
+    save_file({"weight": torch.zeros(3)}, path, metadata=about)
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty, _flip, _strip, _other_weights])
+def test_a_damaged_file_is_made_again(
+    few: ImageSplits, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    whole = make_extractor(few, tmp_path).hash
+    damage(kept(tmp_path))
+    said: list[str] = []
+    assert make_extractor(few, tmp_path, expected=whole, progress=said.append).hash == whole
+    assert len(said) == 1
+
+
+def test_another_extractor_than_that_of_earlier_values_is_refused(
+    few: ImageSplits, tmp_path: Path
+) -> None:
+    found = make_extractor(few, tmp_path)
+    message = rf"that of extractor-.* \({found.hash[:12]}\); .* measured with abababababab "
+    with pytest.raises(ExtractorError, match=message):
+        make_extractor(few, tmp_path, expected="ab" * 32)
+    model = build(CAE, CAEConfig(), CAE_SHAPE, seed=0)
+    assert encoder_extractor(model, expected=weights_hash(model)).hash == weights_hash(model)
+    with pytest.raises(ExtractorError, match=r"the export of another CAE .* measured with abab"):
+        encoder_extractor(model, expected="ab" * 32)
+
+
+def test_images_without_classes_need_an_autoencoder(digits: ImageSplits, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"digits has 0 classes.*or export an autoencoder"):
+        make_extractor(replace(digits, classes=()), tmp_path)
+    classifier = build(FeatureNet, FeatureNetConfig(), CAE_SHAPE, seed=0)
+    with pytest.raises(ExtractorError, match="a FeatureNet has no encoder"):
+        encoder_extractor(classifier)
+
+
+def test_an_encoder_gives_its_codes(digits: ImageSplits) -> None:
+    model = build(CAE, CAEConfig(channels=2, latent=8), CAE_SHAPE, seed=0)
+    assert isinstance(model, CAE)
+    extractor = encoder_extractor(model)
+    seen = extractor(digits.valid.pixels[:9])
+    assert seen.classes is None
+    with torch.no_grad():
+        expected = model.eval().encode(digits.valid.batch(slice(0, 9)).images)
+    assert torch.allclose(seen.features, expected, atol=1e-5)
+    assert extractor.record["accuracy"] is None
+    assert extractor.hash == weights_hash(model)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (1, 5, 40), (3, 64, 64), (3, 130, 100)])
+def test_images_of_every_size_become_as_many_features(shape: tuple[int, int, int]) -> None:
+    images = blank_images(shape, classes=3)
+    config = FeatureNet.fitted(FeatureNetConfig(features=16), images)
+    model = build(FeatureNet, config, shape, seed=0)
+    assert isinstance(model, FeatureNet)
+    features, scores = model.look(torch.rand(2, *shape))
+    assert (features.shape, scores.shape) == ((2, 16), (2, 3))
+
+
+def test_stacked_digits_are_seen_channel_by_channel(
+    extractor: Extractor, digits: ImageSplits
+) -> None:
+    stacked = replace(extractor, by_channel=True, classes=1000)
+    parts = [extractor(digits.test.pixels[first : first + 50]) for first in (0, 50, 100)]
+    pixels = [digits.test.pixels[first : first + 50] for first in (0, 50, 100)]
+    seen = stacked(torch.cat(pixels, dim=1))
+    assert torch.allclose(seen.features, torch.cat([p.features for p in parts], 1), atol=1e-4)
+    hundreds, tens, ones = (part.classes for part in parts)
+    assert hundreds is not None
+    assert tens is not None
+    assert ones is not None
+    assert seen.classes is not None
+    assert torch.equal(seen.classes, hundreds * 100 + tens * 10 + ones)
+    assert seen.confidence is not None
+    products = torch.stack([p.confidence for p in parts if p.confidence is not None]).prod(0)
+    assert torch.allclose(seen.confidence, products, atol=1e-5)
+
+
+def test_the_extractor_of_stacked_digits_is_trained_on_single_ones(
+    few: ImageSplits, tmp_path: Path
+) -> None:
+    def stacked(part: Images) -> Images:
+        assert part.labels is not None
+        pixels, labels = part.pixels.expand(-1, 3, -1, -1).contiguous(), part.labels * 111
+        return Images(pixels=pixels, labels=labels)
+
+    parts = {part: stacked(getattr(few, part)) for part in ("train", "valid", "test")}
+    classes = tuple(f"{number:03}" for number in range(1000))
+    images = replace(few, name="stacked_mnist", classes=classes, **parts)
+    found = make_extractor(images, tmp_path)
+    assert (found.by_channel, found.classes) == (True, 1000)
+    assert found.hash == make_extractor(few, tmp_path).hash
+    seen = found(images.valid.pixels)
+    assert seen.features.shape == (len(images.valid), 3 * 64)
+    assert seen.classes is not None
+    assert torch.equal(seen.classes % 111, torch.zeros_like(seen.classes))
