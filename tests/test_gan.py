@@ -200,7 +200,7 @@ def test_the_penalty_and_its_gradient_are_those_of_autograd(digits: ImageSplits)
         squares.append((slope**2).sum())
     exact = torch.stack(squares).mean()
     theirs = torch.autograd.grad(exact, list(model.discriminator.parameters()), allow_unused=True)
-    assert float(penalty) == pytest.approx(float(exact), rel=1e-5)
+    assert penalty.item() == pytest.approx(exact.item(), rel=1e-5)
     assert sum(gradient is not None for gradient in ours) >= 4  # biases do not count
     for found, expected in zip(ours, theirs, strict=True):
         assert (found is None) == (expected is None)
