@@ -54,6 +54,8 @@ def retrain(bench: Bench, number: int) -> None:
     seed = derive_seed(bench.run.seed, "retrain", number)
     model = _build(bench, number, seed)
     curve = _go_on(bench, paths, model)
+    for picture in [] if curve else paths.pictures():
+        picture.unlink()  # of an earlier training, or of a deleted study of this name
     bench.say("retraining", number=number, epochs=bench.run.retrain_epochs)
     failure = None
     try:

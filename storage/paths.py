@@ -136,3 +136,7 @@ class RetrainingPaths:
     def picture(self, epoch: int) -> Path:
         """What the model did after ``epoch``, where a study asks for it."""
         return self.folder / f"retrain-{self.number}-epoch-{epoch:03}.png"
+
+    def pictures(self) -> list[Path]:
+        """All of these that are there."""
+        return sorted(self.folder.glob(f"retrain-{self.number}-epoch-*.png"))

@@ -8,6 +8,7 @@ import optuna
 from optuna.artifacts import get_all_artifact_meta
 
 from storage.database import open_storage
+from storage.paths import RunPaths
 from tests.test_runs import User, WriteStudy, user
 
 __all__ = ["user"]  # the fixture
@@ -18,6 +19,9 @@ def test_a_trial_and_the_export_show_how_the_model_came_about(
 ) -> None:
     replaced = "epochs=5, retrain_epochs=5, patience=5, pictures_every=2,"
     name = study_file(replace={"epochs=2, retrain_epochs=2,": replaced})
+    stale = RunPaths(user.runs).retraining("small", 0).picture(1)  # of a deleted namesake
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"another study's")
     code, _, error = user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
     storage = open_storage(user.url)
