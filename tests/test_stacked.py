@@ -36,8 +36,8 @@ def triples(digits: ImageSplits) -> ImageSplits:
         pixels = torch.cat([part.pixels[row] for row in rows.t()], dim=1)  # (600, 3, 28, 28)
         return Images(pixels=pixels, labels=(part.labels[rows] * places).sum(1))
 
-    parts = {name: three(getattr(digits, name)) for name in ("train", "valid", "test")}
-    return replace(digits, name="stacked_mnist", **parts)
+    train, valid, test = three(digits.train), three(digits.valid), three(digits.test)
+    return replace(digits, name="stacked_mnist", train=train, valid=valid, test=test)
 
 
 def test_modes_are_counted_beside_real_images_and_what_was_reported(
