@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
 
+from models.augmentation import AugmentedGAN
+from models.export import load_export
 from search.studies import augmentation
+from storage import trials
+from tests.test_runs import User, user
+
+__all__ = ["user"]  # the fixture
 
 
 def measured(row: str, modes: list[float], verdicts: list[str], coverage: list[float]) -> Any:
@@ -82,3 +91,38 @@ def test_every_row_is_trained_for_as_many_images() -> None:
     }
     assert shown == {augmentation.EPOCH_IMAGES}
     assert augmentation.STUDY.trials == len(augmentation.ROWS) * augmentation.REPEATS
+
+
+NARROW = """
+'''The study in a reduced width, of its row with an autoencoder.'''
+from dataclasses import replace
+from search.studies import augmentation as full
+
+def suggest(trial):
+    return replace(full.suggest(trial), width=0.02, epoch_images=300, drawn=100)
+
+STUDY = replace(full.STUDY, suggest=suggest)
+"""
+
+
+def test_the_study_runs_to_its_table_and_its_export(user: User, tmp_path: Path) -> None:
+    file = tmp_path / "augmentation.py"
+    file.write_text(NARROW)
+    code, out, error = user.run(
+        NAME=file, DATA="digits", TRIALS=1, EPOCHS=1, RETRAIN_EPOCHS=1, WORKERS=1, TOP=1
+    )
+    assert (code, error) == (0, "")
+    title = "Mode collapse by what the GAN was trained on"
+    assert out.index(title) < out.index("validation FRECHET"), "before the ranking"
+    folder = user.runs / "exports" / "augmentation-digits"
+    with (folder / "summary.csv").open(newline="", encoding="utf-8") as written:
+        (row,) = list(csv.DictReader(written))
+    (trial,) = trials("augmentation-digits", storage=user.url).to_dict("records")
+    assert (row["trained on"], row["runs"]) == (trial["row"], "1")
+    assert row["verdicts"] == f"1 {trial['verdict'].replace('_', ' ')}"
+    assert float(row["Fréchet"]) == pytest.approx(trial["value"], abs=0.06), "of one epoch"
+    provenance = json.loads((folder / "1" / "provenance.json").read_text())
+    assert provenance["config"]["extra"] == augmentation.ROWS[trial["row"]][0].get("extra", "none")
+    model = load_export(folder / "1")
+    assert isinstance(model, AugmentedGAN)
+    assert model.sample(3).shape == (3, 1, 28, 28)
