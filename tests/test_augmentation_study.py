@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
+from optuna.trial import BaseTrial
 
-from models.augmentation import AugmentedGAN
-from models.export import load_export
+from models.augmentation import AugmentedGANConfig
+from models.images import ImageSplits
+from models.quality import Judge
+from search.bench import Bench
+from search.claims import open_claims, owner_name
+from search.objective import run_trial
+from search.pruners import make_pruner
+from search.run import StudyRun
+from search.samplers import grid_size, make_sampler
 from search.studies import augmentation
-from storage import trials
-from tests.test_runs import User, user
-
-__all__ = ["user"]  # the fixture
+from search.study import load_study
+from search.summary import summarise
+from storage import curves, trials
+from storage.database import open_storage
 
 
 def measured(row: str, modes: list[float], verdicts: list[str], coverage: list[float]) -> Any:
@@ -93,36 +101,44 @@ def test_every_row_is_trained_for_as_many_images() -> None:
     assert augmentation.STUDY.trials == len(augmentation.ROWS) * augmentation.REPEATS
 
 
-NARROW = """
-'''The study in a reduced width, of its row with an autoencoder.'''
-from dataclasses import replace
-from search.studies import augmentation as full
+def test_two_trials_of_the_grid_end_in_a_table(
+    tmp_path: Path, digits: ImageSplits, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.augmentation.AE_EPOCHS", 2)
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    storage = open_storage(url)
+    optuna.create_study(study_name="rows", storage=storage)
+    claims = open_claims("rows", url, owner_name(os.getpid()))
+    study = load_study("augmentation")
+    claims.study.sampler = make_sampler("grid", seed=0, space=study.space)
+    claims.study.pruner = make_pruner("none")
+    assert grid_size(claims.study.sampler) == study.spec.trials
+    run = StudyRun(
+        name="augmentation", study="rows", storage=url, runs=str(tmp_path), images="", seed=0,
+        trials=2, epochs=2, retrain_epochs=1, revision="abc", token="t",
+    )  # fmt: skip
 
-def suggest(trial):
-    return replace(full.suggest(trial), width=0.02, epoch_images=300, drawn=100)
+    def narrow(trial: BaseTrial) -> AugmentedGANConfig:
+        return replace(augmentation.suggest(trial), width=0.02, epoch_images=200, drawn=100)
 
-STUDY = replace(full.STUDY, suggest=suggest)
-"""
-
-
-def test_the_study_runs_to_its_table_and_its_export(user: User, tmp_path: Path) -> None:
-    file = tmp_path / "augmentation.py"
-    file.write_text(NARROW)
-    code, out, error = user.run(
-        NAME=file, DATA="digits", TRIALS=1, EPOCHS=1, RETRAIN_EPOCHS=1, WORKERS=1, TOP=1
-    )
-    assert (code, error) == (0, "")
-    title = "Mode collapse by what the GAN was trained on"
-    assert out.index(title) < out.index("validation FRECHET"), "before the ranking"
-    folder = user.runs / "exports" / "augmentation-digits"
-    with (folder / "summary.csv").open(newline="", encoding="utf-8") as written:
-        (row,) = list(csv.DictReader(written))
-    (trial,) = trials("augmentation-digits", storage=user.url).to_dict("records")
-    assert (row["trained on"], row["runs"]) == (trial["row"], "1")
-    assert row["verdicts"] == f"1 {trial['verdict'].replace('_', ' ')}"
-    assert float(row["Fréchet"]) == pytest.approx(trial["value"], abs=0.06), "of one epoch"
-    provenance = json.loads((folder / "1" / "provenance.json").read_text())
-    assert provenance["config"]["extra"] == augmentation.ROWS[trial["row"]][0].get("extra", "none")
-    model = load_export(folder / "1")
-    assert isinstance(model, AugmentedGAN)
-    assert model.sample(3).shape == (3, 1, 28, 28)
+    bench = Bench(
+        run=run, spec=replace(study.spec, suggest=narrow), claims=claims, images=digits, base=None,
+        device="cpu", device_name="cpu", say=lambda *_, **__: None, interrupted=lambda: False,
+        judge=judge,
+    )  # fmt: skip
+    for _ in range(run.trials):
+        trial = claims.claim(run.trials)
+        assert trial is not None
+        run_trial(bench, trial)
+    frame, epochs = trials("rows", storage=url), curves("rows", storage=url)
+    assert frame["state"].tolist() == ["COMPLETE"] * 2
+    assert frame["seed"].nunique() == 2
+    table = summarise(study, frame, epochs)
+    found = {str(row[0]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert set(found) == set(frame["row"])
+    last = epochs[epochs["epoch"] == 2].merge(frame[["number", "row"]], on="number")
+    for name, cells in found.items():
+        mean = last[last["row"] == name]["valid_frechet"].mean()
+        assert float(str(cells["Fréchet"]).split(" ±")[0]) == pytest.approx(mean, abs=0.06)
+    for opened in (storage, claims.storage):
+        opened.engine.dispose()
