@@ -35,12 +35,14 @@ def measured(row: str, modes: list[float], verdicts: list[str], coverage: list[f
     ]
 
 
-def concluded(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def concluded(rows: list[dict[str, Any]], realism: float = 0.4) -> dict[str, dict[str, Any]]:
     """The study's summary of these runs, by row."""
-    frame = pd.DataFrame(rows).assign(number=range(len(rows)), state="COMPLETE")
+    rows = [{"state": "COMPLETE", "number": number, **row} for number, row in enumerate(rows)]
+    frame = pd.DataFrame(rows)
     epochs = frame[["number", "valid_modes", "valid_coverage"]].assign(
-        epoch=1, value=1.0, valid_class_kl=0.1, valid_recall=0.5, valid_frechet=20.0
-    )
+        epoch=1, value=1.0, valid_class_kl=0.1, valid_recall=0.5, valid_frechet=20.0,
+        valid_realism=realism,
+    )  # fmt: skip
     table = augmentation.summary(frame.drop(columns=["valid_modes", "valid_coverage"]), epochs)
     return {str(row[0]): dict(zip(table.columns, row, strict=True)) for row in table.rows}
 
@@ -90,6 +92,20 @@ def test_better_is_clearly_better_than_the_real_images_alone(
     baseline = measured("5,000", [4, 3, 8], LOST, [0.1, 0.2, 0.3])
     row = measured("5,000 + autoencoder 2", [10.0] * len(ours), verdicts, ours)
     assert concluded(baseline + row)["5,000 + autoencoder 2"]["agrees"] == agrees
+
+
+def test_a_run_that_diverged_stands_among_the_verdicts_only() -> None:
+    rows = measured("5,000", [10, 10], ["healthy", "diverged"], [0.5, 0.0])
+    rows[1]["state"] = "PRUNED"
+    (row,) = concluded(rows).values()
+    assert (row["runs"], row["coverage"]) == (1, "0.500")
+    assert row["verdicts"] == "1 healthy, 1 diverged"
+
+
+def test_noise_is_no_collapse() -> None:
+    rows = measured("5,000", [0, 0, 1], ["collapsed"] * 3, [0.0, 0.0, 0.0])
+    (row,) = concluded(rows, realism=0.05).values()
+    assert (row["measured"], row["agrees"]) == ("unreal", "unknown")
 
 
 def test_every_row_is_trained_for_as_many_images() -> None:
