@@ -30,7 +30,7 @@ from models.report import Picture, Table
 from models.schedules import SCHEDULES, set_rates
 
 if TYPE_CHECKING:
-    from models.images import ImageSplits
+    from models.images import Images, ImageSplits
 
 Shape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -145,6 +145,27 @@ class Model(nn.Module, ABC):
         """Called before epoch ``number`` (from 1) of ``epochs``: rates and whatever else follows
         from these two alone."""
         set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
+
+    def training_set(
+        self,
+        images: ImageSplits,
+        *,
+        seed: int,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Images:
+        """What the model trains on, on its device: ``images.train``, a part of it, or more.
+
+        Called once by `models.training.fit` when it starts, also when a training is taken up
+        again: it must follow from ``images``, the configuration and ``seed`` alone. It leaves
+        torch's global random numbers as they are, and where it takes long it asks
+        ``interrupted``, to raise `models.training.Interrupted`.
+        """
+        return images.train
+
+    def order(self, count: int) -> Tensor:
+        """Which of ``count`` training images an epoch sees, and when: (n,) int64, drawn on the
+        CPU from torch's global random numbers, so that it is the same on every device."""
+        return torch.randperm(count)
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:

@@ -9,8 +9,9 @@ outside `models`, and two trials can take turns in one process.
 
 An epoch is a function of (weights and optimiser state, seed, epoch number) and
 of nothing else: its data order and its noise are drawn from seeds derived from
-the last two. A checkpoint after epoch k is therefore all that is needed to go
-on with k + 1, bit for bit the same on a CPU.
+the last two, and what is trained on (`Model.training_set`) follows from the
+seed. A checkpoint after epoch k is therefore all that is needed to go on with
+k + 1, bit for bit the same on a CPU.
 
 Shape legend: N batch, C channels, H/W pixels.
 """
@@ -69,13 +70,17 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place, one `EpochResult` an epoch.
 
-    images: splits that lie on the model's device already
+    images: splits that lie on the model's device already; it trains on what the model makes of
+        them (`Model.training_set`), and is measured on all validation images
     start: epochs that a checkpoint has brought along
     judge: what it measures of the model's samples stands among the validation metrics
-    interrupted: asked before every step
+    interrupted: asked before every step, and while the model prepares what it trains on
 
     Raises `DivergedError` when a metric is not finite, `Interrupted` when asked to stop.
     """
+    if start >= epochs:
+        return  # what is trained on may cost more than to look
+    seen = model.training_set(images, seed=derive_seed(seed, "set"), interrupted=interrupted)
     step, rates = captured(model), _rates(model)
     for number in range(start + 1, epochs + 1):
         began = time.perf_counter()
@@ -83,8 +88,8 @@ def fit(
         if rates != _rates(model):  # they are part of what was captured
             step, rates = captured(model), _rates(model)
         torch.manual_seed(derive_seed(seed, "epoch", number))
-        order = torch.randperm(len(images.train))  # drawn on the CPU: the same on every device
-        train = _train(model, step, images.train, order.to(model.device), interrupted)
+        order = model.order(len(seen)).to(model.device)
+        train = _train(model, step, seen, order, interrupted)
         valid = evaluate(model, images.valid)
         trained = time.perf_counter()
         valid |= judge.look(model, images) if judge else {}
@@ -135,13 +140,13 @@ def _train(
     order: Tensor,
     interrupted: Callable[[], bool],
 ) -> dict[str, float]:
-    """One pass in the given ``order`` (N,). The ragged last batch is left out: static shapes."""
+    """The images at ``order`` (n,), by turns. The ragged last batch is left out: static shapes."""
     model.train()
-    size = min(model.images_per_step, len(images))
+    size = min(model.images_per_step, len(order))
     total = _Mean()
     # whoever measures without gradients may still train another model to compare with
     with torch.enable_grad(), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images) - size + 1, size):
+        for first in range(0, len(order) - size + 1, size):
             if interrupted():
                 raise Interrupted
             batch = laid_out(images.batch(order[first : first + size]))

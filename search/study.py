@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -26,6 +26,7 @@ from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig, Shape
 from models.measures import ALL_MEASURES
+from models.report import Table
 from search.calls import unknown
 from search.errors import BadVariable, StudyFileError, UnknownStudy
 from search.mistakes import mistakes_of
@@ -34,6 +35,9 @@ from search.pruners import make_pruner
 from search.samplers import SamplerFactory, make_sampler
 from storage.errors import StorageError, short
 from storage.paths import check_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STUDIES = Path(__file__).parent / "studies"
 MOST = 1_000_000_000  # of whatever is counted, as of the variables
@@ -59,6 +63,7 @@ class StudySpec:
     starts_from: a study whose best export every trial starts from
     then: a study that goes on from this one's best export, right after it
     pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
+    summary: trials, curves -> the table that the study concludes with (`search.summary`)
     judged_by: a study whose best export judges samples of images without classes
     second_judge: whether an independent judge measures the samples of complete trials, too
     """
@@ -80,6 +85,7 @@ class StudySpec:
     starts_from: str | None = None
     then: str | None = None
     pictures_every: int | None = None
+    summary: Callable[[pd.DataFrame, pd.DataFrame], Table] | None = None
     judged_by: str = "cae"
     second_judge: bool = False
 
@@ -88,6 +94,8 @@ class StudySpec:
             raise ValueError(f"model={self.model!r} is not a class derived from models.base.Model")
         if not callable(self.suggest):
             raise ValueError("suggest must be a function: trial -> configuration")
+        if self.summary is not None and not callable(self.summary):
+            raise ValueError("summary must be a function: trials, curves -> Table")
         metrics = (*self.model.metrics, *(ALL_MEASURES if self.model.judged else ()))
         if self.metric not in metrics:
             raise ValueError(unknown("metric", str(self.metric), metrics))

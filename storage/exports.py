@@ -128,7 +128,7 @@ def model_card(about: Mapping[str, Any]) -> str:
         f"![{Path(file).stem}]({file})\n*{caption}*"
         for file, caption in ((file, _plain(text)) for file, text in about["pictures"].items())
     )
-    tables = "".join(_table(table) for table in about["tables"])
+    tables = "".join(markdown(table) for table in about["tables"])
     return f"""# {about["study"]}, rank {about["rank"]}
 
 {about["model"]} with {about["model_parameters"]:,} parameters, trained on {about["data"]}
@@ -180,8 +180,8 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
 
 
-def _table(table: Mapping[str, Any]) -> str:
-    """Markdown of one of the model's tables."""
+def markdown(table: Mapping[str, Any]) -> str:
+    """A table with its title: a model's, or a study's. A cell's ``|`` is no border."""
     lines = [f"\n### {table['title']}\n"]
     lines += [_row(table["columns"]), "|---" * len(table["columns"]) + "|"]
     lines += [_row(row) for row in table["rows"]]
@@ -192,4 +192,5 @@ def _table(table: Mapping[str, Any]) -> str:
 
 def _row(cells: Sequence[Any]) -> str:
     shown = (f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells)
+    shown = (cell.replace("|", "\\|") for cell in shown)
     return "| " + " | ".join(shown) + " |"

@@ -42,8 +42,8 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
     storage: a database URL; default: ``STORAGE``, else ``RUNS/studies.db``
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
-    with _open(storage) as connection:
-        study_id = _find(connection, study)
+    with opened(storage) as connection:
+        study_id = find_study(connection, study)
         if known_schema(connection):
             return _trials(connection, study_id)
     return _trials_by_optuna(study, database_url(storage))
@@ -51,15 +51,15 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
     """One row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
-    with _open(storage) as connection:
-        study_id = _find(connection, study)
+    with opened(storage) as connection:
+        study_id = find_study(connection, study)
         return pd.DataFrame(Columns(connection, study_id).curves())
 
 
 def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFrame:
     """The ``top`` complete trials, best first; fewer rows if fewer are complete."""
     frame = trials(study, storage=storage)
-    with _open(storage) as connection:
+    with opened(storage) as connection:
         directions = connection.execute(
             text(
                 "SELECT d.direction FROM study_directions d JOIN studies s "
@@ -74,7 +74,7 @@ def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFram
 
 def studies(*, storage: str | None = None) -> pd.DataFrame:
     """One row a study: name, then how many trials are in each state, and the best value."""
-    with _open(storage) as connection:
+    with opened(storage) as connection:
         counted = pd.read_sql_query(
             text(
                 "SELECT s.study_name AS study, t.state, count(t.trial_id) AS trials FROM studies s "
@@ -113,7 +113,7 @@ def database_url(storage: str | None) -> str:
 
 
 @contextmanager
-def _open(storage: str | None) -> Iterator[Connection]:
+def opened(storage: str | None) -> Iterator[Connection]:
     """A connection for one frame; nothing of it stays open."""
     engine = open_engine(database_url(storage))
     try:
@@ -123,7 +123,7 @@ def _open(storage: str | None) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _find(connection: Connection, study: str) -> int:
+def find_study(connection: Connection, study: str) -> int:
     rows = connection.execute(text("SELECT study_name, study_id FROM studies"))
     names = {str(name): int(study_id) for name, study_id in rows}
     if study not in names:

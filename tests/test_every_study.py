@@ -20,7 +20,11 @@ SMALLEST = {
     "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "RETRAIN_EPOCHS": 1, "WORKERS": 1, "TOP": 1,
 }  # fmt: skip
 RUN_BY_ANOTHER = {"cae", "classifier", "classifier_tuned"}  # one after the other, by FIRST
-TOO_WIDE = {"vae_faces": 0.02, "vae_wide": 0.01}  # for a CPU: in this width instead
+TOO_WIDE = {
+    "vae_faces": 0.02,
+    "vae_wide": 0.01,
+    "augmentation": 0.02,
+}  # for a CPU: in this width instead
 
 NARROW = """
 '''{name} in a reduced width: the same networks, space and loss.'''

@@ -207,10 +207,10 @@ NAMES = {
     "out-of-the-studies": ("../studies", ["no study file"]),
     "etc": ("/etc/passwd", ["/etc/passwd", ".py"]),
     "nobodys-home": ("~nobody-of-that-name/s.py", ["~nobody-of-that-name"]),
-    "the-package": ("__init__", ["unknown study '__init__'; available: cae"]),
+    "the-package": ("__init__", ["unknown study '__init__'; available: "]),
     "shell": ("cae; rm -rf /tmp/x", ["no study file", "NAME takes"]),
     "dots": ("..", ["unknown study '..'"]),
-    "long": ("y" * 100_000, ["unknown study 'yyy", "available: cae"]),
+    "long": ("y" * 100_000, ["unknown study 'yyy", "available: "]),
     "not-utf-8": (os.fsdecode(b"\xff\xfe"), ["NAME", "UTF-8"]),
     "blank": ("  ", ["NAME is not set", "make study NAME=cae"]),
 }

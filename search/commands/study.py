@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from models.report import Table as Summary
 from search.bases import base_study, judging_study
 from search.claims import Claims
 from search.console import LOUD, near, open_console
@@ -26,9 +27,11 @@ from search.run import StudyRun
 from search.session import Session, Stopped, stop_on_signals
 from search.settle import Found, check_names, find_images, settle
 from search.study import Study, load_study
+from search.summary import conclude, shown
 from search.supervisor import Crew
 from search.variables import Variables, read_variables
-from storage.database import check_database, open_storage, shown
+from storage.database import check_database, open_storage
+from storage.database import shown as without_password
 from storage.patience import GaveUp
 from storage.trial_storage import TrialStorage
 
@@ -116,7 +119,8 @@ def _run(
     packing = Packing(crew.devices, most=cores()) if variables.workers is None else None
     session = Session(study, run, claims, crew, display, packing)
     if session.leaderboard.is_finished(claims.ended(), variables.top):
-        return _conclude(console, session, session.leaderboard.records(variables.top))
+        summary = conclude(session)
+        return _conclude(console, session, session.leaderboard.records(variables.top), summary)
     return _work(session, variables, console)
 
 
@@ -134,10 +138,11 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
                 if new:
                     took = duration(time.monotonic() - began)
                     session.display.say(f"{counted(new, 'trial')} ended in {took}")
+                summary = conclude(session)
                 records = session.finish(variables.top)
         except (Stopped, GaveUp):
             return _stopped(session, console)
-    return _conclude(console, session, records)
+    return _conclude(console, session, records, summary)
 
 
 def _stopped(session: Session, console: Console) -> int:
@@ -181,7 +186,7 @@ def _announce(
     trials = f"{counted(run.trials, 'trial')} of {counted(run.epochs, 'epoch')}"
     console.print(
         f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, "
-        f"in {near(shown(run.storage))}",
+        f"in {near(without_password(run.storage))}",
         soft_wrap=True,
     )
 
@@ -196,8 +201,10 @@ def _show_best(session: Session) -> None:
             session.display.known_best(trial.value, trial.number, trial.params)
 
 
-def _conclude(console: Console, session: Session, records: list[dict[str, Any]]) -> int:
-    """The result in one table; 1 when there is none."""
+def _conclude(
+    console: Console, session: Session, records: list[dict[str, Any]], summary: Summary | None
+) -> int:
+    """What the study concludes, and the result in one table; 1 when there is none."""
     run, spec = session.run, session.study.spec
     states = session.claims.count()
     console.print(
@@ -205,6 +212,9 @@ def _conclude(console: Console, session: Session, records: list[dict[str, Any]])
         f"{states['COMPLETE']} complete, "
         f"{states['PRUNED']} pruned, {states['FAIL']} failed",
     )
+    if summary is not None:
+        console.print(shown(summary.plain()), soft_wrap=True)
+        console.print()
     if not records:
         reason = session.leaderboard.first_reason()
         why = f" (first failure: {reason})" if reason else ""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 from search.console import open_console
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
+ENDED = ["COMPLETE", "PRUNED", "FAIL"]
 HIDDEN = (
     *("state", "outcome", "duration", "started", "ended"),
     *("host", "pid", "seed", "revision", "epochs"),
@@ -75,6 +77,7 @@ def trials() -> int:
     states = frame["state"].value_counts()
     counted = ", ".join(f"{count} {str(state).lower()}" for state, count in states.items())
     console.print(f"study {name}: {counted or 'no trials yet'}")
+    _show_summary(console, name, variables, int(states.reindex(ENDED).sum()))
     columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
     table = _table("rank", *("trial" if name == "number" else name for name in columns))
     for rank, row in enumerate(leaders[columns].itertuples(index=False), start=1):
@@ -85,6 +88,21 @@ def trials() -> int:
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
         console.print(f"trial {number} failed: {reason}", markup=False)
     return 0
+
+
+def _show_summary(console: Console, name: str, variables: Variables, ended: int) -> None:
+    """What the study concluded when its search ended, which may have been some trials ago."""
+    from search.summary import shown
+    from storage.summaries import kept
+
+    found = kept(name, storage=variables.storage_url)
+    if found is None:
+        return
+    table, spoken_of = found
+    console.print(shown(table), soft_wrap=True)
+    if spoken_of != ended:
+        console.print(f"made of {spoken_of} trials, {ended} have ended: `make study` makes it anew")
+    console.print()
 
 
 def _check_targets(variables: Variables) -> None:

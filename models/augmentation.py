@@ -1,0 +1,161 @@
+"""A GAN on few images, and on what is made of them to help it: reference section C.
+
+    real images, the first so many  ->  autoencoder   ->  new images   \\
+                                    ->  noisy copies                    ->  what the GAN trains on
+                                    ->  nothing                        /
+
+How many real images there are, and what is added, are values of the configuration like any
+other, so that a study can search them. Only what is trained on changes: samples are judged
+against all images.
+
+    none          the real images alone
+    autoencoder   and ``drawn`` new ones: a fully connected autoencoder learns the real images,
+                  and decodes draws from the Gaussian with its codes' mean and covariance
+    noise         and three noisy copies of each: Gaussian, salt & pepper, photon noise
+
+An epoch is one pass through what is trained on, or ``epoch_images`` of it: with those, rows of
+5,000, 10,000 and 48,000 images make equally many steps. A larger set is seen in parts, other ones
+each epoch; a smaller one several times over, all of it before any image comes again.
+
+    make study NAME=augmentation
+
+Shape legend: N images, C channels, H/W pixels, Z code width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from models.base import build, evaluating, require, require_one_of
+from models.dense_ae import DenseAE, DenseAEConfig
+from models.gan import GAN, GANConfig
+from models.images import Images, ImageSplits
+from models.noise import KINDS, corrupt
+from models.seeds import derive_seed
+from models.training import EVALUATION_BATCH, fit
+
+EXTRAS = ("none", "autoencoder", "noise")
+CODE = 64  # Z of every autoencoder: they differ in depth alone
+WIDTHS = {1: (CODE,), 2: (256, CODE), 3: (256, 128, CODE)}  # of each side, by its layers
+AE_EPOCHS = 25  # of 5,000 images in batches of 128: 975 steps
+AE_BATCH = 128
+JITTER = 1e-6  # of the codes' mean variance: a code that is always 0 has none
+NOISE = 0.2  # strength of all kinds, each in its own unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedGANConfig(GANConfig):
+    """real: the first so many training images; 0, or more than there are: all
+    extra: what is added to them, see above
+    layers: of the autoencoder, each side: pixels-64, pixels-256-64 or pixels-256-128-64
+    drawn: new images from the autoencoder
+    epoch_images: that an epoch shows, whatever the set's size; 0: each image once
+    """
+
+    real: int = 0
+    extra: str = "none"
+    layers: int = 1
+    drawn: int = 5000
+    epoch_images: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("real", self.real, 0, 1_000_000_000)
+        require_one_of("extra", self.extra, EXTRAS)
+        require("layers", self.layers, min(WIDTHS), max(WIDTHS))
+        require("drawn", self.drawn, 1, 10_000_000)
+        require("epoch_images", self.epoch_images, 0, 1_000_000_000)
+
+
+class AugmentedGAN(GAN):
+    """A `GAN` that trains on what `training_set` makes of the images; in all else the same."""
+
+    config_type = AugmentedGANConfig
+    config: AugmentedGANConfig
+
+    def training_set(
+        self,
+        images: ImageSplits,
+        *,
+        seed: int,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Images:
+        """The real images, and what is made of them; without classes where there is such."""
+        config = self.config
+        count = config.real or len(images.train)
+        rows = torch.arange(min(count, len(images.train)), device=images.train.pixels.device)
+        real = images.train.take(rows)
+        if config.extra == "autoencoder":
+            encoder = train_autoencoder(
+                replace(images, train=real), config.layers, seed=seed, interrupted=interrupted
+            )
+            added = draw(encoder, real, config.drawn, seed=derive_seed(seed, "drawn"))
+        elif config.extra == "noise":
+            added = noisy_copies(real, seed=derive_seed(seed, "noise"))
+        else:
+            return real
+        return Images(pixels=torch.cat([real.pixels, added]))
+
+    def order(self, count: int) -> Tensor:
+        """Passes through all images, each in an order of its own, cut off at ``epoch_images``."""
+        wanted = self.config.epoch_images or count
+        passes = -(-wanted // count)
+        return torch.cat([torch.randperm(count) for _ in range(passes)])[:wanted]
+
+
+def train_autoencoder(
+    images: ImageSplits,
+    layers: int,
+    *,
+    seed: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> DenseAE:
+    """An autoencoder of ``layers`` fully connected layers each side, trained on ``images.train``.
+
+    Raises `models.training.Interrupted` when asked to stop.
+    """
+    config = DenseAEConfig(
+        widths=WIDTHS[layers], noise="none", weight_decay=0.0, batch_size=AE_BATCH
+    )
+    device = images.train.pixels.device
+    model = build(DenseAE, config, images.shape, seed=derive_seed(seed, "weights"), device=device)
+    assert isinstance(model, DenseAE)
+    few = replace(images, valid=images.train.take(torch.arange(1, device=device)))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for _ in fit(model, few, epochs=AE_EPOCHS, seed=seed, interrupted=interrupted):
+            pass  # it is judged by what is drawn from it, not by its error
+    return model
+
+
+def draw(model: DenseAE, real: Images, count: int, *, seed: int) -> Tensor:
+    """(count, C, H, W) uint8, on the model's device: decoded draws from a Gaussian with the mean
+    and the full covariance of the codes of ``real``."""
+    parts = range(0, len(real), EVALUATION_BATCH)
+    with evaluating(model):
+        seen = [real.batch(slice(first, first + EVALUATION_BATCH)).images for first in parts]
+        codes = torch.cat([model.encode(part) for part in seen]).double().cpu()  # (N, Z)
+        covariance = codes.T.cov()  # (Z, Z)
+        covariance += JITTER * covariance.diagonal().mean() * torch.eye(len(covariance))
+        generator = torch.Generator().manual_seed(seed)  # of the CPU: the same on every device
+        normal = torch.randn(count, codes.shape[1], generator=generator, dtype=torch.float64)
+        drawn = codes.mean(0) + normal @ torch.linalg.cholesky(covariance).T  # (count, Z)
+        pieces = torch.split(drawn.float().to(model.device), EVALUATION_BATCH)
+        return torch.cat([_bytes(model.decode(piece)) for piece in pieces])
+
+
+def noisy_copies(real: Images, *, seed: int) -> Tensor:
+    """(3N, C, H, W) uint8: every image of ``real`` under each kind of `models.noise`."""
+    device = real.pixels.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        clean = real.batch(slice(None)).images
+        return torch.cat([_bytes(corrupt(clean, kind, NOISE)) for kind in KINDS])
+
+
+def _bytes(images: Tensor) -> Tensor:
+    """[0, 1] -> 0 to 255."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)

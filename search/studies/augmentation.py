@@ -1,0 +1,161 @@
+"""Does a GAN on few MNIST images collapse, and what helps: reference section C, measured.
+
+    make study NAME=augmentation
+
+Six training sets, each with several seeds; all judged against the same validation images, and in
+the end one table of what became of them, beside what was reported. A grid, so that every row has
+as many runs, and each run is a trial with weights and draws of its own.
+
+    all              every training image: 48,000 here (the report had 55,000)
+    5,000            the first 5,000 of them
+    + autoencoder L  and 5,000 drawn from an autoencoder with L layers each side
+    + noisy copies   and three noisy copies of each
+
+Every row sees `EPOCH_IMAGES` an epoch, so that all make the same number of steps. On a set with
+fewer than 5,000 training images, such as the digits, "5,000" are all there are.
+
+The network is reported B1's, ``dropout-28``, narrow enough for a CPU. More of it:
+set `WIDTH` to 1.0 and `EPOCHS` to 50.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import BaseTrial
+
+from models.augmentation import AugmentedGAN, AugmentedGANConfig
+from models.report import Table
+from search.repeats import at_epoch, over_repeats, spread
+from search.study import StudySpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 0.125  # of the reference's channels
+BATCH_SIZE = 64
+EPOCHS = 6
+EPOCH_IMAGES = 6_400
+REPEATS = 3  # seeds of each row: `trials` of STUDY is six times as many
+CLASSES = 10
+LOOKS_REAL = 0.14  # of realism: a quarter of that of real MNIST images; below it is noise
+
+FEW = {"real": 5_000}
+DRAWN = {**FEW, "extra": "autoencoder"}
+BASELINE = "5,000"
+
+# What is trained on, and what was reported of it.
+ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "all": ({}, "covers"),
+    BASELINE: (FEW, "collapse"),
+    "5,000 + autoencoder 1": ({**DRAWN, "layers": 1}, "collapse"),
+    "5,000 + autoencoder 2": ({**DRAWN, "layers": 2}, "better"),
+    "5,000 + autoencoder 3": ({**DRAWN, "layers": 3}, "covers"),
+    "5,000 + noisy copies": ({**FEW, "extra": "noise"}, "collapse"),
+}
+
+RULE = (
+    "Means ± standard deviations over complete runs, of the last epoch's samples. "
+    f"Measured, in this order: unreal: most runs have a realism below {LOOKS_REAL}: too young to "
+    "collapse; collapse: most runs end with the verdict collapsed; covers: the samples of most "
+    f"runs show all {CLASSES} classes; between: none of these. A row is better that covers more "
+    f"than {BASELINE!r} by more than both standard deviations together, and does not collapse."
+)
+
+
+def suggest(trial: BaseTrial) -> AugmentedGANConfig:
+    row = trial.suggest_categorical("row", list(ROWS))
+    trial.suggest_int("repeat", 0, REPEATS - 1)  # a trial's seed follows from its number
+    return AugmentedGANConfig(
+        architecture="dropout-28",
+        width=WIDTH,
+        batch_size=BATCH_SIZE,
+        epoch_images=EPOCH_IMAGES,
+        **ROWS[row][0],
+    )
+
+
+MEASURES = {  # of the samples: heading and digits
+    "valid_modes": ("modes", 1),
+    "valid_class_kl": ("class KL, nats", 2),
+    "valid_coverage": ("coverage", 3),
+    "valid_recall": ("recall", 3),
+    "valid_realism": ("realism", 3),
+    "valid_frechet": ("Fréchet", 1),
+}
+
+
+def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
+    runs = at_epoch(trials, curves, "last")
+    means = over_repeats(runs, "row", list(MEASURES)).set_index("row").to_dict("index")
+    rows: list[tuple[str | int, ...]] = []
+    for name, (_, reported) in ROWS.items():
+        if name not in means:
+            continue
+        mean, of_row = means[name], runs[runs["row"] == name]
+        shown = (
+            spread(mean[measure], mean[f"{measure}_sd"], digits)
+            for measure, (_, digits) in MEASURES.items()
+        )
+        verdicts = Counter(trials[trials["row"] == name]["verdict"].dropna()).most_common()
+        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in verdicts)
+        measured = outcome(of_row)
+        agrees = agreement(reported, measured, is_better(mean, means.get(BASELINE)))
+        rows.append((name, len(of_row), *shown, told, measured, reported, agrees))
+    headings = (heading for heading, _ in MEASURES.values())
+    return Table(
+        name="augmentation",
+        title="Mode collapse by what the GAN was trained on",
+        columns=("trained on", "runs", *headings, "verdicts", "measured", "reported", "agrees"),
+        rows=tuple(rows),
+        note=RULE,
+    )
+
+
+def outcome(runs: pd.DataFrame) -> str:
+    """Of the runs of one row: ``unreal``, ``collapse``, ``covers`` or ``between``."""
+    half = len(runs) / 2
+    if (runs["valid_realism"] < LOOKS_REAL).sum() > half:
+        return "unreal"
+    if (runs["verdict"] == "collapsed").sum() > half:
+        return "collapse"
+    return "covers" if (runs["valid_modes"] >= CLASSES).sum() > half else "between"
+
+
+def is_better(row: Mapping[Hashable, Any], baseline: Mapping[Hashable, Any] | None) -> bool | None:
+    """Whether a row covers clearly more than the baseline; None: too few runs to say."""
+    if baseline is None:
+        return None
+    noise = math.hypot(row["valid_coverage_sd"], baseline["valid_coverage_sd"])
+    if math.isnan(noise):
+        return None
+    return bool(row["valid_coverage"] - baseline["valid_coverage"] > noise)
+
+
+def agreement(reported: str, measured: str, better: bool | None) -> str:
+    if measured == "unreal":
+        return "unknown"
+    if reported != "better":
+        return "yes" if measured == reported else "no"
+    if better is None:
+        return "too few runs"
+    return "yes" if better and measured != "collapse" else "no"
+
+
+STUDY = StudySpec(
+    model=AugmentedGAN,
+    suggest=suggest,
+    data="mnist",
+    shape=(1, 28, 28),
+    metric="frechet",
+    direction="minimize",
+    sampler="grid",
+    pruner="none",  # also no verdict ends a trial: rows compare after the same number of steps
+    trials=18,
+    epochs=EPOCHS,
+    retrain_epochs=EPOCHS,
+    summary=summary,
+)

@@ -1,0 +1,238 @@
+"""What a study concludes: means over repeats, the hook, its mistakes, and where it is kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from optuna_dashboard import get_note, save_note
+
+from models.report import Table
+from search.__main__ import main
+from search.claims import open_claims, owner_name
+from search.errors import StudyFileError
+from search.repeats import at_epoch, over_repeats, spread
+from search.study import load_study
+from search.summary import conclude, summarise
+from storage.database import open_storage
+from storage.paths import RunPaths
+from storage.summaries import keep, kept
+
+WriteStudy = Callable[..., Path]
+
+
+def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two rows of two complete trials and one that failed, two epochs each."""
+    states = ["COMPLETE"] * 4 + ["FAIL"]
+    rows = pd.DataFrame(
+        {"number": range(5), "state": states, "row": ["a", "b", "a", "b", "a"], "value": 0.0}
+    )
+    values = [[3, 1], [1, 2], [5, 3], [4, 4], [9, 9]]
+    epochs = [
+        {"number": number, "epoch": epoch, "value": value, "valid_modes": 10.0 * epoch + number}
+        for number, both in enumerate(values)
+        for epoch, value in enumerate(both, start=1)
+    ]
+    return rows, pd.DataFrame(epochs)
+
+
+@pytest.mark.parametrize(
+    ("which", "direction", "epochs"),
+    [
+        ("last", "minimize", [2, 2, 2, 2]),
+        ("best", "minimize", [2, 1, 2, 1]),
+        ("best", "maximize", [1, 2, 1, 1]),
+    ],
+)
+def test_a_trial_stands_for_its_last_or_its_best_epoch(
+    which: Any, direction: Any, epochs: list[int]
+) -> None:
+    chosen = at_epoch(*frames(), which, direction=direction)
+    assert chosen["number"].tolist() == [0, 1, 2, 3]
+    assert chosen["epoch"].tolist() == epochs
+    assert chosen["valid_modes"].tolist() == [10 * e + n for n, e in enumerate(epochs)]
+    assert chosen["value"].tolist() == [0.0] * 4, "the trial's own"
+
+
+def test_means_and_deviations_are_taken_over_repeats() -> None:
+    found = over_repeats(at_epoch(*frames()), "row", ["valid_modes"])
+    assert found.columns.tolist() == ["row", "runs", "valid_modes", "valid_modes_sd"]
+    assert found["row"].tolist() == ["a", "b"]
+    assert found["runs"].tolist() == [2, 2]
+    assert found["valid_modes"].tolist() == [21.0, 22.0]
+    assert found["valid_modes_sd"].tolist() == pytest.approx([math.sqrt(2)] * 2)
+    both = over_repeats(at_epoch(*frames()), ["row", "number"], ["valid_modes"])
+    assert len(both) == 4
+    assert both["valid_modes_sd"].isna().all(), "one run has no deviation"
+
+
+def test_a_spread_says_how_sure_a_mean_is() -> None:
+    assert spread(9.666, 0.577) == "9.67 ± 0.58"
+    assert spread(9.666, math.nan, 1) == "9.7"
+    assert spread(math.nan, math.nan) == "-"
+
+
+# --- the hook
+
+SUMMARY = """COLUMNS = ("trial", "epochs | all")
+
+    def summary(trials, curves):
+        rows = tuple((n, e) for n, e in zip(trials["number"], curves.groupby("number").size()))
+        return Table(name="t", title="Epochs by trial", columns=COLUMNS, rows=rows)
+
+    STUDY = StudySpec("""
+HOOK = {
+    "STUDY = StudySpec(": SUMMARY,
+    "trials=4": "trials=2, summary=summary",
+    "retrain_epochs=2": "retrain_epochs=1",
+    "from models.cae": "from models.report import Table\n    from models.cae",
+}
+
+
+@pytest.fixture
+def session(tmp_path: Path, study_file: WriteStudy) -> Iterator[Any]:
+    """What `conclude` asks of a session whose two trials have ended."""
+    runs = tmp_path / "runs"
+    url = f"sqlite:///{runs / 'studies.db'}"
+    runs.mkdir()
+    opened = open_storage(url)
+    stored = optuna.create_study(storage=opened, study_name="small")
+    for value in (0.1, 0.2):
+        stored.add_trial(
+            optuna.trial.create_trial(value=value, intermediate_values={0: value + 1, 1: value})
+        )
+    claims = open_claims("small", url, owner_name(os.getpid()))
+    said: list[str] = []
+    yield SimpleNamespace(
+        study=load_study(str(study_file(replace=HOOK))),
+        run=SimpleNamespace(study="small", storage=url, paths=RunPaths(runs)),
+        claims=claims,
+        display=SimpleNamespace(say=said.append),
+        said=said,
+    )
+    for storage in (opened, claims.storage):
+        storage.engine.dispose()
+
+
+def test_what_a_study_concludes_is_kept_in_files_dashboard_and_database(
+    session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = conclude(session)
+    assert table is not None
+    assert session.said == []
+    folder = session.run.paths.exports("small")
+    with (folder / "summary.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["trial", "epochs | all"], ["0", "2"], ["1", "2"]]
+    markdown = (folder / "summary.md").read_text()
+    assert markdown.startswith("### Epochs by trial\n")
+    assert "| trial | epochs \\| all |" in markdown
+    assert get_note(session.claims.study) == markdown
+    monkeypatch.setenv("RUNS", str(session.run.paths.root))
+    monkeypatch.setenv("NAME", "small")
+    assert main(["trials"]) == 0
+    out = capsys.readouterr().out
+    assert "Epochs by trial" in out
+    assert "makes it anew" not in out
+    session.claims.study.tell(session.claims.study.ask(), 0.3)
+    assert main(["trials"]) == 0
+    assert "made of 2 trials, 3 have ended: `make study` makes it anew" in capsys.readouterr().out
+
+
+def test_a_mistake_in_a_summary_is_one_line_and_the_earlier_one_stays(session: Any) -> None:
+    conclude(session)
+    kept_before = kept("small", storage=session.run.storage)
+
+    def mistaken(trials: Any, curves: Any) -> Any:
+        return trials["nowhere"]
+
+    session.study = replace(session.study, spec=replace(session.study.spec, summary=mistaken))
+    assert conclude(session) is None
+    (line,) = session.said
+    assert line.startswith("no summary of small: ")
+    assert line.endswith("KeyError: 'nowhere'; its trials are kept")
+    assert "\n" not in line
+    assert kept("small", storage=session.run.storage) == kept_before
+
+
+def test_a_summary_that_cannot_be_written_is_still_shown(session: Any) -> None:
+    session.run.paths.exports("small").parent.write_text("a file is in the way")
+    table = conclude(session)
+    assert table is not None
+    (line,) = session.said
+    assert line.startswith("no summary of small: ")
+    assert kept("small", storage=session.run.storage) is not None
+
+
+def test_nothing_is_concluded_from_no_complete_trial(session: Any) -> None:
+    url = session.run.storage
+    optuna.create_study(storage=session.claims.storage, study_name="empty")
+    session.claims, session.run.study = open_claims("empty", url, "nobody"), "empty"
+    assert conclude(session) is None
+    assert session.said == []
+    session.claims.storage.engine.dispose()
+
+
+MISTAKES = {
+    'trials["nmber"]': "line 15: KeyError: 'nmber'",
+    "5": "summary returned 5; return a Table of models.report",
+    "Table(name='t', title='t', columns=('a',), rows=((None,),))": "summary has a cell None",
+    "Table(name='t', title='t', columns=('a',), rows=((1, 2),))": "does not fit ('a',)",
+    "exit(3)": "line 15: SystemExit: 3",
+}
+
+
+@pytest.mark.parametrize("returned", MISTAKES)
+def test_a_mistake_in_a_summary_is_named_with_its_place(
+    study_file: WriteStudy, returned: str
+) -> None:
+    said = f"def summary(trials, curves):\n        return {returned}\n\n    STUDY = StudySpec("
+    path = study_file(replace={**HOOK, "STUDY = StudySpec(": said})
+    with pytest.raises(StudyFileError) as error:
+        summarise(load_study(str(path)), *frames())
+    assert str(error.value).startswith(str(path))
+    assert MISTAKES[returned] in str(error.value)
+
+
+def test_a_summary_is_of_trials_that_have_ended(study_file: WriteStudy) -> None:
+    study = load_study(str(study_file(replace=HOOK)))
+    rows, epochs = frames()
+    rows.loc[2, "state"] = "RUNNING"
+    table = summarise(study, rows, epochs)
+    assert table.rows == ((0, 2), (1, 2), (3, 2), (4, 2))
+    assert json.loads(json.dumps(table.plain()))["rows"] == [[0, 2], [1, 2], [3, 2], [4, 2]]
+
+
+def test_a_summary_that_is_no_function_is_refused(study_file: WriteStudy) -> None:
+    path = study_file(replace={"trials=4": "trials=4, summary='mean'"})
+    with pytest.raises(StudyFileError, match="summary must be a function: trials, curves -> Table"):
+        load_study(str(path))
+
+
+def test_a_note_of_somebody_else_stays(storage_url: str) -> None:
+    opened = open_storage(storage_url)
+    study = optuna.create_study(storage=opened, study_name="noted")
+    assert kept("noted", storage=storage_url) is None
+    first, second = (
+        Table(name="t", title=title, columns=("a",), rows=((0.123456789,),)).plain()
+        for title in ("first", "second")
+    )
+    keep(study, first, 3)
+    assert get_note(study) == "### first\n\n| a |\n|---|\n| 0.12346 |\n"
+    keep(study, second, 4)
+    assert "### second" in get_note(study)
+    save_note(study, "by hand")
+    keep(study, first, 5)
+    assert get_note(study) == "by hand"
+    found, ended = kept("noted", storage=storage_url) or ({}, 0)
+    assert (found["title"], found["rows"], ended) == ("first", [[0.123456789]], 5)
+    opened.engine.dispose()
