@@ -127,6 +127,17 @@ def hopeless(
     return verdict
 
 
+def verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
+    """Of each epoch, as it stood then. Poor samples at the beginning that got better were no
+    collapse: every generator begins with noise."""
+    found = [_verdict(history[: end + 1], floor) for end in range(len(history))]
+    kinds: list[Kind] = ["healthy" if verdict is None else verdict.kind for verdict in found]
+    poor = len(list(itertools.takewhile(lambda kind: kind == "collapsed", kinds)))
+    if kinds[poor : poor + 1] == ["healthy"]:
+        kinds[:poor] = ["healthy"] * poor
+    return kinds
+
+
 def _lasting(history: Sequence[Health], floor: Mapping[str, float]) -> tuple[Verdict | None, int]:
     """The verdict of the last epoch, dated back to where that kind began, and how many epochs in
     a row have been bad, in whatever way: a lost game may go from one to another."""
