@@ -58,7 +58,9 @@ class Panel:
     floor: float | None = None
 
 
-def draw_game(path: Path, history: Sequence[Health], floor: Mapping[str, float], title: str) -> None:
+def draw_game(
+    path: Path, history: Sequence[Health], floor: Mapping[str, float], title: str
+) -> None:
     """Write the picture of ``history``, an epoch or more, as PNG.
 
     floor: the measures of real images, `models.quality.Judge.floor`

@@ -80,7 +80,7 @@ def draw_learned(
         epochs = sorted({*epochs, best} - {nearest})
     names = {epoch: f"epoch {epoch}" + (" (best)" if epoch == best else "") for epoch in epochs}
     shown = {names[epoch]: read_row(rows[epoch])[:COLUMNS] for epoch in epochs}
-    draw_rows(path, shown, title=f"{title}: the same noise after")
+    draw_rows(path, shown, title=f"{title}: the same noise, epoch after epoch")
 
 
 def chosen(epochs: Sequence[int], most: int) -> list[int]:
@@ -113,6 +113,9 @@ def _frame(images: Tensor, epoch: int) -> Image:
     columns = math.ceil(math.sqrt(len(images)))
     while len(images) % columns:  # no gap in the last row
         columns += 1
+    largest = FRAME / columns / max(images.shape[-2:])
+    if largest < 0.75:  # one that is little too large stays sharp
+        images = F.interpolate(images, scale_factor=largest, mode="area")
     tiles = [as_picture(image) for image in images]
     lines = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     grid = np.concatenate(lines)
