@@ -127,9 +127,9 @@ class Model(nn.Module, ABC):
         return None
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor | None:
-        """At most ``count`` images (N, C, H, W) in [0, 1] that the model makes of what stays the same in every
-        epoch: how it learned is seen when they stand under each other. None: it makes none. In
-        eval mode, without gradients; the caller's random numbers go on undisturbed.
+        """At most ``count`` images (N, C, H, W) in [0, 1] that the model makes of what stays the
+        same in every epoch: standing under each other they show how it learned. None: it makes
+        none. In eval mode, without gradients; the caller's random numbers go on undisturbed.
 
         images: whoever makes images of images takes those of ``part`` ("valid" or "test")
         """

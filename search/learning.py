@@ -1,4 +1,4 @@
-"""How a generator learned: its rows of samples while it trains, and what is drawn of them at the end.
+"""How a generator learned: rows of samples while it trains, and what is drawn of them at the end.
 
 After every epoch a row of samples of the same noise is kept beside the checkpoint, so that an
 interrupted training keeps those of its epochs. A full disk costs rows and pictures, no training.
