@@ -23,7 +23,7 @@ img { max-width: 100%; background: white; border-radius: 4px; }
 .pair > div { flex: 1 1 26rem; min-width: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .7rem .22rem 0; text-align: left; white-space: nowrap; }
+th, td { padding: .22rem 1.1rem .22rem 0; text-align: left; white-space: nowrap; }
 td.number, th.number { text-align: right; }
 thead th { border-bottom: 2px solid #9ca3af; } tbody tr { border-bottom: 1px solid #9ca3af55; }
 """
@@ -49,11 +49,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Rows:
-    """Cells as they are shown; those of ``numbers`` (by column) stand on the right."""
+    """Cells as they are shown; columns that are ``numbers`` stand on the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numbers: frozenset[int] = frozenset()
+    numbers: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _markdown(part: Part) -> str:
         case Rows(columns, rows, numbers):
             lines = [
                 columns,
-                ["---:" if i in numbers else "---" for i in range(len(columns))],
+                ["---:" if number else "---" for number in numbers],
                 *rows,
             ]
             return "\n".join(
@@ -145,10 +145,7 @@ def _html(part: Part) -> str:
 
 def _table(part: Rows) -> str:
     def line(cells: Sequence[str], kind: str) -> str:
-        found = (
-            f'<{kind} class="number">' if place in part.numbers else f"<{kind}>"
-            for place in range(len(cells))
-        )
+        found = (f'<{kind} class="number">' if number else f"<{kind}>" for number in part.numbers)
         filled = (f"{tag}{escape(cell)}</{kind}>" for tag, cell in zip(found, cells, strict=True))
         return f"<tr>{''.join(filled)}</tr>"
 

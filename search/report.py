@@ -16,12 +16,14 @@ import math
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
@@ -36,12 +38,7 @@ from storage.paths import NAME, RunPaths
 MOST_ROWS = 200  # of the table of trials
 LEAST_TRIALS = 8  # to say what mattered: the best quarter are then two
 BEST_SHARE = 0.25
-ATTRIBUTES = (
-    "outcome",
-    "verdict",
-    "modes",
-    "epochs",
-)  # columns of the table where trials have them
+ATTRIBUTES = ("outcome", "verdict", "modes", "epochs")  # columns, where trials have them
 
 
 class NothingToReport(SearchError):
@@ -56,61 +53,73 @@ def write_report(name: str, url: str, paths: RunPaths) -> Path:
     all_trials(name, storage=url)  # says in one line what is wrong with the name or the database
     storage = open_storage(url)
     try:
-        study = optuna.load_study(study_name=name, storage=storage)
-        ended = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-        if not ended:
+        subject = Subject(optuna.load_study(study_name=name, storage=storage))
+        if not subject.trials:
             raise NothingToReport(
                 f"no trial of study {name!r} has ended yet; run it first: make study NAME={name}"
             )
-        folder = paths.report(name)
-        with staged(folder) as staging:
-            page = _page(study, ended, paths.artifacts, staging)
-            (staging / "README.md").write_text(markdown(page), encoding="utf-8")
-            (staging / "index.html").write_text(html(page), encoding="utf-8")
+        with staged(paths.report(name)) as folder:
+            page = _page(subject, paths.artifacts, folder)
+            (folder / "README.md").write_text(markdown(page), encoding="utf-8")
+            (folder / "index.html").write_text(html(page), encoding="utf-8")
     finally:
         storage.engine.dispose()
-    return folder
+    return paths.report(name)
 
 
-def _page(study: optuna.Study, ended: Sequence[FrozenTrial], artifacts: Path, folder: Path) -> Page:
-    minimize = study.direction == optuna.study.StudyDirection.MINIMIZE
-    metric = _metric(study)
-    ranked = sorted(ended, key=lambda trial: _rank(trial, minimize=minimize))
-    parts: list[Part] = [Words(_summary(ranked, metric, minimize=minimize))]
-    parts += _values(ended, metric, folder, minimize=minimize)
-    parts += _importance(study, ended, folder, minimize=minimize)
-    parts += _extremes(study, ranked, metric, artifacts, folder)
-    parts += ranking_check(ended, metric, folder / "ranking.png")
-    parts += _table(ranked, metric)
-    return Page(title=f"Study {study.study_name}", parts=parts)
+@dataclass(frozen=True)
+class Subject:
+    """A study as a report sees it."""
+
+    study: optuna.Study
+
+    @cached_property
+    def metric(self) -> str:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return (self.study.metric_names or ["value"])[0]
+
+    @cached_property
+    def sign(self) -> int:
+        """What a value is multiplied with so that lower is better."""
+        return 1 if self.study.direction == StudyDirection.MINIMIZE else -1
+
+    @cached_property
+    def trials(self) -> list[FrozenTrial]:
+        """Those that have ended: complete ones before pruned ones before others, the better
+        first."""
+        found = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
+        return sorted(found, key=self._rank)
+
+    @cached_property
+    def valued(self) -> list[tuple[FrozenTrial, float]]:
+        """Those of `trials` that have a value; a pruned one's is its last report."""
+        found = [(trial, trial.value) for trial in self.trials]
+        return [(t, v) for t, v in found if v is not None and math.isfinite(v)]
+
+    def _rank(self, trial: FrozenTrial) -> tuple[int, float, int]:
+        order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}.get(trial.state, 2)
+        value = math.inf if trial.value is None else self.sign * trial.value
+        return order, value, trial.number
 
 
-def _metric(study: optuna.Study) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return (study.metric_names or ["value"])[0]
+def _page(subject: Subject, artifacts: Path, folder: Path) -> Page:
+    parts: list[Part] = [Words(_summary(subject))]
+    parts += _values(subject, folder)
+    parts += _importance(subject, folder)
+    parts += _extremes(subject, artifacts, folder)
+    parts += ranking_check(subject.trials, subject.metric, folder / "ranking.png")
+    parts += _table(subject)
+    return Page(title=f"Study {subject.study.study_name}", parts=parts)
 
 
-def _value(trial: FrozenTrial) -> float | None:
-    """Of a trial that has one: a pruned one's is its last report."""
-    return trial.value if trial.value is not None and math.isfinite(trial.value) else None
-
-
-def _rank(trial: FrozenTrial, *, minimize: bool) -> tuple[int, float, int]:
-    """Complete trials before pruned ones before others, the better first."""
-    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}.get(trial.state, 2)
-    value = _value(trial)
-    if value is None:
-        return order, math.inf, trial.number
-    return order, value if minimize else -value, trial.number
-
-
-def _summary(ranked: Sequence[FrozenTrial], metric: str, *, minimize: bool) -> str:
-    counts = Counter(_outcome(trial) for trial in ranked)
+def _summary(subject: Subject) -> str:
+    counts = Counter(map(_outcome, subject.trials))
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-    best = ranked[0]
-    words = f"{len(ranked)} trials have ended: {told}. {metric}: "
-    words += "the lower, the better." if minimize else "the higher, the better."
+    better = "lower" if subject.sign == 1 else "higher"
+    words = f"{len(subject.trials)} trials have ended: {told}. {subject.metric}: "
+    words += f"the {better}, the better."
+    best = subject.trials[0]
     if best.state == TrialState.COMPLETE and best.value is not None:
         words += f" Best: trial {best.number}, {best.value:.6g}."
     return words
@@ -120,104 +129,87 @@ def _outcome(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("outcome", trial.state.name.lower()))
 
 
-def _values(
-    ended: Sequence[FrozenTrial], metric: str, folder: Path, *, minimize: bool
-) -> list[Part]:
+def _values(subject: Subject, folder: Path) -> list[Part]:
     heading = Heading("Values over the trials")
-    found = [(t.number, value, t.state == TrialState.PRUNED) for t in ended
-             if (value := _value(t)) is not None]  # fmt: skip
-    if not found:
+    if not subject.valued:
         return [heading, Words("No trial has a value.")]
-    numbers, values, pruned = zip(*found, strict=True)
-    drawn = Values(numbers=numbers, values=values, pruned=pruned, minimize=minimize)
-    draw_values(folder / "values.png", drawn, metric)
+    drawn = Values(
+        numbers=[trial.number for trial, _ in subject.valued],
+        values=[value for _, value in subject.valued],
+        pruned=[trial.state == TrialState.PRUNED for trial, _ in subject.valued],
+        minimize=subject.sign == 1,
+    )
+    draw_values(folder / "values.png", drawn, subject.metric)
     return [heading, Shown("values.png", "each trial's value, and the best so far")]
 
 
-def _importance(
-    study: optuna.Study, ended: Sequence[FrozenTrial], folder: Path, *, minimize: bool
-) -> list[Part]:
+def _importance(subject: Subject, folder: Path) -> list[Part]:
     """PED-ANOVA looks only at which trials are among the best: pruned ones are not, however
-    early they ended, and values of any scale will do."""
+    early they ended, values of any scale will do, and parameters that few trials have."""
     heading = Heading("What mattered")
-    sign = 1 if minimize else -1
-    found = [
-        optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=sign * value
-        )
-        for trial in ended
-        if (value := _value(trial)) is not None and trial.params
-    ]
-    pruned = sum(t.state == TrialState.PRUNED and _value(t) is not None for t in ended)
+    found = [(trial, value) for trial, value in subject.valued if trial.params]
     if len(found) < LEAST_TRIALS:
-        few = f"{len(found)} trials with a value are too few to say: at least {LEAST_TRIALS}."
+        few = f"Trials with a value are too few to say: {len(found)}, at least {LEAST_TRIALS}."
         return [heading, Words(few)]
     copy = optuna.create_study(storage=optuna.storages.InMemoryStorage())
-    copy.add_trials(found)
+    copy.add_trials(
+        optuna.trial.create_trial(
+            params=trial.params, distributions=trial.distributions, value=subject.sign * value
+        )
+        for trial, value in found
+    )
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
     shares = optuna.importance.get_param_importances(copy, evaluator=evaluator)
     if not sum(shares.values()):
         return [heading, Words("The best quarter of the trials have the parameters of all others.")]
     draw_importances(folder / "importance.png", shares)
+    pruned = sum(trial.state == TrialState.PRUNED for trial, _ in found)
     how = (
-        f"How differently the best quarter of the trials chose each parameter, as shares of 1: "
-        f"PED-ANOVA over {len(found)} trials, of which {pruned} were pruned and count with the "
-        "value they ended with. Few trials tell large differences only."
+        "How differently the best quarter of the trials chose each parameter, as shares of all "
+        f"differences: PED-ANOVA over {len(found)} trials, of which {pruned} were pruned and "
+        "count with the value they ended with. Few trials tell large differences only."
     )
     return [heading, Words(how), Shown("importance.png", "importance of each parameter")]
 
 
-def _extremes(
-    study: optuna.Study,
-    ranked: Sequence[FrozenTrial],
-    metric: str,
-    artifacts: Path,
-    folder: Path,
-) -> list[Part]:
-    """The first and the last of those with a value that have pictures."""
-    pictured: list[tuple[str, list[Shown]]] = []
-    for trial in (ranked[0], *ranked[:0:-1]):
-        if _value(trial) is None or len(pictured) == 2:
-            continue
-        word = "worst" if trial is not ranked[0] else "best"
-        shown = _copied(study, trial, word, artifacts, folder)
-        if shown:
-            title = (
-                f"The {word}: trial {trial.number}, {_outcome(trial)}, {metric} {trial.value:.6g}"
-            )
-            pictured.append((title + _said(trial), shown))
-    if not pictured:
-        return []
-    return [Heading("How the best and the worst look"), Beside(pictured)]
+def _extremes(subject: Subject, artifacts: Path, folder: Path) -> list[Part]:
+    """The best trial, and of the others with pictures the one with the worst value."""
+    trials = [trial for trial, _ in subject.valued]
+    others = sorted(subject.valued[1:], key=lambda found: -subject.sign * found[1])
+    found: list[tuple[str, list[Shown]]] = []
+    for word, those in (("best", trials[:1]), ("worst", [trial for trial, _ in others])):
+        for trial in those:
+            copied = _copied(subject.study, trial, artifacts, folder, f"{word}_")
+            if copied:
+                found.append((f"The {word}: {_named(trial, subject.metric)}", copied))
+                break
+    return [Heading("How the best and the worst look"), Beside(found)] if found else []
 
 
-def _said(trial: FrozenTrial) -> str:
-    verdict = trial.user_attrs.get("verdict")
-    return f", {str(verdict).replace('_', ' ')}" if verdict else ""
+def _named(trial: FrozenTrial, metric: str) -> str:
+    verdict = str(trial.user_attrs.get("verdict", "")).replace("_", " ")
+    told = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
+    return ", ".join(filter(None, told))
 
 
 def _copied(
-    study: optuna.Study, trial: FrozenTrial, word: str, artifacts: Path, folder: Path
+    study: optuna.Study, trial: FrozenTrial, artifacts: Path, folder: Path, prefix: str
 ) -> list[Shown]:
-    """Pictures of a trial's end, beside the page."""
-    found: list[Shown] = []
+    """The pictures that a trial ended with, beside the page."""
+    found: dict[str, Shown] = {}
     for about in get_all_artifact_meta(trial, storage=study._storage):
-        source = artifacts / about.artifact_id
-        usable = NAME.fullmatch(about.filename) and about.mimetype.startswith("image/")
-        if not usable or "-epoch-" in about.filename or not source.is_file():
-            continue
-        file = f"{word}_{about.filename}"
-        if all(shown.file != file for shown in found):
-            shutil.copy(source, folder / file)
-            found.append(Shown(file, Path(about.filename).stem.replace("_", " ")))
-    return found
+        source, name = artifacts / about.artifact_id, about.filename
+        usable = NAME.fullmatch(name) and about.mimetype.startswith("image/")
+        if usable and "-epoch-" not in name and source.is_file():
+            shutil.copy(source, folder / f"{prefix}{name}")
+            found[name] = Shown(f"{prefix}{name}", Path(name).stem.replace("_", " "))
+    return list(found.values())
 
 
-def _table(ranked: Sequence[FrozenTrial], metric: str) -> list[Part]:
-    shown = ranked[:MOST_ROWS]
+def _table(subject: Subject) -> list[Part]:
+    shown = subject.trials[:MOST_ROWS]
     attributes = [name for name in ATTRIBUTES if any(name in t.user_attrs for t in shown)]
     parameters = list(dict.fromkeys(name for trial in shown for name in trial.params))
-    columns = ["trial", metric, *attributes, *parameters]
     rows = [
         [
             str(trial.number),
@@ -227,14 +219,12 @@ def _table(ranked: Sequence[FrozenTrial], metric: str) -> list[Part]:
         ]
         for trial in shown
     ]
-    numbers = frozenset(
-        place for place in range(len(columns)) if all(_is_number(row[place]) for row in rows)
-    )
+    columns = ["trial", subject.metric, *attributes, *parameters]
+    numbers = [all(_is_number(row[place]) for row in rows) for place in range(len(columns))]
     parts: list[Part] = [Heading("Trials"), Rows(columns, rows, numbers)]
-    if len(ranked) > len(shown):
-        parts.append(
-            Words(f"The first {len(shown)} of {len(ranked)}; all of them: make trials CSV=FILE.")
-        )
+    if len(subject.trials) > len(shown):
+        words = f"The first {len(shown)} of {len(subject.trials)}."
+        parts.append(Words(f"{words} All: make trials NAME={subject.study.study_name} CSV=FILE"))
     return parts
 
 

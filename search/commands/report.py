@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
+
 from search.console import near, open_console
 from search.errors import BadVariable
 from search.report import write_report
@@ -14,6 +16,7 @@ def report() -> int:
     variables = read_variables()
     if variables.name is None:
         raise BadVariable("NAME is not set; say which study: make report NAME=cae")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = variables.name
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
