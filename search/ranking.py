@@ -62,7 +62,7 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> lis
 
 def _said(points: Sequence[tuple[float, float]], rho: float | None, perfect: str) -> str:
     if len(points) < LEAST:
-        return f"{len(points)} trials have both, too few to say: at least {LEAST}."
+        return f"too few to say: {len(points)} trials have both, at least {LEAST} are needed."
     if rho is None:
         return f"no ranks to compare: all values of one are equal ({len(points)} trials)."
     return f"Spearman's rho {rho:.2f} over {len(points)} trials ({perfect}: the same order)."
