@@ -134,6 +134,9 @@ class ACGAN(Adversarial):
             labels = self.remembered.cpu()[rows]
         return self.fakes(torch.cat([codes, labels.cpu()], dim=1))
 
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        return self.sample(count, generator=torch.Generator().manual_seed(derive_seed(0, "judged")))
+
     def example(self) -> Tensor:
         codes = torch.randn(2, self.config.latent, generator=torch.Generator().manual_seed(0))
         return torch.cat([codes, self.remembered[:2].cpu()], dim=1)

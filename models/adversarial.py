@@ -20,8 +20,8 @@ learn: the health record of a training.
     loss_g, loss_d                 as above, without conditions and penalties
     d_real, d_fake                 mean of D's probabilities
     accuracy_real, accuracy_fake   share that D gets right
-    diversity                      root mean square distance of two fakes over that of two reals
-    norm_g, norm_d                 of the gradients
+    spread                         root mean square distance of two fakes over that of two reals
+    gradient_g, gradient_d         norms of the gradients
     g_steps                        updates of the generator, where they adapt
 
 Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
@@ -51,12 +51,14 @@ class Adversarial(Model):
     """
 
     metrics: ClassVar[tuple[str, ...]] = (
-        "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "diversity",
+        "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "spread",
     )  # fmt: skip
+    judged = True
     config: BalanceConfig
     generator: nn.Module
     discriminator: nn.Module
     averaged: nn.Module | None
+    followed: Tensor
     noise: Tensor  # standard deviation of this epoch's: a recorded step sees it change
     judgements = 1  # P
     packed = 1  # images that the discriminator sees as one
@@ -101,6 +103,7 @@ class Adversarial(Model):
             self.optimizers[name] = make_optimizer(
                 "adam", getattr(self, name).parameters(), lr=lr, betas=betas
             )
+        self.register_buffer("followed", torch.zeros(()))  # steps of the average
         noise = torch.tensor(float(config.instance_noise))
         self.register_buffer("noise", noise, persistent=False)
         self.rule = Rule(config)
@@ -160,9 +163,9 @@ class Adversarial(Model):
             total = total + self.config.r1 / 2 * gradient_penalty(real, reals)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        measured = {"loss_d": loss, **health(real, fake), "diversity": diversity(fakes, images)}
+        measured = {"loss_d": loss, **health(real, fake), "spread": spread(fakes, images)}
         norm = gradient_norm(self.discriminator)
-        return _detached(measured | about | {"norm_d": norm})
+        return _detached(measured | about | {"gradient_d": norm})
 
     def _update_generator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
         optimizer = self.optimizers["generator"]
@@ -173,8 +176,8 @@ class Adversarial(Model):
         self._weighted(loss, about).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if self.averaged is not None:
-            follow(self.averaged, self.generator, self.config.ema)
-        return _detached({"loss_g": loss, **about, "norm_g": gradient_norm(self.generator)})
+            follow(self.averaged, self.generator, self.config.ema, self.followed)
+        return _detached({"loss_g": loss, **about, "gradient_g": gradient_norm(self.generator)})
 
     def _weighted(self, loss: Tensor, about: Metrics) -> Tensor:
         for name, value in about.items():
@@ -199,7 +202,7 @@ class Adversarial(Model):
         real, said_of_real = self._judge(self.seen(images))
         fake, said_of_fake = self._judge(self.seen(fakes))
         measured = {"loss_g": generator_loss(fake), "loss_d": discriminator_loss(real, fake)}
-        measured |= health(real, fake) | {"diversity": diversity(fakes, images)}
+        measured |= health(real, fake) | {"spread": spread(fakes, images)}
         return measured | self.about_both(batch, given, fakes, said_of_real, said_of_fake)
 
     def paint(self, given: Tensor) -> Tensor:
@@ -288,14 +291,14 @@ def health(real: Tensor, fake: Tensor) -> Metrics:
     }
 
 
-def diversity(fakes: Tensor, reals: Tensor) -> Tensor:
+def spread(fakes: Tensor, reals: Tensor) -> Tensor:
     """Root mean square distance of two fakes (N, C, H, W) over that of two reals; 0 when all
     fakes are one image."""
 
-    def spread(images: Tensor) -> Tensor:  # half the mean squared distance of two images
+    def apart(images: Tensor) -> Tensor:  # half the mean squared distance of two images
         return images.detach().var(0).sum()
 
-    return (spread(fakes) / spread(reals).clamp_min(1e-12)).sqrt()
+    return (apart(fakes) / apart(reals).clamp_min(1e-12)).sqrt()
 
 
 def gradient_norm(network: nn.Module) -> Tensor:
@@ -304,11 +307,17 @@ def gradient_norm(network: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """A step of the moving average of weights; batch norms' statistics are averages already."""
+def follow(average: nn.Module, network: nn.Module, decay: float, steps: Tensor) -> None:
+    """A step of the moving average of weights; batch norms' statistics are averages already.
+
+    steps: (), so far; counted on. The decay begins small, (1 + n) / (10 + n) after n steps, so
+    that what a generator was before it had learnt anything is soon forgotten.
+    """
     ours: list[Tensor] = list(average.parameters())
     theirs: list[Tensor] = list(network.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    weight = (9 / (10 + steps)).clamp(min=1 - decay)
+    torch._foreach_lerp_(ours, theirs, [weight] * len(ours))
+    steps += 1
     for kept, new in zip(average.buffers(), network.buffers(), strict=True):
         kept.copy_(new)
 

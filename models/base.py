@@ -97,6 +97,8 @@ class Model(nn.Module, ABC):
 
     Subclasses are built as ``Family(config, shape)`` and fill `optimizers`.
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
+    `judged` says that `samples` makes new images, whose quality (`models.measures`) is measured
+    each epoch beside `metrics`, and may be a study's metric.
     `usage` is what a loaded export is for, as one line of Python, for its model card.
     `static_step`: every `train_step` runs the same operations on tensors of the same shapes,
     so that a GPU may replay one (`models.graphs`); False for a step that decides on the host.
@@ -105,6 +107,7 @@ class Model(nn.Module, ABC):
     metrics: ClassVar[tuple[str, ...]]
     config_type: ClassVar[type[ModelConfig]]
     usage: ClassVar[str] = "made = model(images)"
+    judged: ClassVar[bool] = False
     static_step: bool = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
@@ -134,6 +137,14 @@ class Model(nn.Module, ABC):
         images: whoever makes images of images takes those of ``part`` ("valid" or "test")
         """
         return None
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        """Images of its own making, to be judged: (count, C, H, W) in [0, 1]. In eval mode,
+        without gradients, the same random draws each time.
+
+        images, part: for families that make theirs from real images
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no new images; it cannot be judged")
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:

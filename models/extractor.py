@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder
-from models.base import Batch, Model, evaluating
+from models.base import Batch, Model, Shape, evaluating
 from models.convolution import fast_convolutions
 from models.feature_net import FeatureNet
 from models.training import EVALUATION_BATCH
@@ -79,6 +80,10 @@ class Extractor:
         """What belongs beside every value that was measured with it, as JSON takes it."""
         return {"extractor": self.kind, "hash": self.hash, "accuracy": self.accuracy}
 
+    def check(self, expected: str | None) -> None:
+        """Raise `ExtractorError` where earlier values were measured with another one."""
+        check_expected(self.hash, expected, f"a {self.kind} trained on this machine")
+
     def __call__(self, images: Tensor) -> Seen:
         """(N, C, H, W), floats in [0, 1] or uint8 -> what it sees, on the images' device."""
         parts = []
@@ -97,7 +102,7 @@ class Extractor:
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.model, Autoencoder):
-            codes = self.model.encode(images).flatten(1)
+            codes = self.model.encode(reshaped(images, self.model.shape)).flatten(1)
             return codes, codes.new_empty(0), codes.new_empty(0)
         assert isinstance(self.model, FeatureNet)
         if not self.by_channel:
@@ -109,6 +114,16 @@ class Extractor:
         likely, digits = scores.softmax(1).view(count, channels, -1).max(2)  # (N, C)
         place = scores.shape[1] ** torch.arange(channels - 1, -1, -1, device=images.device)
         return features.view(count, -1), (digits * place).sum(1), likely.prod(1)
+
+
+def reshaped(images: Tensor, shape: Shape) -> Tensor:
+    """(N, C, H, W) as an autoencoder of other images takes them: resized, grey or in colours."""
+    channels, height, width = shape
+    if images.shape[1] != channels:
+        images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+    if images.shape[2:] != (height, width):
+        images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return images
 
 
 def encoder_extractor(model: Model, *, expected: str | None = None) -> Extractor:

@@ -91,6 +91,9 @@ class GAN(Adversarial):
         """
         return self.fakes(self.codes(count, generator))
 
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        return self.sample(count, generator=_generator("judged"))
+
     def example(self) -> Tensor:
         return self.codes(2, torch.Generator().manual_seed(0))
 

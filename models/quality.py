@@ -31,20 +31,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import Model, Note
+from models.base import Model, Note, evaluating
+from models.convolution import fast_convolutions
 from models.extractor import Extractor, Seen, encoder_extractor
 from models.frechet import Moments, frechet_distance
 from models.images import Images, ImageSplits
+from models.measures import CLASS_MEASURES, MEASURES
 from models.neighbours import K, neighbourhoods, radii
 from models.pinning import content_digest, make_extractor
+from models.training import same_draws
 
 SAMPLES = 5000  # judged at once, where there are as many training images: see `Judge`
 CONFIDENCE = (
     0.8  # of the classifier in a clear sample; of real images 99 % (MNIST), 85 % (Fashion-MNIST)
 )
 MODE_SHARE = 0.1  # of a class's real share: fewer clear samples are strays, not a mode
-MEASURES = ("frechet", "precision", "realism", "recall", "density", "coverage", "diversity")
-CLASS_MEASURES = ("modes", "class_kl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Judge:
                 f"{images.name} has {len(images.train)} training and {len(real)} real images to "
                 f"judge with; more than {K} of both are needed"
             )
-        self.measures = MEASURES + (CLASS_MEASURES if extractor.classes else ())
+        self.measures = (*MEASURES, *(CLASS_MEASURES if extractor.classes else ()))
         self.reference = Reference.of(extractor(real.pixels), extractor.classes, self.count)
         others = extractor(images.train.pixels[: self.count])
         self.apart = _apart(others.features)
@@ -116,6 +117,12 @@ class Judge:
                 f"samples lie in [{low:.3g}, {high:.3g}], images in [0, 1]; scale them"
             )
         return self.measure(self.extractor(samples))
+
+    def look(self, model: Model, images: ImageSplits) -> dict[str, float]:
+        """Of the samples that a model of these images gives: the same draws every time."""
+        with same_draws(model.device), evaluating(model), fast_convolutions(model):
+            samples = model.samples(self.count, images, self.part)
+        return self(samples)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -159,19 +166,26 @@ def open_judge(
     count: int = SAMPLES,
     encoder: Model | None = None,
     expected: str | None = None,
+    seed: int = 0,
     progress: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Judge:
     """The judge of ``images``, made once a process; see `models.pinning.make_extractor`.
 
     encoder: an autoencoder's export, loaded; needed where the images have no classes
+    seed: of the extractor; another one is an independent judge
 
     Raises `ConfigError` for images that have neither, and what `make_extractor` raises.
     """
     device = images.train.pixels.device
     if encoder is None:
         extractor = make_extractor(
-            images, cache, expected=expected, progress=progress, interrupted=interrupted
+            images,
+            cache,
+            seed=seed,
+            expected=expected,
+            progress=progress,
+            interrupted=interrupted,
         )
     else:
         extractor = encoder_extractor(encoder.to(device), expected=expected)

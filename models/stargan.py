@@ -30,7 +30,7 @@ from models.acgan import named
 from models.adversarial import Adversarial, signed
 from models.autoencoder import PARTS
 from models.base import Batch, Metrics, ModelConfig, Shape, require
-from models.images import ImageSplits
+from models.images import Images, ImageSplits
 from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, told_right
 from models.pictures import draw_rows
 from models.report import Picture
@@ -132,6 +132,15 @@ class StarGAN(Adversarial):
         """Images (N, C, H, W) in [0, 1] with other labels (N, L) in [0, 1]."""
         images, labels = images.to(self.device), labels.to(self.device)
         return self.fakes(with_planes(signed(images), labels))
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        """Translations of ``part``'s images, each as another one of them is labelled."""
+        real: Images = getattr(images, part)
+        rows = torch.arange(count, device=self.device) % len(real)
+        size = self.config.batch_size  # labels are planes as large as an image: a part at a time
+        return torch.cat(
+            [self.fakes(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
+        )
 
     def example(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)

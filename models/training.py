@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -32,6 +33,9 @@ from models.graphs import captured
 from models.images import Images, ImageSplits
 from models.seeds import derive_seed
 
+if TYPE_CHECKING:
+    from models.quality import Judge
+
 EVALUATION_BATCH = 1024  # images; bounds memory, does not change the metric
 
 
@@ -41,12 +45,16 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One epoch: number counts from 1; train and valid are means over images; wall seconds."""
+    """One epoch: number counts from 1; train and valid are means over images; wall seconds.
+
+    judging: of these seconds, those that a judge took for samples
+    """
 
     number: int
     train: dict[str, float]
     valid: dict[str, float]
     seconds: float
+    judging: float = 0.0
 
 
 def fit(
@@ -56,12 +64,14 @@ def fit(
     epochs: int,
     seed: int,
     start: int = 0,
+    judge: Judge | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place, one `EpochResult` an epoch.
 
     images: splits that lie on the model's device already
     start: epochs that a checkpoint has brought along
+    judge: what it measures of the model's samples stands among the validation metrics
     interrupted: asked before every step
 
     Raises `DivergedError` when a metric is not finite, `Interrupted` when asked to stop.
@@ -76,8 +86,16 @@ def fit(
         order = torch.randperm(len(images.train))  # drawn on the CPU: the same on every device
         train = _train(model, step, images.train, order.to(model.device), interrupted)
         valid = evaluate(model, images.valid)
-        seconds = time.perf_counter() - began
-        result = EpochResult(number=number, train=train, valid=valid, seconds=seconds)
+        trained = time.perf_counter()
+        valid |= judge.look(model, images) if judge else {}
+        ended = time.perf_counter()
+        result = EpochResult(
+            number=number,
+            train=train,
+            valid=valid,
+            seconds=ended - began,
+            judging=ended - trained if judge else 0.0,
+        )
         _check_finite(result)
         yield result
 

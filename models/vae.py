@@ -35,9 +35,11 @@ from models.base import Batch, Metrics, Note, Shape, require, require_one_of
 from models.blocks import make_optimizer
 from models.images import ImageSplits
 from models.report import Picture, Table
+from models.seeds import derive_seed
 from models.vae_networks import NETWORKS, BernoulliDecoder, GaussianEncoder
 
 RECONSTRUCTIONS = ("bce", "mse")
+SAMPLED = 256  # images decoded at once
 ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
 
 
@@ -79,6 +81,7 @@ class VAE(Autoencoder):
 
     metrics = ("nelbo", "bce", "mse", "kl", "active")
     config_type = VAEConfig
+    judged = True
     usage = "new = model.sample(16)   # (16, C, H, W) in [0, 1]; model(images) reconstructs"
     config: VAEConfig
     encoder: GaussianEncoder
@@ -140,6 +143,12 @@ class VAE(Autoencoder):
         """
         codes = torch.randn(count, self.config.latent, generator=generator)
         return self.decode(codes.to(self.device))
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        """In parts: `sample` decodes all at once."""
+        generator = torch.Generator().manual_seed(derive_seed(0, "judged"))
+        parts = [min(SAMPLED, count - first) for first in range(0, count, SAMPLED)]
+        return torch.cat([self.sample(part, generator=generator) for part in parts])
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
         from models.vae_report import prior_pictures

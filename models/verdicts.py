@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from models.measures import ALL_MEASURES
+
 Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
 
 # Collapse, in the samples' measures; each relative to those of real images (the floor).
@@ -62,12 +64,14 @@ class Health:
     quality: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, epoch: int, metrics: Mapping[str, float]) -> Health:
-        """From an epoch's metrics by name; names that no field has are the quality."""
+    def of(
+        cls, epoch: int, train: Mapping[str, float], valid: Mapping[str, float] | None = None
+    ) -> Health:
+        """From what an epoch measured, by name: in the steps of its training, and after it."""
         names = {item.name for item in fields(cls)} - {"epoch", "quality"}
-        known = {name: value for name, value in metrics.items() if name in names}
-        others = {name: value for name, value in metrics.items() if name not in names}
-        return cls(epoch=epoch, quality=others, **known)
+        known = {name: value for name, value in train.items() if name in names}
+        quality = {name: value for name, value in (valid or {}).items() if name in ALL_MEASURES}
+        return cls(epoch=epoch, quality=quality, **known)
 
     @property
     def numbers(self) -> dict[str, float]:

@@ -12,9 +12,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from models.autoencoder import Autoencoder
 from models.base import Model
 from models.export import WEIGHTS, load_export
-from search.errors import BadVariable, BaseMissing
+from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.study import Study, load_study
 from search.variables import Variables
 from storage.exports import is_whole, read_provenance
@@ -23,6 +24,11 @@ from storage.exports import is_whole, read_provenance
 def base_study(study: Study) -> Study | None:
     """The study that ``study`` starts from."""
     return None if study.spec.starts_from is None else load_study(study.spec.starts_from)
+
+
+def judging_study(study: Study) -> Study:
+    """The study whose best export judges the samples of ``study`` on images without classes."""
+    return load_study(study.spec.judged_by)
 
 
 def find_base(variables: Variables, study: Study, stored_name: str) -> Path | None:
@@ -35,6 +41,31 @@ def find_base(variables: Variables, study: Study, stored_name: str) -> Path | No
         if variables.start is not None:
             raise BadVariable(f"FROM is given, but study {study.name!r} starts from no other")
         return None
+    return _find(variables, stored_name, wanted, f"study {study.name!r} starts from")
+
+
+def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
+    """The folder of the autoencoder whose codes judge samples of images without classes.
+
+    stored_name: of the judging study on these images. Raises `BaseMissing`, `ConfigError`.
+    """
+    if study.spec.starts_from is not None:
+        raise StudyFileError(
+            f"{study.path}: the images have no classes, so that an autoencoder's export has to "
+            "judge the samples; a study that starts from another's export cannot have both"
+        )
+    purpose = f"these images have no classes: study {study.name!r} judges samples by"
+    folder = _find(variables, stored_name, study.spec.judged_by, purpose)
+    model = load_export(folder)
+    if not isinstance(model, Autoencoder):
+        raise BadVariable(
+            f"{folder} holds a {type(model).__name__}; samples are judged by the codes of an "
+            "autoencoder: give the export of one with FROM"
+        )
+    return folder
+
+
+def _find(variables: Variables, stored_name: str, study: str, purpose: str) -> Path:
     folder = variables.start or variables.paths.export(stored_name, 1)
     found = read_provenance(folder)
     if found is not None and is_whole(folder, found):
@@ -42,8 +73,8 @@ def find_base(variables: Variables, study: Study, stored_name: str) -> Path | No
     if variables.start is not None:
         raise BaseMissing(f"FROM={folder} holds no whole export; give the folder of one")
     raise BaseMissing(
-        f"study {study.name!r} starts from the best export of {stored_name!r}, and {folder} holds "
-        f"none; FIRST=1 runs {wanted!r} now, FROM=folder takes another export"
+        f"{purpose} the best export of {stored_name!r}, and {folder} holds none; FIRST=1 runs "
+        f"{study!r} now, FROM=folder takes another export"
     )
 
 

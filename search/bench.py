@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from models.base import Model, ModelConfig, build
 from models.images import ImageSplits
 from search.claims import Claims
 from search.run import StudyRun
 from search.study import StudySpec
+
+if TYPE_CHECKING:
+    from models.quality import Judge
 
 Say = Callable[..., None]
 """``say(event, **values)``: tell the supervisor."""
@@ -34,6 +38,7 @@ class Bench:
     device_name: str
     say: Say
     interrupted: Callable[[], bool]
+    judge: Judge | None = None  # of samples, in a study that is about them
     taken_at_first: int = 0
 
 

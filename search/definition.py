@@ -31,7 +31,7 @@ class Definition:
 
     file_epochs, file_seed: the study file's, under any override
     token: of this stored study alone, so that files of a deleted namesake are not taken for its
-    base: the export that its models start from; empty: they start from nothing
+    base: the export that its models start from, or that judges them; empty: there is none
     """
 
     model: str
@@ -115,7 +115,7 @@ def check_definition(name: str, stored: Definition, now: Definition) -> None:
         "shape": "image shape",
         "epochs": "EPOCHS",
         "seed": "SEED",
-        "base": "the export that its models start from",
+        "base": "the export that its models start from or are judged by",
         "configurations": "the configurations that suggest makes, values outside the space",
     }
     for field, label in labels.items():

@@ -41,10 +41,12 @@ def explained(error: Exception) -> str | None:
 
     from models.base import ConfigError
     from models.export import ExportError
+    from models.extractor import ExtractorError
     from models.images import DataError
     from storage.patience import FULL
 
-    if isinstance(error, SearchError | StorageError | DataError | ConfigError | ExportError):
+    ours = SearchError | StorageError | DataError | ConfigError | ExportError | ExtractorError
+    if isinstance(error, ours):
         return " ".join(str(error).split())
     if isinstance(error, SQLAlchemyError | StorageInternalError | DatabaseError):
         origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error

@@ -21,7 +21,7 @@ from models.checkpoint import (
     read_note,
     save_checkpoint,
 )
-from search import outcomes
+from search import games, outcomes
 from search.bench import Bench, go_without
 from search.reports import Progress, Report
 from search.study import StudySpec
@@ -42,6 +42,7 @@ def resume(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None
             if read_note(path).get("token") == bench.run.token:
                 progress.epoch, note = load_checkpoint(path, model)
                 progress.best, progress.seconds = note["best"], note.get("seconds", 0.0)
+                progress.history = games.read_back(note.get("history", []))
                 progress.unwritten = [Report(*written) for written in note.get("unwritten", [])]
         except CheckpointError as error:
             log.warning("trial %d starts over: %s", trial.number, error)
@@ -55,6 +56,7 @@ def save(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
                 "best": progress.best,
                 "seconds": progress.seconds,
                 "unwritten": [astuple(report) for report in progress.unwritten],
+                "history": games.plain(progress.history),
                 "token": bench.run.token,
             }
             save_checkpoint(beside, model, epoch=progress.epoch, note=note)

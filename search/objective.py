@@ -20,8 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.base import DivergedError, Model
 from models.seeds import derive_seed
 from models.training import Interrupted, fit
-from search import outcomes
+from search import games, outcomes
 from search.bench import Bench, make_model
+from search.judging import told
 from search.kept import checkpoint_path, is_pictured, picture, resume, save
 from search.memory import PeakMemory, lift_limit, memory_budget, taken_memory
 from search.outcomes import Ending
@@ -78,7 +79,12 @@ def run_trial(bench: Bench, trial: Trial) -> None:
     checkpoint_path(bench, trial).unlink(missing_ok=True)
     reason = ending.attributes.get("reason", "")
     bench.say(
-        "ended", number=trial.number, outcome=ending.outcome, value=ending.value, reason=reason
+        "ended",
+        number=trial.number,
+        outcome=ending.outcome,
+        value=ending.value,
+        reason=reason,
+        verdict=ending.attributes.get("verdict"),
     )
     if ending.outcome == "infeasible" or reason.startswith("AcceleratorError"):
         raise SpentProcess(reason)
@@ -107,10 +113,11 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
         pruned = _train(bench, trial, model, seed, progress)
         wait_for(lambda: write(bench, trial, progress))
         wait_for(lambda: picture(bench, trial, model, progress))
-        if pruned:
-            bound = getattr(bench.claims.study.pruner, "bound", None)
-            return outcomes.pruned(progress.epoch, bound)
-        return outcomes.complete(progress.best, progress.epoch)
+        about = games.told(games.final(bench, progress.history))
+        if pruned is not None:
+            return pruned.with_more(about)
+        about |= games.second_opinion(bench, model, progress.history)
+        return outcomes.complete(progress.best, progress.epoch).with_more(about)
     except (GaveUp, DatabaseLost):
         if progress.epoch:
             save(bench, trial, model, progress)
@@ -121,7 +128,8 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
         assert bench.run.trial_minutes is not None
         return outcomes.interrupted(bench.run.trial_minutes, progress.epoch)
     except DivergedError as error:
-        return outcomes.diverged(error, bench.run.epochs)
+        about = games.told(games.broken(bench, error))
+        return outcomes.diverged(error, bench.run.epochs).with_more(about)
     except Exception as error:
         if outcomes.is_out_of_memory(error):
             return _out_of_memory(bench, error, progress.left_behind)
@@ -148,8 +156,11 @@ def _out_of_memory(bench: Bench, error: Exception, left_behind: int) -> Ending:
     return outcomes.infeasible(error, taken=taken, budget=budget)
 
 
-def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progress) -> bool:
-    """Epoch by epoch, from where `progress` is; True: pruned. Raises `Overdue`."""
+def _train(
+    bench: Bench, trial: Trial, model: Model, seed: int, progress: Progress
+) -> Ending | None:
+    """Epoch by epoch, from where `progress` is; how it ended early, if it was pruned. Raises
+    `Overdue`."""
     began = time.monotonic() - progress.seconds
     limit = 60 * (bench.run.trial_minutes or float("inf"))
     saved = time.monotonic()
@@ -160,6 +171,7 @@ def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progre
             epochs=bench.run.epochs,
             seed=seed,
             start=progress.epoch,
+            judge=bench.judge,
             interrupted=lambda: bench.interrupted() or time.monotonic() - began > limit,
         ):
             written = report(bench, trial, progress, result)
@@ -167,8 +179,11 @@ def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progre
             if result.number == bench.run.epochs:
                 break
             known = max(progress.reported) + 1  # epochs that an earlier attempt has reported
+            if result.number >= known and (verdict := games.lost(bench, progress.history)):
+                return outcomes.lost(verdict, progress.epoch)
             if written and result.number >= known and should_prune(bench, trial):
-                return True
+                bound = getattr(bench.claims.study.pruner, "bound", None)
+                return outcomes.pruned(progress.epoch, bound)
             if result.number >= known and is_pictured(bench.spec, result.number):
                 picture(bench, trial, model, progress, f"-epoch-{result.number:03}")
             stop = bench.interrupted()
@@ -181,7 +196,7 @@ def _train(bench: Bench, trial: Trial, model: Model, seed: int, progress: Progre
         if bench.interrupted():
             raise
         raise Overdue from None
-    return False
+    return None
 
 
 def _record_start(bench: Bench, trial: Trial) -> None:
@@ -193,5 +208,6 @@ def _record_start(bench: Bench, trial: Trial) -> None:
         "pid": os.getpid(),
         "seed": seed,
         "revision": bench.run.revision,
+        **told(bench.judge),
     }
     bench.claims.describe(trial, about)

@@ -2,6 +2,7 @@
 
     complete     all epochs were trained                          COMPLETE, the best epoch's value
     pruned       the pruner saw no hope                           PRUNED; ``bound`` it was held to
+                 a game was lost for good (`models.verdicts`)     PRUNED; ``reason``
     diverged     a metric became NaN or infinite                  PRUNED, constraint ``finite``
     infeasible   the memory did not suffice                       PRUNED, constraint ``memory``
     failed       an error in the model or the study               FAIL; ``traceback``
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from optuna.trial import TrialState
 
 from models.base import DivergedError
+from models.verdicts import Verdict
 
 LONGEST_ATTRIBUTE = 1900  # characters: Optuna's limit for MySQL, kept everywhere
 MEBIBYTE = 2**20
@@ -39,6 +41,10 @@ class Ending:
     attributes: dict[str, Any] = field(default_factory=dict)
     constraints: dict[str, float] = field(default_factory=dict)
 
+    def with_more(self, attributes: dict[str, Any]) -> Ending:
+        """The same, with ``attributes`` beside its own."""
+        return replace(self, attributes={**self.attributes, **attributes})
+
 
 def complete(value: float | None, epochs: int) -> Ending:
     return Ending(
@@ -51,6 +57,12 @@ def pruned(epochs: int, bound: float | None) -> Ending:
     attributes: dict[str, Any] = {"epochs": epochs}
     if bound is not None:
         attributes["bound"] = bound
+    return Ending(outcome="pruned", state=TrialState.PRUNED, attributes=attributes)
+
+
+def lost(verdict: Verdict, epochs: int) -> Ending:
+    """Pruned on its own record."""
+    attributes = {"epochs": epochs, "reason": str(verdict)[:LONGEST_ATTRIBUTE]}
     return Ending(outcome="pruned", state=TrialState.PRUNED, attributes=attributes)
 
 

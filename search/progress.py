@@ -141,6 +141,10 @@ class Display:
         elif kind == "warned" and event["what"] not in self.warned:
             self.warned.add(event["what"])
             self.say(f"worker {worker.index}: {event['message']}")
+        elif kind == "preparing":
+            if doing.number is None:  # else a trial goes on after it
+                doing.what = event["line"]
+            self._say_at_times(event["line"])
         elif kind in ("ready", "idle"):
             self.doing[worker.index] = Doing(worker.device, "idle")
 
@@ -214,7 +218,10 @@ class Display:
             mark = "  *best"
         took = duration(now - doing.since)
         parameters = shown_parameters(self.parameters.get(number, {}))
-        self.say(f"trial {number:>3}  {event['outcome']:<10}{shown}  {took}  {parameters}{mark}")
+        verdict = event.get("verdict") or ""
+        judged = f"  {verdict.replace('_', ' ')}" if verdict else ""
+        outcome = event["outcome"]
+        self.say(f"trial {number:>3}  {outcome:<10}{shown}{judged}  {took}  {parameters}{mark}")
 
     def _exported(self, event: Event) -> None:
         record = event["record"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from optuna.trial import Trial
 
 from models.training import EpochResult
+from models.verdicts import Health
+from search import games
 from search.bench import Bench
 from search.devices import gpu_memory
 
@@ -34,6 +36,7 @@ class Progress:
     reported: dict[int, float] = field(default_factory=dict)  # by Optuna's step, from 0
     unwritten: list[Report] = field(default_factory=list)  # while the database is away
     left_behind: int = 0  # bytes of earlier trials
+    history: list[Health] = field(default_factory=list)  # of epochs, where samples are judged
     missing: dict[str, str] = field(default_factory=dict)  # what could not be written, and why
 
 
@@ -46,6 +49,9 @@ def report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult) 
     measured = {f"train_{name}": number for name, number in result.train.items()}
     measured |= {f"valid_{name}": number for name, number in result.valid.items()}
     measured["epoch_seconds"] = result.seconds
+    if bench.judge is not None:
+        measured["judge_seconds"] = result.judging
+        progress.history.append(games.health(result))
     progress.unwritten.append(Report(result.number, value, measured))
     progress.epoch = result.number
     if bench.spec.better(value, progress.best):

@@ -22,6 +22,7 @@ class StudyRun:
 
     token: the stored study's own; files with another are not its files
     base: folder of the export that every model starts from
+    encoder: folder of the export whose codes samples are judged by; None: a classifier judges
     """
 
     name: str
@@ -40,6 +41,7 @@ class StudyRun:
     sampler: str | None = None
     pruner: str | None = None
     base: str | None = None
+    encoder: str | None = None
 
     @property
     def paths(self) -> RunPaths:
@@ -48,6 +50,10 @@ class StudyRun:
     @property
     def base_folder(self) -> Path | None:
         return None if self.base is None else Path(self.base)
+
+    @property
+    def encoder_folder(self) -> Path | None:
+        return None if self.encoder is None else Path(self.encoder)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

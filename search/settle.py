@@ -19,7 +19,14 @@ from rich.console import Console
 
 from models.images import DataMissing, ImageSplits, open_images, prepare_images
 from models.sources import FALLBACK, find_source
-from search.bases import base_label, base_study, find_base, open_base
+from search.bases import (
+    base_label,
+    base_study,
+    find_base,
+    find_encoder,
+    judging_study,
+    open_base,
+)
 from search.claims import Claims, owner_name
 from search.console import LOUD
 from search.definition import (
@@ -30,6 +37,7 @@ from search.definition import (
     write_definition,
 )
 from search.errors import StudyChanged
+from search.judging import is_judged
 from search.probe import check_fit
 from search.pruners import make_pruner
 from search.rehearsal import rehearse
@@ -57,6 +65,7 @@ class Found(NamedTuple):
     cached: Path
     images: ImageSplits
     base: Path | None = None  # the export that every model starts from
+    encoder: Path | None = None  # the export that judges samples of images without classes
 
     @property
     def label(self) -> str:
@@ -72,9 +81,13 @@ def find_images(variables: Variables, study: Study, console: Console) -> Found:
     study_name(study, wanted, find_source(wanted, variables.data_root).label)
     data, cached = _prepare(variables, study, console)
     found = Found(data, cached, open_images(cached))
-    needed = base_study(study)
+    judging = is_judged(study.spec) and found.images.train.labels is None
+    needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""
-    found = found._replace(base=find_base(variables, study, stored))
+    if judging:
+        found = found._replace(encoder=find_encoder(variables, study, stored))
+    else:
+        found = found._replace(base=find_base(variables, study, stored))
     check_fit(study, found.images.shape, found.images, open_base(found.base))
     return found
 
@@ -135,6 +148,7 @@ def settle(
         sampler=variables.sampler,
         pruner=variables.pruner,
         base=None if found.base is None else str(found.base),
+        encoder=None if found.encoder is None else str(found.encoder),
     )
     return claims, run
 
@@ -164,7 +178,7 @@ def _open(
         )
     definition = replace(
         define(study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored),
-        base=base_label(found.base),
+        base=base_label(found.base or found.encoder),
     )
     if stored is not None:
         check_definition(name, stored, definition)

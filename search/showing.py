@@ -14,6 +14,7 @@ from models.base import Model, evaluating
 from models.pictures import draw_learning_curve
 from models.training import EpochResult, evaluate
 from search.bench import Bench, go_without
+from search.judging import test_judge
 from storage.artifacts import show, whole_file
 
 SHOWN = 10  # images in the picture of an epoch
@@ -28,6 +29,11 @@ def judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
         )
         record["tables"] = [table.plain() for table in tables]
     record["test"] = evaluate(model, bench.images.test)
+    if bench.judge is not None:
+        bench.say("judging", number=number, what="samples beside the test images")
+        judge = test_judge(bench)
+        record["test"] |= judge.look(model, bench.images)
+        record["test_judge"] = judge.record
 
 
 def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> dict[str, str]:

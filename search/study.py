@@ -25,6 +25,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig, Shape
+from models.measures import ALL_MEASURES
 from search.calls import unknown
 from search.errors import BadVariable, StudyFileError, UnknownStudy
 from search.mistakes import mistakes_of
@@ -48,7 +49,8 @@ class StudySpec:
 
     model: the family; suggest: trial -> its configuration
     data: an image set's name (models/images.py); shape: (C, H, W) it is resized to
-    metric: one of the model's, measured on the validation images each epoch
+    metric: one of the model's, measured on the validation images each epoch; of a model that
+    makes new images also one of `models.measures`, measured on its samples
     sampler, pruner: a name, perhaps with Optuna's arguments, or Optuna's own object
     (of a sampler: a function ``seed -> sampler``)
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
@@ -57,6 +59,8 @@ class StudySpec:
     starts_from: a study whose best export every trial starts from
     then: a study that goes on from this one's best export, right after it
     pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
+    judged_by: a study whose best export judges samples of images without classes
+    second_judge: whether an independent judge measures the samples of complete trials, too
     """
 
     model: type[Model]
@@ -76,14 +80,17 @@ class StudySpec:
     starts_from: str | None = None
     then: str | None = None
     pictures_every: int | None = None
+    judged_by: str = "cae"
+    second_judge: bool = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
             raise ValueError(f"model={self.model!r} is not a class derived from models.base.Model")
         if not callable(self.suggest):
             raise ValueError("suggest must be a function: trial -> configuration")
-        if self.metric not in self.model.metrics:
-            raise ValueError(unknown("metric", str(self.metric), self.model.metrics))
+        metrics = (*self.model.metrics, *(ALL_MEASURES if self.model.judged else ()))
+        if self.metric not in metrics:
+            raise ValueError(unknown("metric", str(self.metric), metrics))
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
         if not isinstance(self.data, str):
@@ -93,7 +100,7 @@ class StudySpec:
         if self.pictures_every is not None:
             _check_whole("pictures_every", self.pictures_every, 1, MOST)
         _check_whole("seed", self.seed, 0, LARGEST_SEED)
-        for name in ("starts_from", "then"):
+        for name in ("starts_from", "then", "judged_by"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(f"{name}={short(repr(getattr(self, name)))} is no study's name")
         _check_references(self.references)

@@ -32,6 +32,7 @@ from models.checkpoint import (
 from models.export import check_export, export_size, write_export
 from models.seeds import derive_seed
 from models.training import EpochResult, Interrupted, fit
+from search import games
 from search.bases import describe_base
 from search.bench import Bench, go_without, make_model
 from search.kept import is_pictured
@@ -88,6 +89,7 @@ def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[
         epochs=len(curve) if _out_of_patience(bench, curve) else bench.run.retrain_epochs,
         seed=seed,
         start=len(curve),
+        judge=bench.judge,
         interrupted=bench.interrupted,
     ):
         curve.append(asdict(result))
@@ -227,6 +229,8 @@ def _record(
         "ended_by": failure or ("patience" if _out_of_patience(bench, curve) else "most epochs"),
         "best_epoch": best,
         "valid": curve[best - 1]["valid"],
+        "judge": None if bench.judge is None else bench.judge.record,
+        "verdict": games.told(games.final(bench, games.of_curve(curve))),
         "test": None,
         "tables": [],
         "curve": curve,

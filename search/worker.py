@@ -8,8 +8,8 @@ It reads jobs and writes events, one JSON object a line each:
          {"job": "search"} | {"job": "retrain", "number": 7}
          {"job": "export", "number": 7, "rank": 1}
          {"job": "halt"}: give the trial back, wait for the next job | {"job": "stop"}
-    out  ready, started, epoch, ended, released, retraining, retrained, exported, idle, warned,
-         error
+    out  preparing, ready, started, epoch, ended, released, retraining, retrained, exported, idle,
+         warned, error
 
 The end of its input means that the supervisor is gone: the worker then stops as
 if told to. What a model or study prints goes to the worker's log.
@@ -37,12 +37,14 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from models.images import open_images
+from models.training import Interrupted
 from search import winner
 from search.bases import open_base
 from search.bench import Bench
 from search.claims import open_claims, owner_name
 from search.devices import use_device
 from search.errors import explained
+from search.judging import open_study_judge
 from search.memory import lift_limit, limit_memory, taken_memory
 from search.objective import SpentProcess, run_trial
 from search.pruners import make_pruner
@@ -145,7 +147,10 @@ def _work(control: Control) -> None:
     if first == STOP:
         return
     _log_to(Path(first["log"]))
-    bench = set_up(first["run"], first["device"], control)
+    try:
+        bench = set_up(first["run"], first["device"], control)
+    except Interrupted:  # while an extractor was trained
+        return
     control.say("ready", device=bench.device_name)
     try:
         _do(jobs, bench)
@@ -180,16 +185,19 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
     if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
         claims.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
+    images = open_images(Path(run.images)).to(device)
+    say, interrupted = control.say, control.interrupted
     bench = Bench(
         run=run,
         spec=study.spec,
         claims=claims,
         device=device,
         device_name=use_device(device),
-        images=open_images(Path(run.images)).to(device),
+        images=images,
         base=open_base(run.base_folder),
-        say=control.say,
-        interrupted=control.interrupted,
+        say=say,
+        interrupted=interrupted,
+        judge=open_study_judge(run, study.spec, images, claims, say, interrupted),
     )
     return replace(bench, taken_at_first=taken_memory(device))
 

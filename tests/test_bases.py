@@ -59,7 +59,7 @@ def test_a_study_starts_from_the_best_export_of_another(user: User, study_file: 
     other = user.runs / "exports" / "small" / str(rank)
     code, _, error = user.run(NAME=head, TRIALS=4, EPOCHS=1, FROM=other, **SIZES)
     assert code == 2
-    assert "the export that its models start from small trial" in error
+    assert "start from or are judged by small trial" in error
 
 
 def test_references_are_the_first_trials(user: User, study_file: WriteStudy) -> None:

@@ -18,8 +18,9 @@ from models.cae import CAE, CAEConfig
 from models.extractor import Extractor, encoder_extractor
 from models.frechet import Floats, Moments, frechet_distance
 from models.images import ImageSplits
+from models.measures import CLASS_MEASURES, MEASURES
 from models.neighbours import neighbourhoods, radii
-from models.quality import CLASS_MEASURES, MEASURES, Judge, open_judge
+from models.quality import Judge, open_judge
 from tests.conftest import CAE_SHAPE
 from tests.generators import black, memorised, noisy, of_classes, uniform_noise
 

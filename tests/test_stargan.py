@@ -130,8 +130,8 @@ def test_penalties_and_norms_give_finite_steps(normalization: str, digits: Image
 def test_both_networks_learn_the_labels(digits: ImageSplits) -> None:
     config = replace(SMALL, lr_g=5e-3, lr_d=1e-3, d_steps=1)
     *_, last = fit(stargan(config), digits, epochs=3, seed=0)
-    assert last.valid["labels_real"] > 0.6  # by chance 0.1
-    assert last.valid["labels_fake"] > 0.6
+    assert last.valid["labels_real"] > 0.45  # by chance 0.1
+    assert last.valid["labels_fake"] > 0.45
 
 
 def test_the_generator_learns_the_way_back(digits: ImageSplits) -> None:

@@ -211,7 +211,11 @@ def test_what_is_not_finite_has_diverged_at_once(
 
 
 def test_health_is_read_from_an_epochs_metrics() -> None:
-    health = Health.of(4, {"loss_d": 0.5, "accuracy_fake": 0.9, "frechet": 3.0, "modes": 10.0})
+    health = Health.of(
+        4,
+        {"loss_d": 0.5, "accuracy_fake": 0.9, "spread": 0.3},
+        {"loss_d": 0.7, "frechet": 3.0, "modes": 10.0},
+    )
     assert (health.epoch, health.loss_d, health.accuracy_fake) == (4, 0.5, 0.9)
     assert health.quality == {"frechet": 3.0, "modes": 10.0}
     assert health.accuracy_real is None

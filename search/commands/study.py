@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from search.bases import base_study
+from search.bases import base_study, judging_study
 from search.claims import Claims
 from search.console import LOUD, near, open_console
 from search.devices import assign_devices, cores, visible_gpus
@@ -56,8 +56,7 @@ def _with_base(
     except BaseMissing:
         if not variables.first or variables.start is not None:
             raise
-    base = base_study(study)
-    assert base is not None
+    base = base_study(study) or judging_study(study)
     if base.name in (*behind, study.name):
         raise StudyFileError(f"{base.path}: studies start from each other in a circle")
     code = _with_base(console, _limited(variables, base), base, (*behind, study.name))
