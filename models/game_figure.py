@@ -95,7 +95,7 @@ def _panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[Panel
     losses = [line("G", G, "loss_g"), line("D", D, "loss_d")]
     told = [line("real images", D, "accuracy_real"), line("samples", G, "accuracy_fake")]
     shares = [line(name, color, name, floor[name]) for name, color in VARIETY if floor.get(name)]
-    return [
+    panels = [
         Panel(name="loss", lines=losses, log=_is_wide(losses)),
         Panel(name="share that D tells right", lines=told, bounds=(-0.04, 1.04)),
         Panel(
@@ -106,6 +106,9 @@ def _panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[Panel
         ),
         Panel(name="variety beside real images (1)", lines=shares, bounds=(-0.05, 1.15), floor=1.0),
     ]
+    measured = {name for health in history for name in health.numbers}
+    played = {"loss_d", "loss_g", "accuracy_real", "accuracy_fake"} & measured
+    return panels if played else panels[2:]  # other models than GANs have samples, too
 
 
 def _is_wide(lines: Sequence[Line]) -> bool:

@@ -94,7 +94,12 @@ class Verdict:
     modes: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind.replace('_', ' ')} in epoch {self.epoch}: {self.reason}"
+        return f"{self.words} in epoch {self.epoch}: {self.reason}"
+
+    @property
+    def words(self) -> str:
+        """The kind, for people."""
+        return self.kind.replace("_", " ")
 
 
 def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict:

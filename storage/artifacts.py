@@ -113,7 +113,7 @@ def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
 def show(
     folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
 ) -> None:
-    """Show PNG ``files`` with a study in the dashboard, and no others of earlier calls.
+    """Show the pictures ``files`` with a study in the dashboard, and no others of earlier calls.
 
     An id follows from the study's own ``token`` and the file's name. So a picture replaces the
     one of the same name, a call that was killed can be repeated, and whatever somebody else has
@@ -123,7 +123,7 @@ def show(
     for artifact, file in wanted.items():
         with file.open("rb") as content:
             ArtifactFolder(folder).write(artifact, content)
-        about = ArtifactMeta(artifact, file.name, mimetype="image/png", encoding=None)
+        about = ArtifactMeta(artifact, file.name, mimetype=_kind(file), encoding=None)
         storage.set_study_system_attr(study_id, KEY + artifact, json.dumps(asdict(about)))
     for key, value in storage.get_study_system_attrs(study_id).items():
         listed = json.loads(value) if key.startswith(KEY) else None  # the dashboard leaves nulls
@@ -132,6 +132,10 @@ def show(
         if listed["artifact_id"] == _id(token, listed["filename"]):
             storage.forget_study_artifact(study_id, key)
             (folder / listed["artifact_id"]).unlink(missing_ok=True)
+
+
+def _kind(file: Path) -> str:
+    return "image/gif" if file.suffix == ".gif" else "image/png"
 
 
 def _id(token: str, name: str) -> str:

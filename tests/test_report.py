@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import optuna
 import pytest
+from optuna.artifacts import ArtifactMeta
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
@@ -18,7 +22,7 @@ from search.__main__ import main
 from search.pages import Beside, Heading, Page, Rows, Shown, Words, html, markdown
 from search.ranking import ranking_check
 from search.report import NothingToReport, write_report
-from storage.artifacts import attach
+from storage.artifacts import KEY
 from storage.database import open_storage
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
@@ -30,6 +34,7 @@ def ended(
     state: TrialState = TrialState.COMPLETE,
     lr: float = 1e-3,
     kind: str = "a",
+    shown: Mapping[str, str] | None = None,
 ) -> FrozenTrial:
     parameters = {"lr": lr, "kind": kind}
     choices = {
@@ -38,8 +43,9 @@ def ended(
     }
     reported = {} if value is None else {0: value}
     return create_trial(
-        state=state, value=value if state == TrialState.COMPLETE else None, params=parameters,
-        distributions=choices, user_attrs=attributes, intermediate_values=reported,
+        state=state, value=value, params=parameters,
+        distributions=choices, user_attrs=dict(attributes or {}), intermediate_values=reported,
+        system_attrs=dict(shown or {}),
     )  # fmt: skip
 
 
@@ -56,17 +62,15 @@ class Stored:
         study.add_trials(trials)
         storage.engine.dispose()
 
-    def show(self, number: int, *names: str) -> None:
-        """Attach a picture of each name, a grey of its own, to a trial."""
-        storage = open_storage(self.paths.database_url)
-        study = optuna.load_study(study_name="s", storage=storage)
+    def pictures(self, *names: str) -> dict[str, str]:
+        """Artifacts of these names, as Optuna lists them: a trial that has ended takes no more."""
+        listed = {}
         self.paths.artifacts.mkdir(exist_ok=True)
         for name in names:
-            file = self.paths.root / name
-            Image.new("L", (8, 8), 20 * number).save(file, format="PNG")
-            trial = optuna.Trial(study, study.trials[number]._trial_id)
-            attach(self.paths.artifacts, trial, file)
-        storage.engine.dispose()
+            about = ArtifactMeta(str(uuid4()), name, mimetype="image/png", encoding=None)
+            listed[KEY + about.artifact_id] = json.dumps(asdict(about))
+            Image.new("L", (8, 8)).save(self.paths.artifacts / about.artifact_id, format="PNG")
+        return listed
 
     def report(self) -> tuple[Path, str]:
         folder = write_report("s", self.paths.database_url, self.paths)
@@ -78,14 +82,14 @@ def stored(tmp_path: Path) -> Stored:
     return Stored(tmp_path / "runs")
 
 
-def searched(count: int) -> list[FrozenTrial]:
-    """Trials whose value follows from lr alone; every third is pruned."""
+def searched(count: int, shown: Mapping[int, Mapping[str, str]] | None = None) -> list[FrozenTrial]:
+    """Trials whose value follows from lr alone; every third is pruned. shown: by number"""
     return [
         ended(
             abs(i % 7 - 3) + 0.5 + i / 1000,
             {"outcome": "pruned" if i % 3 == 2 else "complete", "epochs": 3},
             state=TrialState.PRUNED if i % 3 == 2 else TrialState.COMPLETE,
-            lr=10 ** (-4.5 + (i % 7) * 0.5), kind="ab"[i % 2],
+            lr=10 ** (-4.5 + (i % 7) * 0.5), kind="ab"[i % 2], shown=(shown or {}).get(i),
         )
         for i in range(count)
     ]  # fmt: skip
@@ -105,14 +109,17 @@ class Links(HTMLParser):
 
 
 def test_the_page_shows_every_picture_beside_it_and_runs_no_script(stored: Stored) -> None:
-    stored.write([*searched(20), ended(None, {"outcome": "failed"}, state=TrialState.FAIL)])
-    stored.show(3, "samples.png", "game.png", "samples-epoch-002.png")
-    stored.show(0, "samples.png")
+    shown = {
+        3: stored.pictures("samples-epoch-002.png", "samples.png", "game.png"),
+        0: stored.pictures("samples.png"),
+    }
+    failed = ended(None, {"outcome": "failed"}, state=TrialState.FAIL)
+    stored.write([*searched(20, shown), failed])
     folder, written = stored.report()
     page = Links()
     page.feed((folder / "index.html").read_text())
-    shown = {"values.png", "importance.png", "best_samples.png", "best_game.png"}
-    assert set(page.files) == shown | {"worst_samples.png"}
+    best = {"best_samples.png", "best_game.png"}
+    assert set(page.files) == {"values.png", "importance.png", "worst_samples.png"} | best
     assert set(re.findall(r"\]\((\S+?)\)", written)) == set(page.files)
     assert "script" not in page.tags
     assert {path.name for path in folder.glob("*.png")} == set(page.files)
@@ -159,8 +166,7 @@ def test_an_earlier_report_is_replaced(stored: Stored) -> None:
 
 
 def test_a_name_that_leads_elsewhere_is_no_file_of_a_report(stored: Stored) -> None:
-    stored.write(searched(2))
-    stored.show(0, "fine.png", "a b.png", "..png")
+    stored.write(searched(2, {1: stored.pictures("fine.png", "a b.png", "..png", "../up.png")}))
     folder, _ = stored.report()
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "index.html", "values.png", "best_fine.png",
@@ -229,8 +235,9 @@ def test_a_report_needs_a_study_with_trials(stored: Stored) -> None:
 
 
 def test_mistakes_are_one_line(refused: Callable[..., str], stored: Stored) -> None:
+    stored.write(searched(1))
     assert "make report NAME=cae" in refused("report")
-    assert "no study 'other'" in refused("report", NAME="other", RUNS=stored.paths.root / "none")
+    assert "no study 'other'" in refused("report", NAME="other", RUNS=stored.paths.root)
 
 
 def test_the_command_says_where_the_page_is(
