@@ -136,7 +136,7 @@ def test_complete_trials_come_first_and_the_best_of_them_on_top(stored: Stored) 
     values = [(outcome, float(value)) for _, value, outcome in rows]
     assert [outcome for outcome, _ in values] == ["complete"] * 6 + ["pruned"] * 3
     assert [value for _, value in values[:6]] == sorted([v for _, v in values[:6]], reverse=True)
-    assert "the higher, the better. Best: trial 0, 3.5" in written
+    assert "the higher, the better. Best: trial 7, 3.507" in written
 
 
 @pytest.mark.parametrize("count", [1, 7])
