@@ -144,7 +144,8 @@ class Display:
         elif kind == "preparing":
             if doing.number is None:  # else a trial goes on after it
                 doing.what = event["line"]
-            self._say_at_times(event["line"])
+            if not self.console.is_terminal:  # minutes in which nothing else is to be seen
+                self.say(event["line"])
         elif kind in ("ready", "idle"):
             self.doing[worker.index] = Doing(worker.device, "idle")
 

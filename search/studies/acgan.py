@@ -1,0 +1,55 @@
+"""Faces with attributes that can be chosen: an auxiliary-classifier GAN, reference system B2.
+
+Takes a folder of colour images with an attributes.csv beside them, or one folder a class (see
+models/folders.py). Without classes the samples are judged in the codes of the best `vae_faces`
+on the same images, which FIRST=1 searches before. The picture of a trial: the same noise in each
+column, one attribute changed in each row.
+
+    make study NAME=acgan DATA=folder:PATH FIRST=1
+"""
+
+from __future__ import annotations
+
+from optuna.pruners import MedianPruner
+from optuna.trial import BaseTrial
+
+from models.acgan import ACGAN, ACGANConfig
+from search.studies.gan import AS_REPORTED, suggest_balance
+from search.study import StudySpec
+
+
+def suggest(trial: BaseTrial) -> ACGANConfig:
+    return ACGANConfig(
+        latent=trial.suggest_int("latent", 32, 256, log=True),
+        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
+        label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
+        **suggest_balance(trial),
+    )
+
+
+STUDY = StudySpec(
+    model=ACGAN,
+    suggest=suggest,
+    data="folder:data/faces",
+    shape=(3, 64, 64),
+    metric="frechet",
+    direction="minimize",
+    sampler="tpe",
+    pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
+    references={
+        "reported": {
+            **{name: value for name, value in AS_REPORTED.items() if name != "pack"},
+            "lr_g": 2e-4,
+            "lr_d": 2e-4,
+            "latent": 128,
+            "width": 1.0,
+            "label_weight": 1.0,
+        }
+    },
+    trials=30,
+    epochs=20,
+    retrain_epochs=60,
+    patience=10,
+    pictures_every=5,
+    judged_by="vae_faces",
+)

@@ -1,0 +1,77 @@
+"""DCGAN on Fashion-MNIST: widths, code, and above all how its two networks are balanced.
+
+Reference system B1, configuration `32`, with the balances of the reports as the first trials:
+equal rates, where D won; G twice D, which worked; one step of G per four of D. Judged by the
+Fréchet distance of samples after every epoch. At full width an epoch takes minutes on a CPU:
+`gan_balance` is the study for one.
+
+    make study NAME=gan
+    make study NAME=gan SAMPLER=preference
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.pruners import MedianPruner
+from optuna.trial import BaseTrial
+
+from models.gan import GAN, GANConfig
+from search.study import StudySpec
+
+AS_REPORTED = {
+    "d_steps": 1, "g_steps": 1, "extra_g_steps": 0, "beta1": 0.5, "smoothing": 0.0,
+    "instance_noise": 0.0, "normalization": "batch", "r1": 0.0, "ema": 0.0, "pack": 1,
+}  # fmt: skip
+BALANCES: dict[str, dict[str, Any]] = {
+    "equal rates": {**AS_REPORTED, "lr_g": 2e-4, "lr_d": 2e-4},
+    "G twice D": {**AS_REPORTED, "lr_g": 4e-4, "lr_d": 2e-4},
+    "one G per 4 D": {**AS_REPORTED, "lr_g": 2e-4, "lr_d": 2e-4, "d_steps": 4},
+}
+
+
+def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
+    """Everything of `models.balance` that decides who learns how fast, for any GAN's study."""
+    return {
+        "lr_g": trial.suggest_float("lr_g", 1e-4, 1e-2, log=True),
+        "lr_d": trial.suggest_float("lr_d", 1e-4, 1e-2, log=True),
+        "d_steps": trial.suggest_categorical("d_steps", [1, 2, 4]),
+        "g_steps": trial.suggest_categorical("g_steps", [1, 2]),
+        "extra_g_steps": trial.suggest_categorical("extra_g_steps", [0, 1]),
+        "beta1": trial.suggest_categorical("beta1", [0.0, 0.5]),
+        "smoothing": trial.suggest_categorical("smoothing", [0.0, 0.1]),
+        "instance_noise": trial.suggest_float("instance_noise", 0.0, 0.3, step=0.1),
+        "normalization": trial.suggest_categorical("normalization", ["batch", "spectral"]),
+        "r1": trial.suggest_categorical("r1", [0.0, 0.1, 1.0]),
+        "ema": trial.suggest_categorical("ema", [0.0, 0.99, 0.999]),
+    }
+
+
+def suggest(trial: BaseTrial) -> GANConfig:
+    return GANConfig(
+        architecture="32",
+        latent=trial.suggest_int("latent", 16, 256, log=True),
+        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
+        **suggest_balance(trial),
+        pack=trial.suggest_categorical("pack", [1, 2]),
+    )
+
+
+STUDY = StudySpec(
+    model=GAN,
+    suggest=suggest,
+    data="fashion_mnist",
+    shape=(1, 32, 32),
+    metric="frechet",
+    direction="minimize",
+    sampler="tpe",
+    pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
+    references={
+        name: {**balance, "latent": 90, "width": 1.0} for name, balance in BALANCES.items()
+    },
+    trials=40,
+    epochs=20,
+    retrain_epochs=60,
+    patience=10,
+    pictures_every=5,
+)

@@ -1,0 +1,43 @@
+"""The GAN with dropout and a resized stage, on MNIST: reference system B1, row `dropout-28`.
+
+make study NAME=gan_dropout
+"""
+
+from __future__ import annotations
+
+from optuna.pruners import MedianPruner
+from optuna.trial import BaseTrial
+
+from models.gan import GAN, GANConfig
+from search.studies.gan import BALANCES, suggest_balance
+from search.study import StudySpec
+
+
+def suggest(trial: BaseTrial) -> GANConfig:
+    return GANConfig(
+        architecture="dropout-28",
+        latent=trial.suggest_int("latent", 16, 256, log=True),
+        width=trial.suggest_categorical("width", [0.125, 0.25, 0.5, 1.0]),
+        **suggest_balance(trial),
+        pack=trial.suggest_categorical("pack", [1, 2]),
+    )
+
+
+STUDY = StudySpec(
+    model=GAN,
+    suggest=suggest,
+    data="mnist",
+    shape=(1, 28, 28),
+    metric="frechet",
+    direction="minimize",
+    sampler="tpe",
+    pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
+    references={
+        name: {**balance, "latent": 100, "width": 1.0} for name, balance in BALANCES.items()
+    },
+    trials=30,
+    epochs=20,
+    retrain_epochs=60,
+    patience=10,
+    pictures_every=5,
+)

@@ -1,0 +1,56 @@
+"""Images given other labels: StarGAN, reference system B3, one step of G per four of D.
+
+Takes the folders that `acgan` takes, and is judged as that is. The picture of a trial: each image
+translated to every label.
+
+    make study NAME=stargan DATA=folder:PATH FIRST=1
+"""
+
+from __future__ import annotations
+
+from optuna.pruners import MedianPruner
+from optuna.trial import BaseTrial
+
+from models.stargan import StarGAN, StarGANConfig
+from search.studies.gan import AS_REPORTED, suggest_balance
+from search.study import StudySpec
+
+
+def suggest(trial: BaseTrial) -> StarGANConfig:
+    return StarGANConfig(
+        blocks=trial.suggest_int("blocks", 0, 8),
+        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
+        label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
+        reconstruction_weight=trial.suggest_float("reconstruction_weight", 1.0, 30.0, log=True),
+        **suggest_balance(trial),
+    )
+
+
+STUDY = StudySpec(
+    model=StarGAN,
+    suggest=suggest,
+    data="folder:data/faces",
+    shape=(3, 64, 64),
+    metric="frechet",
+    direction="minimize",
+    sampler="tpe",
+    pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
+    references={
+        "reported": {
+            **{name: value for name, value in AS_REPORTED.items() if name != "pack"},
+            "d_steps": 4,
+            "lr_g": 2e-4,
+            "lr_d": 2e-4,
+            "blocks": 6,
+            "width": 1.0,
+            "label_weight": 1.0,
+            "reconstruction_weight": 10.0,
+        }
+    },
+    trials=30,
+    epochs=20,
+    retrain_epochs=60,
+    patience=10,
+    pictures_every=5,
+    judged_by="vae_faces",
+)

@@ -1,0 +1,330 @@
+"""Trials that are judged by their samples: values, health, verdicts, pruning, who judges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.base import build, evaluating
+from models.cae import CAE, CAEConfig
+from models.extractor import ExtractorError, encoder_extractor, reshaped
+from models.gan import GAN, GANConfig
+from models.images import ImageSplits
+from models.measures import ALL_MEASURES, MEASURES
+from models.quality import Judge
+from models.stargan import StarGAN, StarGANConfig
+from models.training import fit
+from models.vae import VAE, VAEConfig
+from search import games
+from search.bench import Bench
+from search.claims import open_claims, owner_name
+from search.errors import explained
+from search.judging import open_study_judge
+from search.objective import run_trial
+from search.pruners import make_pruner
+from search.run import StudyRun
+from search.samplers import make_sampler
+from search.study import StudySpec
+from storage import curves, trials
+from storage.database import open_storage
+from tests.test_runs import User, WriteStudy, user
+
+__all__ = ["user"]  # the fixture
+
+SMALL = GANConfig(architecture="dropout-28", width=0.03, latent=6, batch_size=64)
+HEALTH = ("loss_g", "loss_d", "accuracy_real", "accuracy_fake", "gradient_g", "gradient_d")
+MakeBench = Callable[..., Bench]
+
+
+class Repeating(GAN):
+    """Makes the same image over and over."""
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        return images.train.batch(slice(0, 1)).images.expand(count, -1, -1, -1)
+
+
+class ThreeModes(GAN):
+    """Makes real images, but only of three classes."""
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        labels = images.train.labels
+        assert labels is not None
+        rows = torch.nonzero(labels < 3).flatten()
+        return images.train.batch(rows[torch.arange(count) % len(rows)]).images
+
+
+class Perfect(GAN):
+    """Makes the real images."""
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        return images.train.batch(slice(0, count)).images
+
+
+class Breaking(GAN):
+    """Its second epoch's samples are not finite."""
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        super().begin_epoch(number, epochs)
+        self.number = number
+
+    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        drawn = super().samples(count, images, part)
+        return drawn * float("nan") if self.number > 1 else drawn
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path, digits: ImageSplits, judge: Judge) -> MakeBench:
+    def make(
+        model: type[GAN] = GAN,
+        epochs: int = 2,
+        pruner: str = "median",
+        interrupted: Callable[[], bool] = lambda: False,
+        **more: Any,
+    ) -> Bench:
+        url = f"sqlite:///{tmp_path / 'studies.db'}"
+        storage = open_storage(url)
+        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+        claims = open_claims("small", url, owner_name(1))
+        claims.study.sampler = make_sampler("random", seed=0, space={})
+        claims.study.pruner = make_pruner(pruner)
+        spec = StudySpec(
+            model=model,
+            suggest=lambda trial: replace(SMALL, lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3)),
+            data="digits", metric="frechet", trials=9, epochs=epochs, **more,
+        )  # fmt: skip
+        run = StudyRun(
+            name="small", study="small", storage=url, runs=str(tmp_path), images="", seed=0,
+            trials=9, epochs=epochs, retrain_epochs=2, revision="abc", token="t",
+        )  # fmt: skip
+        return Bench(
+            run=run, spec=spec, claims=claims, images=digits, base=None, device="cpu",
+            device_name="cpu", say=lambda event, **values: None, interrupted=interrupted,
+            judge=judge,
+        )  # fmt: skip
+
+    return make
+
+
+def run_one(bench: Bench) -> dict[str, Any]:
+    trial = bench.claims.claim(bench.run.trials)
+    assert trial is not None
+    run_trial(bench, trial)
+    frame = trials("small", storage=bench.run.storage)
+    row: dict[str, Any] = frame[frame["number"] == trial.number].to_dict("records")[0]
+    return row
+
+
+def test_a_trial_is_worth_its_best_distance_and_all_measures_can_be_queried(
+    make_bench: MakeBench, judge: Judge
+) -> None:
+    bench = make_bench()
+    row = run_one(bench)
+    frame = curves("small", storage=bench.run.storage)
+    assert frame["value"].tolist() == frame["valid_frechet"].tolist()
+    assert row["value"] == frame["valid_frechet"].min() > judge.floor["frechet"]
+    assert {f"valid_{name}" for name in ALL_MEASURES} <= set(frame)
+    assert {f"train_{name}" for name in HEALTH} <= set(frame)
+    assert (frame["judge_seconds"] > 0).all()
+    assert (frame["judge_seconds"] < frame["epoch_seconds"]).all()
+
+
+def test_what_judged_stands_with_the_value(make_bench: MakeBench, judge: Judge) -> None:
+    row = run_one(make_bench())
+    assert row["extractor"] == judge.extractor.hash[:16]
+    assert row["extractor_accuracy"] == pytest.approx(judge.extractor.accuracy, abs=1e-5)
+    assert row["floor"] == judge.floor["frechet"]
+    assert row["judged_samples"] == judge.count
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict", "modes"),
+    [(Perfect, "healthy", 10), (ThreeModes, "collapsed", 3), (Repeating, "collapsed", 1)],
+)
+def test_a_trial_ends_with_a_verdict(
+    make_bench: MakeBench, model: type[GAN], verdict: str, modes: int
+) -> None:
+    row = run_one(make_bench(model))
+    assert (row["outcome"], row["verdict"], row["modes"]) == ("complete", verdict, modes)
+    assert 1 <= row["verdict_epoch"] <= 2
+    assert row["verdict_reason"]
+
+
+def test_a_collapsed_trial_is_pruned_early_and_says_why(make_bench: MakeBench) -> None:
+    row = run_one(make_bench(ThreeModes, epochs=9))
+    assert (row["state"], row["outcome"], row["verdict"]) == ("PRUNED", "pruned", "collapsed")
+    assert row["epochs"] < 9
+    assert row["reason"].startswith("collapsed in epoch 1: 3 of 10 modes left")
+    assert row["verdict_reason"] in row["reason"]
+
+
+def test_without_a_pruner_a_lost_game_goes_on(make_bench: MakeBench) -> None:
+    row = run_one(make_bench(ThreeModes, epochs=6, pruner="none"))
+    assert (row["outcome"], row["verdict"], row["epochs"]) == ("complete", "collapsed", 6)
+
+
+def test_samples_that_are_not_finite_diverge(make_bench: MakeBench) -> None:
+    row = run_one(make_bench(Breaking, epochs=3))
+    assert (row["outcome"], row["verdict"], row["verdict_epoch"]) == ("diverged", "diverged", 2)
+    assert "frechet nan" in row["reason"]
+
+
+def test_an_interrupted_game_keeps_its_history(make_bench: MakeBench) -> None:
+    asked = [0]
+
+    def soon() -> bool:
+        asked[0] += 1
+        return asked[0] > 60
+
+    bench = make_bench(ThreeModes, epochs=9, interrupted=soon)
+    trial = bench.claims.claim(9)
+    assert trial is not None
+    run_trial(bench, trial)
+    done = trials("small", storage=bench.run.storage)
+    assert done["state"].tolist() == ["WAITING"]
+    row = run_one(make_bench(ThreeModes, epochs=9))
+    uninterrupted = run_one(make_bench(ThreeModes, epochs=9))
+    assert row["number"] == trial.number
+    assert (row["reason"], row["epochs"]) == (uninterrupted["reason"], uninterrupted["epochs"])
+
+
+def test_a_second_judge_looks_at_complete_trials_when_asked(
+    make_bench: MakeBench, judge: Judge
+) -> None:
+    bench = make_bench(second_judge=True)
+    row = run_one(bench)
+    last = curves("small", storage=bench.run.storage)["valid_frechet"].iloc[-1]
+    assert row["last_frechet"] == last
+    assert row["second_frechet"] != last  # another extractor has another scale
+    assert 0 <= row["second_coverage"] <= 1
+
+
+def test_the_study_remembers_its_extractor_and_refuses_another(
+    make_bench: MakeBench, digits: ImageSplits
+) -> None:
+    bench = make_bench()
+
+    def opened() -> Judge | None:
+        return open_study_judge(
+            bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False
+        )
+
+    judge = opened()
+    assert judge is not None
+    assert bench.claims.study.user_attrs["judge"]["hash"] == judge.extractor.hash
+    bench.claims.study.set_user_attr("judge", {**judge.record, "hash": "f" * 64})
+    with pytest.raises(ExtractorError, match="cannot be compared") as error:
+        opened()
+    assert explained(error.value)
+
+
+def test_a_study_of_losses_needs_no_judge(make_bench: MakeBench, digits: ImageSplits) -> None:
+    bench = make_bench()
+    spec = replace(bench.spec, metric="loss_d")
+    opened = open_study_judge(bench.run, spec, digits, bench.claims, bench.say, lambda: False)
+    assert opened is None
+
+
+def test_a_measure_of_samples_is_no_metric_of_a_model_that_makes_none() -> None:
+    with pytest.raises(ValueError, match="unknown metric 'frechet'; available: mse"):
+        StudySpec(
+            model=CAE, suggest=lambda _: CAEConfig(), data="digits", metric="frechet", trials=1,
+            epochs=1,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        (GAN, SMALL),
+        (VAE, VAEConfig(width=0.05, latent=4)),
+        (StarGAN, StarGANConfig(width=0.03, blocks=0, labels=10, exclusive=True)),
+    ],
+)
+def test_samples_are_the_same_each_time_and_images(
+    digits: ImageSplits, judge: Judge, family: Any, config: Any
+) -> None:
+    model = build(family, config, (1, 28, 28), seed=0)
+    first, second = (judge.look(model, digits) for _ in range(2))
+    assert first == second
+    with evaluating(model):
+        drawn = model.samples(300, digits, "valid")
+    assert drawn.shape == (300, 1, 28, 28)
+    assert 0 <= float(drawn.min()) < float(drawn.max()) <= 1
+
+
+def test_judging_leaves_the_training_as_it_was(digits: ImageSplits, judge: Judge) -> None:
+    plain, judged = (build(GAN, SMALL, (1, 28, 28), seed=0) for _ in range(2))
+    without = list(fit(plain, digits, epochs=2, seed=1))
+    watched = list(fit(judged, digits, epochs=2, seed=1, judge=judge))
+    assert [e.train for e in without] == [e.train for e in watched]
+    assert without[1].judging == 0 < watched[1].judging < watched[1].seconds
+
+
+def test_history_survives_a_checkpoints_note() -> None:
+    history = games.of_curve(
+        [{"number": 2, "train": {"loss_g": 1.0, "x": 2.0}, "valid": {"frechet": 3.0, "y": 4.0}}]
+    )
+    assert games.read_back(json.loads(json.dumps(games.plain(history)))) == history
+    assert history[0].numbers == {"loss_g": 1.0, "frechet": 3.0}
+
+
+def test_an_encoder_judges_images_of_other_shapes(digits: ImageSplits) -> None:
+    extractor = encoder_extractor(CAE(CAEConfig(latent=5), (1, 28, 28)))
+    seen = extractor(torch.rand(4, 3, 40, 40))
+    assert seen.features.shape == (4, 5)
+    grey = torch.full((2, 3, 8, 8), 0.5)
+    assert torch.allclose(reshaped(grey, (1, 28, 28)), torch.tensor(0.5))
+    assert reshaped(grey[:, :1], (3, 8, 8)).shape == (2, 3, 8, 8)
+
+
+UNLABELLED = """
+    '''A GAN on images without classes.'''
+    from models.gan import GAN, GANConfig
+    from search.study import StudySpec
+
+    def suggest(trial):
+        return GANConfig(
+            architecture="dropout-28", width=0.03, batch_size=32,
+            lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3),
+        )
+
+    STUDY = StudySpec(
+        model=GAN, suggest=suggest, data="digits", shape=(1, 28, 28), metric="frechet",
+        trials=2, epochs=1, retrain_epochs=1, judged_by="BASE",
+    )
+"""
+
+
+def test_images_without_classes_are_judged_by_an_autoencoders_codes(
+    user: User, study_file: WriteStudy, digits: ImageSplits, tmp_path: Path
+) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for index, image in enumerate(digits.train.pixels[:150]):
+        Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+    base = study_file("small")
+    name = study_file("gan", UNLABELLED.replace("BASE", str(base)))
+    data = {"DATA": f"folder:{folder}", "WORKERS": 1, "TOP": 1}
+    code, _, error = user.run(NAME=name, **data)
+    assert code == 2
+    assert error.startswith("error: these images have no classes: study 'gan' judges samples by")
+    assert "FIRST=1 runs" in error
+    assert error.count("\n") == 1
+    code, out, error = user.run(NAME=name, FIRST=1, TRIALS=1, EPOCHS=1, **data)
+    assert (code, error) == (0, "")
+    assert "study small-folder-plain starts" in out
+    found = json.loads((user.runs / "exports/gan-folder-plain/1/provenance.json").read_text())
+    assert found["judge"]["extractor"] == "encoder"
+    assert set(MEASURES) <= set(found["test"])
+    assert found["verdict"]["verdict"]
+    row = trials("gan-folder-plain", storage=user.url).iloc[0]
+    assert row["value"] > row["floor"] > 0
