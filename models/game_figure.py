@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.pictures import INK, new_figure, plain_log_labels, save_figure
-from models.verdicts import Health, Kind, verdicts
+from models.verdicts import WORDS, Health, Kind, verdicts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 G, D, THIRD, FLOOR = "#c2410c", "#1d4ed8", "#047857", "#6b7280"
-BANDS: dict[Kind, tuple[str, str]] = {  # its colour, its words
-    "collapsed": ("#fdebb0", "collapsed"),
-    "d_won": ("#cfe2fd", "D won"),
-    "g_won": ("#e6d7fb", "G won"),
-    "diverged": ("#fbc9c9", "diverged"),
+BANDS: dict[Kind, str] = {
+    "collapsed": "#fdebb0",
+    "d_won": "#cfe2fd",
+    "g_won": "#e6d7fb",
+    "diverged": "#fbc9c9",
 }
 VARIETY = (("modes", THIRD), ("coverage", D), ("recall", G))
 WIDE_LOSSES = 30  # times the smallest loss: beyond, a linear axis shows only the largest
@@ -121,7 +121,7 @@ def _bands(axes: Axes, epochs: Sequence[int], kinds: Sequence[Kind]) -> None:
     for kind, run in groupby(zip(epochs, kinds, strict=True), key=lambda pair: pair[1]):
         numbers = [epoch for epoch, _ in run]
         if kind in BANDS:
-            axes.axvspan(numbers[0] - 0.5, numbers[-1] + 0.5, color=BANDS[kind][0], linewidth=0)
+            axes.axvspan(numbers[0] - 0.5, numbers[-1] + 0.5, color=BANDS[kind], linewidth=0)
 
 
 def _draw_panel(axes: Axes, epochs: Sequence[int], panel: Panel) -> None:
@@ -198,7 +198,7 @@ def apart(places: Sequence[float], least: float) -> list[float]:
 def _legend(figure: Figure, kinds: Sequence[Kind]) -> None:
     from matplotlib.patches import Patch
 
-    found = [band for kind, band in BANDS.items() if kind in kinds]
+    found = [(color, WORDS[kind]) for kind, color in BANDS.items() if kind in kinds]
     if not found:
         return
     handles = [Patch(color=color, label=words) for color, words in found]

@@ -26,6 +26,13 @@ from typing import Literal
 from models.measures import ALL_MEASURES
 
 Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
+WORDS: dict[Kind, str] = {  # for people
+    "healthy": "healthy",
+    "collapsed": "collapsed",
+    "d_won": "D won",
+    "g_won": "G won",
+    "diverged": "diverged",
+}
 
 # Collapse, in the samples' measures; each relative to those of real images (the floor).
 FEW_MODES = 0.5  # of the classes: half of the digits may be hard, more are not by chance
@@ -98,8 +105,7 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The kind, for people."""
-        return self.kind.replace("_", " ")
+        return WORDS[self.kind]
 
 
 def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict:

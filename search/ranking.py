@@ -32,7 +32,7 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> lis
         return []
     first, second, coverage = (_attribute(name) for name in ASKED)
     compared = (
-        ("Fréchet distance", "Fréchet distance, second judge", first, second, "1"),
+        ("Fréchet distance of the last epoch", "the same, second judge", first, second, "1"),
         (
             metric,
             "coverage, second judge",

@@ -26,6 +26,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from models.verdicts import WORDS
 from search.errors import SearchError
 from search.pages import Beside, Heading, Page, Part, Rows, Shown, Words, html, markdown
 from search.ranking import ranking_check
@@ -187,7 +188,7 @@ def _extremes(subject: Subject, artifacts: Path, folder: Path) -> list[Part]:
 
 
 def _named(trial: FrozenTrial, metric: str) -> str:
-    verdict = str(trial.user_attrs.get("verdict", "")).replace("_", " ")
+    verdict = _words(trial.user_attrs.get("verdict", ""))
     told = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
     return ", ".join(filter(None, told))
 
@@ -233,7 +234,12 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.5g}"
-    return str(value).replace("_", " ") if isinstance(value, str) else str(value)
+    return _words(value) if isinstance(value, str) else str(value)
+
+
+def _words(value: str) -> str:
+    """Of a verdict as people read it; others as they are."""
+    return {str(kind): words for kind, words in WORDS.items()}.get(value, value)
 
 
 def _is_number(cell: str) -> bool:

@@ -58,7 +58,9 @@ def draw_values(path: Path, found: Values, metric: str) -> None:
     axes.set_xlabel("trial")
     axes.set_ylabel(metric)
     _plain(axes)
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    axes.legend(
+        frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0
+    )
     figure.set_layout_engine("tight")
     save_figure(figure, path)
 

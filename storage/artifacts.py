@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import UUID, uuid4, uuid5
 
 from optuna import Study, Trial
-from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 
 from storage.errors import DiskFull
 
@@ -100,14 +102,26 @@ class ArtifactFolder(FileSystemArtifactStore):
 
 
 def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
-    """Show ``file`` with ``owner`` in the dashboard under the file's name. Returns its id."""
-    store = ArtifactFolder(folder)
+    """Show ``file`` with ``owner`` in the dashboard under the file's name. Returns its id.
+
+    As Optuna's `upload_artifact`, but ids rise with time: databases list artifacts by them, and
+    so the first that was attached stands first.
+    """
+    artifact = str(UUID(int=time.time_ns() << 64 | secrets.randbits(64)))
+    about = ArtifactMeta(artifact, file.name, mimetype=_kind(file), encoding=None)
+    told, store = json.dumps(asdict(about)), ArtifactFolder(folder)
     try:
-        return upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=owner)
+        with file.open("rb") as content:
+            store.write(artifact, content)
+        if isinstance(owner, Trial):
+            owner.storage.set_trial_system_attr(owner._trial_id, KEY + artifact, told)
+        else:
+            owner._storage.set_study_system_attr(owner._study_id, KEY + artifact, told)
     except BaseException:
         for path in store.written:  # nobody would find what the database does not name
             path.unlink(missing_ok=True)
         raise
+    return artifact
 
 
 def show(

@@ -153,7 +153,7 @@ def test_trials_without_any_value_are_still_listed(stored: Stored) -> None:
     stored.write([ended(None, failed, state=TrialState.FAIL)])
     folder, written = stored.report()
     assert "No trial has a value" in written
-    assert "| d won |" in written
+    assert "| D won |" in written
     assert not list(folder.glob("*.png"))
 
 
