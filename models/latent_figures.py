@@ -229,7 +229,7 @@ def _strips(
         style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": INK}
         _literal(figure.text((side - 0.08) / width, middle, _short(left), ha="right", **style))
         _literal(figure.text(1 - (side - 0.06) / width, middle, _short(right), **style))
-    top = {"va": "top", "fontsize": 9, "color": INK}
+    top: dict[str, Any] = {"va": "top", "fontsize": 9, "color": INK}
     _literal(figure.text(MARGIN / width, 1 - 0.08 / height, "\n".join(lines), **top))
     return figure
 

@@ -139,7 +139,7 @@ class Judge:
         if real.histogram is not None:
             shares = _histogram(seen, len(real.histogram))
             assert shares is not None
-            found |= {"modes": self._modes(seen), "class_kl": _divergence(shares, real.histogram)}
+            found |= {"modes": self._modes(seen), "class_kl": divergence(shares, real.histogram)}
         values = torch.stack([value.double() for value in found.values()]).tolist()
         frechet = frechet_distance(real.moments, Moments.of(made))
         return {"frechet": frechet, **dict(zip(found, values, strict=True))}
@@ -203,7 +203,7 @@ def _histogram(seen: Seen, classes: int) -> Tensor | None:
     return torch.bincount(seen.classes, minlength=classes).double() / len(seen)
 
 
-def _divergence(made: Tensor, real: Tensor) -> Tensor:
+def divergence(made: Tensor, real: Tensor) -> Tensor:
     """KL of the samples' class shares (K,) from the real ones, in nats; finite: a class that no
     real image was seen in counts as if half a sample's share of them was."""
     floor = real[real > 0].min() / 2

@@ -12,6 +12,7 @@ from typing import Any
 from models.base import Model, evaluating
 from models.pictures import draw_learning_curve
 from models.quality_report import Judged, quality_table
+from models.sources import STACKED
 from models.training import EpochResult, evaluate
 from search.bench import Bench, go_without
 from search.judging import test_judge
@@ -32,9 +33,13 @@ def judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
     record["test"] = evaluate(model, bench.images.test)
     if bench.judge is not None:
         bench.say("judging", number=number, what="samples beside the test images")
+        from models.stacked import mode_table  # with all that judges, which others do not need
+
         judge = test_judge(bench)
         record["test"] |= judge.look(model, bench.images)
         record["test_judge"] = judge.record
+        if bench.images.name == STACKED:
+            record["tables"].append(mode_table(model, judge, bench.images).plain())
 
 
 def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> dict[str, str]:
