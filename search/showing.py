@@ -46,18 +46,19 @@ def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> di
     """Learning curves and the model's own pictures; file -> caption."""
     title = f"{record['study']} trial {record['trial']}"
     captions = _draw_curves(record, folder, f"{title}, retrained")
-    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
-    for epoch in range(1, record["best_epoch"] + 1):
-        if paths.picture(epoch).exists():
-            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
-            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
     part = "valid" if record["test"] is None else "test"
     with evaluating(model):
         for picture in model.pictures(bench.images, part):
             bench.say("drawing", number=record["trial"], what=picture.name)
             picture.draw(folder / picture.file, title)
             captions[picture.file] = picture.caption
-    return captions | draw_training(bench, record, folder, title)
+    captions |= draw_training(bench, record, folder, title)
+    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
+    for epoch in range(1, record["best_epoch"] + 1):
+        if paths.picture(epoch).exists():
+            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
+            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
+    return captions
 
 
 def tables(record: dict[str, Any]) -> list[dict[str, Any]]:

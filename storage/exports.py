@@ -179,8 +179,11 @@ The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`
 
 def _verdict(told: Mapping[str, Any]) -> str:
     """How the training went, in one line."""
-    kind = str(told["verdict"]).replace("_won", " won").capitalize()
-    return f"{kind} in epoch {told['verdict_epoch']}: {_plain(told['verdict_reason'])}"
+    kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
+    return (
+        f"How the training ended: {kind}, since epoch {told['verdict_epoch']}. "
+        f"{_plain(told['verdict_reason'])}"
+    )
 
 
 def _plain(text: str) -> str:
