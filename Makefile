@@ -32,7 +32,7 @@ override STORAGE := $(value STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help study studies trials dashboard test torture bench check format lock install clean
+.PHONY: help study studies trials report dashboard test torture bench check format lock install clean
 
 help:  ## what there is
 	@printf '\ngenstudy: hyperparameter search for generative models\n\n'
@@ -49,6 +49,9 @@ studies: $(STAMP)  ## what can be studied, and how far each study is
 
 trials: $(STAMP)  ## the leaderboard: NAME=cae, CSV=path or PARQUET=path for all of it
 	@$(PY) -m search trials
+
+report: $(STAMP)  ## a page about a study, with pictures: NAME=cae
+	@$(PY) -m search report
 
 dashboard: $(STAMP)  ## optuna-dashboard with pictures, also while a study runs
 	@$(PY) -m search dashboard

@@ -141,6 +141,14 @@ class ACGAN(Adversarial):
         codes = torch.randn(2, self.config.latent, generator=torch.Generator().manual_seed(0))
         return torch.cat([codes, self.remembered[:2].cpu()], dim=1)
 
+    def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
+        """Of fixed codes, with the labels of the first images: of fewer, over and over."""
+        generator = torch.Generator().manual_seed(derive_seed(0, "samples"))
+        codes = torch.randn(count, self.config.latent, generator=generator)
+        labels = self.labels(getattr(images, part).batch(slice(0, count))).cpu()
+        rows = torch.arange(count) % len(labels)
+        return self.fakes(torch.cat([codes, labels[rows]], dim=1))
+
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """The same codes, drawn once for all epochs, with one label after the other changed."""
         config, names = self.config, label_names(images)

@@ -129,6 +129,15 @@ class Model(nn.Module, ABC):
         "test"): a trial's picture in the dashboard. In eval mode, without gradients."""
         return None
 
+    def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor | None:
+        """At most ``count`` images (N, C, H, W) in [0, 1] that the model makes of what stays the
+        same in every epoch: standing under each other they show how it learned. None: it makes
+        none. In eval mode, without gradients; the caller's random numbers go on undisturbed.
+
+        images: whoever makes images of images takes those of ``part`` ("valid" or "test")
+        """
+        return None
+
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         """Images of its own making, to be judged: (count, C, H, W) in [0, 1]. In eval mode,
         without gradients, the same random draws each time.

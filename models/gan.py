@@ -97,6 +97,9 @@ class GAN(Adversarial):
     def example(self) -> Tensor:
         return self.codes(2, torch.Generator().manual_seed(0))
 
+    def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
+        return self.sample(count, generator=_generator("samples"))
+
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """Fakes of codes that are the same in every epoch; no image of ``part`` is needed."""
         return self._samples(ROWS * count, count)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ OTHERS = "#d1d5db"  # groups beyond ten: nobody tells more colours apart
 PLAIN = "#2563eb"
 NAME = 28  # characters of a name that are shown
 LETTER, HEAD = 0.075, 0.34  # inches: a letter of a name, the title above
+TITLE_LINE = 0.16  # inches
 BINS = 60
 
 
@@ -213,7 +215,9 @@ def _strips(
     """
     count = max(len(row) for row in rows)
     away = 0.3 * TILE if apart else 0.0
-    width, height = 2 * side + TILE * count + 2 * away, HEAD + TILE * len(rows) + MARGIN / 2
+    width = 2 * side + TILE * count + 2 * away
+    lines = wrap(title, max(20, int((width - 2 * MARGIN) / LETTER))) or [""]
+    height = HEAD + TITLE_LINE * (len(lines) - 1) + TILE * len(rows) + MARGIN / 2
     figure = new_figure(width, height)
     for number, (images, (left, right)) in enumerate(zip(rows, names, strict=True)):
         bottom = TILE * (len(rows) - 1 - number) + MARGIN / 2
@@ -225,7 +229,8 @@ def _strips(
         style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": INK}
         _literal(figure.text((side - 0.08) / width, middle, _short(left), ha="right", **style))
         _literal(figure.text(1 - (side - 0.06) / width, middle, _short(right), **style))
-    figure.text(MARGIN / width, 1 - 0.08 / height, title, va="top", fontsize=9, color=INK)
+    top: dict[str, Any] = {"va": "top", "fontsize": 9, "color": INK}
+    _literal(figure.text(MARGIN / width, 1 - 0.08 / height, "\n".join(lines), **top))
     return figure
 
 

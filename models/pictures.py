@@ -5,6 +5,7 @@ Shape legend: N images, C channels, H/W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def draw_learning_curve(
         axes.plot(epochs, curve, label=label, color=color, linewidth=1.6, marker=marker)
     if values and min(values) > 0 and max(values) / min(values) > 3:
         axes.set_yscale("log")
-        _plain_log_labels(axes)
+        plain_log_labels(axes)
     if best_epoch is not None:
         axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
         axes.plot([], [], color=INK, linewidth=0.8, linestyle=":", label=f"best: {best_epoch}")
@@ -152,7 +153,7 @@ def draw_lines(
         axes.set_yscale("log")
         low, high = axes.get_ylim()
         if high / low < 100:
-            _plain_log_labels(axes)
+            plain_log_labels(axes)
         axes.set_xlabel(x)
         axes.set_ylabel(y if index == 0 else "")
         axes.set_title(name, loc="left", fontsize=9, color=INK)
@@ -164,11 +165,16 @@ def draw_lines(
     save_figure(figure, path)
 
 
-def _plain_log_labels(axes: Axes) -> None:
-    """0.02 rather than 2 x 10^-2 on an axis that spans few decades."""
+def plain_log_labels(axes: Axes, *, most: float = math.inf) -> None:
+    """0.02 rather than 2 x 10^-2 on an axis that spans few decades.
+
+    most: numbers that there is room for; where 1, 2, 5, 10, ... are more, it is 1, 10, ...
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if 3 * math.log10(high / low) <= most else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

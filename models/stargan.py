@@ -147,6 +147,18 @@ class StarGAN(Adversarial):
         images = torch.rand(2, *self.shape, generator=generator)
         return with_planes(signed(images), torch.eye(self.config.labels)[[0, -1]])
 
+    def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
+        """The first images, each with a label of its own changed: the first of the first, ..."""
+        batch = getattr(images, part).batch(slice(0, count))
+        own = self.labels(batch)  # (N, L)
+        places = torch.arange(len(own)) % self.config.labels
+        exclusive = self.config.exclusive
+        wanted = [
+            changed(own[i : i + 1], label, exclusive=exclusive)
+            for i, label in enumerate(places.tolist())
+        ]
+        return self.translate(batch.images, torch.cat(wanted))
+
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """Each image translated to every label, row under row."""
         config = self.config

@@ -26,6 +26,13 @@ from typing import Literal
 from models.measures import ALL_MEASURES
 
 Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
+WORDS: dict[Kind, str] = {  # for people
+    "healthy": "healthy",
+    "collapsed": "collapsed",
+    "d_won": "D won",
+    "g_won": "G won",
+    "diverged": "diverged",
+}
 
 # Collapse, in the samples' measures; each relative to those of real images (the floor).
 FEW_MODES = 0.5  # of the classes: half of the digits may be hard, more are not by chance
@@ -94,7 +101,11 @@ class Verdict:
     modes: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind.replace('_', ' ')} in epoch {self.epoch}: {self.reason}"
+        return f"{self.words} in epoch {self.epoch}: {self.reason}"
+
+    @property
+    def words(self) -> str:
+        return WORDS[self.kind]
 
 
 def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict:
@@ -129,6 +140,17 @@ def hopeless(
     if history[-1].epoch <= warm_up or epochs < LASTING or not _stalled(history):
         return None
     return verdict
+
+
+def verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
+    """Of each epoch, as it stood then. Poor samples at the beginning that got better were no
+    collapse: every generator begins with noise."""
+    found = [_verdict(history[: end + 1], floor) for end in range(len(history))]
+    kinds: list[Kind] = ["healthy" if verdict is None else verdict.kind for verdict in found]
+    poor = len(list(itertools.takewhile(lambda kind: kind == "collapsed", kinds)))
+    if kinds[poor : poor + 1] == ["healthy"]:
+        kinds[:poor] = ["healthy"] * poor
+    return kinds
 
 
 def _lasting(history: Sequence[Health], floor: Mapping[str, float]) -> tuple[Verdict | None, int]:

@@ -3,6 +3,7 @@
     study       run a study, retrain and export its best       NAME=cae python -m search study
     studies     what there is, on what data, how far
     trials      the leaderboard; CSV= or PARQUET= writes the table
+    report      a study as a page with pictures
     dashboard   optuna-dashboard with the pictures
     worker      one training process (started by `study`)
 
@@ -21,7 +22,7 @@ from search.errors import explained
 from search.process import end_early, start_early
 from search.startup import defer_compiler, quick_imports
 
-COMMANDS = ("study", "studies", "trials", "dashboard", "worker")
+COMMANDS = ("study", "studies", "trials", "report", "dashboard", "worker")
 
 
 def main(arguments: list[str]) -> int:
@@ -74,6 +75,10 @@ def _find(name: str) -> Callable[[], int]:
         from search.commands.dashboard import dashboard
 
         return dashboard
+    if name == "report":
+        from search.commands.report import report
+
+        return report
     from search.commands import views
 
     return {"studies": views.studies, "trials": views.trials}[name]

@@ -6,6 +6,7 @@ None of it is worth a trial: what a full disk has no room for is left out, and s
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,11 +81,24 @@ def picture(bench: Bench, trial: Trial, model: Model, progress: Progress, suffix
     if picture is None:
         return
     title = f"{bench.run.study} trial {trial.number} · best {metric} {progress.best:.5f}"
+    show(
+        bench,
+        trial,
+        progress,
+        f"{picture.name}{suffix}.png",
+        lambda path: picture.draw(path, title),
+    )
+
+
+def show(
+    bench: Bench, trial: Trial, progress: Progress, name: str, draw: Callable[[Path], None]
+) -> None:
+    """Attach what ``draw`` writes to ``trial`` as ``name``. A full disk costs it, and no more."""
     try:
         with TemporaryDirectory() as folder:
-            path = Path(folder) / f"{picture.name}{suffix}.png"
+            path = Path(folder) / name
             with whole_file(path) as beside:  # which names the place when that disk is full
-                picture.draw(beside, title)
+                draw(beside)
             bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
             attach(bench.run.paths.artifacts, trial, path)
     except OSError as error:

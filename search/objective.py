@@ -24,6 +24,7 @@ from search import games, outcomes
 from search.bench import Bench, make_model
 from search.judging import told
 from search.kept import checkpoint_path, is_pictured, picture, resume, save
+from search.learning import forget_rows, keep_row, show_broken, show_end, trial_row, trial_rows
 from search.memory import PeakMemory, lift_limit, memory_budget, taken_memory
 from search.outcomes import Ending
 from search.reports import Progress, report, should_prune, write
@@ -77,6 +78,7 @@ def run_trial(bench: Bench, trial: Trial) -> None:
         bench.say("released", number=trial.number)
         raise SpentProcess(f"trial {trial.number} goes on in a new process: {error}") from error
     checkpoint_path(bench, trial).unlink(missing_ok=True)
+    forget_rows(trial_rows(bench, trial))
     reason = ending.attributes.get("reason", "")
     bench.say(
         "ended",
@@ -110,9 +112,13 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
         seed = derive_seed(bench.run.seed, "trial", trial.number)
         model = make_model(bench, config, seed)
         wait_for(lambda: resume(bench, trial, model, progress))
-        pruned = _train(bench, trial, model, seed, progress)
+        forget_rows(trial_rows(bench, trial), beyond=progress.epoch)
+        try:
+            pruned = _train(bench, trial, model, seed, progress)
+        except DivergedError as error:
+            return _diverged(bench, trial, progress, error)
         wait_for(lambda: write(bench, trial, progress))
-        wait_for(lambda: picture(bench, trial, model, progress))
+        show_end(bench, trial, model, progress)
         about = games.told(games.final(bench, progress.history))
         if pruned is not None:
             return pruned.with_more(about)
@@ -127,14 +133,17 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
     except Overdue:
         assert bench.run.trial_minutes is not None
         return outcomes.interrupted(bench.run.trial_minutes, progress.epoch)
-    except DivergedError as error:
-        about = games.told(games.broken(bench, error))
-        return outcomes.diverged(error, bench.run.epochs).with_more(about)
     except Exception as error:
         if outcomes.is_out_of_memory(error):
             return _out_of_memory(bench, error, progress.left_behind)
         log.exception("trial %d failed", trial.number)
         return outcomes.failed(error)
+
+
+def _diverged(bench: Bench, trial: Trial, progress: Progress, error: DivergedError) -> Ending:
+    show_broken(bench, trial, progress, error.epoch)
+    about = games.told(games.broken(bench, error))
+    return outcomes.diverged(error, bench.run.epochs).with_more(about)
 
 
 def _left_behind(bench: Bench) -> int:
@@ -175,6 +184,7 @@ def _train(
             interrupted=lambda: bench.interrupted() or time.monotonic() - began > limit,
         ):
             written = report(bench, trial, progress, result)
+            keep_row(bench, trial_row(bench, trial, result.number), model)
             progress.seconds = time.monotonic() - began
             if result.number == bench.run.epochs:
                 break

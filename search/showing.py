@@ -5,17 +5,18 @@ The test images are met once, by the first rank: metrics and the model's own tab
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 from models.base import Model, evaluating
 from models.pictures import draw_learning_curve
+from models.quality_report import Judged, quality_table
 from models.sources import STACKED
 from models.training import EpochResult, evaluate
 from search.bench import Bench, go_without
 from search.judging import test_judge
+from search.learning import draw_training
 from storage.artifacts import show, whole_file
 
 SHOWN = 10  # images in the picture of an epoch
@@ -45,18 +46,32 @@ def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> di
     """Learning curves and the model's own pictures; file -> caption."""
     title = f"{record['study']} trial {record['trial']}"
     captions = _draw_curves(record, folder, f"{title}, retrained")
-    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
-    for epoch in range(1, record["best_epoch"] + 1):
-        if paths.picture(epoch).exists():
-            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
-            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
     part = "valid" if record["test"] is None else "test"
     with evaluating(model):
         for picture in model.pictures(bench.images, part):
             bench.say("drawing", number=record["trial"], what=picture.name)
             picture.draw(folder / picture.file, title)
             captions[picture.file] = picture.caption
+    captions |= draw_training(bench, record, folder, title)
+    paths = bench.run.paths.retraining(bench.run.study, record["trial"])
+    for epoch in range(1, record["best_epoch"] + 1):
+        if paths.picture(epoch).exists():
+            shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
+            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
     return captions
+
+
+def tables(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a retraining's model card: how good its samples are, and what the model has to show."""
+    judged = []
+    for part, measured, judge in (
+        ("validation", "valid", "judge"),
+        ("test", "test", "test_judge"),
+    ):
+        if record.get(judge) is not None:
+            judged.append(Judged(part=part, measured=record[measured], record=record[judge]))
+    quality = [quality_table(*judged).plain()] if judged else []
+    return [*quality, *record["tables"]]
 
 
 def show_with_study(bench: Bench, pictures: list[Path]) -> None:
@@ -68,18 +83,22 @@ def show_with_study(bench: Bench, pictures: list[Path]) -> None:
 
 
 def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
-    """One picture a metric that was measured on both parts, the study's first."""
+    """One picture a metric that was measured on both parts, the study's first; of a game that
+    one alone: a picture of its own shows the others."""
     chosen = record["metric"]
     measured = record["curve"][0]
     others = [name for name in measured["valid"] if name in measured["train"] and name != chosen]
+    if record.get("judge") is not None and "loss_d" in measured["train"]:
+        others = []
     captions = {}
     for metric in (chosen, *others):
         file = "learning_curve.png" if metric == chosen else f"learning_curve_{metric}.png"
         draw_learning_curve(
             folder / file,
             {
-                "train": [epoch["train"].get(metric, math.nan) for epoch in record["curve"]],
-                "validation": [epoch["valid"][metric] for epoch in record["curve"]],
+                name: [epoch[part][metric] for epoch in record["curve"]]
+                for part, name in (("train", "train"), ("valid", "validation"))
+                if metric in measured[part]
             },
             metric=metric,
             title=title,

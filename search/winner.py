@@ -36,7 +36,8 @@ from search import games
 from search.bases import describe_base
 from search.bench import Bench, go_without, make_model
 from search.kept import is_pictured
-from search.showing import draw, draw_epoch, judge, show_with_study
+from search.learning import ANIMATED, forget_rows, keep_row
+from search.showing import draw, draw_epoch, judge, show_with_study, tables
 from storage.artifacts import whole_file, write_json
 from storage.exports import publish, staged
 from storage.paths import RetrainingPaths
@@ -57,6 +58,7 @@ def retrain(bench: Bench, number: int) -> None:
     curve = _go_on(bench, paths, model)
     for picture in [] if curve else paths.pictures():
         picture.unlink()  # of an earlier training, or of a deleted study of this name
+    forget_rows(paths.rows(), beyond=len(curve))
     bench.say("retraining", number=number, epochs=bench.run.retrain_epochs)
     failure = None
     try:
@@ -93,6 +95,7 @@ def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[
         interrupted=bench.interrupted,
     ):
         curve.append(asdict(result))
+        keep_row(bench, paths.row(result.number), model, ANIMATED)
         if _best_epoch(bench, curve) == result.number:
             _keep(bench, paths.best, model, curve)
         try:
@@ -120,6 +123,7 @@ def export(bench: Bench, number: int, rank: int) -> None:
         write_export(model, staging)
         made: dict[str, Any] = {"rank": rank, "usage": model.usage}
         made["output_differences"] = check_export(model, staging)
+        made["tables"] = tables(record)
         made["pictures"] = draw(bench, model, record, staging)
         publish(staging, {**record, **made})
         if rank == 1:  # before the folder has its name: a run that is killed here comes back

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import UUID, uuid4, uuid5
 
 from optuna import Study, Trial
-from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 
 from storage.errors import DiskFull
 
@@ -100,20 +102,32 @@ class ArtifactFolder(FileSystemArtifactStore):
 
 
 def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
-    """Show ``file`` with ``owner`` in the dashboard under the file's name. Returns its id."""
-    store = ArtifactFolder(folder)
+    """Show ``file`` with ``owner`` in the dashboard under the file's name. Returns its id.
+
+    As Optuna's `upload_artifact`, but ids rise with time: databases list artifacts by them, and
+    so the first that was attached stands first.
+    """
+    artifact = str(UUID(int=time.time_ns() << 64 | secrets.randbits(64)))
+    about = ArtifactMeta(artifact, file.name, mimetype=_kind(file), encoding=None)
+    told, store = json.dumps(asdict(about)), ArtifactFolder(folder)
     try:
-        return upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=owner)
+        with file.open("rb") as content:
+            store.write(artifact, content)
+        if isinstance(owner, Trial):
+            owner.storage.set_trial_system_attr(owner._trial_id, KEY + artifact, told)
+        else:
+            owner._storage.set_study_system_attr(owner._study_id, KEY + artifact, told)
     except BaseException:
         for path in store.written:  # nobody would find what the database does not name
             path.unlink(missing_ok=True)
         raise
+    return artifact
 
 
 def show(
     folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
 ) -> None:
-    """Show PNG ``files`` with a study in the dashboard, and no others of earlier calls.
+    """Show the pictures ``files`` with a study in the dashboard, and no others of earlier calls.
 
     An id follows from the study's own ``token`` and the file's name. So a picture replaces the
     one of the same name, a call that was killed can be repeated, and whatever somebody else has
@@ -123,7 +137,7 @@ def show(
     for artifact, file in wanted.items():
         with file.open("rb") as content:
             ArtifactFolder(folder).write(artifact, content)
-        about = ArtifactMeta(artifact, file.name, mimetype="image/png", encoding=None)
+        about = ArtifactMeta(artifact, file.name, mimetype=_kind(file), encoding=None)
         storage.set_study_system_attr(study_id, KEY + artifact, json.dumps(asdict(about)))
     for key, value in storage.get_study_system_attrs(study_id).items():
         listed = json.loads(value) if key.startswith(KEY) else None  # the dashboard leaves nulls
@@ -132,6 +146,10 @@ def show(
         if listed["artifact_id"] == _id(token, listed["filename"]):
             storage.forget_study_artifact(study_id, key)
             (folder / listed["artifact_id"]).unlink(missing_ok=True)
+
+
+def _kind(file: Path) -> str:
+    return "image/gif" if file.suffix == ".gif" else "image/png"
 
 
 def _id(token: str, name: str) -> str:

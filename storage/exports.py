@@ -129,6 +129,8 @@ def model_card(about: Mapping[str, Any]) -> str:
         for file, caption in ((file, _plain(text)) for file, text in about["pictures"].items())
     )
     tables = "".join(markdown(table) for table in about["tables"])
+    if about.get("verdict"):
+        tables = f"\n{_verdict(about['verdict'])}\n{tables}"
     return f"""# {about["study"]}, rank {about["rank"]}
 
 {about["model"]} with {about["model_parameters"]:,} parameters, trained on {about["data"]}
@@ -173,6 +175,15 @@ Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained 
 
 The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
 """
+
+
+def _verdict(told: Mapping[str, Any]) -> str:
+    """How the training went, in one line."""
+    kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
+    return (
+        f"How the training ended: {kind}, since epoch {told['verdict_epoch']}. "
+        f"{_plain(told['verdict_reason'])}"
+    )
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@
       cache/                 image sets, decoded and split
       checkpoints/STUDY/     what a trial or a retraining needs to go on
       exports/STUDY/RANK/    the best configurations, retrained
+      reports/STUDY/         a study as a page with its pictures
       logs/STUDY/            what each worker wrote
 
 Study names come from users and databases: they become folder names only after
@@ -64,11 +65,22 @@ class RunPaths:
     def trial_checkpoint(self, study: str, number: int) -> Path:
         return self.checkpoints(study) / f"trial-{number}.safetensors"
 
+    def trial_row(self, study: str, number: int, epoch: int) -> Path:
+        """What the trial's model made of the same noise after ``epoch``."""
+        return self.checkpoints(study) / f"trial-{number}-row-{epoch:04}.png"
+
+    def trial_rows(self, study: str, number: int) -> dict[int, Path]:
+        """All of these that are there, by epoch."""
+        return _by_epoch(self.checkpoints(study), f"trial-{number}-row-")
+
     def retraining(self, study: str, number: int) -> RetrainingPaths:
         return RetrainingPaths(self.checkpoints(study), number)
 
     def exports(self, study: str) -> Path:
         return self.root / "exports" / check_name(study)
+
+    def report(self, study: str) -> Path:
+        return self.root / "reports" / check_name(study)
 
     def export(self, study: str, rank: int) -> Path:
         return self.exports(study) / str(rank)
@@ -133,6 +145,14 @@ class RetrainingPaths:
         """Learning curve and how it ended; present once the retraining is done."""
         return self.folder / f"retrain-{self.number}.json"
 
+    def row(self, epoch: int) -> Path:
+        """What the model made of the same noise after ``epoch``."""
+        return self.folder / f"retrain-{self.number}-row-{epoch:04}.png"
+
+    def rows(self) -> dict[int, Path]:
+        """All of these that are there, by epoch."""
+        return _by_epoch(self.folder, f"retrain-{self.number}-row-")
+
     def picture(self, epoch: int) -> Path:
         """What the model did after ``epoch``, where a study asks for it."""
         return self.folder / f"retrain-{self.number}-epoch-{epoch:03}.png"
@@ -140,3 +160,8 @@ class RetrainingPaths:
     def pictures(self) -> list[Path]:
         """All of these that are there."""
         return sorted(self.folder.glob(f"retrain-{self.number}-epoch-*.png"))
+
+
+def _by_epoch(folder: Path, name: str) -> dict[int, Path]:
+    found = {path.stem.removeprefix(name): path for path in folder.glob(f"{name}*.png")}
+    return {int(epoch): path for epoch, path in sorted(found.items()) if epoch.isdigit()}

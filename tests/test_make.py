@@ -33,7 +33,17 @@ def installed() -> None:
 def test_help_lists_every_target_and_variable() -> None:
     done = make("help")
     assert done.returncode == 0
-    for target in ("study", "studies", "trials", "dashboard", "test", "bench", "check", "clean"):
+    for target in (
+        "study",
+        "studies",
+        "trials",
+        "report",
+        "dashboard",
+        "test",
+        "bench",
+        "check",
+        "clean",
+    ):
         assert f"make {target} " in done.stdout
     for name in search.variables.VARIABLES:
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)

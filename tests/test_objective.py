@@ -385,7 +385,7 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
                 bench.claims.id_of(0), optuna.trial.TrialState.COMPLETE, [0.123]
             )
 
-    during = "_record_start" if moment == "in training" else "picture"
+    during = "_record_start" if moment == "in training" else "show_end"
     monkeypatch.setattr(objective, during, end_it)
     run_trial(bench, trial)
     row = trials("small", storage=bench.run.storage).to_dict("records")[0]
