@@ -120,10 +120,9 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
         wait_for(lambda: write(bench, trial, progress))
         show_end(bench, trial, model, progress)
         about = games.told(games.final(bench, progress.history))
-        if pruned is not None:
-            return pruned.with_more(about)
         about |= games.second_opinion(bench, model, progress.history)
-        return outcomes.complete(progress.best, progress.epoch).with_more(about)
+        ending = pruned or outcomes.complete(progress.best, progress.epoch)
+        return ending.with_more(about)
     except (GaveUp, DatabaseLost):
         if progress.epoch:
             save(bench, trial, model, progress)

@@ -65,7 +65,7 @@ class StudySpec:
     pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
     summary: trials, curves -> the table that the study concludes with (`search.summary`)
     judged_by: a study whose best export judges samples of images without classes
-    second_judge: whether an independent judge measures the samples of complete trials, too
+    second_judge: whether an independent judge measures the last samples of trials, too
     """
 
     model: type[Model]

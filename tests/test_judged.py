@@ -196,7 +196,7 @@ def test_an_interrupted_game_keeps_its_history(make_bench: MakeBench) -> None:
     assert (row["reason"], row["epochs"]) == (uninterrupted["reason"], uninterrupted["epochs"])
 
 
-def test_a_second_judge_looks_at_complete_trials_when_asked(
+def test_a_second_judge_looks_at_the_last_samples_when_asked(
     make_bench: MakeBench, judge: Judge
 ) -> None:
     bench = make_bench(second_judge=True)

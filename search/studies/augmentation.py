@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 WIDTH = 0.125  # of the reference's channels
 BATCH_SIZE = 64
-EPOCHS = 6
-EPOCH_IMAGES = 6_400
+EPOCHS = 8
+EPOCH_IMAGES = 16_000
 REPEATS = 3  # seeds of each row: `trials` of STUDY is six times as many
 CLASSES = 10
 LOOKS_REAL = 0.14  # of realism: a quarter of that of real MNIST images; below it is noise
