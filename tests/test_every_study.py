@@ -35,6 +35,7 @@ GANS: dict[str, tuple[float, tuple[int, int, int] | None]] = {
     "acgan": (0.03, (3, 32, 32)),
     "stargan": (0.03, (3, 32, 32)),
     "augmentation": (0.02, None),
+    "gan_balances": (0.03, None),
 }
 
 NARROW = """

@@ -1,0 +1,86 @@
+"""Is the balance that a search found better than those of the reports, or was it luck?
+
+Each of four balances is trained three times, with other weights and other draws, in the network
+and on the images of `gan_balance`. One table in the end: means, deviations, and how far the found
+one is ahead.
+
+    make study NAME=gan_balances
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import BaseTrial
+
+from models.gan import GAN, GANConfig
+from models.report import Table
+from search.repeats import at_epoch, over_repeats, spread
+from search.studies.gan import BALANCES
+from search.study import StudySpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPEATS = 3
+FOUND = "found by the search"  # 20 trials of `gan_balance`, seed 0
+EVERY: dict[str, dict[str, Any]] = {**BALANCES, FOUND: {}}
+MEASURES = {  # heading and digits
+    "valid_modes": ("modes", 1),
+    "valid_coverage": ("coverage", 3),
+    "valid_precision": ("precision", 3),
+    "valid_recall": ("recall", 3),
+    "second_frechet": ("Fréchet, second judge", 1),
+}
+
+
+def suggest(trial: BaseTrial) -> GANConfig:
+    balance = trial.suggest_categorical("balance", list(EVERY))
+    trial.suggest_int("repeat", 0, REPEATS - 1)  # a trial's seed follows from its number
+    return GANConfig(architecture="32", width=0.125, batch_size=64, **EVERY[balance])
+
+
+def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
+    """By balance: the best epoch's distance, and what the last epoch's samples were like."""
+    runs = at_epoch(trials, curves, "last")
+    known = [name for name in MEASURES if name in runs]
+    means = over_repeats(runs, "balance", ["value", *known]).set_index("balance").to_dict("index")
+    found = means[FOUND]["value"] if FOUND in means else math.nan
+    rows: list[tuple[str | int, ...]] = []
+    for name in (name for name in EVERY if name in means):
+        mean, of_balance = means[name], runs[runs["balance"] == name]
+        distance = spread(mean["value"], mean["value_sd"], 1)
+        shown = (spread(mean[m], mean[f"{m}_sd"], MEASURES[m][1]) for m in known)
+        verdicts = Counter(of_balance["verdict"]).most_common()
+        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in verdicts)
+        ahead = f"{found / mean['value']:.2f}"
+        rows.append((name, len(of_balance), distance, ahead, *shown, told))
+    headings = [MEASURES[name][0] for name in known]
+    return Table(
+        name="balances",
+        title="Balances of G and D",
+        columns=("balance", "runs", "Fréchet", "found / this", *headings, "verdicts"),
+        rows=tuple(rows),
+        note="Means and standard deviations over runs: Fréchet of the best epoch, the rest of the "
+        "last one's samples.",
+    )
+
+
+STUDY = StudySpec(
+    model=GAN,
+    suggest=suggest,
+    data="mnist",
+    shape=(1, 32, 32),
+    metric="frechet",
+    direction="minimize",
+    sampler="grid",
+    pruner="none",
+    trials=REPEATS * len(EVERY),
+    epochs=5,
+    retrain_epochs=5,
+    patience=5,
+    second_judge=True,
+    summary=summary,
+)
