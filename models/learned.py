@@ -116,7 +116,8 @@ def _frame(images: Tensor, epoch: int) -> Image:
     largest = FRAME / columns / max(images.shape[-2:])
     if largest < 0.75:  # one that is little too large stays sharp
         images = F.interpolate(images, scale_factor=largest, mode="area")
-    tiles = [as_picture(image) for image in images]
+    gap = ((0, 1), (0, 1), (0, 0))
+    tiles = [np.pad(as_picture(image), gap, constant_values=0.5) for image in images]
     lines = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     grid = np.concatenate(lines)
     scale = max(1, round(FRAME / max(grid.shape[:2])))

@@ -100,7 +100,8 @@ def draw_training(bench: Bench, record: dict[str, Any], folder: Path, title: str
     captions = {}
     if record.get("judge") is not None:
         history = games.of_curve(record["curve"])
-        draw_game(folder / "game.png", history, record["judge"]["floor"], f"{title}, retrained")
+        words = f"{title}, retrained · kept: epoch {record['best_epoch']}"
+        draw_game(folder / "game.png", history, record["judge"]["floor"], words)
         captions["game.png"] = "how the training went; coloured where it went wrong"
     rows = bench.run.paths.retraining(bench.run.study, record["trial"]).rows()
     rows = {epoch: path for epoch, path in rows.items() if epoch <= record["epochs"]}
