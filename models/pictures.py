@@ -165,18 +165,21 @@ def draw_lines(
     save_figure(figure, path)
 
 
-def plain_log_labels(axes: Axes, *, most: float = math.inf) -> None:
+def plain_log_labels(axes: Axes, *, most: float = math.inf, across: bool = False) -> None:
     """0.02 rather than 2 x 10^-2 on an axis that spans few decades.
 
     most: numbers that there is room for; where 1, 2, 5, 10, ... are more, it is 1, 10, ...
+    across: on the axis to the right, not upwards
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axes.get_ylim()
+    axis, (low, high) = axes.yaxis, axes.get_ylim()
+    if across:
+        axis, (low, high) = axes.xaxis, axes.get_xlim()  # type: ignore[assignment]
     subs = (1.0, 2.0, 5.0) if 3 * math.log10(high / low) <= most else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def new_figure(width: float, height: float) -> Figure:

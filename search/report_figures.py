@@ -102,9 +102,10 @@ def draw_pairs(path: Path, panels: Sequence[Pairs]) -> None:
         axes = figure.add_subplot(1, len(panels), index + 1)
         xs, ys = zip(*panel.points, strict=True)
         axes.scatter(xs, ys, s=22, color=BLUE, alpha=0.85)
-        for values, scale in ((xs, axes.set_xscale), (ys, axes.set_yscale)):
+        for values, across in ((xs, True), (ys, False)):
             if min(values) > 0 and max(values) > 10 * min(values):
-                scale("log")
+                (axes.set_xscale if across else axes.set_yscale)("log")
+                plain_log_labels(axes, most=6, across=across)
         axes.set_xlabel(panel.x, fontsize=9)
         axes.set_ylabel(panel.y, fontsize=9)
         words = f"Spearman's rho {panel.rho:.2f}, {len(panel.points)} trials"
