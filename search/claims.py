@@ -35,6 +35,7 @@ from search.samplers import OneSequence
 from storage import leases
 from storage.database import open_storage, study_lock
 from storage.patience import Patience
+from storage.preferences import Choices, read_choices
 from storage.standing import Standing, ended
 from storage.trial_storage import TrialCache, TrialStorage
 
@@ -77,15 +78,17 @@ class Claims:
         self.patience = Patience()
         self._is_patient = False
         self.references: Mapping[str, Mapping[str, Any]] = {}
+        self.shown: int | None = None  # trials that a person chooses among; None: nobody is asked
 
     @patient
     def claim(self, total: int) -> Trial | None:
-        """The next trial of ``total``, now RUNNING and ours; None: none is left to take."""
+        """The next trial of ``total``, now RUNNING and ours; None: none is left to take, or a
+        person has to choose first."""
         with study_lock(self.engine, self.study_id):
             states = self.count()
             if states["RUNNING"] and self.take_back(is_gone):
                 states = self.count()
-            if not states["WAITING"] and states.total() >= total:
+            if not states["WAITING"] and (states.total() >= total or not self.has_room()):
                 return None
             if not states["WAITING"] and states.total() < len(self.references):
                 name, parameters = list(self.references.items())[states.total()]
@@ -93,7 +96,7 @@ class Claims:
             trial = self.study.ask()
             new = trial.number >= states.total()  # else it waited for somebody to go on with it
             leases.take_lease(self.engine, self.id_of(trial.number), self.owner, first=new)
-            if isinstance(self.study.sampler, OneSequence):
+            if self.shown is not None or isinstance(self.study.sampler, OneSequence):
                 _ = trial.relative_params  # drawn now, under the lock: no place is taken twice
         return trial
 
@@ -112,11 +115,17 @@ class Claims:
         trial._cached_frozen_trial.intermediate_values.setdefault(step, value)
 
     def release(self, number: int) -> None:
-        """Give a RUNNING trial back so that somebody goes on with it, if it is still ours."""
+        """Give a RUNNING trial back so that somebody goes on with it, if it is still ours.
+
+        One that was ended in the dashboard stays ended.
+        """
         trial_id = self.id_of(number)
         with study_lock(self.engine, self.study_id):
             if leases.return_lease(self.engine, trial_id, self.owner):
-                self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+                try:
+                    self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+                except UpdateFinishedTrialError:
+                    leases.end_lease(self.engine, trial_id)
 
     @patient
     def owns(self, number: int) -> bool:
@@ -206,6 +215,16 @@ class Claims:
 
     def ended(self) -> int:
         return ended(self.count())
+
+    @patient
+    def choices(self) -> Choices:
+        """What a person has chosen until now."""
+        with self.engine.connect() as connection:
+            return read_choices(connection, self.study_id)
+
+    def has_room(self) -> bool:
+        """Whether a new trial may begin: always, where no person is asked."""
+        return self.shown is None or self.choices().has_room(self.shown)
 
     @patient
     def id_of(self, number: int) -> int:

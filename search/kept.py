@@ -75,13 +75,16 @@ def is_pictured(spec: StudySpec, epoch: int) -> bool:
 
 def picture(bench: Bench, trial: Trial, model: Model, progress: Progress, suffix: str = "") -> None:
     """What the model makes of validation images, for the dashboard."""
+    progress.picture = None
     metric = bench.spec.metric.upper()
     with evaluating(model):
         picture = model.preview(bench.images, "valid", PREVIEWS)
     if picture is None:
         return
-    title = f"{bench.run.study} trial {trial.number} · best {metric} {progress.best:.5f}"
-    show(
+    title = f"{bench.run.study} trial {trial.number}"
+    if bench.run.shown is None:  # else a person is to judge by the picture alone
+        title += f" · best {metric} {progress.best:.5f}"
+    progress.picture = show(
         bench,
         trial,
         progress,
@@ -92,15 +95,17 @@ def picture(bench: Bench, trial: Trial, model: Model, progress: Progress, suffix
 
 def show(
     bench: Bench, trial: Trial, progress: Progress, name: str, draw: Callable[[Path], None]
-) -> None:
-    """Attach what ``draw`` writes to ``trial`` as ``name``. A full disk costs it, and no more."""
+) -> str | None:
+    """Attach what ``draw`` writes to ``trial`` as ``name``; its id. A full disk costs it, and no
+    more."""
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder) / name
             with whole_file(path) as beside:  # which names the place when that disk is full
                 draw(beside)
             bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
-            attach(bench.run.paths.artifacts, trial, path)
+            return attach(bench.run.paths.artifacts, trial, path)
     except OSError as error:
         progress.missing["no_picture"] = outcomes.reason_of(error)
         go_without(bench, "pictures of trials", error)
+        return None

@@ -10,6 +10,7 @@ All of it is read from the database and from files under RUNS; nothing is writte
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
@@ -18,25 +19,41 @@ from optuna.trial import TrialState
 from search.run import StudyRun
 from search.study import StudySpec
 from storage.exports import is_whole, read_provenance
+from storage.preferences import Choices
 
 RECORDED = {"trial", "token", "made", "patience", "ended_by", "most_epochs", "epochs", "test"}
 
 
 class Leaderboard:
-    """The best of one stored study."""
+    """The best of one stored study. choices: reads what a person has chosen, where one decides"""
 
-    def __init__(self, spec: StudySpec, run: StudyRun, stored: optuna.Study) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        run: StudyRun,
+        stored: optuna.Study,
+        choices: Callable[[], Choices] | None = None,
+    ) -> None:
         self.spec = spec
         self.run = run
         self.stored = stored
+        self.choices = choices
 
     def candidates(self) -> list[int]:
-        """Complete trials, best first."""
+        """Complete trials, best first: by value, or by a person's choices."""
         complete = self.stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         sign = 1 if self.spec.direction == "minimize" else -1
-        return [
-            number for _, number in sorted((sign * (t.value or 0.0), t.number) for t in complete)
-        ]
+        values = {t.number: sign * (t.value or 0.0) for t in complete}
+        if self.choices is not None:
+            return self.choices().ranked(values)
+        return sorted(values, key=lambda number: (values[number], number))
+
+    def ranked(self, numbers: Iterable[int]) -> list[int]:
+        """Retrained trials, best first: by their new values, but a person's choices stay."""
+        if self.choices is None:
+            return sorted(numbers, key=self.retrained_value)
+        chosen = set(numbers)
+        return [number for number in self.candidates() if number in chosen]
 
     def record(self, number: int) -> dict[str, Any] | None:
         """The record of a retraining, if it is this study's and today's run would end alike."""
@@ -103,7 +120,7 @@ class Leaderboard:
                 return False
             if "failed" not in record:
                 chosen.append(number)
-        ranked = enumerate(sorted(chosen, key=self.retrained_value), start=1)
+        ranked = enumerate(self.ranked(chosen), start=1)
         return all(self.is_exported(number, rank) for rank, number in ranked)
 
     def first_reason(self) -> str | None:

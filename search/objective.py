@@ -29,6 +29,7 @@ from search.memory import PeakMemory, lift_limit, memory_budget, taken_memory
 from search.outcomes import Ending
 from search.reports import Progress, report, should_prune, write
 from storage.patience import DatabaseLost, GaveUp, is_away
+from storage.preferences import PICTURE
 
 CHECKPOINT_EVERY = 30.0  # seconds; an epoch that is longer is kept each time
 log = logging.getLogger("genstudy")
@@ -45,6 +46,10 @@ class Cramped(Exception):
 
 class Overdue(Exception):
     """TRIAL_MINUTES are over."""
+
+
+class Unseen(Exception):
+    """A trial that a person is to judge has no picture."""
 
 
 def run_trial(bench: Bench, trial: Trial) -> None:
@@ -121,7 +126,7 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
         show_end(bench, trial, model, progress)
         about = games.told(games.final(bench, progress.history))
         about |= games.second_opinion(bench, model, progress.history)
-        ending = pruned or outcomes.complete(progress.best, progress.epoch)
+        ending = pruned or _complete(bench, progress)
         return ending.with_more(about)
     except (GaveUp, DatabaseLost):
         if progress.epoch:
@@ -143,6 +148,17 @@ def _diverged(bench: Bench, trial: Trial, progress: Progress, error: DivergedErr
     show_broken(bench, trial, progress, error.epoch)
     about = games.told(games.broken(bench, error))
     return outcomes.diverged(error, bench.run.epochs).with_more(about)
+
+
+def _complete(bench: Bench, progress: Progress) -> Ending:
+    """Where a person decides, only with a picture: without one there is nothing to choose."""
+    ending = outcomes.complete(progress.best, progress.epoch)
+    if bench.run.shown is None:
+        return ending
+    if progress.picture is None:
+        reason = progress.missing.get("no_picture", "the model's preview() gave none")
+        return outcomes.failed(Unseen(f"no picture to choose by: {reason}"))
+    return ending.with_more({PICTURE: progress.picture})
 
 
 def _left_behind(bench: Bench) -> int:

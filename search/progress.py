@@ -52,6 +52,7 @@ class Display:
         self.console = console
         self.states: Counter[str] = Counter()
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
+        self.marks_best = True  # by value; not where a person decides
         self.doing: dict[int, Doing] = {}
         self.parameters: dict[int, Mapping[str, Any]] = {}
         self.epochs: deque[float] = deque()
@@ -214,7 +215,8 @@ class Display:
         if value is None and doing.value is not None:
             shown = f"  {self.spec.metric} {doing.value:.6g} after {doing.epoch} epochs"
         mark = ""
-        if value is not None and self.spec.better(value, self.best[0] if self.best else None):
+        known = self.best[0] if self.best else None
+        if value is not None and self.marks_best and self.spec.better(value, known):
             self.best = (value, number, self.parameters.get(number, {}))
             mark = "  *best"
         took = duration(now - doing.since)

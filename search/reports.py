@@ -38,6 +38,7 @@ class Progress:
     left_behind: int = 0  # bytes of earlier trials
     history: list[Health] = field(default_factory=list)  # of epochs, where samples are judged
     missing: dict[str, str] = field(default_factory=dict)  # what could not be written, and why
+    picture: str | None = None  # id of the last one that was attached
 
 
 def report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult) -> bool:

@@ -22,6 +22,7 @@ class StudyRun:
 
     token: the stored study's own; files with another are not its files
     base: folder of the export that every model starts from
+    shown: how many trials a person chooses among; None: their values decide
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
     """
 
@@ -41,6 +42,7 @@ class StudyRun:
     sampler: str | None = None
     pruner: str | None = None
     base: str | None = None
+    shown: int | None = None
     encoder: str | None = None
 
     @property

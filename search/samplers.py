@@ -38,6 +38,7 @@ from optuna.trial import FrozenTrial, TrialState
 from models.seeds import derive_seed
 from search.calls import parse_call, unknown
 from search.errors import BadVariable
+from search.preference import PreferenceSampler
 from storage.errors import short
 
 Space = Mapping[str, BaseDistribution]
@@ -52,7 +53,9 @@ SAMPLERS: dict[str, tuple[type[BaseSampler], dict[str, Any]]] = {
     "cmaes": (CmaEsSampler, {}),
     "qmc": (QMCSampler, {}),
     "grid": (GridSampler, {}),
+    "preference": (PreferenceSampler, {}),
 }
+LIKE_RANDOM = ("random", "preference")  # a parameter that is drawn alone depends on no other
 ONE_SEQUENCE = ("qmc", "grid")  # all trials walk one sequence, so all share one seed
 LARGEST_GRID = 1_000_000
 
@@ -92,7 +95,10 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
         raise BadVariable(f"sampler {short(chosen)!r}: {short(str(error))}") from error
     if name in ONE_SEQUENCE:
         return OneSequence(first)
-    return TrialSeeded(make, seed, independent=name == "random")
+    seeded = TrialSeeded(make, seed, independent=name in LIKE_RANDOM)
+    if isinstance(first, PreferenceSampler):
+        seeded.shown = first.shown
+    return seeded
 
 
 def grid_points(space: Space) -> dict[str, list[Any]]:
@@ -128,6 +134,11 @@ def grid_size(sampler: BaseSampler) -> int | None:
     return None
 
 
+def shown_at_once(sampler: BaseSampler) -> int | None:
+    """How many trials a person chooses among; None for a sampler that asks nobody."""
+    return sampler.shown if isinstance(sampler, TrialSeeded) else None
+
+
 class TrialSeeded(BaseSampler):
     """Makes a fresh sampler for every trial, seeded from (study seed, trial number).
 
@@ -139,6 +150,7 @@ class TrialSeeded(BaseSampler):
         self.make = make
         self.seed = seed
         self.independent = independent
+        self.shown: int | None = None
         self.inner: dict[int, BaseSampler] = {}  # by trial number, while the trial runs
         self.known_spaces: dict[str, IntersectionSearchSpace] = {}
         self.known_study: Study | None = None

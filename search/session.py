@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from search.claims import Claims
 from search.errors import SearchError, WorkersFailed
+from search.jury import Jury
 from search.leaderboard import Leaderboard
 from search.packing import Packing
 from search.progress import Display
@@ -61,7 +62,9 @@ class Session:
         self.claims = claims
         self.crew = crew
         self.display = display
-        self.leaderboard = Leaderboard(study.spec, run, claims.study)
+        self.jury = Jury(claims, run.trials, display.say)
+        choices = None if run.shown is None else claims.choices
+        self.leaderboard = Leaderboard(study.spec, run, claims.study, choices)
         self.packing = packing  # None: as many workers as were asked for
         self.stop_asked = False
         claims.patience.given_up = lambda: self.stop_asked
@@ -72,7 +75,8 @@ class Session:
         self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
 
     def search(self, minutes: float | None = None) -> None:
-        """Until exactly ``run.trials`` trials have ended, by us or by anybody else.
+        """Until exactly ``run.trials`` trials have ended, by us or by anybody else, and a person
+        has chosen among them where one is asked.
 
         minutes: after which trials are given back, to go on in the next run
         """
@@ -81,7 +85,8 @@ class Session:
         looked = 0.0
         over: float | None = None  # since when all trials have ended
         counts = self.claims.count()
-        while ended(counts) < total or self.crew.busy():
+        self.jury.look()
+        while ended(counts) < total or self.crew.busy() or not self.jury.is_decided:
             if time.monotonic() > deadline:
                 self._halt(minutes)
                 return
@@ -90,7 +95,7 @@ class Session:
                 over = over or time.monotonic()
                 if time.monotonic() - over > LINGER:
                     self.crew.kill_busy()  # they hang over trials that others have ended
-            if counts["WAITING"] or counts.total() < total:
+            if counts["WAITING"] or (counts.total() < total and self.jury.has_room):
                 for worker in self.crew.idle():
                     self.crew.send(worker, {"job": "search"})
             elif self.crew.idle() and time.monotonic() - looked >= RENEWAL:
@@ -99,7 +104,9 @@ class Session:
             self._listen()
             self._pack()
             counts = self.claims.count()
+            self.jury.look()
             self.display.counts(counts)
+            self.jury.ask()
 
     def _halt(self, minutes: float | None) -> None:
         self.crew.halt()
@@ -148,9 +155,8 @@ class Session:
 
     def _pack(self) -> None:
         """More workers where a GPU has room for them and they pay."""
-        if self.packing is None or ended(self.claims.count()) + len(self.crew.workers) >= (
-            self.run.trials
-        ):
+        most = self.run.trials - ended(self.claims.count())
+        if self.packing is None or len(self.crew.workers) >= min(most, self.run.shown or most):
             return  # one more would find nothing to do
         for device in self.packing.wanted():
             worker = self.crew.add(device)
@@ -195,7 +201,7 @@ class Session:
             ]
         if len(chosen) < top:
             self.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
-        ranked = sorted(chosen, key=self.leaderboard.retrained_value)
+        ranked = self.leaderboard.ranked(chosen)
         jobs = [
             {"job": "export", "number": number, "rank": rank}
             for rank, number in enumerate(ranked, start=1)

@@ -36,7 +36,7 @@ VARIABLES = {
     "SEED": "all random choices follow from it",
     "RUNS": "folder of everything that is written (default runs)",
     "TOP": "how many of the best are retrained and exported (default 3)",
-    "SAMPLER": "random, tpe, gp, cmaes, qmc, grid; with arguments: 'tpe(n_startup_trials=5)'",
+    "SAMPLER": "random, tpe, gp, cmaes, qmc, grid, preference (by eye); 'tpe(n_startup_trials=5)'",
     "PRUNER": "median, hyperband, successive_halving, percentile, none; with arguments",
     "FIRST": "1: a study that starts from another's export runs that one first if it has none",
     "FROM": "folder of the export to start from (default: the best of the study it needs)",

@@ -182,7 +182,10 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     claims.references = study.spec.references
     claims.patience.given_up = control.interrupted
     claims.patience.tell = control.tell_of_database
-    claims.study.pruner = make_pruner(run.pruner or study.spec.pruner)
+    claims.shown = run.shown
+    claims.study.pruner = make_pruner(
+        "none" if run.shown is not None else run.pruner or study.spec.pruner
+    )
     if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
         claims.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
     images = open_images(Path(run.images)).to(device)

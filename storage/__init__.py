@@ -5,6 +5,7 @@
     trials("cae")                                       # one row a trial
     curves("cae")                                       # one row a trial and epoch
     best("cae", top=3, storage="postgresql://host/db")  # the leaderboard
+    choices("gan-preference")                           # what a person has chosen
 
 Nothing is imported until it is asked for: a worker needs no pandas.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from storage.frames import best, curves, studies, trials
+    from storage.frames import best, choices, curves, studies, trials
 
-__all__ = ["best", "curves", "studies", "trials"]
+__all__ = ["best", "choices", "curves", "studies", "trials"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,13 @@ from storage.columns import Columns
 from storage.database import open_engine, open_storage, shown
 from storage.errors import StudyNotFound, short
 from storage.paths import RunPaths
+from storage.preferences import (
+    VALUES,
+    is_preferential,
+    pairs_of,
+    read_attributes,
+    read_choices,
+)
 from storage.rows import known_schema
 
 STEP_OFFSET = 1  # Optuna's steps count from 0, epochs from 1
@@ -57,9 +64,16 @@ def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 
 def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFrame:
-    """The ``top`` complete trials, best first; fewer rows if fewer are complete."""
+    """The ``top`` complete trials, best first; fewer rows if fewer are complete.
+
+    By value; in a preferential study by a person's choices.
+    """
     frame = trials(study, storage=storage)
     with opened(storage) as connection:
+        study_id = find_study(connection, study)
+        chosen = None
+        if is_preferential(read_attributes(connection, study_id)):
+            chosen = read_choices(connection, study_id)
         directions = connection.execute(
             text(
                 "SELECT d.direction FROM study_directions d JOIN studies s "
@@ -69,7 +83,27 @@ def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFram
         )
         ascending = next(directions)[0] == "MINIMIZE"
     complete = frame[frame["state"] == "COMPLETE"]
+    if chosen is not None:
+        sign = 1 if ascending else -1
+        values = dict(zip(complete["number"], sign * complete["value"], strict=True))
+        ranks = {number: rank for rank, number in enumerate(chosen.ranked(values))}
+        return complete.sort_values("number", key=lambda numbers: numbers.map(ranks)).head(top)
     return complete.sort_values(["value", "number"], ascending=[ascending, True]).head(top)
+
+
+def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
+    """One row a pair that a person has compared: choice, better, worse (trials' numbers).
+
+    A choice of the worst of four makes three pairs. No rows for a study of values.
+    """
+    with opened(storage) as connection:
+        attributes = read_attributes(connection, find_study(connection, study))
+    found = [
+        (key.removeprefix(VALUES), better, worse)
+        for key in sorted(attributes)
+        for better, worse in pairs_of({key: attributes[key]})
+    ]
+    return pd.DataFrame(found, columns=["choice", "better", "worse"])
 
 
 def studies(*, storage: str | None = None) -> pd.DataFrame:

@@ -113,18 +113,22 @@ def _run(
 ) -> int:
     claims, run = settle(variables, study, storage, found)
     _announce(console, variables, study, run, claims, devices)
-    useful = max(run.trials - claims.ended(), variables.top)  # more would only wait
+    useful = run.trials - claims.ended()
+    useful = max(min(useful, run.shown or useful), variables.top)  # more would only wait
     crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
     display = Display(run.study, study.spec, run.trials, console)
+    display.marks_best = run.shown is None
     packing = Packing(crew.devices, most=cores()) if variables.workers is None else None
     session = Session(study, run, claims, crew, display, packing)
-    if session.leaderboard.is_finished(claims.ended(), variables.top):
+    session.jury.look()
+    if session.jury.is_decided and session.leaderboard.is_finished(claims.ended(), variables.top):
         summary = conclude(session)
         return _conclude(console, session, session.leaderboard.records(variables.top), summary)
     return _work(session, variables, console)
 
 
 def _work(session: Session, variables: Variables, console: Console) -> int:
+    study = session.study
     began = time.monotonic()
     done_before = session.claims.ended()
     with stop_on_signals(session, session.crew.kill):
@@ -134,6 +138,9 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
                 session.display.starting(session.crew.workers.values())
                 _show_best(session)
                 session.search(variables.minutes)
+                session.jury.look()
+                if session.jury.nobody_chose:
+                    session.display.say(f"nobody has chosen: {study.spec.metric} ranks the trials")
                 new = session.claims.ended() - done_before
                 if new:
                     took = duration(time.monotonic() - began)
@@ -176,8 +183,9 @@ def _announce(
     if run.trials < wanted:
         console.print(f"the grid has {run.trials} points: {run.trials} trials, not {wanted}")
     if ended >= run.trials:
+        done = "is trained" if run.shown is not None else "is done"
         console.print(
-            f"study {run.study} is done: {ended} of {run.trials} trials have ended; "
+            f"study {run.study} {done}: {ended} of {run.trials} trials have ended; "
             f"TRIALS={ended + 10} goes on",
         )
         return
@@ -192,6 +200,9 @@ def _announce(
 
 
 def _show_best(session: Session) -> None:
+    """In the display, from earlier runs; not where a person decides."""
+    if not session.display.marks_best:
+        return
     done = session.claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for trial in done:
         best = session.display.best
@@ -206,11 +217,12 @@ def _conclude(
 ) -> int:
     """What the study concludes, and the result in one table; 1 when there is none."""
     run, spec = session.run, session.study.spec
-    states = session.claims.count()
+    states, choices = session.claims.count(), session.jury.choices
     console.print(
         f"study {run.study}: {counted(session.claims.ended(), 'trial')}, "
         f"{states['COMPLETE']} complete, "
-        f"{states['PRUNED']} pruned, {states['FAIL']} failed",
+        f"{states['PRUNED']} pruned, {states['FAIL']} failed"
+        + ("" if choices is None else f", {counted(choices.clicks, 'choice')}"),
     )
     if summary is not None:
         console.print(shown(summary.plain()), soft_wrap=True)

@@ -25,7 +25,7 @@ SHOWN_TRIALS = 10
 ENDED = ["COMPLETE", "PRUNED", "FAIL"]
 HIDDEN = (
     *("state", "outcome", "duration", "started", "ended"),
-    *("host", "pid", "seed", "revision", "epochs"),
+    *("host", "pid", "seed", "revision", "epochs", "picture"),
 )
 
 
@@ -52,7 +52,7 @@ def studies() -> int:
 
 def trials() -> int:
     """The leaderboard, or the whole table as CSV or Parquet."""
-    from storage import best
+    from storage import best, choices
     from storage import trials as all_trials
 
     variables = read_variables()
@@ -76,7 +76,9 @@ def trials() -> int:
     leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
     states = frame["state"].value_counts()
     counted = ", ".join(f"{count} {str(state).lower()}" for state, count in states.items())
-    console.print(f"study {name}: {counted or 'no trials yet'}")
+    chosen = choices(name, storage=variables.storage_url)
+    by = f", ranked by {chosen['choice'].nunique()} choices" if len(chosen) else ""
+    console.print(f"study {name}: {counted or 'no trials yet'}{by}")
     _show_summary(console, name, variables, int(states.reindex(ENDED).sum()))
     columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
     table = _table("rank", *("trial" if name == "number" else name for name in columns))
