@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPEATS = 3
-FOUND = "found by the search"  # trial 14 of 20 of `gan_balance`, seed 0
+FOUND = "found by the search"  # trial 19 of 20 of `gan_balance`, seed 0
 EVERY: dict[str, dict[str, Any]] = {
     **BALANCES,
     FOUND: {
-        "lr_g": 0.00353, "lr_d": 0.00597, "d_steps": 1, "g_steps": 2, "extra_g_steps": 1,
-        "beta1": 0.5, "smoothing": 0.1, "instance_noise": 0.3, "normalization": "batch",
+        "lr_g": 0.00129, "lr_d": 0.00272, "d_steps": 1, "g_steps": 2, "extra_g_steps": 1,
+        "beta1": 0.5, "smoothing": 0.0, "instance_noise": 0.1, "normalization": "batch",
         "r1": 1.0, "ema": 0.999, "pack": 1,
     },
 }  # fmt: skip
