@@ -180,10 +180,9 @@ The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`
 def _verdict(told: Mapping[str, Any]) -> str:
     """How the training went, in one line."""
     kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
-    return (
-        f"How the training ended: {kind}, since epoch {told['verdict_epoch']}. "
-        f"{_plain(told['verdict_reason'])}"
-    )
+    word = "best in" if kind == "healthy" else "since"
+    when = f"{word} epoch {told['verdict_epoch']}"
+    return f"How the training ended: {kind}, {when}. {_plain(told['verdict_reason'])}"
 
 
 def _plain(text: str) -> str:

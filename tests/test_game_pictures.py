@@ -300,7 +300,7 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     assert first[:3] == ("frechet", record["valid"]["frechet"], judge.floor["frechet"])
     about = {"rank": 1, "usage": "", "output_differences": {"a": 0.0}, "sha256": []}
     card = model_card({**record, **about, "pictures": captions, "tables": [table]})
-    assert f", since epoch {record['verdict']['verdict_epoch']}. " in card
+    assert f" epoch {record['verdict']['verdict_epoch']}. " in card
     assert "| frechet | " in card
     assert "(learned.gif)" in card
 
