@@ -61,7 +61,8 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
 RULE = (
     "Means ± standard deviations over complete runs, of the last epoch's samples. "
     f"Measured, in this order: unreal: most runs have a realism below {LOOKS_REAL}, as noise has, "
-    "and what was trained on images unlike the real ones; collapse: most runs end with the verdict collapsed; covers: the samples of most "
+    "and what was trained on images unlike the real ones; collapse: most runs end with the "
+    "verdict collapsed; covers: the samples of most "
     f"runs show all {CLASSES} classes; between: none of these. A row is better that covers more "
     f"than {BASELINE!r} by more than both standard deviations together, and does not collapse."
 )
