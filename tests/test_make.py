@@ -108,7 +108,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
 def test_the_public_names_are_locked() -> None:
     import storage
 
-    assert sorted(storage.__all__) == ["best", "curves", "studies", "trials"]
+    assert sorted(storage.__all__) == ["best", "choices", "curves", "studies", "trials"]
     for name in storage.__all__:
         assert callable(getattr(storage, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -418,7 +418,7 @@ def one_line(text: str) -> bool:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"NAME": "caee"}, "unknown study 'caee'; available: cae"),
+        ({"NAME": "caee"}, "did you mean 'cae'?"),
         ({}, "NAME is not set"),
         ({"NAME": "cae", "TRIALS": "many"}, "TRIALS='many' is not a whole number"),
         ({"NAME": "cae", "SAMPLER": "tpee"}, "unknown sampler 'tpee'"),
