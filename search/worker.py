@@ -51,7 +51,7 @@ from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import OneSequence, make_sampler
 from search.study import load_study
-from storage.patience import FULL, GaveUp
+from storage.patience import FULL, GaveUp, Patience
 
 log = logging.getLogger("genstudy")
 
@@ -149,7 +149,7 @@ def _work(control: Control) -> None:
     _log_to(Path(first["log"]))
     try:
         bench = set_up(first["run"], first["device"], control)
-    except Interrupted:  # while an extractor was trained
+    except (Interrupted, GaveUp):  # while an extractor was trained, or the database was away
         return
     control.say("ready", device=bench.device_name)
     try:
@@ -175,7 +175,10 @@ def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
     """Load study, images and database once, for all trials of this process."""
     run = StudyRun(**plain_run)
     study = load_study(run.name)
-    claims = open_claims(run.study, run.storage, owner_name(os.getpid()))
+    opening = Patience()  # the supervisor has seen it: a database that is away now comes back
+    opening.given_up, opening.tell = control.interrupted, control.tell_of_database
+    owner = owner_name(os.getpid())
+    claims = opening.wait_for(lambda: open_claims(run.study, run.storage, owner))
     claims.study.sampler = make_sampler(
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )

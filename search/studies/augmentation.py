@@ -39,7 +39,11 @@ WIDTH = 0.125  # of the reference's channels
 BATCH_SIZE = 64
 EPOCHS = 8
 EPOCH_IMAGES = 16_000
-RATES = {"lr_g": 1e-3, "lr_d": 1e-3, "ema": 0.99}  # the reported ones leave noise in so few steps
+RATES: dict[str, Any] = {
+    "lr_g": 1e-3,
+    "lr_d": 1e-3,
+    "ema": 0.99,
+}  # the reported ones leave noise in so few steps
 REPEATS = 3  # seeds of each row: `trials` of STUDY is six times as many
 CLASSES = 10
 LOOKS_REAL = 0.14  # of realism: a quarter of that of real MNIST images; below it is noise
