@@ -526,10 +526,10 @@ def test_a_person_decides_a_study_on_the_page(
         told = Told(process)
         told.wait_for("trials 0, 1 wait for your choice.*starts the next trial")
         with dashboard_of(user) as place:
-            assert on_the_page(place, 1) == [0, 1]
+            wait_until(lambda: on_the_page(place, 1) == [0, 1])  # it reads every two seconds
             choose(place, 1, among=[0, 1], worst=0)
             told.wait_for("trials 1, 2 wait for your choice.*it is the last choice")
-            assert on_the_page(place, 1) == [1, 2]
+            wait_until(lambda: on_the_page(place, 1) == [1, 2])
             choose(place, 1, among=[1, 2], worst=2)
         assert process.wait(timeout=200) == 0
         assert process.stderr is not None

@@ -16,6 +16,7 @@ from models.base import Model, build
 from models.cae import CAE, CAEConfig
 from models.images import ImageSplits
 from models.vae import VAEConfig
+from search.commands.views import _described
 from search.definition import check_definition, define, read_definition, write_definition
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
 from search.probe import check_fit
@@ -42,6 +43,8 @@ def test_every_study_loads_and_builds_what_it_suggests(name: str) -> None:
     assert study.space
     assert study.path.read_text().startswith('"""'), "the first line says what it is about"
     assert f"make study NAME={name}" in study.path.read_text()
+    shown = _described(study.path)  # without running the file
+    assert shown[:2] == (study.spec.data, str(study.spec.trials))
     shape = study.spec.shape or (1, 28, 28)
     images = blank_images(shape)
     check_fit(study, shape, images, a_base(study, shape))
