@@ -57,7 +57,7 @@ def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> di
     for epoch in range(1, record["best_epoch"] + 1):
         if paths.picture(epoch).exists():
             shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
-            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}, validation images"
+            captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}"
     return captions
 
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from storage.artifacts import disk_full, is_full, write_json
+from storage.card import model_card
 from storage.errors import DiskFull
 
 PROVENANCE = "provenance.json"
@@ -74,7 +74,7 @@ def publish(folder: Path, about: Mapping[str, Any]) -> None:
     }
     provenance = {**about, "sha256": files}
     write_json(folder / PROVENANCE, provenance)
-    (folder / CARD).write_text(model_card(provenance), encoding="utf-8")
+    (folder / CARD).write_text(model_card(provenance, rest=PROVENANCE), encoding="utf-8")
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
@@ -111,96 +111,3 @@ def _remove(folder: Path) -> None:
         folder.unlink()
     else:
         shutil.rmtree(folder)
-
-
-def model_card(about: Mapping[str, Any]) -> str:
-    """Markdown for people: numbers first, then how to use it, then where it comes from."""
-    metric = str(about["metric"])
-    rows = [("validation", about["valid"][metric])]
-    if about["test"] is not None:
-        rows.append(("test, judged once", about["test"][metric]))
-    values = "\n".join(f"| {part} | {value:.6f} |" for part, value in rows)
-    parameters = "\n".join(f"| {name} | {value} |" for name, value in about["parameters"].items())
-    programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
-    images = about["images"]
-    largest = max(about["output_differences"].values())
-    pictures = "\n\n".join(
-        f"![{Path(file).stem}]({file})\n*{caption}*"
-        for file, caption in ((file, _plain(text)) for file, text in about["pictures"].items())
-    )
-    tables = "".join(markdown(table) for table in about["tables"])
-    if about.get("verdict"):
-        tables = f"\n{_verdict(about['verdict'])}\n{tables}"
-    return f"""# {about["study"]}, rank {about["rank"]}
-
-{about["model"]} with {about["model_parameters"]:,} parameters, trained on {about["data"]}
-({images["train"]:,} training, {images["valid"]:,} validation, {images["test"]:,} test images).
-
-| images | {metric.upper()} |
-|---|---|
-{values}
-{tables}
-{pictures}
-
-## Use
-
-```python
-from pathlib import Path
-from models.export import load_export
-
-model = load_export(Path("."))          # this folder
-{about["usage"]}
-```
-
-Without genstudy: {", ".join(f"`{name}`" for name in programs)}; the first dimension is free.
-Loaded back, their outputs equal the live model's to {largest:.1e} of the largest output.
-
-## Configuration
-
-| parameter | value |
-|---|---|
-{parameters}
-
-## Where it comes from
-
-Trial {about["trial"]} of the study (value {about["trial_value"]:.6f}), trained again:
-
-| | |
-|---|---|
-| epochs | {about["epochs"]}, ended by {about["ended_by"]}; weights of epoch {about["best_epoch"]} |
-| seed | {about["seed"]} |
-| trained on | {about["device"]}, {about["seconds"]:.0f} s |
-| code | {about["revision"]} |
-| made | {about["made"]} |
-
-The rest, with the learning curve and every file's SHA-256, is in `{PROVENANCE}`.
-"""
-
-
-def _verdict(told: Mapping[str, Any]) -> str:
-    """How the training went, in one line."""
-    kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
-    word = "best in" if kind == "healthy" else "since"
-    when = f"{word} epoch {told['verdict_epoch']}"
-    return f"How the training ended: {kind}, {when}. {_plain(told['verdict_reason'])}"
-
-
-def _plain(text: str) -> str:
-    """Words of the user, such as an attribute's name, that Markdown shows as they are."""
-    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-    """A table with its title: a model's, or a study's. A cell's ``|`` is no border."""
-    lines = [f"\n### {table['title']}\n"]
-    lines += [_row(table["columns"]), "|---" * len(table["columns"]) + "|"]
-    lines += [_row(row) for row in table["rows"]]
-    if table["note"]:
-        lines.append(f"\n{table['note']}")
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[Any]) -> str:
-    shown = (f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells)
-    shown = (cell.replace("|", "\\|") for cell in shown)
-    return "| " + " | ".join(shown) + " |"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from storage.artifacts import whole_file
-from storage.exports import markdown
+from storage.card import markdown
 from storage.frames import find_study, opened
 
 if TYPE_CHECKING:

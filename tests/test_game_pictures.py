@@ -31,7 +31,7 @@ from search import learning, objective
 from search.bench import Bench
 from search.showing import draw, tables
 from search.winner import retrain
-from storage.exports import model_card
+from storage.card import model_card
 from tests.test_judged import SMALL, Breaking, MakeBench, Perfect, ThreeModes, make_bench, run_one
 from tests.test_verdicts import FLOOR, GOOD, NOISE, game, improving
 
@@ -299,7 +299,9 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     first = table["rows"][0]
     assert first[:3] == ("frechet", record["valid"]["frechet"], judge.floor["frechet"])
     about = {"rank": 1, "usage": "", "output_differences": {"a": 0.0}, "sha256": []}
-    card = model_card({**record, **about, "pictures": captions, "tables": [table]})
+    card = model_card(
+        {**record, **about, "pictures": captions, "tables": [table]}, rest="provenance.json"
+    )
     assert f" epoch {record['verdict']['verdict_epoch']}. " in card
     assert "| frechet | " in card
     assert "(learned.gif)" in card
