@@ -33,13 +33,9 @@ def judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
     record["test"] = evaluate(model, bench.images.test)
     if bench.judge is not None:
         bench.say("judging", number=number, what="samples beside the test images")
-        from models.stacked import mode_table  # with all that judges, which others do not need
-
         judge = test_judge(bench)
         record["test"] |= judge.look(model, bench.images)
         record["test_judge"] = judge.record
-        if bench.images.name == STACKED:
-            record["tables"].append(mode_table(model, judge, bench.images).plain())
 
 
 def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> dict[str, str]:
@@ -61,8 +57,8 @@ def draw(bench: Bench, model: Model, record: dict[str, Any], folder: Path) -> di
     return captions
 
 
-def tables(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a retraining's model card: how good its samples are, and what the model has to show."""
+def tables(bench: Bench, model: Model, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of an export's model card: how good its samples are, and what the model has to show."""
     judged = []
     for part, measured, judge in (
         ("validation", "valid", "judge"),
@@ -71,6 +67,10 @@ def tables(record: dict[str, Any]) -> list[dict[str, Any]]:
         if record.get(judge) is not None:
             judged.append(Judged(part=part, measured=record[measured], record=record[judge]))
     quality = [quality_table(*judged).plain()] if judged else []
+    if bench.judge is not None and bench.images.name == STACKED:
+        from models.stacked import mode_table  # with all that judges, which others do not need
+
+        quality.append(mode_table(model, bench.judge, bench.images).plain())
     return [*quality, *record["tables"]]
 
 

@@ -123,7 +123,7 @@ def export(bench: Bench, number: int, rank: int) -> None:
         write_export(model, staging)
         made: dict[str, Any] = {"rank": rank, "usage": model.usage}
         made["output_differences"] = check_export(model, staging)
-        made["tables"] = tables(record)
+        made["tables"] = tables(bench, model, record)
         made["pictures"] = draw(bench, model, record, staging)
         publish(staging, {**record, **made})
         if rank == 1:  # before the folder has its name: a run that is killed here comes back

@@ -286,7 +286,8 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     record = json.loads(paths.record.read_text())
     folder = tmp_path / "export"
     folder.mkdir()
-    captions = draw(bench, build(GAN, SMALL, (1, 28, 28), seed=0), record, folder)
+    model = build(GAN, SMALL, (1, 28, 28), seed=0)
+    captions = draw(bench, model, record, folder)
     assert [*captions] == [
         "learning_curve.png", "samples.png", "interpolations.png", "game.png", "learned.png",
         "learned.gif",
@@ -294,7 +295,7 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     assert all((folder / file).stat().st_size > 1000 for file in captions)
     assert frames(folder / "learned.gif") == 2
 
-    (table,) = tables(record)
+    (table,) = tables(bench, model, record)
     assert table["columns"][:3] == ("measure", "validation", "real images (validation)")
     first = table["rows"][0]
     assert first[:3] == ("frechet", record["valid"]["frechet"], judge.floor["frechet"])

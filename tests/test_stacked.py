@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from models.gan import GAN, GANConfig
 from models.images import Images, ImageSplits
 from models.quality import Judge
 from models.stacked import mode_table
+from search.bench import Bench
+from search.showing import tables
 
 
 class Known(GAN):
@@ -56,3 +60,17 @@ def test_modes_are_counted_beside_real_images_and_what_was_reported(
     assert isinstance(floor, float)
     assert divergence > 1 > 0.3 > floor > 0
     assert [row[1] for row in reported] == [99.0, 1000.0]
+
+
+def test_the_card_of_every_rank_counts_them(
+    triples: ImageSplits, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked, "DRAWN", 500)
+    judge = Judge(replace(extractor, by_channel=True, classes=1000), triples)
+    model = Known(GANConfig(width=0.02), (3, 28, 28))
+    record = {"test": None, "tables": []}  # of a rank that does not meet the test images
+    bench = cast("Bench", SimpleNamespace(judge=judge, images=triples))
+    (table,) = tables(bench, model, record)
+    assert table == mode_table(model, judge, triples).plain()
+    bench.images = replace(triples, name="others")
+    assert tables(bench, model, record) == []
