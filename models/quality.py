@@ -38,7 +38,7 @@ from models.frechet import Moments, frechet_distance
 from models.images import Images, ImageSplits
 from models.measures import CLASS_MEASURES, MEASURES
 from models.neighbours import K, neighbourhoods, radii
-from models.pinning import content_digest, make_extractor
+from models.pinning import Kept, content_digest, make_extractor
 from models.training import same_draws
 
 SAMPLES = 5000  # judged at once, where there are as many training images: see `Judge`
@@ -166,6 +166,7 @@ def open_judge(
     count: int = SAMPLES,
     encoder: Model | None = None,
     expected: str | None = None,
+    kept: Kept = lambda digest: None,
     seed: int = 0,
     progress: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -184,6 +185,7 @@ def open_judge(
             cache,
             seed=seed,
             expected=expected,
+            kept=kept,
             progress=progress,
             interrupted=interrupted,
         )

@@ -79,7 +79,7 @@ def second_opinion(bench: Bench, model: Model, history: Sequence[Health]) -> dic
     it: whether the ranking is one of the models or of the extractor."""
     if bench.judge is None or not bench.spec.second_judge or not history:
         return {}
-    second = open_second(bench.run, bench.images, bench.say, bench.interrupted)
+    second = open_second(bench)
     measured = second.look(model, bench.images)
     about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
     return about | {"last_frechet": history[-1].quality["frechet"]}

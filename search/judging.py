@@ -4,14 +4,17 @@
 
 It is opened once a worker, before its first trial: the extractor behind it is trained by the
 first worker that needs it, and read by all others. The study remembers which extractor its
-values were measured with; another one's would not compare, and are refused.
+values were measured with, and the database keeps that for its other machines; another one's values
+would not compare, and are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from models.base import Model
 from models.images import ImageSplits
 from models.measures import ALL_MEASURES
 from search.bases import open_base
@@ -20,11 +23,12 @@ from search.claims import Claims
 from search.run import StudyRun
 from search.study import StudySpec
 from storage.database import study_lock
+from storage.extractors import keep_extractor, kept_extractor
 
 if TYPE_CHECKING:
     from models.quality import Judge
 
-ATTRIBUTE = "judge"  # of the study
+ATTRIBUTE, SECOND_ATTRIBUTE = "judge", "second_judge"  # of the study
 SECOND = 1  # seed of the extractor that a study's own one is checked with
 
 
@@ -48,29 +52,55 @@ def open_study_judge(
     """
     if not is_judged(spec):
         return None
+    encoder = open_base(run.encoder_folder)
+    return _agreed(run, images, claims, say, interrupted, encoder=encoder)
+
+
+def _agreed(
+    run: StudyRun,
+    images: ImageSplits,
+    claims: Claims,
+    say: Callable[..., None],
+    interrupted: Callable[[], bool],
+    *,
+    attribute: str = ATTRIBUTE,
+    seed: int = 0,
+    encoder: Model | None = None,
+) -> Judge:
+    """The judge that all machines of the study have: whoever comes first decides."""
     from models.quality import open_judge  # what other studies need not wait for
 
-    known = claims.patience.wait_for(lambda: claims.study.user_attrs.get(ATTRIBUTE))
-    judge = open_judge(
-        images,
-        run.paths.cache,
-        encoder=open_base(run.encoder_folder),
-        expected=known and known["hash"],
-        progress=lambda line: say("preparing", line=line),
-        interrupted=interrupted,
-    )
-    claims.patience.wait_for(lambda: _remember(claims, judge))
-    return judge
+    wait_for = claims.patience.wait_for
+    while True:
+        known = wait_for(lambda: claims.study.user_attrs.get(attribute))
+        judge = open_judge(
+            images,
+            run.paths.cache,
+            encoder=encoder,
+            expected=known and known["hash"],
+            kept=lambda digest: wait_for(lambda: kept_extractor(claims.engine, digest)),
+            seed=seed,
+            progress=lambda line: say("preparing", line=line),
+            interrupted=interrupted,
+        )
+        if wait_for(partial(_remember, claims, attribute, judge)):
+            return judge
 
 
-def _remember(claims: Claims, judge: Judge) -> None:
-    """Under a lock: machines that share a study may each have trained an extractor of their own."""
+def _remember(claims: Claims, attribute: str, judge: Judge) -> bool:
+    """False where another machine was first, with one of its own."""
+    extractor = judge.extractor
     with study_lock(claims.engine, claims.study_id):
-        known = claims.study.user_attrs.get(ATTRIBUTE)
+        known = claims.study.user_attrs.get(attribute)
+        if known is not None and known["hash"] != extractor.hash:
+            return False
+        if extractor.kind == "classifier":
+            from models.pinning import extractor_content
+
+            keep_extractor(claims.engine, extractor.hash, extractor_content(extractor))
         if known is None:
-            claims.study.set_user_attr(ATTRIBUTE, judge.record)
-        else:
-            judge.extractor.check(known["hash"])
+            claims.study.set_user_attr(attribute, judge.record)
+    return True
 
 
 def told(judge: Judge | None) -> dict[str, Any]:
@@ -92,16 +122,14 @@ def test_judge(bench: Bench) -> Judge:
     return Judge(bench.judge.extractor, bench.images, part="test", count=bench.judge.count)
 
 
-def open_second(
-    run: StudyRun, images: ImageSplits, say: Callable[..., None], interrupted: Callable[[], bool]
-) -> Judge:
+def open_second(bench: Bench) -> Judge:
     """A judge that has nothing in common with the study's own but the images."""
-    from models.quality import open_judge
-
-    return open_judge(
-        images,
-        run.paths.cache,
+    return _agreed(
+        bench.run,
+        bench.images,
+        bench.claims,
+        bench.say,
+        bench.interrupted,
+        attribute=SECOND_ATTRIBUTE,
         seed=SECOND,
-        progress=lambda line: say("preparing", line=line),
-        interrupted=interrupted,
     )

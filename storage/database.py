@@ -8,7 +8,7 @@ measured at twice to three times the trials per second of its defaults, and no
 worker dies of "database is locked".
 
 What Optuna's schema has no place for stands in tables of our own beside
-Optuna's (`metrics`, `leases`), whose names begin with ``genstudy_``.
+Optuna's (`metrics`, `leases`, `extractors`), whose names begin with ``genstudy_``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CREATION = 0  # instead of a study's id: held by who looks whether a study exist
 _SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
 
 own_tables = MetaData()
-"""Our tables; `metrics` and `leases` add theirs when they are imported."""
+"""Our tables; `metrics`, `leases` and `extractors` add theirs when they are imported."""
 
 
 def open_storage(url: str) -> TrialStorage:
@@ -52,8 +52,9 @@ def open_storage(url: str) -> TrialStorage:
 
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
     """
+    import storage.extractors
     import storage.leases
-    import storage.metrics  # noqa: F401  (both register their tables)
+    import storage.metrics  # noqa: F401  (they register their tables)
 
     place = parse_url(url)
     if is_sqlite(place):

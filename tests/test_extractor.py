@@ -18,7 +18,7 @@ from models.cae import CAE, CAEConfig
 from models.extractor import Extractor, ExtractorError, encoder_extractor, weights_hash
 from models.feature_net import FeatureNet, FeatureNetConfig
 from models.images import Images, ImageSplits
-from models.pinning import make_extractor
+from models.pinning import extractor_content, make_extractor
 from models.training import Interrupted
 from tests.conftest import CAE_SHAPE, blank_images
 
@@ -200,6 +200,30 @@ def test_another_extractor_than_that_of_earlier_values_is_refused(
     assert encoder_extractor(model, expected=weights_hash(model)).hash == weights_hash(model)
     with pytest.raises(ExtractorError, match=r"the export of another CAE .* measured with abab"):
         encoder_extractor(model, expected="ab" * 32)
+
+
+def test_what_another_machine_has_is_read_and_ones_own_is_left(
+    few: ImageSplits, tmp_path: Path
+) -> None:
+    theirs = make_extractor(few, tmp_path / "there", seed=1)  # as if its processor rounded so
+    ours = make_extractor(few, tmp_path)
+    asked: list[str] = []
+
+    def kept(digest: str) -> bytes:
+        asked.append(digest)
+        return extractor_content(theirs)
+
+    for _ in range(2):  # the second one reads the file
+        found = make_extractor(few, tmp_path, expected=theirs.hash, kept=kept)
+        assert found.record == theirs.record
+    assert asked == [theirs.hash]
+    assert make_extractor(few, tmp_path).hash == ours.hash
+    make_extractor(few, tmp_path, expected=ours.hash, kept=kept)
+    assert asked == [theirs.hash]
+    with pytest.raises(ExtractorError, match="measured with abab"):  # what came is another
+        make_extractor(few, tmp_path, expected="ab" * 32, kept=kept)
+    with pytest.raises(ExtractorError, match="measured with cdcd"):
+        make_extractor(few, tmp_path, expected="cd" * 32, kept=lambda _: b"nothing of the sort")
 
 
 def test_images_without_classes_need_an_autoencoder(digits: ImageSplits, tmp_path: Path) -> None:

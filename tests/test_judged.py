@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models import quality
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.extractor import ExtractorError, encoder_extractor, reshaped
 from models.gan import GAN, GANConfig
 from models.images import ImageSplits
 from models.measures import ALL_MEASURES, MEASURES
+from models.pinning import extractor_content, make_extractor
 from models.quality import Judge
 from models.stargan import StarGAN, StarGANConfig
 from models.training import fit
@@ -28,7 +31,7 @@ from search import games
 from search.bench import Bench
 from search.claims import open_claims, owner_name
 from search.errors import explained
-from search.judging import open_study_judge
+from search.judging import open_second, open_study_judge
 from search.objective import run_trial
 from search.pruners import make_pruner
 from search.run import StudyRun
@@ -36,6 +39,7 @@ from search.samplers import make_sampler
 from search.study import StudySpec
 from storage import curves, trials
 from storage.database import open_storage
+from storage.extractors import keep_extractor
 from tests.test_runs import User, WriteStudy, user
 
 __all__ = ["user"]  # the fixture
@@ -224,6 +228,63 @@ def test_the_study_remembers_its_extractor_and_refuses_another(
     with pytest.raises(ExtractorError, match="cannot be compared") as error:
         opened()
     assert explained(error.value)
+
+
+@pytest.fixture
+def another_machine(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
+    """Of the same study: with files of its own, and a processor that rounds otherwise."""
+    bench = make_bench()
+    bench.run = replace(bench.run, runs=str(tmp_path / "another"))
+    seeds = count()
+    monkeypatch.setattr("models.pinning.derive_seed", lambda *_: next(seeds))
+    monkeypatch.setattr("models.pinning.STEPS", 1)
+    return bench
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_all_machines_of_a_study_have_the_first_ones_judge(
+    another_machine: Bench, tmp_path: Path, digits: ImageSplits, second: bool
+) -> None:
+    bench = another_machine
+
+    def opened() -> Judge:
+        if second:
+            return open_second(bench)
+        judge = open_study_judge(
+            bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False
+        )
+        assert judge is not None
+        return judge
+
+    first = opened()
+    known = bench.claims.study.user_attrs["second_judge" if second else "judge"]
+    assert known == first.record
+    bench.run = replace(bench.run, runs=str(tmp_path / "third"))
+    assert opened().extractor.hash == first.extractor.hash
+
+
+def test_who_trains_a_judge_beside_another_machine_takes_that_ones(
+    another_machine: Bench, tmp_path: Path, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, real = another_machine, quality.open_judge
+    first = make_extractor(digits, tmp_path / "first")
+
+    def slow(*given: Any, **named: Any) -> Judge:
+        judge = real(*given, **named)
+        if "judge" not in bench.claims.study.user_attrs:  # the other machine was faster
+            record = {**judge.record, "hash": first.hash}
+            keep_extractor(bench.claims.engine, first.hash, extractor_content(first))
+            bench.claims.study.set_user_attr("judge", record)
+            assert judge.extractor.hash != first.hash
+        return judge
+
+    monkeypatch.setattr("models.quality.open_judge", slow)
+    judge = open_study_judge(bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False)
+    assert judge is not None
+    assert judge.extractor.hash == first.hash
+    assert bench.claims.study.user_attrs["judge"]["hash"] == first.hash
 
 
 def test_a_study_of_losses_needs_no_judge(make_bench: MakeBench, digits: ImageSplits) -> None:

@@ -23,6 +23,7 @@ from storage import best, curves, leases, studies, trials
 from storage.columns import local_time
 from storage.database import open_engine, open_storage, shown, study_lock
 from storage.errors import DatabaseUnreachable, StudyNotFound
+from storage.extractors import keep_extractor, kept_extractor
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -454,3 +455,16 @@ def test_a_missing_postgres_database_is_one_line(postgres_server: str) -> None:
 def test_shown_urls_hide_the_password() -> None:
     assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert shown("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
+
+
+def test_an_extractor_is_kept_for_other_machines(storage_url: str) -> None:
+    engine = open_storage(storage_url).engine
+    assert kept_extractor(engine, "ab") is None
+    keep_extractor(engine, "ab", bytes(range(256)))
+    keep_extractor(engine, "ab", b"whoever comes later does not change it")
+    keep_extractor(engine, "cd", b"")
+    other = open_engine(storage_url)
+    assert kept_extractor(other, "ab") == bytes(range(256))
+    assert kept_extractor(other, "cd") == b""
+    other.dispose()
+    engine.dispose()
