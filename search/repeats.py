@@ -10,8 +10,11 @@ unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
+
+from models.verdicts import WORDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,3 +63,9 @@ def spread(mean: float, deviation: float, digits: int = 2) -> str:
         return "-"
     plain = f"{mean:.{digits}f}"
     return plain if math.isnan(deviation) else f"{plain} ± {deviation:.{digits}f}"
+
+
+def counted(verdicts: Iterable[object]) -> str:
+    """``2 collapsed, 1 D won``, the most frequent first; what is no verdict does not count."""
+    known = Counter(verdicts)
+    return ", ".join(f"{n} {WORDS[kind]}" for kind, n in known.most_common() if kind in WORDS)

@@ -65,4 +65,4 @@ def test_balances_are_compared_by_means_over_their_repeats() -> None:
     equal, found = table.rows
     assert equal[:4] == ("equal rates", 2, "210.0 ± 14.1", "0.10")
     assert found[:4] == (gan_balances.FOUND, 2, "21.0 ± 1.4", "1.00")
-    assert equal[4:] == ("10.0 ± 0.0", "0.500 ± 0.000", 15, "1 healthy, 1 d won")
+    assert equal[4:] == ("10.0 ± 0.0", "0.500 ± 0.000", 15, "1 healthy, 1 D won")

@@ -21,7 +21,7 @@ from models.report import Table
 from search.__main__ import main
 from search.claims import open_claims, owner_name
 from search.errors import StudyFileError
-from search.repeats import at_epoch, over_repeats, spread
+from search.repeats import at_epoch, counted, over_repeats, spread
 from search.study import load_study
 from search.summary import conclude, summarise
 from storage.database import open_storage
@@ -62,6 +62,12 @@ def test_a_trial_stands_for_its_last_or_its_best_epoch(
     assert chosen["epoch"].tolist() == epochs
     assert chosen["valid_modes"].tolist() == [10 * e + n for n, e in enumerate(epochs)]
     assert chosen["value"].tolist() == [0.0] * 4, "the trial's own"
+
+
+def test_verdicts_are_counted_in_words() -> None:
+    told = ["d_won", "healthy", None, math.nan, "healthy"]
+    assert counted(told) == "2 healthy, 1 D won"
+    assert counted([]) == ""
 
 
 def test_means_and_deviations_are_taken_over_repeats() -> None:

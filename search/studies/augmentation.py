@@ -21,7 +21,6 @@ set `WIDTH` to 1.0 and `EPOCHS` to 50.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
 from models.report import Table
-from search.repeats import at_epoch, over_repeats, spread
+from search.repeats import at_epoch, counted, over_repeats, spread
 from search.study import StudySpec
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
             spread(mean[measure], mean[f"{measure}_sd"], digits)
             for measure, (_, digits) in MEASURES.items()
         )
-        verdicts = Counter(trials[trials["row"] == name]["verdict"].dropna()).most_common()
-        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in verdicts)
+        told = counted(trials[trials["row"] == name]["verdict"])
         measured = outcome(of_row)
         agrees = agreement(reported, measured, is_better(mean, means.get(BASELINE)))
         rows.append((name, len(of_row), *shown, told, measured, reported, agrees))

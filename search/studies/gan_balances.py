@@ -10,14 +10,13 @@ one is ahead.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
 from models.report import Table
-from search.repeats import at_epoch, over_repeats, spread
+from search.repeats import at_epoch, counted, over_repeats, spread
 from search.studies.gan import BALANCES
 from search.study import StudySpec
 
@@ -64,8 +63,7 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         mean, of_balance = means[name], runs[runs["balance"] == name]
         distance = spread(mean["value"], mean["value_sd"], 1)
         shown = (spread(mean[m], mean[f"{m}_sd"], MEASURES[m][1]) for m in known)
-        verdicts = Counter(of_balance["verdict"]).most_common()
-        told = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in verdicts)
+        told = counted(of_balance["verdict"])
         ahead = f"{found / mean['value']:.2f}"
         seconds = round(mean["epoch_seconds"])
         rows.append((name, len(of_balance), distance, ahead, *shown, seconds, told))
