@@ -19,27 +19,24 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from models.verdicts import WORDS
 from search.errors import SearchError
-from search.pages import Beside, Heading, Page, Part, Rows, Shown, Words, html, markdown
+from search.pages import Beside, Heading, Page, Part, Shown, Words, html, markdown
 from search.ranking import ranking_check
 from search.report_figures import Values, draw_importances, draw_values
+from search.report_tables import concluded, in_words, trials_table
 from storage import trials as all_trials
 from storage.database import open_storage
 from storage.exports import staged
 from storage.paths import NAME, RunPaths
 
-MOST_ROWS = 200  # of the table of trials
 LEAST_TRIALS = 8  # to say what mattered: the best quarter are then two
 BEST_SHARE = 0.25
-ATTRIBUTES = ("outcome", "verdict", "modes", "epochs")  # columns, where trials have them
 
 
 class NothingToReport(SearchError):
@@ -105,12 +102,12 @@ class Subject:
 
 
 def _page(subject: Subject, artifacts: Path, folder: Path) -> Page:
-    parts: list[Part] = [Words(_summary(subject))]
+    parts: list[Part] = [Words(_summary(subject)), *concluded(subject.study)]
     parts += _values(subject, folder)
     parts += _importance(subject, folder)
     parts += _extremes(subject, artifacts, folder)
     parts += ranking_check(subject.trials, subject.metric, folder / "ranking.png")
-    parts += _table(subject)
+    parts += trials_table(subject.study.study_name, subject.trials, subject.metric)
     return Page(title=f"Study {subject.study.study_name}", parts=parts)
 
 
@@ -188,7 +185,7 @@ def _extremes(subject: Subject, artifacts: Path, folder: Path) -> list[Part]:
 
 
 def _named(trial: FrozenTrial, metric: str) -> str:
-    verdict = _words(trial.user_attrs.get("verdict", ""))
+    verdict = in_words(trial.user_attrs.get("verdict", ""))
     told = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
     return ", ".join(filter(None, told))
 
@@ -205,46 +202,3 @@ def _copied(
             shutil.copy(source, folder / f"{prefix}{name}")
             found[name] = Shown(f"{prefix}{name}", Path(name).stem.replace("_", " "))
     return list(found.values())
-
-
-def _table(subject: Subject) -> list[Part]:
-    shown = subject.trials[:MOST_ROWS]
-    attributes = [name for name in ATTRIBUTES if any(name in t.user_attrs for t in shown)]
-    parameters = list(dict.fromkeys(name for trial in shown for name in trial.params))
-    rows = [
-        [
-            str(trial.number),
-            _cell(trial.value),
-            *(_cell(trial.user_attrs.get(name)) for name in attributes),
-            *(_cell(trial.params.get(name)) for name in parameters),
-        ]
-        for trial in shown
-    ]
-    columns = ["trial", subject.metric, *attributes, *parameters]
-    numbers = [all(_is_number(row[place]) for row in rows) for place in range(len(columns))]
-    parts: list[Part] = [Heading("Trials"), Rows(columns, rows, numbers)]
-    if len(subject.trials) > len(shown):
-        words = f"The first {len(shown)} of {len(subject.trials)}."
-        parts.append(Words(f"{words} All: make trials NAME={subject.study.study_name} CSV=FILE"))
-    return parts
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return _words(value) if isinstance(value, str) else str(value)
-
-
-def _words(value: str) -> str:
-    """Of a verdict as people read it; others as they are."""
-    return {str(kind): words for kind, words in WORDS.items()}.get(value, value)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return cell == "-"
-    return True

@@ -55,6 +55,12 @@ def keep(study: Study, table: Mapping[str, Any], ended: int) -> None:
         save_note(study, now)
 
 
+def kept_with(study: Study) -> tuple[dict[str, Any], int] | None:
+    """As `kept`, of a study that is open."""
+    found = study._storage.get_study_system_attrs(study._study_id).get(KEY)
+    return None if found is None else _read(found)
+
+
 def kept(study: str, *, storage: str | None = None) -> tuple[dict[str, Any], int] | None:
     """The table and how many trials it speaks of; None where no summary was made.
 
@@ -68,7 +74,9 @@ def kept(study: str, *, storage: str | None = None) -> tuple[dict[str, Any], int
             ),
             {"study_id": find_study(connection, study), "key": KEY},
         ).scalar()
-    if found is None:
-        return None
-    record = json.loads(json.loads(found))
+    return None if found is None else _read(json.loads(found))
+
+
+def _read(stored: str) -> tuple[dict[str, Any], int]:
+    record = json.loads(stored)
     return record["table"], record["ended"]

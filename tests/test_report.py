@@ -18,6 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
+from models.report import Table
 from search.__main__ import main
 from search.pages import Beside, Heading, Page, Rows, Shown, Words, html, markdown
 from search.ranking import ranking_check
@@ -26,6 +27,7 @@ from storage.artifacts import KEY
 from storage.database import open_storage
 from storage.errors import StudyNotFound
 from storage.paths import RunPaths
+from storage.summaries import keep
 
 
 def ended(
@@ -155,6 +157,22 @@ def test_trials_without_any_value_are_still_listed(stored: Stored) -> None:
     assert "No trial has a value" in written
     assert "| D won |" in written
     assert not list(folder.glob("*.png"))
+
+
+def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
+    stored.write(searched(3))
+    storage = open_storage(stored.paths.database_url)
+    study = optuna.load_study(study_name="s", storage=storage)
+    table = Table(
+        name="rows", title="Rows | compared", columns=("row", "MSE"),
+        rows=(("<all>", "0.1 ± 0.0"), ("few", 0.25)), note="Means.",
+    )  # fmt: skip
+    keep(study, table.plain(), 3)
+    storage.engine.dispose()
+    folder, page = stored.report()
+    assert page.index("## Rows") < page.index("0.1 ± 0.0") < page.index("## Values")
+    assert "Of the 3 trials that had ended then. Means." in page
+    assert "&lt;all&gt;" in (folder / "index.html").read_text()
 
 
 def test_an_earlier_report_is_replaced(stored: Stored) -> None:
