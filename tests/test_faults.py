@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 
 from storage import curves, trials
-from tests.test_runs import LONGER, User, WriteStudy, user, wait_until, watched
+from tests.test_runs import (
+    LONGER,
+    User,
+    WriteStudy,
+    make_leases_short,
+    user,
+    wait_until,
+    watched,
+)
 
 __all__ = ["user"]  # the fixture
 
@@ -67,12 +75,13 @@ def test_a_database_that_is_away_costs_nothing(
     user: User, study_file: WriteStudy, own_postgres: Any
 ) -> None:
     name = study_file(replace={**LONGER, **slow(0.02)})
-    variables = {"NAME": name, "TRIALS": 4, "WORKERS": 2, "TOP": 1, "SEED": 3}
+    variables = {"NAME": name, "TRIALS": 4, "WORKERS": 2, "TOP": 0, "SEED": 3}
     url = own_postgres.get_uri()
+    make_leases_short(user)
     with watched(user.start(**variables, STORAGE=url)) as process:
         wait_until(lambda: progress(url)() > 10)
         own_postgres.stop()
-        time.sleep(60.0)  # as long as a lease: afterwards all have run out
+        time.sleep(6.0)  # longer than a lease: afterwards all have run out
         assert process.poll() is None
         own_postgres.ensure_postgres_running()
         out, error = process.communicate(timeout=250)
@@ -91,7 +100,7 @@ def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
 ) -> None:
     name = study_file(replace={**LONGER, **slow(0.02)})
     url = own_postgres.get_uri()
-    variables = {"NAME": name, "TRIALS": 2, "WORKERS": 2, "TOP": 1, "STORAGE": url}
+    variables = {"NAME": name, "TRIALS": 2, "WORKERS": 2, "TOP": 0, "STORAGE": url}
     with watched(user.start(**variables)) as process:
         wait_until(lambda: progress(url)() > 4)
         own_postgres.stop()
@@ -108,11 +117,11 @@ def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
 
 def test_a_lock_on_sqlite_is_waited_for(user: User, study_file: WriteStudy) -> None:
     name = study_file(replace=LONGER)
-    with watched(user.start(NAME=name, TRIALS=2, WORKERS=2, TOP=1)) as process:
+    with watched(user.start(NAME=name, TRIALS=2, WORKERS=2, TOP=0)) as process:
         wait_until(lambda: progress(user.url)() > 2)
         with sqlite3.connect(user.runs / "studies.db", timeout=60) as other:
             other.execute("BEGIN EXCLUSIVE")
-            time.sleep(30.0)
+            time.sleep(12.0)  # SQLite itself waits for five
         other.close()
         _, error = process.communicate(timeout=200)
     assert (process.returncode, error) == (0, "")
@@ -151,7 +160,7 @@ def test_a_search_ends_with_its_minutes_and_goes_on_the_next_time(
     assert states.get("RUNNING", 0) == 0
     assert states.get("WAITING", 0) <= 2  # a worker may have been between two trials
     assert (user.runs / "exports" / "small" / "1").is_dir()
-    code, _, error = user.run(NAME=name, TRIALS=int(states.sum()), WORKERS=2, TOP=1)
+    code, _, error = user.run(NAME=name, TRIALS=int(states.sum()), WORKERS=2, TOP=0)
     assert (code, error) == (0, "")
     assert set(trials("small", storage=user.url)["state"]) == {"COMPLETE"}
 

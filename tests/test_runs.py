@@ -156,13 +156,31 @@ def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: Write
     assert re.search(r"small .* 7 +0 +0 +0\.\d+", out)
 
 
+def test_a_search_may_leave_the_exports_for_later(user: User, study_file: WriteStudy) -> None:
+    name = study_file()
+    code, out, error = user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=0)
+    assert (code, error) == (0, "")
+    frame = trials("small", storage=user.url)
+    best = frame["number"][frame["value"].idxmin()]
+    last = f"the best is trial {best}; TOP=3 retrains and exports the best three"
+    assert out.splitlines()[-1] == last
+    export = user.runs / "exports" / "small" / "1"
+    assert not export.exists()
+    assert user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=1)[0] == 0
+    assert json.loads((export / "provenance.json").read_text())["trial"] == best
+    code, out, error = user.run(NAME=name, TRIALS=2, TOP=0)
+    assert (code, error) == (0, "")
+    assert out.splitlines()[-1] == last
+    assert export.exists(), "earlier exports stay"
+
+
 def test_one_and_two_workers_make_the_same_table(user: User, study_file: WriteStudy) -> None:
     name = study_file()
     tables = []
     for workers in (1, 2):
         user.runs = user.runs.with_name(f"runs-{workers}")
         user.environment["RUNS"] = str(user.runs)
-        code, _, error = user.run(NAME=name, TRIALS=6, WORKERS=workers, SEED=1, TOP=1)
+        code, _, error = user.run(NAME=name, TRIALS=6, WORKERS=workers, SEED=1, TOP=0)
         assert (code, error) == (0, "")
         frame = trials("small", storage=user.url)
         tables.append(frame[["number", "value", "channels", "latent", "lr", "seed"]])
@@ -250,7 +268,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(user: User, study_file: Wr
     assert not any(worker.is_running() for worker in workers)
     before = trials("small", storage=user.url)
     assert "RUNNING" not in set(before["state"])
-    code, _, error = user.run(NAME=name, WORKERS=2, TRIALS=3, TOP=1)
+    code, _, error = user.run(NAME=name, WORKERS=2, TRIALS=3, TOP=0)
     assert (code, error) == (0, "")
     after = trials("small", storage=user.url)
     assert after["state"].tolist() == ["COMPLETE"] * 3
@@ -277,11 +295,8 @@ def test_a_frozen_worker_neither_holds_up_the_study_nor_spoils_it(
 ) -> None:
     """Stopped beyond the grace period: its trial is taken over, and the run ends without it."""
     name = study_file(replace={"epochs=2, retrain": "epochs=300, retrain"})
-    site = user.runs.parent / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(QUICK)
-    user.environment["PYTHONPATH"] = str(site)
-    process = user.start(NAME=name, WORKERS=2, TRIALS=2, TOP=1)
+    make_leases_short(user)
+    process = user.start(NAME=name, WORKERS=2, TRIALS=2, TOP=0)
     with watched(process):
         wait_until(lambda: epochs_of(user.url) >= 20)
         frozen = workers_of(process)[0]
@@ -321,11 +336,18 @@ sys.meta_path.insert(0, Quick())
 """
 
 
+def make_leases_short(user: User) -> None:
+    site = user.runs.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(QUICK)
+    user.environment["PYTHONPATH"] = str(site)
+
+
 def test_a_killed_workers_trial_goes_on_as_the_same_trial(
     user: User, study_file: WriteStudy
 ) -> None:
     name = study_file(replace=LONGER)
-    process = user.start(NAME=name, WORKERS=2, TRIALS=3, TOP=1)
+    process = user.start(NAME=name, WORKERS=2, TRIALS=3, TOP=0)
     with watched(process):
         wait_until(lambda: epochs_of(user.url) >= 4)
         workers_of(process)[0].kill()
@@ -348,7 +370,7 @@ def test_workers_end_when_their_supervisor_is_killed_and_the_next_run_goes_on(
         process.kill()
         process.wait()
         wait_until(lambda: not any(worker.is_running() for worker in workers), seconds=15)
-    code, _, error = user.run(NAME=name, WORKERS=1, TRIALS=2, TOP=1)
+    code, _, error = user.run(NAME=name, WORKERS=1, TRIALS=2, TOP=0)
     assert (code, error) == (0, "")
     assert trials("small", storage=user.url)["state"].tolist() == ["COMPLETE"] * 2
 
@@ -374,7 +396,7 @@ def test_without_its_data_a_study_runs_loudly_on_digits_under_another_name(
     name = study_file(replace={'data="digits"': 'data="fashion_mnist"'})
     nowhere = {"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}
     code, out, error = user.run(
-        NAME=name, TRIALS=2, WORKERS=1, TOP=1, DATA_ROOT=tmp_path / "no", **nowhere
+        NAME=name, TRIALS=2, WORKERS=1, TOP=0, DATA_ROOT=tmp_path / "no", **nowhere
     )
     assert code == 0, error
     assert "FashionMNIST is not in" in out
@@ -447,7 +469,7 @@ def test_a_changed_search_space_is_refused_and_nothing_is_lost(
     user: User, study_file: WriteStudy
 ) -> None:
     name = study_file()
-    assert user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=1)[0] == 0
+    assert user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=0)[0] == 0
     before = trials("small", storage=user.url)
     name.write_text(name.read_text().replace('"latent", 2, 8', '"latent", 2, 16'))
     code, _, error = user.run(NAME=name, TRIALS=4)
@@ -469,7 +491,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(user: User, study_file: Write
     assert run.returncode == 2
     assert one_line(run.stderr), run.stderr
     assert not list((user.runs / "cache").iterdir())
-    assert user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=1)[0] == 0
+    assert user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=0)[0] == 0
 
 
 def test_a_study_that_another_tool_made_is_left_alone(user: User, study_file: WriteStudy) -> None:
@@ -488,7 +510,7 @@ def test_the_database_password_stays_out_of_sight(
     secret = "hunter2secret"
     url = postgres_url.replace("postgres:@", f"postgres:{secret}@")
     assert secret in url
-    process = user.start(NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=1, STORAGE=url)
+    process = user.start(NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=0, STORAGE=url)
     with watched(process):
         wait_until(lambda: epochs_of(url) >= 1)
         (worker,) = workers_of(process)

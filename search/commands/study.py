@@ -68,7 +68,7 @@ def _with_base(
 
 def _limited(variables: Variables, study: Study) -> Variables:
     """For a study that runs before or after the one that was asked for: numbers that were given
-    are its upper limits; sampler, pruner and base are its own."""
+    are its upper limits; sampler, pruner and base are its own, and its best is exported."""
     spec = study.spec
     return replace(
         variables,
@@ -77,6 +77,7 @@ def _limited(variables: Variables, study: Study) -> Variables:
         epochs=variables.epochs and min(variables.epochs, spec.epochs),
         retrain_epochs=variables.retrain_epochs
         and min(variables.retrain_epochs, spec.retrain_epochs),
+        top=max(variables.top, 1),  # what starts from it needs an export
         sampler=None,
         pruner=None,
         start=None,
@@ -114,7 +115,7 @@ def _run(
     claims, run = settle(variables, study, storage, found)
     _announce(console, variables, study, run, claims, devices)
     useful = run.trials - claims.ended()
-    useful = max(min(useful, run.shown or useful), variables.top)  # more would only wait
+    useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait
     crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
     display = Display(run.study, study.spec, run.trials, console)
     display.marks_best = run.shown is None
@@ -123,7 +124,8 @@ def _run(
     session.jury.look()
     if session.jury.is_decided and session.leaderboard.is_finished(claims.ended(), variables.top):
         summary = conclude(session)
-        return _conclude(console, session, session.leaderboard.records(variables.top), summary)
+        records = session.leaderboard.records(variables.top)
+        return _conclude(console, session, records, summary, top=variables.top)
     return _work(session, variables, console)
 
 
@@ -146,10 +148,10 @@ def _work(session: Session, variables: Variables, console: Console) -> int:
                     took = duration(time.monotonic() - began)
                     session.display.say(f"{counted(new, 'trial')} ended in {took}")
                 summary = conclude(session)
-                records = session.finish(variables.top)
+                records = session.finish(variables.top) if variables.top else []
         except (Stopped, GaveUp):
             return _stopped(session, console)
-    return _conclude(console, session, records, summary)
+    return _conclude(console, session, records, summary, top=variables.top)
 
 
 def _stopped(session: Session, console: Console) -> int:
@@ -213,7 +215,12 @@ def _show_best(session: Session) -> None:
 
 
 def _conclude(
-    console: Console, session: Session, records: list[dict[str, Any]], summary: Summary | None
+    console: Console,
+    session: Session,
+    records: list[dict[str, Any]],
+    summary: Summary | None,
+    *,
+    top: int,
 ) -> int:
     """What the study concludes, and the result in one table; 1 when there is none."""
     run, spec = session.run, session.study.spec
@@ -227,6 +234,11 @@ def _conclude(
     if summary is not None:
         console.print(shown(summary.plain()), soft_wrap=True)
         console.print()
+    candidates = session.leaderboard.candidates()
+    if candidates and not top:
+        best = f"the best is trial {candidates[0]}"
+        console.print(f"{best}; TOP=3 retrains and exports the best three")
+        return 0
     if not records:
         reason = session.leaderboard.first_reason()
         why = f" (first failure: {reason})" if reason else ""
