@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -133,11 +133,16 @@ def test_a_preview_is_drawn_from_images_of_either_part(
 
 
 def test_the_same_seed_gives_the_same_training(digits: ImageSplits) -> None:
+    few = replace(
+        digits,
+        train=digits.train.take(torch.arange(256)),
+        valid=digits.valid.take(torch.arange(64)),
+    )
     for family, config in CONTRACT + ADVERSARIAL:
         runs = [
             [
                 r.valid
-                for r in fit(build(family, config, (1, 28, 28), seed=s), digits, epochs=2, seed=s)
+                for r in fit(build(family, config, (1, 28, 28), seed=s), few, epochs=2, seed=s)
             ]
             for s in (1, 1, 2)
         ]

@@ -111,18 +111,18 @@ def user(tmp_path: Path, plain_process: dict[str, str]) -> User:
 
 def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: WriteStudy) -> None:
     name = study_file()
-    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2)
+    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
     frame = trials("small", storage=user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 5
     assert frame["number"].tolist() == list(range(5))
     folders = sorted((user.runs / "exports" / "small").iterdir())
-    assert [folder.name for folder in folders] == ["1", "2", "3"]
+    assert [folder.name for folder in folders] == ["1", "2"]
     records = [json.loads((folder / "provenance.json").read_text()) for folder in folders]
     values = [record["valid"]["mse"] for record in records]
     assert values == sorted(values)
     assert records[0]["test"]["mse"] > 0
-    assert [record["test"] for record in records[1:]] == [None, None]
+    assert [record["test"] for record in records[1:]] == [None]
     load_export(folders[0])
     assert re.search(r"^trial +\d+ +complete +mse 0\.\d+", out, re.MULTILINE)
     assert "study small: 5 trials, 5 complete" in out
@@ -130,13 +130,13 @@ def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: Write
     # the README's claim of a whole export holds after a file was lost, too
     (folders[1] / "encoder.onnx").unlink()
     (user.runs / "exports" / "small" / ".2.half").mkdir()  # as a killed export leaves it
-    assert user.run(NAME=name, TRIALS=5, WORKERS=1)[0] == 0
+    assert user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=2)[0] == 0
     assert (folders[1] / "encoder.onnx").exists()
-    assert sorted(p.name for p in (user.runs / "exports" / "small").iterdir()) == ["1", "2", "3"]
+    assert sorted(p.name for p in (user.runs / "exports" / "small").iterdir()) == ["1", "2"]
 
     # again: it is done, nothing is trained, nothing is judged again
     stamp = (folders[0] / "provenance.json").stat().st_mtime_ns
-    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2)
+    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
     assert "study small is done: 5 of 5 trials have ended; TRIALS=15 goes on" in out
     assert (folders[0] / "provenance.json").stat().st_mtime_ns == stamp
@@ -180,7 +180,7 @@ def test_one_and_two_workers_make_the_same_table(user: User, study_file: WriteSt
     for workers in (1, 2):
         user.runs = user.runs.with_name(f"runs-{workers}")
         user.environment["RUNS"] = str(user.runs)
-        code, _, error = user.run(NAME=name, TRIALS=6, WORKERS=workers, SEED=1, TOP=0)
+        code, _, error = user.run(NAME=name, TRIALS=4, WORKERS=workers, SEED=1, TOP=0)
         assert (code, error) == (0, "")
         frame = trials("small", storage=user.url)
         tables.append(frame[["number", "value", "channels", "latent", "lr", "seed"]])
@@ -294,17 +294,17 @@ def test_a_frozen_worker_neither_holds_up_the_study_nor_spoils_it(
     user: User, study_file: WriteStudy
 ) -> None:
     """Stopped beyond the grace period: its trial is taken over, and the run ends without it."""
-    name = study_file(replace={"epochs=2, retrain": "epochs=300, retrain"})
+    name = study_file(replace={"epochs=2, retrain": "epochs=100, retrain"})
     make_leases_short(user)
     process = user.start(NAME=name, WORKERS=2, TRIALS=2, TOP=0)
     with watched(process):
-        wait_until(lambda: epochs_of(user.url) >= 20)
+        wait_until(lambda: epochs_of(user.url) >= 10)
         frozen = workers_of(process)[0]
         frozen.suspend()
         out, error = process.communicate(timeout=150)
     assert (process.returncode, error) == (0, ""), out
     assert trials("small", storage=user.url)["state"].tolist() == ["COMPLETE"] * 2
-    assert curves("small", storage=user.url).groupby("number").size().tolist() == [300] * 2
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [100] * 2
     assert not frozen.is_running()
 
 
