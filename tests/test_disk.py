@@ -100,7 +100,7 @@ def _mounts(place: Path) -> bool:
     return done.returncode == 0
 
 
-@pytest.fixture(params=["tmpfs"] if may_mount() else ["files"])
+@pytest.fixture(params=["files", "tmpfs"] if may_mount() else ["files"])
 def disk(request: pytest.FixtureRequest, user: User) -> Iterator[Disk]:
     """The place of RUNS, with the images there already."""
     place = user.runs
