@@ -25,18 +25,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adversarial import Adversarial
-from models.base import Batch, Metrics, ModelConfig, Shape, require
+from models.base import Metrics, ModelConfig
+from models.errors import require
 from models.gan_networks import SLOPE, downward, initialised, judged, scaled, stages, upward
-from models.images import ImageSplits
-from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, told_right
-from models.pictures import draw_rows
+from models.grids import draw_rows
+from models.images import Batch, ImageSplits, Shape
+from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, named, told_right
 from models.report import Picture
 from models.seeds import derive_seed
 
 HIDDEN = 256
 UP, DOWN, STRIDES = (512, 256, 128, 64), (64, 128, 256, 512), (2, 2, 2, 2)
 REMEMBERED = 256  # images whose labels samples are given
-ROWS, LETTERS = 16, 24  # of a picture, and of a name in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +169,6 @@ class ACGAN(Adversarial):
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
         yield self.preview(images, part, 10)
-
-
-def named(names: tuple[str, ...]) -> list[tuple[int, str]]:
-    """The first `ROWS` labels with their names, cut to fit beside a picture."""
-    return [
-        (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
-        for i, name in enumerate(names[:ROWS])
-    ]
 
 
 def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:

@@ -30,13 +30,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from models.base import build, evaluating, require, require_one_of
+from models.base import build, evaluating
 from models.dense_ae import DenseAE, DenseAEConfig
+from models.errors import require, require_one_of
 from models.gan import GAN, GANConfig
-from models.images import Images, ImageSplits
+from models.images import EVALUATION_BATCH, Images, ImageSplits
 from models.noise import KINDS, corrupt
 from models.seeds import derive_seed
-from models.training import EVALUATION_BATCH, fit
+from models.training import fit
 
 EXTRAS = ("none", "autoencoder", "noise")
 CODE = 64  # Z of every autoencoder: they differ in depth alone
@@ -116,7 +117,7 @@ def train_autoencoder(
 ) -> DenseAE:
     """An autoencoder of ``layers`` fully connected layers each side, trained on ``images.train``.
 
-    Raises `models.training.Interrupted` when asked to stop.
+    Raises `models.errors.Interrupted` when asked to stop.
     """
     config = DenseAEConfig(
         widths=WIDTHS[layers], noise="none", weight_decay=0.0, batch_size=AE_BATCH

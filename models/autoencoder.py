@@ -22,56 +22,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Batch, Metrics, Model, ModelConfig, Note, Program, require
+from models.base import Metrics, Note, Program
 from models.codes import code_table
-from models.images import ImageSplits
-from models.noise import NONE, check_noise, corrupt
-from models.pictures import draw_rows
+from models.errors import require
+from models.grids import draw_rows
+from models.images import PARTS, Batch, ImageSplits
+from models.latent_models import LatentConfig, LatentModel
+from models.noise import NONE
 from models.report import Picture, Table
-from models.training import same_draws
+from models.seeds import same_draws
 
 SHOWN = 10  # images in an export's picture
-PARTS = {"valid": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig(ModelConfig):
-    """noise: what corrupts the encoder's images, ``none`` or a kind of `models.noise`;
-    strength: how much of it, in that kind's unit
+class AutoencoderConfig(LatentConfig):
+    """optimizer: by name (`models.schedules.make_optimizer`)
     lr, weight_decay: learning rate and L2 of the optimiser
     """
 
-    noise: str = "none"
-    strength: float = 0.2
-    optimizer: str = "adam"  # of `models.blocks.make_optimizer`
+    optimizer: str = "adam"
     lr: float = 1e-3
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_noise(self.noise, self.strength)
         require("lr", self.lr, 0.0, 10.0)
         require("weight_decay", self.weight_decay, 0.0, 10.0)
 
 
-class Autoencoder(Model):
-    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw.
-
-
-    noise_epochs: of each training for the tables of a denoiser (`models.denoising`); 0: none
-    """
+class Autoencoder(LatentModel):
+    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw."""
 
     metrics: ClassVar[tuple[str, ...]] = ("mse",)
     usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"
-    noise_epochs: ClassVar[int] = 0
     config: AutoencoderConfig
     encoder: nn.Module
     decoder: nn.Module
-
-    @property
-    def latent(self) -> int:
-        """Z."""
-        return int(self.encode(torch.zeros(1, *self.shape, device=self.device)).shape[1])
 
     def encode(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> codes (N, Z)."""
@@ -86,15 +73,6 @@ class Autoencoder(Model):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""
         return self.decode(self.encode(images))
-
-    def seen(self, images: Tensor) -> Tensor:
-        """What the encoder gets to see of ``images``: with this configuration's noise."""
-        return corrupt(images, self.config.noise, self.config.strength)
-
-    def plane(self, codes: Tensor) -> Tensor:
-        """(2, Z): from where to where decoded grids go; here what the central 95 % of ``codes``
-        (N, Z) span."""
-        return codes.quantile(codes.new_tensor([0.025, 0.975]), dim=0)
 
     def train_step(self, batch: Batch) -> Metrics:
         optimizer = self.optimizers["all"]

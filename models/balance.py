@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.base import ConfigError, ModelConfig, require, require_one_of
+from models.base import ModelConfig
+from models.errors import ConfigError, require, require_one_of
 
 NORMALIZATIONS = ("batch", "spectral", "none")
 LAG = 2  # steps between a loss and what follows from it

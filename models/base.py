@@ -17,53 +17,27 @@ metrics to the host once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.errors import ConfigError, require, require_one_of
+from models.images import Batch, Images, ImageSplits, Shape
 from models.report import Picture, Table
 from models.schedules import SCHEDULES, set_rates
 
-if TYPE_CHECKING:
-    from models.images import Images, ImageSplits
-
-Shape = tuple[int, int, int]
-"""(C, H, W) of one image."""
+__all__ = [
+    "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Note", "Program", "Shape", "build",
+    "evaluating", "parameter_count", "require", "require_one_of",
+]  # fmt: skip
 
 Metrics = dict[str, Tensor]
 """Name -> scalar tensor, a mean over the batch, on the model's device."""
-
-
-class ConfigError(ValueError):
-    """A configuration value is outside its range; the message says which and what fits."""
-
-
-class DivergedError(ArithmeticError):
-    """Training left the finite numbers: a metric is NaN or infinite. Lower the learning rate."""
-
-    def __init__(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        self.epoch = epoch
-        shown = ", ".join(f"{name} {value:g}" for name, value in metrics.items())
-        super().__init__(f"diverged in epoch {epoch}: {shown}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What a step sees.
-
-    images: (N, C, H, W) float32 in [0, 1], on the model's device
-    labels: (N,) int64, or None where the set has no classes
-    attributes: (N, A) float32, or None where the set has none
-    """
-
-    images: Tensor
-    labels: Tensor | None = None
-    attributes: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +141,7 @@ class Model(nn.Module, ABC):
         Called once by `models.training.fit` when it starts, also when a training is taken up
         again: it must follow from ``images``, the configuration and ``seed`` alone. It leaves
         torch's global random numbers as they are, and where it takes long it asks
-        ``interrupted``, to raise `models.training.Interrupted`.
+        ``interrupted``, to raise `models.errors.Interrupted`.
         """
         return images.train
 
@@ -250,16 +224,3 @@ def evaluating(model: Model) -> Iterator[Model]:
 def parameter_count(module: nn.Module) -> int:
     """Weights, biases and batch-norm affine parameters, as the reference systems count them."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def require(name: str, value: Any, low: float, high: float) -> None:
-    """Raise `ConfigError` unless ``low <= value <= high`` (NaN never is)."""
-    if not low <= value <= high:
-        raise ConfigError(f"{name}={value!r} is outside [{low:g}, {high:g}]")
-
-
-def require_one_of(name: str, value: str, available: Iterable[str]) -> None:
-    """Raise `ConfigError` unless ``value`` is one of ``available``."""
-    available = list(available)
-    if value not in available:
-        raise ConfigError(f"unknown {name} {value!r}; available: {', '.join(available)}")

@@ -6,21 +6,18 @@ Shape legend: N images, D numbers an image.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Note
+from models.base import Model, Note
 from models.confusion import Counts, accuracy, confusion_matrix
 from models.images import Images, ImageSplits
 from models.report import Table
 from models.seeds import derive_seed
 from models.training import fit
-
-if TYPE_CHECKING:
-    from models.classifier import Classifier
 
 EPOCHS = 20  # of the head on the random encoder: its validation accuracy is flat by then
 STRENGTHS = (0.01, 0.1, 1.0)  # of the regressions' inverse regularisation, chosen on validation
@@ -30,21 +27,30 @@ Floats = NDArray[np.float64]
 
 
 def compare_with_baselines(
-    model: Classifier, matrix: Counts, images: ImageSplits, progress: Note
+    matrix: Counts,
+    images: ImageSplits,
+    progress: Note,
+    *,
+    name: str,
+    width: int,
+    random_encoder: Callable[[int], Model],
 ) -> Table:
-    """Test accuracies: this model, no codes at all, codes of an untrained encoder."""
+    """Test accuracies: of a classifier, without its codes, and with those of an untrained encoder.
+
+    matrix: the classifier's confusions (K, K) on the test images; name: what it is called
+    width: numbers an image that its head sees
+    random_encoder: from a seed, the same head on an encoder that was never trained
+    """
     progress("logistic regression on pixels")
     raw = _pixels(images)
     rows = [("logistic regression on the pixels", raw[0].shape[1], _logistic(images, raw))]
-    width = min(model.width, *raw[0].shape)
-    progress(f"logistic regression on {width} principal components")
-    rows.append((f"PCA-{width} + logistic", width, _logistic(images, _components(raw, width))))
+    kept = min(width, *raw[0].shape)
+    progress(f"logistic regression on {kept} principal components")
+    rows.append((f"PCA-{kept} + logistic", kept, _logistic(images, _components(raw, kept))))
     progress("the same head on a random encoder")
-    rows.append(
-        ("this head, random encoder", model.width, _random_encoder(model, images, progress))
-    )
-    name = "this classifier" if model.config.frozen else "this classifier, all weights trained"
-    rows.append((name, model.width, accuracy(matrix)))
+    found = _random_encoder(random_encoder, images, progress)
+    rows.append(("this head, random encoder", width, found))
+    rows.append((name, width, accuracy(matrix)))
     return Table(
         name="baselines",
         title="Accuracy on the test images",
@@ -97,10 +103,10 @@ def _labels(images: Images) -> NDArray[np.int64]:
     return labels
 
 
-def _random_encoder(model: Classifier, images: ImageSplits, progress: Note) -> float:
+def _random_encoder(build: Callable[[int], Model], images: ImageSplits, progress: Note) -> float:
     """Test accuracy in the epoch that does best on the validation images."""
     seed = derive_seed(0, "random encoder")
-    other = model.with_random_encoder(seed)
+    other = build(seed)
     best, test = -1.0, 0.0
     for result in fit(other, images, epochs=EPOCHS, seed=seed):
         progress(f"a random encoder, epoch {result.number}/{EPOCHS}")

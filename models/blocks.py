@@ -6,37 +6,8 @@ Shape legend: N batch, C channels, H/W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import SGD, Adam, Adamax, Optimizer
-
-from models.base import ConfigError
-
-
-def make_optimizer(
-    name: str,
-    parameters: Iterable[nn.Parameter],
-    *,
-    lr: float,
-    weight_decay: float = 0.0,
-    momentum: float = 0.9,
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> Optimizer:
-    """Adam, Adamax, or SGD with momentum; ``weight_decay`` is L2 in all (not decoupled).
-
-    betas: of Adam and Adamax
-    """
-    parameters = list(parameters)
-    # one pass over each tensor instead of a dozen; not offered for tensors without data
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-    if name == "adam":
-        return Adam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
-    if name == "sgd":
-        return SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
-    if name == "adamax":
-        return Adamax(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
-    raise ConfigError(f"unknown optimizer {name!r}; available: adam, sgd, adamax")
 
 
 def initialise_for_relu(network: nn.Module) -> None:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import ConfigError, Shape, require
-from models.blocks import down, halved, initialise_for_relu, make_optimizer, up
+from models.blocks import down, halved, initialise_for_relu, up
+from models.errors import ConfigError, require
+from models.images import Shape
+from models.schedules import make_optimizer
 
 HIDDEN = 64  # width between the convolutions and the latent code
 PADDINGS = (1, 1, 0)  # of the three strided convolutions: 28 -> 14 -> 7 -> 3

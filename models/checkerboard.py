@@ -1,15 +1,15 @@
 """How much of a checkerboard a decoder draws, beside one of the other kind.
 
-    yield from checkerboard_tables(model, images, print)
-    yield from checkerboard_pictures(model, images)
+    yield from checkerboard_tables(model, beside, images, print)
+    yield from checkerboard_pictures(model, beside, images)
 
 A decoder that doubles its images leaves its mark, if any, at the period of its last step, 2
 pixels, and of the one before, 4. A periodic pattern is a peak in the spectrum of rows and
 columns; pictures as such have a smooth one. So each figure is the power at a period over the
 (geometric) mean power at the two neighbouring frequencies: about 1 where there is no peak.
 
-Beside the model stands a convolutional autoencoder (reference system A1: transposed convolutions
-of stride 2) with a code as long, trained on the same images for `EPOCHS` epochs.
+Beside the model stands another with transposed convolutions of stride 2 and a code of the same
+width. The caller builds it; here it is trained on the same images for `EPOCHS` epochs.
 
 Shape legend: N images, C channels, H/W pixels, S side of the square that is analysed, Z latent
 width.
@@ -17,18 +17,18 @@ width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from models.autoencoder import Autoencoder
 from models.base import Note, build, evaluating
-from models.cae import CAE, CAEConfig
+from models.curves import draw_lines
+from models.grids import draw_rows
 from models.images import ImageSplits
-from models.pictures import draw_lines, draw_rows
+from models.latent_models import LatentModel
 from models.report import Picture, Table
 from models.seeds import derive_seed
 from models.training import fit
@@ -40,7 +40,7 @@ PERIODS = (2, 4)  # pixels
 RESIZED, TRANSPOSED, DATA = "resized", "transposed", "test images"
 SEED = derive_seed(0, "checkerboard")
 
-_beside: WeakKeyDictionary[Autoencoder, CAE] = WeakKeyDictionary()
+_beside: WeakKeyDictionary[LatentModel, LatentModel] = WeakKeyDictionary()
 """What was trained for a model already: its tables and its pictures show the same one."""
 
 
@@ -67,11 +67,17 @@ def grid_peak(images: Tensor, period: int) -> float:
     return float(power[place] / (power[around[0]] * power[around[1]]).sqrt())
 
 
-def checkerboard_tables(model: Autoencoder, images: ImageSplits, progress: Note) -> Iterator[Table]:
+Beside = Callable[[int], LatentModel]
+"""``beside(latent)``: an untrained model with transposed convolutions and a code of that width."""
+
+
+def checkerboard_tables(
+    model: LatentModel, beside: Beside, images: ImageSplits, progress: Note
+) -> Iterator[Table]:
     """Peaks of outputs before training, of outputs after it, and of their errors."""
     test = images.test.batch(slice(0, JUDGED)).images
     rows: list[tuple[str | float, ...]] = []
-    for name, (before, after) in _both(model, images, progress).items():
+    for name, (before, after) in _both(model, beside, images, progress).items():
         shown = (before, after, after - test)
         rows.append((name, *(grid_peak(made, period) for made in shown for period in PERIODS)))
     own = [grid_peak(test, period) for period in PERIODS]
@@ -89,9 +95,11 @@ def checkerboard_tables(model: Autoencoder, images: ImageSplits, progress: Note)
     )
 
 
-def checkerboard_pictures(model: Autoencoder, images: ImageSplits) -> Iterator[Picture]:
+def checkerboard_pictures(
+    model: LatentModel, beside: Beside, images: ImageSplits
+) -> Iterator[Picture]:
     """Outputs of both decoders before and after training; and the spectra behind the table."""
-    both = _both(model, images, lambda _: None)
+    both = _both(model, beside, images, lambda _: None)
     test = images.test.batch(slice(0, JUDGED)).images
     rows = {f"{name}, untrained": stretched(before[:SHOWN]) for name, (before, _) in both.items()}
     rows |= {DATA: test[:SHOWN]}
@@ -143,17 +151,17 @@ def _frequencies(power: Tensor) -> Tensor:
 
 
 def _both(
-    model: Autoencoder, images: ImageSplits, progress: Note
+    model: LatentModel, beside: Beside, images: ImageSplits, progress: Note
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Outputs (N, C, H, W) of ``model`` and of the one beside it: untrained, trained."""
-    models = {RESIZED: model, TRANSPOSED: _transposed(model, images, progress)}
+    models = {RESIZED: model, TRANSPOSED: _transposed(model, beside, images, progress)}
     return {name: (_untrained(each), _made(each, images)) for name, each in models.items()}
 
 
-def _untrained(model: Autoencoder) -> Tensor:
+def _untrained(model: LatentModel) -> Tensor:
     """What the weights that training started from make of random codes."""
     fresh = build(type(model), model.config, model.shape, seed=SEED)
-    assert isinstance(fresh, Autoencoder)
+    assert isinstance(fresh, LatentModel)
     with evaluating(fresh):
         width = fresh.encode(torch.zeros(1, *model.shape)).shape[1]
         generator = torch.Generator().manual_seed(SEED)
@@ -161,20 +169,19 @@ def _untrained(model: Autoencoder) -> Tensor:
         return fresh.decode(codes)
 
 
-def _made(model: Autoencoder, images: ImageSplits) -> Tensor:
+def _made(model: LatentModel, images: ImageSplits) -> Tensor:
     with evaluating(model):
         made: Tensor = model(images.test.batch(slice(0, JUDGED)).images)
     return made
 
 
-def _transposed(model: Autoencoder, images: ImageSplits, progress: Note) -> CAE:
+def _transposed(
+    model: LatentModel, beside: Beside, images: ImageSplits, progress: Note
+) -> LatentModel:
     """The autoencoder beside ``model``, trained on clean images; once for each model."""
     if model in _beside:
         return _beside[model]
-    latent = model.encode(torch.zeros(1, *model.shape, device=model.device)).shape[1]
-    config = CAEConfig(latent=latent, schedule="cosine")
-    other = build(CAE, config, model.shape, seed=SEED, device=model.device)
-    assert isinstance(other, CAE)
+    other = beside(model.latent)
     seconds = 0.0
     with torch.enable_grad():
         for result in fit(other, images, epochs=EPOCHS, seed=SEED):

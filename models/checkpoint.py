@@ -13,23 +13,15 @@ The caller writes to a temporary path and renames (storage's `whole_file`).
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.base import Model
-
-CAUSE = re.compile(r"\(os error (\d+)\)")  # in the library's message
-
-
-class CheckpointError(ValueError):
-    """The file is not a checkpoint of this model; delete it to start from the beginning."""
+from models.errors import CheckpointError
+from models.tensor_files import tensor_bytes, write_tensors
 
 
 def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any]) -> None:
@@ -50,17 +42,6 @@ def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any
     write_tensors(path, whole, {"checkpoint": json.dumps(header)})
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    """One safetensors file. Raises `OSError` with the system's number, which the library hides."""
-    try:
-        save_file(tensors, path, metadata=about)
-    except SafetensorError as error:  # a full disk, among others
-        if found := CAUSE.search(str(error)):
-            number = int(found[1])
-            raise OSError(number, os.strerror(number), str(path)) from error
-        raise OSError(f"cannot write {path}: {error}") from error
-
-
 def checkpoint_size(model: Model) -> int:
     """Bytes of a checkpoint's tensors: the least that it takes on a disk."""
     states = [entry for o in model.optimizers.values() for entry in o.state.values()]
@@ -68,10 +49,6 @@ def checkpoint_size(model: Model) -> int:
     return tensor_bytes(model.state_dict()) + sum(
         value.nbytes for value in optimizers if isinstance(value, Tensor)
     )
-
-
-def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
-    return sum(value.nbytes for value in tensors.values())
 
 
 def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:

@@ -23,24 +23,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.autoencoder import PARTS, Autoencoder
-from models.base import (
-    Batch,
-    ConfigError,
-    Metrics,
-    Model,
-    ModelConfig,
-    Note,
-    Program,
-    Shape,
-    require,
-)
-from models.blocks import initialise_for_relu, make_optimizer
+from models.autoencoder import Autoencoder
+from models.base import Metrics, Model, ModelConfig, Note, Program
+from models.blocks import initialise_for_relu
 from models.confusion import confusion_matrix, draw_confusion, per_class
+from models.errors import ConfigError, require
 from models.export import describe, family_named
-from models.images import ImageSplits
-from models.pictures import draw_labelled
+from models.grids import draw_labelled
+from models.images import PARTS, Batch, ImageSplits, Shape
 from models.report import Picture, Table
+from models.schedules import make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +176,15 @@ class Classifier(Model):
 
         matrix = confusion_matrix(self, images.test, len(images.classes))
         yield per_class(matrix, images.classes)
-        yield compare_with_baselines(self, matrix, images, progress)
+        whole = "" if self.config.frozen else ", all weights trained"
+        yield compare_with_baselines(
+            matrix,
+            images,
+            progress,
+            name=f"this classifier{whole}",
+            width=self.width,
+            random_encoder=self.with_random_encoder,
+        )
 
     def programs(self) -> dict[str, Program]:
         images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))

@@ -7,24 +7,19 @@ Shape legend: N images, Z latent width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from models.convolution import fast_convolutions
-from models.images import Images
+from models.images import EVALUATION_BATCH, Images
+from models.latent_models import LatentModel
 from models.report import Table
-from models.training import EVALUATION_BATCH
-
-if TYPE_CHECKING:
-    from models.autoencoder import Autoencoder
 
 SHARES = (0.5, 0.9, 0.99)  # of the variance
 STILL = 1e-8  # variance of a number that says the same of every image
 
 
-def codes_of(model: Autoencoder, images: Images) -> Tensor:
+def codes_of(model: LatentModel, images: Images) -> Tensor:
     """(N, Z) float64 on the CPU: codes of the clean images."""
     with torch.no_grad(), fast_convolutions(model) as laid_out:
         found = [
@@ -34,7 +29,7 @@ def codes_of(model: Autoencoder, images: Images) -> Tensor:
     return torch.cat(found).double().cpu()
 
 
-def code_table(model: Autoencoder, images: Images) -> Table:
+def code_table(model: LatentModel, images: Images) -> Table:
     """Numbers of the code that differ between images, and directions that hold their variance."""
     codes = codes_of(model, images)  # (N, Z)
     variances = codes.var(0, correction=0)

@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.images import Images
+from models.images import EVALUATION_BATCH, Images
 from models.pictures import INK, new_figure, save_figure
 from models.report import Table
-from models.training import EVALUATION_BATCH
 
 Counts = NDArray[np.int64]
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from models.assembly import LANES
-from models.base import Batch
+from models.images import Batch
 from models.kernels import GATHERED, REDUCED, blocks, gather_kernel, gathered_lanes, reduce_kernel
 
 WIDEST = 16384  # input times output channels; from 256 x 512 on PyTorch was measured as fast

@@ -25,15 +25,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.autoencoder import Autoencoder
-from models.base import DivergedError, Note, build, evaluating
+from models.base import Note, build, evaluating
 from models.convolution import fast_convolutions
-from models.images import Images, ImageSplits
+from models.errors import DivergedError
+from models.grids import draw_rows
+from models.images import EVALUATION_BATCH, Images, ImageSplits
+from models.latent_models import LatentModel
 from models.noise import ALL, KINDS, NONE, corrupt
-from models.pictures import draw_rows
 from models.report import Picture, Table
-from models.seeds import derive_seed
-from models.training import EVALUATION_BATCH, fit, same_draws
+from models.seeds import derive_seed, same_draws
+from models.training import fit
 
 SHOWN = 10  # images in the picture
 UNTOUCHED = "untouched"
@@ -52,13 +53,13 @@ Row = list[Fidelity] | None
 """Of one model, a kind of noise each; None: its training diverged."""
 
 
-def noise_tables(model: Autoencoder, images: ImageSplits, progress: Note) -> Iterator[Table]:
+def noise_tables(model: LatentModel, images: ImageSplits, progress: Note) -> Iterator[Table]:
     """Test MSE and PSNR by noise: of the noisy images themselves, of ``model``, and of its
     configuration trained on each kind for ``model.noise_epochs`` epochs (0: not trained)."""
     kinds, strength = noise_kinds(model.config.noise), model.config.strength
     columns = ("trained on", *(noise_label(kind) for kind in kinds))
 
-    def row(judged: Autoencoder, restore: Callable[[Tensor], Tensor]) -> Row:
+    def row(judged: LatentModel, restore: Callable[[Tensor], Tensor]) -> Row:
         return [fidelity(judged, images.test, kind, strength, restore) for kind in kinds]
 
     rows = {UNTOUCHED: row(model, lambda noisy: noisy), _own_row(model): row(model, model)}
@@ -78,7 +79,7 @@ def noise_tables(model: Autoencoder, images: ImageSplits, progress: Note) -> Ite
 PSNR_NOTE = " PSNR: 10 log10(1 / MSE) of each image, then the mean over images."
 
 
-def _how(model: Autoencoder, strength: float) -> str:
+def _how(model: LatentModel, strength: float) -> str:
     said = f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones."
     if model.noise_epochs:
         said += (
@@ -103,7 +104,7 @@ def noise_label(kind: str) -> str:
     )
 
 
-def _own_row(model: Autoencoder) -> str:
+def _own_row(model: LatentModel) -> str:
     return f"this model ({noise_label(model.config.noise)})"
 
 
@@ -116,7 +117,7 @@ def _cells(row: Row, measure: str, count: int) -> list[str | float]:
 
 
 def fidelity(
-    model: Autoencoder,
+    model: LatentModel,
     images: Images,
     kind: str,
     strength: float,
@@ -135,17 +136,17 @@ def fidelity(
 
 
 def _trained_afresh(
-    model: Autoencoder, images: ImageSplits, kinds: tuple[str, ...], progress: Note
-) -> Iterator[tuple[str, Autoencoder | None]]:
+    model: LatentModel, images: ImageSplits, kinds: tuple[str, ...], progress: Note
+) -> Iterator[tuple[str, LatentModel | None]]:
     """``model``'s configuration, trained on each of ``kinds``; None: that training diverged."""
     epochs, seed = model.noise_epochs, derive_seed(0, "noise")
     seconds: list[float] = []
     for index, kind in enumerate(kinds):
         config = replace(model.config, noise=kind, schedule="cosine")
         fresh = build(type(model), config, model.shape, seed=seed, device=model.device)
-        assert isinstance(fresh, Autoencoder)
+        assert isinstance(fresh, LatentModel)
         what = f"training on {noise_label(kind)} ({index + 1}/{len(kinds)})"
-        trained: Autoencoder | None = fresh
+        trained: LatentModel | None = fresh
         try:
             with torch.enable_grad():
                 for result in fit(fresh, images, epochs=epochs, seed=seed):
@@ -158,7 +159,7 @@ def _trained_afresh(
         yield kind, trained
 
 
-def noise_picture(model: Autoencoder, images: ImageSplits, part: str) -> Picture:
+def noise_picture(model: LatentModel, images: ImageSplits, part: str) -> Picture:
     """Noisy images of every kind, each row above what ``model`` makes of it."""
     clean = getattr(images, part).batch(slice(0, SHOWN)).images  # (N, C, H, W)
     rows = {}

@@ -22,8 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Batch, ConfigError, Metrics, Shape, require
-from models.blocks import initialise_for_relu, make_optimizer
+from models.base import Metrics
+from models.blocks import initialise_for_relu
+from models.errors import ConfigError, require
+from models.images import Batch, Shape
+from models.schedules import make_optimizer
 
 NEARLY_BLACK = 0.1  # of the usual deviation, in the last layer: a third of the first epoch's error
 

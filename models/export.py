@@ -31,18 +31,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import Model, Program, evaluating
-from models.checkpoint import tensor_bytes, write_tensors
-from models.sources import short
+from models.errors import ExportError, short
+from models.tensor_files import tensor_bytes, write_tensors
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 OUR_MODELS = "models."
 TOLERANCE = 1e-4  # largest difference of an output, relative to the outputs' largest
 PROTOBUF_LIMIT = 1_500_000_000  # bytes of weights an ONNX file can hold inside itself
-
-
-class ExportError(ValueError):
-    """An export cannot be made, read, or does not compute what the live model computes."""
 
 
 def write_export(model: Model, folder: Path) -> None:

@@ -25,14 +25,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder
-from models.base import Batch, Model, Shape, evaluating
+from models.base import Model, evaluating
 from models.convolution import fast_convolutions
+from models.errors import ExtractorError
 from models.feature_net import FeatureNet
-from models.training import EVALUATION_BATCH
-
-
-class ExtractorError(ValueError):
-    """Values would be measured with another extractor than the one asked for."""
+from models.images import EVALUATION_BATCH, Batch, Shape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Batch, ConfigError, Metrics, Model, ModelConfig, Program, Shape, require
-from models.blocks import halved, initialise_for_relu, make_optimizer
-from models.images import ImageSplits
+from models.base import Metrics, Model, ModelConfig, Program
+from models.blocks import halved, initialise_for_relu
+from models.errors import ConfigError, require
+from models.images import Batch, ImageSplits, Shape
+from models.schedules import make_optimizer
 
 CHANNELS = (32, 64, 128)  # the last is repeated where more layers are needed
 SMALLEST = 4  # pixels a side after the convolutions, at most

@@ -28,9 +28,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from models.base import Shape
-from models.images import DataError, ImagePool, Images, Progress
-from models.sources import check_memory, fingerprint_files, first_line, hold_out, short
+from models.errors import DataError, first_line, short
+from models.images import (
+    ImagePool,
+    Images,
+    Progress,
+    Shape,
+    check_memory,
+    fingerprint_files,
+    hold_out,
+)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_SHARE = 0.1

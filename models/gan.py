@@ -21,9 +21,9 @@ from torch import Tensor
 
 from models.adversarial import Adversarial
 from models.balance import BalanceConfig
-from models.base import Batch, Shape, require, require_one_of
+from models.errors import require, require_one_of
 from models.gan_networks import ARCHITECTURES, discriminator, generator
-from models.images import ImageSplits
+from models.images import Batch, ImageSplits, Shape
 from models.report import Picture
 from models.seeds import derive_seed
 
@@ -109,7 +109,7 @@ class GAN(Adversarial):
         yield self._interpolations()
 
     def _samples(self, count: int, columns: int) -> Picture:
-        from models.latent_figures import sample_figure
+        from models.grids import sample_figure
         from models.pictures import save_figure
 
         drawn = self.sample(count, generator=_generator("samples"))
@@ -123,7 +123,7 @@ class GAN(Adversarial):
         )
 
     def _interpolations(self) -> Picture:
-        from models.latent_figures import sample_figure
+        from models.grids import sample_figure
         from models.pictures import save_figure
 
         ends = self.codes(2 * WAYS, _generator("interpolations"))

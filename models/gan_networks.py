@@ -30,7 +30,8 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.base import ConfigError, Shape
+from models.errors import ConfigError
+from models.images import Shape
 
 SLOPE = 0.2  # of the leaky ReLU
 SPREAD = 0.02  # standard deviation of initial weights

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 import torch
 from torch.optim import Optimizer
 
-from models.base import Batch, Metrics, Model
+from models.base import Metrics, Model
+from models.images import Batch
 
 USUAL_STEPS = 4  # before the recording; one to make the state, more for lazy initialisations
 

@@ -18,37 +18,31 @@ Shape legend: N images, C channels, H/W pixels, A attributes.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
+import psutil
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
-from models.base import Batch, Shape
+from models.errors import DataError
 from models.seeds import derive_seed
 
+Shape = tuple[int, int, int]
+"""(C, H, W) of one image."""
+STACKED = "stacked_mnist"
+EVALUATION_BATCH = 1024  # images; bounds memory, does not change the metric
+PARTS = {"valid": "validation", "test": "test"}
+
+
 VALIDATION_SHARE = 0.2
-CACHE_FORMAT = 1  # raise when the file's content changes meaning
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while images are read."""
-
-
-class DataError(ValueError):
-    """The image set cannot be used; the message names the place and what to change."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))  # one line, whatever a file is called
-
-
-class DataMissing(DataError):
-    """The image set is neither on this machine nor can it be downloaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,47 +123,6 @@ class ImageSplits:
         )
 
 
-def load_images(
-    name: str,
-    *,
-    root: Path,
-    cache: Path,
-    shape: Shape | None = None,
-    progress: Progress | None = None,
-) -> ImageSplits:
-    """The splits of the set called ``name``, from the cache or made now.
-
-    name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``digits`` or ``folder:PATH``
-    root: where downloaded sets lie, in torchvision's layout
-    shape: (C, H, W) to resize and crop to; None keeps the set's own
-
-    Raises `DataMissing` when the set is not there and cannot be downloaded,
-    `DataError` when it is there and cannot be used.
-    """
-    return open_images(prepare_images(name, root=root, cache=cache, shape=shape, progress=progress))
-
-
-def prepare_images(
-    name: str,
-    *,
-    root: Path,
-    cache: Path,
-    shape: Shape | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """The cached file of a set, made now if the set is new or has changed; see `load_images`."""
-    from models.sources import find_source
-
-    source = find_source(name, root)
-    key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
-    short = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
-    path = cache / f"{source.label}-{short}.safetensors"
-    if not path.exists():
-        pool = source.read(shape, progress or (lambda done, total: None))
-        _write(path, split(pool, name=name))
-    return path
-
-
 def split(pool: ImagePool, *, name: str) -> ImageSplits:
     """Cut the validation images off the training images, at random but always the same."""
     count = len(pool.train)
@@ -192,32 +145,6 @@ def split(pool: ImagePool, *, name: str) -> ImageSplits:
     )
 
 
-def _write(path: Path, splits: ImageSplits) -> None:
-    """Write beside and rename, so that a reader never meets half a file."""
-    tensors = {}
-    for part in ("train", "valid", "test"):
-        images: Images = getattr(splits, part)
-        for field in ("pixels", "labels", "attributes"):
-            tensor = getattr(images, field)
-            if tensor is not None:
-                tensors[f"{part}.{field}"] = tensor.contiguous()
-    about = {
-        "name": splits.name,
-        "fingerprint": splits.fingerprint,
-        "classes": splits.classes,
-        "attribute_names": splits.attribute_names,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        save_file(tensors, beside, metadata={"about": json.dumps(about)})
-        beside.replace(path)
-    except SafetensorError as error:  # the library's wrapper of a full disk, among others
-        raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _fingerprint(pool: ImagePool) -> str:
     digest = hashlib.sha256()
     for images in (pool.train, pool.test):
@@ -226,26 +153,60 @@ def _fingerprint(pool: ImagePool) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_images(path: Path) -> ImageSplits:
-    """Map a file of `prepare_images` into memory."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise DataError(f"the cached images in {path} are damaged; delete that file") from error
-    parts = {
-        part: Images(
-            pixels=tensors[f"{part}.pixels"],
-            labels=tensors.get(f"{part}.labels"),
-            attributes=tensors.get(f"{part}.attributes"),
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a step sees.
+
+    images: (N, C, H, W) float32 in [0, 1], on the model's device
+    labels: (N,) int64, or None where the set has no classes
+    attributes: (N, A) float32, or None where the set has none
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    attributes: Tensor | None = None
+
+
+def hold_out(images: Images, share: float) -> tuple[Images, Images]:
+    """Training and test images of a set that comes without a test part; always the same."""
+    generator = torch.Generator().manual_seed(derive_seed(0, "test"))
+    order = torch.randperm(len(images), generator=generator)
+    count = round(len(images) * share)
+    return images.take(order[count:]), images.take(order[:count])
+
+
+def resized(pixels: Tensor, shape: Shape | None) -> Tensor:
+    """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colour added or averaged, pixels interpolated."""
+    if shape is None or tuple(pixels.shape[1:]) == shape:
+        return pixels
+    check_memory(len(pixels), shape, each=10)  # as floats, before and after rounding
+    channels, height, width = shape
+    floats = pixels.to(torch.float32)
+    if channels != floats.shape[1]:
+        grey = floats.mean(1, keepdim=True)  # (N, 1, h, w)
+        floats = grey.expand(-1, channels, -1, -1)
+    if tuple(floats.shape[2:]) != (height, width):
+        floats = F.interpolate(floats, (height, width), mode="bilinear", antialias=True)
+    return floats.round().clamp(0, 255).to(torch.uint8)
+
+
+def check_memory(count: int, shape: Shape, each: int = 1) -> None:
+    """Raise `DataError` for images that memory does not hold, with ``each`` bytes a pixel."""
+    needed = count * math.prod(shape) * each
+    free = psutil.virtual_memory().available
+    if needed > free:
+        channels, height, width = shape
+        raise DataError(
+            f"{count} images of {channels}x{height}x{width} need {needed / 2**30:.1f} GiB of "
+            f"memory, and {free / 2**30:.1f} are free; set a smaller shape=(C, H, W) in the study"
         )
-        for part in ("train", "valid", "test")
-    }
-    return ImageSplits(
-        name=about["name"],
-        fingerprint=about["fingerprint"],
-        classes=tuple(about["classes"]),
-        attribute_names=tuple(about["attribute_names"]),
-        **parts,
-    )
+
+
+def fingerprint_files(paths: list[Path]) -> str:
+    """Changes when a file is added, removed, renamed, resized or written again."""
+    digest = hashlib.sha256()
+    for path in paths:
+        status = path.stat()
+        digest.update(os.fsencode(path))  # names may be any bytes
+        digest.update(f"|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from models.balance import BalanceConfig
-from models.base import Batch, ConfigError, require
-from models.images import ImageSplits
+from models.errors import ConfigError, require
+from models.images import Batch, ImageSplits
+
+ROWS, LETTERS = 16, 24  # of a picture, and of a name in it
+
 
 Range = tuple[float, float]
 
@@ -115,3 +118,11 @@ def changed(given: Tensor, label: int, *, exclusive: bool) -> Tensor:
     other = torch.zeros_like(given) if exclusive else given.clone()
     other[:, label] = 1 if exclusive else 1 - (given[:, label] > 0.5).float()
     return other
+
+
+def named(names: tuple[str, ...]) -> list[tuple[int, str]]:
+    """The first `ROWS` labels with their names, cut to fit beside a picture."""
+    return [
+        (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
+        for i, name in enumerate(names[:ROWS])
+    ]

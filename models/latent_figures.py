@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from models.pictures import INK, MARGIN, TILE, as_picture, as_strip, new_figure
+from models.grids import short_name, show_literally
+from models.pictures import INK, as_picture, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,9 +29,6 @@ GROUPS = (
 )  # fmt: skip
 OTHERS = "#d1d5db"  # groups beyond ten: nobody tells more colours apart
 PLAIN = "#2563eb"
-NAME = 28  # characters of a name that are shown
-LETTER, HEAD = 0.075, 0.34  # inches: a letter of a name, the title above
-TITLE_LINE = 0.16  # inches
 BINS = 60
 
 
@@ -101,8 +97,8 @@ def _scatter(figure: Figure, axes: Axes, points: Array, coloring: Coloring) -> N
         drawn = axes.scatter(points[:, 0], points[:, 1], c=coloring.values, cmap="viridis", **style)
         scale = figure.colorbar(drawn, ax=axes, shrink=0.8)
         scale.solids.set_alpha(1)  # type: ignore[union-attr]
-        scale.set_label(_short(coloring.by))
-        _literal(scale.ax.yaxis.label)
+        scale.set_label(short_name(coloring.by))
+        show_literally(scale.ax.yaxis.label)
         return
     axes.scatter(points[:, 0], points[:, 1], c=_colors(coloring), **style)
     _legend(figure, coloring)
@@ -122,7 +118,7 @@ def _legend(figure: Figure, coloring: Coloring) -> None:
     if not coloring.names:
         return
     shown = coloring.shown()
-    entries = [(_short(coloring.names[group]), color) for group, color in zip(shown, GROUPS)]  # noqa: B905
+    entries = [(short_name(coloring.names[group]), color) for group, color in zip(shown, GROUPS)]  # noqa: B905
     others = len(np.unique(coloring.values)) - len(shown)
     if others:
         entries.append((f"{others} others", OTHERS))
@@ -133,7 +129,7 @@ def _legend(figure: Figure, coloring: Coloring) -> None:
         handles, [name for name, _ in entries], loc="outside right center", frameon=False
     )
     for text in legend.get_texts():
-        _literal(text)
+        show_literally(text)
 
 
 def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
@@ -185,68 +181,3 @@ def _ticks(values: Array) -> tuple[list[int], list[str]]:
     """Places and labels of every second point or so."""
     places = list(range(0, len(values), 2 if len(values) < 20 else 4))
     return places, [f"{values[place]:.2f}" for place in places]
-
-
-def sample_figure(images: Tensor, title: str, *, columns: int = 10) -> Figure:
-    """Images (N, C, H, W) in rows of ``columns``."""
-    rows = [images[first : first + columns] for first in range(0, len(images), columns)]
-    return _strips(rows, [("", "")] * len(rows), title, side=MARGIN)
-
-
-def interpolation_figure(
-    rows: Sequence[Tensor], names: Sequence[tuple[str, str]], title: str
-) -> Figure:
-    """Rows (K, C, H, W) whose first and last image are originals, with the names of these two."""
-    longest = max(len(_short(name)) for pair in names for name in pair)
-    return _strips(rows, names, title, side=2 * MARGIN + LETTER * longest, apart=True)
-
-
-def _strips(
-    rows: Sequence[Tensor],
-    names: Sequence[tuple[str, str]],
-    title: str,
-    *,
-    side: float,
-    apart: bool = False,
-) -> Figure:
-    """Rows of images with names on both sides.
-
-    side: inches for the names; apart: the first and last image stand off from those between
-    """
-    count = max(len(row) for row in rows)
-    away = 0.3 * TILE if apart else 0.0
-    width = 2 * side + TILE * count + 2 * away
-    lines = wrap(title, max(20, int((width - 2 * MARGIN) / LETTER))) or [""]
-    height = HEAD + TITLE_LINE * (len(lines) - 1) + TILE * len(rows) + MARGIN / 2
-    figure = new_figure(width, height)
-    for number, (images, (left, right)) in enumerate(zip(rows, names, strict=True)):
-        bottom = TILE * (len(rows) - 1 - number) + MARGIN / 2
-        x = side
-        for piece in (images[:1], images[1:-1], images[-1:]) if apart else (images,):
-            _strip(figure, piece, x, bottom)
-            x += TILE * len(piece) + away
-        middle = (bottom + TILE / 2) / height
-        style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": INK}
-        _literal(figure.text((side - 0.08) / width, middle, _short(left), ha="right", **style))
-        _literal(figure.text(1 - (side - 0.06) / width, middle, _short(right), **style))
-    top: dict[str, Any] = {"va": "top", "fontsize": 9, "color": INK}
-    _literal(figure.text(MARGIN / width, 1 - 0.08 / height, "\n".join(lines), **top))
-    return figure
-
-
-def _strip(figure: Figure, images: Tensor, left: float, bottom: float) -> None:
-    """Images side by side, from a place in inches on."""
-    width, height = figure.get_size_inches()
-    place = (left / width, bottom / height, TILE * len(images) / width, TILE / height)
-    axes = figure.add_axes(place)
-    axes.imshow(as_strip(images), interpolation="nearest", aspect="auto", vmin=0, vmax=1)
-    axes.set_axis_off()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
-
-
-def _literal(text: Text) -> None:
-    """Names of classes and attributes are the user's: a dollar sign begins no formula."""
-    text.set_parse_math(False)

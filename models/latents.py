@@ -26,25 +26,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.images import Images, ImageSplits
-from models.latent_figures import (
-    Coloring,
-    grid_figure,
-    interpolation_figure,
-    line_figure,
-    map_figure,
-    sample_figure,
-)
+from models.grids import interpolation_figure, sample_figure
+from models.images import EVALUATION_BATCH, Images, ImageSplits
+from models.latent_figures import Coloring, grid_figure, line_figure, map_figure
+from models.latent_models import LatentModel
 from models.pictures import save_figure
 from models.report import Picture
 from models.seeds import derive_seed
-from models.training import EVALUATION_BATCH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from sklearn.decomposition import PCA
 
-    from models.autoencoder import Autoencoder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -65,7 +58,7 @@ class Codes:
     values: (N, Z) float64 on the host; where: "test" or "validation"
     """
 
-    model: Autoencoder
+    model: LatentModel
     values: Array
     coloring: Coloring
     where: str
@@ -94,7 +87,7 @@ class Codes:
         return self.model.decode(taken).cpu()
 
 
-def latent_pictures(model: Autoencoder, images: ImageSplits, part: str) -> Iterator[Picture]:
+def latent_pictures(model: LatentModel, images: ImageSplits, part: str) -> Iterator[Picture]:
     """All pictures of the codes of ``part`` ("valid" or "test") of ``images``.
 
     In eval mode, without gradients, on the model's device. Images are encoded as they are, also
@@ -116,7 +109,7 @@ def latent_pictures(model: Autoencoder, images: ImageSplits, part: str) -> Itera
         yield _interpolations(codes, shown)
 
 
-def encode(model: Autoencoder, images: Images) -> Array:
+def encode(model: LatentModel, images: Images) -> Array:
     """The codes of all ``images``: (N, Z) float64 on the host."""
     batches = [
         model.encode(images.batch(slice(first, first + EVALUATION_BATCH)).images)

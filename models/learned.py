@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.pictures import as_picture, draw_rows
+from models.grids import draw_rows
+from models.pictures import as_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

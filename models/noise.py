@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.base import ConfigError, require
+from models.errors import ConfigError, require
 
 MANY_PHOTONS = 1e6  # counts are normal by then, and soon after too large for float32
 

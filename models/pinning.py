@@ -29,12 +29,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from models.base import Model, Note, build
+from models.errors import Interrupted
 from models.extractor import Extractor, check_expected, weights_hash
 from models.feature_net import FeatureNet, FeatureNetConfig
-from models.images import Images, ImageSplits
+from models.images import STACKED, Images, ImageSplits
 from models.seeds import derive_seed
-from models.sources import STACKED
-from models.training import Interrupted, fit
+from models.training import fit
 
 Kept = Callable[[str], bytes | None]
 """``kept(digest)``: content of the file of an extractor with these weights, if anybody has it."""

@@ -39,7 +39,7 @@ from models.images import Images, ImageSplits
 from models.measures import CLASS_MEASURES, MEASURES
 from models.neighbours import K, neighbourhoods, radii
 from models.pinning import Kept, content_digest, make_extractor
-from models.training import same_draws
+from models.seeds import same_draws
 
 SAMPLES = 5000  # judged at once, where there are as many training images: see `Judge`
 CONFIDENCE = (

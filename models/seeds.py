@@ -10,6 +10,10 @@ nothing and the order in which workers take trials does not matter::
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 
 def derive_seed(*path: int | str) -> int:
@@ -19,3 +23,12 @@ def derive_seed(*path: int | str) -> int:
     """
     text = "/".join(f"{type(part).__name__}:{part}" for part in path)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 2**31
+
+
+@contextmanager
+def same_draws(device: torch.device) -> Iterator[None]:
+    """What is drawn at random inside is the same every time; the caller's random numbers go on
+    undisturbed."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(0, "evaluation"))
+        yield

@@ -9,55 +9,29 @@ Shape legend: N images, C channels, H/W pixels.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import math
 import os
 import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import psutil
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from models.base import Shape
-from models.images import DataError, DataMissing, ImagePool, Images, Progress
+from models.errors import DataError, DataMissing, first_line, last_line, short
+from models.images import (
+    STACKED,
+    ImagePool,
+    Images,
+    Progress,
+    Shape,
+    fingerprint_files,
+    hold_out,
+    resized,
+)
 from models.seeds import derive_seed
 
-FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
-STACKED = "stacked_mnist"
 DOWNLOAD_PATIENCE = 20.0  # seconds without an answer until a mirror counts as away
-
-
-class Source(Protocol):
-    label: str  # fit for a file name
-
-    def fingerprint(self) -> str: ...
-
-    def read(self, shape: Shape | None, progress: Progress) -> ImagePool: ...
-
-
-def find_source(name: str, root: Path) -> Source:
-    """The source called ``name``; a missing torchvision set is downloaded to ``root``."""
-    if name in TORCHVISION_SETS:
-        return TorchvisionSource(name, root)
-    if name == "digits":
-        return DigitsSource()
-    if name == STACKED:
-        return StackedSource(root)
-    kind, _, place = name.partition(":")
-    if kind == "folder" and place:
-        from models.folders import FolderSource
-
-        return FolderSource(Path(place))
-    available = [*TORCHVISION_SETS, "digits", STACKED, "folder:PATH"]
-    close = difflib.get_close_matches(name[:200], available, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise DataError(f"unknown data {short(repr(name))}; available: {', '.join(available)}{hint}")
 
 
 # name -> torchvision's class, whose name is also the folder under DATA_ROOT
@@ -196,63 +170,3 @@ def _stacked(digits: Images, part: str) -> Images:
         pixels=torch.cat([digits.pixels[row] for row in chosen], dim=1),  # (N, 3, 28, 28)
         labels=(digits.labels[chosen] * torch.tensor([[100], [10], [1]])).sum(0),
     )
-
-
-def hold_out(images: Images, share: float) -> tuple[Images, Images]:
-    """Training and test images of a set that comes without a test part; always the same."""
-    generator = torch.Generator().manual_seed(derive_seed(0, "test"))
-    order = torch.randperm(len(images), generator=generator)
-    count = round(len(images) * share)
-    return images.take(order[count:]), images.take(order[:count])
-
-
-def resized(pixels: Tensor, shape: Shape | None) -> Tensor:
-    """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colour added or averaged, pixels interpolated."""
-    if shape is None or tuple(pixels.shape[1:]) == shape:
-        return pixels
-    check_memory(len(pixels), shape, each=10)  # as floats, before and after rounding
-    channels, height, width = shape
-    floats = pixels.to(torch.float32)
-    if channels != floats.shape[1]:
-        grey = floats.mean(1, keepdim=True)  # (N, 1, h, w)
-        floats = grey.expand(-1, channels, -1, -1)
-    if tuple(floats.shape[2:]) != (height, width):
-        floats = F.interpolate(floats, (height, width), mode="bilinear", antialias=True)
-    return floats.round().clamp(0, 255).to(torch.uint8)
-
-
-def check_memory(count: int, shape: Shape, each: int = 1) -> None:
-    """Raise `DataError` for images that memory does not hold, with ``each`` bytes a pixel."""
-    needed = count * math.prod(shape) * each
-    free = psutil.virtual_memory().available
-    if needed > free:
-        channels, height, width = shape
-        raise DataError(
-            f"{count} images of {channels}x{height}x{width} need {needed / 2**30:.1f} GiB of "
-            f"memory, and {free / 2**30:.1f} are free; set a smaller shape=(C, H, W) in the study"
-        )
-
-
-def fingerprint_files(paths: list[Path]) -> str:
-    """Changes when a file is added, removed, renamed, resized or written again."""
-    digest = hashlib.sha256()
-    for path in paths:
-        status = path.stat()
-        digest.update(os.fsencode(path))  # names may be any bytes
-        digest.update(f"|{status.st_size}|{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def short(text: str) -> str:
-    """``text`` on one line, its middle left out where it is long: for messages."""
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def last_line(error: Exception) -> str:
-    """Of torchvision's download errors: why the last mirror failed."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -18,7 +18,7 @@ from models.base import Model, evaluating
 from models.images import ImageSplits
 from models.quality import Judge, divergence
 from models.report import Table
-from models.training import same_draws
+from models.seeds import same_draws
 
 DRAWN = 26_000
 REPORTED = (

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.acgan import named
-from models.adversarial import Adversarial, signed
-from models.autoencoder import PARTS
-from models.base import Batch, Metrics, ModelConfig, Shape, require
-from models.images import Images, ImageSplits
-from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, told_right
-from models.pictures import draw_rows
+from models.adversarial import Adversarial
+from models.base import Metrics, ModelConfig
+from models.errors import require
+from models.gan_losses import signed
+from models.grids import draw_rows
+from models.images import PARTS, Batch, Images, ImageSplits, Shape
+from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, named, told_right
 from models.report import Picture
 from models.stargan_networks import PatchDiscriminator, translator
 

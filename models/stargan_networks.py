@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.base import ConfigError, Shape
+from models.errors import ConfigError
 from models.gan_networks import SLOPE, downward, initialised, judged, scaled, stages
+from models.images import Shape
 
 UP, DOWN, STRIDES = (64, 128, 256), (64, 128, 256), (2, 2, 2)
 LAST = 512  # channels before the patches

@@ -21,27 +21,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.base import Batch, DivergedError, Metrics, Model, evaluating
+from models.base import Metrics, Model, evaluating
 from models.convolution import fast_convolutions
+from models.errors import DivergedError, Interrupted
 from models.graphs import captured
-from models.images import Images, ImageSplits
-from models.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from models.quality import Judge
-
-EVALUATION_BATCH = 1024  # images; bounds memory, does not change the metric
+from models.images import EVALUATION_BATCH, Batch, Images, ImageSplits
+from models.seeds import derive_seed, same_draws
 
 
-class Interrupted(Exception):
-    """Asked to stop in the middle of an epoch: the epoch is dropped, the last checkpoint counts."""
+class MeasuresSamples(Protocol):
+    """What `fit` asks of an evaluator of samples (`models.quality.Judge` is one)."""
+
+    def look(self, model: Model, images: ImageSplits) -> dict[str, float]:
+        """Measures of the samples that ``model`` makes, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ def fit(
     epochs: int,
     seed: int,
     start: int = 0,
-    judge: Judge | None = None,
+    judge: MeasuresSamples | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochResult]:
     """Train ``model`` in place, one `EpochResult` an epoch.
@@ -122,15 +120,6 @@ def evaluate(model: Model, images: Images) -> dict[str, float]:
             batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
             total.add(model.evaluate(batch), len(batch.images))
     return total.on_host()
-
-
-@contextmanager
-def same_draws(device: torch.device) -> Iterator[None]:
-    """What is drawn at random inside is the same every time; the caller's random numbers go on
-    undisturbed."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(0, "evaluation"))
-        yield
 
 
 def _train(

@@ -23,10 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Batch, ConfigError, Metrics, Note, Shape, require
-from models.blocks import initialise_for_relu, make_optimizer
-from models.images import ImageSplits
+from models.base import Metrics, Note, build
+from models.blocks import initialise_for_relu
+from models.cae import CAE, CAEConfig
+from models.checkerboard import SEED, checkerboard_pictures, checkerboard_tables
+from models.errors import ConfigError, require
+from models.images import Batch, ImageSplits, Shape
 from models.report import Picture, Table
+from models.schedules import make_optimizer
 
 SMALLEST = 9  # pixels a side, as of the autoencoder that it is compared with
 
@@ -106,17 +110,20 @@ class UpsampleAE(Autoencoder):
         }
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
-        from models.checkerboard import checkerboard_tables
-
         yield from super().tables(images, progress)
-        yield from checkerboard_tables(self, images, progress)
+        yield from checkerboard_tables(self, self._cae_beside, images, progress)
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        from models.checkerboard import checkerboard_pictures
-
         yield from super().pictures(images, part)
         if part == "test":  # the winner's, whose table has trained what stands beside it
-            yield from checkerboard_pictures(self, images)
+            yield from checkerboard_pictures(self, self._cae_beside, images)
+
+    def _cae_beside(self, latent: int) -> CAE:
+        """Reference system A1 with as wide a code, untrained: the model of the comparison."""
+        config = CAEConfig(latent=latent, schedule="cosine")
+        built = build(CAE, config, self.shape, seed=SEED, device=self.device)
+        assert isinstance(built, CAE)
+        return built
 
 
 def _centre_filters(model: UpsampleAE) -> None:

@@ -31,16 +31,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Batch, Metrics, Note, Shape, require, require_one_of
-from models.blocks import make_optimizer
-from models.images import ImageSplits
+from models.base import Metrics, Note
+from models.errors import require, require_one_of
+from models.images import Batch, ImageSplits, Shape
+from models.latent_models import VariationalModel
 from models.report import Picture, Table
+from models.schedules import make_optimizer
 from models.seeds import derive_seed
 from models.vae_networks import NETWORKS, BernoulliDecoder, GaussianEncoder
+from models.vae_report import active_dimensions
 
 RECONSTRUCTIONS = ("bce", "mse")
 SAMPLED = 256  # images decoded at once
-ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class VAEConfig(AutoencoderConfig):
         return self.beta * min(1.0, epoch / (self.warm_up + 1))
 
 
-class VAE(Autoencoder):
+class VAE(Autoencoder, VariationalModel):
     """Encoder to a Gaussian over Z numbers, decoder from a draw of it."""
 
     metrics = ("nelbo", "bce", "mse", "kl", "active")
@@ -104,7 +106,7 @@ class VAE(Autoencoder):
     def train_step(self, batch: Batch) -> Metrics:
         optimizer = self.optimizers["all"]
         optimizer.zero_grad(set_to_none=True)
-        mean, log_variance = self.encoder.posterior(self.seen(batch.images))
+        mean, log_variance = self.posterior(batch.images)
         measured = self._measured(mean, log_variance, batch.images)
         values = prod(self.shape)
         bce = self.config.reconstruction == "bce"
@@ -117,7 +119,7 @@ class VAE(Autoencoder):
     def evaluate(self, batch: Batch) -> Metrics:
         """``mse`` is a mean over values, the others are nats per image, all of one draw of z.
         ``active`` counts dimensions on this batch alone; `tables` does on the whole set."""
-        mean, log_variance = self.encoder.posterior(self.seen(batch.images))
+        mean, log_variance = self.posterior(batch.images)
         measured = self._measured(mean, log_variance, batch.images)
         return measured | {"active": active_dimensions(mean).sum().float()}
 
@@ -129,6 +131,11 @@ class VAE(Autoencoder):
         kl = divergence(mean, log_variance).sum(1).mean()
         mse = F.mse_loss(torch.sigmoid(logits), images)
         return {"nelbo": bce + kl, "bce": bce, "mse": mse, "kl": kl}
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), (N, Z) each, for images (N, C, H, W)."""
+        mean, log_variance = self.encoder.posterior(self.seen(images))
+        return mean, log_variance
 
     def log_likelihood(self, codes: Tensor, images: Tensor) -> Tensor:
         """log p(x | z) of a Bernoulli, in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
@@ -166,16 +173,3 @@ class VAE(Autoencoder):
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) of each number, in nats: shapes alike."""
     return (mean.square() + log_variance.exp() - 1 - log_variance) / 2
-
-
-def active_dimensions(means: Tensor) -> Tensor:
-    """Which dimensions tell images apart (Burda et al. 2016): means (N, Z) -> (Z,) bool."""
-    return means.var(0, correction=0) > ACTIVE
-
-
-def verdict(active: int, latent: int) -> str:
-    """On the latent space, of which ``active`` of ``latent`` dimensions are."""
-    said = f"{active} of {latent} latent dimensions active"
-    if active == 0:
-        return f"collapsed: {said}; lower beta or lengthen warm_up"
-    return said

@@ -21,8 +21,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from models.base import ConfigError, Shape
 from models.blocks import down, halved, initialise_for_relu, up
+from models.errors import ConfigError
+from models.images import Shape
 
 QUIET = 0.1  # of the usual weights, in last layers whose outputs start near 0
 

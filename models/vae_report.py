@@ -13,22 +13,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from models.base import Note
 from models.convolution import fast_convolutions
-from models.images import Images
+from models.images import EVALUATION_BATCH, Images
+from models.latent_models import VariationalModel
 from models.likelihood import Estimate, Progress, importance_sampled
 from models.report import Picture, Table
 from models.seeds import derive_seed
-from models.training import EVALUATION_BATCH, evaluate
-from models.vae import active_dimensions, verdict
+from models.training import evaluate
 
-if TYPE_CHECKING:
-    from models.base import Note
-    from models.vae import VAE
+ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
+
 
 SHOWN = 100  # new images
 GRID = 15  # codes of the prior's grid in each direction
@@ -39,9 +38,10 @@ AT_ONCE = 2**20  # values decoded at once
 SAID_EVERY = 5.0  # seconds between two lines on progress
 
 
-def prior_pictures(model: VAE) -> Iterator[Picture]:
+def prior_pictures(model: VariationalModel) -> Iterator[Picture]:
     """New images from N(0, I), and a grid of its quantiles where the latent is a plane."""
-    from models.latent_figures import grid_figure, sample_figure
+    from models.grids import sample_figure
+    from models.latent_figures import grid_figure
     from models.pictures import save_figure
 
     generator = torch.Generator().manual_seed(derive_seed(0, "prior samples"))
@@ -52,7 +52,7 @@ def prior_pictures(model: VAE) -> Iterator[Picture]:
         caption=what,
         draw=lambda path, title: save_figure(sample_figure(drawn, f"{title}: {what}"), path),
     )
-    if model.config.latent == 2:
+    if model.latent == 2:
         axis = prior_quantiles(GRID)
         decoded = model.decode(torch.cartesian_prod(axis, axis).flip(1).to(model.device))
         axes = [axis.numpy(), axis.numpy()]
@@ -72,7 +72,7 @@ def prior_quantiles(count: int) -> Tensor:
     return quantiles.float()
 
 
-def latent_table(model: VAE, images: Images) -> Table:
+def latent_table(model: VariationalModel, images: Images) -> Table:
     """How many latent dimensions carry something, over all ``images``, and what that means."""
     mean, _ = posteriors(model, images)
     active = int(active_dimensions(mean).sum())
@@ -80,13 +80,13 @@ def latent_table(model: VAE, images: Images) -> Table:
         name="latent",
         title="Latent dimensions",
         columns=("latent", "test images"),
-        rows=(("verdict", verdict(active, model.config.latent)), ("active dimensions", active)),
+        rows=(("verdict", verdict(active, model.latent)), ("active dimensions", active)),
         note="a dimension is active when its mean varies by more than 0.01 over the images "
         "(Burda et al. 2016)",
     )
 
 
-def bound_table(model: VAE, images: Images, say: Note) -> Table:
+def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
     """The negative evidence lower bound on all ``images``, and -log p(x) on as many as the
     device manages in minutes."""
     versions = {"grey values": images}
@@ -121,7 +121,7 @@ def binarised(images: Images) -> Images:
     return Images(pixels=pixels, labels=images.labels, attributes=images.attributes)
 
 
-def effort(model: VAE, images: int) -> tuple[int, int]:
+def effort(model: VariationalModel, images: int) -> tuple[int, int]:
     """Importance samples an image, and of how many images out of ``images``."""
     kind = model.device.type
     samples = SAMPLES.get(kind, FEWER_SAMPLES)
@@ -129,7 +129,7 @@ def effort(model: VAE, images: int) -> tuple[int, int]:
     return samples, max(1, min(images, round(affordable)))
 
 
-def _bounds(model: VAE, images: Images, name: str, say: Note) -> list[float]:
+def _bounds(model: VariationalModel, images: Images, name: str, say: Note) -> list[float]:
     """One column of `bound_table`."""
     say(f"the bound on {len(images)} test images, {name}")
     measured = evaluate(model, images)
@@ -144,7 +144,7 @@ def _bounds(model: VAE, images: Images, name: str, say: Note) -> list[float]:
     ]
 
 
-def likelihood(model: VAE, images: Images, *, say: Note, name: str) -> Estimate:
+def likelihood(model: VariationalModel, images: Images, *, say: Note, name: str) -> Estimate:
     """log p(x) of some of ``images``, drawn at random but always the same, with its bound."""
     samples, count = effort(model, len(images))
     generator = torch.Generator().manual_seed(derive_seed(0, "likelihood"))
@@ -162,19 +162,19 @@ def likelihood(model: VAE, images: Images, *, say: Note, name: str) -> Estimate:
         )
 
 
-def posteriors(model: VAE, images: Images) -> tuple[Tensor, Tensor]:
+def posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
     found = []
     with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
         for first in range(0, len(images), EVALUATION_BATCH):
             batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
-            found.append(model.encoder.posterior(model.seen(batch.images)))
+            found.append(model.posterior(batch.images))
     means, log_variances = zip(*found, strict=True)
     return torch.cat(means), torch.cat(log_variances)
 
 
 @contextmanager
-def _drawing(model: VAE, purpose: str) -> Iterator[None]:
+def _drawing(model: VariationalModel, purpose: str) -> Iterator[None]:
     """The same random numbers every time; the caller's go on undisturbed."""
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -195,3 +195,16 @@ def _telling(say: Note, what: str) -> Progress:
             say(f"{what}: {done} of {total} images, {left:.0f} s left")
 
     return progress
+
+
+def active_dimensions(means: Tensor) -> Tensor:
+    """Which dimensions tell images apart (Burda et al. 2016): means (N, Z) -> (Z,) bool."""
+    return means.var(0, correction=0) > ACTIVE
+
+
+def verdict(active: int, latent: int) -> str:
+    """On the latent space, of which ``active`` of ``latent`` dimensions are."""
+    said = f"{active} of {latent} latent dimensions active"
+    if active == 0:
+        return f"collapsed: {said}; lower beta or lengthen warm_up"
+    return said

@@ -17,8 +17,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from search.calls import unknown
-from search.errors import explained
+from search.errors import explained, unknown
 from search.process import end_early, start_early
 from search.startup import defer_compiler, quick_imports
 

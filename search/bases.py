@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from rich.console import Console
 
 from models.autoencoder import Autoencoder
 from models.base import Model
+from models.errors import DataMissing
 from models.export import WEIGHTS, load_export
+from models.images import ImageSplits
+from models.loading import FALLBACK, find_source, open_images, prepare_images
+from search.console import LOUD
 from search.errors import BadVariable, BaseMissing, StudyFileError
-from search.study import Study, load_study
+from search.loading import load_study
+from search.preference import NAME, is_preference
+from search.probe import check_fit
+from search.study import Study
 from search.variables import Variables
 from storage.exports import is_whole, read_provenance
+from storage.paths import check_name
 
 
 def base_study(study: Study) -> Study | None:
@@ -100,3 +110,75 @@ def base_label(folder: Path | None) -> str:
 
 def weights_digest(folder: Path) -> str:
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+class Found(NamedTuple):
+    """What a run starts with: its images' name, their cached file, and what is in it."""
+
+    data: str
+    cached: Path
+    images: ImageSplits
+    base: Path | None = None  # the export that every model starts from
+    encoder: Path | None = None  # the export that judges samples of images without classes
+
+    @property
+    def label(self) -> str:
+        """The set's name, fit for a file."""
+        return self.cached.stem.rpartition("-")[0]
+
+
+def find_images(variables: Variables, study: Study, console: Console) -> Found:
+    """The images that fit the study; the digits when the study's own are not to be had."""
+    wanted = variables.data or study.spec.data
+    if study.spec.shape is not None:
+        check_fit(study, study.spec.shape)  # before an hour of reading
+    label = find_source(wanted, variables.data_root).label
+    study_name(study, wanted, label, variables.sampler)
+    data, cached = _prepare(variables, study, console)
+    found = Found(data, cached, open_images(cached))
+    judging = study.spec.judges_samples and found.images.train.labels is None
+    needed = judging_study(study) if judging else base_study(study)
+    stored = study_name(needed, data, found.label) if needed else ""
+    if judging:
+        found = found._replace(encoder=find_encoder(variables, study, stored))
+    else:
+        found = found._replace(base=find_base(variables, study, stored))
+    check_fit(study, found.images.shape, found.images, open_base(found.base))
+    return found
+
+
+def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
+    wanted = variables.data or study.spec.data
+    steps: dict[str, Any] = {
+        "root": variables.data_root,
+        "cache": variables.paths.cache,
+        "shape": study.spec.shape,
+    }
+    try:
+        with console.status(f"reading {wanted} ...") as status:
+            return wanted, prepare_images(
+                wanted,
+                progress=lambda done, total: status.update(f"reading {wanted}: {done} of {total}"),
+                **steps,
+            )
+    except DataMissing as error:
+        if variables.data is not None:
+            raise
+        for line in (
+            f" {error} ",
+            f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
+            f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
+        ):
+            console.print(line, style=LOUD, markup=False, soft_wrap=True)
+        return FALLBACK, prepare_images(FALLBACK, **steps)
+
+
+def study_name(study: Study, data: str, label: str, sampler: str | None = None) -> str:
+    """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others;
+    ``cae-preference`` where a person decides.
+
+    sampler: instead of the study's own
+    """
+    own = data == study.spec.data
+    end = f"-{NAME}" if is_preference(sampler or study.spec.sampler) else ""
+    return check_name((study.name if own else f"{study.name}-{label}") + end)

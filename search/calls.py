@@ -9,12 +9,10 @@ Only literals are read: nothing is evaluated.
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from search.errors import BadVariable
-from storage.errors import LONGEST, short
+from storage.errors import short
 
 
 def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -36,11 +34,3 @@ def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
     if len(named) < len(node.keywords):
         raise BadVariable(hint)
     return node.func.id, positional, named
-
-
-def unknown(kind: str, name: str, available: Iterable[str]) -> str:
-    """``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``"""
-    names = sorted(available)
-    close = difflib.get_close_matches(name[:LONGEST], names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown {kind} {short(repr(name))}; available: {', '.join(names)}{hint}"

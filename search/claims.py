@@ -13,24 +13,22 @@ its number, parameters and reports, and is the next to be taken.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
-import psutil
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.outcomes import Ending
+from search.owner import is_gone
 from search.samplers import OneSequence
 from storage import leases
 from storage.database import open_storage, study_lock
@@ -264,40 +262,3 @@ def open_claims(study: str, url: str, owner: str) -> Claims:
     storage = open_storage(url)
     loaded = optuna.load_study(study_name=study, storage=TrialCache(storage))
     return Claims(loaded, storage, owner)
-
-
-def owner_name(pid: int) -> str:
-    """Machine, process and its start: a process number alone comes back after a restart."""
-    return f"{machine_name()}:{pid}:{_started(pid)}"
-
-
-def machine_name() -> str:
-    """Host, boot and process namespace: two containers may share a host's name."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
-        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return "-".join(parts)
-
-
-def is_gone(owner: str) -> bool:
-    """Whether the holder of a lease ran on this machine and does not any more."""
-    machine, pid, started = owner.rsplit(":", 2)
-    if machine != machine_name():
-        return False  # another machine's workers are judged by their grace period alone
-    try:
-        return str(_started(int(pid))) != started
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _started(pid: int) -> int:
-    """When a process began, by the kernel's own count where there is one: clocks are set."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        process = psutil.Process(pid)  # no /proc on this system, or no such process
-        return int(process.create_time())
-    if status[0] == "Z":
-        raise psutil.NoSuchProcess(pid)
-    return int(status[19])

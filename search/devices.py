@@ -41,20 +41,3 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         return os.cpu_count() or 1
-
-
-def use_device(device: str) -> str:
-    """Prepare this process to train on ``device``; returns its name for the record."""
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    torch.set_num_threads(1)
-    return device
-
-
-def gpu_memory(device: str) -> dict[str, int]:
-    """Bytes: free on the GPU, and this process's peak there. Nothing for a CPU."""
-    if not device.startswith("cuda"):
-        return {}
-    free, _ = torch.cuda.mem_get_info(device)
-    return {"free": free, "peak": torch.cuda.max_memory_reserved(device)}

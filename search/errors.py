@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from storage.errors import StorageError
+import difflib
+from collections.abc import Iterable
+
+from storage.errors import LONGEST, StorageError, short
 
 
 class SearchError(Exception):
@@ -39,10 +42,7 @@ def explained(error: Exception) -> str | None:
     from pandas.errors import DatabaseError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from models.base import ConfigError
-    from models.export import ExportError
-    from models.extractor import ExtractorError
-    from models.images import DataError
+    from models.errors import ConfigError, DataError, ExportError, ExtractorError
     from storage.patience import FULL
 
     ours = SearchError | StorageError | DataError | ConfigError | ExportError | ExtractorError
@@ -58,3 +58,11 @@ def explained(error: Exception) -> str | None:
         place = f" ({str(error.filename)[:200]})" if error.filename else ""
         return f"{cause}{place}; free space or permissions, then run again"
     return None
+
+
+def unknown(kind: str, name: str, available: Iterable[str]) -> str:
+    """``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``"""
+    names = sorted(available)
+    close = difflib.get_close_matches(name[:LONGEST], names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {kind} {short(repr(name))}; available: {', '.join(names)}{hint}"

@@ -16,11 +16,10 @@ from typing import Any
 
 from optuna.pruners import NopPruner
 
-from models.base import DivergedError, Model
+from models.errors import DivergedError
 from models.training import EpochResult
 from models.verdicts import Health, Verdict, final_verdict, hopeless
 from search.bench import Bench
-from search.judging import open_second
 
 
 def health(result: EpochResult) -> Health:
@@ -72,14 +71,3 @@ def told(verdict: Verdict | None) -> dict[str, Any]:
         "verdict_reason": verdict.reason,
     }
     return about if verdict.modes is None else about | {"modes": verdict.modes}
-
-
-def second_opinion(bench: Bench, model: Model, history: Sequence[Health]) -> dict[str, float]:
-    """What an independent judge measures of the last epoch's samples, for a study that asks for
-    it: whether the ranking is one of the models or of the extractor."""
-    if bench.judge is None or not bench.spec.second_judge or not history:
-        return {}
-    second = open_second(bench)
-    measured = second.look(model, bench.images)
-    about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
-    return about | {"last_frechet": history[-1].quality["frechet"]}

@@ -10,13 +10,13 @@ would not compare, and are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.base import Model
 from models.images import ImageSplits
-from models.measures import ALL_MEASURES
+from models.verdicts import Health
 from search.bases import open_base
 from search.bench import Bench
 from search.claims import Claims
@@ -32,11 +32,6 @@ ATTRIBUTE, SECOND_ATTRIBUTE = "judge", "second_judge"  # of the study
 SECOND = 1  # seed of the extractor that a study's own one is checked with
 
 
-def is_judged(spec: StudySpec) -> bool:
-    """Whether the study's values are measured on samples."""
-    return spec.model.judged and spec.metric in ALL_MEASURES
-
-
 def open_study_judge(
     run: StudyRun,
     spec: StudySpec,
@@ -50,7 +45,7 @@ def open_study_judge(
     Raises `ExtractorError` when the study's values were measured with another extractor,
     `Interrupted` when asked to stop while one is trained.
     """
-    if not is_judged(spec):
+    if not spec.judges_samples:
         return None
     encoder = open_base(run.encoder_folder)
     return _agreed(run, images, claims, say, interrupted, encoder=encoder)
@@ -133,3 +128,14 @@ def open_second(bench: Bench) -> Judge:
         attribute=SECOND_ATTRIBUTE,
         seed=SECOND,
     )
+
+
+def second_opinion(bench: Bench, model: Model, history: Sequence[Health]) -> dict[str, float]:
+    """What an independent judge measures of the last epoch's samples, for a study that asks for
+    it: whether the ranking is one of the models or of the extractor."""
+    if bench.judge is None or not bench.spec.second_judge or not history:
+        return {}
+    second = open_second(bench)
+    measured = second.look(model, bench.images)
+    about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
+    return about | {"last_frechet": history[-1].quality["frechet"]}

@@ -13,8 +13,9 @@ costs rows and pictures, no training.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from optuna.trial import Trial
@@ -22,12 +23,18 @@ from optuna.trial import Trial
 from models.base import Model, evaluating
 from models.game_figure import draw_game
 from models.learned import COLUMNS, draw_learned, write_animation, write_row
+from models.training import EpochResult
 from models.verdicts import Health
-from search import games
+from search import games, outcomes
 from search.bench import Bench, go_without
-from search.kept import picture, show
 from search.reports import Progress
-from storage.artifacts import whole_file
+from search.study import StudySpec
+from storage.artifacts import attach
+from storage.atomic import whole_file
+
+PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
+SHOWN = 10  # images in the picture of an epoch
+
 
 ANIMATED = 36  # samples of a retraining's row: its animation shows them all
 
@@ -112,3 +119,58 @@ def draw_training(bench: Bench, record: dict[str, Any], folder: Path, title: str
         write_animation(folder / "learned.gif", rows)
         captions["learned.gif"] = "the same, moving"
     return captions
+
+
+def is_pictured(spec: StudySpec, epoch: int) -> bool:
+    return spec.pictures_every is not None and epoch % spec.pictures_every == 0
+
+
+def picture(bench: Bench, trial: Trial, model: Model, progress: Progress, suffix: str = "") -> None:
+    """What the model makes of validation images, for the dashboard."""
+    progress.picture = None
+    metric = bench.spec.metric.upper()
+    with evaluating(model):
+        picture = model.preview(bench.images, "valid", PREVIEWS)
+    if picture is None:
+        return
+    title = f"{bench.run.study} trial {trial.number}"
+    if bench.run.shown is None:  # else a person is to judge by the picture alone
+        title += f" · best {metric} {progress.best:.5f}"
+    progress.picture = show(
+        bench,
+        trial,
+        progress,
+        f"{picture.name}{suffix}.png",
+        lambda path: picture.draw(path, title),
+    )
+
+
+def show(
+    bench: Bench, trial: Trial, progress: Progress, name: str, draw: Callable[[Path], None]
+) -> str | None:
+    """Attach what ``draw`` writes to ``trial`` as ``name``; its id. A full disk costs it, and no
+    more."""
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            with whole_file(path) as beside:  # which names the place when that disk is full
+                draw(beside)
+            bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
+            return attach(bench.run.paths.artifacts, trial, path)
+    except OSError as error:
+        progress.missing["no_picture"] = outcomes.reason_of(error)
+        go_without(bench, "pictures of trials", error)
+        return None
+
+
+def draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: EpochResult) -> None:
+    with evaluating(model):
+        picture = model.preview(bench.images, "valid", SHOWN)
+    if picture is not None:
+        value = result.valid[bench.spec.metric]
+        title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
+        try:
+            with whole_file(path) as beside:
+                picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
+        except OSError as error:
+            go_without(bench, "pictures of epochs", error)

@@ -17,14 +17,24 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.base import DivergedError, Model
+from models.base import Model
+from models.errors import DivergedError, Interrupted
 from models.seeds import derive_seed
-from models.training import Interrupted, fit
+from models.training import fit
 from search import games, outcomes
 from search.bench import Bench, make_model
-from search.judging import told
-from search.kept import checkpoint_path, is_pictured, picture, resume, save
-from search.learning import forget_rows, keep_row, show_broken, show_end, trial_row, trial_rows
+from search.judging import second_opinion, told
+from search.kept import checkpoint_path, resume, save
+from search.learning import (
+    forget_rows,
+    is_pictured,
+    keep_row,
+    picture,
+    show_broken,
+    show_end,
+    trial_row,
+    trial_rows,
+)
 from search.memory import PeakMemory, lift_limit, memory_budget, taken_memory
 from search.outcomes import Ending
 from search.reports import Progress, report, should_prune, write
@@ -125,7 +135,7 @@ def _attempt(bench: Bench, trial: Trial, progress: Progress) -> Ending:
         wait_for(lambda: write(bench, trial, progress))
         show_end(bench, trial, model, progress)
         about = games.told(games.final(bench, progress.history))
-        about |= games.second_opinion(bench, model, progress.history)
+        about |= second_opinion(bench, model, progress.history)
         ending = pruned or _complete(bench, progress)
         return ending.with_more(about)
     except (GaveUp, DatabaseLost):

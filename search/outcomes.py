@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from optuna.trial import TrialState
 
-from models.base import DivergedError
+from models.errors import DivergedError
 from models.verdicts import Verdict
 
 LONGEST_ATTRIBUTE = 1900  # characters: Optuna's limit for MySQL, kept everywhere

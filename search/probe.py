@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import torch
@@ -23,15 +23,12 @@ from optuna.trial import FixedTrial, FrozenTrial
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.base import Model, Shape
-from models.images import ImageSplits
-from search.calls import unknown
-from search.errors import StudyFileError
+from models.base import Model
+from models.images import ImageSplits, Shape
+from search.errors import StudyFileError, unknown
 from search.mistakes import mistakes_of
+from search.study import Study, StudySpec
 from storage.errors import short
-
-if TYPE_CHECKING:
-    from search.study import Study, StudySpec
 
 PROBES = 64  # random trials that a study file is tried with
 

@@ -28,8 +28,8 @@ from optuna.pruners import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from search.calls import parse_call, unknown
-from search.errors import BadVariable
+from search.calls import parse_call
+from search.errors import BadVariable, unknown
 from storage.errors import short
 from storage.trial_storage import TrialStorage
 

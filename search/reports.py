@@ -14,7 +14,7 @@ from models.training import EpochResult
 from models.verdicts import Health
 from search import games
 from search.bench import Bench
-from search.devices import gpu_memory
+from search.memory import gpu_memory
 
 
 @dataclass(frozen=True)

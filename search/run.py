@@ -7,13 +7,10 @@ their standard input, so that no password stands in a process list.
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from storage.paths import RunPaths
-
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +56,3 @@ class StudyRun:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
-
-
-def git_revision(root: Path = ROOT) -> str:
-    """Commit of the code that runs, with ``-changed`` if files differ from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *words],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        ).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return "unknown"  # installed inside somebody else's checkout
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

@@ -36,8 +36,8 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from models.seeds import derive_seed
-from search.calls import parse_call, unknown
-from search.errors import BadVariable
+from search.calls import parse_call
+from search.errors import BadVariable, unknown
 from search.preference import PreferenceSampler
 from storage.errors import short
 

@@ -7,29 +7,22 @@ that two machines that start at the same moment agree on what it is.
 from __future__ import annotations
 
 import os
+import subprocess
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from rich.console import Console
 
 from models.base import Model
-from models.images import DataMissing, ImageSplits, open_images, prepare_images
-from models.sources import FALLBACK, find_source
 from search.bases import (
+    Found,
     base_label,
-    base_study,
-    find_base,
-    find_encoder,
-    judging_study,
-    open_base,
+    study_name,
 )
-from search.claims import Claims, owner_name
-from search.console import LOUD
+from search.claims import Claims
 from search.definition import (
     Definition,
     check_definition,
@@ -38,20 +31,20 @@ from search.definition import (
     write_definition,
 )
 from search.errors import BadVariable, StudyChanged
-from search.judging import is_judged
-from search.preference import NAME, is_preference
-from search.probe import check_fit
+from search.owner import owner_name
+from search.preference import is_preference
 from search.pruners import make_pruner
 from search.rehearsal import rehearse
-from search.run import StudyRun, git_revision
+from search.run import StudyRun
 from search.samplers import grid_size, make_sampler, shown_at_once
 from search.study import Study
 from search.variables import Variables
 from storage.database import CREATION, shown, study_lock
 from storage.errors import short
-from storage.paths import check_name
 from storage.preferences import is_preferential, page_settings
 from storage.trial_storage import TrialStorage
+
+ROOT = Path(__file__).parent.parent
 
 
 def check_names(variables: Variables, study: Study) -> None:
@@ -77,67 +70,6 @@ def _check_preference(variables: Variables, study: Study) -> None:
             f"PRUNER={short(variables.pruner or '')} compares values, but with sampler "
             "'preference' a person's choices decide; leave PRUNER out"
         )
-
-
-class Found(NamedTuple):
-    """What a run starts with: its images' name, their cached file, and what is in it."""
-
-    data: str
-    cached: Path
-    images: ImageSplits
-    base: Path | None = None  # the export that every model starts from
-    encoder: Path | None = None  # the export that judges samples of images without classes
-
-    @property
-    def label(self) -> str:
-        """The set's name, fit for a file."""
-        return self.cached.stem.rpartition("-")[0]
-
-
-def find_images(variables: Variables, study: Study, console: Console) -> Found:
-    """The images that fit the study; the digits when the study's own are not to be had."""
-    wanted = variables.data or study.spec.data
-    if study.spec.shape is not None:
-        check_fit(study, study.spec.shape)  # before an hour of reading
-    label = find_source(wanted, variables.data_root).label
-    study_name(study, wanted, label, variables.sampler)
-    data, cached = _prepare(variables, study, console)
-    found = Found(data, cached, open_images(cached))
-    judging = is_judged(study.spec) and found.images.train.labels is None
-    needed = judging_study(study) if judging else base_study(study)
-    stored = study_name(needed, data, found.label) if needed else ""
-    if judging:
-        found = found._replace(encoder=find_encoder(variables, study, stored))
-    else:
-        found = found._replace(base=find_base(variables, study, stored))
-    check_fit(study, found.images.shape, found.images, open_base(found.base))
-    return found
-
-
-def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
-    wanted = variables.data or study.spec.data
-    steps: dict[str, Any] = {
-        "root": variables.data_root,
-        "cache": variables.paths.cache,
-        "shape": study.spec.shape,
-    }
-    try:
-        with console.status(f"reading {wanted} ...") as status:
-            return wanted, prepare_images(
-                wanted,
-                progress=lambda done, total: status.update(f"reading {wanted}: {done} of {total}"),
-                **steps,
-            )
-    except DataMissing as error:
-        if variables.data is not None:
-            raise
-        for line in (
-            f" {error} ",
-            f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
-            f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
-        ):
-            console.print(line, style=LOUD, markup=False, soft_wrap=True)
-        return FALLBACK, prepare_images(FALLBACK, **steps)
 
 
 def settle(
@@ -174,17 +106,6 @@ def settle(
         encoder=None if found.encoder is None else str(found.encoder),
     )
     return claims, run
-
-
-def study_name(study: Study, data: str, label: str, sampler: str | None = None) -> str:
-    """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others;
-    ``cae-preference`` where a person decides.
-
-    sampler: instead of the study's own
-    """
-    own = data == study.spec.data
-    end = f"-{NAME}" if is_preference(sampler or study.spec.sampler) else ""
-    return check_name((study.name if own else f"{study.name}-{label}") + end)
 
 
 def _open(
@@ -251,3 +172,24 @@ def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: i
     trials = study.get_trials(deepcopy=False)
     others = sum("grid_id" not in trial.system_attrs for trial in trials)
     return min(wanted, others + max(0, references - len(trials)) + points)
+
+
+def git_revision(root: Path = ROOT) -> str:
+    """Commit of the code that runs, with ``-changed`` if files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return "unknown"  # installed inside somebody else's checkout
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

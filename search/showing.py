@@ -5,21 +5,27 @@ The test images are met once, by the first rank: metrics and the model's own tab
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from models.base import Model, evaluating
-from models.pictures import draw_learning_curve
+from models.checkpoint import (
+    load_weights,
+)
+from models.curves import draw_learning_curve
+from models.export import check_export, export_size, write_export
+from models.images import STACKED
 from models.quality_report import Judged, quality_table
-from models.sources import STACKED
-from models.training import EpochResult, evaluate
-from search.bench import Bench, go_without
+from models.training import evaluate
+from search.bench import Bench
 from search.judging import test_judge
 from search.learning import draw_training
-from storage.artifacts import show, whole_file
-
-SHOWN = 10  # images in the picture of an epoch
+from search.winner import _build
+from storage.artifacts import show
+from storage.atomic import write_json
+from storage.exports import publish, staged
 
 
 def judge(bench: Bench, model: Model, record: dict[str, Any]) -> None:
@@ -108,14 +114,27 @@ def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, 
     return captions
 
 
-def draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: EpochResult) -> None:
-    with evaluating(model):
-        picture = model.preview(bench.images, "valid", SHOWN)
-    if picture is not None:
-        value = result.valid[bench.spec.metric]
-        title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
-        try:
-            with whole_file(path) as beside:
-                picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
-        except OSError as error:
-            go_without(bench, "pictures of epochs", error)
+def export(bench: Bench, number: int, rank: int) -> None:
+    """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is judged."""
+    bench.say("exporting", number=number)
+    paths = bench.run.paths.retraining(bench.run.study, number)
+    record = json.loads(paths.record.read_text())
+    model = load_weights(paths.best, _build(bench, number, record["seed"]))
+    if rank == 1 and record["test"] is None:
+        judge(bench, model, record)
+        write_json(paths.record, record)
+    folder = bench.run.paths.export(bench.run.study, rank)
+    with staged(folder, needs=export_size(model)) as staging:
+        write_export(model, staging)
+        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
+        made["output_differences"] = check_export(model, staging)
+        made["tables"] = tables(bench, model, record)
+        made["pictures"] = draw(bench, model, record, staging)
+        publish(staging, {**record, **made})
+        if rank == 1:  # before the folder has its name: a run that is killed here comes back
+            show_with_study(bench, [staging / file for file in made["pictures"]])
+    bench.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
+
+
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in ("trial", "epochs", "valid", "test", "metric")}

@@ -11,30 +11,22 @@ not by fifty failing trials.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.trial import BaseTrial
 
-from models.base import Model, ModelConfig, Shape
+from models.base import Model, ModelConfig
+from models.images import Shape
 from models.measures import ALL_MEASURES
 from models.report import Table
-from search.calls import unknown
-from search.errors import BadVariable, StudyFileError, UnknownStudy
-from search.mistakes import mistakes_of
-from search.probe import probe
-from search.pruners import make_pruner
-from search.samplers import SamplerFactory, make_sampler
-from storage.errors import StorageError, short
-from storage.paths import check_name
+from search.errors import unknown
+from search.samplers import SamplerFactory
+from storage.errors import short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,6 +110,11 @@ class StudySpec:
                 f"channels and sides of 1 to {LARGEST_SIDE} pixels"
             )
 
+    @property
+    def judges_samples(self) -> bool:
+        """Whether the study's values are measured on samples."""
+        return self.model.judged and self.metric in ALL_MEASURES
+
     def better(self, value: float, than: float | None) -> bool:
         """Whether ``value`` improves on ``than`` (None: there was none)."""
         if than is None:
@@ -142,77 +139,6 @@ class Study:
     def reference(self) -> str:
         """What `load_study` takes to find it again, from any folder."""
         return self.name if self.path.parent == STUDIES else str(self.path)
-
-
-def study_names() -> list[str]:
-    """Studies that come with genstudy."""
-    return sorted(path.stem for path in STUDIES.glob("*.py") if path.stem != "__init__")
-
-
-def load_study(name: str) -> Study:
-    """The study of that name, or in the file of that path.
-
-    Raises `UnknownStudy`, or `StudyFileError` with the line of the mistake.
-    """
-    path = find_study(name)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with mistakes_of(path):
-        module = _import(path)
-        spec = getattr(module, "STUDY", None)
-        if not isinstance(spec, StudySpec):
-            raise StudyFileError(
-                f"{path} defines no STUDY of type StudySpec; end it with STUDY = StudySpec(...)"
-            )
-        space, configurations = probe(spec)
-        try:
-            make_sampler(spec.sampler, seed=0, space=space)
-            make_pruner(spec.pruner)
-        except BadVariable as error:
-            raise StudyFileError(f"{path}: {error}") from error
-    return Study(name=path.stem, path=path, spec=spec, space=space, configurations=configurations)
-
-
-def find_study(name: str) -> Path:
-    if not name.endswith(".py") and "/" not in name:
-        if name not in study_names():
-            raise UnknownStudy(unknown("study", name, study_names()))
-        return STUDIES / f"{name}.py"
-    fix = "NAME takes a study's name or the path of a file that ends in .py"
-    try:
-        path = Path(name).expanduser().resolve()
-        found = path.is_file()
-    except (OSError, RuntimeError) as error:  # a loop of links, a name too long, nobody's home
-        raise UnknownStudy(f"no study file {short(name)} ({_reason(error)}); {fix}") from error
-    if not found or path.suffix != ".py":
-        raise UnknownStudy(f"no study file {short(str(path))}; {fix}")
-    try:
-        check_name(path.stem)
-    except StorageError as error:
-        raise StudyFileError(f"{path}: {error}; rename the file") from error
-    return path
-
-
-def _reason(error: Exception) -> str:
-    return short(getattr(error, "strerror", None) or str(error))
-
-
-def _import(path: Path) -> ModuleType:
-    """Run a study file as a module; its folder may hold the user's own model file."""
-    if path.parent == STUDIES:
-        return importlib.import_module(f"search.studies.{path.stem}")
-    specification = importlib.util.spec_from_file_location(f"genstudy_study_{path.stem}", path)
-    if specification is None or specification.loader is None:
-        raise StudyFileError(f"{path} cannot be read as Python")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave the folder as it is
-    try:
-        specification.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = keep
-    return module
 
 
 def _check_references(references: object) -> None:

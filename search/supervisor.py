@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from search.claims import owner_name
+from search.owner import owner_name
 from search.process import start_process
 from search.run import StudyRun
 

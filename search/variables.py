@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.calls import unknown
-from search.errors import BadVariable
+from search.errors import BadVariable, unknown
 from storage.database import absolute_url
 from storage.errors import short
 from storage.paths import RunPaths

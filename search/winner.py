@@ -10,7 +10,6 @@ Both run in workers; `search/session.py` hands them out and sets the ranks.
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from dataclasses import asdict
@@ -22,24 +21,19 @@ from optuna.trial import FixedTrial
 
 from models.base import Model, ModelConfig, parameter_count
 from models.checkpoint import (
-    CheckpointError,
     checkpoint_size,
     load_checkpoint,
-    load_weights,
     read_note,
     save_checkpoint,
 )
-from models.export import check_export, export_size, write_export
+from models.errors import CheckpointError, Interrupted
 from models.seeds import derive_seed
-from models.training import EpochResult, Interrupted, fit
+from models.training import EpochResult, fit
 from search import games
 from search.bases import describe_base
 from search.bench import Bench, go_without, make_model
-from search.kept import is_pictured
-from search.learning import ANIMATED, forget_rows, keep_row
-from search.showing import draw, draw_epoch, judge, show_with_study, tables
-from storage.artifacts import whole_file, write_json
-from storage.exports import publish, staged
+from search.learning import ANIMATED, draw_epoch, forget_rows, is_pictured, keep_row
+from storage.atomic import whole_file, write_json
 from storage.paths import RetrainingPaths
 
 log = logging.getLogger("genstudy")
@@ -107,28 +101,6 @@ def _train(bench: Bench, number: int, seed: int, model: Model, curve: list[dict[
         _announce(bench, number, result)
         if _out_of_patience(bench, curve):
             break
-
-
-def export(bench: Bench, number: int, rank: int) -> None:
-    """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is judged."""
-    bench.say("exporting", number=number)
-    paths = bench.run.paths.retraining(bench.run.study, number)
-    record = json.loads(paths.record.read_text())
-    model = load_weights(paths.best, _build(bench, number, record["seed"]))
-    if rank == 1 and record["test"] is None:
-        judge(bench, model, record)
-        write_json(paths.record, record)
-    folder = bench.run.paths.export(bench.run.study, rank)
-    with staged(folder, needs=export_size(model)) as staging:
-        write_export(model, staging)
-        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
-        made["output_differences"] = check_export(model, staging)
-        made["tables"] = tables(bench, model, record)
-        made["pictures"] = draw(bench, model, record, staging)
-        publish(staging, {**record, **made})
-        if rank == 1:  # before the folder has its name: a run that is killed here comes back
-            show_with_study(bench, [staging / file for file in made["pictures"]])
-    bench.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
 
 
 def configuration(bench: Bench, number: int) -> tuple[ModelConfig, dict[str, Any]]:
@@ -243,7 +215,3 @@ def _record(
         "revision": bench.run.revision,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _summary(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in ("trial", "epochs", "valid", "test", "metric")}

@@ -36,21 +36,21 @@ from typing import IO, Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from models.images import open_images
-from models.training import Interrupted
-from search import winner
+from models.errors import Interrupted
+from models.loading import open_images
+from search import showing, winner
 from search.bases import open_base
 from search.bench import Bench
-from search.claims import open_claims, owner_name
-from search.devices import use_device
+from search.claims import open_claims
 from search.errors import explained
 from search.judging import open_study_judge
-from search.memory import lift_limit, limit_memory, taken_memory
+from search.loading import load_study
+from search.memory import lift_limit, limit_memory, taken_memory, use_device
 from search.objective import SpentProcess, run_trial
+from search.owner import owner_name
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import OneSequence, make_sampler
-from search.study import load_study
 from storage.patience import FULL, GaveUp, Patience
 
 log = logging.getLogger("genstudy")
@@ -167,7 +167,7 @@ def _do(jobs: Iterator[dict[str, Any]], bench: Bench) -> None:
         elif job["job"] == "retrain":
             winner.retrain(bench, job["number"])
         elif job["job"] == "export":
-            winner.export(bench, job["number"], job["rank"])
+            showing.export(bench, job["number"], job["rank"])
         bench.say("idle")
 
 

@@ -23,12 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, MetaData, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from storage.errors import DatabaseUnreachable, short
 from storage.paths import try_writing
+from storage.schema import is_sqlite, own_tables
 
 if TYPE_CHECKING:
     from storage.trial_storage import TrialStorage
@@ -42,9 +43,6 @@ CREATION = 0  # instead of a study's id: held by who looks whether a study exist
 
 # what databases say to the second of two processes that create the same tables
 _SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
-
-own_tables = MetaData()
-"""Our tables; `metrics`, `leases` and `extractors` add theirs when they are imported."""
 
 
 def open_storage(url: str) -> TrialStorage:
@@ -174,11 +172,6 @@ def absolute_url(url: str) -> str:
 def shown(url: str) -> str:
     """``url`` for people: without the password."""
     return _without_password(parse_url(url))
-
-
-def is_sqlite(place: URL | Engine) -> bool:
-    url = place.url if isinstance(place, Engine) else place
-    return url.get_backend_name() == "sqlite"
 
 
 @contextmanager

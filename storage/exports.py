@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from storage.artifacts import disk_full, is_full, write_json
+from storage.atomic import disk_full, is_full, write_json
 from storage.card import model_card
 from storage.errors import DiskFull
 

@@ -13,17 +13,10 @@ the same images share a row.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Engine, LargeBinary, String, Table, select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from storage.database import own_tables
-
-extractors = Table(
-    "genstudy_extractors",
-    own_tables,
-    Column("hash", String(64), primary_key=True),
-    Column("content", LargeBinary, nullable=False),
-)
+from storage.schema import extractors
 
 
 def keep_extractor(engine: Engine, digest: str, content: bytes) -> None:

@@ -15,12 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    Column,
     Engine,
-    Float,
-    Integer,
-    String,
-    Table,
     extract,
     func,
     select,
@@ -28,21 +23,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import ColumnElement
 
-from storage.database import is_sqlite, own_tables
 from storage.metrics import forget_metrics
+from storage.schema import is_sqlite, leases
 
 RENEWAL = 5.0  # seconds between two renewals
 GRACE = 60.0  # seconds without one until a trial counts as abandoned
 MAX_ATTEMPTS = 5  # workers that one trial may take down: some die for other reasons
-
-leases = Table(
-    "genstudy_leases",
-    own_tables,
-    Column("trial_id", Integer, primary_key=True),
-    Column("owner", String(200)),  # NULL: released
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("renewed", Float(53), nullable=False),
-)
 
 
 class Held(NamedTuple):

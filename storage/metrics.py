@@ -10,18 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqlalchemy import Column, Connection, Float, Integer, String, Table
+from sqlalchemy import Connection
 
-from storage.database import own_tables
-
-metrics = Table(
-    "genstudy_metrics",
-    own_tables,
-    Column("trial_id", Integer, primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("name", String(100), primary_key=True),
-    Column("value", Float(53)),
-)
+from storage.schema import metrics
 
 
 def replace_metrics(

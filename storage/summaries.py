@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from storage.artifacts import whole_file
+from storage.atomic import whole_file
 from storage.card import markdown
 from storage.frames import find_study, opened
 

@@ -20,7 +20,8 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from models.extractor import Extractor
-from models.images import Images, ImageSplits, load_images
+from models.images import Images, ImageSplits
+from models.loading import load_images
 from models.pinning import make_extractor
 from models.quality import Judge
 from search.__main__ import main

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from models.acgan import ACGAN, ACGANConfig, named
-from models.base import Batch, ConfigError, build, evaluating, parameter_count
+from models.acgan import ACGAN, ACGANConfig
+from models.base import build, evaluating, parameter_count
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
-from models.images import ImageSplits
-from models.labels import Labels, changed, fitted_to, told_right
+from models.images import Batch, ImageSplits
+from models.labels import Labels, changed, fitted_to, named, told_right
 from models.training import fit
 from search.probe import _Unfilled
 from tests.conftest import CAE_SHAPE, blank_images

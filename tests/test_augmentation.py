@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from models.base import ConfigError, build
+from models.base import build
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.errors import ConfigError, Interrupted
 from models.images import Images, ImageSplits
 from models.noise import KINDS
-from models.training import Interrupted, fit
+from models.training import fit
 
 SHAPE = (1, 28, 28)
 SMALL: dict[str, Any] = {"architecture": "dropout-28", "width": 0.02, "batch_size": 50}

@@ -16,13 +16,14 @@ from models.augmentation import AugmentedGANConfig
 from models.images import ImageSplits
 from models.quality import Judge
 from search.bench import Bench
-from search.claims import open_claims, owner_name
+from search.claims import open_claims
+from search.loading import load_study
 from search.objective import run_trial
+from search.owner import owner_name
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import grid_size, make_sampler
 from search.studies import augmentation
-from search.study import load_study
 from search.summary import summarise
 from storage import curves, trials
 from storage.database import open_storage

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from models.balance import BalanceConfig, Rule
-from models.base import Batch, ConfigError, build
+from models.base import build
+from models.errors import ConfigError
 from models.gan import GAN, GANConfig
-from models.images import ImageSplits
+from models.images import Batch, ImageSplits
 from models.training import fit
 from tests.conftest import CAE_SHAPE
 

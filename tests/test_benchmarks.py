@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.cae import CAE
-from models.images import prepare_images
+from models.loading import prepare_images
 from search import process
 from search.errors import BadVariable
 from tests.benchmarks import __main__ as bench

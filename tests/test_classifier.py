@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.base import ConfigError, build, evaluating, parameter_count
+from models.base import build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.classifier import Classifier, ClassifierConfig
 from models.confusion import accuracy, confusion_matrix, draw_confusion, per_class
+from models.errors import ConfigError
 from models.export import check_export, describe, load_export, write_export
 from models.images import ImageSplits
 from models.training import evaluate, fit

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, build
+from models.base import build
 from models.cae import CAE, CAEConfig
 from models.convolution import batch_innermost, fast_convolutions
-from models.images import ImageSplits
+from models.images import Batch, ImageSplits
 from models.kernels import blocks
 from models.training import fit
 

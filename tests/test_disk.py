@@ -19,9 +19,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, Metrics, Model, ModelConfig, Program, Shape, build
+from models.base import Metrics, Model, ModelConfig, Program, build
 from models.export import export_size, write_export
-from models.images import prepare_images
+from models.images import Batch, Shape
+from models.loading import prepare_images
 from storage import curves, trials
 from storage.database import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull

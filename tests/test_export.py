@@ -13,9 +13,11 @@ from PIL import Image
 
 from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
-from models.export import ExportError, check_export, load_export, write_export
+from models.curves import draw_learning_curve
+from models.errors import ExportError
+from models.export import check_export, load_export, write_export
+from models.grids import draw_rows
 from models.images import ImageSplits
-from models.pictures import draw_learning_curve, draw_rows
 from models.training import fit
 
 

@@ -13,13 +13,13 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from models.base import ConfigError, build
+from models.base import build
 from models.cae import CAE, CAEConfig
-from models.extractor import Extractor, ExtractorError, encoder_extractor, weights_hash
+from models.errors import ConfigError, ExtractorError, Interrupted
+from models.extractor import Extractor, encoder_extractor, weights_hash
 from models.feature_net import FeatureNet, FeatureNetConfig
 from models.images import Images, ImageSplits
 from models.pinning import extractor_content, make_extractor
-from models.training import Interrupted
 from tests.conftest import CAE_SHAPE, blank_images
 
 

@@ -20,9 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.images import DataError, ImageSplits, load_images
+from models.errors import DataError
+from models.images import ImageSplits
+from models.loading import load_images
 from search.errors import StudyFileError, UnknownStudy
-from search.study import Study, find_study, load_study
+from search.loading import find_study, load_study
+from search.study import Study
 
 LONG = int(os.environ.get("GENSTUDY_FUZZ", "0"))
 LONGEST = 500  # characters of a message

@@ -12,19 +12,14 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import parametrize
 
-from models.adversarial import (
-    discriminator_loss,
-    follow,
-    gradient_penalty,
-    signed,
-    spread,
-)
-from models.base import ConfigError, Shape, build, evaluating, parameter_count
+from models.base import build, evaluating, parameter_count
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.convolution import fast_convolutions
+from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig, great_circle, pack
-from models.images import ImageSplits
+from models.gan_losses import discriminator_loss, follow, gradient_penalty, signed, spread
+from models.images import ImageSplits, Shape
 from models.training import fit
 from search.probe import _Unfilled
 from tests.conftest import CAE_SHAPE

@@ -9,8 +9,8 @@ from optuna.trial import FixedTrial
 from models.acgan import ACGANConfig
 from models.gan import GANConfig
 from models.stargan import StarGANConfig
+from search.loading import load_study
 from search.studies import acgan, gan, gan_balance, gan_balances, gan_wide, stargan
-from search.study import load_study
 
 BALANCE = {
     "lr_g", "lr_d", "d_steps", "g_steps", "extra_g_steps", "beta1", "smoothing",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from models.base import Batch, Metrics, Model, ModelConfig, Shape, build
+from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
 from models.graphs import USUAL_STEPS, CapturedStep, captured
-from models.images import ImageSplits
+from models.images import Batch, ImageSplits, Shape
 from models.training import fit
 from models.vae import VAE, VAEConfig
 from tests.test_training import Duel

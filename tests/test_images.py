@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.images import DataError, DataMissing, ImageSplits, load_images, open_images
-from models.sources import find_source, resized
+from models.errors import DataError, DataMissing
+from models.images import ImageSplits, resized
+from models.loading import find_source, load_images, open_images
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from models import quality
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
-from models.extractor import ExtractorError, encoder_extractor, reshaped
+from models.errors import ExtractorError
+from models.extractor import encoder_extractor, reshaped
 from models.gan import GAN, GANConfig
 from models.images import ImageSplits
 from models.measures import ALL_MEASURES, MEASURES
@@ -29,10 +30,11 @@ from models.training import fit
 from models.vae import VAE, VAEConfig
 from search import games
 from search.bench import Bench
-from search.claims import open_claims, owner_name
+from search.claims import open_claims
 from search.errors import explained
 from search.judging import open_second, open_study_judge
 from search.objective import run_trial
+from search.owner import owner_name
 from search.pruners import make_pruner
 from search.run import StudyRun
 from search.samplers import make_sampler

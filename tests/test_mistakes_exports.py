@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from models.base import build
 from models.cae import CAE, CAEConfig
-from models.export import ExportError, describe, load_export
+from models.errors import ExportError
+from models.export import describe, load_export
 from search.leaderboard import Leaderboard
 from storage.exports import is_whole, read_provenance, remove_ranks_beyond, staged
 from storage.paths import RunPaths

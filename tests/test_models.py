@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from models.acgan import ACGAN, ACGANConfig
-from models.base import ConfigError, Model, ModelConfig, build, evaluating, parameter_count
+from models.base import Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.dense_ae import DenseAE, DenseAEConfig
+from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig
 from models.images import ImageSplits

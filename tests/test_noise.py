@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from models.autoencoder import AutoencoderConfig
-from models.base import Batch, ConfigError, build
+from models.base import build
 from models.cae import CAE, CAEConfig
 from models.convolution import batch_innermost, fast_convolutions
+from models.errors import ConfigError
+from models.images import Batch
 from models.noise import ALL, KINDS, check_noise, corrupt
 
 EVERY = [*KINDS, ALL, "gaussian+salt_pepper", "none"]

@@ -18,18 +18,22 @@ import torch
 from optuna.artifacts import get_all_artifact_meta
 from PIL import Image
 
-from models.base import Batch, Metrics, Program
+from models.base import Metrics, Program
 from models.cae import CAE
-from models.images import ImageSplits
+from models.images import Batch, ImageSplits
 from search import objective
 from search.bench import Bench
-from search.claims import open_claims, owner_name
+from search.claims import open_claims
+from search.loading import load_study
 from search.objective import SpentProcess, run_trial
+from search.owner import owner_name
 from search.pruners import make_pruner
-from search.run import StudyRun, git_revision
+from search.run import StudyRun
 from search.samplers import make_sampler
-from search.study import StudySpec, load_study
-from search.winner import export, retrain
+from search.settle import git_revision
+from search.showing import export
+from search.study import StudySpec
+from search.winner import retrain
 from storage import curves, leases, patience, trials
 from storage.database import open_storage
 from storage.patience import DatabaseLost

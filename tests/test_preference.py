@@ -27,18 +27,20 @@ from optuna_dashboard.preferential import load_study as load_preferential
 from scipy.optimize import minimize
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.images import open_images, prepare_images
+from models.loading import open_images, prepare_images
 from search import jury
 from search.__main__ import main
+from search.bases import Found
 from search.bench import Bench
-from search.claims import Claims, open_claims, owner_name
+from search.claims import Claims, open_claims
 from search.commands.dashboard import _bind
 from search.errors import StudyChanged
 from search.jury import Jury
+from search.loading import load_study
+from search.owner import owner_name
 from search.preference import PreferenceSampler, is_preference
 from search.samplers import make_sampler
-from search.settle import Found, settle
-from search.study import load_study
+from search.settle import settle
 from search.variables import read_variables
 from storage import best, choices, curves, trials
 from storage.artifacts import ArtifactFolder

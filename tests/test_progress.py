@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from search import progress
+from search.loading import load_study
 from search.progress import Display
-from search.study import load_study
 from search.supervisor import Worker
 
 

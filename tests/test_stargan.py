@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.adversarial import signed
-from models.base import ConfigError, Shape, build, evaluating, parameter_count
+from models.base import build, evaluating, parameter_count
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
-from models.images import ImageSplits
+from models.gan_losses import signed
+from models.images import ImageSplits, Shape
 from models.stargan import StarGAN, StarGANConfig, with_planes
 from models.stargan_networks import Residual
 from models.training import fit

@@ -18,7 +18,8 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 import search.claims
-from search.claims import Claims, open_claims, owner_name
+from search.claims import Claims, open_claims
+from search.owner import owner_name
 from storage import best, curves, leases, studies, trials
 from storage.columns import local_time
 from storage.database import open_engine, open_storage, shown, study_lock

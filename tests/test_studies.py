@@ -19,8 +19,9 @@ from models.vae import VAEConfig
 from search.commands.views import _described
 from search.definition import check_definition, define, read_definition, write_definition
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
+from search.loading import load_study, study_names
 from search.probe import check_fit
-from search.study import Study, load_study, study_names
+from search.study import Study
 from tests.conftest import blank_images
 
 WriteStudy = Callable[..., Path]

@@ -19,10 +19,11 @@ from optuna_dashboard import get_note, save_note
 
 from models.report import Table
 from search.__main__ import main
-from search.claims import open_claims, owner_name
+from search.claims import open_claims
 from search.errors import StudyFileError
+from search.loading import load_study
+from search.owner import owner_name
 from search.repeats import at_epoch, counted, over_repeats, spread
-from search.study import load_study
 from search.summary import conclude, summarise
 from storage.database import open_storage
 from storage.paths import RunPaths

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, DivergedError, Metrics, Model, ModelConfig, Program, Shape, build
+from models.base import Metrics, Model, ModelConfig, Program, build
 from models.cae import CAE, CAEConfig
-from models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from models.images import Images, ImageSplits
-from models.training import Interrupted, evaluate, fit
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.errors import CheckpointError, DivergedError, Interrupted
+from models.images import Batch, Images, ImageSplits, Shape
+from models.training import evaluate, fit
 
 SMALL = CAEConfig(channels=2, latent=4, batch_size=128)
 

@@ -16,14 +16,16 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 
 from models import vae_report
-from models.base import Batch, ConfigError, build, evaluating, parameter_count
+from models.base import build, evaluating, parameter_count
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
-from models.images import Images, ImageSplits
+from models.images import Batch, Images, ImageSplits
 from models.likelihood import importance_sampled
 from models.training import evaluate, fit
-from models.vae import VAE, VAEConfig, active_dimensions, divergence, verdict
+from models.vae import VAE, VAEConfig, divergence
 from models.vae_networks import NETWORKS
+from models.vae_report import active_dimensions, verdict
 from search.probe import _Unfilled
 
 SHAPE = (1, 28, 28)

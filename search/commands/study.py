@@ -16,17 +16,18 @@ from rich.console import Console
 from rich.table import Table
 
 from models.report import Table as Summary
-from search.bases import base_study, judging_study
+from search.bases import Found, base_study, find_images, judging_study
 from search.claims import Claims
 from search.console import LOUD, near, open_console
 from search.devices import assign_devices, cores, visible_gpus
 from search.errors import BaseMissing, StudyFileError
+from search.loading import load_study
 from search.packing import Packing
 from search.progress import Display, counted, duration
 from search.run import StudyRun
 from search.session import Session, Stopped, stop_on_signals
-from search.settle import Found, check_names, find_images, settle
-from search.study import Study, load_study
+from search.settle import check_names, settle
+from search.study import Study
 from search.summary import conclude, shown
 from search.supervisor import Crew
 from search.variables import Variables, read_variables

@@ -13,9 +13,10 @@ from rich.table import Table
 from search.console import open_console
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
-from storage.artifacts import whole_file
-from storage.database import is_sqlite, parse_url
+from storage.atomic import whole_file
+from storage.database import parse_url
 from storage.errors import short
+from storage.schema import is_sqlite
 
 if TYPE_CHECKING:
     import pandas as pd

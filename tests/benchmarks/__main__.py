@@ -19,10 +19,9 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from search.calls import unknown
 from search.console import near, open_console
 from search.devices import cores
-from search.errors import BadVariable
+from search.errors import BadVariable, unknown
 from tests.benchmarks import picture, rows, table
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.sizes import FULL, SHORT, TINY, Settings, Sizes

@@ -27,7 +27,8 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from search.claims import Claims, open_claims, owner_name
+from search.claims import Claims, open_claims
+from search.owner import owner_name
 from search.pruners import make_pruner
 from search.samplers import make_sampler
 from storage.database import open_storage, parse_url

@@ -23,7 +23,8 @@ from optuna.distributions import (
 )
 from sqlalchemy import Engine, text
 
-from storage.database import is_sqlite, open_storage
+from storage.database import open_storage
+from storage.schema import is_sqlite
 
 STEPS = 20
 SPACE: dict[str, BaseDistribution] = {

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from models.images import prepare_images
+from models.loading import prepare_images
 from search.process import KEEP_MEMORY
 from tests.benchmarks.processes import PYTHON, Team, environment
 from tests.benchmarks.sizes import WIDTHS

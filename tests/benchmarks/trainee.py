@@ -24,9 +24,10 @@ import torch
 
 from models.base import build
 from models.cae import CAE
-from models.images import ImageSplits, open_images
+from models.images import ImageSplits
+from models.loading import open_images
 from models.training import fit
-from search.devices import use_device
+from search.memory import use_device
 from tests.benchmarks.work import BATCH, SHAPE, adam
 
 Train = Callable[[int, int, int, int], float]

@@ -83,7 +83,7 @@ class Training:
         return steps
 
     def _start(self) -> str:
-        from models.images import prepare_images
+        from models.loading import prepare_images
         from tests.benchmarks.work import SHAPE
 
         settings = self.settings

@@ -1,0 +1,77 @@
+"""What can go wrong in this room, and the checks that say so.
+
+Every message is one line: the value, what it must be, and what to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration value is outside its range; the message says which and what fits."""
+
+
+class DivergedError(ArithmeticError):
+    """Training left the finite numbers: a metric is NaN or infinite. Lower the learning rate."""
+
+    def __init__(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.epoch = epoch
+        shown = ", ".join(f"{name} {value:g}" for name, value in metrics.items())
+        super().__init__(f"diverged in epoch {epoch}: {shown}")
+
+
+def require(name: str, value: Any, low: float, high: float) -> None:
+    """Raise `ConfigError` unless ``low <= value <= high`` (NaN never is)."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value!r} is outside [{low:g}, {high:g}]")
+
+
+def require_one_of(name: str, value: str, available: Iterable[str]) -> None:
+    """Raise `ConfigError` unless ``value`` is one of ``available``."""
+    available = list(available)
+    if value not in available:
+        raise ConfigError(f"unknown {name} {value!r}; available: {', '.join(available)}")
+
+
+class DataError(ValueError):
+    """The image set cannot be used; the message names the place and what to change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # one line, whatever a file is called
+
+
+class DataMissing(DataError):
+    """The image set is neither on this machine nor can it be downloaded."""
+
+
+class CheckpointError(ValueError):
+    """The file is not a checkpoint of this model; delete it to start from the beginning."""
+
+
+class ExportError(ValueError):
+    """An export cannot be made, read, or does not compute what the live model computes."""
+
+
+class ExtractorError(ValueError):
+    """Values would be measured with another extractor than the one asked for."""
+
+
+class Interrupted(Exception):
+    """Asked to stop in the middle of an epoch: the epoch is dropped, the last checkpoint counts."""
+
+
+def short(text: str) -> str:
+    """``text`` on one line, its middle left out where it is long: for messages."""
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def last_line(error: Exception) -> str:
+    """Of torchvision's download errors: why the last mirror failed."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
