@@ -26,12 +26,20 @@ from torch.nn import functional as F
 
 from models.adversarial import Adversarial
 from models.base import Metrics, ModelConfig
+from models.conditional_gan import (
+    LabelledConfig,
+    Labels,
+    changed,
+    fitted_to,
+    label_names,
+    named,
+    told_right,
+)
+from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
-from models.gan_networks import SLOPE, downward, initialised, judged, scaled, stages, upward
-from models.grids import draw_rows
-from models.images import Batch, ImageSplits, Shape
-from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, named, told_right
-from models.report import Picture
+from models.figures.grids import draw_rows
+from models.networks.dcgan import SLOPE, downward, initialised, judged, scaled, stages, upward
+from models.results import Picture
 from models.seeds import derive_seed
 
 HIDDEN = 256

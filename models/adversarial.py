@@ -9,8 +9,8 @@ The generator's loss is the non-saturating one (Goodfellow et al. 2014):
 
     loss_d = -log D(real) - log(1 - D(fake))        loss_g = -log D(fake)
 
-How often each is updated, and with what beside these losses, is the `models.balance`. The
-discriminator sees real and fake images in batches of their own, as DCGAN's does. The first
+How often each is updated, and with what beside these losses, is the `models.training.gan_balance`.
+The discriminator sees real and fake images in batches of their own, as DCGAN's does. The first
 update of the generator goes through the fakes that the discriminator has just seen, any other
 draws new ones.
 
@@ -38,9 +38,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.balance import BalanceConfig, Rule
 from models.base import Metrics, Model, Program, evaluating
-from models.gan_losses import (
+from models.data.images import Batch
+from models.optimizers import make_optimizer
+from models.training.gan_balance import BalanceConfig, Rule
+from models.training.gan_losses import (
     _detached,
     discriminator_loss,
     follow,
@@ -52,8 +54,6 @@ from models.gan_losses import (
     spread,
     unsigned,
 )
-from models.images import Batch
-from models.schedules import make_optimizer
 
 
 class Adversarial(Model):

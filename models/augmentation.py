@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 
 from models.base import build, evaluating
+from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.data.noise import KINDS, corrupt
 from models.dense_ae import DenseAE, DenseAEConfig
 from models.errors import require, require_one_of
 from models.gan import GAN, GANConfig
-from models.images import EVALUATION_BATCH, Images, ImageSplits
-from models.noise import KINDS, corrupt
 from models.seeds import derive_seed
-from models.training import fit
+from models.training.loop import fit
 
 EXTRAS = ("none", "autoencoder", "noise")
 CODE = 64  # Z of every autoencoder: they differ in depth alone
@@ -149,7 +149,7 @@ def draw(model: DenseAE, real: Images, count: int, *, seed: int) -> Tensor:
 
 
 def noisy_copies(real: Images, *, seed: int) -> Tensor:
-    """(3N, C, H, W) uint8: every image of ``real`` under each kind of `models.noise`."""
+    """(3N, C, H, W) uint8: every image of ``real`` under each kind of `models.data.noise`."""
     device = real.pixels.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

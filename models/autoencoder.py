@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.analysis.code_usage import code_table
+from models.analysis.latent_models import LatentConfig, LatentModel
 from models.base import Metrics, Note, Program
-from models.codes import code_table
+from models.data.images import PARTS, Batch, ImageSplits
+from models.data.noise import NONE
 from models.errors import require
-from models.grids import draw_rows
-from models.images import PARTS, Batch, ImageSplits
-from models.latent_models import LatentConfig, LatentModel
-from models.noise import NONE
-from models.report import Picture, Table
+from models.figures.grids import draw_rows
+from models.results import Picture, Table
 from models.seeds import same_draws
 
 SHOWN = 10  # images in an export's picture
@@ -37,7 +37,7 @@ SHOWN = 10  # images in an export's picture
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(LatentConfig):
-    """optimizer: by name (`models.schedules.make_optimizer`)
+    """optimizer: by name (`models.optimizers.make_optimizer`)
     lr, weight_decay: learning rate and L2 of the optimiser
     """
 
@@ -111,16 +111,16 @@ class Autoencoder(LatentModel):
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
         yield self.preview(images, part, SHOWN)
         if self.config.noise != NONE:
-            from models.denoising import noise_picture
+            from models.analysis.denoising import noise_picture
 
             yield noise_picture(self, images, part)
-        from models.latents import latent_pictures  # scikit-learn: only for pictures
+        from models.analysis.latent_space import latent_pictures  # scikit-learn: only for pictures
 
         yield from latent_pictures(self, images, part)
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
         yield code_table(self, images.test)
         if self.config.noise != NONE:
-            from models.denoising import noise_tables
+            from models.analysis.denoising import noise_tables
 
             yield from noise_tables(self, images, progress)

@@ -1,7 +1,7 @@
 """The contract between a model and everything around it.
 
 A model *owns* its training step: its networks, losses and optimisers. The
-training loop (`models/training.py`) knows only the order: step, step, ...,
+training loop (`models/training/loop.py`) knows only the order: step, step, ...,
 evaluate. So an autoencoder with one optimiser and a GAN with two and several
 steps a batch are the same thing to it.
 
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
-from models.images import Batch, Images, ImageSplits, Shape
-from models.report import Picture, Table
-from models.schedules import SCHEDULES, set_rates
+from models.optimizers import SCHEDULES, set_rates
+from models.results import Picture, Table
 
 __all__ = [
     "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Note", "Program", "Shape", "build",
@@ -44,7 +44,7 @@ Metrics = dict[str, Tensor]
 class ModelConfig:
     """What every configuration has. A family adds its own fields, all with defaults.
 
-    schedule: of the learning rates, by name (`models.schedules`)
+    schedule: of the learning rates, by name (`models.optimizers`)
     """
 
     batch_size: int = 256
@@ -71,11 +71,12 @@ class Model(nn.Module, ABC):
 
     Subclasses are built as ``Family(config, shape)`` and fill `optimizers`.
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
-    `judged` says that `samples` makes new images, whose quality (`models.measures`) is measured
-    each epoch beside `metrics`, and may be a study's metric.
+    `judged` says that `samples` makes new images, whose quality (`models.evaluation.measures`) is
+    measured each epoch beside `metrics`, and may be a study's metric.
     `usage` is what a loaded export is for, as one line of Python, for its model card.
     `static_step`: every `train_step` runs the same operations on tensors of the same shapes,
-    so that a GPU may replay one (`models.graphs`); False for a step that decides on the host.
+    so that a GPU may replay one (`models.training.cuda_graph`); False for a step that decides on
+    the host.
     """
 
     metrics: ClassVar[tuple[str, ...]]
@@ -138,7 +139,7 @@ class Model(nn.Module, ABC):
     ) -> Images:
         """What the model trains on, on its device: ``images.train``, a part of it, or more.
 
-        Called once by `models.training.fit` when it starts, also when a training is taken up
+        Called once by `models.training.loop.fit` when it starts, also when a training is taken up
         again: it must follow from ``images``, the configuration and ``seed`` alone. It leaves
         torch's global random numbers as they are, and where it takes long it asks
         ``interrupted``, to raise `models.errors.Interrupted`.

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.blocks import down, halved, initialise_for_relu, up
+from models.data.images import Shape
 from models.errors import ConfigError, require
-from models.images import Shape
-from models.schedules import make_optimizer
+from models.networks.layers import down, halved, initialise_for_relu, up
+from models.optimizers import make_optimizer
 
 HIDDEN = 64  # width between the convolutions and the latent code
 PADDINGS = (1, 1, 0)  # of the three strided convolutions: 28 -> 14 -> 7 -> 3

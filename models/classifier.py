@@ -7,7 +7,7 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, K classes.
 
 How good the codes are shows beside what needs none: the table sets the accuracy next to
 logistic regressions on pixels and on principal components, and to a frozen encoder of
-random weights (`models/baselines.py`).
+random weights (`models/analysis/baselines.py`).
 
     make study NAME=classifier FIRST=1
 """
@@ -23,16 +23,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.analysis.confusion import confusion_matrix, draw_confusion, per_class
 from models.autoencoder import Autoencoder
 from models.base import Metrics, Model, ModelConfig, Note, Program
-from models.blocks import initialise_for_relu
-from models.confusion import confusion_matrix, draw_confusion, per_class
+from models.data.images import PARTS, Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.export import describe, family_named
-from models.grids import draw_labelled
-from models.images import PARTS, Batch, ImageSplits, Shape
-from models.report import Picture, Table
-from models.schedules import make_optimizer
+from models.figures.grids import draw_labelled
+from models.networks.layers import initialise_for_relu
+from models.optimizers import make_optimizer
+from models.results import Picture, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ class Classifier(Model):
         yield Picture(name="confusion", caption="true against predicted class", draw=draw)
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
-        from models.baselines import compare_with_baselines  # scikit-learn
+        from models.analysis.baselines import compare_with_baselines  # scikit-learn
 
         matrix = confusion_matrix(self, images.test, len(images.classes))
         yield per_class(matrix, images.classes)

@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
 from models.base import Metrics
-from models.blocks import initialise_for_relu
+from models.data.images import Batch, Shape
 from models.errors import ConfigError, require
-from models.images import Batch, Shape
-from models.schedules import make_optimizer
+from models.networks.layers import initialise_for_relu
+from models.optimizers import make_optimizer
 
 NEARLY_BLACK = 0.1  # of the usual deviation, in the last layer: a third of the first epoch's error
 

@@ -2,9 +2,9 @@
 
     codes from N(0, I)  ->  generator  ->  images  ->  discriminator  ->  real or fake
 
-What there is to tune is the `models.balance` of the two. With ``pack`` m the discriminator
-judges m images at once, side by side as channels, and so sees when a generator makes the same
-image over and over (PacGAN, Lin et al. 2018).
+What there is to tune is the `models.training.gan_balance` of the two. With ``pack`` m the
+discriminator judges m images at once, side by side as channels, and so sees when a generator makes
+the same image over and over (PacGAN, Lin et al. 2018).
 
     python -c "from models.gan import GAN, GANConfig; print(GAN(GANConfig(), (1, 32, 32)))"
 
@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from models.adversarial import Adversarial
-from models.balance import BalanceConfig
+from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
-from models.gan_networks import ARCHITECTURES, discriminator, generator
-from models.images import Batch, ImageSplits, Shape
-from models.report import Picture
+from models.networks.dcgan import ARCHITECTURES, discriminator, generator
+from models.results import Picture
 from models.seeds import derive_seed
+from models.training.gan_balance import BalanceConfig
 
 SHOWN = 100  # new images of an export
 ROWS = 4  # of a trial's picture
@@ -36,7 +36,7 @@ WAYS, STEPS = 8, 10  # between two codes
 class GANConfig(BalanceConfig):
     """Defaults are the reference configuration ``32`` and the rates that worked.
 
-    architecture: of `models.gan_networks`: 32, 64, 512 or dropout-28
+    architecture: of `models.networks.dcgan`: 32, 64, 512 or dropout-28
     latent: Z; 0: the architecture's own
     width: of all channels, 1.0 the reference's
     pack: m, images that the discriminator judges together
@@ -109,8 +109,8 @@ class GAN(Adversarial):
         yield self._interpolations()
 
     def _samples(self, count: int, columns: int) -> Picture:
-        from models.grids import sample_figure
-        from models.pictures import save_figure
+        from models.figures.canvas import save_figure
+        from models.figures.grids import sample_figure
 
         drawn = self.sample(count, generator=_generator("samples"))
         what = "images made of draws from N(0, I)"
@@ -123,8 +123,8 @@ class GAN(Adversarial):
         )
 
     def _interpolations(self) -> Picture:
-        from models.grids import sample_figure
-        from models.pictures import save_figure
+        from models.figures.canvas import save_figure
+        from models.figures.grids import sample_figure
 
         ends = self.codes(2 * WAYS, _generator("interpolations"))
         ways = [great_circle(first, last, STEPS) for first, last in ends.view(WAYS, 2, -1)]

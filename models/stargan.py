@@ -28,13 +28,21 @@ from torch.nn import functional as F
 
 from models.adversarial import Adversarial
 from models.base import Metrics, ModelConfig
+from models.conditional_gan import (
+    LabelledConfig,
+    Labels,
+    changed,
+    fitted_to,
+    label_names,
+    named,
+    told_right,
+)
+from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
-from models.gan_losses import signed
-from models.grids import draw_rows
-from models.images import PARTS, Batch, Images, ImageSplits, Shape
-from models.labels import LabelledConfig, Labels, changed, fitted_to, label_names, named, told_right
-from models.report import Picture
-from models.stargan_networks import PatchDiscriminator, translator
+from models.figures.grids import draw_rows
+from models.networks.stargan import PatchDiscriminator, translator
+from models.results import Picture
+from models.training.gan_losses import signed
 
 
 @dataclass(frozen=True, kw_only=True)

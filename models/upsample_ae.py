@@ -9,7 +9,7 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width. Figures in commen
 
 Transposed convolutions of stride 2 reach some pixels with more weights than others, and may leave
 a checkerboard (Odena et al. 2016); pixels that are resized first are all reached alike. How much
-of one there is here and there, `models.checkerboard` measures.
+of one there is here and there, `models.analysis.checkerboard` measures.
 
     make study NAME=cae_upsample
 """
@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.analysis.checkerboard import SEED, checkerboard_pictures, checkerboard_tables
 from models.autoencoder import Autoencoder, AutoencoderConfig
 from models.base import Metrics, Note, build
-from models.blocks import initialise_for_relu
 from models.cae import CAE, CAEConfig
-from models.checkerboard import SEED, checkerboard_pictures, checkerboard_tables
+from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
-from models.images import Batch, ImageSplits, Shape
-from models.report import Picture, Table
-from models.schedules import make_optimizer
+from models.networks.layers import initialise_for_relu
+from models.optimizers import make_optimizer
+from models.results import Picture, Table
 
 SMALLEST = 9  # pixels a side, as of the autoencoder that it is compared with
 

@@ -30,16 +30,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.analysis.elbo import active_dimensions
+from models.analysis.latent_models import VariationalModel
 from models.autoencoder import Autoencoder, AutoencoderConfig
 from models.base import Metrics, Note
+from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
-from models.images import Batch, ImageSplits, Shape
-from models.latent_models import VariationalModel
-from models.report import Picture, Table
-from models.schedules import make_optimizer
+from models.networks.vae import NETWORKS, BernoulliDecoder, GaussianEncoder
+from models.optimizers import make_optimizer
+from models.results import Picture, Table
 from models.seeds import derive_seed
-from models.vae_networks import NETWORKS, BernoulliDecoder, GaussianEncoder
-from models.vae_report import active_dimensions
 
 RECONSTRUCTIONS = ("bce", "mse")
 SAMPLED = 256  # images decoded at once
@@ -49,7 +49,7 @@ SAMPLED = 256  # images decoded at once
 class VAEConfig(AutoencoderConfig):
     """Defaults are the reference configuration ``latent-2``.
 
-    architecture: of `models.vae_networks`: latent-2, faces-64 or wide-64
+    architecture: of `models.networks.vae`: latent-2, faces-64 or wide-64
     latent: Z, >= 1; width: of all channels and hidden layers, 1.0 the reference's
     beta: weight of the KL, >= 0; in which units, see the module's first lines
     warm_up: epochs in which beta is still below that, in equal steps; 0: never
@@ -158,13 +158,13 @@ class VAE(Autoencoder, VariationalModel):
         return torch.cat([self.sample(part, generator=generator) for part in parts])
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        from models.vae_report import prior_pictures
+        from models.analysis.elbo import prior_pictures
 
         yield from super().pictures(images, part)
         yield from prior_pictures(self)
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
-        from models.vae_report import bound_table, latent_table
+        from models.analysis.elbo import bound_table, latent_table
 
         yield latent_table(self, images.test)
         yield bound_table(self, images.test, progress)

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Callable
 
 from search.errors import explained, unknown
-from search.process import end_early, start_early
-from search.startup import defer_compiler, quick_imports
+from search.fast_imports import defer_compiler, quick_imports
+from search.supervisor.process import end_early, start_early
 
 COMMANDS = ("study", "studies", "trials", "report", "dashboard", "worker")
 
@@ -38,7 +38,7 @@ def worker() -> int:
     with quick_imports():
         import alembic.command  # noqa: F401  (Optuna's, to open a storage: now there is time)
 
-        from search.worker import main as work
+        from search.worker.main import main as work
     defer_compiler()
     code = work()
     logging.shutdown()
@@ -67,20 +67,20 @@ def _find(name: str) -> Callable[[], int]:
     if name == "study":
         start_early()
         with quick_imports():
-            from search.commands.study import run_study
+            from search.cli.study import run_study
         defer_compiler()
         return run_study
     if name == "dashboard":
-        from search.commands.dashboard import dashboard
+        from search.cli.dashboard import dashboard
 
         return dashboard
     if name == "report":
-        from search.commands.report import report
+        from search.cli.report import report
 
         return report
-    from search.commands import views
+    from search.cli import listing
 
-    return {"studies": views.studies, "trials": views.trials}[name]
+    return {"studies": listing.studies, "trials": listing.trials}[name]
 
 
 if __name__ == "__main__":

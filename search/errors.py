@@ -43,7 +43,7 @@ def explained(error: Exception) -> str | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from models.errors import ConfigError, DataError, ExportError, ExtractorError
-    from storage.patience import FULL
+    from storage.database.retry import FULL
 
     ours = SearchError | StorageError | DataError | ConfigError | ExportError | ExtractorError
     if isinstance(error, ours):

@@ -3,8 +3,8 @@
     last = at_epoch(trials, curves, "last")                  # one row a trial
     over_repeats(last, "row", ["valid_frechet"])             # one row a value of `row`
 
-For a study's `search.summary`. A standard deviation is the sample's (n - 1); of one run it is
-unknown.
+For a study's `search.reporting.summary`. A standard deviation is the sample's (n - 1); of one run
+it is unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from models.verdicts import WORDS
+from models.evaluation.gan_diagnosis import WORDS
 
 if TYPE_CHECKING:
     import pandas as pd

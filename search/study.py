@@ -21,11 +21,11 @@ from optuna.pruners import BasePruner
 from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig
-from models.images import Shape
-from models.measures import ALL_MEASURES
-from models.report import Table
+from models.data.images import Shape
+from models.evaluation.measures import ALL_MEASURES
+from models.results import Table
 from search.errors import unknown
-from search.samplers import SamplerFactory
+from search.strategies.samplers import SamplerFactory
 from storage.errors import short
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class StudySpec:
     """What a study file says.
 
     model: the family; suggest: trial -> its configuration
-    data: an image set's name (models/images.py); shape: (C, H, W) it is resized to
+    data: an image set's name (models/data/images.py); shape: (C, H, W) it is resized to
     metric: one of the model's, measured on the validation images each epoch; of a model that
-    makes new images also one of `models.measures`, measured on its samples
+    makes new images also one of `models.evaluation.measures`, measured on its samples
     sampler, pruner: a name, perhaps with Optuna's arguments, or Optuna's own object
     (of a sampler: a function ``seed -> sampler``)
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
@@ -55,7 +55,7 @@ class StudySpec:
     starts_from: a study whose best export every trial starts from
     then: a study that goes on from this one's best export, right after it
     pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
-    summary: trials, curves -> the table that the study concludes with (`search.summary`)
+    summary: trials, curves -> the table that the study concludes with (`search.reporting.summary`)
     judged_by: a study whose best export judges samples of images without classes
     second_judge: whether an independent judge measures the last samples of trials, too
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import BadVariable, unknown
-from storage.database import absolute_url
+from storage.database.connection import absolute_url
 from storage.errors import short
 from storage.paths import RunPaths
 

@@ -24,18 +24,18 @@ from pathlib import Path
 import pandas as pd
 from sqlalchemy import Connection, text
 
-from storage.columns import Columns
-from storage.database import open_engine, open_storage, shown
-from storage.errors import StudyNotFound, short
-from storage.paths import RunPaths
-from storage.preferences import (
+from storage.database.columns import Columns
+from storage.database.connection import open_engine, open_storage, shown
+from storage.database.preferences import (
     VALUES,
     is_preferential,
     pairs_of,
     read_attributes,
     read_choices,
 )
-from storage.rows import known_schema
+from storage.database.rows import known_schema
+from storage.errors import StudyNotFound, short
+from storage.paths import RunPaths
 
 STEP_OFFSET = 1  # Optuna's steps count from 0, epochs from 1
 BASE = ("number", "state", "value", "duration", "started", "ended")

@@ -19,11 +19,11 @@ import torch
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from models.extractor import Extractor
-from models.images import Images, ImageSplits
-from models.loading import load_images
-from models.pinning import make_extractor
-from models.quality import Judge
+from models.data.images import Images, ImageSplits
+from models.data.loading import load_images
+from models.evaluation.feature_cache import make_extractor
+from models.evaluation.features import Extractor
+from models.evaluation.sample_evaluator import Judge
 from search.__main__ import main
 from search.variables import VARIABLES
 
@@ -214,7 +214,7 @@ def refused(
 
     monkeypatch.setattr("search.__main__.start_early", lambda: None)
     monkeypatch.setattr("gc.freeze", lambda: None)  # for a process that runs one command
-    monkeypatch.setattr("search.process._start", no_worker)
+    monkeypatch.setattr("search.supervisor.process._start", no_worker)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     return run

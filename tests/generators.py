@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.images import Images
+from models.data.images import Images
 
 Generator = Callable[[Images, int], Tensor]
 """Called with real images and a number: samples (number, C, H, W) in [0, 1]."""

@@ -11,13 +11,13 @@ from PIL import Image
 
 from models.acgan import ACGAN, ACGANConfig
 from models.base import build, evaluating, parameter_count
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.conditional_gan import Labels, changed, fitted_to, named, told_right
+from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
-from models.images import Batch, ImageSplits
-from models.labels import Labels, changed, fitted_to, named, told_right
-from models.training import fit
-from search.probe import _Unfilled
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.loop import fit
+from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE, blank_images
 
 SMALL = ACGANConfig(width=0.05, latent=6, batch_size=32)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
 from models.base import build
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.data.images import Images, ImageSplits
+from models.data.noise import KINDS
 from models.errors import ConfigError, Interrupted
-from models.images import Images, ImageSplits
-from models.noise import KINDS
-from models.training import fit
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.loop import fit
 
 SHAPE = (1, 28, 28)
 SMALL: dict[str, Any] = {"architecture": "dropout-28", "width": 0.02, "batch_size": 50}

@@ -13,20 +13,20 @@ import pytest
 from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGANConfig
-from models.images import ImageSplits
-from models.quality import Judge
-from search.bench import Bench
-from search.claims import open_claims
-from search.loading import load_study
-from search.objective import run_trial
-from search.owner import owner_name
-from search.pruners import make_pruner
+from models.data.images import ImageSplits
+from models.evaluation.sample_evaluator import Judge
+from search.reporting.summary import summarise
 from search.run import StudyRun
-from search.samplers import grid_size, make_sampler
+from search.setup.loading import load_study
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import grid_size, make_sampler
 from search.studies import augmentation
-from search.summary import summarise
+from search.trials.owner import owner_name
+from search.trials.queue import open_claims
+from search.worker.context import Bench
+from search.worker.trial import run_trial
 from storage import curves, trials
-from storage.database import open_storage
+from storage.database.connection import open_storage
 
 
 def measured(row: str, modes: list[float], verdicts: list[str], coverage: list[float]) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.balance import BalanceConfig, Rule
 from models.base import build
+from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError
 from models.gan import GAN, GANConfig
-from models.images import Batch, ImageSplits
-from models.training import fit
+from models.training.gan_balance import BalanceConfig, Rule
+from models.training.loop import fit
 from tests.conftest import CAE_SHAPE
 
 SMALL = {"width": 0.02, "latent": 4, "batch_size": 16}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import StudyFileError
-from search.loading import load_study
+from search.setup.loading import load_study
 from storage import trials
 from tests.test_runs import User, WriteStudy, user
 

@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.cae import CAE
-from models.loading import prepare_images
-from search import process
+from models.data.loading import prepare_images
 from search.errors import BadVariable
+from search.supervisor import process
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import picture, table
 from tests.benchmarks.processes import PYTHON, MeasurementFailed, Team, environment

@@ -9,10 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models import checkerboard
+from models.analysis import checkerboard
+from models.analysis.checkerboard import (
+    checkerboard_pictures,
+    checkerboard_tables,
+    grid_peak,
+    line_power,
+)
 from models.base import build, evaluating
-from models.checkerboard import checkerboard_pictures, checkerboard_tables, grid_peak, line_power
-from models.images import ImageSplits
+from models.data.images import ImageSplits
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 
 

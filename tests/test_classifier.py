@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from models.analysis.confusion import accuracy, confusion_matrix, draw_confusion, per_class
 from models.base import build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.classifier import Classifier, ClassifierConfig
-from models.confusion import accuracy, confusion_matrix, draw_confusion, per_class
+from models.data.images import ImageSplits
 from models.errors import ConfigError
 from models.export import check_export, describe, load_export, write_export
-from models.images import ImageSplits
-from models.training import evaluate, fit
+from models.training.loop import evaluate, fit
 from tests.conftest import CAE_SHAPE, blank_images
 
 SMALL = ClassifierConfig(hidden=32, batch_size=64, lr=1e-2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from models.analysis.code_usage import code_table, codes_of, components_for
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
-from models.codes import code_table, codes_of, components_for
-from models.images import ImageSplits
+from models.data.images import ImageSplits
 from tests.conftest import CAE_SHAPE
 
 

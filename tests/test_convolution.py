@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from models.base import build
 from models.cae import CAE, CAEConfig
-from models.convolution import batch_innermost, fast_convolutions
-from models.images import Batch, ImageSplits
-from models.kernels import blocks
-from models.training import fit
+from models.data.images import Batch, ImageSplits
+from models.kernels.conv_kernels import blocks
+from models.kernels.fast_convolution import batch_innermost, fast_convolutions
+from models.training.loop import fit
 
 LAYERS = [
     (nn.Conv2d(1, 9, 3, 2, 1), (28, 28)),
@@ -116,8 +116,8 @@ for name in features:
 llvm.get_host_cpu_features = lambda: features
 import torch
 from torch import nn
-from models.assembly import LANES
-from models.convolution import fast_convolutions
+from models.kernels.llvm import LANES
+from models.kernels.fast_convolution import fast_convolutions
 torch.set_num_threads(1)
 torch.manual_seed(0)
 layer = nn.Conv2d(7, 13, 3, 2, 1)

@@ -21,8 +21,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from storage.artifacts import attach
-from storage.database import open_storage
+from storage.database.connection import open_storage
+from storage.files.artifacts import attach
 from storage.paths import RunPaths
 
 ROOT = Path(__file__).parent.parent

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.analysis.denoising import fidelity, noise_kinds, noise_picture, noise_tables
 from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
-from models.denoising import fidelity, noise_kinds, noise_picture, noise_tables
+from models.data.images import Images, ImageSplits
 from models.dense_ae import DenseAE, DenseAEConfig
-from models.images import Images, ImageSplits
-from models.report import Table
+from models.results import Table
 from models.seeds import derive_seed
-from models.training import evaluate, fit
+from models.training.loop import evaluate, fit
 
 CONFIG = CAEConfig(channels=2, latent=6, lr=1e-2, batch_size=32, noise="all", strength=0.3)
 COLUMNS = ("clean", "gaussian", "salt & pepper", "poisson", "all")

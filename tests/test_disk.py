@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Metrics, Model, ModelConfig, Program, build
+from models.data.images import Batch, Shape
+from models.data.loading import prepare_images
 from models.export import export_size, write_export
-from models.images import Batch, Shape
-from models.loading import prepare_images
 from storage import curves, trials
-from storage.database import open_storage
+from storage.database.connection import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull
-from storage.exports import is_whole, publish, read_provenance, staged
+from storage.files.exports import is_whole, publish, read_provenance, staged
 from tests.test_faults import progress, slow
 from tests.test_runs import LONGER, User, WriteStudy, one_line, user, wait_until, watched
 

@@ -7,7 +7,7 @@ import json
 import optuna
 from optuna.artifacts import get_all_artifact_meta
 
-from storage.database import open_storage
+from storage.database.connection import open_storage
 from storage.paths import RunPaths
 from tests.test_runs import User, WriteStudy, user
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from models.export import load_export
-from search.loading import study_names
+from search.setup.loading import study_names
 from storage import trials
 from tests.test_runs import User, user
 

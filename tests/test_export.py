@@ -13,12 +13,12 @@ from PIL import Image
 
 from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
-from models.curves import draw_learning_curve
+from models.data.images import ImageSplits
 from models.errors import ExportError
 from models.export import check_export, load_export, write_export
-from models.grids import draw_rows
-from models.images import ImageSplits
-from models.training import fit
+from models.figures.curves import draw_learning_curve
+from models.figures.grids import draw_rows
+from models.training.loop import fit
 
 
 @pytest.fixture(scope="module")

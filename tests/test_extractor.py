@@ -15,19 +15,19 @@ from safetensors.torch import load_file, save_file
 
 from models.base import build
 from models.cae import CAE, CAEConfig
+from models.data.images import Images, ImageSplits
 from models.errors import ConfigError, ExtractorError, Interrupted
-from models.extractor import Extractor, encoder_extractor, weights_hash
-from models.feature_net import FeatureNet, FeatureNetConfig
-from models.images import Images, ImageSplits
-from models.pinning import extractor_content, make_extractor
+from models.evaluation.feature_cache import extractor_content, make_extractor
+from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
+from models.evaluation.features import Extractor, encoder_extractor, weights_hash
 from tests.conftest import CAE_SHAPE, blank_images
 
 
 @pytest.fixture
 def few(digits: ImageSplits, monkeypatch: pytest.MonkeyPatch) -> ImageSplits:
     """Few enough digits, and epochs, to train on several times in a test."""
-    monkeypatch.setattr("models.pinning.MOST_EPOCHS", 1)
-    monkeypatch.setattr("models.pinning.FEWEST_EPOCHS", 1)
+    monkeypatch.setattr("models.evaluation.feature_cache.MOST_EPOCHS", 1)
+    monkeypatch.setattr("models.evaluation.feature_cache.FEWEST_EPOCHS", 1)
     return replace(digits, train=digits.train.take(torch.arange(300)))
 
 
@@ -128,7 +128,7 @@ def test_processes_that_come_together_train_it_once(digits: ImageSplits, tmp_pat
 def test_who_waits_for_another_worker_says_so_and_can_be_stopped(
     few: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.pinning.LOCK_POLL", 0.01)
+    monkeypatch.setattr("models.evaluation.feature_cache.LOCK_POLL", 0.01)
     path = kept_after(make_extractor, few, tmp_path)
     path.unlink()
     said: list[str] = []

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.data.images import ImageSplits
+from models.data.loading import load_images
 from models.errors import DataError
-from models.images import ImageSplits
-from models.loading import load_images
 from search.errors import StudyFileError, UnknownStudy
-from search.loading import find_study, load_study
+from search.setup.loading import find_study, load_study
 from search.study import Study
 
 LONG = int(os.environ.get("GENSTUDY_FUZZ", "0"))

@@ -19,19 +19,25 @@ from PIL import Image
 from models.acgan import ACGAN, ACGANConfig
 from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
-from models.game_figure import BANDS, apart, draw_game
+from models.data.images import ImageSplits
+from models.evaluation.gan_diagnosis import STALLED, Health, Kind, verdicts
+from models.evaluation.gan_figure import BANDS, apart, draw_game
+from models.evaluation.quality_table import Judged, quality_table
+from models.evaluation.sample_evaluator import Judge
+from models.figures.sample_history import (
+    chosen,
+    draw_learned,
+    read_row,
+    write_animation,
+    write_row,
+)
 from models.gan import GAN
-from models.images import ImageSplits
-from models.learned import chosen, draw_learned, read_row, write_animation, write_row
-from models.quality import Judge
-from models.quality_report import Judged, quality_table
 from models.stargan import StarGAN, StarGANConfig
-from models.verdicts import STALLED, Health, Kind, verdicts
-from search import learning, objective
-from search.bench import Bench
-from search.showing import draw, tables
-from search.winner import retrain
-from storage.card import model_card
+from search.worker import pictures
+from search.worker.context import Bench
+from search.worker.exporting import draw, tables
+from search.worker.retraining import retrain
+from storage.files.model_card import model_card
 from tests.test_judged import SMALL, Breaking, MakeBench, Perfect, ThreeModes, make_bench, run_one
 from tests.test_verdicts import FLOOR, GOOD, NOISE, game, improving
 
@@ -229,7 +235,7 @@ def test_a_trial_that_diverges_shows_what_came_before(make_bench: MakeBench) -> 
 def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
     asked = [0]
 
     def soon() -> bool:
@@ -242,7 +248,7 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
     stale.write_bytes(b"another study's")
     trial = bench.claims.claim(9)
     assert trial is not None
-    objective.run_trial(bench, trial)
+    trial.run_trial(bench, trial)
     assert kept(bench) == ["trial-0-row-0001.png", "trial-0-row-0002.png"]
     first = {name: (stale.parent / name).stat().st_mtime_ns for name in kept(bench)}
     bench.run.paths.trial_row("small", 0, 3).write_bytes(b"of an epoch that counts no more")
@@ -264,7 +270,7 @@ def test_rows_that_cannot_be_written_do_not_cost_the_trial(
     def full(path: Path, images: torch.Tensor) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(learning, "write_row", full)
+    monkeypatch.setattr(pictures, "write_row", full)
     bench = make_bench(Perfect)
     said: list[object] = []
     bench.say = lambda event, **values: said.append(values.get("what"))

@@ -13,15 +13,15 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from models.base import build, evaluating, parameter_count
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.convolution import fast_convolutions
+from models.data.images import ImageSplits, Shape
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig, great_circle, pack
-from models.gan_losses import discriminator_loss, follow, gradient_penalty, signed, spread
-from models.images import ImageSplits, Shape
-from models.training import fit
-from search.probe import _Unfilled
+from models.kernels.fast_convolution import fast_convolutions
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.gan_losses import discriminator_loss, follow, gradient_penalty, signed, spread
+from models.training.loop import fit
+from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
 
 SMALL = GANConfig(width=0.05, latent=6, batch_size=32)

@@ -9,7 +9,7 @@ from optuna.trial import FixedTrial
 from models.acgan import ACGANConfig
 from models.gan import GANConfig
 from models.stargan import StarGANConfig
-from search.loading import load_study
+from search.setup.loading import load_study
 from search.studies import acgan, gan, gan_balance, gan_balances, gan_wide, stargan
 
 BALANCE = {

@@ -11,9 +11,9 @@ import torch
 
 from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
-from models.graphs import USUAL_STEPS, CapturedStep, captured
-from models.images import Batch, ImageSplits, Shape
-from models.training import fit
+from models.data.images import Batch, ImageSplits, Shape
+from models.training.cuda_graph import USUAL_STEPS, CapturedStep, captured
+from models.training.loop import fit
 from models.vae import VAE, VAEConfig
 from tests.test_training import Duel
 

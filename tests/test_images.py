@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.data.images import ImageSplits, resized
+from models.data.loading import find_source, load_images, open_images
 from models.errors import DataError, DataMissing
-from models.images import ImageSplits, resized
-from models.loading import find_source, load_images, open_images
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,7 +147,7 @@ def test_processes_share_the_pixels_in_memory(tmp_path: Path, digits: ImageSplit
     (cached,) = (tmp_path / "cache").iterdir()
     assert cached.stat().st_size > 100 * 2**20
     program = (
-        "import sys, psutil, pathlib, models.images as m\n"
+        "import sys, psutil, pathlib, models.data.loading as m\n"
         "s = m.open_images(pathlib.Path(sys.argv[1]))\n"
         "s.train.batch(slice(0, 10))\n"
         "i = psutil.Process().memory_full_info()\n"

@@ -15,33 +15,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models import quality
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
+from models.data.images import ImageSplits
 from models.errors import ExtractorError
-from models.extractor import encoder_extractor, reshaped
+from models.evaluation import sample_evaluator
+from models.evaluation.feature_cache import extractor_content, make_extractor
+from models.evaluation.features import encoder_extractor, reshaped
+from models.evaluation.measures import ALL_MEASURES, MEASURES
+from models.evaluation.sample_evaluator import Judge
 from models.gan import GAN, GANConfig
-from models.images import ImageSplits
-from models.measures import ALL_MEASURES, MEASURES
-from models.pinning import extractor_content, make_extractor
-from models.quality import Judge
 from models.stargan import StarGAN, StarGANConfig
-from models.training import fit
+from models.training.loop import fit
 from models.vae import VAE, VAEConfig
-from search import games
-from search.bench import Bench
-from search.claims import open_claims
 from search.errors import explained
-from search.judging import open_second, open_study_judge
-from search.objective import run_trial
-from search.owner import owner_name
-from search.pruners import make_pruner
 from search.run import StudyRun
-from search.samplers import make_sampler
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import make_sampler
 from search.study import StudySpec
+from search.trials.owner import owner_name
+from search.trials.queue import open_claims
+from search.worker import diagnosis
+from search.worker.context import Bench
+from search.worker.evaluator import open_second, open_study_judge
+from search.worker.trial import run_trial
 from storage import curves, trials
-from storage.database import open_storage
-from storage.extractors import keep_extractor
+from storage.database.connection import open_storage
+from storage.database.extractors import keep_extractor
 from tests.test_runs import User, WriteStudy, user
 
 __all__ = ["user"]  # the fixture
@@ -240,8 +240,8 @@ def another_machine(
     bench = make_bench()
     bench.run = replace(bench.run, runs=str(tmp_path / "another"))
     seeds = count()
-    monkeypatch.setattr("models.pinning.derive_seed", lambda *_: next(seeds))
-    monkeypatch.setattr("models.pinning.STEPS", 1)
+    monkeypatch.setattr("models.evaluation.feature_cache.derive_seed", lambda *_: next(seeds))
+    monkeypatch.setattr("models.evaluation.feature_cache.STEPS", 1)
     return bench
 
 
@@ -270,7 +270,7 @@ def test_all_machines_of_a_study_have_the_first_ones_judge(
 def test_who_trains_a_judge_beside_another_machine_takes_that_ones(
     another_machine: Bench, tmp_path: Path, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench, real = another_machine, quality.open_judge
+    bench, real = another_machine, sample_evaluator.open_judge
     first = make_extractor(digits, tmp_path / "first")
 
     def slow(*given: Any, **named: Any) -> Judge:
@@ -282,7 +282,7 @@ def test_who_trains_a_judge_beside_another_machine_takes_that_ones(
             assert judge.extractor.hash != first.hash
         return judge
 
-    monkeypatch.setattr("models.quality.open_judge", slow)
+    monkeypatch.setattr("models.evaluation.sample_evaluator.open_judge", slow)
     judge = open_study_judge(bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False)
     assert judge is not None
     assert judge.extractor.hash == first.hash
@@ -333,10 +333,10 @@ def test_judging_leaves_the_training_as_it_was(digits: ImageSplits, judge: Judge
 
 
 def test_history_survives_a_checkpoints_note() -> None:
-    history = games.of_curve(
+    history = diagnosis.of_curve(
         [{"number": 2, "train": {"loss_g": 1.0, "x": 2.0}, "valid": {"frechet": 3.0, "y": 4.0}}]
     )
-    assert games.read_back(json.loads(json.dumps(games.plain(history)))) == history
+    assert diagnosis.read_back(json.loads(json.dumps(diagnosis.plain(history)))) == history
     assert history[0].numbers == {"loss_g": 1.0, "frechet": 3.0}
 
 

@@ -15,14 +15,14 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from models import latents
+from models.analysis import latent_space
+from models.analysis.latent_space import STEPS, coloring, embed, encode, latent_pictures, pairs
 from models.autoencoder import Autoencoder
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
-from models.images import Images, ImageSplits
-from models.latent_figures import GROUPS, OTHERS, Coloring, as_row, map_figure
-from models.latents import STEPS, coloring, embed, encode, latent_pictures, pairs
-from models.pictures import as_picture, as_strip
+from models.data.images import Images, ImageSplits
+from models.figures.canvas import as_picture, as_strip
+from models.figures.latent import GROUPS, OTHERS, Coloring, as_row, map_figure
 
 SHAPE = (1, 28, 28)
 
@@ -44,7 +44,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """What was saved, by file name."""
     saved: dict[str, Figure] = {}
     monkeypatch.setattr(
-        latents, "save_figure", lambda figure, path: saved.update({path.name: figure})
+        latent_space, "save_figure", lambda figure, path: saved.update({path.name: figure})
     )
     return saved
 
@@ -288,7 +288,7 @@ def test_samples_are_points_of_the_pca_plane(
 def test_tsne_takes_a_stated_number_of_images(
     few: ImageSplits, figures: dict[str, Figure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latents, "EMBEDDED", 20)
+    monkeypatch.setattr(latent_space, "EMBEDDED", 20)
     caption = draw(cae(4), few)["latent_tsne"]
     assert caption.startswith("t-SNE (perplexity 6.33) of the codes of 20 of 60 test images")
     (axes,) = figures["latent_tsne.png"].axes

@@ -117,7 +117,7 @@ def test_the_public_names_are_locked() -> None:
 
 def test_looking_at_studies_imports_no_torch() -> None:
     program = (
-        "import sys, search.commands.views, search.commands.dashboard, storage.frames\n"
+        "import sys, search.cli.listing, search.cli.dashboard, storage.frames\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -12,10 +12,9 @@ import optuna
 import pandas as pd
 import pytest
 
-from search import objective
-from search.bench import Bench
-from search.claims import Claims
-from search.objective import SpentProcess, run_trial
+from search.trials.queue import Claims
+from search.worker.context import Bench
+from search.worker.trial import SpentProcess, run_trial
 from storage import trials
 from tests.test_objective import Greedy, MakeBench, make_bench
 from tests.test_runs import User, WriteStudy, one_line, user, wait_until, watched
@@ -117,9 +116,9 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench(model=Greedy)
-    monkeypatch.setattr(objective, "lift_limit", lambda device: None)
-    monkeypatch.setattr(objective, "memory_budget", lambda device: 2.0**53)
-    monkeypatch.setattr(objective, "taken_memory", lambda device: 2**53)
+    monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
+    monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**53)
+    monkeypatch.setattr("search.worker.trial.taken_memory", lambda device: 2**53)
     bench.taken_at_first = 1
     trial = bench.claims.claim(9)
     assert trial is not None

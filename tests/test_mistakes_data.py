@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.loading import load_images
+from models.data.loading import load_images
 
 WriteStudy = Callable[..., Path]
 WITHOUT_SHAPE = {"shape=(1, 28, 28), ": ""}

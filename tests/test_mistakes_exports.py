@@ -19,8 +19,8 @@ from models.base import build
 from models.cae import CAE, CAEConfig
 from models.errors import ExportError
 from models.export import describe, load_export
-from search.leaderboard import Leaderboard
-from storage.exports import is_whole, read_provenance, remove_ranks_beyond, staged
+from search.trials.leaderboard import Leaderboard
+from storage.files.exports import is_whole, read_provenance, remove_ranks_beyond, staged
 from storage.paths import RunPaths
 from tests.conftest import contents
 

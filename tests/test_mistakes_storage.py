@@ -12,7 +12,7 @@ from threading import Thread
 import optuna
 import pytest
 
-from storage.database import open_storage
+from storage.database.connection import open_storage
 
 WriteStudy = Callable[..., Path]
 SECRET = "hunter2%2Fp%40ss"

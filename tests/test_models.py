@@ -13,14 +13,14 @@ from PIL import Image
 from models.acgan import ACGAN, ACGANConfig
 from models.base import Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.data.images import ImageSplits
 from models.dense_ae import DenseAE, DenseAEConfig
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig
-from models.images import ImageSplits
 from models.stargan import StarGAN, StarGANConfig
-from models.training import fit
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.loop import fit
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from models.autoencoder import AutoencoderConfig
 from models.base import build
 from models.cae import CAE, CAEConfig
-from models.convolution import batch_innermost, fast_convolutions
+from models.data.images import Batch
+from models.data.noise import ALL, KINDS, check_noise, corrupt
 from models.errors import ConfigError
-from models.images import Batch
-from models.noise import ALL, KINDS, check_noise, corrupt
+from models.kernels.fast_convolution import batch_innermost, fast_convolutions
 
 EVERY = [*KINDS, ALL, "gaussian+salt_pepper", "none"]
 
@@ -163,7 +163,7 @@ def test_a_step_on_noisy_images_runs_the_fast_convolutions(
     model = build(CAE, CAEConfig(channels=2, latent=3, noise=kind), (1, 28, 28), seed=0)
     with fast_convolutions(model) as laid_out:
         batch = laid_out(Batch(images=torch.rand(16, 1, 28, 28)))
-        monkeypatch.setattr("models.convolution.batch_innermost", watched)
+        monkeypatch.setattr("models.kernels.fast_convolution.batch_innermost", watched)
         model.encoder[0](model.seen(batch.images))  # type: ignore[attr-defined,operator]
     assert copied == [False]
 

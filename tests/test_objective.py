@@ -20,23 +20,23 @@ from PIL import Image
 
 from models.base import Metrics, Program
 from models.cae import CAE
-from models.images import Batch, ImageSplits
-from search import objective
-from search.bench import Bench
-from search.claims import open_claims
-from search.loading import load_study
-from search.objective import SpentProcess, run_trial
-from search.owner import owner_name
-from search.pruners import make_pruner
+from models.data.images import Batch, ImageSplits
 from search.run import StudyRun
-from search.samplers import make_sampler
-from search.settle import git_revision
-from search.showing import export
+from search.setup.loading import load_study
+from search.setup.prepare import git_revision
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import make_sampler
 from search.study import StudySpec
-from search.winner import retrain
-from storage import curves, leases, patience, trials
-from storage.database import open_storage
-from storage.patience import DatabaseLost
+from search.trials.owner import owner_name
+from search.trials.queue import open_claims
+from search.worker.context import Bench
+from search.worker.exporting import export
+from search.worker.retraining import retrain
+from search.worker.trial import SpentProcess, run_trial
+from storage import curves, trials
+from storage.database import leases, retry
+from storage.database.connection import open_storage
+from storage.database.retry import DatabaseLost
 
 MakeBench = Callable[..., Bench]
 
@@ -235,7 +235,7 @@ def test_an_interrupted_trial_goes_on_to_the_same_values(make_bench: MakeBench) 
 def test_a_trial_goes_on_from_its_checkpoint(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
     undisturbed = run_one(make_bench(epochs=4, runs="a"))
     answers = iter([False] * 17 + [True] * 99)  # in the fourth epoch
     bench = make_bench(epochs=4, runs="b", interrupted=lambda: next(answers))
@@ -393,7 +393,7 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
             )
 
     during = "_record_start" if moment == "in training" else "show_end"
-    monkeypatch.setattr(objective, during, end_it)
+    monkeypatch.setattr(f"search.worker.trial.{during}", end_it)
     run_trial(bench, trial)
     row = trials("small", storage=bench.run.storage).to_dict("records")[0]
     expected = ("COMPLETE", 0.123) if moment == "in training" else ("RUNNING", None)
@@ -408,7 +408,7 @@ def test_a_database_error_is_not_the_trials_fault(
 
     bench = make_bench()
     monkeypatch.setattr(type(bench.claims), "report", away)
-    monkeypatch.setattr(patience, "OUTAGE", 0.0)
+    monkeypatch.setattr(retry, "OUTAGE", 0.0)
     with pytest.raises(DatabaseLost):
         run_one(bench)
     assert bench.claims.count() == {"RUNNING": 1}
@@ -450,7 +450,7 @@ def test_a_resumed_trial_is_not_pruned_on_reports_it_has_yet_to_reach(
 def test_files_of_a_deleted_namesake_are_not_taken_for_this_studys(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
     answers = iter([False] * 12 + [True] * 99)
     run_one(make_bench(epochs=4, token="old", interrupted=lambda: next(answers)))
     bench = make_bench(epochs=4, token="new")

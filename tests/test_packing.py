@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.packing import CONTEXT, GAIN, Packing
+from search.supervisor.gpu_packing import CONTEXT, GAIN, Packing
 
 GIB = 2**30
 

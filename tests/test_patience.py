@@ -6,8 +6,8 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from storage import patience
-from storage.patience import DatabaseLost, GaveUp, Patience, is_away
+from storage.database import retry
+from storage.database.retry import DatabaseLost, GaveUp, Patience, is_away
 
 
 def away() -> OperationalError:
@@ -30,8 +30,8 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST", 0.001)
-    monkeypatch.setattr(patience, "LONGEST", 0.002)
+    monkeypatch.setattr(retry, "FIRST", 0.001)
+    monkeypatch.setattr(retry, "LONGEST", 0.002)
 
 
 def test_a_call_is_repeated_until_it_is_answered() -> None:
@@ -44,7 +44,7 @@ def test_a_call_is_repeated_until_it_is_answered() -> None:
 
 
 def test_after_the_longest_outage_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "OUTAGE", 0.05)
+    monkeypatch.setattr(retry, "OUTAGE", 0.05)
     with pytest.raises(DatabaseLost, match=r"server closed the connection.*same command goes on"):
         Patience(tell=print).wait_for(Server(10**9))
 

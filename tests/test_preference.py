@@ -27,26 +27,24 @@ from optuna_dashboard.preferential import load_study as load_preferential
 from scipy.optimize import minimize
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.loading import open_images, prepare_images
-from search import jury
+from models.data.loading import open_images, prepare_images
 from search.__main__ import main
-from search.bases import Found
-from search.bench import Bench
-from search.claims import Claims, open_claims
-from search.commands.dashboard import _bind
+from search.cli.dashboard import _bind
 from search.errors import StudyChanged
-from search.jury import Jury
-from search.loading import load_study
-from search.owner import owner_name
-from search.preference import PreferenceSampler, is_preference
-from search.samplers import make_sampler
-from search.settle import settle
+from search.setup.inputs import Found
+from search.setup.loading import load_study
+from search.setup.prepare import settle
+from search.strategies.preference import PreferenceSampler, is_preference
+from search.strategies.samplers import make_sampler
+from search.supervisor import preference_prompt
+from search.supervisor.preference_prompt import Jury
+from search.trials.owner import owner_name
+from search.trials.queue import Claims, open_claims
 from search.variables import read_variables
+from search.worker.context import Bench
 from storage import best, choices, curves, trials
-from storage.artifacts import ArtifactFolder
-from storage.database import open_storage
-from storage.errors import StorageError
-from storage.preferences import (
+from storage.database.connection import open_storage
+from storage.database.preferences import (
     IS_PREFERENTIAL,
     PICTURE,
     PRIOR,
@@ -55,6 +53,8 @@ from storage.preferences import (
     read_choices,
     strengths_of,
 )
+from storage.errors import StorageError
+from storage.files.artifacts import ArtifactFolder
 from tests.test_dashboard import free_port, get
 from tests.test_objective import MakeBench, make_bench, run_one
 from tests.test_runs import User, kill_all, user, wait_until, watched
@@ -303,7 +303,7 @@ def test_a_question_is_asked_once(tmp_path: Path) -> None:
     for _ in range(3):
         made.look()
         made.ask()
-    address = re.escape(jury.PAGE.format(study_id))
+    address = re.escape(preference_prompt.PAGE.format(study_id))
     (line,) = said
     assert re.match(rf"trials 0, 1 wait for your choice: make dashboard, then {address} \(", line)
     assert not made.has_room

@@ -8,14 +8,13 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from search import progress
-from search.loading import load_study
-from search.progress import Display
-from search.supervisor import Worker
+from search.setup.loading import load_study
+from search.supervisor.display import Display
+from search.supervisor.worker_pool import Worker
 
 
 def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("search.supervisor.display.PLAIN_EVERY", 0.0)
     said = StringIO()
     console = Console(file=said, width=200)
     display = Display("cae", load_study("cae").spec, 50, console)
@@ -31,7 +30,7 @@ def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.Mon
 
 
 def test_trials_say_it_in_the_summary_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("search.supervisor.display.PLAIN_EVERY", 0.0)
     said = StringIO()
     display = Display("cae", load_study("cae").spec, 50, Console(file=said, width=200))
     worker = cast(Worker, type("Worker", (), {"index": 0, "device": "cpu"})())

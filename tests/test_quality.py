@@ -15,12 +15,12 @@ from scipy.linalg import sqrtm
 from torch.nn import functional as F
 
 from models.cae import CAE, CAEConfig
-from models.extractor import Extractor, encoder_extractor
-from models.frechet import Floats, Moments, frechet_distance
-from models.images import ImageSplits
-from models.measures import CLASS_MEASURES, MEASURES
-from models.neighbours import neighbourhoods, radii
-from models.quality import Judge, open_judge
+from models.data.images import ImageSplits
+from models.evaluation.features import Extractor, encoder_extractor
+from models.evaluation.frechet import Floats, Moments, frechet_distance
+from models.evaluation.measures import CLASS_MEASURES, MEASURES
+from models.evaluation.prdc import neighbourhoods, radii
+from models.evaluation.sample_evaluator import Judge, open_judge
 from tests.conftest import CAE_SHAPE
 from tests.generators import black, memorised, noisy, of_classes, uniform_noise
 
@@ -111,7 +111,7 @@ def test_neighbourhoods_do_not_depend_on_the_rows_taken_at_once(
     real = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     made = torch.randn(70, 3, generator=torch.Generator().manual_seed(1))
     whole = neighbourhoods(real, radii(real), made, radii(made))
-    monkeypatch.setattr("models.neighbours.ROWS", 7)
+    monkeypatch.setattr("models.evaluation.prdc.ROWS", 7)
     parts = neighbourhoods(real, radii(real), made, radii(made))
     assert {n: float(v) for n, v in parts.items()} == pytest.approx(
         {n: float(v) for n, v in whole.items()}
@@ -221,8 +221,8 @@ def test_too_few_images_to_judge_with_are_refused(
 def test_a_process_looks_at_the_real_images_once(
     digits: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.pinning.MOST_EPOCHS", 1)
-    monkeypatch.setattr("models.pinning.FEWEST_EPOCHS", 1)
+    monkeypatch.setattr("models.evaluation.feature_cache.MOST_EPOCHS", 1)
+    monkeypatch.setattr("models.evaluation.feature_cache.FEWEST_EPOCHS", 1)
     judge = open_judge(digits, tmp_path, count=100)
     assert open_judge(digits, tmp_path, count=100, expected=judge.extractor.hash) is judge
     for other in (

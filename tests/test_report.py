@@ -18,16 +18,16 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
-from models.report import Table
+from models.results import Table
 from search.__main__ import main
-from search.pages import Beside, Heading, Page, Rows, Shown, Words, html, markdown
-from search.ranking import ranking_check
-from search.report import NothingToReport, write_report
-from storage.artifacts import KEY
-from storage.database import open_storage
+from search.reporting.document import Beside, Heading, Page, Rows, Shown, Words, html, markdown
+from search.reporting.report import NothingToReport, write_report
+from search.reporting.second_judge import ranking_check
+from storage.database.connection import open_storage
 from storage.errors import StudyNotFound
+from storage.files.artifacts import KEY
+from storage.files.study_summary import keep
 from storage.paths import RunPaths
-from storage.summaries import keep
 
 
 def ended(

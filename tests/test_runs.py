@@ -314,7 +314,7 @@ import importlib.abc, importlib.util, sys
 
 class Quick(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name not in ("storage.leases", "search.session"):
+        if name not in ("storage.database.leases", "search.supervisor.loop"):
             return None
         sys.meta_path.remove(self)
         try:

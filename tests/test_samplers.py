@@ -9,11 +9,11 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from search.calls import parse_call
 from search.errors import BadVariable
-from search.pruners import PRUNERS, make_pruner
-from search.rehearsal import rehearse
-from search.samplers import SAMPLERS, TrialSeeded, grid_points, grid_size, make_sampler
+from search.setup.rehearsal import rehearse
+from search.strategies.arguments import parse_call
+from search.strategies.pruners import PRUNERS, make_pruner
+from search.strategies.samplers import SAMPLERS, TrialSeeded, grid_points, grid_size, make_sampler
 
 SPACE = {
     "width": optuna.distributions.IntDistribution(1, 3),

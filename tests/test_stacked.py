@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import stacked
-from models.extractor import Extractor
+from models.data.images import Images, ImageSplits
+from models.evaluation.features import Extractor
+from models.evaluation.mode_table import mode_table
+from models.evaluation.sample_evaluator import Judge
 from models.gan import GAN, GANConfig
-from models.images import Images, ImageSplits
-from models.quality import Judge
-from models.stacked import mode_table
-from search.bench import Bench
-from search.showing import tables
+from search.worker.context import Bench
+from search.worker.exporting import tables
 
 
 class Known(GAN):
@@ -47,7 +46,7 @@ def triples(digits: ImageSplits) -> ImageSplits:
 def test_modes_are_counted_beside_real_images_and_what_was_reported(
     triples: ImageSplits, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stacked, "DRAWN", 500)
+    monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
     judge = Judge(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
     table = mode_table(model, judge, triples)
@@ -65,7 +64,7 @@ def test_modes_are_counted_beside_real_images_and_what_was_reported(
 def test_the_card_of_every_rank_counts_them(
     triples: ImageSplits, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stacked, "DRAWN", 500)
+    monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
     judge = Judge(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
     record = {"test": None, "tables": []}  # of a rank that does not meet the test images

@@ -11,15 +11,15 @@ from PIL import Image
 from torch import nn
 
 from models.base import build, evaluating, parameter_count
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.data.images import ImageSplits, Shape
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
-from models.gan_losses import signed
-from models.images import ImageSplits, Shape
+from models.networks.stargan import Residual
 from models.stargan import StarGAN, StarGANConfig, with_planes
-from models.stargan_networks import Residual
-from models.training import fit
-from search.probe import _Unfilled
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.gan_losses import signed
+from models.training.loop import fit
+from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
 
 SMALL = StarGANConfig(width=0.05, blocks=1, batch_size=16, labels=10, exclusive=True)

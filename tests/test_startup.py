@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from search import process
-from search.startup import quick_imports
+from search.fast_imports import quick_imports
+from search.supervisor import process
 
 DEFERRED = """
 import sys
 import torch
-from search.startup import defer_compiler
+from search.fast_imports import defer_compiler
 defer_compiler()
 def has_compiler():
     return "torch._dynamo.eval_frame" in sys.modules
@@ -79,9 +79,9 @@ print(sys.modules["torch._dynamo"] is loaded is torch._dynamo)
 
 def test_a_study_is_checked_without_the_compiler():
     script = """
-from search.probe import check_fit
-from search.study import load_study
-from models.images import Images, ImageSplits
+from search.setup.checks import check_fit
+from search.setup.loading import load_study
+from models.data.images import Images, ImageSplits
 part = Images(pixels=torch.zeros(4, 1, 28, 28, dtype=torch.uint8))
 images = ImageSplits(name="a", fingerprint="a", train=part, valid=part, test=part)
 check_fit(load_study("cae"), images.shape, images)

@@ -17,14 +17,15 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-import search.claims
-from search.claims import Claims, open_claims
-from search.owner import owner_name
-from storage import best, curves, leases, studies, trials
-from storage.columns import local_time
-from storage.database import open_engine, open_storage, shown, study_lock
+import search.trials.queue
+from search.trials.owner import owner_name
+from search.trials.queue import Claims, open_claims
+from storage import best, curves, studies, trials
+from storage.database import leases
+from storage.database.columns import local_time
+from storage.database.connection import open_engine, open_storage, shown, study_lock
+from storage.database.extractors import keep_extractor, kept_extractor
 from storage.errors import DatabaseUnreachable, StudyNotFound
-from storage.extractors import keep_extractor, kept_extractor
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -269,7 +270,7 @@ def test_a_silent_machine_loses_its_trial_after_the_grace_period(
     trial_id = claims.id_of(0)
     assert leases.renew_lease(claims.engine, trial_id, other.owner)
     monkeypatch.setattr(leases, "GRACE", 0.2)
-    monkeypatch.setattr(search.claims, "SECOND_LOOK", 0.3)
+    monkeypatch.setattr(search.trials.queue, "SECOND_LOOK", 0.3)
     time.sleep(0.5)
     assert claims.claim(1) is None  # as after an outage: who lives has yet to renew
     time.sleep(0.5)
@@ -382,7 +383,7 @@ def test_many_processes_end_exactly_as_many_trials_as_asked_for(storage_url: str
 def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str) -> None:
     claims = make_study(storage_url)
     program = (
-        "import sys, time; from storage.database import *\n"
+        "import sys, time; from storage.database.connection import *\n"
         "engine = open_engine(sys.argv[1])\n"
         "with study_lock(engine, 1):\n"
         "    print('held', flush=True); time.sleep(3.0)\n"

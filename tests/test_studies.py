@@ -14,13 +14,13 @@ from optuna.trial import FixedTrial
 
 from models.base import Model, build
 from models.cae import CAE, CAEConfig
-from models.images import ImageSplits
+from models.data.images import ImageSplits
 from models.vae import VAEConfig
-from search.commands.views import _described
-from search.definition import check_definition, define, read_definition, write_definition
+from search.cli.listing import _described
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
-from search.loading import load_study, study_names
-from search.probe import check_fit
+from search.setup.checks import check_fit
+from search.setup.loading import load_study, study_names
+from search.setup.stored_study import check_definition, define, read_definition, write_definition
 from search.study import Study
 from tests.conftest import blank_images
 

@@ -10,9 +10,9 @@ import pytest
 from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard.artifact import _backend as dashboard
 
-from storage.artifacts import KEY, ArtifactFolder, attach, show
-from storage.database import open_storage
-from storage.trial_storage import TrialStorage
+from storage.database.connection import open_storage
+from storage.database.optuna_storage import TrialStorage
+from storage.files.artifacts import KEY, ArtifactFolder, attach, show
 
 
 @pytest.fixture

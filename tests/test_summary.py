@@ -17,17 +17,17 @@ import pandas as pd
 import pytest
 from optuna_dashboard import get_note, save_note
 
-from models.report import Table
+from models.results import Table
 from search.__main__ import main
-from search.claims import open_claims
 from search.errors import StudyFileError
-from search.loading import load_study
-from search.owner import owner_name
 from search.repeats import at_epoch, counted, over_repeats, spread
-from search.summary import conclude, summarise
-from storage.database import open_storage
+from search.reporting.summary import conclude, summarise
+from search.setup.loading import load_study
+from search.trials.owner import owner_name
+from search.trials.queue import open_claims
+from storage.database.connection import open_storage
+from storage.files.study_summary import keep, kept
 from storage.paths import RunPaths
-from storage.summaries import keep, kept
 
 WriteStudy = Callable[..., Path]
 
@@ -102,7 +102,7 @@ HOOK = {
     "STUDY = StudySpec(": SUMMARY,
     "trials=4": "trials=2, summary=summary",
     "retrain_epochs=2": "retrain_epochs=1",
-    "from models.cae": "from models.report import Table\n    from models.cae",
+    "from models.cae": "from models.results import Table\n    from models.cae",
 }
 
 
@@ -191,7 +191,7 @@ def test_nothing_is_concluded_from_no_complete_trial(session: Any) -> None:
 
 MISTAKES = {
     'trials["nmber"]': "line 15: KeyError: 'nmber'",
-    "5": "summary returned 5; return a Table of models.report",
+    "5": "summary returned 5; return a Table of models.results",
     "Table(name='t', title='t', columns=('a',), rows=((None,),))": "summary has a cell None",
     "Table(name='t', title='t', columns=('a',), rows=((1, 2),))": "does not fit ('a',)",
     "exit(3)": "line 15: SystemExit: 3",

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from models.base import Metrics, Model, ModelConfig, Program, build
 from models.cae import CAE, CAEConfig
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import CheckpointError, DivergedError, Interrupted
-from models.images import Batch, Images, ImageSplits, Shape
-from models.training import evaluate, fit
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.loop import evaluate, fit
 
 SMALL = CAEConfig(channels=2, latent=4, batch_size=128)
 

@@ -15,12 +15,11 @@ from optuna.pruners import BasePruner, MedianPruner, PercentilePruner
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.claims import Claims, open_claims
-from search.pruners import QuickMedianPruner, QuickPercentilePruner, make_pruner
-from storage import rows
-from storage.database import open_engine, open_storage
-from storage.standing import ENDED, Standing
-from storage.trial_storage import TrialCache, TrialStorage
+from search.strategies.pruners import QuickMedianPruner, QuickPercentilePruner, make_pruner
+from search.trials.queue import Claims, open_claims
+from storage.database.connection import open_engine, open_storage, rows
+from storage.database.optuna_storage import TrialCache, TrialStorage
+from storage.database.trial_states import ENDED, Standing
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

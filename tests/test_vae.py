@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 
-from models import vae_report
+from models.analysis import elbo
+from models.analysis.elbo import active_dimensions, verdict
+from models.analysis.importance_sampling import importance_sampled
 from models.base import build, evaluating, parameter_count
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.data.images import Batch, Images, ImageSplits
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
-from models.images import Batch, Images, ImageSplits
-from models.likelihood import importance_sampled
-from models.training import evaluate, fit
+from models.networks.vae import NETWORKS
+from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.loop import evaluate, fit
 from models.vae import VAE, VAEConfig, divergence
-from models.vae_networks import NETWORKS
-from models.vae_report import active_dimensions, verdict
-from search.probe import _Unfilled
+from search.setup.checks import _Unfilled
 
 SHAPE = (1, 28, 28)
 
@@ -206,7 +206,7 @@ def test_a_healthy_latent_is_told_from_a_collapsed_one(digits: ImageSplits, trai
     collapsed = small(beta=1e4)
     list(fit(collapsed, digits, epochs=3, seed=0))
     with evaluating(collapsed):
-        table = vae_report.latent_table(collapsed, digits.test)
+        table = elbo.latent_table(collapsed, digits.test)
     assert dict(table.rows)["verdict"] == (
         "collapsed: 0 of 2 latent dimensions active; lower beta or lengthen warm_up"
     )
@@ -215,7 +215,7 @@ def test_a_healthy_latent_is_told_from_a_collapsed_one(digits: ImageSplits, trai
     assert measured["active"] == 0
     assert measured["kl"] < 0.05
     with torch.no_grad():
-        healthy = vae_report.latent_table(trained, digits.test)
+        healthy = elbo.latent_table(trained, digits.test)
     assert dict(healthy.rows)["verdict"] == "2 of 2 latent dimensions active"
     assert evaluate(trained, digits.test)["active"] == 2
 
@@ -314,20 +314,20 @@ def test_the_likelihood_is_what_integrating_over_the_latent_plane_gives(
 
 
 def test_binarised_images_are_drawn_from_the_grey_values_once(digits: ImageSplits) -> None:
-    drawn = vae_report.binarised(digits.test)
+    drawn = elbo.binarised(digits.test)
     assert set(drawn.pixels.unique().tolist()) == {0, 255}
-    assert torch.equal(drawn.pixels, vae_report.binarised(digits.test).pixels)
+    assert torch.equal(drawn.pixels, elbo.binarised(digits.test).pixels)
     assert drawn.labels is digits.test.labels
     grey = Images(pixels=torch.full((50, 1, 28, 28), 64, dtype=torch.uint8))
-    share = vae_report.binarised(grey).pixels.float().mean() / 255
+    share = elbo.binarised(grey).pixels.float().mean() / 255
     assert float(share) == pytest.approx(64 / 255, abs=0.01)
 
 
 def test_bounds_are_measured_on_grey_and_on_binarised_images(
     trained: VAE, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vae_report, "FEWER_DECODED", 40 * 100 * 784)
-    monkeypatch.setattr(vae_report, "SAID_EVERY", 0.0)
+    monkeypatch.setattr(elbo, "FEWER_DECODED", 40 * 100 * 784)
+    monkeypatch.setattr(elbo, "SAID_EVERY", 0.0)
     said: list[str] = []
     torch.manual_seed(4)
     expected = torch.rand(3)
@@ -352,25 +352,25 @@ def test_bounds_are_measured_on_grey_and_on_binarised_images(
 
 
 def test_colour_images_are_not_binarised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_report, "FEWER_DECODED", 3 * 100 * 12 * 12 * 3)
+    monkeypatch.setattr(elbo, "FEWER_DECODED", 3 * 100 * 12 * 12 * 3)
     pixels = torch.randint(256, (9, 3, 12, 12), generator=torch.Generator().manual_seed(0))
     model = small(shape=(3, 12, 12))
     with evaluating(model):
         images = Images(pixels=pixels.to(torch.uint8))
-        table = vae_report.bound_table(model, images, lambda what: None)
+        table = elbo.bound_table(model, images, lambda what: None)
     assert table.columns == ("nats per image", "grey values")
 
 
 def test_as_many_images_as_the_device_manages_are_integrated() -> None:
     model = small()
-    assert vae_report.effort(model, 10_000) == (100, 510)
-    assert vae_report.effort(model, 50) == (100, 50)
-    assert vae_report.effort(small(shape=(3, 64, 64), width=0.02), 10_000) == (100, 33)
+    assert elbo.effort(model, 10_000) == (100, 510)
+    assert elbo.effort(model, 50) == (100, 50)
+    assert elbo.effort(small(shape=(3, 64, 64), width=0.02), 10_000) == (100, 33)
 
 
 def test_the_priors_quantiles_are_equally_likely_places() -> None:
     edge = 0.9674216  # two sixths of the normal distribution lie beyond it, one each side
-    torch.testing.assert_close(vae_report.prior_quantiles(3), torch.tensor([-edge, 0.0, edge]))
+    torch.testing.assert_close(elbo.prior_quantiles(3), torch.tensor([-edge, 0.0, edge]))
 
 
 @pytest.mark.parametrize(("latent", "names"), [(2, {"samples", "prior_grid"}), (3, {"samples"})])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search.devices import assign_devices, cores
 from search.errors import BadVariable
+from search.supervisor.devices import assign_devices, cores
 from search.variables import Variables, read_variables
 from storage.errors import StorageError
 from storage.paths import RunPaths, check_name

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.extractor import Extractor
-from models.images import ImageSplits
-from models.quality import Judge
-from models.verdicts import LASTING, STALLED, WARM_UP, Health, final_verdict, hopeless
+from models.data.images import ImageSplits
+from models.evaluation.features import Extractor
+from models.evaluation.gan_diagnosis import (
+    LASTING,
+    STALLED,
+    WARM_UP,
+    Health,
+    final_verdict,
+    hopeless,
+)
+from models.evaluation.sample_evaluator import Judge
 from tests.generators import (
     Generator,
     black,

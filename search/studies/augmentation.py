@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from models.report import Table
+from models.results import Table
 from search.repeats import at_epoch, counted, over_repeats, spread
 from search.study import StudySpec
 

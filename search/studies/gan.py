@@ -31,7 +31,8 @@ BALANCES: dict[str, dict[str, Any]] = {
 
 
 def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
-    """Everything of `models.balance` that decides who learns how fast, for any GAN's study."""
+    """Everything of `models.training.gan_balance` that decides who learns how fast, for any GAN's
+    study."""
     return {
         "lr_g": trial.suggest_float("lr_g", 1e-4, 1e-2, log=True),
         "lr_d": trial.suggest_float("lr_d", 1e-4, 1e-2, log=True),

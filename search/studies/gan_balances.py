@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from models.report import Table
+from models.results import Table
 from search.repeats import at_epoch, counted, over_repeats, spread
 from search.studies.gan import BALANCES
 from search.study import StudySpec

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from search.console import near, open_console
-from search.devices import cores
 from search.errors import BadVariable, unknown
+from search.supervisor.devices import cores
 from tests.benchmarks import picture, rows, table
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.sizes import FULL, SHORT, TINY, Settings, Sizes

@@ -27,11 +27,11 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
-from search.claims import Claims, open_claims
-from search.owner import owner_name
-from search.pruners import make_pruner
-from search.samplers import make_sampler
-from storage.database import open_storage, parse_url
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import make_sampler
+from search.trials.owner import owner_name
+from search.trials.queue import Claims, open_claims
+from storage.database.connection import open_storage, parse_url
 from tests.benchmarks.filled import METRICS, SPACE, STEPS, attributes, fill_study
 
 ROOT = Path(__file__).parents[2]

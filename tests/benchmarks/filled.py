@@ -23,8 +23,8 @@ from optuna.distributions import (
 )
 from sqlalchemy import Engine, text
 
-from storage.database import open_storage
-from storage.schema import is_sqlite
+from storage.database.connection import open_storage
+from storage.database.schema import is_sqlite
 
 STEPS = 20
 SPACE: dict[str, BaseDistribution] = {

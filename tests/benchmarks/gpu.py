@@ -24,8 +24,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from models.loading import prepare_images
-from search.process import KEEP_MEMORY
+from models.data.loading import prepare_images
+from search.supervisor.process import KEEP_MEMORY
 from tests.benchmarks.processes import PYTHON, Team, environment
 from tests.benchmarks.sizes import WIDTHS
 from tests.benchmarks.work import SHAPE, epoch_gigaflops

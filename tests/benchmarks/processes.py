@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from search.process import ONE_THREAD
+from search.supervisor.process import ONE_THREAD
 from search.variables import VARIABLES
 
 ROOT = Path(__file__).parents[2]

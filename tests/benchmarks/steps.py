@@ -17,7 +17,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from search.progress import duration
+from search.supervisor.display import duration
 from tests.benchmarks.processes import MeasurementFailed
 from tests.benchmarks.rows import Row
 

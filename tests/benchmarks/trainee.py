@@ -24,10 +24,10 @@ import torch
 
 from models.base import build
 from models.cae import CAE
-from models.images import ImageSplits
-from models.loading import open_images
-from models.training import fit
-from search.memory import use_device
+from models.data.images import ImageSplits
+from models.data.loading import open_images
+from models.training.loop import fit
+from search.worker.device import use_device
 from tests.benchmarks.work import BATCH, SHAPE, adam
 
 Train = Callable[[int, int, int, int], float]
@@ -37,7 +37,7 @@ SGEMM = 1024  # rows and columns of the product that the ceiling is taken from
 
 
 def ours(file: Path, images: int | None, device: str) -> tuple[Train, Train]:
-    """As `search/worker.py` sets a process up: one thread, resident images."""
+    """As `search/worker/main.py` sets a process up: one thread, resident images."""
     use_device(device)
     whole = open_images(file).to(device)
     if images is not None:

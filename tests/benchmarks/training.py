@@ -16,7 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from statistics import median
 
-from search.process import KEEP_MEMORY
+from search.supervisor.process import KEEP_MEMORY
 from tests.benchmarks.processes import PYTHON, Team, environment
 from tests.benchmarks.rows import Row, agreement
 from tests.benchmarks.sizes import Settings
@@ -53,7 +53,8 @@ def layouts(cores: int) -> list[Layout]:
 
 
 def layout_environment(layout: Layout) -> dict[str, str]:
-    """Ours gets what `search/process.py` gives a worker; a peer what its user's shell has."""
+    """Ours gets what `search/supervisor/process.py` gives a worker; a peer what its user's shell
+    has."""
     return environment(KEEP_MEMORY if layout.side == "ours" else None, threads=layout.threads)
 
 
@@ -83,7 +84,7 @@ class Training:
         return steps
 
     def _start(self) -> str:
-        from models.loading import prepare_images
+        from models.data.loading import prepare_images
         from tests.benchmarks.work import SHAPE
 
         settings = self.settings

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from models.images import VALIDATION_SHARE
+from models.data.images import VALIDATION_SHARE
 from models.seeds import derive_seed
 from tests.benchmarks.work import BATCH
 

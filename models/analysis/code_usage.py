@@ -1,0 +1,66 @@
+"""How much of its code an autoencoder uses: units that died cost width without a word.
+
+    table = code_table(model, images.test)
+
+Shape legend: N images, Z latent width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.analysis.latent_models import LatentModel
+from models.data.images import EVALUATION_BATCH, Images
+from models.kernels.fast_convolution import fast_convolutions
+from models.results import Table
+
+SHARES = (0.5, 0.9, 0.99)  # of the variance
+STILL = 1e-8  # variance of a number that says the same of every image
+
+
+def codes_of(model: LatentModel, images: Images) -> Tensor:
+    """(N, Z) float64 on the CPU: codes of the clean images."""
+    with torch.no_grad(), fast_convolutions(model) as laid_out:
+        found = [
+            model.encode(laid_out(images.batch(slice(first, first + EVALUATION_BATCH))).images)
+            for first in range(0, len(images), EVALUATION_BATCH)
+        ]
+    return torch.cat(found).double().cpu()
+
+
+def code_table(model: LatentModel, images: Images) -> Table:
+    """Numbers of the code that differ between images, and directions that hold their variance."""
+    codes = codes_of(model, images)  # (N, Z)
+    variances = codes.var(0, correction=0)
+    used, width = int((variances > STILL).sum()), codes.shape[1]
+    rows: list[tuple[str | int, ...]] = [
+        ("numbers that differ between images", f"{used} of {width}")
+    ]
+    rows += [
+        (f"principal components for {share:.0%} of the variance", count)
+        for share, count in zip(SHARES, components_for(codes), strict=True)
+    ]
+    note = ""
+    if used < width:
+        note = (
+            f"{width - used} say the same of every image: units that died in training; a lower "
+            "learning rate or larger batches keep them alive"
+        )
+    return Table(
+        name="code",
+        title="The code",
+        columns=("of the test images", ""),
+        rows=tuple(rows),
+        note=note,
+    )
+
+
+def components_for(codes: Tensor) -> list[int]:
+    """How many principal components of ``codes`` (N, Z) hold each of `SHARES`; 0 without any
+    variance."""
+    spectrum = torch.linalg.eigvalsh(torch.cov(codes.T, correction=0).reshape(codes.shape[1], -1))
+    held = spectrum.clamp(min=0).flip(0).cumsum(0)  # (Z,), largest first
+    if held[-1] <= STILL:
+        return [0] * len(SHARES)
+    return [int((held < share * held[-1] * (1 - 1e-12)).sum()) + 1 for share in SHARES]

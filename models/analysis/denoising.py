@@ -1,0 +1,181 @@
+"""What a denoiser makes of noise that it was trained on, and of noise that it was not.
+
+    noise_tables(model, images, print)           # trained on x tested on: MSE and PSNR
+    noise_picture(model, images, "test")         # noisy images of every kind, and what it made
+
+A model alone does not say what its noise was good for. So the same configuration is trained
+afresh on clean images and on every kind of noise, and each of these meets every kind on the test
+images (reference system A3). All of them start from the same weights and see the images in the
+same order, so that rows differ by the noise alone. A fixed number of epochs with a rate that
+falls to the end leaves none of them on a lucky last epoch.
+
+Every evaluation draws the same noise, that of `models.training.loop.evaluate`: a column is measured
+on the same noisy images in all rows.
+
+Shape legend: N images, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.analysis.latent_models import LatentModel
+from models.base import Note, build, evaluating
+from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.data.noise import ALL, KINDS, NONE, corrupt
+from models.errors import DivergedError
+from models.figures.grids import draw_rows
+from models.kernels.fast_convolution import fast_convolutions
+from models.results import Picture, Table
+from models.seeds import derive_seed, same_draws
+from models.training.loop import fit
+
+SHOWN = 10  # images in the picture
+UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """Means over images. mse: squared difference from the clean pixels; psnr: of each image,
+    10 log10(1 / its mse), in dB; infinite where an image came back exactly."""
+
+    mse: float
+    psnr: float
+
+
+Row = list[Fidelity] | None
+"""Of one model, a kind of noise each; None: its training diverged."""
+
+
+def noise_tables(model: LatentModel, images: ImageSplits, progress: Note) -> Iterator[Table]:
+    """Test MSE and PSNR by noise: of the noisy images themselves, of ``model``, and of its
+    configuration trained on each kind for ``model.noise_epochs`` epochs (0: not trained)."""
+    kinds, strength = noise_kinds(model.config.noise), model.config.strength
+    columns = ("trained on", *(noise_label(kind) for kind in kinds))
+
+    def row(judged: LatentModel, restore: Callable[[Tensor], Tensor]) -> Row:
+        return [fidelity(judged, images.test, kind, strength, restore) for kind in kinds]
+
+    rows = {UNTOUCHED: row(model, lambda noisy: noisy), _own_row(model): row(model, model)}
+    if model.noise_epochs:
+        for kind, trained in _trained_afresh(model, images, kinds, progress):
+            rows[noise_label(kind)] = None if trained is None else row(trained, trained)
+    for measure, unit in (("mse", "MSE"), ("psnr", "PSNR in dB")):
+        yield Table(
+            name=f"noise_{measure}",
+            title=f"{unit} on noisy test images, trained on (rows) × tested on (columns)",
+            columns=columns,
+            rows=tuple((name, *_cells(row, measure, len(kinds))) for name, row in rows.items()),
+            note=_how(model, strength) + (PSNR_NOTE if measure == "psnr" else ""),
+        )
+
+
+PSNR_NOTE = " PSNR: 10 log10(1 / MSE) of each image, then the mean over images."
+
+
+def _how(model: LatentModel, strength: float) -> str:
+    said = f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones."
+    if model.noise_epochs:
+        said += (
+            f" The last rows: this configuration trained {model.noise_epochs} epochs on one noise "
+            "each, from the same weights, the rate falling along a cosine."
+        )
+    return said
+
+
+def noise_kinds(own: str) -> tuple[str, ...]:
+    """Clean, each kind of noise, all by turns; and ``own``, if it is yet another."""
+    kinds = (NONE, *KINDS, ALL)
+    return kinds if own in kinds else (*kinds, own)
+
+
+def noise_label(kind: str) -> str:
+    """As people read it: ``salt & pepper + gaussian``."""
+    return (
+        "clean"
+        if kind == NONE
+        else kind.replace("salt_pepper", "salt & pepper").replace("+", " + ")
+    )
+
+
+def _own_row(model: LatentModel) -> str:
+    return f"this model ({noise_label(model.config.noise)})"
+
+
+def _cells(row: Row, measure: str, count: int) -> list[str | float]:
+    """JSON has no infinity; a training that diverged has no numbers."""
+    if row is None:
+        return ["diverged"] * count
+    values = [float(getattr(cell, measure)) for cell in row]
+    return [value if math.isfinite(value) else "∞" for value in values]
+
+
+def fidelity(
+    model: LatentModel,
+    images: Images,
+    kind: str,
+    strength: float,
+    restore: Callable[[Tensor], Tensor],
+) -> Fidelity:
+    """How close ``restore`` brings noisy ``images`` to the clean ones, on the device and with
+    the memory layout of ``model``."""
+    errors = []
+    with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
+        for first in range(0, len(images), EVALUATION_BATCH):
+            clean = laid_out(images.batch(slice(first, first + EVALUATION_BATCH))).images
+            made = restore(corrupt(clean, kind, strength))
+            errors.append((made - clean).square().flatten(1).mean(1))  # (n,)
+    each = torch.cat(errors).double()  # (N,)
+    return Fidelity(mse=float(each.mean()), psnr=float((-10 * each.log10()).mean()))
+
+
+def _trained_afresh(
+    model: LatentModel, images: ImageSplits, kinds: tuple[str, ...], progress: Note
+) -> Iterator[tuple[str, LatentModel | None]]:
+    """``model``'s configuration, trained on each of ``kinds``; None: that training diverged."""
+    epochs, seed = model.noise_epochs, derive_seed(0, "noise")
+    seconds: list[float] = []
+    for index, kind in enumerate(kinds):
+        config = replace(model.config, noise=kind, schedule="cosine")
+        fresh = build(type(model), config, model.shape, seed=seed, device=model.device)
+        assert isinstance(fresh, LatentModel)
+        what = f"training on {noise_label(kind)} ({index + 1}/{len(kinds)})"
+        trained: LatentModel | None = fresh
+        try:
+            with torch.enable_grad():
+                for result in fit(fresh, images, epochs=epochs, seed=seed):
+                    seconds.append(result.seconds)
+                    to_do = (len(kinds) - index) * epochs - result.number
+                    left = to_do * sum(seconds) / len(seconds)
+                    progress(f"{what}: epoch {result.number}/{epochs}, {left:.0f} s left")
+        except DivergedError:
+            trained = None
+        yield kind, trained
+
+
+def noise_picture(model: LatentModel, images: ImageSplits, part: str) -> Picture:
+    """Noisy images of every kind, each row above what ``model`` makes of it."""
+    clean = getattr(images, part).batch(slice(0, SHOWN)).images  # (N, C, H, W)
+    rows = {}
+    for kind in noise_kinds(model.config.noise):
+        label = noise_label(kind)
+        with same_draws(model.device), evaluating(model):
+            rows[label] = corrupt(clean, kind, model.config.strength)
+            rows[f"made of {label}"] = model(rows[label])
+
+    def draw(path: Path, title: str) -> None:
+        strength = f"strength {model.config.strength:g}"
+        draw_rows(path, rows, title=f"{title}: noise of {strength}, and what is made of it")
+
+    caption = (
+        f"noisy images of every kind at strength {model.config.strength:g}, and what this model, "
+        f"trained on {noise_label(model.config.noise)}, makes of them; the first row is the clean "
+        "images"
+    )
+    return Picture(name="denoising", caption=caption, draw=draw)

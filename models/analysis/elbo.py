@@ -1,0 +1,210 @@
+"""What a variational autoencoder has to show: draws from its prior, its bounds, its dimensions.
+
+Bounds are of a Bernoulli likelihood in nats per image, on two versions of the test images. On
+grey values it is what was trained and searched. Published figures for MNIST are of binarised
+images: each pixel is drawn once, white with the probability of its grey value.
+
+Shape legend: N images, C channels, H/W pixels, Z latent width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+
+import torch
+from torch import Tensor
+
+from models.analysis.importance_sampling import Estimate, Progress, importance_sampled
+from models.analysis.latent_models import VariationalModel
+from models.base import Note
+from models.data.images import EVALUATION_BATCH, Images
+from models.kernels.fast_convolution import fast_convolutions
+from models.results import Picture, Table
+from models.seeds import derive_seed
+from models.training.loop import evaluate
+
+ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
+
+
+SHOWN = 100  # new images
+GRID = 15  # codes of the prior's grid in each direction
+SAMPLES = {"cuda": 500}  # importance samples an image
+DECODED = {"cuda": 4e9}  # values decoded for them, at most: decides on how many images
+FEWER_SAMPLES, FEWER_DECODED = 100, 4e7  # elsewhere
+AT_ONCE = 2**20  # values decoded at once
+SAID_EVERY = 5.0  # seconds between two lines on progress
+
+
+def prior_pictures(model: VariationalModel) -> Iterator[Picture]:
+    """New images from N(0, I), and a grid of its quantiles where the latent is a plane."""
+    from models.figures.canvas import save_figure
+    from models.figures.grids import sample_figure
+    from models.figures.latent import grid_figure
+
+    generator = torch.Generator().manual_seed(derive_seed(0, "prior samples"))
+    drawn = model.sample(SHOWN, generator=generator)
+    what = "decoded draws from the prior N(0, I)"
+    yield Picture(
+        name="samples",
+        caption=what,
+        draw=lambda path, title: save_figure(sample_figure(drawn, f"{title}: {what}"), path),
+    )
+    if model.latent == 2:
+        axis = prior_quantiles(GRID)
+        decoded = model.decode(torch.cartesian_prod(axis, axis).flip(1).to(model.device))
+        axes = [axis.numpy(), axis.numpy()]
+        yield Picture(
+            name="prior_grid",
+            caption=f"decoded {GRID}x{GRID} quantiles of the prior N(0, I)",
+            draw=lambda path, title: save_figure(
+                grid_figure(decoded, axes, f"{title}: quantiles of the prior"), path
+            ),
+        )
+
+
+def prior_quantiles(count: int) -> Tensor:
+    """(count,): places of N(0, 1) with the same probability between any two neighbours."""
+    steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    quantiles: Tensor = torch.special.ndtri(steps)
+    return quantiles.float()
+
+
+def latent_table(model: VariationalModel, images: Images) -> Table:
+    """How many latent dimensions carry something, over all ``images``, and what that means."""
+    mean, _ = posteriors(model, images)
+    active = int(active_dimensions(mean).sum())
+    return Table(
+        name="latent",
+        title="Latent dimensions",
+        columns=("latent", "test images"),
+        rows=(("verdict", verdict(active, model.latent)), ("active dimensions", active)),
+        note="a dimension is active when its mean varies by more than 0.01 over the images "
+        "(Burda et al. 2016)",
+    )
+
+
+def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
+    """The negative evidence lower bound on all ``images``, and -log p(x) on as many as the
+    device manages in minutes."""
+    versions = {"grey values": images}
+    if model.shape[0] == 1:
+        versions["binarised"] = binarised(images)
+    samples, count = effort(model, len(images))
+    columns = [_bounds(model, version, name, say) for name, version in versions.items()]
+    names = (
+        "negative ELBO, reconstruction + KL",
+        "reconstruction (cross-entropy)",
+        "KL",
+        f"negative ELBO on {count} images",
+        f"-log p(x) on the same {count}, {samples} importance samples",
+        "its standard error over images",
+    )
+    return Table(
+        name="bounds",
+        title="Bounds on the likelihood of the test images",
+        columns=("nats per image", *versions),
+        rows=tuple(zip(names, *columns, strict=True)),
+        note=f"Bernoulli likelihood, {len(images)} images unless another number is given, drawn "
+        "at random; binarised: each pixel drawn once with a fixed seed, as for published figures "
+        "of MNIST, by a model that was trained on grey values",
+    )
+
+
+def binarised(images: Images) -> Images:
+    """Each value 0 or 255, drawn with the probability that it says; the same every time."""
+    generator = torch.Generator().manual_seed(derive_seed(0, "binarised"))
+    drawn = torch.rand(images.pixels.shape, generator=generator).to(images.pixels.device)
+    pixels = (drawn < images.pixels.float() / 255).to(torch.uint8) * 255
+    return Images(pixels=pixels, labels=images.labels, attributes=images.attributes)
+
+
+def effort(model: VariationalModel, images: int) -> tuple[int, int]:
+    """Importance samples an image, and of how many images out of ``images``."""
+    kind = model.device.type
+    samples = SAMPLES.get(kind, FEWER_SAMPLES)
+    affordable = DECODED.get(kind, FEWER_DECODED) / (samples * prod(model.shape))
+    return samples, max(1, min(images, round(affordable)))
+
+
+def _bounds(model: VariationalModel, images: Images, name: str, say: Note) -> list[float]:
+    """One column of `bound_table`."""
+    say(f"the bound on {len(images)} test images, {name}")
+    measured = evaluate(model, images)
+    found = likelihood(model, images, say=say, name=name)
+    values = -found.log_likelihood
+    error = float(values.std(correction=0)) / len(values) ** 0.5
+    return [
+        *(measured[metric] for metric in ("nelbo", "bce", "kl")),
+        float(-found.elbo.mean()),
+        float(values.mean()),
+        error,
+    ]
+
+
+def likelihood(model: VariationalModel, images: Images, *, say: Note, name: str) -> Estimate:
+    """log p(x) of some of ``images``, drawn at random but always the same, with its bound."""
+    samples, count = effort(model, len(images))
+    generator = torch.Generator().manual_seed(derive_seed(0, "likelihood"))
+    chosen = torch.randperm(len(images), generator=generator)[:count]
+    some = images.take(chosen.to(images.pixels.device))
+    posterior = posteriors(model, some)
+    with _drawing(model, "importance"), fast_convolutions(model):
+        return importance_sampled(
+            model.log_likelihood,
+            posterior,
+            some.batch(slice(None)).images,
+            samples=samples,
+            rows=max(1, AT_ONCE // prod(model.shape)),
+            progress=_telling(say, f"log p(x), {name}, {samples} samples an image"),
+        )
+
+
+def posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
+    found = []
+    with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
+        for first in range(0, len(images), EVALUATION_BATCH):
+            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
+            found.append(model.posterior(batch.images))
+    means, log_variances = zip(*found, strict=True)
+    return torch.cat(means), torch.cat(log_variances)
+
+
+@contextmanager
+def _drawing(model: VariationalModel, purpose: str) -> Iterator[None]:
+    """The same random numbers every time; the caller's go on undisturbed."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(0, purpose))
+        yield
+
+
+def _telling(say: Note, what: str) -> Progress:
+    """Says how far it is every few seconds, and how long it will take."""
+    began = told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= SAID_EVERY and done < total:
+            told = now
+            left = (now - began) / done * (total - done)
+            say(f"{what}: {done} of {total} images, {left:.0f} s left")
+
+    return progress
+
+
+def active_dimensions(means: Tensor) -> Tensor:
+    """Which dimensions tell images apart (Burda et al. 2016): means (N, Z) -> (Z,) bool."""
+    return means.var(0, correction=0) > ACTIVE
+
+
+def verdict(active: int, latent: int) -> str:
+    """On the latent space, of which ``active`` of ``latent`` dimensions are."""
+    said = f"{active} of {latent} latent dimensions active"
+    if active == 0:
+        return f"collapsed: {said}; lower beta or lengthen warm_up"
+    return said

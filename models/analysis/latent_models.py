@@ -1,0 +1,82 @@
+"""What the analysis of codes asks of a model: it stands below the families that fulfil it.
+
+    LatentModel         images -> codes -> images, perhaps trained on noisy images
+    VariationalModel    the same with a distribution over codes
+
+Shape legend: N batch, C channels, H/W pixels, Z latent width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.base import Model, ModelConfig
+from models.data.noise import check_noise, corrupt
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(ModelConfig):
+    """noise: what corrupts the images that the encoder sees: ``none`` or a kind of
+    `models.data.noise` strength: how much of it, in that kind's unit
+    """
+
+    noise: str = "none"
+    strength: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_noise(self.noise, self.strength)
+
+
+class LatentModel(Model):
+    """A model with codes.
+
+    noise_epochs: epochs of each training for the tables of a denoiser
+    (`models.analysis.denoising`); 0 means that nothing is trained for them
+    """
+
+    noise_epochs: ClassVar[int] = 0
+    config: LatentConfig
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> codes (N, Z)."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """(N, Z) -> images (N, C, H, W) in [0, 1]."""
+
+    @property
+    def latent(self) -> int:
+        """Z."""
+        return int(self.encode(torch.zeros(1, *self.shape, device=self.device)).shape[1])
+
+    def seen(self, images: Tensor) -> Tensor:
+        """The encoder's view of ``images`` (N, C, H, W): with this configuration's noise."""
+        return corrupt(images, self.config.noise, self.config.strength)
+
+    def plane(self, codes: Tensor) -> Tensor:
+        """(2, Z): the corners of decoded grids. Here they hold the central 95 % of ``codes``
+        (N, Z)."""
+        return codes.quantile(codes.new_tensor([0.025, 0.975]), dim=0)
+
+
+class VariationalModel(LatentModel):
+    """A model whose encoder gives a Gaussian over codes and whose prior is N(0, I)."""
+
+    @abstractmethod
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (N, Z) each, for images (N, C, H, W) with this model's noise."""
+
+    @abstractmethod
+    def log_likelihood(self, codes: Tensor, images: Tensor) -> Tensor:
+        """log p(x | z) in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
+
+    @abstractmethod
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """New images of codes from the prior: (count, C, H, W) in [0, 1]."""

@@ -1,0 +1,128 @@
+"""What images show, as numbers that a network is given and has to tell: classes or attributes.
+
+    config = fitted_to(config, images)
+    Labels(config)(batch)              # (N, L) in [0, 1]
+
+Images with attributes (`attributes.csv` beside a folder) give one number each, brought from the
+training images' range to [0, 1]; they may be all 0 and 1, -1 and 1, or anything between. Images
+with classes alone give a 1 in their class's place and 0 elsewhere.
+
+Shape legend: N batch, L labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from models.data.images import Batch, ImageSplits
+from models.errors import ConfigError, require
+from models.training.gan_balance import BalanceConfig
+
+ROWS, LETTERS = 16, 24  # of a picture, and of a name in it
+
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledConfig(BalanceConfig):
+    """labels: L; set from the images
+    exclusive: whether they are classes, of which an image has one; set from the images
+    ranges: (lowest, highest) of each attribute; set from the images, empty for classes
+    label_weight: of the losses on labels beside those on real or fake
+    """
+
+    labels: int = 1
+    exclusive: bool = False
+    ranges: tuple[Range, ...] = ()
+    label_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("labels", self.labels, 1, 65536)
+        require("label_weight", self.label_weight, 0.0, 1e6)
+        pairs = tuple((float(low), float(high)) for low, high in self.ranges)
+        object.__setattr__(self, "ranges", pairs)  # JSON makes lists of them
+        if pairs and len(pairs) != self.labels:
+            raise ConfigError(f"ranges={pairs} are not as many as labels={self.labels}")
+
+
+Config = TypeVar("Config", bound=LabelledConfig)
+
+
+def fitted_to(config: Config, images: ImageSplits) -> Config:
+    """``config`` for the attributes of ``images``, or their classes. Raises `ConfigError`."""
+    values = images.train.attributes
+    if values is None:
+        if len(images.classes) < 2:
+            raise ConfigError(
+                f"{images.name} has neither attributes nor two classes: add an attributes.csv or "
+                "put the images in a folder a class"
+            )
+        return replace(config, labels=len(images.classes), exclusive=True, ranges=())
+    low, high = values.amin(0).tolist(), values.amax(0).tolist()
+    for name, least, most in zip(images.attribute_names, low, high, strict=True):
+        if not least < most:
+            raise ConfigError(
+                f"the attribute {name!r} of {images.name} is {least:g} for all training images: "
+                "there is nothing to learn of it; remove its column"
+            )
+    ranges = tuple(zip(low, high, strict=True))
+    return replace(config, labels=len(ranges), exclusive=False, ranges=ranges)
+
+
+class Labels(nn.Module):
+    """Batch -> (N, L) float32 in [0, 1]: of attributes beyond their range, its nearer end."""
+
+    low: Tensor
+    extent: Tensor
+
+    def __init__(self, config: LabelledConfig) -> None:
+        super().__init__()
+        self.count, self.exclusive = config.labels, config.exclusive
+        ranges = config.ranges or ((0.0, 1.0),) * config.labels
+        for name, values in (
+            ("low", [low for low, _ in ranges]),
+            ("extent", [high - low for low, high in ranges]),
+        ):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        if self.exclusive:
+            assert batch.labels is not None, "checked by `fitted_to`"
+            places = torch.arange(self.count, device=batch.labels.device)
+            return (batch.labels[:, None] == places).float()
+        assert batch.attributes is not None, "checked by `fitted_to`"
+        return ((batch.attributes - self.low) / self.extent).clamp(0, 1)
+
+
+def told_right(said: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
+    """Share of labels (N, L) that scores (N, L) tell: of an image's class, or of all attributes
+    the side of their range's middle."""
+    if exclusive:
+        return (said.argmax(1) == given.argmax(1)).float().mean()
+    return ((said > 0) == (given > 0.5)).float().mean()
+
+
+def label_names(images: ImageSplits) -> tuple[str, ...]:
+    """As `fitted_to` counts them."""
+    return images.classes if images.train.attributes is None else images.attribute_names
+
+
+def changed(given: Tensor, label: int, *, exclusive: bool) -> Tensor:
+    """Labels (N, L) with one changed: that class instead, or that attribute the other way."""
+    other = torch.zeros_like(given) if exclusive else given.clone()
+    other[:, label] = 1 if exclusive else 1 - (given[:, label] > 0.5).float()
+    return other
+
+
+def named(names: tuple[str, ...]) -> list[tuple[int, str]]:
+    """The first `ROWS` labels with their names, cut to fit beside a picture."""
+    return [
+        (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
+        for i, name in enumerate(names[:ROWS])
+    ]

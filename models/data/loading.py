@@ -1,0 +1,146 @@
+"""From a set's name to its images: found, read, split, and kept for the next process."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from models.errors import DataError, short
+from models.data.folders import FolderSource
+from models.data.images import STACKED, ImagePool, Images, ImageSplits, Progress, Shape, split
+from models.data.torchvision_sets import (
+    TORCHVISION_SETS,
+    DigitsSource,
+    StackedSource,
+    TorchvisionSource,
+)
+
+CACHE_FORMAT = 1  # raise when the file's content changes meaning
+
+
+FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
+
+
+class Source(Protocol):
+    label: str  # fit for a file name
+
+    def fingerprint(self) -> str: ...
+
+    def read(self, shape: Shape | None, progress: Progress) -> ImagePool: ...
+
+
+def find_source(name: str, root: Path) -> Source:
+    """The source called ``name``; a missing torchvision set is downloaded to ``root``."""
+    if name in TORCHVISION_SETS:
+        return TorchvisionSource(name, root)
+    if name == "digits":
+        return DigitsSource()
+    if name == STACKED:
+        return StackedSource(root)
+    kind, _, place = name.partition(":")
+    if kind == "folder" and place:
+        return FolderSource(Path(place))
+    available = [*TORCHVISION_SETS, "digits", STACKED, "folder:PATH"]
+    close = difflib.get_close_matches(name[:200], available, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise DataError(f"unknown data {short(repr(name))}; available: {', '.join(available)}{hint}")
+
+
+def load_images(
+    name: str,
+    *,
+    root: Path,
+    cache: Path,
+    shape: Shape | None = None,
+    progress: Progress | None = None,
+) -> ImageSplits:
+    """The splits of the set called ``name``, from the cache or made now.
+
+    name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``digits`` or ``folder:PATH``
+    root: where downloaded sets lie, in torchvision's layout
+    shape: (C, H, W) to resize and crop to; None keeps the set's own
+
+    Raises `DataMissing` when the set is not there and cannot be downloaded,
+    `DataError` when it is there and cannot be used.
+    """
+    return open_images(prepare_images(name, root=root, cache=cache, shape=shape, progress=progress))
+
+
+def prepare_images(
+    name: str,
+    *,
+    root: Path,
+    cache: Path,
+    shape: Shape | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The cached file of a set, made now if the set is new or has changed; see `load_images`."""
+    pass
+
+    source = find_source(name, root)
+    key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
+    short = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+    path = cache / f"{source.label}-{short}.safetensors"
+    if not path.exists():
+        pool = source.read(shape, progress or (lambda done, total: None))
+        _write(path, split(pool, name=name))
+    return path
+
+
+def _write(path: Path, splits: ImageSplits) -> None:
+    """Write beside and rename, so that a reader never meets half a file."""
+    tensors = {}
+    for part in ("train", "valid", "test"):
+        images: Images = getattr(splits, part)
+        for field in ("pixels", "labels", "attributes"):
+            tensor = getattr(images, field)
+            if tensor is not None:
+                tensors[f"{part}.{field}"] = tensor.contiguous()
+    about = {
+        "name": splits.name,
+        "fingerprint": splits.fingerprint,
+        "classes": splits.classes,
+        "attribute_names": splits.attribute_names,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        save_file(tensors, beside, metadata={"about": json.dumps(about)})
+        beside.replace(path)
+    except SafetensorError as error:  # the library's wrapper of a full disk, among others
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def open_images(path: Path) -> ImageSplits:
+    """Map a file of `prepare_images` into memory."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise DataError(f"the cached images in {path} are damaged; delete that file") from error
+    parts = {
+        part: Images(
+            pixels=tensors[f"{part}.pixels"],
+            labels=tensors.get(f"{part}.labels"),
+            attributes=tensors.get(f"{part}.attributes"),
+        )
+        for part in ("train", "valid", "test")
+    }
+    return ImageSplits(
+        name=about["name"],
+        fingerprint=about["fingerprint"],
+        classes=tuple(about["classes"]),
+        attribute_names=tuple(about["attribute_names"]),
+        **parts,
+    )

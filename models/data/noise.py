@@ -1,0 +1,94 @@
+"""Noise on images: what a denoising autoencoder sees, and what it is tested on.
+
+    corrupt(images, "gaussian", 0.2)                  # one kind
+    corrupt(images, "gaussian+salt_pepper", 0.2)      # one after the other
+    corrupt(images, "all", 0.2)                       # each image one of the three, by turns
+
+Every kind takes one number, its strength, in [0, 1], and gives pixels in [0, 1]:
+
+    gaussian      standard deviation of what is added to each pixel
+    salt_pepper   share of pixels that become white or black, half each
+    poisson       photon noise; the standard deviation at a white pixel, so that
+                  1 / strength**2 photons are what white is made of
+
+Random numbers come from torch's generator of the images' device, drawn in the order in which
+the images lie in memory. What comes out lies there in the same way, which the fast convolutions
+ask for (`models.kernels.fast_convolution`); images laid out in another way meet other numbers.
+
+Shape legend: N images, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.errors import ConfigError, require
+
+MANY_PHOTONS = 1e6  # counts are normal by then, and soon after too large for float32
+
+
+def gaussian(images: Tensor, strength: float) -> Tensor:
+    return (images + strength * _in_memory_order(torch.randn_like, images)).clamp(0, 1)
+
+
+def salt_pepper(images: Tensor, strength: float) -> Tensor:
+    """Each pixel is hit as a whole: all of its channels alike."""
+    dice = _in_memory_order(torch.rand_like, images[:, :1])  # (N, 1, H, W) in [0, 1)
+    salted = torch.where(dice < strength / 2, 1.0, images)
+    return torch.where(dice >= 1 - strength / 2, 0.0, salted)
+
+
+def poisson(images: Tensor, strength: float) -> Tensor:
+    if strength**2 * MANY_PHOTONS < 1:
+        deviations = strength * images.sqrt()
+        return (images + deviations * _in_memory_order(torch.randn_like, images)).clamp(0, 1)
+    photons = 1 / strength**2
+    return (_in_memory_order(torch.poisson, images * photons) / photons).clamp(0, 1)
+
+
+KINDS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "gaussian": gaussian,
+    "salt_pepper": salt_pepper,
+    "poisson": poisson,
+}
+NONE, ALL = "none", "all"
+
+
+def corrupt(images: Tensor, kind: str, strength: float) -> Tensor:
+    """(N, C, H, W) in [0, 1] -> the same with noise, clipped to [0, 1]."""
+    if kind == NONE:
+        return images
+    if kind == ALL:
+        return _by_turns(images, strength)
+    for name in kind.split("+"):
+        images = KINDS[name](images, strength)
+    return images
+
+
+def _by_turns(images: Tensor, strength: float) -> Tensor:
+    """Every third image one kind. Training batches come in random order, so that any image meets
+    each kind as often; the shapes stay static and no noise is drawn in vain."""
+    noisy = torch.empty_like(images)
+    for first, noise in enumerate(KINDS.values()):
+        noisy[first :: len(KINDS)] = noise(images[first :: len(KINDS)], strength)
+    return noisy
+
+
+def _in_memory_order(draw: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """``draw(like)``, seen as it lies in memory. With the batch innermost, torch would draw normal
+    numbers eight times slower, and Poisson's into another layout."""
+    order = sorted(range(like.dim()), key=like.stride, reverse=True)
+    return draw(like.permute(order)).permute([order.index(axis) for axis in range(like.dim())])
+
+
+def check_noise(kind: str, strength: float) -> None:
+    """Raise `ConfigError` unless `corrupt` takes these."""
+    if kind not in (NONE, ALL) and not all(name in KINDS for name in kind.split("+")):
+        raise ConfigError(
+            f"unknown noise {kind!r}; available: {NONE}, {', '.join(KINDS)}, {ALL}, "
+            "and several joined by +"
+        )
+    require("strength", strength, 0.0, 1.0)

@@ -1,0 +1,157 @@
+"""What turns images into the numbers that judge them: pinned, and the same for every trial.
+
+    extractor = make_extractor(images, Path("runs/cache"))     # trained once, then read
+    seen = extractor(samples)                                   # features, classes, confidence
+    extractor.hash, extractor.accuracy
+
+A Fréchet distance means nothing without the features it was measured in. Those of a labelled set
+are a small classifier's (`models/evaluation/feature_net.py`), trained once on the set's training
+images; whoever comes first trains it under a lock, all others read the file. Its hash is recorded
+with every value: values of two hashes cannot be compared. Another ``seed`` gives another judge, as
+good and independent of the first. A set without labels is seen through the encoder of an
+autoencoder that was exported (`encoder_extractor`).
+
+Shape legend: N images, C channels, H/W pixels, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.autoencoder import Autoencoder
+from models.base import Model, evaluating
+from models.data.images import EVALUATION_BATCH, Batch, Shape
+from models.errors import ExtractorError
+from models.evaluation.feature_net import FeatureNet
+from models.kernels.fast_convolution import fast_convolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """features (N, D) float32; of a classifier also classes (N,) int64 and its confidence in
+    them, (N,) in [0, 1]."""
+
+    features: Tensor
+    classes: Tensor | None = None
+    confidence: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def first(self, count: int) -> Seen:
+        """Of the first ``count`` images."""
+        return Seen(
+            features=self.features[:count],
+            classes=None if self.classes is None else self.classes[:count],
+            confidence=None if self.confidence is None else self.confidence[:count],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """A model that no longer changes, as a judge of images.
+
+    kind: ``classifier`` or ``encoder``
+    hash: SHA-256 of the weights
+    accuracy: on the validation images, of a classifier
+    classes: K; 0 where it knows none
+    by_channel: whether it was trained on single channels and sees each for itself: the
+        features then stand side by side, and the K classes are all combinations
+    """
+
+    model: Model
+    kind: str
+    hash: str
+    classes: int = 0
+    accuracy: float | None = None
+    by_channel: bool = False
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What belongs beside every value that was measured with it, as JSON takes it."""
+        return {"extractor": self.kind, "hash": self.hash, "accuracy": self.accuracy}
+
+    def check(self, expected: str | None) -> None:
+        """Raise `ExtractorError` where earlier values were measured with another one."""
+        check_expected(self.hash, expected, f"a {self.kind} trained on this machine")
+
+    def __call__(self, images: Tensor) -> Seen:
+        """(N, C, H, W), floats in [0, 1] or uint8 -> what it sees, on the images' device."""
+        parts = []
+        with evaluating(self.model), fast_convolutions(self.model) as laid_out:
+            for part in torch.split(images, EVALUATION_BATCH):
+                part = part if part.is_floating_point() else part.float().div_(255)
+                parts.append(self._look(laid_out(Batch(images=part)).images))
+        features, classes, confidence = zip(*parts, strict=True)
+        if self.kind == "encoder":
+            return Seen(features=torch.cat(features))
+        return Seen(
+            features=torch.cat(features),
+            classes=torch.cat(classes),
+            confidence=torch.cat(confidence),
+        )
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(self.model, Autoencoder):
+            codes = self.model.encode(reshaped(images, self.model.shape)).flatten(1)
+            return codes, codes.new_empty(0), codes.new_empty(0)
+        assert isinstance(self.model, FeatureNet)
+        if not self.by_channel:
+            features, scores = self.model.look(images)
+            confidence, classes = scores.softmax(1).max(1)
+            return features, classes, confidence
+        count, channels = images.shape[:2]
+        features, scores = self.model.look(images.flatten(0, 1).unsqueeze(1))
+        likely, digits = scores.softmax(1).view(count, channels, -1).max(2)  # (N, C)
+        place = scores.shape[1] ** torch.arange(channels - 1, -1, -1, device=images.device)
+        return features.view(count, -1), (digits * place).sum(1), likely.prod(1)
+
+
+def reshaped(images: Tensor, shape: Shape) -> Tensor:
+    """(N, C, H, W) as an autoencoder of other images takes them: resized, grey or in colours."""
+    channels, height, width = shape
+    if images.shape[1] != channels:
+        images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+    if images.shape[2:] != (height, width):
+        images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return images
+
+
+def encoder_extractor(model: Model, *, expected: str | None = None) -> Extractor:
+    """The codes of an autoencoder as features: for sets without labels.
+
+    model: as `models.export.load_export` gives it, or live; its weights must not change after
+    expected: hash of the extractor that earlier values were measured with
+    """
+    if not isinstance(model, Autoencoder):
+        raise ExtractorError(
+            f"a {type(model).__name__} has no encoder; judge unlabelled images with the export of "
+            "an autoencoder"
+        )
+    found = weights_hash(model)
+    check_expected(found, expected, f"the export of another {type(model).__name__}")
+    return Extractor(model=model, kind="encoder", hash=found)
+
+
+def check_expected(found: str, expected: str | None, what: str) -> None:
+    """Raise `ExtractorError` where earlier values were measured with another extractor."""
+    if expected is not None and found != expected:
+        raise ExtractorError(
+            f"the extractor is {what} ({found[:12]}); earlier values were measured with "
+            f"{expected[:12]} and cannot be compared: bring that back, or begin a new study"
+        )
+
+
+def weights_hash(model: Model) -> str:
+    """SHA-256 over names, shapes and values of all weights; the same on every device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).numpy().data)
+    return digest.hexdigest()

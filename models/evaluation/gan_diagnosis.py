@@ -1,0 +1,233 @@
+"""How a game between a generator G and a discriminator D went, from what each epoch recorded.
+
+    history = [Health(epoch=1, ...), Health(epoch=2, ...), ...]
+    verdict = hopeless(history, judge.floor)     # after each epoch: prune if there is one
+    verdict = final_verdict(history, judge.floor)
+
+    healthy    none of the others
+    collapsed  the samples are images of few classes, or few images over and over
+    d_won      D tells nearly all apart, and the samples no longer get better
+    g_won      D takes nearly all samples for real, or sees no difference, while they look unreal
+    diverged   a number is NaN or infinite
+
+The losses alone do not say: D's is small in a lost game, and in a good one. So a one-sided game
+needs both what D says and samples that do not get better, and a collapse is seen in the samples.
+What is bad in one epoch may mend in the next, so that only what lasts is hopeless.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from models.evaluation.measures import ALL_MEASURES
+
+Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
+WORDS: dict[Kind, str] = {  # for people
+    "healthy": "healthy",
+    "collapsed": "collapsed",
+    "d_won": "D won",
+    "g_won": "G won",
+    "diverged": "diverged",
+}
+
+# Collapse, in the samples' measures; each relative to those of real images (the floor).
+FEW_MODES = 0.5  # of the classes: half of the digits may be hard, more are not by chance
+CROWDED = math.log(2)  # nats of class_kl above real images': as if half of the classes were gone
+LITTLE_COVERAGE = 0.1  # of the real images: a good DCGAN covers 0.7 of what real ones do
+LITTLE_DIVERSITY = 0.2  # repeats have 0; ten clean classes without any strays about 0.8
+# One-sided games. A small DCGAN's D was measured to tell 0.99 of MNIST apart in its first two
+# epochs and 0.92 to 0.95 from then on; with a hundred times G's rate it stayed at 0.98 to 1.
+D_CERTAIN = 0.97  # of real images and of samples: hardly a sample teaches G anything
+D_FOOLED = 0.05  # of the samples are told: D is of no use to G
+D_BLIND = 0.02  # around a mean of 0.5: D could as well toss a coin
+UNREAL = 0.25  # of the real images' realism: nobody should be fooled by such samples
+BETTER = 0.95  # of the best Fréchet distance before: less is noise of the measure
+STALLED = 3  # epochs without a better one
+# Pruning.
+WARM_UP = 3  # epochs that are never pruned: every generator begins with noise
+LASTING = 3  # epochs in a row that must be bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """What an epoch of a game recorded. None: not measured.
+
+    accuracy_real, accuracy_fake: share of real images, of samples, that D tells rightly
+    loss_d, loss_g, gradient_d, gradient_g: means over steps; norms of the gradients
+    quality: of the samples, as `models.evaluation.sample_evaluator.Judge` gives it
+    """
+
+    epoch: int
+    accuracy_real: float | None = None
+    accuracy_fake: float | None = None
+    loss_d: float | None = None
+    loss_g: float | None = None
+    gradient_d: float | None = None
+    gradient_g: float | None = None
+    quality: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, epoch: int, train: Mapping[str, float], valid: Mapping[str, float] | None = None
+    ) -> Health:
+        """From what an epoch measured, by name: in the steps of its training, and after it."""
+        names = {item.name for item in fields(cls)} - {"epoch", "quality"}
+        known = {name: value for name, value in train.items() if name in names}
+        quality = {name: value for name, value in (valid or {}).items() if name in ALL_MEASURES}
+        return cls(epoch=epoch, quality=quality, **known)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Everything that was measured, by name."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        own = {name: value for name, value in own.items() if isinstance(value, float)}
+        return {**own, **self.quality}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """kind; the epoch since which it holds (of a healthy game: the best one); why, as one line.
+
+    modes: classes left, where they can be counted
+    """
+
+    kind: Kind
+    epoch: int
+    reason: str
+    modes: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.words} in epoch {self.epoch}: {self.reason}"
+
+    @property
+    def words(self) -> str:
+        return WORDS[self.kind]
+
+
+def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict:
+    """Of a game that has ended, by the state it ended in; ``history`` holds an epoch or more.
+
+    floor: the measures of real images, `models.evaluation.sample_evaluator.Judge.floor`
+    """
+    if not history:
+        raise ValueError("no epoch has ended: there is nothing to judge")
+    verdict, _ = _lasting(history, floor)
+    if verdict is not None:
+        return verdict
+    best = min(history, key=lambda health: health.quality.get("frechet", math.inf))
+    shown = _shown(best, ("frechet", "realism", "recall", "coverage"))
+    if _unreal(best, floor):
+        shown = f"neither side has won, but few samples look real yet; {shown}"
+    return Verdict(kind="healthy", epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
+
+
+def hopeless(
+    history: Sequence[Health], floor: Mapping[str, float], *, warm_up: int = WARM_UP
+) -> Verdict | None:
+    """Why a game need not go on, or None: what is bad has lasted and the samples do not mend.
+
+    warm_up: epochs that are never pruned; more of them for a set of few steps an epoch
+    """
+    if not history:
+        return None
+    verdict, epochs = _lasting(history, floor)
+    if verdict is None or verdict.kind == "diverged":
+        return verdict
+    if history[-1].epoch <= warm_up or epochs < LASTING or not _stalled(history):
+        return None
+    return verdict
+
+
+def verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
+    """Of each epoch, as it stood then. Poor samples at the beginning that got better were no
+    collapse: every generator begins with noise."""
+    found = [_verdict(history[: end + 1], floor) for end in range(len(history))]
+    kinds: list[Kind] = ["healthy" if verdict is None else verdict.kind for verdict in found]
+    poor = len(list(itertools.takewhile(lambda kind: kind == "collapsed", kinds)))
+    if kinds[poor : poor + 1] == ["healthy"]:
+        kinds[:poor] = ["healthy"] * poor
+    return kinds
+
+
+def _lasting(history: Sequence[Health], floor: Mapping[str, float]) -> tuple[Verdict | None, int]:
+    """The verdict of the last epoch, dated back to where that kind began, and how many epochs in
+    a row have been bad, in whatever way: a lost game may go from one to another."""
+    verdicts = [_verdict(history[: end + 1], floor) for end in range(len(history))]
+    bad = [v for v in itertools.takewhile(lambda v: v is not None, reversed(verdicts)) if v]
+    if not bad:
+        return None, 0
+    same = list(itertools.takewhile(lambda v: v.kind == bad[0].kind, bad))
+    if bad[0].kind == "diverged":
+        return same[-1], len(bad)  # what broke first says more than what broke after it
+    return replace(bad[0], epoch=same[-1].epoch), len(bad)
+
+
+def _verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict | None:
+    """What is bad in the last epoch of ``history``."""
+    health = history[-1]
+    broken = [name for name, value in health.numbers.items() if not math.isfinite(value)]
+    if broken:
+        reason = f"{', '.join(broken)} not finite"
+        return Verdict(kind="diverged", epoch=health.epoch, reason=reason)
+    one_sided = _one_sided(health, floor) if _stalled(history) else None
+    if one_sided is not None and _unreal(health, floor):
+        return one_sided  # noise is no mode: the game explains it
+    return _collapse(health, floor) or one_sided
+
+
+def _collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
+    found, quality = [], health.quality
+    modes, all_modes = quality.get("modes"), floor.get("modes", 0.0)
+    if modes is not None and modes <= FEW_MODES * all_modes:
+        found.append(f"{modes:.0f} of {all_modes:.0f} modes left")
+    elif quality.get("class_kl", 0.0) > CROWDED + floor.get("class_kl", 0.0):
+        found.append(f"most samples in few classes: class_kl {quality['class_kl']:.2f} nats")
+    for name, share in (("coverage", LITTLE_COVERAGE), ("diversity", LITTLE_DIVERSITY)):
+        if name in quality and quality[name] < share * floor[name]:
+            found.append(f"{name} {quality[name]:.3f}, real images {floor[name]:.3f}")
+    if not found:
+        return None
+    reason = "; ".join([*found, _shown(health, ("realism", "recall"))])
+    return Verdict(kind="collapsed", epoch=health.epoch, reason=reason, modes=_modes(health))
+
+
+def _one_sided(health: Health, floor: Mapping[str, float]) -> Verdict | None:
+    real, fake = health.accuracy_real, health.accuracy_fake
+    if real is None or fake is None:
+        return None
+    told = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
+    shown = _shown(health, ("loss_d", "loss_g", "frechet", "realism"))
+    reason = f"{told}, and no better samples for {STALLED} epochs; {shown}"
+    if min(real, fake) >= D_CERTAIN:
+        return Verdict(kind="d_won", epoch=health.epoch, reason=reason, modes=_modes(health))
+    blind = abs((real + fake) / 2 - 0.5) <= D_BLIND
+    if (fake <= D_FOOLED or blind) and _unreal(health, floor):
+        return Verdict(kind="g_won", epoch=health.epoch, reason=reason, modes=_modes(health))
+    return None
+
+
+def _unreal(health: Health, floor: Mapping[str, float]) -> bool:
+    """Whether few samples look real; unknown counts as no."""
+    realism = health.quality.get("realism")
+    return realism is not None and realism < UNREAL * floor["realism"]
+
+
+def _stalled(history: Sequence[Health]) -> bool:
+    """Whether the last `STALLED` epochs brought no clearly better Fréchet distance."""
+    values = [health.quality.get("frechet", math.inf) for health in history]
+    before, recent = values[:-STALLED], values[-STALLED:]
+    return bool(before) and min(recent) > BETTER * min(before)
+
+
+def _modes(health: Health) -> int | None:
+    modes = health.quality.get("modes")
+    return None if modes is None or not math.isfinite(modes) else round(modes)
+
+
+def _shown(health: Health, names: Sequence[str]) -> str:
+    numbers = health.numbers
+    return ", ".join(f"{name} {numbers[name]:.3g}" for name in names if name in numbers)

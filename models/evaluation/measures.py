@@ -1,0 +1,24 @@
+"""What is measured of a generator's samples: the names, and what each one says.
+
+    StudySpec(model=GAN, metric="frechet", ...)
+
+`models.evaluation.sample_evaluator` measures them, `models.evaluation.gan_diagnosis` reads them,
+and they stand in the trial database once an epoch, as ``valid_frechet`` and so on.
+"""
+
+from __future__ import annotations
+
+MEASURES = {
+    "frechet": "Fréchet distance of the features; lower is better",
+    "precision": "share of samples that lie where real images do",
+    "realism": "precision in the denser half of the real images only",
+    "recall": "share of real images that lie where samples do",
+    "density": "real images around a sample, over what is usual for real ones",
+    "coverage": "share of real images with a sample close by",
+    "diversity": "distance of a sample to the next most alike one, beside real ones",
+}
+CLASS_MEASURES = {
+    "modes": "classes with a fair share of clear samples",
+    "class_kl": "nats between the samples' classes and the real ones; 0: the same balance",
+}
+ALL_MEASURES = (*MEASURES, *CLASS_MEASURES)

@@ -1,0 +1,42 @@
+"""What a judge measured of a model's samples, as a table beside real images: for a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.evaluation.measures import CLASS_MEASURES, MEASURES
+from models.results import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """measured: of the model's samples, by name; record:
+    `models.evaluation.sample_evaluator.Judge.record`"""
+
+    part: str
+    measured: Mapping[str, float]
+    record: Mapping[str, Any]
+
+
+def quality_table(*parts: Judged) -> Table:
+    """A row a measure; for each part two columns, the model and as many real training images."""
+    first = parts[0].record
+    rows = []
+    for name, meaning in {**MEASURES, **CLASS_MEASURES}.items():
+        if name in first["floor"]:
+            values = [(part.measured[name], part.record["floor"][name]) for part in parts]
+            rows.append((name, *(number for pair in values for number in pair), meaning))
+    heads = [head for part in parts for head in (part.part, f"real images ({part.part})")]
+    accuracy = first["accuracy"]
+    tells = "" if accuracy is None else f", which tells {accuracy:.1%} of the classes rightly"
+    return Table(
+        name="quality",
+        title="Quality of the samples",
+        columns=("measure", *heads, "what it says"),
+        rows=tuple(rows),
+        note=f"Of {first['samples']:,} samples, in the features of the {first['extractor']} "
+        f"{first['hash'][:16]}{tells}. Real images: as many of the training images, as good as it "
+        "gets. Values compare only where samples and extractor are the same.",
+    )

@@ -1,0 +1,184 @@
+"""How latent spaces are drawn: points with the names of their groups, and grids of decoded images.
+
+Each function makes a figure from arrays and tensors on the host; `models/analysis/latent_space.py`
+computes them.
+
+Shape legend: N points, K images of a row, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from models.figures.canvas import INK, as_picture, new_figure
+from models.figures.grids import short_name, show_literally
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+GROUPS = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
+    "#8c564b", "#f781bf", "#111827", "#bcbd22", "#17becf",
+)  # fmt: skip
+OTHERS = "#d1d5db"  # groups beyond ten: nobody tells more colours apart
+PLAIN = "#2563eb"
+BINS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coloring:
+    """What points are coloured by.
+
+    by: "class", the name of an attribute, or nothing
+    values: (N,) places in ``names``; numbers on a scale where ``by`` has no names
+    """
+
+    by: str
+    values: Array
+    names: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """For the end of a caption."""
+        return f", coloured by {self.by}" if self.by else ""
+
+    def of(self, index: Array) -> Coloring:
+        """For the points at ``index`` alone."""
+        return Coloring(by=self.by, values=self.values[index], names=self.names)
+
+    def name(self, point: int) -> str:
+        """Of one point's group; empty where there are no groups."""
+        return self.names[self.values[point]] if self.names else ""
+
+    def shown(self) -> list[int]:
+        """The groups that have a colour of their own: the ten largest, in their order."""
+        sizes = np.bincount(self.values, minlength=len(self.names))
+        largest = np.argsort(-sizes, kind="stable")[: len(GROUPS)]
+        return sorted(int(group) for group in largest if sizes[group])
+
+
+def map_figure(
+    points: Array, coloring: Coloring, title: str, *, axes: tuple[str, str] | None = None
+) -> Figure:
+    """Points (N, 2) with a legend or a scale beside them; the same unit in both directions.
+
+    axes: labels; None: the axes have no meaning and no numbers
+    """
+    spread = np.ptp(points, axis=0)
+    slope = float(spread[1] / spread[0]) if spread[0] > 0 else 1.0
+    figure = new_figure(7.2, 0.8 + 5.2 * min(max(slope, 0.4), 1.0))
+    figure.set_layout_engine("constrained")
+    drawn = figure.add_subplot()
+    _scatter(figure, drawn, points, coloring)
+    drawn.set_aspect("equal", adjustable="datalim")
+    if axes is None:
+        drawn.set_xticks([])
+        drawn.set_yticks([])
+    else:
+        drawn.set_xlabel(axes[0])
+        drawn.set_ylabel(axes[1])
+        drawn.spines[["top", "right"]].set_visible(False)
+    drawn.set_title(title, loc="left", fontsize=10, color=INK)
+    return figure
+
+
+def _scatter(figure: Figure, axes: Axes, points: Array, coloring: Coloring) -> None:
+    """All in one call, in the order of the set: no class lies on top of the others."""
+    size = float(np.clip(9000 / max(len(points), 1), 4, 30))
+    style: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0}
+    if coloring.by and not coloring.names:
+        drawn = axes.scatter(points[:, 0], points[:, 1], c=coloring.values, cmap="viridis", **style)
+        scale = figure.colorbar(drawn, ax=axes, shrink=0.8)
+        scale.solids.set_alpha(1)  # type: ignore[union-attr]
+        scale.set_label(short_name(coloring.by))
+        show_literally(scale.ax.yaxis.label)
+        return
+    axes.scatter(points[:, 0], points[:, 1], c=_colors(coloring), **style)
+    _legend(figure, coloring)
+
+
+def _colors(coloring: Coloring) -> list[str]:
+    """Of each point."""
+    if not coloring.names:
+        return [PLAIN] * len(coloring.values)
+    chosen = dict(zip(coloring.shown(), GROUPS, strict=False))
+    return [chosen.get(int(group), OTHERS) for group in coloring.values]
+
+
+def _legend(figure: Figure, coloring: Coloring) -> None:
+    from matplotlib.lines import Line2D
+
+    if not coloring.names:
+        return
+    shown = coloring.shown()
+    entries = [(short_name(coloring.names[group]), color) for group, color in zip(shown, GROUPS)]  # noqa: B905
+    others = len(np.unique(coloring.values)) - len(shown)
+    if others:
+        entries.append((f"{others} others", OTHERS))
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=6, color=color) for _, color in entries
+    ]
+    legend = figure.legend(
+        handles, [name for name, _ in entries], loc="outside right center", frameon=False
+    )
+    for text in legend.get_texts():
+        show_literally(text)
+
+
+def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
+    """How often each value of a one-dimensional code (N,) occurs, group upon group."""
+    figure = new_figure(7.2, 3.8)
+    figure.set_layout_engine("constrained")
+    axes = figure.add_subplot()
+    colors = np.array(_colors(coloring) if coloring.names else [PLAIN] * len(codes))
+    order = [color for color in (*GROUPS, OTHERS, PLAIN) if (colors == color).any()]
+    stacks = [codes[colors == color] for color in order]
+    axes.hist(stacks, bins=BINS, stacked=True, color=order)
+    axes.set_xlabel("z1")
+    axes.set_ylabel("images")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    _legend(figure, coloring)
+    return figure
+
+
+def grid_figure(images: Tensor, axes: Sequence[Array], title: str) -> Figure:
+    """Decoded images at their codes, z1 to the right and z2, if there is one, upwards.
+
+    images: (K1 * K2, C, H, W), z1 going fastest; axes: the values (K1,) of z1 and (K2,) of z2
+    """
+    across, up = len(axes[0]), len(axes[1]) if len(axes) > 1 else 1
+    rows = [as_row(images[row * across : (row + 1) * across]) for row in range(up)]
+    unit = 6.4 / max(across, up)
+    figure = new_figure(max(unit * across, 3.0) + 0.8, unit * up + 0.9)
+    figure.set_layout_engine("constrained")
+    drawn = figure.add_subplot()
+    extent = (-0.5, across - 0.5, -0.5, up - 0.5)
+    drawn.imshow(np.concatenate(rows[::-1]), extent=extent, vmin=0, vmax=1)
+    drawn.set_xticks(*_ticks(axes[0]))
+    drawn.set_xlabel("z1")
+    drawn.set_yticks([])
+    if len(axes) > 1:
+        drawn.set_yticks(*_ticks(axes[1]))
+        drawn.set_ylabel("z2")
+    drawn.set_title(title, loc="left", fontsize=10, color=INK)
+    return figure
+
+
+def as_row(images: Tensor) -> Array:
+    """(K, C, H, W) -> (H, K * W, 3), side by side without gaps."""
+    return np.concatenate([as_picture(image) for image in images], axis=1)
+
+
+def _ticks(values: Array) -> tuple[list[int], list[str]]:
+    """Places and labels of every second point or so."""
+    places = list(range(0, len(values), 2 if len(values) < 20 else 4))
+    return places, [f"{values[place]:.2f}" for place in places]

@@ -1,0 +1,210 @@
+"""Generators and discriminators after DCGAN's rules (Radford et al. 2016).
+
+    generator(codes)         (N, Z) -> images (N, C, H, W) in [-1, 1]
+    discriminator(images)    (N, C, H, W) in [-1, 1] -> scores (N, 1), before the sigmoid
+
+    generator      transposed convolutions, batch norm, ReLU; tanh after the last
+    discriminator  strided convolutions, batch norm (not after the first), leaky ReLU 0.2
+
+An architecture is a list of channels and strides. The sizes between follow from the image: the
+discriminator halves (or quarters) it until a last convolution takes in all that is left, and the
+generator goes the same way back, with the row that a stride cut off.
+
+    32           32 -> 16 -> 8 -> 4 -> 1, Fashion-MNIST
+    64           64 -> 32 -> 16 -> 8 -> 4 -> 1, faces
+    512          512 -> 256 -> 128 -> 32 -> 8 -> 1
+    dropout-28   28 -> 14 -> 7 -> 4 by 5x5 kernels, then a linear layer; biases, dropout 0.1
+
+``width`` multiplies channels; 1.0 is the reference. Shape legend: N batch, C channels, H/W
+pixels, Z latent width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import TypeVar
+
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from models.data.images import Shape
+from models.errors import ConfigError
+
+SLOPE = 0.2  # of the leaky ReLU
+SPREAD = 0.02  # standard deviation of initial weights
+DROPOUT = 0.1  # of dropout-28
+
+Pixels = tuple[int, int]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """latent: Z of the reference
+    up: the generator's channels, from the smallest map on; the image's come after them
+    down: the discriminator's, from the largest map on; the image's come before them
+    strides: of the discriminator, from the image on
+    """
+
+    latent: int
+    up: tuple[int, ...]
+    down: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+ARCHITECTURES = {
+    "32": Architecture(latent=90, up=(384, 192, 64), down=(64, 192, 384), strides=(2, 2, 2)),
+    "64": Architecture(
+        latent=128, up=(512, 256, 128, 64), down=(64, 128, 256, 512), strides=(2, 2, 2, 2)
+    ),
+    "512": Architecture(
+        latent=100, up=(4096, 2048, 1024, 512), down=(64, 128, 256, 512), strides=(2, 2, 4, 4)
+    ),
+    "dropout-28": Architecture(
+        latent=100, up=(512, 256, 128), down=(64, 128, 256), strides=(2, 2, 2)
+    ),
+}
+
+
+def generator(name: str, shape: Shape, *, latent: int, width: float) -> nn.Sequential:
+    """(N, Z) -> (N, C, H, W) in [-1, 1]."""
+    architecture = ARCHITECTURES[name]
+    channels = scaled(width, *architecture.up)
+    if name == "dropout-28":
+        return initialised(_dropout_generator(latent, channels, shape))
+    layers = upward(latent, channels, shape, architecture.strides)
+    return initialised(nn.Sequential(nn.Unflatten(1, (latent, 1, 1)), *layers))
+
+
+def discriminator(name: str, shape: Shape, *, normalization: str, width: float) -> nn.Sequential:
+    """(N, C, H, W) in [-1, 1] -> (N, 1)."""
+    architecture = ARCHITECTURES[name]
+    channels = scaled(width, *architecture.down)
+    if name == "dropout-28":
+        network = _dropout_discriminator(channels, shape, normalization)
+    else:
+        left = stages(shape, architecture.strides)[-1]
+        network = nn.Sequential(
+            *downward(channels, shape, architecture.strides, normalization),
+            nn.Conv2d(channels[-1], 1, left, bias=False),
+            nn.Flatten(),
+        )
+    return judged(network, normalization)
+
+
+def stages(shape: Shape, strides: Sequence[int]) -> list[Pixels]:
+    """Sizes from the image's (H, W) down, one more than there are strides."""
+    sizes = [(shape[1], shape[2])]
+    for stride in strides:
+        sizes.append((sizes[-1][0] // stride, sizes[-1][1] // stride))
+    if min(sizes[-1]) < 1:
+        raise ConfigError(
+            f"images of {shape[1]}x{shape[2]} are too small for {len(strides)} strides that "
+            f"leave 1 pixel of {prod(strides)}: at least {prod(strides)}x{prod(strides)}"
+        )
+    return sizes
+
+
+def upward(
+    inputs: int, channels: Sequence[int], shape: Shape, strides: Sequence[int]
+) -> list[nn.Module]:
+    """Layers from (N, inputs, 1, 1) to (N, C, H, W) in [-1, 1]; strides are those of the way
+    down."""
+    sizes = stages(shape, strides)[::-1]  # 1x1, before them, is no stage
+    layers: list[nn.Module] = [
+        nn.ConvTranspose2d(inputs, channels[0], sizes[0], bias=False),
+        nn.BatchNorm2d(channels[0]),
+        nn.ReLU(),
+    ]
+    ways = zip(pairwise(sizes), pairwise((*channels, shape[0])), strides[::-1], strict=True)
+    for (small, large), (before, after), stride in ways:
+        height, width = (large[i] - stride * small[i] for i in (0, 1))  # cut off on the way down
+        layers += [
+            nn.ConvTranspose2d(
+                before, after, 4, stride, (4 - stride) // 2, (height, width), bias=False
+            ),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        ]
+    return [*layers[:-2], nn.Tanh()]
+
+
+def downward(
+    channels: Sequence[int], shape: Shape, strides: Sequence[int], normalization: str
+) -> list[nn.Module]:
+    """Layers from (N, C, H, W) in [-1, 1] to (N, channels[-1], the last of `stages`)."""
+    layers: list[nn.Module] = []
+    for (before, after), stride in zip(pairwise((shape[0], *channels)), strides, strict=True):
+        biased = normalization != "batch"  # which brings biases of its own
+        layers.append(nn.Conv2d(before, after, 4, stride, (4 - stride) // 2, bias=biased))
+        if layers[1:] and normalization == "batch":
+            layers.append(nn.BatchNorm2d(after))
+        layers.append(nn.LeakyReLU(SLOPE))
+    return layers
+
+
+def _dropout_generator(latent: int, channels: Sequence[int], shape: Shape) -> nn.Sequential:
+    sizes = [(shape[1], shape[2])]  # 28, 14, 7, 4
+    for _ in channels:
+        sizes.insert(0, (-(-sizes[0][0] // 2), -(-sizes[0][1] // 2)))
+    first, *_ = channels
+    layers: list[nn.Module] = [
+        nn.Linear(latent, first * prod(sizes[0])),
+        nn.Unflatten(1, (first, *sizes[0])),
+    ]
+    ways = zip(pairwise(sizes), pairwise((*channels, shape[0])), strict=True)
+    for (small, large), (before, after) in ways:
+        layers += [
+            nn.BatchNorm2d(before),
+            nn.LeakyReLU(SLOPE),
+            nn.Dropout(DROPOUT),
+            nn.ConvTranspose2d(before, after, 5, 2, 2, 1),  # doubles
+        ]
+        if large != (2 * small[0], 2 * small[1]):  # 8 -> 7
+            layers.append(nn.Upsample(size=large, mode="bilinear"))
+    return nn.Sequential(*layers, nn.Tanh())
+
+
+def _dropout_discriminator(
+    channels: Sequence[int], shape: Shape, normalization: str
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    height, width = shape[1:]
+    for before, after in pairwise((shape[0], *channels)):
+        layers.append(nn.Conv2d(before, after, 5, 2, 2))
+        if layers[1:] and normalization == "batch":
+            layers.append(nn.BatchNorm2d(after))
+        layers += [nn.LeakyReLU(SLOPE), nn.Dropout(DROPOUT)]
+        height, width = -(-height // 2), -(-width // 2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, 1))
+
+
+def scaled(width: float, *channels: int) -> list[int]:
+    return [max(1, round(width * count)) for count in channels]
+
+
+def initialised(network: Network) -> Network:
+    """DCGAN's weights: N(0, 0.02), batch norms N(1, 0.02), biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+            nn.init.normal_(layer.weight, 1.0, SPREAD)
+        elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, SPREAD)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return network
+
+
+def judged(network: Network, normalization: str) -> Network:
+    """A discriminator with its first weights, and their spectral norms if it is to have them."""
+    initialised(network)
+    if normalization == "spectral":
+        for layer in list(network.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spectral_norm(layer)
+    return network

@@ -1,0 +1,100 @@
+"""The two networks of StarGAN (Choi et al. 2018), by DCGAN's rules for norms and first weights.
+
+    generator      (N, C + L, H, W): images in [-1, 1] and a plane for each label, constant
+                   -> two strided convolutions -> residual blocks -> two transposed -> images
+    discriminator  (N, C, H, W) in [-1, 1] -> (N, P + L): is it real, for each of P overlapping
+                   70x70 patches (Isola et al. 2017), and scores of the labels, from the whole
+
+Shape legend: N batch, C channels, H/W pixels, L labels, P patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.data.images import Shape
+from models.errors import ConfigError
+from models.networks.dcgan import SLOPE, downward, initialised, judged, scaled, stages
+
+UP, DOWN, STRIDES = (64, 128, 256), (64, 128, 256), (2, 2, 2)
+LAST = 512  # channels before the patches
+SMALLEST = 24  # pixels: of less, no patch is left
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions whose result is added to what they were given."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.body(x)
+        return y
+
+
+def translator(shape: Shape, *, labels: int, blocks: int, width: float) -> nn.Sequential:
+    """(N, C + L, H, W) -> (N, C, H, W) in [-1, 1]; with 6 blocks as published."""
+    first, second, third = scaled(width, *UP)
+    large, middle, small = stages(shape, (2, 2))
+    return initialised(
+        nn.Sequential(
+            *_layer(nn.Conv2d(shape[0] + labels, first, 7, padding=3, bias=False)),
+            *_layer(nn.Conv2d(first, second, 4, 2, 1, bias=False)),
+            *_layer(nn.Conv2d(second, third, 4, 2, 1, bias=False)),
+            *(Residual(third) for _ in range(blocks)),
+            *_layer(_doubled(third, second, small, middle)),
+            *_layer(_doubled(second, first, middle, large)),
+            nn.Conv2d(first, shape[0], 7, padding=3, bias=False),
+            nn.Tanh(),
+        )
+    )
+
+
+def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
+
+
+def _doubled(
+    before: int, after: int, small: Sequence[int], large: Sequence[int]
+) -> nn.ConvTranspose2d:
+    odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
+    return nn.ConvTranspose2d(before, after, 4, 2, 1, odd, bias=False)
+
+
+class PatchDiscriminator(nn.Module):
+    """P scores that say real or fake, then L of labels."""
+
+    def __init__(self, shape: Shape, *, labels: int, normalization: str, width: float) -> None:
+        super().__init__()
+        *channels, last = scaled(width, *DOWN, LAST)
+        if min(shape[1:]) < SMALLEST:
+            raise ConfigError(
+                f"images of {shape[1]}x{shape[2]} are too small for a StarGAN: at least "
+                f"{SMALLEST}x{SMALLEST}"
+            )
+        height, breadth = (size - 1 for size in stages(shape, STRIDES)[-1])
+        batch = normalization == "batch"
+        self.body = nn.Sequential(
+            *downward(channels, shape, STRIDES, normalization),
+            nn.Conv2d(channels[-1], last, 4, 1, 1, bias=not batch),  # (N, 512, height, breadth)
+            *([nn.BatchNorm2d(last)] if batch else []),
+            nn.LeakyReLU(SLOPE),
+        )
+        self.patches = nn.Conv2d(last, 1, 4, 1, 1, bias=False)
+        self.labels = nn.Conv2d(last, labels, (height, breadth), bias=False)
+        self.count = (height - 1) * (breadth - 1)  # P
+        judged(self, normalization)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.body(images)
+        return torch.cat([self.patches(features).flatten(1), self.labels(features).flatten(1)], 1)

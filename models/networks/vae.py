@@ -1,0 +1,223 @@
+"""Encoders and decoders of the variational autoencoders of reference system A6.
+
+    encoder, decoder = NETWORKS["latent-2"]((1, 28, 28), latent=2, width=1.0)
+
+    latent-2   3x3 convolutions, one of them with stride 2; 28x28 -> 14x14x64 -> 32 -> Z
+    faces-64   pairs of convolutions before each of three poolings; 64x64 -> 8x8x512 -> Z
+    wide-64    4x4 convolutions, stride 2, padding 15; 64 -> 46 -> 37, then 175232 -> 1024 -> Z
+
+``width`` multiplies channels and hidden layers; 1.0 is the reference. Other image sizes are
+followed by the same layers: an odd row that a stride cut off comes back on the way up.
+
+Shape legend: N batch, C channels, H/W pixels, Z latent width. Figures in comments are for the
+reference's images at width 1.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from models.data.images import Shape
+from models.errors import ConfigError
+from models.networks.layers import down, halved, initialise_for_relu, up
+
+QUIET = 0.1  # of the usual weights, in last layers whose outputs start near 0
+
+Pixels = tuple[int, int]
+
+
+class GaussianEncoder(nn.Module):
+    """q(z | x) = N(mean, exp(log_variance)), a dimension independent of the other.
+
+    Called, it gives the mean alone: an image's code.
+    """
+
+    def __init__(self, body: nn.Module, mean: nn.Module, log_variance: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.mean = mean
+        self.log_variance = log_variance
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> (N, Z)."""
+        means: Tensor = self.mean(self.body(images))
+        return means
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) in [0, 1] -> mean and log-variance, (N, Z) each."""
+        features = self.body(images)
+        return self.mean(features), self.log_variance(features)
+
+
+class BernoulliDecoder(nn.Module):
+    """p(x | z): each pixel value with a probability of its own, which is the picture it makes."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(N, Z) -> (N, C, H, W) in [0, 1]."""
+        return torch.sigmoid(self.logits(codes))
+
+    def logits(self, codes: Tensor) -> Tensor:
+        """(N, Z) -> (N, C, H, W), before the sigmoid."""
+        logits: Tensor = self.body(codes)
+        return logits
+
+
+Networks = tuple[GaussianEncoder, BernoulliDecoder]
+
+
+def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
+    """Encoder 494,244 and decoder 56,385 parameters at Z 2, 28x28x1."""
+    channels, *size = shape
+    n, wide, hidden = _scaled(width, 32, 64, 32)
+    hidden = max(hidden, 32)  # of fewer, all are soon dead for some seeds, and the code with them
+    small = (halved(size[0], 1), halved(size[1], 1))  # 14x14
+    grid = (wide, *small)
+    body = nn.Sequential(
+        nn.Conv2d(channels, n, 3, padding=1),
+        nn.ReLU(),
+        down(n, wide, 1),  # (N, 64, 14, 14)
+        nn.ReLU(),
+        nn.Conv2d(wide, wide, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(wide, wide, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),  # (N, 12544)
+        neck := nn.Linear(prod(grid), hidden),
+        nn.ReLU(),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(latent, prod(grid)),
+        nn.ReLU(),
+        nn.Unflatten(1, grid),
+        up(wide, n, 1, (size[0], size[1])),  # (N, 32, 28, 28)
+        nn.ReLU(),
+        nn.Conv2d(n, channels, 3, padding=1),
+    )
+    heads = [nn.Linear(hidden, latent) for _ in range(2)]
+    networks = _initialised(body, heads, decoder)
+    nn.init.ones_(neck.bias)  # units that start below zero for all images pass on nothing
+    return networks
+
+
+def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
+    """33,470,851 parameters at Z 128, 64x64x3."""
+    channels, height, across = shape
+    if min(height, across) < 8:
+        raise ConfigError(
+            f"images of {height}x{across} are too small for faces-64, which halves them three "
+            "times: at least 8x8; take latent-2 or a larger shape"
+        )
+    sizes = [(height >> level, across >> level) for level in range(4)]  # 64, 32, 16, 8
+    n = _scaled(width, 128, 256, 512)
+    layers: list[nn.Module] = []
+    for before, after, kernel in zip((channels, *n), n, (3, 5, 5), strict=False):
+        layers += [
+            nn.Conv2d(before, after, kernel, padding=kernel // 2),
+            nn.ReLU(),
+            nn.Conv2d(after, after, kernel, padding=kernel // 2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+    grid = (n[-1], *sizes[-1])
+    decoder = nn.Sequential(
+        nn.Linear(latent, prod(grid)),
+        nn.ReLU(),
+        nn.Unflatten(1, grid),  # (N, 512, 8, 8)
+        _up4(n[-1], n[-1], 1, sizes[3], sizes[2]),
+        nn.ReLU(),
+        _up4(n[-1], n[-1], 1, sizes[2], sizes[1]),
+        nn.ReLU(),
+        _up4(n[-1], channels, 1, sizes[1], sizes[0]),
+    )
+    heads = [nn.Linear(prod(grid), latent) for _ in range(2)]
+    return _initialised(nn.Sequential(*layers, nn.Flatten()), heads, decoder)
+
+
+def wide_64(shape: Shape, *, latent: int, width: float) -> Networks:
+    """538,821,035 parameters at Z 20, 64x64x3; each head has a hidden layer of its own."""
+    channels, height, across = shape
+    n, wide, hidden = _scaled(width, 64, 128, 1024)
+    sizes = [(height, across)]  # 64, 46, 37
+    for _ in range(2):
+        sizes.append(((sizes[-1][0] + 26) // 2 + 1, (sizes[-1][1] + 26) // 2 + 1))
+    grid = (wide, *sizes[-1])
+    body = nn.Sequential(
+        nn.Conv2d(channels, n, 4, stride=2, padding=15),
+        nn.ELU(),
+        nn.Conv2d(n, wide, 4, stride=2, padding=15),
+        nn.ELU(),
+        nn.Flatten(),  # (N, 175232)
+    )
+    heads = [
+        nn.Sequential(nn.Linear(prod(grid), hidden), nn.ELU(), nn.Linear(hidden, latent))
+        for _ in range(2)
+    ]
+    decoder = nn.Sequential(
+        nn.Linear(latent, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, prod(grid)),
+        nn.ReLU(),
+        nn.Unflatten(1, grid),  # (N, 128, 37, 37)
+        _up4(wide, n, 15, sizes[2], sizes[1]),
+        nn.ReLU(),
+        _up4(n, channels, 15, sizes[1], sizes[0]),
+    )
+    return _initialised(body, heads, decoder)
+
+
+NETWORKS: dict[str, Callable[..., Networks]] = {
+    "latent-2": latent_2,
+    "faces-64": faces_64,
+    "wide-64": wide_64,
+}
+
+
+def _scaled(width: float, *sizes: int) -> list[int]:
+    return [max(1, round(width * size)) for size in sizes]
+
+
+def _up4(
+    channels_in: int, channels_out: int, padding: int, small: Pixels, size: Pixels
+) -> nn.ConvTranspose2d:
+    """Transposed 4x4 convolution, stride 2, from ``small`` back to exactly ``size`` pixels."""
+    odd = [
+        after - (2 * before - 2 * padding + 2) for before, after in zip(small, size, strict=True)
+    ]
+    return nn.ConvTranspose2d(
+        channels_in, channels_out, 4, stride=2, padding=padding, output_padding=(odd[0], odd[1])
+    )
+
+
+def _initialised(body: nn.Module, heads: Sequence[nn.Module], decoder: nn.Sequential) -> Networks:
+    """Weights that keep ReLUs alive, and a start from which the codes come to mean something.
+
+    The posterior's variances start near 1, and all logits near 0. The decoder's first layer bends
+    at places spread over the prior: without biases it would at the origin alone. After 300 steps
+    of latent-2 on MNIST, He's weights alone are 4 nats behind and PyTorch's defaults 15.
+    """
+    mean, log_variance = heads
+    encoder = GaussianEncoder(body, mean, log_variance)
+    for part in (encoder, decoder):
+        initialise_for_relu(part)
+    first, last = _weighted(decoder)[0], _weighted(decoder)[-1]
+    nn.init.normal_(first.weight, std=first.weight.shape[1] ** -0.5)  # (_, Z)
+    assert first.bias is not None
+    nn.init.normal_(first.bias, std=0.5**0.5)
+    with torch.no_grad():
+        for layer in (last, _weighted(log_variance)[-1]):
+            layer.weight.mul_(QUIET)
+    return encoder, BernoulliDecoder(decoder)
+
+
+def _weighted(network: nn.Module) -> list[nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
+    """Its layers with weights, in their order."""
+    kinds = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
+    return [layer for layer in network.modules() if isinstance(layer, kinds)]

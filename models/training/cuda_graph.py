@@ -1,0 +1,121 @@
+"""The whole training step as one CUDA graph: one launch instead of a hundred.
+
+    step = captured(model)          # model.train_step itself on a CPU
+    for batch in batches:
+        metrics = step(batch)
+
+A small model leaves a GPU waiting for Python between launches. Steps of static shape that never
+wait for the host can be recorded once and replayed: the first few run as usual (they bring
+buffers and optimiser state into being), the next is recorded, all others are replayed with
+their batch copied to where the recording read its own.
+
+A model whose step does other things from time to time (chosen on the host) says so with
+``static_step = False``, and is never captured. One whose step cannot be recorded goes on as
+usual, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.optim import Optimizer
+
+from models.base import Metrics, Model
+from models.data.images import Batch
+
+USUAL_STEPS = 4  # before the recording; one to make the state, more for lazy initialisations
+
+log = logging.getLogger("genstudy")
+
+
+def captured(model: Model) -> Callable[[Batch], Metrics]:
+    """``model.train_step``, recorded and replayed where the model lies on an NVIDIA GPU."""
+    if model.device.type == "cuda" and model.static_step:
+        return CapturedStep(model)
+    return model.train_step
+
+
+class CapturedStep:
+    """Calls count: `USUAL_STEPS` as usual, then one recording, then replays."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.taken = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.batch: Batch | None = None  # what the recording reads
+        self.metrics: Metrics = {}  # what it writes
+        self.refused = False
+
+    def __call__(self, batch: Batch) -> Metrics:
+        self.taken += 1
+        if self.refused:
+            return self.model.train_step(batch)
+        if self.taken <= USUAL_STEPS:
+            return self._beside(batch)
+        if self.graph is None and not self._record(batch):
+            return self.model.train_step(batch)
+        return self._replay(batch)
+
+    def _beside(self, batch: Batch) -> Metrics:
+        """As usual, on a stream of its own, as recording asks of what comes before it."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            metrics = self.model.train_step(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return metrics
+
+    def _record(self, batch: Batch) -> bool:
+        """Record one step without running it; False: this model's cannot be recorded."""
+        self.batch = Batch(
+            images=batch.images.clone(),
+            labels=None if batch.labels is None else batch.labels.clone(),
+            attributes=None if batch.attributes is None else batch.attributes.clone(),
+        )
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with _capturable(self.model.optimizers.values()), torch.cuda.graph(graph):
+                self.metrics = self.model.train_step(self.batch)
+        except (RuntimeError, AssertionError) as error:
+            self.refused = True
+            name, why = type(self.model).__name__, str(error).strip().splitlines()[0]
+            log.warning("the step of %s cannot become a CUDA graph (%s): slower", name, why)
+            return False
+        self.graph = graph
+        return True
+
+    def _replay(self, batch: Batch) -> Metrics:
+        """The recorded step with this batch. Its metrics are overwritten by the next one."""
+        assert self.graph is not None
+        assert self.batch is not None
+        self.batch.images.copy_(batch.images)
+        if self.batch.labels is not None and batch.labels is not None:
+            self.batch.labels.copy_(batch.labels)
+        if self.batch.attributes is not None and batch.attributes is not None:
+            self.batch.attributes.copy_(batch.attributes)
+        self.graph.replay()
+        return self.metrics
+
+
+@contextmanager
+def _capturable(optimizers: Iterable[Optimizer]) -> Iterator[None]:
+    """Optimisers refuse to be recorded unless told that they will be; only then, since they
+    complain about the opposite too."""
+    optimizers = list(optimizers)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    told = [group for group in groups if "capturable" in group]
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            if torch.is_tensor(state.get("step")):  # some count on the host
+                state["step"] = state["step"].to(parameter.device)
+    before = [group["capturable"] for group in told]
+    for group in told:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, capturable in zip(told, before, strict=True):
+            group["capturable"] = capturable

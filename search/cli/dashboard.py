@@ -1,0 +1,79 @@
+"""`make dashboard`: optuna-dashboard with the trials' pictures, also while a study runs.
+
+On this machine only, unless HOST says more: it has no password.
+"""
+
+from __future__ import annotations
+
+import socket
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna_dashboard
+
+from search.console import near, open_console
+from search.errors import BadVariable
+from search.variables import Variables, read_variables
+from storage.database.connection import open_engine, open_storage, shown
+from storage.errors import short
+from storage.files.artifacts import ArtifactFolder
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """A request that reads a large study does not hold up the others."""
+
+    daemon_threads = True
+
+
+class ServerIPv6(Server):
+    address_family = socket.AF_INET6
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        """The page asks every ten seconds: nobody reads that."""
+
+
+def dashboard() -> int:
+    variables = read_variables()
+    console = open_console()
+    open_engine(variables.storage_url).dispose()  # looking creates no database
+    storage = open_storage(variables.storage_url)
+    try:
+        app = optuna_dashboard.wsgi(
+            storage, artifact_store=ArtifactFolder(variables.paths.artifacts)
+        )
+        with _bind(variables, app) as server:
+            if variables.host not in LOOPBACK:
+                console.print(
+                    f"warning: HOST={variables.host} opens the dashboard to other machines; it "
+                    "has no password, and whoever reaches it can delete studies",
+                    style="bold yellow",
+                )
+            host = f"[{variables.host}]" if ":" in variables.host else variables.host
+            console.print(
+                f"dashboard of {near(shown(variables.storage_url))}: "
+                f"http://{host}:{variables.port}/dashboard  (Ctrl-C ends it)",
+                soft_wrap=True,
+            )
+            server.serve_forever()
+    except KeyboardInterrupt:
+        console.print("dashboard ended")
+    finally:
+        storage.engine.dispose()
+    return 0
+
+
+def _bind(variables: Variables, app: Any) -> WSGIServer:
+    server = ServerIPv6 if ":" in variables.host else Server
+    try:
+        return make_server(variables.host, variables.port, app, server, QuietHandler)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadVariable(
+            f"cannot serve on {short(variables.host)}:{variables.port} ({reason}); set PORT to "
+            "a free one, and HOST to an address of this machine"
+        ) from error

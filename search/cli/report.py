@@ -1,0 +1,27 @@
+"""`make report NAME=cae`: a study as a page with pictures, under RUNS/reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from search.console import near, open_console
+from search.errors import BadVariable
+from search.reporting.report import write_report
+from search.variables import read_variables
+
+
+def report() -> int:
+    variables = read_variables()
+    if variables.name is None:
+        raise BadVariable("NAME is not set; say which study: make report NAME=cae")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = variables.name
+    if "/" in name or name.endswith(".py"):
+        name = Path(name).stem
+    folder = write_report(name, variables.storage_url, variables.paths)
+    open_console().print(
+        f"report of study {name}: {near(folder / 'index.html')}", soft_wrap=True, markup=False
+    )
+    return 0

@@ -1,0 +1,107 @@
+"""What a study concludes from all of its trials, in one table of its own.
+
+    def summary(trials, curves):                 # frames, as `storage.trials` and `storage.curves`
+        return Table(name="rows", title="...", columns=("row", "MSE"), rows=(...), note="...")
+
+    STUDY = StudySpec(..., summary=summary)
+
+It is made when the search has ended, before the best are retrained; `models.results.Table` is what
+it returns, and `search.repeats` has means over repeats. A mistake in it costs a line and nothing
+else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+from rich.table import Table as Shown
+
+from models.results import Table
+from search.errors import StudyFileError, explained
+from search.setup.mistakes import mistakes_of
+from storage.database.retry import GaveUp
+from storage.errors import short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.study import Study
+    from search.supervisor.loop import Session
+
+
+def conclude(session: Session) -> Table | None:
+    """Make the study's summary and keep it; None where it has none, or no trial is complete.
+
+    Whatever is wrong is said in one line, and the run goes on.
+    """
+    study, run, claims = session.study, session.run, session.claims
+    if study.spec.summary is None:
+        return None
+    if not claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return None
+    from storage.files.study_summary import keep, write_files
+    from storage.frames import curves, trials
+
+    wait_for, table = claims.patience.wait_for, None
+    try:
+        ended = claims.ended()
+        frames = wait_for(
+            lambda: (
+                trials(run.study, storage=run.storage),
+                curves(run.study, storage=run.storage),
+            )
+        )
+        table = summarise(study, *frames)
+        plain = table.plain()
+        wait_for(lambda: keep(claims.study, plain, ended))
+        write_files(run.paths.exports(run.study), plain)
+    except GaveUp:
+        raise
+    except Exception as error:
+        said = explained(error)
+        if said is None:
+            raise
+        session.display.say(f"no summary of {run.study}: {said}; its trials are kept")
+    return table
+
+
+def summarise(study: Study, trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
+    """What the study's ``summary`` says of trials that have ended.
+
+    Raises `StudyFileError` with the line of a mistake in it.
+    """
+    assert study.spec.summary is not None
+    over = trials[trials["state"].isin(["COMPLETE", "PRUNED", "FAIL"])].reset_index(drop=True)
+    epochs = curves[curves["number"].isin(over["number"])].reset_index(drop=True)
+    with mistakes_of(study.path):
+        table = study.spec.summary(over, epochs)
+        if not isinstance(table, Table):
+            raise StudyFileError(
+                f"summary returned {short(repr(table))}; return a Table of models.results"
+            )
+        rows = tuple(tuple(_plain(cell) for cell in row) for row in table.rows)
+        return Table(
+            name=table.name, title=table.title, columns=table.columns, rows=rows, note=table.note
+        )
+
+
+def _plain(cell: Any) -> str | int | float:
+    """A cell as JSON takes it: frames give numpy's numbers."""
+    cell = cell.item() if hasattr(cell, "item") else cell
+    if not isinstance(cell, str | int | float):
+        raise StudyFileError(f"summary has a cell {short(repr(cell))}; cells are texts and numbers")
+    return cell
+
+
+def shown(table: dict[str, Any]) -> Shown:
+    """For a terminal; of a plain table."""
+    made = Shown(
+        box=None, padding=(0, 2), pad_edge=False, title=table["title"], title_justify="left",
+        caption=table["note"] or None, caption_justify="left",
+    )  # fmt: skip
+    for index, column in enumerate(table["columns"]):
+        made.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in table["rows"]:
+        made.add_row(*(f"{c:.5g}" if isinstance(c, float) else str(c) for c in row))
+    return made

@@ -1,0 +1,153 @@
+"""What a study file asks for, found out by trying: its space, its references, its fit.
+
+    space, configurations = probe(spec)       # suggest runs on random trials, nothing is trained
+    check_fit(study, (1, 28, 28), images)     # one model without memory
+
+A misspelt name is found now and not by fifty failing trials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import RandomSampler
+from optuna.trial import FixedTrial, FrozenTrial
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.base import Model
+from models.data.images import ImageSplits, Shape
+from search.errors import StudyFileError, unknown
+from search.setup.mistakes import mistakes_of
+from search.study import Study, StudySpec
+from storage.errors import short
+
+PROBES = 64  # random trials that a study file is tried with
+
+
+def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
+    """Run ``suggest`` on random trials: the parameters it asks for, and what it makes of them.
+
+    The same file always gives the same answer, conditional parameters included.
+    """
+    study = optuna.create_study(
+        storage=optuna.storages.InMemoryStorage(), sampler=_CheckedSampler(seed=0)
+    )
+    space: dict[str, BaseDistribution] = {}
+    digest = hashlib.sha256()
+    for _ in range(PROBES):
+        trial = study.ask()
+        with warnings.catch_warnings():  # Optuna's, of a name that is asked for in two ways
+            warnings.filterwarnings("error", message="Inconsistent parameter values")
+            config = spec.suggest(trial)
+        if not isinstance(config, spec.model.config_type):
+            raise StudyFileError(
+                f"suggest returned {type(config).__name__}, but {spec.model.__name__} "
+                f"takes a {spec.model.config_type.__name__}"
+            )
+        for name, distribution in trial.distributions.items():
+            if space.setdefault(name, distribution) != distribution:
+                raise StudyFileError(
+                    f"suggest asks for {name!r} in two ways, {space[name]} and {distribution}; "
+                    "give them two names"
+                )
+        digest.update(repr(sorted(asdict(config).items())).encode())
+        study.tell(trial, 0.0)
+    for name, parameters in spec.references.items():
+        _check_reference(spec, space, name, parameters)
+    return space, digest.hexdigest()[:16]
+
+
+def _check_reference(
+    spec: StudySpec, space: Mapping[str, BaseDistribution], name: str, parameters: Mapping[str, Any]
+) -> None:
+    """A reference sets all that `suggest` then asks for, within the bounds, and nothing else."""
+    for key, value in parameters.items():
+        if key not in space:
+            raise StudyFileError(f"reference {name!r}: " + unknown("parameter", key, space))
+        if not _within(space[key], value):
+            raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {space[key]}")
+    trial = FixedTrial(dict(parameters))
+    try:
+        spec.suggest(trial)
+    except ValueError as error:
+        raise StudyFileError(f"reference {name!r}: {error}") from error
+    if unused := sorted(set(parameters) - set(trial.params)):
+        raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
+
+
+def _within(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
+
+
+class _CheckedSampler(RandomSampler):
+    """Refuses ranges that Optuna cannot draw from, and choices that no database can keep."""
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        _check_range(param_name, param_distribution)
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def _check_range(name: str, distribution: BaseDistribution) -> None:
+    if isinstance(distribution, FloatDistribution):
+        if not (math.isfinite(distribution.low) and math.isfinite(distribution.high)):
+            raise StudyFileError(
+                f"suggest asks for {name!r} from {distribution.low} to {distribution.high}; "
+                "give two finite bounds"
+            )
+    elif isinstance(distribution, CategoricalDistribution):
+        for choice in distribution.choices:
+            if not (choice is None or isinstance(choice, bool | int | float | str)):
+                raise StudyFileError(
+                    f"suggest asks for {name!r} with the choice {short(repr(choice))}; a choice "
+                    "is None, bool, int, float or str: choose a name and look the thing up"
+                )
+
+
+def check_fit(
+    study: Study, shape: Shape, images: ImageSplits | None = None, base: Model | None = None
+) -> None:
+    """Build one configuration without memory, to see that model, images and base fit.
+
+    Without ``images``, as far as their shape says; a model that starts from a base waits for it.
+    """
+    spec = study.spec
+    if base is None and spec.starts_from is not None:
+        return
+    trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
+    with mistakes_of(study.path), torch.device("meta"), _Unfilled():
+        config = spec.suggest(trial)
+        if images is not None:
+            config = spec.model.fitted(config, images)
+        if base is not None:
+            config = spec.model.based_on(config, base)
+        spec.model(config, shape)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Weights without memory need no values; drawing them would load PyTorch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -1,0 +1,184 @@
+"""The exported model that all trials of a study start from, such as a classifier's encoder.
+
+    StudySpec(model=Classifier, starts_from="cae", ...)
+
+It is the best export of that study on the same images, in RUNS, unless FROM names another
+export. A stored study remembers which one it was; values from another would not compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from models.autoencoder import Autoencoder
+from models.base import Model
+from models.data.images import ImageSplits
+from models.data.loading import FALLBACK, find_source, open_images, prepare_images
+from models.errors import DataMissing
+from models.export import WEIGHTS, load_export
+from search.console import LOUD
+from search.errors import BadVariable, BaseMissing, StudyFileError
+from search.setup.checks import check_fit
+from search.setup.loading import load_study
+from search.strategies.preference import NAME, is_preference
+from search.study import Study
+from search.variables import Variables
+from storage.files.exports import is_whole, read_provenance
+from storage.paths import check_name
+
+
+def base_study(study: Study) -> Study | None:
+    """The study that ``study`` starts from."""
+    return None if study.spec.starts_from is None else load_study(study.spec.starts_from)
+
+
+def judging_study(study: Study) -> Study:
+    """The study whose best export judges the samples of ``study`` on images without classes."""
+    return load_study(study.spec.judged_by)
+
+
+def find_base(variables: Variables, study: Study, stored_name: str) -> Path | None:
+    """The folder of the export that ``study`` starts from; None: it starts from nothing.
+
+    stored_name: of the base study on these images. Raises `BaseMissing`, `BadVariable`.
+    """
+    wanted = study.spec.starts_from
+    if wanted is None:
+        if variables.start is not None:
+            raise BadVariable(f"FROM is given, but study {study.name!r} starts from no other")
+        return None
+    return _find(variables, stored_name, wanted, f"study {study.name!r} starts from")
+
+
+def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
+    """The folder of the autoencoder whose codes judge samples of images without classes.
+
+    stored_name: of the judging study on these images. Raises `BaseMissing`, `ConfigError`.
+    """
+    if study.spec.starts_from is not None:
+        raise StudyFileError(
+            f"{study.path}: the images have no classes, so that an autoencoder's export has to "
+            "judge the samples; a study that starts from another's export cannot have both"
+        )
+    purpose = f"these images have no classes: study {study.name!r} judges samples by"
+    folder = _find(variables, stored_name, study.spec.judged_by, purpose)
+    model = load_export(folder)
+    if not isinstance(model, Autoencoder):
+        raise BadVariable(
+            f"{folder} holds a {type(model).__name__}; samples are judged by the codes of an "
+            "autoencoder: give the export of one with FROM"
+        )
+    return folder
+
+
+def _find(variables: Variables, stored_name: str, study: str, purpose: str) -> Path:
+    folder = variables.start or variables.paths.export(stored_name, 1)
+    found = read_provenance(folder)
+    if found is not None and is_whole(folder, found):
+        return folder
+    if variables.start is not None:
+        raise BaseMissing(f"FROM={folder} holds no whole export; give the folder of one")
+    raise BaseMissing(
+        f"{purpose} the best export of {stored_name!r}, and {folder} holds none; FIRST=1 runs "
+        f"{study!r} now, FROM=folder takes another export"
+    )
+
+
+def open_base(folder: Path | None) -> Model | None:
+    """The exported model in ``folder``, on the CPU."""
+    return None if folder is None else load_export(folder)
+
+
+def describe_base(folder: Path) -> dict[str, Any]:
+    """Which export it is, for trials and provenance."""
+    found = read_provenance(folder) or {}
+    about = {key: found.get(key) for key in ("study", "trial", "rank", "made")}
+    return {**about, "weights": weights_digest(folder)}
+
+
+def base_label(folder: Path | None) -> str:
+    """``cae trial 24 (3f2a...)``: one line that changes with the weights; empty without a base."""
+    if folder is None:
+        return ""
+    about = describe_base(folder)
+    return f"{about['study']} trial {about['trial']} ({about['weights'][:12]})"
+
+
+def weights_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+class Found(NamedTuple):
+    """What a run starts with: its images' name, their cached file, and what is in it."""
+
+    data: str
+    cached: Path
+    images: ImageSplits
+    base: Path | None = None  # the export that every model starts from
+    encoder: Path | None = None  # the export that judges samples of images without classes
+
+    @property
+    def label(self) -> str:
+        """The set's name, fit for a file."""
+        return self.cached.stem.rpartition("-")[0]
+
+
+def find_images(variables: Variables, study: Study, console: Console) -> Found:
+    """The images that fit the study; the digits when the study's own are not to be had."""
+    wanted = variables.data or study.spec.data
+    if study.spec.shape is not None:
+        check_fit(study, study.spec.shape)  # before an hour of reading
+    label = find_source(wanted, variables.data_root).label
+    study_name(study, wanted, label, variables.sampler)
+    data, cached = _prepare(variables, study, console)
+    found = Found(data, cached, open_images(cached))
+    judging = study.spec.judges_samples and found.images.train.labels is None
+    needed = judging_study(study) if judging else base_study(study)
+    stored = study_name(needed, data, found.label) if needed else ""
+    if judging:
+        found = found._replace(encoder=find_encoder(variables, study, stored))
+    else:
+        found = found._replace(base=find_base(variables, study, stored))
+    check_fit(study, found.images.shape, found.images, open_base(found.base))
+    return found
+
+
+def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
+    wanted = variables.data or study.spec.data
+    steps: dict[str, Any] = {
+        "root": variables.data_root,
+        "cache": variables.paths.cache,
+        "shape": study.spec.shape,
+    }
+    try:
+        with console.status(f"reading {wanted} ...") as status:
+            return wanted, prepare_images(
+                wanted,
+                progress=lambda done, total: status.update(f"reading {wanted}: {done} of {total}"),
+                **steps,
+            )
+    except DataMissing as error:
+        if variables.data is not None:
+            raise
+        for line in (
+            f" {error} ",
+            f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
+            f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
+        ):
+            console.print(line, style=LOUD, markup=False, soft_wrap=True)
+        return FALLBACK, prepare_images(FALLBACK, **steps)
+
+
+def study_name(study: Study, data: str, label: str, sampler: str | None = None) -> str:
+    """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others;
+    ``cae-preference`` where a person decides.
+
+    sampler: instead of the study's own
+    """
+    own = data == study.spec.data
+    end = f"-{NAME}" if is_preference(sampler or study.spec.sampler) else ""
+    return check_name((study.name if own else f"{study.name}-{label}") + end)

@@ -1,0 +1,191 @@
+"""What a run works on: its images, its stored study, and the plan for its workers.
+
+Nothing is trained here. A stored study is looked for and made under a lock, so
+that two machines that start at the same moment agree on what it is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+
+from models.base import Model
+from search.errors import BadVariable, StudyChanged
+from search.run import StudyRun
+from search.setup.inputs import Found, base_label, study_name
+from search.setup.rehearsal import rehearse
+from search.setup.stored_study import (
+    Definition,
+    check_definition,
+    define,
+    read_definition,
+    write_definition,
+)
+from search.strategies.preference import is_preference
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import grid_size, make_sampler, shown_at_once
+from search.study import Study
+from search.trials.owner import owner_name
+from search.trials.queue import Claims
+from search.variables import Variables
+from storage.database.connection import CREATION, shown, study_lock
+from storage.database.optuna_storage import TrialStorage
+from storage.database.preferences import is_preferential, page_settings
+from storage.errors import short
+
+ROOT = Path(__file__).parents[2]
+
+
+def check_names(variables: Variables, study: Study) -> None:
+    """Samplers and pruners given by variables: wrong ones are found here, not in a worker."""
+    if is_preference(variables.sampler or study.spec.sampler):
+        _check_preference(variables, study)
+    sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    pruner = make_pruner(variables.pruner or study.spec.pruner)
+    if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
+        rehearse(study.spec.suggest, sampler, pruner)
+
+
+def _check_preference(variables: Variables, study: Study) -> None:
+    """A person needs something to look at, and gives a pruner nothing to compare."""
+    model = study.spec.model
+    if model.preview is Model.preview:
+        raise BadVariable(
+            f"sampler 'preference' shows a person the picture of each trial, but {model.__name__} "
+            "draws none; give it a preview(), or take another sampler"
+        )
+    if variables.pruner not in (None, "none"):
+        raise BadVariable(
+            f"PRUNER={short(variables.pruner or '')} compares values, but with sampler "
+            "'preference' a person's choices decide; leave PRUNER out"
+        )
+
+
+def settle(
+    variables: Variables, study: Study, storage: TrialStorage, found: Found
+) -> tuple[Claims, StudyRun]:
+    """The stored study, made now if it is new, and the run that goes on with it."""
+    name = study_name(study, found.data, found.label, variables.sampler)
+    sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    at_once = shown_at_once(sampler)
+    with study_lock(storage.engine, CREATION):
+        opened, definition = _open(variables, study, storage, found, name, at_once)
+    claims = Claims(opened, storage, owner_name(os.getpid()))
+    claims.shown = at_once
+    run = StudyRun(
+        name=study.reference,
+        study=name,
+        storage=variables.storage_url,
+        runs=str(variables.runs),
+        images=str(found.cached),
+        seed=definition.seed,
+        trials=_total(
+            variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
+        ),
+        epochs=definition.epochs,
+        retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
+        revision=git_revision(),
+        token=definition.token,
+        trial_minutes=variables.trial_minutes,
+        memory=variables.memory,
+        sampler=variables.sampler,
+        pruner=variables.pruner,
+        base=None if found.base is None else str(found.base),
+        shown=at_once,
+        encoder=None if found.encoder is None else str(found.encoder),
+    )
+    return claims, run
+
+
+def _open(
+    variables: Variables,
+    study: Study,
+    storage: TrialStorage,
+    found: Found,
+    name: str,
+    at_once: int | None,
+) -> tuple[optuna.Study, Definition]:
+    """The study called ``name`` and what it is; raises `StudyChanged` if it is another.
+
+    at_once: how many trials a person chooses among, where one decides
+    """
+    known = {found.study_name for found in storage.get_all_studies()}
+    opened = optuna.create_study(
+        study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
+    )
+    stored = read_definition(opened)
+    if stored is None and name in known and opened.get_trials(deepcopy=False):
+        raise StudyChanged(
+            f"{shown(variables.storage_url)} has a study {name!r} that genstudy did not make; "
+            "rename the study's file or use another RUNS or STORAGE"
+        )
+    definition = replace(
+        define(study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored),
+        base=base_label(found.base or found.encoder),
+    )
+    if stored is not None:
+        _check_kind(opened, storage, decided_by_a_person=at_once is not None)
+        check_definition(name, stored, definition)
+        _set_page(opened, storage, at_once)
+        return opened, definition
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        opened.set_metric_names([study.spec.metric])  # the dashboard's axes say mse
+    _set_page(opened, storage, at_once)
+    write_definition(opened, definition)
+    return opened, definition
+
+
+def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_person: bool) -> None:
+    """Values and choices never mix: a study is ranked by the one or the other for good."""
+    if is_preferential(storage.get_study_system_attrs(study._study_id)) != decided_by_a_person:
+        ranked = "its values" if decided_by_a_person else "a person's choices"
+        raise StudyChanged(
+            f"study {study.study_name!r} is stored as one that {ranked} rank; rename the study's "
+            "file, or use another RUNS or STORAGE"
+        )
+
+
+def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -> None:
+    """What the dashboard's page shows and asks."""
+    if at_once is not None:
+        for key, value in page_settings(at_once).items():
+            storage.set_study_system_attr(study._study_id, key, value)
+
+
+def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
+    """Trials in all: a grid ends with its last point."""
+    points = grid_size(sampler)
+    if points is None:
+        return wanted
+    trials = study.get_trials(deepcopy=False)
+    others = sum("grid_id" not in trial.system_attrs for trial in trials)
+    return min(wanted, others + max(0, references - len(trials)) + points)
+
+
+def git_revision(root: Path = ROOT) -> str:
+    """Commit of the code that runs, with ``-changed`` if files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return "unknown"  # installed inside somebody else's checkout
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

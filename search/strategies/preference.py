@@ -1,0 +1,116 @@
+"""A search that a person's eye decides: ``make study NAME=gan SAMPLER=preference``.
+
+Trials are trained as always, and each ends with a picture. optuna-dashboard shows those that are
+still in the running side by side; a click on the worst makes room for the next trial. No values
+are compared: strengths follow from the choices (`storage.database.preferences`), from these the
+next parameters, and in the end the trials that are retrained.
+
+    PreferenceSampler    parameters from the choices; random ones until there is one
+    search.supervisor.preference_prompt          whether there is room for a trial, what is asked,
+    when all is said
+
+The stored study has a name of its own, NAME-preference. Its trials are complete once they are
+trained, with the study's metric as value; whether they wait for a person follows from the choices
+alone. So no trial is held, taken back or trained again because somebody takes their time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from optuna import Study, create_study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from storage.database.preferences import pairs_of, strengths_of
+
+NAME = "preference"  # of the sampler, and the end of the stored study's name
+DRAWN = "preference:parameters"  # a trial's system attribute: those that were drawn for it
+SHOWN = 4  # fit a page side by side, and the worst of four is seen at a glance
+
+
+def is_preference(sampler: object) -> bool:
+    """Whether ``sampler``, as a study or a variable names it, asks a person."""
+    return isinstance(sampler, str) and sampler.strip().partition("(")[0].strip() == NAME
+
+
+class PreferenceSampler(BaseSampler):
+    """Optuna's Gaussian process on the strengths that follow from a person's choices.
+
+    Trials that no choice has met yet are pending: the process expects nothing new beside them.
+    What is drawn is kept with the trial, for those who draw before its first parameter is asked
+    for. A trial that could not be trained to its end counts as worse than the worst.
+
+    shown: trials on the page at once, 2 to 64
+    """
+
+    def __init__(self, *, shown: int = SHOWN, seed: int | None = None) -> None:
+        if type(shown) is not int or not 2 <= shown <= 64:
+            raise ValueError(f"shown={shown!r} is not a whole number from 2 to 64")
+        self.shown = shown
+        self.seed = seed
+        self.space = IntersectionSearchSpace()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self.space.calculate(study)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        storage, study_id = study._storage, study._study_id
+        strengths = strengths_of(pairs_of(storage.get_study_system_attrs(study_id)))
+        if not strengths or not search_space:
+            return {}
+        memory = create_study(
+            storage=InMemoryStorage(),
+            direction="maximize",
+            sampler=GPSampler(
+                seed=self.seed,
+                n_startup_trials=1,
+                independent_sampler=RandomSampler(seed=self.seed),
+                warn_independent_sampling=False,
+            ),
+        )
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        memory.add_trials(_known(others, search_space, strengths))
+        drawn = memory.ask(search_space).params
+        storage.set_trial_system_attr(trial._trial_id, DRAWN, drawn)
+        return drawn
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return RandomSampler(seed=self.seed).sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+
+def _known(
+    trials: Iterable[FrozenTrial],
+    space: dict[str, BaseDistribution],
+    strengths: Mapping[int, float],
+) -> Iterator[FrozenTrial]:
+    """What the Gaussian process is told of the trials that have all parameters of ``space``."""
+    for trial in trials:
+        parameters = {**trial.system_attrs.get(DRAWN, {}), **trial.params}
+        if trial.state == TrialState.FAIL or not space.keys() <= parameters.keys():
+            continue
+        strength = strengths.get(trial.number)
+        if trial.state == TrialState.PRUNED:  # diverged, lost, or too large
+            strength = min(strengths.values()) - 1
+        yield create_trial(
+            state=TrialState.RUNNING if strength is None else TrialState.COMPLETE,
+            value=strength,
+            params={name: parameters[name] for name in space},
+            distributions=space,
+        )

@@ -1,0 +1,281 @@
+"""What a person sees while a study runs: one live display, or plain lines without a terminal.
+
+cae  38/50 trials  complete 21  pruned 16  failed 1  running 2   0.41 epochs/s   12 min left
+best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
+worker 0  cpu  trial 38  epoch 7/20  0.01893  4.9 s/epoch
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.console import near
+from search.study import StudySpec
+from search.supervisor.worker_pool import Event, Worker
+
+WINDOW = 60.0  # seconds over which epochs/s are counted
+PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal
+
+
+@dataclass
+class Doing:
+    """What one worker is at."""
+
+    device: str
+    what: str = "starting"
+    number: int | None = None
+    epoch: int = 0
+    epochs: int = 0
+    value: float | None = None
+    seconds: float = 0.0
+    since: float = 0.0
+
+
+class Display:
+    """Hears every event of the workers and shows where the study stands."""
+
+    def __init__(self, study: str, spec: StudySpec, total: int, console: Console) -> None:
+        self.study = study
+        self.spec = spec
+        self.total = total
+        self.console = console
+        self.states: Counter[str] = Counter()
+        self.best: tuple[float, int, Mapping[str, Any]] | None = None
+        self.marks_best = True  # by value; not where a person decides
+        self.doing: dict[int, Doing] = {}
+        self.parameters: dict[int, Mapping[str, Any]] = {}
+        self.epochs: deque[float] = deque()
+        self.costs: list[float] = []  # seconds of each trial that ended while we watched
+        self.began = time.monotonic()
+        self.phase = "search"
+        self.warned: set[str] = set()  # of what
+        self._plain_at = self.began
+        self._live = Live(
+            get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def starting(self, workers: Iterable[Worker]) -> None:
+        for worker in workers:
+            self.doing[worker.index] = Doing(worker.device)
+
+    def known_best(self, value: float, number: int, parameters: Mapping[str, Any]) -> None:
+        self.best = (value, number, parameters)
+
+    def counts(self, states: Counter[str]) -> None:
+        self.states = states
+        self._say_at_times(self.summary())
+
+    def _say_at_times(self, line: str) -> None:
+        """Without a terminal, where nothing shows how far it is."""
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._plain_at >= PLAIN_EVERY:
+            self._plain_at = now
+            self.say(line)
+
+    def heard(self, worker: Worker, event: Event) -> None:
+        doing = self.doing.setdefault(worker.index, Doing(worker.device))
+        kind = event["event"]
+        now = time.monotonic()
+        if kind == "started":
+            self.parameters[event["number"]] = event["parameters"]
+            self.doing[worker.index] = Doing(
+                worker.device, "trial", event["number"], epochs=event["epochs"], since=now
+            )
+        elif kind == "retraining":
+            self.doing[worker.index] = Doing(
+                worker.device, "retraining", event["number"], epochs=event["epochs"], since=now
+            )
+        elif kind == "epoch":
+            doing.epoch, doing.value = event["epoch"], event["value"]
+            doing.seconds = event["seconds"]
+            self.epochs.append(now)
+            if event.get("retraining"):
+                left = duration((doing.epochs - doing.epoch) * doing.seconds)
+                self._say_at_times(
+                    f"retraining trial {doing.number}: epoch {doing.epoch}/{doing.epochs}, "
+                    f"{self.spec.metric} {doing.value:.6g}, at most {left} left"
+                )
+        elif kind == "ended":
+            self._ended(doing, event, now)
+        elif kind == "retrained":
+            self.say(
+                f"retrained trial {event['number']}: {event['epochs']} epochs "
+                f"({event['ended_by']}), best {self.spec.metric} {event['best']:.6g} in epoch "
+                f"{event['best_epoch']}"
+            )
+        elif kind == "not_retrained":
+            self.say(f"retraining of trial {event['number']} failed: {event['reason']}")
+        elif kind == "exporting":
+            self.doing[worker.index] = Doing(worker.device, "exporting", event["number"])
+        elif kind in ("judging", "drawing"):
+            self.doing[worker.index] = Doing(
+                worker.device, f"{kind} {event['what']}, trial", event["number"]
+            )
+            self._say_at_times(f"{kind} trial {event['number']}: {event['what']}")
+        elif kind == "exported":
+            self._exported(event)
+        elif kind == "warned" and event["what"] not in self.warned:
+            self.warned.add(event["what"])
+            self.say(f"worker {worker.index}: {event['message']}")
+        elif kind == "preparing":
+            if doing.number is None:  # else a trial goes on after it
+                doing.what = event["line"]
+            if not self.console.is_terminal:  # minutes in which nothing else is to be seen
+                self.say(event["line"])
+        elif kind in ("ready", "idle"):
+            self.doing[worker.index] = Doing(worker.device, "idle")
+
+    def died(self, worker: Worker, code: int, freed: list[int]) -> None:
+        trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
+        how = f"by signal {-code}" if code < 0 else f"with code {code}"
+        self.say(f"worker {worker.index} ended {how}{trials} ({near(worker.log)})")
+
+    def finishing(self) -> None:
+        self.phase = "finish"
+        self.epochs.clear()
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def summary(self) -> str:
+        """One line: how far, how fast, how long still."""
+        states = self.states
+        ended = states["COMPLETE"] + states["PRUNED"] + states["FAIL"]
+        parts = [
+            f"{self.study}  {ended}/{self.total} trials",
+            f"complete {states['COMPLETE']}",
+            f"pruned {states['PRUNED']}",
+            f"failed {states['FAIL']}",
+            f"running {states['RUNNING']}",
+        ]
+        rate = self.rate()
+        if rate:
+            parts.append(f"{rate:.2f} epochs/s")
+        left = self.seconds_left()
+        if left is not None:
+            parts.append(f"{duration(left)} left")
+        return "  ".join(parts)
+
+    def rate(self) -> float:
+        """Epochs a second over the last minute, all workers together."""
+        now = time.monotonic()
+        while self.epochs and now - self.epochs[0] > WINDOW:
+            self.epochs.popleft()
+        return len(self.epochs) / max(min(WINDOW, now - self.began), 1e-9)
+
+    def seconds_left(self) -> float | None:
+        """From the mean time of trials that ended; before that, from the first epochs."""
+        running = [doing for doing in self.doing.values() if doing.what == "trial"]
+        if not running or self.phase != "search":
+            return None
+        if self.costs:
+            cost = sum(self.costs) / len(self.costs)
+        elif epochs := [doing.seconds for doing in running if doing.epoch]:
+            cost = self.spec_epochs(running) * sum(epochs) / len(epochs)
+        else:
+            return None
+        states = self.states
+        ended = states["COMPLETE"] + states["PRUNED"] + states["FAIL"]
+        now = time.monotonic()
+        spent = sum(min(now - doing.since, cost) for doing in running)
+        return max(0.0, ((self.total - ended) * cost - spent) / max(len(running), 1))
+
+    def spec_epochs(self, running: list[Doing]) -> int:
+        return max(doing.epochs for doing in running)
+
+    def _ended(self, doing: Doing, event: Event, now: float) -> None:
+        number, value = event["number"], event["value"]
+        self.costs.append(now - doing.since)
+        shown = f"  {self.spec.metric} {value:.6g}" if value is not None else ""
+        if value is None and doing.value is not None:
+            shown = f"  {self.spec.metric} {doing.value:.6g} after {doing.epoch} epochs"
+        mark = ""
+        known = self.best[0] if self.best else None
+        if value is not None and self.marks_best and self.spec.better(value, known):
+            self.best = (value, number, self.parameters.get(number, {}))
+            mark = "  *best"
+        took = duration(now - doing.since)
+        parameters = shown_parameters(self.parameters.get(number, {}))
+        verdict = event.get("verdict") or ""
+        judged = f"  {verdict.replace('_', ' ')}" if verdict else ""
+        outcome = event["outcome"]
+        self.say(f"trial {number:>3}  {outcome:<10}{shown}{judged}  {took}  {parameters}{mark}")
+
+    def _exported(self, event: Event) -> None:
+        record = event["record"]
+        metric = record["metric"]
+        judged = f", test {record['test'][metric]:.6g}" if record["test"] else ""
+        self.say(
+            f"exported rank {event['rank']}: trial {event['number']}, validation "
+            f"{metric} {record['valid'][metric]:.6g}{judged} -> {near(event['folder'])}"
+        )
+
+    def _draw(self) -> Group:
+        ended = sum(self.states[state] for state in ("COMPLETE", "PRUNED", "FAIL"))
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=max(self.total, 1), completed=ended, width=60))
+        lines: list[Any] = [bar, Text(self.summary(), style="bold")]
+        if self.best is not None:
+            value, number, parameters = self.best
+            text = f"best {value:.6g} (trial {number})  {shown_parameters(parameters)}"
+            lines.append(Text(text, style="green"))
+        table = Table.grid(padding=(0, 2))
+        for index, doing in sorted(self.doing.items()):
+            table.add_row(f"worker {index}", doing.device, *_row(doing))
+        return Group(*lines, table)
+
+
+def _row(doing: Doing) -> tuple[str, str, str, str]:
+    if doing.number is None:
+        return doing.what, "", "", ""
+    return (
+        f"{doing.what} {doing.number}",
+        f"epoch {doing.epoch}/{doing.epochs}" if doing.epochs else "",
+        "" if doing.value is None else f"{doing.value:.6g}",
+        f"{doing.seconds:.1f} s/epoch" if doing.epoch else "",
+    )
+
+
+def shown_parameters(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in parameters.items()
+    )
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

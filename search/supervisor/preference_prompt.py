@@ -1,0 +1,74 @@
+"""The person who chooses, as one run sees them: `search.strategies.preference`.
+
+    jury = Jury(claims, total=50, say=print)
+    jury.look()            once a tick
+    jury.has_room          a new trial may begin
+    jury.ask()             one line, where and among which trials to choose; once for each question
+    jury.is_decided        all trials are trained, and one is left
+
+In an ordinary study there is always room and nothing to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from search.trials.queue import Claims
+from storage.database.preferences import Choices
+from storage.database.trial_states import ended
+
+PAGE = "http://127.0.0.1:8080/dashboard/studies/{}"  # where `make dashboard` serves it by default
+
+
+class Jury:
+    """total: trials of the study in all; say: where the questions go"""
+
+    def __init__(self, claims: Claims, total: int, say: Callable[[str], None]) -> None:
+        self.claims = claims
+        self.total = total
+        self.say = say
+        self.choices: Choices | None = None  # as they were at the last look
+        self._all_trained = False
+        self._asked: tuple[int, ...] = ()  # among which trials
+
+    def look(self) -> None:
+        """Read what was chosen since the last time."""
+        if self.claims.shown is not None:
+            self._all_trained = ended(self.claims.count()) >= self.total  # before the choices
+            self.choices = self.claims.choices()
+
+    @property
+    def has_room(self) -> bool:
+        if self.choices is None or self.claims.shown is None:
+            return True
+        return self.choices.has_room(self.claims.shown)
+
+    @property
+    def is_decided(self) -> bool:
+        if self.choices is None:
+            return True
+        return self._all_trained and len(self.choices.shown) <= 1
+
+    @property
+    def nobody_chose(self) -> bool:
+        return self.choices is not None and not self.choices.clicks and len(self.choices.shown) > 1
+
+    def ask(self) -> None:
+        """Say what is wanted of the person, if nothing else goes on and it was not said yet."""
+        if self.choices is None or self.choices.training or self.is_decided:
+            return
+        if not self._all_trained and self.has_room:
+            return
+        if self.choices.shown != self._asked:
+            self._asked = self.choices.shown
+            self.say(self._question(self.choices))
+
+    def _question(self, choices: Choices) -> str:
+        numbers = ", ".join(str(number) for number in choices.shown)
+        page = PAGE.format(self.claims.study_id)
+        if self._all_trained:
+            left = len(choices.shown) - 1
+            after = f"{left} choices are left" if left > 1 else "it is the last choice"
+        else:
+            after = "a click on the worst starts the next trial"
+        return f"trials {numbers} wait for your choice: make dashboard, then {page} ({after})"

@@ -1,0 +1,77 @@
+"""The operating system's side of a worker: its process, environment and log.
+
+A process needs nothing but to be there: what it shall do comes through its standard input.
+So the first one is started before the supervisor itself has imported PyTorch, and both
+get ready at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
+# glibc gives every large tensor back to the system and gets it zeroed anew, page by page, in
+# the next step: a fifth of an epoch's time. Other systems' allocators do not read these.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
+}
+SECRET = ("STORAGE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")  # make repeats its command line
+
+_early: list[subprocess.Popen[str]] = []
+
+
+def start_process(log: Path) -> subprocess.Popen[str]:
+    """A worker's process that writes its log to ``log``; the early one, if it still waits.
+
+    The early one was started before the log's name was known: whoever sets a worker up tells
+    it where its log is.
+    """
+    while _early:
+        process = _early.pop()
+        if process.poll() is None:
+            return process
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as errors:
+        return _start(errors)
+
+
+def start_early() -> None:
+    """Start the first worker's process now."""
+    with tempfile.TemporaryFile("w") as errors:
+        _early.append(_start(errors))
+
+
+def end_early() -> None:
+    """The early process, if nobody wanted it, goes."""
+    for process in _early:
+        process.kill()
+        process.communicate()
+    _early.clear()
+
+
+def _start(errors: IO[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "search", "worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        cwd=ROOT,
+        env={**KEEP_MEMORY, **_without_secrets(os.environ), **ONE_THREAD},
+        start_new_session=True,
+    )
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The database's address goes through the pipe, not through a readable environment."""
+    return {name: value for name, value in environment.items() if name not in SECRET}

@@ -1,0 +1,195 @@
+"""The tables of one study as columns: rows of the driver, put in place by position.
+
+    found = Columns(connection, study_id)
+    found.numbers, found.states              # one item a trial, by number
+    found.values(), found.parameters(), found.attributes()
+    found.curves()                           # one item a trial and epoch
+
+Written for Optuna's schema 12; `storage.frames` checks it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from storage.database.frozen_trials import INFINITE
+from storage.database.rows import among, portions, rows
+
+Floats = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+Times = npt.NDArray[np.datetime64]
+
+QUARTER = 900  # seconds: clocks are only ever changed at one of these
+
+
+class Long(NamedTuple):
+    """One value a row, of the trial in that place and the epoch, under the word of that code."""
+
+    places: Whole
+    epochs: Whole
+    codes: Whole
+    values: Floats
+
+
+class Columns:
+    """What the database holds of a study, read when it is asked for."""
+
+    def __init__(self, connection: Connection, study_id: int) -> None:
+        self._connection = connection
+        found = rows(
+            connection,
+            "SELECT trial_id, number, CAST(state AS VARCHAR), datetime_start, datetime_complete "
+            "FROM trials WHERE study_id = :study_id ORDER BY number",
+            study_id=study_id,
+        )
+        ids, numbers, states, started, ended = zip(*found, strict=True) if found else [()] * 5
+        self.numbers: Whole = np.array(numbers, dtype=np.int64)
+        self.states: list[str] = list(states)
+        self.started = local_time(started)
+        self.ended = local_time(ended)
+        self._ids = ids
+        self._place: dict[int, int] = {trial_id: row for row, trial_id in enumerate(ids)}
+        self._ours = among(ids)  # in SQL; may let in trials of others, which have no place
+
+    def values(self) -> Floats:
+        """The trials' values; NaN where there is none."""
+        column = [np.nan] * len(self.numbers)
+        for trial_id, value, kind in rows(
+            self._connection,
+            "SELECT trial_id, value, CAST(value_type AS VARCHAR) FROM trial_values "
+            f"WHERE objective = 0 AND {self._ours}",
+        ):
+            if trial_id in self._place:
+                column[self._place[trial_id]] = INFINITE.get(kind, value)
+        return np.array(column, dtype=np.float64)
+
+    def parameters(self) -> dict[str, npt.NDArray[Any] | list[Any]]:
+        """One column a parameter, by name. A distribution is parsed once a parameter."""
+        found = self._wide(
+            f"SELECT trial_id, param_name, param_value FROM trial_params WHERE {self._ours}"
+        )
+        columns: dict[str, npt.NDArray[Any] | list[Any]] = {}
+        for name, values in found.items():
+            column = np.array(values, dtype=np.float64)
+            columns[name] = _external(column, self._distribution(name, column))
+        return columns
+
+    def _distribution(self, name: str, column: Floats) -> dict[str, Any]:
+        """As it is written with the first trial that has the parameter."""
+        first = int(np.flatnonzero(~np.isnan(column))[0])
+        ((written,),) = rows(
+            self._connection,
+            "SELECT distribution_json FROM trial_params "
+            "WHERE trial_id = :trial_id AND param_name = :name",
+            trial_id=self._ids[first],
+            name=name,
+        )
+        parsed: dict[str, Any] = json.loads(written)
+        return parsed
+
+    def attributes(self) -> dict[str, npt.NDArray[Any]]:
+        """One column a user attribute, by name; NaN where a trial has none."""
+        columns = self._wide(
+            f"SELECT trial_id, key, value_json FROM trial_user_attributes WHERE {self._ours}"
+        )
+        return {name: _parsed(column) for name, column in columns.items()}
+
+    def curves(self) -> dict[str, npt.NDArray[Any]]:
+        """number, epoch (from 1), value and every metric; a row for each epoch with any of them."""
+        reports, kinds = self._long(
+            "SELECT trial_id, step + 1, CAST(intermediate_value_type AS VARCHAR), "
+            f"intermediate_value FROM trial_intermediate_values WHERE {self._ours}"
+        )
+        measured, metrics = self._long(
+            f"SELECT trial_id, epoch, name, value FROM genstudy_metrics WHERE {self._ours}"
+        )
+        for code, kind in enumerate(kinds):
+            if kind in INFINITE:
+                reports.values[reports.codes == code] = INFINITE[kind]
+        span = 1 + max(reports.epochs.max(initial=0), measured.epochs.max(initial=0))
+        cells = reports.places * span + reports.epochs
+        others = measured.places * span + measured.epochs
+        every = np.union1d(cells, others)
+        columns: dict[str, npt.NDArray[Any]] = {
+            "number": self.numbers[every // span],
+            "epoch": every % span,
+            "value": _put(reports.values, np.searchsorted(every, cells), len(every)),
+        }
+        rows_of_others = np.searchsorted(every, others)
+        for name in sorted(metrics):
+            its = measured.codes == metrics.index(name)
+            columns[name] = _put(measured.values[its], rows_of_others[its], len(every))
+        return columns
+
+    def _long(self, statement: str) -> tuple[Long, list[str]]:
+        """Trial, epoch, word and value a row, as arrays."""
+        words: dict[str, int] = {}
+        whole: list[Whole] = [np.empty((3, 0), dtype=np.int64)]  # places, epochs, codes
+        floats: list[Floats] = [np.empty(0)]
+        for portion in portions(self._connection, statement):
+            own = [
+                [self._place.get(row[0], -1) for row in portion],
+                [row[1] for row in portion],
+                [words.setdefault(row[2], len(words)) for row in portion],
+            ]
+            whole.append(np.array(own, dtype=np.int64))
+            floats.append(np.array([row[3] for row in portion], dtype=np.float64))
+        joined = np.concatenate(whole, axis=1)
+        ours = joined[0] >= 0
+        places, epochs, codes = joined[:, ours]
+        return Long(places, epochs, codes, np.concatenate(floats)[ours]), [*words]
+
+    def _wide(self, statement: str) -> dict[str, list[Any]]:
+        """Trial, name and value a row -> a column a name, by name; NaN where there is no row."""
+        size = len(self.numbers)
+        place = self._place
+        columns: defaultdict[str, list[Any]] = defaultdict(lambda: [np.nan] * size)
+        for portion in portions(self._connection, statement):
+            for trial_id, name, value in portion:
+                if trial_id in place:
+                    columns[name][place[trial_id]] = value
+        return dict(sorted(columns.items()))
+
+
+def _external(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] | list[Any]:
+    """From Optuna's stored floats to what the study suggested; NaN where a trial has none."""
+    missing = np.isnan(column)
+    if distribution["name"] == "CategoricalDistribution":
+        choices = [*distribution["attributes"]["choices"], np.nan]
+        return [choices[index] for index in np.where(missing, -1, column).astype(np.int64)]
+    if distribution["name"] == "IntDistribution" and not missing.any():
+        return column.astype(np.int64)
+    return column
+
+
+def _parsed(column: list[Any]) -> npt.NDArray[Any]:
+    """All texts of a column by one call of the parser; lists and NaN as they are."""
+    texts = [text for text in column if isinstance(text, str)]
+    values = iter(json.loads(f"[{','.join(texts)}]"))
+    filled = (next(values) if isinstance(text, str) else text for text in column)
+    return np.fromiter(filled, dtype=object, count=len(column))
+
+
+def _put(values: Floats, rows_: Whole, size: int) -> Floats:
+    """A column of ``size`` with these values in these rows, NaN in the others."""
+    column = np.full(size, np.nan)
+    column[rows_] = values
+    return column
+
+
+def local_time(stored: Any) -> Times:
+    """Naive UTC, as Optuna stores it -> naive local time, as Optuna shows it."""
+    moments = np.array(stored, dtype="datetime64[us]")
+    there = ~np.isnat(moments)
+    seconds = moments[there].astype("datetime64[s]").astype(np.int64)
+    quarters, where = np.unique(seconds // QUARTER, return_inverse=True)
+    offsets = [time.localtime(int(quarter) * QUARTER).tm_gmtoff for quarter in quarters]
+    moments[there] += np.array(offsets, dtype="timedelta64[s]")[where]
+    return moments

@@ -1,0 +1,54 @@
+"""What complete trials have reported, by step: all that a median pruner looks at.
+
+Optuna's pruners list, filter and sort every trial of the study at every question.
+A complete trial never changes, so its reports are read once, into columns.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+
+from sqlalchemy import Engine
+
+from storage.database.frozen_trials import INFINITE
+from storage.database.rows import among, rows
+from storage.database.trial_states import Standing
+
+
+class CompletedReports:
+    """The reports of a study's complete trials, as one process follows them."""
+
+    def __init__(self, engine: Engine, study_id: int) -> None:
+        self.engine = engine
+        self.trials = 0  # how many are complete
+        self._standing = Standing(engine, study_id)
+        self._seen: set[int] = set()  # complete, though a trial before them has not ended
+        self._unread: set[int] = set()
+        self._columns: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
+
+    def at(self, step: int) -> array[float]:
+        """What they reported at ``step``, NaN included, in no order."""
+        return self._columns[step]
+
+    def refresh(self) -> None:
+        """Read the trials that have become complete since the last time."""
+        complete = {t.trial_id for t in self._standing.look() if t.state == "COMPLETE"}
+        self._unread |= complete - self._seen
+        self._seen = {trial_id for trial_id in complete if trial_id > self._standing.settled}
+        if self._unread:
+            self._read()
+
+    def _read(self) -> None:
+        with self.engine.connect() as connection:
+            found = rows(
+                connection,
+                "SELECT trial_id, step, intermediate_value, "
+                "CAST(intermediate_value_type AS VARCHAR) "
+                f"FROM trial_intermediate_values WHERE {among(self._unread)}",
+            )
+        for trial_id, step, value, kind in found:
+            if trial_id in self._unread:
+                self._columns[step].append(value if kind == "FINITE" else INFINITE[kind])
+        self.trials += len(self._unread)
+        self._unread.clear()

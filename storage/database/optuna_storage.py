@@ -1,0 +1,178 @@
+"""Optuna's database storage, quick where a study's size or its epochs make it slow.
+
+    TrialStorage   RDBStorage; trials are read in bulk, an epoch is written in one transaction
+    TrialCache     what Optuna puts in front of it; asks for WAITING trials alone
+
+Optuna reads every trial of a study when a process asks for its first one, and lists
+them all at each further one, to find those that wait. Here a process reads all
+trials only when its sampler or pruner looks at them.
+
+Everything else is Optuna's. So is all of it for a database whose schema is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, text
+
+from storage.database.completed_reports import CompletedReports
+from storage.database.frozen_trials import read_trials
+from storage.database.metrics import replace_metrics
+from storage.database.rows import known_schema, rows
+from storage.database.trial_states import Standing
+
+STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
+ATTRIBUTE = text(
+    "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+    "VALUES (:trial_id, :key, :value) "
+    "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
+)
+FORGET = text("DELETE FROM study_system_attributes WHERE study_id = :study_id AND key = :key")
+REPORT = text(
+    "INSERT INTO trial_intermediate_values "
+    "(trial_id, step, intermediate_value, intermediate_value_type) "
+    "VALUES (:trial_id, :step, :value, :kind) ON CONFLICT (trial_id, step) DO NOTHING"
+)
+
+
+class TrialStorage(RDBStorage):
+    """Optuna's storage; `storage.database.connection.open_storage` makes it."""
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        super().__init__(url, engine_kwargs=engine_kwargs)
+        with self.engine.connect() as connection:
+            self.known = known_schema(connection)
+        self._completed: dict[int, CompletedReports] = {}
+
+    def completed(self, study_id: int) -> CompletedReports | None:
+        """What the complete trials of a study have reported; None: ask Optuna."""
+        if not self.known:
+            return None
+        return self._completed.setdefault(study_id, CompletedReports(self.engine, study_id))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if self.known:
+            with self.engine.connect() as connection:
+                for trial in read_trials(connection, [trial_id]):
+                    return trial
+        return super().get_trial(trial_id)
+
+    def write_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """As `set_trial_user_attr` for each, in one transaction."""
+        if not self.known:
+            for key, value in attributes.items():
+                self.set_trial_user_attr(trial_id, key, value)
+            return
+        found = [
+            {"trial_id": trial_id, "key": key, "value": json.dumps(value)}
+            for key, value in attributes.items()
+        ]
+        with self.engine.begin() as connection:
+            connection.execute(ATTRIBUTE, found)
+            _check_open(connection, trial_id)
+
+    def forget_study_artifact(self, study_id: int, key: str) -> None:
+        """Optuna can only overwrite a system attribute; what it then lists ends in an error.
+
+        optuna-dashboard bears the null that is left where the schema is not known.
+        """
+        if not self.known:
+            self.set_study_system_attr(study_id, key, json.dumps(None))
+            return
+        with self.engine.begin() as connection:
+            connection.execute(FORGET, {"study_id": study_id, "key": key})
+
+    def write_epoch(
+        self, trial_id: int, epoch: int, step: int, value: float, measured: Mapping[str, float]
+    ) -> None:
+        """An epoch's value and all that was measured in it, in one transaction.
+
+        A value that was reported stays, whoever reported it; what was measured is replaced.
+        """
+        if not self.known and step not in self.get_trial(trial_id).intermediate_values:
+            self.set_trial_intermediate_value(trial_id, step, value)
+        with self.engine.begin() as connection:
+            replace_metrics(connection, trial_id, epoch, measured)
+            if self.known:
+                stored = value if math.isfinite(value) else None
+                report = {"trial_id": trial_id, "step": step, "value": stored}
+                connection.execute(REPORT, report | {"kind": _kind(value)})
+                _check_open(connection, trial_id)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """All trials behind an id, and those listed: Optuna's cache asks for what it lacks."""
+        if self.known:
+            with self.engine.connect() as connection:
+                found = rows(
+                    connection,
+                    "SELECT trial_id FROM trials WHERE study_id = :study_id AND trial_id > :after",
+                    study_id=study_id,
+                    after=trial_id_greater_than,
+                )
+                listed = {i for i in included_trial_ids if i <= trial_id_greater_than}
+                listed |= {row[0] for row in found}
+                if listed:
+                    trials = read_trials(connection, listed)
+                    return [t for t in trials if states is None or t.state in states]
+        return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+
+
+def _check_open(connection: Connection, trial_id: int) -> None:
+    """Raise, so that nothing is written, if the trial has ended. Last in its transaction:
+
+    a transaction that begins with reading may not find SQLite's lock when it comes to writing.
+    """
+    state = connection.scalar(STATE, {"trial_id": trial_id})
+    if state not in ("RUNNING", "WAITING"):
+        raise UpdateFinishedTrialError(f"trial {trial_id} is {state}: nothing can be added to it")
+
+
+def _kind(value: float) -> str:
+    """How Optuna tells apart what a column of numbers cannot hold."""
+    if math.isnan(value):
+        return "NAN"
+    if math.isinf(value):
+        return "INF_POS" if value > 0 else "INF_NEG"
+    return "FINITE"
+
+
+class TrialCache(_CachedStorage):
+    """Optuna's cache of trials, which is filled when somebody looks at more than WAITING ones."""
+
+    def __init__(self, backend: TrialStorage) -> None:
+        super().__init__(backend)
+        self._backend: TrialStorage = backend
+        self._standing: dict[int, Standing] = {}
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        if states != (TrialState.WAITING,) or not self._backend.known:
+            return super().get_all_trials(study_id, deepcopy, states)
+        self.get_study_directions(study_id)  # makes the cache's place for the study
+        standing = self._standing.setdefault(study_id, Standing(self._backend.engine, study_id))
+        ids = [trial.trial_id for trial in standing.look() if trial.state == "WAITING"]
+        if not ids:
+            return []
+        with self._backend.engine.connect() as connection:
+            waiting = read_trials(connection, ids)
+        with self._lock:
+            self._add_trials_to_cache(study_id, waiting)
+        return [trial for trial in waiting if trial.state == TrialState.WAITING]
