@@ -29,16 +29,24 @@ from models.base import Metrics, ModelConfig
 from models.conditional_gan import (
     LabelledConfig,
     Labels,
-    changed,
-    fitted_to,
+    fit_config_to_labels,
+    flip_label,
+    label_accuracy,
     label_names,
-    named,
-    told_right,
+    short_label_names,
 )
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
-from models.networks.dcgan import SLOPE, downward, initialised, judged, scaled, stages, upward
+from models.networks.dcgan import (
+    SLOPE,
+    as_discriminator,
+    downsampling_layers,
+    initialise_weights,
+    scale_channels,
+    stage_sizes,
+    upsampling_layers,
+)
 from models.results import Picture
 from models.seeds import derive_seed
 
@@ -81,12 +89,12 @@ class ACGAN(Adversarial):
         rows = torch.arange(REMEMBERED)[:, None] % config.labels == torch.arange(config.labels)
         self.register_buffer("remembered", rows.float())
         weights = {"label_d": config.label_weight, "label_g": config.label_weight}
-        self.oppose(_generator(config, shape), _discriminator(config, shape), weights)
+        self.set_networks(_generator(config, shape), _discriminator(config, shape), weights)
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
         assert isinstance(config, ACGANConfig)
-        return fitted_to(config, images)
+        return fit_config_to_labels(config, images)
 
     def conditions(self, batch: Batch) -> Tensor:
         """(N, Z + L)."""
@@ -99,21 +107,25 @@ class ACGAN(Adversarial):
         self.remembered.copy_(torch.cat([rows, self.remembered])[:REMEMBERED])
         return super().train_step(batch)
 
-    def about_d(self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor) -> Metrics:
+    def discriminator_label_losses(
+        self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
         error = self._label_loss(real, self.labels(batch))
         return {"label_d": error + self._label_loss(fake, self._labels_in(given))}
 
-    def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
+    def generator_extra_losses(
+        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
+    ) -> Metrics:
         return {"label_g": self._label_loss(said, self._labels_in(given))}
 
-    def about_both(
+    def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
         """Shares of labels that the discriminator tells right."""
         exclusive = self.config.exclusive
         return {
-            "labels_real": told_right(real, self.labels(batch), exclusive=exclusive),
-            "labels_fake": told_right(fake, self._labels_in(given), exclusive=exclusive),
+            "labels_real": label_accuracy(real, self.labels(batch), exclusive=exclusive),
+            "labels_fake": label_accuracy(fake, self._labels_in(given), exclusive=exclusive),
         }
 
     def _label_loss(self, said: Tensor, labels: Tensor) -> Tensor:
@@ -140,7 +152,7 @@ class ACGAN(Adversarial):
         if labels is None:
             rows = torch.randint(REMEMBERED, (count,), generator=generator)
             labels = self.remembered.cpu()[rows]
-        return self.fakes(torch.cat([codes, labels.cpu()], dim=1))
+        return self.generate(torch.cat([codes, labels.cpu()], dim=1))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=torch.Generator().manual_seed(derive_seed(0, "judged")))
@@ -155,7 +167,7 @@ class ACGAN(Adversarial):
         codes = torch.randn(count, self.config.latent, generator=generator)
         labels = self.labels(getattr(images, part).batch(slice(0, count))).cpu()
         rows = torch.arange(count) % len(labels)
-        return self.fakes(torch.cat([codes, labels[rows]], dim=1))
+        return self.generate(torch.cat([codes, labels[rows]], dim=1))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """The same codes, drawn once for all epochs, with one label after the other changed."""
@@ -164,10 +176,13 @@ class ACGAN(Adversarial):
         codes = torch.randn(count, config.latent, generator=generator)
         labels = self.labels(getattr(images, part).batch(slice(0, count))).cpu()
         codes = codes[: len(labels)]
-        wanted = {name: changed(labels, i, exclusive=config.exclusive) for i, name in named(names)}
+        wanted = {
+            name: flip_label(labels, i, exclusive=config.exclusive)
+            for i, name in short_label_names(names)
+        }
         if not config.exclusive:
             wanted = {"(unchanged)": labels} | wanted
-        rows = {name: self.fakes(torch.cat([codes, row], 1)) for name, row in wanted.items()}
+        rows = {name: self.generate(torch.cat([codes, row], 1)) for name, row in wanted.items()}
         what = "as each class" if config.exclusive else "one attribute changed in each row"
 
         def draw(path: Path, title: str) -> None:
@@ -181,8 +196,8 @@ class ACGAN(Adversarial):
 
 def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
     """(N, Z + L) -> (N, C, H, W) in [-1, 1]."""
-    hidden, *channels = scaled(config.width, HIDDEN, *UP)
-    return initialised(
+    hidden, *channels = scale_channels(config.width, HIDDEN, *UP)
+    return initialise_weights(
         nn.Sequential(
             nn.Linear(config.latent + config.labels, hidden),
             nn.BatchNorm1d(hidden),
@@ -191,19 +206,19 @@ def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
             nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Unflatten(1, (hidden, 1, 1)),
-            *upward(hidden, channels, shape, STRIDES),
+            *upsampling_layers(hidden, channels, shape, STRIDES),
         )
     )
 
 
 def _discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
     """(N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
-    hidden, *channels = scaled(config.width, HIDDEN, *DOWN)
+    hidden, *channels = scale_channels(config.width, HIDDEN, *DOWN)
     batch = config.normalization == "batch"
     last = channels[-1]
-    left = stages(shape, STRIDES)[-1]
+    left = stage_sizes(shape, STRIDES)[-1]
     network = nn.Sequential(
-        *downward(channels, shape, STRIDES, config.normalization),
+        *downsampling_layers(channels, shape, STRIDES, config.normalization),
         nn.Conv2d(last, last, left, bias=not batch),
         *([nn.BatchNorm2d(last)] if batch else []),
         nn.LeakyReLU(SLOPE),
@@ -213,4 +228,4 @@ def _discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
         nn.LeakyReLU(SLOPE),
         nn.Linear(hidden, 1 + config.labels),
     )
-    return judged(network, config.normalization)
+    return as_discriminator(network, config.normalization)

@@ -41,25 +41,25 @@ from torch import Tensor, nn
 from models.base import Metrics, Model, Program, evaluating
 from models.data.images import Batch
 from models.optimizers import make_optimizer
-from models.training.gan_balance import BalanceConfig, Rule
+from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
     _detached,
+    discriminator_health,
     discriminator_loss,
-    follow,
     generator_loss,
     gradient_norm,
     gradient_penalty,
-    health,
-    signed,
-    spread,
-    unsigned,
+    sample_spread,
+    to_signed,
+    to_unit,
+    update_average,
 )
 
 
 class Adversarial(Model):
     """A family gives its networks and says what the generator is given.
 
-    Its ``__init__`` ends with ``self.oppose(generator, discriminator)``.
+    Its ``__init__`` ends with ``self.set_networks(generator, discriminator)``.
     """
 
     metrics: ClassVar[tuple[str, ...]] = (
@@ -80,18 +80,22 @@ class Adversarial(Model):
     def conditions(self, batch: Batch) -> Tensor:
         """What the generator makes as many images of as the batch has: drawn anew each time."""
 
-    def about_d(self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor) -> Metrics:
+    def discriminator_label_losses(
+        self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
         """Further losses of the discriminator, by name: of what its A scores (N, A) of the
         batch's images and of the fakes made of ``given`` say."""
         return {}
 
-    def about_both(
+    def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
         """What else `evaluate` measures."""
         return {}
 
-    def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
+    def generator_extra_losses(
+        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
+    ) -> Metrics:
         """Further losses of the generator, by name: of fakes (N, C, H, W) and their A scores."""
         return {}
 
@@ -99,7 +103,7 @@ class Adversarial(Model):
         """How the discriminator is given (N, C, H, W) in [-1, 1]."""
         return images
 
-    def oppose(
+    def set_networks(
         self,
         generator: nn.Module,
         discriminator: nn.Module,
@@ -118,7 +122,7 @@ class Adversarial(Model):
         self.register_buffer("followed", torch.zeros(()))  # steps of the average
         noise = torch.tensor(float(config.instance_noise))
         self.register_buffer("noise", noise, persistent=False)
-        self.rule = Rule(config)
+        self.rule = AdaptiveSteps(config)
         self.static_step = not config.adaptive
 
     @property
@@ -127,14 +131,14 @@ class Adversarial(Model):
         return self.config.batch_size * self.config.d_steps
 
     @property
-    def artist(self) -> nn.Module:
+    def sampling_generator(self) -> nn.Module:
         """The generator that samples are drawn from."""
         return self.generator if self.averaged is None else self.averaged
 
     def begin_epoch(self, number: int, epochs: int) -> None:
         super().begin_epoch(number, epochs)
         self.noise.fill_(self.config.noise_in(number, epochs))
-        self.rule.forget()
+        self.rule.reset()
 
     def train_step(self, batch: Batch) -> Metrics:
         g_steps = self.rule.g_steps()
@@ -151,7 +155,7 @@ class Adversarial(Model):
             given = self.conditions(last)
             self._update_generator(last, given, self.generator(given))
         self.discriminator.requires_grad_(True)
-        self.rule.saw(measured["loss_g"], measured["loss_d"])
+        self.rule.observe(measured["loss_g"], measured["loss_d"])
         if self.config.adaptive:
             measured["g_steps"] = torch.full((), float(g_steps), device=self.device)
         return measured
@@ -164,18 +168,22 @@ class Adversarial(Model):
     def _update_discriminator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
         optimizer = self.optimizers["discriminator"]
         optimizer.zero_grad(set_to_none=True)
-        images = signed(batch.images)
+        images = to_signed(batch.images)
         reals = self._noisy(self.seen(images)).requires_grad_(self.config.r1 > 0)
         real, said_of_real = self._judge(reals)
         fake, said_of_fake = self._judge(self._noisy(self.seen(fakes)))
         loss = discriminator_loss(real, fake, self.config.smoothing)
-        about = self.about_d(batch, given, said_of_real, said_of_fake)
+        about = self.discriminator_label_losses(batch, given, said_of_real, said_of_fake)
         total = self._weighted(loss, about)
         if self.config.r1:
             total = total + self.config.r1 / 2 * gradient_penalty(real, reals)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        measured = {"loss_d": loss, **health(real, fake), "spread": spread(fakes, images)}
+        measured = {
+            "loss_d": loss,
+            **discriminator_health(real, fake),
+            "spread": sample_spread(fakes, images),
+        }
         norm = gradient_norm(self.discriminator)
         return _detached(measured | about | {"gradient_d": norm})
 
@@ -184,11 +192,11 @@ class Adversarial(Model):
         optimizer.zero_grad(set_to_none=True)
         fake, said = self._judge(self._noisy(self.seen(fakes)))
         loss = generator_loss(fake)
-        about = self.about_g(batch, given, fakes, said)
+        about = self.generator_extra_losses(batch, given, fakes, said)
         self._weighted(loss, about).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if self.averaged is not None:
-            follow(self.averaged, self.generator, self.config.ema, self.followed)
+            update_average(self.averaged, self.generator, self.config.ema, self.followed)
         return _detached({"loss_g": loss, **about, "gradient_g": gradient_norm(self.generator)})
 
     def _weighted(self, loss: Tensor, about: Metrics) -> Tensor:
@@ -210,29 +218,34 @@ class Adversarial(Model):
         """Of the images and as many fakes, without smoothing and noise. Losses on images that
         the discriminator was not trained on show whether it knows more than those."""
         given = self.conditions(batch)
-        fakes, images = self.paint(given), signed(batch.images)
+        fakes, images = self.generate_signed(given), to_signed(batch.images)
         real, said_of_real = self._judge(self.seen(images))
         fake, said_of_fake = self._judge(self.seen(fakes))
         measured = {"loss_g": generator_loss(fake), "loss_d": discriminator_loss(real, fake)}
-        measured |= health(real, fake) | {"spread": spread(fakes, images)}
-        return measured | self.about_both(batch, given, fakes, said_of_real, said_of_fake)
+        measured |= discriminator_health(real, fake) | {"spread": sample_spread(fakes, images)}
+        return measured | self.label_metrics(batch, given, fakes, said_of_real, said_of_fake)
 
-    def paint(self, given: Tensor) -> Tensor:
+    def generate_signed(self, given: Tensor) -> Tensor:
         """Conditions (N, ...) -> (N, C, H, W) in [-1, 1], in parts that training has room for."""
-        return torch.cat([self.artist(part) for part in torch.split(given, self.config.batch_size)])
+        return torch.cat(
+            [self.sampling_generator(part) for part in torch.split(given, self.config.batch_size)]
+        )
 
-    def fakes(self, given: Tensor) -> Tensor:
+    def generate(self, given: Tensor) -> Tensor:
         """Conditions (N, ...) -> images (N, C, H, W) in [0, 1], of the generator that samples are
         drawn from, in eval mode: each follows from its own conditions alone."""
         with evaluating(self):
-            return unsigned(self.paint(given.to(self.device)))
+            return to_unit(self.generate_signed(given.to(self.device)))
 
     def programs(self) -> dict[str, Program]:
         """Both take and give images in [0, 1]; the discriminator gives scores (N, P + A)."""
         given = self.example()
         generator = torch.Generator().manual_seed(0)
         pictures = self.seen(torch.rand(2 * self.packed, *self.shape, generator=generator))
-        painter, judge = Painter(self.artist), Judge(self.discriminator)
+        painter, judge = (
+            ExportedGenerator(self.sampling_generator),
+            ExportedDiscriminator(self.discriminator),
+        )
         return {
             "generator": Program(module=painter, example=given.to(self.device)),
             "discriminator": Program(module=judge, example=pictures.to(self.device)),
@@ -243,7 +256,7 @@ class Adversarial(Model):
         """Conditions of two images, always the same."""
 
 
-class Painter(nn.Module):
+class ExportedGenerator(nn.Module):
     """A generator whose images lie in [0, 1]: what is exported."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -251,10 +264,10 @@ class Painter(nn.Module):
         self.network = network
 
     def forward(self, given: Tensor) -> Tensor:
-        return unsigned(self.network(given))
+        return to_unit(self.network(given))
 
 
-class Judge(nn.Module):
+class ExportedDiscriminator(nn.Module):
     """A discriminator that takes images in [0, 1]: what is exported."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -262,7 +275,7 @@ class Judge(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.network(signed(images))
+        scores: Tensor = self.network(to_signed(images))
         return scores
 
 

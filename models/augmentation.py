@@ -94,7 +94,7 @@ class AugmentedGAN(GAN):
             encoder = train_autoencoder(
                 replace(images, train=real), config.layers, seed=seed, interrupted=interrupted
             )
-            added = draw(encoder, real, config.drawn, seed=derive_seed(seed, "drawn"))
+            added = draw_from_codes(encoder, real, config.drawn, seed=derive_seed(seed, "drawn"))
         elif config.extra == "noise":
             added = noisy_copies(real, seed=derive_seed(seed, "noise"))
         else:
@@ -117,7 +117,7 @@ def train_autoencoder(
 ) -> DenseAE:
     """An autoencoder of ``layers`` fully connected layers each side, trained on ``images.train``.
 
-    Raises `models.errors.Interrupted` when asked to stop.
+    Raises `models.errors.StopRequested` when asked to stop.
     """
     config = DenseAEConfig(
         widths=WIDTHS[layers], noise="none", weight_decay=0.0, batch_size=AE_BATCH
@@ -132,7 +132,7 @@ def train_autoencoder(
     return model
 
 
-def draw(model: DenseAE, real: Images, count: int, *, seed: int) -> Tensor:
+def draw_from_codes(model: DenseAE, real: Images, count: int, *, seed: int) -> Tensor:
     """(count, C, H, W) uint8, on the model's device: decoded draws from a Gaussian with the mean
     and the full covariance of the codes of ``real``."""
     parts = range(0, len(real), EVALUATION_BATCH)

@@ -142,7 +142,7 @@ class Model(nn.Module, ABC):
         Called once by `models.training.loop.fit` when it starts, also when a training is taken up
         again: it must follow from ``images``, the configuration and ``seed`` alone. It leaves
         torch's global random numbers as they are, and where it takes long it asks
-        ``interrupted``, to raise `models.errors.Interrupted`.
+        ``interrupted``, to raise `models.errors.StopRequested`.
         """
         return images.train
 

@@ -19,7 +19,12 @@ from torch import nn
 from models.autoencoder import Autoencoder, AutoencoderConfig
 from models.data.images import Shape
 from models.errors import ConfigError, require
-from models.networks.layers import down, halved, initialise_for_relu, up
+from models.networks.layers import (
+    down_convolution,
+    halved_size,
+    initialise_for_relu,
+    up_convolution,
+)
 from models.optimizers import make_optimizer
 
 HIDDEN = 64  # width between the convolutions and the latent code
@@ -58,7 +63,7 @@ class CAE(Autoencoder):
         channels, *pixels = shape
         sizes = [(pixels[0], pixels[1])]  # 28, 14, 7, 3
         for padding in PADDINGS:
-            sizes.append((halved(sizes[-1][0], padding), halved(sizes[-1][1], padding)))
+            sizes.append((halved_size(sizes[-1][0], padding), halved_size(sizes[-1][1], padding)))
         height, width = sizes[-1]
         if min(height, width) < 1:
             raise ConfigError(
@@ -66,11 +71,11 @@ class CAE(Autoencoder):
             )
         flat = 4 * n * height * width  # 36n
         self.encoder = nn.Sequential(
-            down(channels, n, PADDINGS[0]),  # (N, n, 14, 14)
+            down_convolution(channels, n, PADDINGS[0]),  # (N, n, 14, 14)
             nn.ReLU(),
-            down(n, 2 * n, PADDINGS[1]),  # (N, 2n, 7, 7)
+            down_convolution(n, 2 * n, PADDINGS[1]),  # (N, 2n, 7, 7)
             nn.ReLU(),
-            down(2 * n, 4 * n, PADDINGS[2]),  # (N, 4n, 3, 3)
+            down_convolution(2 * n, 4 * n, PADDINGS[2]),  # (N, 4n, 3, 3)
             nn.ReLU(),
             nn.Flatten(),  # (N, 36n)
             nn.Linear(flat, HIDDEN),
@@ -84,11 +89,11 @@ class CAE(Autoencoder):
             nn.Linear(HIDDEN, flat),  # (N, 36n)
             nn.ReLU(),
             nn.Unflatten(1, (4 * n, height, width)),  # (N, 4n, 3, 3)
-            up(4 * n, 2 * n, PADDINGS[2], sizes[2]),  # (N, 2n, 7, 7)
+            up_convolution(4 * n, 2 * n, PADDINGS[2], sizes[2]),  # (N, 2n, 7, 7)
             nn.ReLU(),
-            up(2 * n, n, PADDINGS[1], sizes[1]),  # (N, n, 14, 14)
+            up_convolution(2 * n, n, PADDINGS[1], sizes[1]),  # (N, n, 14, 14)
             nn.ReLU(),
-            up(n, channels, PADDINGS[0], sizes[0]),  # (N, C, 28, 28)
+            up_convolution(n, channels, PADDINGS[0], sizes[0]),  # (N, C, 28, 28)
             nn.Sigmoid(),
         )
         initialise_for_relu(self)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.analysis.confusion import confusion_matrix, draw_confusion, per_class
+from models.analysis.confusion import class_table, confusion_matrix, draw_confusion
 from models.autoencoder import Autoencoder
 from models.base import Metrics, Model, ModelConfig, Note, Program
 from models.data.images import PARTS, Batch, ImageSplits, Shape
@@ -175,7 +175,7 @@ class Classifier(Model):
         from models.analysis.baselines import compare_with_baselines  # scikit-learn
 
         matrix = confusion_matrix(self, images.test, len(images.classes))
-        yield per_class(matrix, images.classes)
+        yield class_table(matrix, images.classes)
         whole = "" if self.config.frozen else ", all weights trained"
         yield compare_with_baselines(
             matrix,

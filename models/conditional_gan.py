@@ -54,7 +54,7 @@ class LabelledConfig(BalanceConfig):
 Config = TypeVar("Config", bound=LabelledConfig)
 
 
-def fitted_to(config: Config, images: ImageSplits) -> Config:
+def fit_config_to_labels(config: Config, images: ImageSplits) -> Config:
     """``config`` for the attributes of ``images``, or their classes. Raises `ConfigError`."""
     values = images.train.attributes
     if values is None:
@@ -93,14 +93,14 @@ class Labels(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         if self.exclusive:
-            assert batch.labels is not None, "checked by `fitted_to`"
+            assert batch.labels is not None, "checked by `fit_config_to_labels`"
             places = torch.arange(self.count, device=batch.labels.device)
             return (batch.labels[:, None] == places).float()
-        assert batch.attributes is not None, "checked by `fitted_to`"
+        assert batch.attributes is not None, "checked by `fit_config_to_labels`"
         return ((batch.attributes - self.low) / self.extent).clamp(0, 1)
 
 
-def told_right(said: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
+def label_accuracy(said: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
     """Share of labels (N, L) that scores (N, L) tell: of an image's class, or of all attributes
     the side of their range's middle."""
     if exclusive:
@@ -109,18 +109,18 @@ def told_right(said: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
 
 
 def label_names(images: ImageSplits) -> tuple[str, ...]:
-    """As `fitted_to` counts them."""
+    """As `fit_config_to_labels` counts them."""
     return images.classes if images.train.attributes is None else images.attribute_names
 
 
-def changed(given: Tensor, label: int, *, exclusive: bool) -> Tensor:
+def flip_label(given: Tensor, label: int, *, exclusive: bool) -> Tensor:
     """Labels (N, L) with one changed: that class instead, or that attribute the other way."""
     other = torch.zeros_like(given) if exclusive else given.clone()
     other[:, label] = 1 if exclusive else 1 - (given[:, label] > 0.5).float()
     return other
 
 
-def named(names: tuple[str, ...]) -> list[tuple[int, str]]:
+def short_label_names(names: tuple[str, ...]) -> list[tuple[int, str]]:
     """The first `ROWS` labels with their names, cut to fit beside a picture."""
     return [
         (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")

@@ -58,7 +58,7 @@ class ExtractorError(ValueError):
     """Values would be measured with another extractor than the one asked for."""
 
 
-class Interrupted(Exception):
+class StopRequested(Exception):
     """Asked to stop in the middle of an epoch: the epoch is dropped, the last checkpoint counts."""
 
 

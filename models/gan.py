@@ -22,7 +22,7 @@ from torch import Tensor
 from models.adversarial import Adversarial
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
-from models.networks.dcgan import ARCHITECTURES, discriminator, generator
+from models.networks.dcgan import ARCHITECTURES, build_discriminator, build_generator
 from models.results import Picture
 from models.seeds import derive_seed
 from models.training.gan_balance import BalanceConfig
@@ -69,9 +69,9 @@ class GAN(Adversarial):
         self.packed = config.pack
         channels, *size = shape
         judged = (config.pack * channels, size[0], size[1])
-        self.oppose(
-            generator(name, shape, latent=self.latent, width=width),
-            discriminator(name, judged, normalization=config.normalization, width=width),
+        self.set_networks(
+            build_generator(name, shape, latent=self.latent, width=width),
+            build_discriminator(name, judged, normalization=config.normalization, width=width),
         )
 
     def conditions(self, batch: Batch) -> Tensor:
@@ -89,7 +89,7 @@ class GAN(Adversarial):
 
         generator: of the CPU, so that it gives the same codes on all devices
         """
-        return self.fakes(self.codes(count, generator))
+        return self.generate(self.codes(count, generator))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=_generator("judged"))
@@ -128,7 +128,7 @@ class GAN(Adversarial):
 
         ends = self.codes(2 * WAYS, _generator("interpolations"))
         ways = [great_circle(first, last, STEPS) for first, last in ends.view(WAYS, 2, -1)]
-        drawn = self.fakes(torch.cat(ways))
+        drawn = self.generate(torch.cat(ways))
         return Picture(
             name="interpolations",
             caption="each row: from one code to another, along the sphere that draws from N(0, I) "

@@ -48,6 +48,6 @@ class Table:
         if uneven := [row for row in self.rows if len(row) != len(self.columns)]:
             raise ValueError(f"table {self.name!r}: {uneven[0]} does not fit {self.columns}")
 
-    def plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, Any]:
         """As JSON takes it."""
         return asdict(self)

@@ -31,18 +31,18 @@ from models.base import Metrics, ModelConfig
 from models.conditional_gan import (
     LabelledConfig,
     Labels,
-    changed,
-    fitted_to,
+    fit_config_to_labels,
+    flip_label,
+    label_accuracy,
     label_names,
-    named,
-    told_right,
+    short_label_names,
 )
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
-from models.networks.stargan import PatchDiscriminator, translator
+from models.networks.stargan import PatchDiscriminator, build_translator
 from models.results import Picture
-from models.training.gan_losses import signed
+from models.training.gan_losses import to_signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ class StarGAN(Adversarial):
             shape, labels=config.labels, normalization=config.normalization, width=config.width
         )
         self.judgements = discriminator.count
-        self.oppose(
-            translator(shape, labels=config.labels, blocks=config.blocks, width=config.width),
+        self.set_networks(
+            build_translator(shape, labels=config.labels, blocks=config.blocks, width=config.width),
             discriminator,
             {
                 "label_d": config.label_weight,
@@ -96,7 +96,7 @@ class StarGAN(Adversarial):
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
         assert isinstance(config, StarGANConfig)
-        return fitted_to(config, images)
+        return fit_config_to_labels(config, images)
 
     def conditions(self, batch: Batch) -> Tensor:
         """(N, C + L, H, W): each image with the labels of the one a random way further on."""
@@ -104,28 +104,32 @@ class StarGAN(Adversarial):
         count = len(labels)
         places = torch.arange(count, device=labels.device)
         way = torch.randint(1, max(count, 2), (1,), device=labels.device)
-        return with_planes(signed(batch.images), labels[(places + way) % count])
+        return with_planes(to_signed(batch.images), labels[(places + way) % count])
 
-    def about_d(self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor) -> Metrics:
+    def discriminator_label_losses(
+        self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
         return {"label_d": self._label_loss(real, self.labels(batch))}
 
-    def about_g(self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor) -> Metrics:
+    def generator_extra_losses(
+        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
+    ) -> Metrics:
         back = self.generator(with_planes(fakes, self.labels(batch)))
         return {
             "label_g": self._label_loss(said, self._labels_in(given)),
-            "reconstruction": F.l1_loss(back, signed(batch.images)),
+            "reconstruction": F.l1_loss(back, to_signed(batch.images)),
         }
 
-    def about_both(
+    def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
         """Shares of labels that the discriminator tells right, and the way back."""
         labels, exclusive = self.labels(batch), self.config.exclusive
-        back = self.paint(with_planes(fakes, labels))
+        back = self.generate_signed(with_planes(fakes, labels))
         return {
-            "labels_real": told_right(real, labels, exclusive=exclusive),
-            "labels_fake": told_right(fake, self._labels_in(given), exclusive=exclusive),
-            "reconstruction": F.l1_loss(back, signed(batch.images)),
+            "labels_real": label_accuracy(real, labels, exclusive=exclusive),
+            "labels_fake": label_accuracy(fake, self._labels_in(given), exclusive=exclusive),
+            "reconstruction": F.l1_loss(back, to_signed(batch.images)),
         }
 
     def _labels_in(self, given: Tensor) -> Tensor:
@@ -139,7 +143,7 @@ class StarGAN(Adversarial):
     def translate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] with other labels (N, L) in [0, 1]."""
         images, labels = images.to(self.device), labels.to(self.device)
-        return self.fakes(with_planes(signed(images), labels))
+        return self.generate(with_planes(to_signed(images), labels))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         """Translations of ``part``'s images, each as another one of them is labelled."""
@@ -147,13 +151,13 @@ class StarGAN(Adversarial):
         rows = torch.arange(count, device=self.device) % len(real)
         size = self.config.batch_size  # labels are planes as large as an image: a part at a time
         return torch.cat(
-            [self.fakes(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
+            [self.generate(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
         )
 
     def example(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(2, *self.shape, generator=generator)
-        return with_planes(signed(images), torch.eye(self.config.labels)[[0, -1]])
+        return with_planes(to_signed(images), torch.eye(self.config.labels)[[0, -1]])
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
         """The first images, each with a label of its own changed: the first of the first, ..."""
@@ -162,7 +166,7 @@ class StarGAN(Adversarial):
         places = torch.arange(len(own)) % self.config.labels
         exclusive = self.config.exclusive
         wanted = [
-            changed(own[i : i + 1], label, exclusive=exclusive)
+            flip_label(own[i : i + 1], label, exclusive=exclusive)
             for i, label in enumerate(places.tolist())
         ]
         return self.translate(batch.images, torch.cat(wanted))
@@ -173,8 +177,10 @@ class StarGAN(Adversarial):
         batch = getattr(images, part).batch(slice(0, count))
         own = self.labels(batch)
         rows = {"(original)": batch.images}
-        for i, name in named(label_names(images)):
-            rows[name] = self.translate(batch.images, changed(own, i, exclusive=config.exclusive))
+        for i, name in short_label_names(label_names(images)):
+            rows[name] = self.translate(
+                batch.images, flip_label(own, i, exclusive=config.exclusive)
+            )
         what = "as each class" if config.exclusive else "one attribute changed in each row"
 
         def draw(path: Path, title: str) -> None:

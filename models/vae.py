@@ -128,7 +128,7 @@ class VAE(Autoencoder, VariationalModel):
         codes = mean + torch.randn_like(mean) * torch.exp(log_variance / 2)
         logits = self.decoder.logits(codes)
         bce = F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
-        kl = divergence(mean, log_variance).sum(1).mean()
+        kl = gaussian_kl(mean, log_variance).sum(1).mean()
         mse = F.mse_loss(torch.sigmoid(logits), images)
         return {"nelbo": bce + kl, "bce": bce, "mse": mse, "kl": kl}
 
@@ -170,6 +170,6 @@ class VAE(Autoencoder, VariationalModel):
         yield bound_table(self, images.test, progress)
 
 
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) of each number, in nats: shapes alike."""
     return (mean.square() + log_variance.exp() - 1 - log_variance) / 2

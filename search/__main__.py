@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from search.errors import explained, unknown
+from search.errors import explain_error, unknown_name
 from search.fast_imports import defer_compiler, quick_imports
 from search.supervisor.process import end_early, start_early
 
@@ -27,7 +27,7 @@ COMMANDS = ("study", "studies", "trials", "report", "dashboard", "worker")
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         if len(arguments) == 1 and not arguments[0].startswith("-"):
-            print(f"error: {unknown('command', arguments[0], COMMANDS)}", file=sys.stderr)
+            print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
         else:
             print(__doc__, file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
@@ -54,7 +54,7 @@ def command(name: str) -> int:
     except BrokenPipeError:
         return 0  # the reader, such as `head`, has seen enough
     except Exception as error:
-        message = explained(error)
+        message = explain_error(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -10,7 +10,7 @@ LOG_WIDTH = 300  # columns
 LOUD = "bold white on red"
 
 
-def near(place: object) -> str:
+def shorten_path(place: object) -> str:
     """A path or URL as seen from here: ``runs/exports/cae/1`` rather than its whole way."""
     return str(place).replace(f"{Path.cwd()}/", "")
 

@@ -36,7 +36,7 @@ class WorkersFailed(SearchError):
     """Workers end before they can train; the message names the cause and their log."""
 
 
-def explained(error: Exception) -> str | None:
+def explain_error(error: Exception) -> str | None:
     """The line for an error that is not a fault of ours; None for one that is."""
     from optuna.exceptions import StorageInternalError
     from pandas.errors import DatabaseError
@@ -60,7 +60,7 @@ def explained(error: Exception) -> str | None:
     return None
 
 
-def unknown(kind: str, name: str, available: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
     """``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``"""
     names = sorted(available)
     close = difflib.get_close_matches(name[:LONGEST], names, n=1)

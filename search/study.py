@@ -24,7 +24,7 @@ from models.base import Model, ModelConfig
 from models.data.images import Shape
 from models.evaluation.measures import ALL_MEASURES
 from models.results import Table
-from search.errors import unknown
+from search.errors import unknown_name
 from search.strategies.samplers import SamplerFactory
 from storage.errors import short
 
@@ -90,7 +90,7 @@ class StudySpec:
             raise ValueError("summary must be a function: trials, curves -> Table")
         metrics = (*self.model.metrics, *(ALL_MEASURES if self.model.judged else ()))
         if self.metric not in metrics:
-            raise ValueError(unknown("metric", str(self.metric), metrics))
+            raise ValueError(unknown_name("metric", str(self.metric), metrics))
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
         if not isinstance(self.data, str):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.errors import BadVariable, unknown
+from search.errors import BadVariable, unknown_name
 from storage.database.connection import absolute_url
 from storage.errors import short
 from storage.paths import RunPaths
@@ -97,7 +97,7 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
     """
     for name in given.get("GENSTUDY_GIVEN", "").split():
         if name not in VARIABLES:
-            raise BadVariable(unknown("variable", name, VARIABLES))
+            raise BadVariable(unknown_name("variable", name, VARIABLES))
     values = {name: given[name].strip() for name in VARIABLES if given.get(name, "").strip()}
     for name, written in values.items():
         if "\0" in written or any("\ud800" <= letter <= "\udfff" for letter in written):

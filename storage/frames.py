@@ -25,7 +25,7 @@ import pandas as pd
 from sqlalchemy import Connection, text
 
 from storage.database.columns import Columns
-from storage.database.connection import open_engine, open_storage, shown
+from storage.database.connection import open_engine, open_storage, redact_url
 from storage.database.preferences import (
     VALUES,
     is_preferential,
@@ -49,7 +49,7 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
     storage: a database URL; default: ``STORAGE``, else ``RUNS/studies.db``
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
-    with opened(storage) as connection:
+    with connected(storage) as connection:
         study_id = find_study(connection, study)
         if known_schema(connection):
             return _trials(connection, study_id)
@@ -58,7 +58,7 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
     """One row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
-    with opened(storage) as connection:
+    with connected(storage) as connection:
         study_id = find_study(connection, study)
         return pd.DataFrame(Columns(connection, study_id).curves())
 
@@ -69,7 +69,7 @@ def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFram
     By value; in a preferential study by a person's choices.
     """
     frame = trials(study, storage=storage)
-    with opened(storage) as connection:
+    with connected(storage) as connection:
         study_id = find_study(connection, study)
         chosen = None
         if is_preferential(read_attributes(connection, study_id)):
@@ -96,7 +96,7 @@ def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
     A choice of the worst of four makes three pairs. No rows for a study of values.
     """
-    with opened(storage) as connection:
+    with connected(storage) as connection:
         attributes = read_attributes(connection, find_study(connection, study))
     found = [
         (key.removeprefix(VALUES), better, worse)
@@ -108,7 +108,7 @@ def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 def studies(*, storage: str | None = None) -> pd.DataFrame:
     """One row a study: name, then how many trials are in each state, and the best value."""
-    with opened(storage) as connection:
+    with connected(storage) as connection:
         counted = pd.read_sql_query(
             text(
                 "SELECT s.study_name AS study, t.state, count(t.trial_id) AS trials FROM studies s "
@@ -147,7 +147,7 @@ def database_url(storage: str | None) -> str:
 
 
 @contextmanager
-def opened(storage: str | None) -> Iterator[Connection]:
+def connected(storage: str | None) -> Iterator[Connection]:
     """A connection for one frame; nothing of it stays open."""
     engine = open_engine(database_url(storage))
     try:
@@ -161,7 +161,7 @@ def find_study(connection: Connection, study: str) -> int:
     rows = connection.execute(text("SELECT study_name, study_id FROM studies"))
     names = {str(name): int(study_id) for name, study_id in rows}
     if study not in names:
-        place = shown(connection.engine.url.render_as_string(hide_password=False))
+        place = redact_url(connection.engine.url.render_as_string(hide_password=False))
         available = ", ".join(sorted(names)) or "none yet"
         raise StudyNotFound(f"no study {short(repr(study))} in {place}; available: {available}")
     return names[study]

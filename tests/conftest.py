@@ -8,24 +8,39 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+import optuna
 import pytest
 import sqlalchemy
 import torch
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from models.cae import CAE
 from models.data.images import Images, ImageSplits
 from models.data.loading import load_images
 from models.evaluation.feature_cache import make_extractor
 from models.evaluation.features import Extractor
-from models.evaluation.sample_evaluator import Judge
+from models.evaluation.sample_evaluator import SampleEvaluator
+from models.gan import GAN
 from search.__main__ import main
+from search.run import StudyRun
+from search.setup.loading import load_study
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import make_sampler
+from search.study import StudySpec
+from search.trials.owner import owner_name
+from search.trials.queue import open_queue
 from search.variables import VARIABLES
+from search.worker.context import WorkerContext
+from storage.database.connection import open_storage
+from tests.trials import SMALL, MakeContext
+from tests.user import User
 
 torch.set_num_threads(1)  # now: fixtures of a module come before those of its tests
 ROOT = Path(__file__).parent.parent
@@ -88,9 +103,9 @@ def extractor(digits: ImageSplits, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def judge(extractor: Extractor, digits: ImageSplits) -> Judge:
+def judge(extractor: Extractor, digits: ImageSplits) -> SampleEvaluator:
     """Of samples that imitate `digits`."""
-    return Judge(extractor, digits)
+    return SampleEvaluator(extractor, digits)
 
 
 def blank_images(shape: tuple[int, int, int], classes: int = 10) -> ImageSplits:
@@ -158,6 +173,84 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
 def plain_process() -> dict[str, str]:
     """The environment for commands that tests start."""
     return {**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "default"}
+
+
+@pytest.fixture
+def user(tmp_path: Path, plain_process: dict[str, str]) -> User:
+    return User(tmp_path / "runs", plain_process)
+
+
+@pytest.fixture
+def make_context(
+    tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Path]
+) -> MakeContext:
+    """A worker's bench without a worker: events are collected in ``context.heard``."""
+
+    def make(
+        model: type[CAE] = CAE,
+        epochs: int = 3,
+        pruner: str = "none",
+        interrupted: Callable[[], bool] = lambda: False,
+        runs: str = "runs",
+        token: str = "t",
+    ) -> WorkerContext:
+        loaded = load_study(str(study_file()))
+        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2})
+        paths = tmp_path / runs
+        url = f"sqlite:///{paths / 'studies.db'}"
+        storage = open_storage(url)
+        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+        queue = open_queue("small", url, owner_name(1))
+        queue.study.sampler = make_sampler("random", seed=0, space=loaded.space)
+        queue.study.pruner = make_pruner(pruner)
+        run = StudyRun(
+            name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
+            trials=9, epochs=epochs, retrain_epochs=5, revision="abc", token=token,
+        )  # fmt: skip
+        heard: list[dict[str, Any]] = []
+        context = WorkerContext(
+            base=None,
+            run=run, spec=spec, queue=queue, images=digits, device="cpu", device_name="cpu",
+            say=lambda event, **values: heard.append({"event": event, **values}),
+            interrupted=interrupted,
+        )  # fmt: skip
+        context.heard = heard  # type: ignore[attr-defined]
+        return context
+
+    return make
+
+
+@pytest.fixture
+def make_gan_context(tmp_path: Path, digits: ImageSplits, judge: SampleEvaluator) -> MakeContext:
+    def make(
+        model: type[GAN] = GAN,
+        epochs: int = 2,
+        pruner: str = "median",
+        interrupted: Callable[[], bool] = lambda: False,
+        **more: Any,
+    ) -> WorkerContext:
+        url = f"sqlite:///{tmp_path / 'studies.db'}"
+        storage = open_storage(url)
+        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+        queue = open_queue("small", url, owner_name(1))
+        queue.study.sampler = make_sampler("random", seed=0, space={})
+        queue.study.pruner = make_pruner(pruner)
+        spec = StudySpec(
+            model=model,
+            suggest=lambda trial: replace(SMALL, lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3)),
+            data="digits", metric="frechet", trials=9, epochs=epochs, **more,
+        )  # fmt: skip
+        run = StudyRun(
+            name="small", study="small", storage=url, runs=str(tmp_path), images="", seed=0,
+            trials=9, epochs=epochs, retrain_epochs=2, revision="abc", token="t",
+        )  # fmt: skip
+        return WorkerContext(
+            run=run, spec=spec, queue=queue, images=digits, base=None, device="cpu",
+            device_name="cpu", say=lambda event, **values: None, interrupted=interrupted,
+            judge=judge,
+        )  # fmt: skip
+
+    return make
 
 
 def contents(place: Path) -> dict[str, str]:

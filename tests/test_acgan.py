@@ -11,7 +11,13 @@ from PIL import Image
 
 from models.acgan import ACGAN, ACGANConfig
 from models.base import build, evaluating, parameter_count
-from models.conditional_gan import Labels, changed, fitted_to, named, told_right
+from models.conditional_gan import (
+    Labels,
+    fit_config_to_labels,
+    flip_label,
+    label_accuracy,
+    short_label_names,
+)
 from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
@@ -61,7 +67,7 @@ def test_the_defaults_are_the_references() -> None:
 
 
 def test_labels_are_the_classes_where_there_are_no_attributes(digits: ImageSplits) -> None:
-    config = fitted_to(SMALL, digits)
+    config = fit_config_to_labels(SMALL, digits)
     assert (config.labels, config.exclusive, config.ranges) == (10, True, ())
     batch = digits.train.batch(slice(0, 50))
     rows = Labels(config)(batch)
@@ -72,7 +78,7 @@ def test_labels_are_the_classes_where_there_are_no_attributes(digits: ImageSplit
 
 
 def test_attributes_go_before_classes_and_are_brought_to_one_range(described: ImageSplits) -> None:
-    config = fitted_to(SMALL, described)
+    config = fit_config_to_labels(SMALL, described)
     assert (config.labels, config.exclusive) == (2, False)
     assert config.ranges == ((0.0, 1.0), (-3.0, 6.0))
     batch = described.train.batch(slice(0, 50))
@@ -94,7 +100,7 @@ def test_images_without_labels_are_refused(described: ImageSplits) -> None:
 
 
 def test_ranges_come_back_from_json_as_they_were(described: ImageSplits) -> None:
-    config = fitted_to(SMALL, described)
+    config = fit_config_to_labels(SMALL, described)
     assert replace(config, ranges=[[0, 1], [-3, 6]]) == config  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not as many as labels=3"):
         replace(config, labels=3)
@@ -105,14 +111,18 @@ def test_one_label_is_changed(exclusive: bool) -> None:
     given = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     flipped = [[0, 0, 0], [1, 0, 1]]
     expected = [[1, 0, 0], [1, 0, 0]] if exclusive else flipped
-    assert changed(given, 0, exclusive=exclusive).tolist() == expected
+    assert flip_label(given, 0, exclusive=exclusive).tolist() == expected
     assert given.tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
 def test_shares_of_labels_told_right() -> None:
     said = torch.tensor([[3.0, -1.0], [1.0, 2.0]])
-    assert float(told_right(said, torch.tensor([[1.0, 1.0], [1.0, 0.0]]), exclusive=False)) == 0.5
-    assert float(told_right(said, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), exclusive=True)) == 0.5
+    assert (
+        float(label_accuracy(said, torch.tensor([[1.0, 1.0], [1.0, 0.0]]), exclusive=False)) == 0.5
+    )
+    assert (
+        float(label_accuracy(said, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), exclusive=True)) == 0.5
+    )
 
 
 def test_fakes_are_given_the_labels_of_their_batch(described: ImageSplits) -> None:
@@ -217,6 +227,6 @@ def test_a_picture_shows_the_same_noise_with_one_label_changed(
 
 
 def test_many_labels_and_long_names_fit_a_picture() -> None:
-    found = named(("a" * 30, "a" * 31, *(str(i) for i in range(40))))
+    found = short_label_names(("a" * 30, "a" * 31, *(str(i) for i in range(40))))
     assert len(found) == len({name for _, name in found}) == 16
     assert max(len(name) for _, name in found) <= 24

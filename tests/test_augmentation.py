@@ -14,7 +14,7 @@ from models.augmentation import AugmentedGAN, AugmentedGANConfig
 from models.base import build
 from models.data.images import Images, ImageSplits
 from models.data.noise import KINDS
-from models.errors import ConfigError, Interrupted
+from models.errors import ConfigError, StopRequested
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import fit
 
@@ -150,7 +150,7 @@ def test_a_long_preparation_can_be_interrupted(digits: ImageSplits) -> None:
         asked.append(True)
         return len(asked) > 3
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopRequested):
         next(fit(small(extra="autoencoder"), digits, epochs=1, seed=0, interrupted=interrupted))
     assert len(asked) == 4
 

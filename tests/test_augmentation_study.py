@@ -14,7 +14,7 @@ from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGANConfig
 from models.data.images import ImageSplits
-from models.evaluation.sample_evaluator import Judge
+from models.evaluation.sample_evaluator import SampleEvaluator
 from search.reporting.summary import summarise
 from search.run import StudyRun
 from search.setup.loading import load_study
@@ -22,8 +22,8 @@ from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler
 from search.studies import augmentation
 from search.trials.owner import owner_name
-from search.trials.queue import open_claims
-from search.worker.context import Bench
+from search.trials.queue import open_queue
+from search.worker.context import WorkerContext
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.connection import open_storage
@@ -119,17 +119,17 @@ def test_every_row_is_trained_for_as_many_images() -> None:
 
 
 def test_two_trials_of_the_grid_end_in_a_table(
-    tmp_path: Path, digits: ImageSplits, judge: Judge, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: ImageSplits, judge: SampleEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.augmentation.AE_EPOCHS", 2)
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     storage = open_storage(url)
     optuna.create_study(study_name="rows", storage=storage)
-    claims = open_claims("rows", url, owner_name(os.getpid()))
+    queue = open_queue("rows", url, owner_name(os.getpid()))
     study = load_study("augmentation")
-    claims.study.sampler = make_sampler("grid", seed=0, space=study.space)
-    claims.study.pruner = make_pruner("none")
-    assert grid_size(claims.study.sampler) == study.spec.trials
+    queue.study.sampler = make_sampler("grid", seed=0, space=study.space)
+    queue.study.pruner = make_pruner("none")
+    assert grid_size(queue.study.sampler) == study.spec.trials
     run = StudyRun(
         name="augmentation", study="rows", storage=url, runs=str(tmp_path), images="", seed=0,
         trials=2, epochs=2, retrain_epochs=1, revision="abc", token="t",
@@ -138,15 +138,15 @@ def test_two_trials_of_the_grid_end_in_a_table(
     def narrow(trial: BaseTrial) -> AugmentedGANConfig:
         return replace(augmentation.suggest(trial), width=0.02, epoch_images=200, drawn=100)
 
-    bench = Bench(
-        run=run, spec=replace(study.spec, suggest=narrow), claims=claims, images=digits, base=None,
+    context = WorkerContext(
+        run=run, spec=replace(study.spec, suggest=narrow), queue=queue, images=digits, base=None,
         device="cpu", device_name="cpu", say=lambda *_, **__: None, interrupted=lambda: False,
         judge=judge,
     )  # fmt: skip
     for _ in range(run.trials):
-        trial = claims.claim(run.trials)
+        trial = queue.claim(run.trials)
         assert trial is not None
-        run_trial(bench, trial)
+        run_trial(context, trial)
     frame, epochs = trials("rows", storage=url), curves("rows", storage=url)
     assert frame["state"].tolist() == ["COMPLETE"] * 2
     assert frame["seed"].nunique() == 2
@@ -157,5 +157,5 @@ def test_two_trials_of_the_grid_end_in_a_table(
     for name, cells in found.items():
         mean = last[last["row"] == name]["valid_frechet"].mean()
         assert float(str(cells["Fréchet"]).split(" ±")[0]) == pytest.approx(mean, abs=0.06)
-    for opened in (storage, claims.storage):
+    for opened in (storage, queue.storage):
         opened.engine.dispose()

@@ -9,7 +9,7 @@ from models.base import build
 from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError
 from models.gan import GAN, GANConfig
-from models.training.gan_balance import BalanceConfig, Rule
+from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.loop import fit
 from tests.conftest import CAE_SHAPE
 
@@ -54,21 +54,21 @@ def test_the_generator_gets_more_updates_while_it_loses(digits: ImageSplits) -> 
 
 
 def test_the_rule_follows_from_the_losses_of_the_step_before_last() -> None:
-    rule = Rule(BalanceConfig(g_steps=2, extra_g_steps=3, threshold=1.0))
+    rule = AdaptiveSteps(BalanceConfig(g_steps=2, extra_g_steps=3, threshold=1.0))
     losses = [(4.0, 1.0), (0.5, 1.0), (2.5, 1.0), (2.0, 1.0), (9.0, 1.0), (0.0, 0.0)]
     turns = []
     for loss_g, loss_d in losses:
         turns.append(rule.g_steps())
-        rule.saw(torch.tensor(loss_g), torch.tensor(loss_d))
+        rule.observe(torch.tensor(loss_g), torch.tensor(loss_d))
     assert turns == [2, 2, 5, 2, 5, 2]  # 2.0 is not more than 1.0 above 1.0
     assert rule.g_steps() == 5
-    rule.forget()
+    rule.reset()
     assert rule.g_steps() == 2
 
 
 def test_the_rule_looks_at_no_loss_unless_it_is_adaptive() -> None:
-    rule = Rule(BalanceConfig(g_steps=3))
-    rule.saw(torch.tensor(9.0), torch.tensor(0.0))
+    rule = AdaptiveSteps(BalanceConfig(g_steps=3))
+    rule.observe(torch.tensor(9.0), torch.tensor(0.0))
     assert not rule.seen
     assert rule.g_steps() == 3
 

@@ -10,9 +10,7 @@ import pytest
 from search.errors import StudyFileError
 from search.setup.loading import load_study
 from storage import trials
-from tests.test_runs import User, WriteStudy, user
-
-__all__ = ["user"]  # the fixture
+from tests.user import User, WriteStudy
 
 HEAD = """
     '''A head on the small study's codes.'''

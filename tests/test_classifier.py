@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.analysis.confusion import accuracy, confusion_matrix, draw_confusion, per_class
+from models.analysis.confusion import accuracy, class_table, confusion_matrix, draw_confusion
 from models.base import build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.classifier import Classifier, ClassifierConfig
@@ -110,7 +110,7 @@ def test_a_confusion_matrix_counts_every_image_once(
 
 
 def test_classes_are_judged_one_by_one() -> None:
-    table = per_class(np.array([[8, 2], [0, 10]]), ("cat", "dog"))
+    table = class_table(np.array([[8, 2], [0, 10]]), ("cat", "dog"))
     assert table.rows[0] == ("cat", 10, 1.0, 0.8, pytest.approx(16 / 18))
     assert table.rows[1] == ("dog", 10, pytest.approx(10 / 12), 1.0, pytest.approx(20 / 22))
 

@@ -8,9 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,17 +19,11 @@ import pytest
 from PIL import Image
 
 from storage.database.connection import open_storage
-from storage.files.artifacts import attach
+from storage.files.artifacts import attach_to_trial
 from storage.paths import RunPaths
+from tests.user import free_port, get
 
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager
@@ -48,19 +39,6 @@ def serving(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def get(url: str, seconds: float = 30.0) -> bytes:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                content: bytes = answer.read()
-            return content
-        except urllib.error.URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-
-
 @pytest.fixture
 def runs(tmp_path: Path) -> RunPaths:
     """A study with one trial that has a picture."""
@@ -70,7 +48,7 @@ def runs(tmp_path: Path) -> RunPaths:
     picture = tmp_path / "reconstructions.png"
     Image.new("RGB", (40, 20), (200, 30, 30)).save(picture)
     paths.artifacts.mkdir(parents=True)
-    attach(paths.artifacts, trial, picture)
+    attach_to_trial(paths.artifacts, trial, picture)
     study.tell(trial, 0.5)
     return paths
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.analysis.denoising import fidelity, noise_kinds, noise_picture, noise_tables
+from models.analysis.denoising import measure_fidelity, noise_kinds, noise_picture, noise_tables
 from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import Images, ImageSplits
@@ -76,7 +76,7 @@ def test_the_tables_have_a_row_for_each_training_and_a_column_for_each_test(
         assert [row[0] for row in table.rows] == ["untouched", "this model (all)", *COLUMNS]
         assert "2 epochs" in table.note
         assert "Strength 0.3" in table.note
-        json.dumps(table.plain(), allow_nan=False)
+        json.dumps(table.to_plain(), allow_nan=False)
 
 
 def test_the_models_entry_for_its_own_noise_is_its_test_error(
@@ -191,7 +191,7 @@ def test_psnr_is_the_mean_over_images_of_each_images_own(few: ImageSplits) -> No
 
     judged = build(CAE, CONFIG, (1, 28, 28), seed=0)
     assert isinstance(judged, CAE)
-    found = fidelity(judged, grey, "none", 0.3, off)
+    found = measure_fidelity(judged, grey, "none", 0.3, off)
     assert found.psnr == pytest.approx(30, abs=1e-3)
     assert found.mse == pytest.approx((0.01 + 0.0001) / 2, rel=1e-4)
 

@@ -26,11 +26,8 @@ from models.export import export_size, write_export
 from storage import curves, trials
 from storage.database.connection import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull
-from storage.files.exports import is_whole, publish, read_provenance, staged
-from tests.test_faults import progress, slow
-from tests.test_runs import LONGER, User, WriteStudy, one_line, user, wait_until, watched
-
-__all__ = ["user"]  # the fixture
+from storage.files.exports import atomic_folder, is_whole, publish, read_provenance
+from tests.user import LONGER, User, WriteStudy, one_line, progress, slow, wait_until, watched
 
 PAGE = 4096
 FULL = "(?:No space left on device|File too large)"
@@ -231,7 +228,7 @@ RECORD = {
 
 
 def export(model: Model, folder: Path) -> None:
-    with staged(folder, needs=export_size(model)) as staging:
+    with atomic_folder(folder, needs=export_size(model)) as staging:
         write_export(model, staging)
         publish(staging, RECORD)
 

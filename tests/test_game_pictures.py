@@ -20,12 +20,12 @@ from models.acgan import ACGAN, ACGANConfig
 from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
-from models.evaluation.gan_diagnosis import STALLED, Health, Kind, verdicts
+from models.evaluation.gan_diagnosis import STALLED, Health, Kind, epoch_verdicts
 from models.evaluation.gan_figure import BANDS, apart, draw_game
 from models.evaluation.quality_table import Judged, quality_table
-from models.evaluation.sample_evaluator import Judge
+from models.evaluation.sample_evaluator import SampleEvaluator
 from models.figures.sample_history import (
-    chosen,
+    choose_epochs,
     draw_learned,
     read_row,
     write_animation,
@@ -34,21 +34,20 @@ from models.figures.sample_history import (
 from models.gan import GAN
 from models.stargan import StarGAN, StarGANConfig
 from search.worker import pictures
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from search.worker.exporting import draw, tables
 from search.worker.retraining import retrain
+from search.worker.trial import run_trial
 from storage.files.model_card import model_card
-from tests.test_judged import SMALL, Breaking, MakeBench, Perfect, ThreeModes, make_bench, run_one
 from tests.test_verdicts import FLOOR, GOOD, NOISE, game, improving
-
-__all__ = ["make_bench"]  # the fixture
+from tests.trials import SMALL, Breaking, MakeContext, Perfect, ThreeModes, run_one
 
 MODES = {**GOOD, "modes": 2.0}
 BROKEN = dict.fromkeys(GOOD, math.nan)
 
 
 def kinds(*qualities: dict[str, float], real: float = 0.85) -> list[Kind]:
-    return verdicts(game(*qualities, real=real, fake=real), FLOOR)
+    return epoch_verdicts(game(*qualities, real=real, fake=real), FLOOR)
 
 
 def test_each_epoch_has_the_verdict_that_it_had_then() -> None:
@@ -134,7 +133,7 @@ def test_a_row_holds_no_nan(tmp_path: Path) -> None:
 @given(st.integers(1, 60), st.integers(2, 12))
 def test_epochs_are_chosen_evenly_with_the_first_and_the_last(count: int, most: int) -> None:
     epochs = list(range(5, 5 + count))
-    found = chosen(epochs, most)
+    found = choose_epochs(epochs, most)
     assert found == sorted(set(found))
     assert len(found) == min(count, most)
     assert (found[0], found[-1]) == (epochs[0], epochs[-1])
@@ -207,33 +206,33 @@ def test_a_model_that_makes_no_images_of_noise_has_no_row(digits: ImageSplits) -
     assert CAE(CAEConfig(), (1, 28, 28)).fixed_samples(digits, "valid", 3) is None
 
 
-def shown(bench: Bench, number: int = 0) -> list[str]:
-    trial = bench.claims.study.trials[number]
-    return [meta.filename for meta in get_all_artifact_meta(trial, storage=bench.claims.storage)]
+def shown(context: WorkerContext, number: int = 0) -> list[str]:
+    trial = context.queue.study.trials[number]
+    return [meta.filename for meta in get_all_artifact_meta(trial, storage=context.queue.storage)]
 
 
-def kept(bench: Bench) -> list[str]:
-    return sorted(path.name for path in bench.run.paths.checkpoints("small").glob("*-row-*"))
+def kept(context: WorkerContext) -> list[str]:
+    return sorted(path.name for path in context.run.paths.checkpoints("small").glob("*-row-*"))
 
 
 def test_a_trial_shows_its_samples_then_the_game_then_how_it_learned(
-    make_bench: MakeBench,
+    make_gan_context: MakeContext,
 ) -> None:
-    bench = make_bench(Perfect)
-    run_one(bench)
-    assert shown(bench) == ["samples.png", "game.png", "learned.png"]
-    assert kept(bench) == []
+    context = make_gan_context(Perfect)
+    run_one(context)
+    assert shown(context) == ["samples.png", "game.png", "learned.png"]
+    assert kept(context) == []
 
 
-def test_a_trial_that_diverges_shows_what_came_before(make_bench: MakeBench) -> None:
-    bench = make_bench(Breaking)
-    assert run_one(bench)["outcome"] == "diverged"
-    assert shown(bench) == ["game.png", "learned.png"]
-    assert kept(bench) == []
+def test_a_trial_that_diverges_shows_what_came_before(make_gan_context: MakeContext) -> None:
+    context = make_gan_context(Breaking)
+    assert run_one(context)["outcome"] == "diverged"
+    assert shown(context) == ["game.png", "learned.png"]
+    assert kept(context) == []
 
 
 def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_gan_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
     asked = [0]
@@ -242,22 +241,22 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
         asked[0] += 1
         return asked[0] > 40  # in the third epoch
 
-    bench = make_bench(ThreeModes, epochs=4, interrupted=soon, pruner="none")
-    stale = bench.run.paths.trial_row("small", 0, 7)  # of a deleted namesake
+    context = make_gan_context(ThreeModes, epochs=4, interrupted=soon, pruner="none")
+    stale = context.run.paths.trial_row("small", 0, 7)  # of a deleted namesake
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"another study's")
-    trial = bench.claims.claim(9)
+    trial = context.queue.claim(9)
     assert trial is not None
-    trial.run_trial(bench, trial)
-    assert kept(bench) == ["trial-0-row-0001.png", "trial-0-row-0002.png"]
-    first = {name: (stale.parent / name).stat().st_mtime_ns for name in kept(bench)}
-    bench.run.paths.trial_row("small", 0, 3).write_bytes(b"of an epoch that counts no more")
+    run_trial(context, trial)
+    assert kept(context) == ["trial-0-row-0001.png", "trial-0-row-0002.png"]
+    first = {name: (stale.parent / name).stat().st_mtime_ns for name in kept(context)}
+    context.run.paths.trial_row("small", 0, 3).write_bytes(b"of an epoch that counts no more")
     seen: dict[str, int] = {}
 
     def look(*_: object) -> None:
-        seen.update({name: (stale.parent / name).stat().st_mtime_ns for name in kept(bench)})
+        seen.update({name: (stale.parent / name).stat().st_mtime_ns for name in kept(context)})
 
-    again = make_bench(ThreeModes, epochs=4, pruner="none")
+    again = make_gan_context(ThreeModes, epochs=4, pruner="none")
     again.say = lambda event, **values: look() if values.get("epoch") == 3 else None
     run_one(again)
     assert seen == first
@@ -265,35 +264,35 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
 
 
 def test_rows_that_cannot_be_written_do_not_cost_the_trial(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_gan_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, images: torch.Tensor) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(pictures, "write_row", full)
-    bench = make_bench(Perfect)
+    context = make_gan_context(Perfect)
     said: list[object] = []
-    bench.say = lambda event, **values: said.append(values.get("what"))
-    assert run_one(bench)["outcome"] == "complete"
+    context.say = lambda event, **values: said.append(values.get("what"))
+    assert run_one(context)["outcome"] == "complete"
     assert "rows of samples" in said
-    assert shown(bench) == ["samples.png", "game.png"]
+    assert shown(context) == ["samples.png", "game.png"]
 
 
 def test_a_judged_export_shows_the_game_and_how_it_learned(
-    make_bench: MakeBench, tmp_path: Path, judge: Judge
+    make_gan_context: MakeContext, tmp_path: Path, judge: SampleEvaluator
 ) -> None:
-    bench = make_bench()
-    run_one(bench)
-    paths = bench.run.paths.retraining("small", 0)
+    context = make_gan_context()
+    run_one(context)
+    paths = context.run.paths.retraining("small", 0)
     paths.row(9).parent.mkdir(parents=True, exist_ok=True)
     paths.row(9).write_bytes(b"of an earlier training")
-    retrain(bench, 0)
+    retrain(context, 0)
     assert sorted(paths.rows()) == [1, 2]
     record = json.loads(paths.record.read_text())
     folder = tmp_path / "export"
     folder.mkdir()
     model = build(GAN, SMALL, (1, 28, 28), seed=0)
-    captions = draw(bench, model, record, folder)
+    captions = draw(context, model, record, folder)
     assert [*captions] == [
         "learning_curve.png", "samples.png", "interpolations.png", "game.png", "learned.png",
         "learned.gif",
@@ -301,7 +300,7 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     assert all((folder / file).stat().st_size > 1000 for file in captions)
     assert frames(folder / "learned.gif") == 2
 
-    (table,) = tables(bench, model, record)
+    (table,) = tables(context, model, record)
     assert table["columns"][:3] == ("measure", "validation", "real images (validation)")
     first = table["rows"][0]
     assert first[:3] == ("frechet", record["valid"]["frechet"], judge.floor["frechet"])
@@ -314,7 +313,7 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     assert "(learned.gif)" in card
 
 
-def test_the_winner_is_measured_by_the_test_images_too(judge: Judge) -> None:
+def test_the_winner_is_measured_by_the_test_images_too(judge: SampleEvaluator) -> None:
     record = replace_floor(judge, 0.5)
     valid = Judged(part="validation", measured=judge.floor, record=judge.record)
     table = quality_table(valid, Judged(part="test", measured=judge.floor, record=record))
@@ -329,5 +328,5 @@ def test_the_winner_is_measured_by_the_test_images_too(judge: Judge) -> None:
     assert f"{judge.count:,} samples" in table.note
 
 
-def replace_floor(judge: Judge, recall: float) -> dict[str, object]:
+def replace_floor(judge: SampleEvaluator, recall: float) -> dict[str, object]:
     return {**judge.record, "floor": {**judge.floor, "recall": recall}}

@@ -19,7 +19,13 @@ from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig, great_circle, pack
 from models.kernels.fast_convolution import fast_convolutions
 from models.training.checkpoint import load_checkpoint, save_checkpoint
-from models.training.gan_losses import discriminator_loss, follow, gradient_penalty, signed, spread
+from models.training.gan_losses import (
+    discriminator_loss,
+    gradient_penalty,
+    sample_spread,
+    to_signed,
+    update_average,
+)
 from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
@@ -181,7 +187,7 @@ def test_updates_of_one_network_leave_the_other_alone(digits: ImageSplits) -> No
 def test_the_penalty_and_its_gradient_are_those_of_autograd(digits: ImageSplits) -> None:
     """Image by image in float64, without the kernels; batch norm would mix images."""
     model = gan(replace(SMALL, normalization="none", r1=2.0))
-    images = signed(digits.train.batch(slice(0, 7)).images)
+    images = to_signed(digits.train.batch(slice(0, 7)).images)
     weights = list(model.discriminator.parameters())
     with fast_convolutions(model):
         seen = images.clone().requires_grad_()
@@ -217,7 +223,7 @@ def test_spectral_norms_are_one_and_go_one_step_an_evaluation(digits: ImageSplit
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.discriminator.modules())
     batch = digits.train.batch(slice(0, 32))
     for _ in range(30):
-        model.discriminator(signed(batch.images))
+        model.discriminator(to_signed(batch.images))
     with evaluating(model):
         for layer in model.discriminator:  # type: ignore[attr-defined]
             if isinstance(layer, nn.Conv2d):
@@ -254,7 +260,7 @@ def test_the_average_follows_the_generator_and_is_what_samples_come_from(
 
 def test_an_average_that_forgets_at_once_is_the_network() -> None:
     ours, theirs = gan(seed=1).generator, gan(seed=2).generator
-    follow(ours, theirs, 0.0, torch.zeros(()))
+    update_average(ours, theirs, 0.0, torch.zeros(()))
     pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -293,7 +299,7 @@ def test_samples_follow_from_their_generator_and_change_nothing(digits: ImageSpl
     assert not first.requires_grad
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     codes = model.codes(70, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(model.fakes(codes[:1]), first[:1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.generate(codes[:1]), first[:1], rtol=0, atol=1e-6)
 
 
 def test_packing_lays_neighbours_side_by_side_and_fills_up_the_last() -> None:
@@ -310,8 +316,10 @@ def test_spread_is_the_distance_of_fakes_over_that_of_reals() -> None:
     def apart(images: torch.Tensor) -> float:
         return float(torch.pdist(images.flatten(1)).square().mean().sqrt())
 
-    assert float(spread(fakes, reals)) == pytest.approx(apart(fakes) / apart(reals), rel=1e-5)
-    assert float(spread(fakes[:1].expand(9, 1, 3, 4), reals)) == pytest.approx(0, abs=1e-6)
+    assert float(sample_spread(fakes, reals)) == pytest.approx(
+        apart(fakes) / apart(reals), rel=1e-5
+    )
+    assert float(sample_spread(fakes[:1].expand(9, 1, 3, 4), reals)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_training_tells_how_both_networks_are(digits: ImageSplits) -> None:
@@ -333,12 +341,12 @@ def test_an_export_makes_images_of_codes_and_scores_of_images(
     loaded = load_export(tmp_path)
     assert isinstance(loaded, GAN)
     codes = model.codes(3)
-    assert torch.equal(loaded.fakes(codes), model.fakes(codes))
+    assert torch.equal(loaded.generate(codes), model.generate(codes))
     import onnxruntime
 
     session = onnxruntime.InferenceSession(tmp_path / "generator.onnx")
     (made,) = session.run(None, {session.get_inputs()[0].name: codes.numpy()})
-    np.testing.assert_allclose(made, model.fakes(codes).numpy(), atol=1e-5)
+    np.testing.assert_allclose(made, model.generate(codes).numpy(), atol=1e-5)
 
 
 def test_a_great_circle_keeps_the_length_of_its_ends() -> None:

@@ -12,7 +12,7 @@ import torch
 from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, ImageSplits, Shape
-from models.training.cuda_graph import USUAL_STEPS, CapturedStep, captured
+from models.training.cuda_graph import USUAL_STEPS, CapturedStep, capture_step
 from models.training.loop import fit
 from models.vae import VAE, VAEConfig
 from tests.test_training import Duel
@@ -130,7 +130,7 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_usual_and_says_so(monkeypatch
     with caplog.at_level(logging.WARNING):
         for batch in batches(USUAL_STEPS + 3):
             assert step(batch) == usual.train_step(batch)
-    said = [record.getMessage() for record in caplog.records]
+    said = [record.getMessage() for record in caplog.export_records]
     assert said == [
         "the step of Waits cannot become a CUDA graph "
         "(operation not permitted when stream is capturing): slower"
@@ -139,11 +139,11 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_usual_and_says_so(monkeypatch
 
 def test_only_static_steps_on_a_gpu_are_recorded():
     model: Any = SimpleNamespace(device=torch.device("cuda"), static_step=True, train_step=None)
-    assert isinstance(captured(model), CapturedStep)
+    assert isinstance(capture_step(model), CapturedStep)
     model.static_step = False
-    assert captured(model) is None
+    assert capture_step(model) is None
     on_cpu: Model = build(CAE, CAEConfig(channels=2), SHAPE, seed=0)
-    assert captured(on_cpu) == on_cpu.train_step
+    assert capture_step(on_cpu) == on_cpu.train_step
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.data.images import ImageSplits, resized
+from models.data.images import ImageSplits, resize
 from models.data.loading import find_source, load_images, open_images
 from models.errors import DataError, DataMissing
 
@@ -399,7 +399,7 @@ def test_any_bytes_in_an_image_file_are_an_image_or_a_data_error(
 
 def test_resizing_keeps_the_brightness() -> None:
     pixels = torch.full((2, 1, 8, 8), 200, dtype=torch.uint8)
-    grown = resized(pixels, (3, 28, 28))
+    grown = resize(pixels, (3, 28, 28))
     assert grown.shape == (2, 3, 28, 28)
     assert int(grown.min()) == int(grown.max()) == 200
 

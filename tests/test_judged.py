@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
@@ -21,120 +18,33 @@ from models.data.images import ImageSplits
 from models.errors import ExtractorError
 from models.evaluation import sample_evaluator
 from models.evaluation.feature_cache import extractor_content, make_extractor
-from models.evaluation.features import encoder_extractor, reshaped
+from models.evaluation.features import encoder_extractor, reshape_images
 from models.evaluation.measures import ALL_MEASURES, MEASURES
-from models.evaluation.sample_evaluator import Judge
-from models.gan import GAN, GANConfig
+from models.evaluation.sample_evaluator import SampleEvaluator
+from models.gan import GAN
 from models.stargan import StarGAN, StarGANConfig
 from models.training.loop import fit
 from models.vae import VAE, VAEConfig
-from search.errors import explained
-from search.run import StudyRun
-from search.strategies.pruners import make_pruner
-from search.strategies.samplers import make_sampler
+from search.errors import explain_error
 from search.study import StudySpec
-from search.trials.owner import owner_name
-from search.trials.queue import open_claims
 from search.worker import diagnosis
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from search.worker.evaluator import open_second, open_study_judge
 from search.worker.trial import run_trial
 from storage import curves, trials
-from storage.database.connection import open_storage
 from storage.database.extractors import keep_extractor
-from tests.test_runs import User, WriteStudy, user
+from tests.trials import SMALL, Breaking, MakeContext, Perfect, Repeating, ThreeModes, run_one
+from tests.user import User, WriteStudy
 
-__all__ = ["user"]  # the fixture
-
-SMALL = GANConfig(architecture="dropout-28", width=0.03, latent=6, batch_size=64)
 HEALTH = ("loss_g", "loss_d", "accuracy_real", "accuracy_fake", "gradient_g", "gradient_d")
-MakeBench = Callable[..., Bench]
-
-
-class Repeating(GAN):
-    """Makes the same image over and over."""
-
-    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        return images.train.batch(slice(0, 1)).images.expand(count, -1, -1, -1)
-
-
-class ThreeModes(GAN):
-    """Makes real images, but only of three classes."""
-
-    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        labels = images.train.labels
-        assert labels is not None
-        rows = torch.nonzero(labels < 3).flatten()
-        return images.train.batch(rows[torch.arange(count) % len(rows)]).images
-
-
-class Perfect(GAN):
-    """Makes the real images."""
-
-    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        return images.train.batch(slice(0, count)).images
-
-
-class Breaking(GAN):
-    """Its second epoch's samples are not finite."""
-
-    def begin_epoch(self, number: int, epochs: int) -> None:
-        super().begin_epoch(number, epochs)
-        self.number = number
-
-    def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        drawn = super().samples(count, images, part)
-        return drawn * float("nan") if self.number > 1 else drawn
-
-
-@pytest.fixture
-def make_bench(tmp_path: Path, digits: ImageSplits, judge: Judge) -> MakeBench:
-    def make(
-        model: type[GAN] = GAN,
-        epochs: int = 2,
-        pruner: str = "median",
-        interrupted: Callable[[], bool] = lambda: False,
-        **more: Any,
-    ) -> Bench:
-        url = f"sqlite:///{tmp_path / 'studies.db'}"
-        storage = open_storage(url)
-        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
-        claims = open_claims("small", url, owner_name(1))
-        claims.study.sampler = make_sampler("random", seed=0, space={})
-        claims.study.pruner = make_pruner(pruner)
-        spec = StudySpec(
-            model=model,
-            suggest=lambda trial: replace(SMALL, lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3)),
-            data="digits", metric="frechet", trials=9, epochs=epochs, **more,
-        )  # fmt: skip
-        run = StudyRun(
-            name="small", study="small", storage=url, runs=str(tmp_path), images="", seed=0,
-            trials=9, epochs=epochs, retrain_epochs=2, revision="abc", token="t",
-        )  # fmt: skip
-        return Bench(
-            run=run, spec=spec, claims=claims, images=digits, base=None, device="cpu",
-            device_name="cpu", say=lambda event, **values: None, interrupted=interrupted,
-            judge=judge,
-        )  # fmt: skip
-
-    return make
-
-
-def run_one(bench: Bench) -> dict[str, Any]:
-    trial = bench.claims.claim(bench.run.trials)
-    assert trial is not None
-    run_trial(bench, trial)
-    frame = trials("small", storage=bench.run.storage)
-    row: dict[str, Any] = frame[frame["number"] == trial.number].to_dict("records")[0]
-    return row
 
 
 def test_a_trial_is_worth_its_best_distance_and_all_measures_can_be_queried(
-    make_bench: MakeBench, judge: Judge
+    make_gan_context: MakeContext, judge: SampleEvaluator
 ) -> None:
-    bench = make_bench()
-    row = run_one(bench)
-    frame = curves("small", storage=bench.run.storage)
+    context = make_gan_context()
+    row = run_one(context)
+    frame = curves("small", storage=context.run.storage)
     assert frame["value"].tolist() == frame["valid_frechet"].tolist()
     assert row["value"] == frame["valid_frechet"].min() > judge.floor["frechet"]
     assert {f"valid_{name}" for name in ALL_MEASURES} <= set(frame)
@@ -143,8 +53,10 @@ def test_a_trial_is_worth_its_best_distance_and_all_measures_can_be_queried(
     assert (frame["judge_seconds"] < frame["epoch_seconds"]).all()
 
 
-def test_what_judged_stands_with_the_value(make_bench: MakeBench, judge: Judge) -> None:
-    row = run_one(make_bench())
+def test_what_judged_stands_with_the_value(
+    make_gan_context: MakeContext, judge: SampleEvaluator
+) -> None:
+    row = run_one(make_gan_context())
     assert row["extractor"] == judge.extractor.hash[:16]
     assert row["extractor_accuracy"] == pytest.approx(judge.extractor.accuracy, abs=1e-5)
     assert row["floor"] == judge.floor["frechet"]
@@ -156,143 +68,150 @@ def test_what_judged_stands_with_the_value(make_bench: MakeBench, judge: Judge) 
     [(Perfect, "healthy", 10), (ThreeModes, "collapsed", 3), (Repeating, "collapsed", 1)],
 )
 def test_a_trial_ends_with_a_verdict(
-    make_bench: MakeBench, model: type[GAN], verdict: str, modes: int
+    make_gan_context: MakeContext, model: type[GAN], verdict: str, modes: int
 ) -> None:
-    row = run_one(make_bench(model))
+    row = run_one(make_gan_context(model))
     assert (row["outcome"], row["verdict"], row["modes"]) == ("complete", verdict, modes)
     assert 1 <= row["verdict_epoch"] <= 2
     assert row["verdict_reason"]
 
 
-def test_a_collapsed_trial_is_pruned_early_and_says_why(make_bench: MakeBench) -> None:
-    row = run_one(make_bench(ThreeModes, epochs=9))
+def test_a_collapsed_trial_is_pruned_early_and_says_why(make_gan_context: MakeContext) -> None:
+    row = run_one(make_gan_context(ThreeModes, epochs=9))
     assert (row["state"], row["outcome"], row["verdict"]) == ("PRUNED", "pruned", "collapsed")
     assert row["epochs"] < 9
     assert row["reason"].startswith("collapsed in epoch 1: 3 of 10 modes left")
     assert row["verdict_reason"] in row["reason"]
 
 
-def test_without_a_pruner_a_lost_game_goes_on(make_bench: MakeBench) -> None:
-    row = run_one(make_bench(ThreeModes, epochs=6, pruner="none"))
+def test_without_a_pruner_a_lost_game_goes_on(make_gan_context: MakeContext) -> None:
+    row = run_one(make_gan_context(ThreeModes, epochs=6, pruner="none"))
     assert (row["outcome"], row["verdict"], row["epochs"]) == ("complete", "collapsed", 6)
 
 
-def test_samples_that_are_not_finite_diverge(make_bench: MakeBench) -> None:
-    row = run_one(make_bench(Breaking, epochs=3))
+def test_samples_that_are_not_finite_diverge(make_gan_context: MakeContext) -> None:
+    row = run_one(make_gan_context(Breaking, epochs=3))
     assert (row["outcome"], row["verdict"], row["verdict_epoch"]) == ("diverged", "diverged", 2)
     assert "frechet nan" in row["reason"]
 
 
-def test_an_interrupted_game_keeps_its_history(make_bench: MakeBench) -> None:
+def test_an_interrupted_game_keeps_its_history(make_gan_context: MakeContext) -> None:
     asked = [0]
 
     def soon() -> bool:
         asked[0] += 1
         return asked[0] > 60
 
-    bench = make_bench(ThreeModes, epochs=9, interrupted=soon)
-    trial = bench.claims.claim(9)
+    context = make_gan_context(ThreeModes, epochs=9, interrupted=soon)
+    trial = context.queue.claim(9)
     assert trial is not None
-    run_trial(bench, trial)
-    done = trials("small", storage=bench.run.storage)
+    run_trial(context, trial)
+    done = trials("small", storage=context.run.storage)
     assert done["state"].tolist() == ["WAITING"]
-    row = run_one(make_bench(ThreeModes, epochs=9))
-    uninterrupted = run_one(make_bench(ThreeModes, epochs=9))
+    row = run_one(make_gan_context(ThreeModes, epochs=9))
+    uninterrupted = run_one(make_gan_context(ThreeModes, epochs=9))
     assert row["number"] == trial.number
     assert (row["reason"], row["epochs"]) == (uninterrupted["reason"], uninterrupted["epochs"])
 
 
 def test_a_second_judge_looks_at_the_last_samples_when_asked(
-    make_bench: MakeBench, judge: Judge
+    make_gan_context: MakeContext, judge: SampleEvaluator
 ) -> None:
-    bench = make_bench(second_judge=True)
-    row = run_one(bench)
-    last = curves("small", storage=bench.run.storage)["valid_frechet"].iloc[-1]
+    context = make_gan_context(second_judge=True)
+    row = run_one(context)
+    last = curves("small", storage=context.run.storage)["valid_frechet"].iloc[-1]
     assert row["last_frechet"] == last
     assert row["second_frechet"] != last  # another extractor has another scale
     assert 0 <= row["second_coverage"] <= 1
 
 
 def test_the_study_remembers_its_extractor_and_refuses_another(
-    make_bench: MakeBench, digits: ImageSplits
+    make_gan_context: MakeContext, digits: ImageSplits
 ) -> None:
-    bench = make_bench()
+    context = make_gan_context()
 
-    def opened() -> Judge | None:
+    def opened() -> SampleEvaluator | None:
         return open_study_judge(
-            bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False
+            context.run, context.spec, digits, context.queue, context.say, lambda: False
         )
 
     judge = opened()
     assert judge is not None
-    assert bench.claims.study.user_attrs["judge"]["hash"] == judge.extractor.hash
-    bench.claims.study.set_user_attr("judge", {**judge.record, "hash": "f" * 64})
+    assert context.queue.study.user_attrs["judge"]["hash"] == judge.extractor.hash
+    context.queue.study.set_user_attr("judge", {**judge.record, "hash": "f" * 64})
     with pytest.raises(ExtractorError, match="cannot be compared") as error:
         opened()
-    assert explained(error.value)
+    assert explain_error(error.value)
 
 
 @pytest.fixture
 def another_machine(
-    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Bench:
+    make_gan_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> WorkerContext:
     """Of the same study: with files of its own, and a processor that rounds otherwise."""
-    bench = make_bench()
-    bench.run = replace(bench.run, runs=str(tmp_path / "another"))
+    context = make_gan_context()
+    context.run = replace(context.run, runs=str(tmp_path / "another"))
     seeds = count()
     monkeypatch.setattr("models.evaluation.feature_cache.derive_seed", lambda *_: next(seeds))
     monkeypatch.setattr("models.evaluation.feature_cache.STEPS", 1)
-    return bench
+    return context
 
 
 @pytest.mark.parametrize("second", [False, True])
 def test_all_machines_of_a_study_have_the_first_ones_judge(
-    another_machine: Bench, tmp_path: Path, digits: ImageSplits, second: bool
+    another_machine: WorkerContext, tmp_path: Path, digits: ImageSplits, second: bool
 ) -> None:
-    bench = another_machine
+    context = another_machine
 
-    def opened() -> Judge:
+    def opened() -> SampleEvaluator:
         if second:
-            return open_second(bench)
+            return open_second(context)
         judge = open_study_judge(
-            bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False
+            context.run, context.spec, digits, context.queue, context.say, lambda: False
         )
         assert judge is not None
         return judge
 
     first = opened()
-    known = bench.claims.study.user_attrs["second_judge" if second else "judge"]
+    known = context.queue.study.user_attrs["second_judge" if second else "judge"]
     assert known == first.record
-    bench.run = replace(bench.run, runs=str(tmp_path / "third"))
+    context.run = replace(context.run, runs=str(tmp_path / "third"))
     assert opened().extractor.hash == first.extractor.hash
 
 
 def test_who_trains_a_judge_beside_another_machine_takes_that_ones(
-    another_machine: Bench, tmp_path: Path, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
+    another_machine: WorkerContext,
+    tmp_path: Path,
+    digits: ImageSplits,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench, real = another_machine, sample_evaluator.open_judge
+    context, real = another_machine, sample_evaluator.open_evaluator
     first = make_extractor(digits, tmp_path / "first")
 
-    def slow(*given: Any, **named: Any) -> Judge:
+    def slow(*given: Any, **named: Any) -> SampleEvaluator:
         judge = real(*given, **named)
-        if "judge" not in bench.claims.study.user_attrs:  # the other machine was faster
+        if "judge" not in context.queue.study.user_attrs:  # the other machine was faster
             record = {**judge.record, "hash": first.hash}
-            keep_extractor(bench.claims.engine, first.hash, extractor_content(first))
-            bench.claims.study.set_user_attr("judge", record)
+            keep_extractor(context.queue.engine, first.hash, extractor_content(first))
+            context.queue.study.set_user_attr("judge", record)
             assert judge.extractor.hash != first.hash
         return judge
 
-    monkeypatch.setattr("models.evaluation.sample_evaluator.open_judge", slow)
-    judge = open_study_judge(bench.run, bench.spec, digits, bench.claims, bench.say, lambda: False)
+    monkeypatch.setattr("models.evaluation.sample_evaluator.open_evaluator", slow)
+    judge = open_study_judge(
+        context.run, context.spec, digits, context.queue, context.say, lambda: False
+    )
     assert judge is not None
     assert judge.extractor.hash == first.hash
-    assert bench.claims.study.user_attrs["judge"]["hash"] == first.hash
+    assert context.queue.study.user_attrs["judge"]["hash"] == first.hash
 
 
-def test_a_study_of_losses_needs_no_judge(make_bench: MakeBench, digits: ImageSplits) -> None:
-    bench = make_bench()
-    spec = replace(bench.spec, metric="loss_d")
-    opened = open_study_judge(bench.run, spec, digits, bench.claims, bench.say, lambda: False)
+def test_a_study_of_losses_needs_no_judge(
+    make_gan_context: MakeContext, digits: ImageSplits
+) -> None:
+    context = make_gan_context()
+    spec = replace(context.spec, metric="loss_d")
+    opened = open_study_judge(context.run, spec, digits, context.queue, context.say, lambda: False)
     assert opened is None
 
 
@@ -313,10 +232,10 @@ def test_a_measure_of_samples_is_no_metric_of_a_model_that_makes_none() -> None:
     ],
 )
 def test_samples_are_the_same_each_time_and_images(
-    digits: ImageSplits, judge: Judge, family: Any, config: Any
+    digits: ImageSplits, judge: SampleEvaluator, family: Any, config: Any
 ) -> None:
     model = build(family, config, (1, 28, 28), seed=0)
-    first, second = (judge.look(model, digits) for _ in range(2))
+    first, second = (judge.measure_model(model, digits) for _ in range(2))
     assert first == second
     with evaluating(model):
         drawn = model.samples(300, digits, "valid")
@@ -324,7 +243,7 @@ def test_samples_are_the_same_each_time_and_images(
     assert 0 <= float(drawn.min()) < float(drawn.max()) <= 1
 
 
-def test_judging_leaves_the_training_as_it_was(digits: ImageSplits, judge: Judge) -> None:
+def test_judging_leaves_the_training_as_it_was(digits: ImageSplits, judge: SampleEvaluator) -> None:
     plain, judged = (build(GAN, SMALL, (1, 28, 28), seed=0) for _ in range(2))
     without = list(fit(plain, digits, epochs=2, seed=1))
     watched = list(fit(judged, digits, epochs=2, seed=1, judge=judge))
@@ -345,8 +264,8 @@ def test_an_encoder_judges_images_of_other_shapes(digits: ImageSplits) -> None:
     seen = extractor(torch.rand(4, 3, 40, 40))
     assert seen.features.shape == (4, 5)
     grey = torch.full((2, 3, 8, 8), 0.5)
-    assert torch.allclose(reshaped(grey, (1, 28, 28)), torch.tensor(0.5))
-    assert reshaped(grey[:, :1], (3, 8, 8)).shape == (2, 3, 8, 8)
+    assert torch.allclose(reshape_images(grey, (1, 28, 28)), torch.tensor(0.5))
+    assert reshape_images(grey[:, :1], (3, 8, 8)).shape == (2, 3, 8, 8)
 
 
 UNLABELLED = """

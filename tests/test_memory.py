@@ -12,14 +12,12 @@ import optuna
 import pandas as pd
 import pytest
 
-from search.trials.queue import Claims
-from search.worker.context import Bench
+from search.trials.queue import TrialQueue
+from search.worker.context import WorkerContext
 from search.worker.trial import SpentProcess, run_trial
 from storage import trials
-from tests.test_objective import Greedy, MakeBench, make_bench
-from tests.test_runs import User, WriteStudy, one_line, user, wait_until, watched
-
-__all__ = ["make_bench", "user"]  # the fixtures
+from tests.trials import Greedy, MakeContext
+from tests.user import User, WriteStudy, one_line, wait_until, watched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to the limit")
 
@@ -113,28 +111,28 @@ def test_a_limit_that_holds_no_worker_is_one_line(user: User, study_file: WriteS
 
 
 def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make_bench(model=Greedy)
+    context = make_context(model=Greedy)
     monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
     monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**53)
     monkeypatch.setattr("search.worker.trial.taken_memory", lambda device: 2**53)
-    bench.taken_at_first = 1
-    trial = bench.claims.claim(9)
+    context.taken_at_first = 1
+    trial = context.queue.claim(9)
     assert trial is not None
     with pytest.raises(SpentProcess, match=r"trial 0 goes on in a new process: .*can't allocate"):
-        run_trial(bench, trial)
-    assert bench.claims.count() == {"WAITING": 1}
-    bench.taken_at_first = 2**53  # as in a new process
-    assert run_again(bench.claims, bench) == {"PRUNED": 1}
+        run_trial(context, trial)
+    assert context.queue.count() == {"WAITING": 1}
+    context.taken_at_first = 2**53  # as in a new process
+    assert run_again(context.queue, context) == {"PRUNED": 1}
 
 
-def run_again(claims: Claims, bench: Bench) -> dict[str, int]:
-    trial = claims.claim(1)
+def run_again(queue: TrialQueue, context: WorkerContext) -> dict[str, int]:
+    trial = queue.claim(1)
     assert trial is not None
     with pytest.raises(SpentProcess):
-        run_trial(bench, trial)
-    return dict(claims.count())
+        run_trial(context, trial)
+    return dict(queue.count())
 
 
 def test_a_trial_that_gets_its_workers_killed_is_given_up(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -20,112 +18,35 @@ from PIL import Image
 
 from models.base import Metrics, Program
 from models.cae import CAE
-from models.data.images import Batch, ImageSplits
-from search.run import StudyRun
-from search.setup.loading import load_study
+from models.data.images import Batch
 from search.setup.prepare import git_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
-from search.trials.owner import owner_name
-from search.trials.queue import open_claims
-from search.worker.context import Bench
 from search.worker.exporting import export
 from search.worker.retraining import retrain
 from search.worker.trial import SpentProcess, run_trial
 from storage import curves, trials
 from storage.database import leases, retry
-from storage.database.connection import open_storage
 from storage.database.retry import DatabaseLost
-
-MakeBench = Callable[..., Bench]
-
-
-@pytest.fixture
-def make_bench(tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Path]) -> MakeBench:
-    """A worker's bench without a worker: events are collected in ``bench.heard``."""
-
-    def make(
-        model: type[CAE] = CAE,
-        epochs: int = 3,
-        pruner: str = "none",
-        interrupted: Callable[[], bool] = lambda: False,
-        runs: str = "runs",
-        token: str = "t",
-    ) -> Bench:
-        loaded = load_study(str(study_file()))
-        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2})
-        paths = tmp_path / runs
-        url = f"sqlite:///{paths / 'studies.db'}"
-        storage = open_storage(url)
-        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
-        claims = open_claims("small", url, owner_name(1))
-        claims.study.sampler = make_sampler("random", seed=0, space=loaded.space)
-        claims.study.pruner = make_pruner(pruner)
-        run = StudyRun(
-            name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
-            trials=9, epochs=epochs, retrain_epochs=5, revision="abc", token=token,
-        )  # fmt: skip
-        heard: list[dict[str, Any]] = []
-        bench = Bench(
-            base=None,
-            run=run, spec=spec, claims=claims, images=digits, device="cpu", device_name="cpu",
-            say=lambda event, **values: heard.append({"event": event, **values}),
-            interrupted=interrupted,
-        )  # fmt: skip
-        bench.heard = heard  # type: ignore[attr-defined]
-        return bench
-
-    return make
+from tests.trials import Broken, Diverging, Greedy, MakeContext, run_one
 
 
-def run_one(bench: Bench) -> dict[str, Any]:
-    """Claim and run a trial; its row of the table."""
-    trial = bench.claims.claim(bench.run.trials)
-    assert trial is not None
-    run_trial(bench, trial)
-    frame = trials("small", storage=bench.run.storage)
-    row: dict[str, Any] = frame[frame["number"] == trial.number].to_dict("records")[0]
-    return row
-
-
-class Diverging(CAE):
-    """Finite in its first epoch, NaN from then on."""
-
-    def train_step(self, batch: Batch) -> Metrics:
-        metrics = super().train_step(batch)
-        self.steps = getattr(self, "steps", 0) + 1
-        return {"mse": metrics["mse"] * float("nan")} if self.steps > 4 else metrics
-
-
-class Greedy(CAE):
-    """Asks for more memory than any machine has."""
-
-    def train_step(self, batch: Batch) -> Metrics:
-        torch.empty(2**50)
-        return super().train_step(batch)
-
-
-class Broken(CAE):
-    def train_step(self, batch: Batch) -> Metrics:
-        raise KeyError("a mistake in the model")
-
-
-def test_a_complete_trial_is_worth_its_best_epoch(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    row = run_one(bench)
+def test_a_complete_trial_is_worth_its_best_epoch(make_context: MakeContext) -> None:
+    context = make_context()
+    row = run_one(context)
     assert (row["state"], row["outcome"], row["epochs"]) == ("COMPLETE", "complete", 3)
-    frame = curves("small", storage=bench.run.storage)
+    frame = curves("small", storage=context.run.storage)
     assert frame["epoch"].tolist() == [1, 2, 3]
     assert row["value"] == frame["value"].min()
     assert frame["valid_mse"].tolist() == frame["value"].tolist()
     assert {"train_mse", "epoch_seconds"} <= set(frame)
-    events = [event["event"] for event in bench.heard]  # type: ignore[attr-defined]
+    events = [event["event"] for event in context.heard]  # type: ignore[attr-defined]
     assert events == ["started", "epoch", "epoch", "epoch", "ended"]
 
 
-def test_a_trial_records_where_and_from_what_it_ran(make_bench: MakeBench) -> None:
-    row = run_one(make_bench())
+def test_a_trial_records_where_and_from_what_it_ran(make_context: MakeContext) -> None:
+    row = run_one(make_context())
     assert row["device"] == "cpu"
     assert row["revision"] == "abc"
     assert row["host"]
@@ -135,31 +56,31 @@ def test_a_trial_records_where_and_from_what_it_ran(make_bench: MakeBench) -> No
     assert 50 < row["peak_memory_mib"] < 100_000
 
 
-def test_a_trial_has_its_picture(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    run_one(bench)
-    (trial,) = bench.claims.study.get_trials()
+def test_a_trial_has_its_picture(make_context: MakeContext) -> None:
+    context = make_context()
+    run_one(context)
+    (trial,) = context.queue.study.get_trials()
     (meta,) = [json.loads(v) for k, v in trial.system_attrs.items() if k.startswith("artifacts:")]
     assert (meta["filename"], meta["mimetype"]) == ("reconstructions.png", "image/png")
-    picture = bench.run.paths.artifacts / meta["artifact_id"]
+    picture = context.run.paths.artifacts / meta["artifact_id"]
     assert Image.open(io.BytesIO(picture.read_bytes())).size[0] > 500
 
 
-def test_a_hopeless_trial_is_pruned_but_not_in_its_last_epoch(make_bench: MakeBench) -> None:
-    bench = make_bench(pruner="none")
-    study = bench.claims.study
+def test_a_hopeless_trial_is_pruned_but_not_in_its_last_epoch(make_context: MakeContext) -> None:
+    context = make_context(pruner="none")
+    study = context.queue.study
     for value in (0.001, 0.002):  # better than any training
-        done = bench.claims.claim(9)
+        done = context.queue.claim(9)
         assert done is not None
         for step in range(3):
             done.report(value, step)
         study.tell(done, value)
     study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=1)")
-    row = run_one(bench)
+    row = run_one(context)
     assert (row["state"], row["outcome"], row["epochs"]) == ("PRUNED", "pruned", 2)
-    assert row["value"] == curves("small", storage=bench.run.storage)["value"].iloc[-1]
+    assert row["value"] == curves("small", storage=context.run.storage)["value"].iloc[-1]
     study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=2)")
-    assert run_one(bench)["state"] == "COMPLETE"
+    assert run_one(context)["state"] == "COMPLETE"
 
 
 @pytest.mark.parametrize(
@@ -171,25 +92,25 @@ def test_a_hopeless_trial_is_pruned_but_not_in_its_last_epoch(make_bench: MakeBe
     ],
 )
 def test_what_goes_wrong_ends_the_trial_with_its_reason(
-    make_bench: MakeBench, model: type[CAE], outcome: str, state: str, reason: str
+    make_context: MakeContext, model: type[CAE], outcome: str, state: str, reason: str
 ) -> None:
-    bench = make_bench(model=model)
+    context = make_context(model=model)
     with pytest.raises(SpentProcess) if outcome == "infeasible" else nullcontext():
-        run_one(bench)
-    row = trials("small", storage=bench.run.storage).to_dict("records")[0]
+        run_one(context)
+    row = trials("small", storage=context.run.storage).to_dict("records")[0]
     assert (row["state"], row["outcome"]) == (state, outcome)
     assert re.match(reason, row["reason"])
     assert ("traceback" in row) == (outcome == "failed")
-    assert bench.claims.count() == {state: 1}
+    assert context.queue.count() == {state: 1}
 
 
-def test_the_sampler_is_told_what_is_no_use_and_by_how_much(make_bench: MakeBench) -> None:
-    bench = make_bench(model=Diverging, epochs=4)
-    run_one(bench)
-    bench.spec = replace(bench.spec, model=Greedy)
+def test_the_sampler_is_told_what_is_no_use_and_by_how_much(make_context: MakeContext) -> None:
+    context = make_context(model=Diverging, epochs=4)
+    run_one(context)
+    context.spec = replace(context.spec, model=Greedy)
     with pytest.raises(SpentProcess):
-        run_one(bench)
-    diverged, infeasible = bench.claims.study.get_trials()
+        run_one(context)
+    diverged, infeasible = context.queue.study.get_trials()
     assert diverged.constraints == {"finite": 0.75}  # three of four epochs were never trained
     (excess,) = infeasible.constraints.values()
     attributes = infeasible.user_attrs
@@ -198,7 +119,7 @@ def test_the_sampler_is_told_what_is_no_use_and_by_how_much(make_bench: MakeBenc
     assert attributes["needed_memory_mib"] >= 2**50 * 4 / 2**20
 
 
-def test_tpe_turns_away_from_what_is_infeasible(make_bench: MakeBench) -> None:
+def test_tpe_turns_away_from_what_is_infeasible(make_context: MakeContext) -> None:
     """Memory runs out at three channels; failed trials would leave the sampler unmoved."""
 
     class Wide(CAE):
@@ -207,69 +128,71 @@ def test_tpe_turns_away_from_what_is_infeasible(make_bench: MakeBench) -> None:
                 torch.empty(2**50)
             return super().train_step(batch)
 
-    bench = make_bench(model=Wide, epochs=1)
-    bench.claims.study.sampler = make_sampler("tpe(n_startup_trials=8)", seed=0, space=None)
-    bench.run = replace(bench.run, trials=30)
+    context = make_context(model=Wide, epochs=1)
+    context.queue.study.sampler = make_sampler("tpe(n_startup_trials=8)", seed=0, space=None)
+    context.run = replace(context.run, trials=30)
     for _ in range(30):
         with suppress(SpentProcess):
-            run_one(bench)
-    chosen = trials("small", storage=bench.run.storage)["channels"]
+            run_one(context)
+    chosen = trials("small", storage=context.run.storage)["channels"]
     assert (chosen[8:] == 3).mean() < (chosen[:8] == 3).mean()
 
 
-def test_an_interrupted_trial_goes_on_to_the_same_values(make_bench: MakeBench) -> None:
-    undisturbed = run_one(make_bench(epochs=4, runs="a"))
+def test_an_interrupted_trial_goes_on_to_the_same_values(make_context: MakeContext) -> None:
+    undisturbed = run_one(make_context(epochs=4, runs="a"))
     answers = iter([False] * 12 + [True] * 99)  # in the third epoch of four steps
-    bench = make_bench(epochs=4, runs="b", interrupted=lambda: next(answers))
-    first = run_one(bench)
+    context = make_context(epochs=4, runs="b", interrupted=lambda: next(answers))
+    first = run_one(context)
     assert first["state"] == "WAITING"
-    assert bench.heard[-1] == {"event": "released", "number": 0}  # type: ignore[attr-defined]
-    bench = make_bench(epochs=4, runs="b")
-    second = run_one(bench)
+    assert context.heard[-1] == {"event": "released", "number": 0}  # type: ignore[attr-defined]
+    context = make_context(epochs=4, runs="b")
+    second = run_one(context)
     assert second["number"] == 0
     assert second["state"] == "COMPLETE"
     assert second["value"] == undisturbed["value"]
-    assert curves("small", storage=bench.run.storage)["epoch"].tolist() == [1, 2, 3, 4]
+    assert curves("small", storage=context.run.storage)["epoch"].tolist() == [1, 2, 3, 4]
 
 
 def test_a_trial_goes_on_from_its_checkpoint(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
-    undisturbed = run_one(make_bench(epochs=4, runs="a"))
+    undisturbed = run_one(make_context(epochs=4, runs="a"))
     answers = iter([False] * 17 + [True] * 99)  # in the fourth epoch
-    bench = make_bench(epochs=4, runs="b", interrupted=lambda: next(answers))
-    run_one(bench)
-    checkpoint = bench.run.paths.trial_checkpoint("small", 0)
+    context = make_context(epochs=4, runs="b", interrupted=lambda: next(answers))
+    run_one(context)
+    checkpoint = context.run.paths.trial_checkpoint("small", 0)
     assert checkpoint.exists()
-    bench = make_bench(epochs=4, runs="b")
-    assert run_one(bench)["value"] == undisturbed["value"]
-    trained = [e["epoch"] for e in bench.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
+    context = make_context(epochs=4, runs="b")
+    assert run_one(context)["value"] == undisturbed["value"]
+    trained = [e["epoch"] for e in context.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
     assert trained == [4]
     assert not checkpoint.exists()
 
 
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(make_bench: MakeBench) -> None:
-    undisturbed = run_one(make_bench(runs="a"))
-    bench = make_bench(runs="b")
-    checkpoint = bench.run.paths.trial_checkpoint("small", 0)
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(make_context: MakeContext) -> None:
+    undisturbed = run_one(make_context(runs="a"))
+    context = make_context(runs="b")
+    checkpoint = context.run.paths.trial_checkpoint("small", 0)
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"half a file")
-    assert run_one(bench)["value"] == undisturbed["value"]
+    assert run_one(context)["value"] == undisturbed["value"]
 
 
-def test_a_picture_that_cannot_be_written_does_not_cost_the_trial(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    bench.run.paths.artifacts.parent.mkdir(parents=True, exist_ok=True)
-    bench.run.paths.artifacts.write_text("a file where the folder should be")
-    assert run_one(bench)["state"] == "COMPLETE"
+def test_a_picture_that_cannot_be_written_does_not_cost_the_trial(
+    make_context: MakeContext,
+) -> None:
+    context = make_context()
+    context.run.paths.artifacts.parent.mkdir(parents=True, exist_ok=True)
+    context.run.paths.artifacts.write_text("a file where the folder should be")
+    assert run_one(context)["state"] == "COMPLETE"
 
 
 def test_retraining_stops_when_its_patience_ends_and_keeps_the_best_epoch(
-    make_bench: MakeBench,
+    make_context: MakeContext,
 ) -> None:
-    bench = make_bench()
-    run_one(bench)
+    context = make_context()
+    run_one(context)
     values = iter([0.5, 0.3, 0.4, 0.35, 0.1])
 
     class Scripted(CAE):
@@ -278,9 +201,9 @@ def test_retraining_stops_when_its_patience_ends_and_keeps_the_best_epoch(
         def evaluate(self, batch: Batch) -> Metrics:
             return {"mse": torch.tensor(next(values))}
 
-    bench.spec = StudySpec(**{**vars(bench.spec), "model": Scripted})
-    retrain(bench, 0)
-    record = json.loads(bench.run.paths.retraining("small", 0).record.read_text())
+    context.spec = StudySpec(**{**vars(context.spec), "model": Scripted})
+    retrain(context, 0)
+    record = json.loads(context.run.paths.retraining("small", 0).record.read_text())
     assert [epoch["valid"]["mse"] for epoch in record["curve"]] == pytest.approx(
         [0.5, 0.3, 0.4, 0.35]
     )
@@ -288,20 +211,20 @@ def test_retraining_stops_when_its_patience_ends_and_keeps_the_best_epoch(
     assert record["test"] is None
 
 
-def test_an_interrupted_retraining_goes_on_to_the_same_weights(make_bench: MakeBench) -> None:
+def test_an_interrupted_retraining_goes_on_to_the_same_weights(make_context: MakeContext) -> None:
     records = []
     for runs, stops in (("a", [9999]), ("b", [20, 9999])):
-        run_one(make_bench(runs=runs))
+        run_one(make_context(runs=runs))
         for stop in stops:
             answers = iter([False] * stop + [True] * 9)
-            bench = make_bench(runs=runs, interrupted=lambda answers=answers: next(answers))  # type: ignore[misc]
-            retrain(bench, 0)
-        records.append(json.loads(bench.run.paths.retraining("small", 0).record.read_text()))
+            context = make_context(runs=runs, interrupted=lambda answers=answers: next(answers))  # type: ignore[misc]
+            retrain(context, 0)
+        records.append(json.loads(context.run.paths.retraining("small", 0).record.read_text()))
     first, second = ([epoch["valid"] for epoch in record["curve"]] for record in records)
     assert first == second
 
 
-def test_only_the_first_rank_meets_the_test_set_and_once(make_bench: MakeBench) -> None:
+def test_only_the_first_rank_meets_the_test_set_and_once(make_context: MakeContext) -> None:
     judged = []
 
     class Watched(CAE):
@@ -312,18 +235,18 @@ def test_only_the_first_rank_meets_the_test_set_and_once(make_bench: MakeBench) 
         def programs(self) -> dict[str, Program]:
             return {"encoder": super().programs()["encoder"]}  # seconds each
 
-    bench = make_bench()
-    run_one(bench)
-    run_one(bench)
+    context = make_context()
+    run_one(context)
+    run_one(context)
     for number in (0, 1):
-        retrain(bench, number)
-    bench.spec = StudySpec(**{**vars(bench.spec), "model": Watched})
+        retrain(context, number)
+    context.spec = StudySpec(**{**vars(context.spec), "model": Watched})
     for _ in range(2):
-        export(bench, 0, 1)
-        export(bench, 1, 2)
+        export(context, 0, 1)
+        export(context, 1, 2)
     assert judged == [359]  # the digits' test images, one time
     first, second = (
-        json.loads((bench.run.paths.export("small", rank) / "provenance.json").read_text())
+        json.loads((context.run.paths.export("small", rank) / "provenance.json").read_text())
         for rank in (1, 2)
     )
     assert first["test"]["mse"] > 0
@@ -331,151 +254,152 @@ def test_only_the_first_rank_meets_the_test_set_and_once(make_bench: MakeBench) 
     for name, digest in first["sha256"].items():
         import hashlib
 
-        content = (bench.run.paths.export("small", 1) / name).read_bytes()
+        content = (context.run.paths.export("small", 1) / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
-    card = (bench.run.paths.export("small", 1) / "README.md").read_text()
+    card = (context.run.paths.export("small", 1) / "README.md").read_text()
     assert f"| test, judged once | {first['test']['mse']:.6f} |" in card
 
 
-def test_the_winners_pictures_stand_with_the_study(make_bench: MakeBench) -> None:
-    bench = make_bench()
+def test_the_winners_pictures_stand_with_the_study(make_context: MakeContext) -> None:
+    context = make_context()
     for number in (0, 1):
-        run_one(bench)
-        retrain(bench, number)
+        run_one(context)
+        retrain(context, number)
 
     def shown() -> dict[str, bytes]:
-        listed = get_all_artifact_meta(bench.claims.study)
+        listed = get_all_artifact_meta(context.queue.study)
         places = {about.filename: about.artifact_id for about in listed}
         assert len(places) == len(listed)
         return {
-            name: (bench.run.paths.artifacts / place).read_bytes() for name, place in places.items()
+            name: (context.run.paths.artifacts / place).read_bytes()
+            for name, place in places.items()
         }
 
     for winner in (0, 1):  # then the other one
-        export(bench, winner, 1)
-        folder = bench.run.paths.export("small", 1)
+        export(context, winner, 1)
+        folder = context.run.paths.export("small", 1)
         assert shown() == {path.name: path.read_bytes() for path in folder.glob("*.png")}
     assert {"learning_curve.png", "reconstructions.png", "interpolations.png"} <= set(shown())
     previews = 2  # one picture a trial
-    assert len(list(bench.run.paths.artifacts.iterdir())) == len(shown()) + previews
+    assert len(list(context.run.paths.artifacts.iterdir())) == len(shown()) + previews
 
 
 def test_a_trial_that_became_somebody_elses_is_dropped(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a long suspension: another worker has it, so nothing is told or released."""
     monkeypatch.setattr(leases, "RENEWAL", 0.05)
-    bench = make_bench(epochs=200)
-    trial = bench.claims.claim(9)
+    context = make_context(epochs=200)
+    trial = context.queue.claim(9)
     assert trial is not None
-    leases.take_lease(bench.claims.engine, bench.claims.id_of(0), "somebody:1:1", first=False)
-    run_trial(bench, trial)
-    assert bench.claims.count() == {"RUNNING": 1}
-    (held,) = leases.running(bench.claims.engine, bench.claims.study_id)
+    leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1", first=False)
+    run_trial(context, trial)
+    assert context.queue.count() == {"RUNNING": 1}
+    (held,) = leases.running_trials(context.queue.engine, context.queue.study_id)
     assert held.owner == "somebody:1:1"
 
 
 @pytest.mark.parametrize("moment", ["in training", "at its end"])
 def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, moment: str
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """This worker wakes up late: the lease has not told it yet, the database does."""
-    bench = make_bench()
-    trial = bench.claims.claim(9)
+    context = make_context()
+    trial = context.queue.claim(9)
     assert trial is not None
 
     def end_it(*_: object) -> None:
         monkeypatch.undo()
-        leases.take_lease(bench.claims.engine, bench.claims.id_of(0), "somebody:1:1", first=False)
+        leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1", first=False)
         if moment == "in training":
-            bench.claims.storage.set_trial_state_values(
-                bench.claims.id_of(0), optuna.trial.TrialState.COMPLETE, [0.123]
+            context.queue.storage.set_trial_state_values(
+                context.queue.id_of(0), optuna.trial.TrialState.COMPLETE, [0.123]
             )
 
     during = "_record_start" if moment == "in training" else "show_end"
     monkeypatch.setattr(f"search.worker.trial.{during}", end_it)
-    run_trial(bench, trial)
-    row = trials("small", storage=bench.run.storage).to_dict("records")[0]
+    run_trial(context, trial)
+    row = trials("small", storage=context.run.storage).to_dict("records")[0]
     expected = ("COMPLETE", 0.123) if moment == "in training" else ("RUNNING", None)
     assert (row["state"], None if row["value"] != row["value"] else row["value"]) == expected
 
 
 def test_a_database_error_is_not_the_trials_fault(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
         raise sqlalchemy.exc.OperationalError("", {}, Exception("server closed the connection"))
 
-    bench = make_bench()
-    monkeypatch.setattr(type(bench.claims), "report", away)
+    context = make_context()
+    monkeypatch.setattr(type(context.queue), "report", away)
     monkeypatch.setattr(retry, "OUTAGE", 0.0)
     with pytest.raises(DatabaseLost):
-        run_one(bench)
-    assert bench.claims.count() == {"RUNNING": 1}
+        run_one(context)
+    assert context.queue.count() == {"RUNNING": 1}
     monkeypatch.undo()
-    bench.claims.take_back_from(bench.claims.owner)
-    assert run_one(bench)["state"] == "COMPLETE"
+    context.queue.take_back_from(context.queue.owner)
+    assert run_one(context)["state"] == "COMPLETE"
 
 
-def test_a_broken_device_ends_the_trial_and_the_process(make_bench: MakeBench) -> None:
+def test_a_broken_device_ends_the_trial_and_the_process(make_context: MakeContext) -> None:
     class Lost(CAE):
         def train_step(self, batch: Batch) -> Metrics:
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    bench = make_bench(model=Lost)
+    context = make_context(model=Lost)
     with pytest.raises(SpentProcess, match="illegal memory access"):
-        run_one(bench)
-    assert bench.claims.count() == {"FAIL": 1}
+        run_one(context)
+    assert context.queue.count() == {"FAIL": 1}
 
 
 def test_a_resumed_trial_is_not_pruned_on_reports_it_has_yet_to_reach(
-    make_bench: MakeBench,
+    make_context: MakeContext,
 ) -> None:
-    bench = make_bench(epochs=4)
-    done = bench.claims.claim(9)
+    context = make_context(epochs=4)
+    done = context.queue.claim(9)
     assert done is not None
     for step in range(4):
         done.report(0.001, step)
-    bench.claims.study.tell(done, 0.001)
-    bench.claims.study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=2)")
-    trial = bench.claims.claim(9)
+    context.queue.study.tell(done, 0.001)
+    context.queue.study.pruner = make_pruner("median(n_startup_trials=1, n_warmup_steps=2)")
+    trial = context.queue.claim(9)
     assert trial is not None
     for step, value in enumerate([0.3, 0.2, 0.2]):  # an earlier attempt got this far
         trial.report(value, step)
-    bench.claims.release(trial.number)
-    row = run_one(bench)
+    context.queue.release(trial.number)
+    row = run_one(context)
     assert (row["state"], row["epochs"]) == ("PRUNED", 3)
 
 
 def test_files_of_a_deleted_namesake_are_not_taken_for_this_studys(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
     answers = iter([False] * 12 + [True] * 99)
-    run_one(make_bench(epochs=4, token="old", interrupted=lambda: next(answers)))
-    bench = make_bench(epochs=4, token="new")
-    assert bench.run.paths.trial_checkpoint("small", 0).exists()
-    run_one(bench)
-    trained = [e["epoch"] for e in bench.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
+    run_one(make_context(epochs=4, token="old", interrupted=lambda: next(answers)))
+    context = make_context(epochs=4, token="new")
+    assert context.run.paths.trial_checkpoint("small", 0).exists()
+    run_one(context)
+    trained = [e["epoch"] for e in context.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
     assert trained == [1, 2, 3, 4]
 
 
-def test_a_retraining_that_diverges_keeps_its_best_epoch(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    run_one(bench)
-    bench.spec = StudySpec(**{**vars(bench.spec), "model": Diverging})
-    retrain(bench, 0)
-    record = json.loads(bench.run.paths.retraining("small", 0).record.read_text())
+def test_a_retraining_that_diverges_keeps_its_best_epoch(make_context: MakeContext) -> None:
+    context = make_context()
+    run_one(context)
+    context.spec = StudySpec(**{**vars(context.spec), "model": Diverging})
+    retrain(context, 0)
+    record = json.loads(context.run.paths.retraining("small", 0).record.read_text())
     assert (record["epochs"], record["best_epoch"]) == (1, 1)
     assert record["ended_by"].startswith("DivergedError: diverged in epoch 2")
 
 
-def test_a_retraining_that_fails_at_once_says_why(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    run_one(bench)
-    bench.spec = StudySpec(**{**vars(bench.spec), "model": Broken})
-    retrain(bench, 0)
-    record = json.loads(bench.run.paths.retraining("small", 0).record.read_text())
+def test_a_retraining_that_fails_at_once_says_why(make_context: MakeContext) -> None:
+    context = make_context()
+    run_one(context)
+    context.spec = StudySpec(**{**vars(context.spec), "model": Broken})
+    retrain(context, 0)
+    record = json.loads(context.run.paths.retraining("small", 0).record.read_text())
     assert record["failed"] == "KeyError: 'a mistake in the model'"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.supervisor.gpu_packing import CONTEXT, GAIN, Packing
+from search.supervisor.gpu_packing import CONTEXT, GAIN, GpuPacking
 
 GIB = 2**30
 
@@ -14,7 +14,7 @@ GIB = 2**30
 class Gpu:
     """Trials of ``seconds`` an epoch alone, slowed down by the others as ``slower`` says."""
 
-    def __init__(self, packing: Packing, slower: Callable[[int], float], *, memory: int) -> None:
+    def __init__(self, packing: GpuPacking, slower: Callable[[int], float], *, memory: int) -> None:
         self.packing, self.slower, self.memory = packing, slower, memory
         self.training: dict[int, int] = {0: 0}  # worker -> trial
         self.made = 1
@@ -30,9 +30,9 @@ class Gpu:
                     self.say(worker, "ended", number)
                     self.training[worker] = self.made
                     self.made += 1
-            for device in self.packing.wanted():
+            for device in self.packing.devices_to_fill():
                 index = len(self.training)
-                self.packing.added(index, device)
+                self.packing.note_added(index, device)
                 self.training[index] = self.made
                 self.made += 1
         return len(self.training)
@@ -42,11 +42,11 @@ class Gpu:
         event: dict[str, Any] = {"event": kind, "number": number}
         event["seconds"] = (1 + number % 5) * self.slower(count)  # networks of several sizes
         event["free"], event["peak"] = self.memory - count * GIB, GIB
-        self.packing.heard(worker, "cuda:0", event)
+        self.packing.handle_event(worker, "cuda:0", event)
 
 
 def packed(slower: Callable[[int], float], *, memory: int = 100 * GIB, most: int = 16) -> int:
-    return Gpu(Packing(["cuda:0"], most=most), slower, memory=memory).run(400)
+    return Gpu(GpuPacking(["cuda:0"], most=most), slower, memory=memory).run(400)
 
 
 def test_a_gpu_that_one_trial_fills_gets_one_more_that_shows_it():
@@ -76,16 +76,16 @@ def test_memory_ends_it_first():
 
 
 def test_short_trials_are_still_packed():
-    packing = Packing(["cuda:0"], most=6)
+    packing = GpuPacking(["cuda:0"], most=6)
     assert Gpu(packing, lambda count: 1.0, memory=100 * GIB).run(400, trial=4) == 6
 
 
 def test_gpus_are_judged_apart_and_cores_bound_them_together():
-    packing = Packing(["cuda:0", "cuda:1"], most=2)
+    packing = GpuPacking(["cuda:0", "cuda:1"], most=2)
     assert Gpu(packing, lambda count: 1.0, memory=100 * GIB).run(50) == 1
 
 
 def test_a_cpu_is_never_packed():
-    packing = Packing(["cpu", "cpu"], most=16)
-    packing.heard(0, "cpu", {"event": "epoch", "number": 0, "seconds": 1.0})
-    assert packing.wanted() == []
+    packing = GpuPacking(["cpu", "cpu"], most=16)
+    packing.handle_event(0, "cpu", {"event": "epoch", "number": 0, "seconds": 1.0})
+    assert packing.devices_to_fill() == []

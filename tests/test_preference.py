@@ -31,17 +31,17 @@ from models.data.loading import open_images, prepare_images
 from search.__main__ import main
 from search.cli.dashboard import _bind
 from search.errors import StudyChanged
-from search.setup.inputs import Found
+from search.setup.inputs import RunInputs
 from search.setup.loading import load_study
-from search.setup.prepare import settle
+from search.setup.prepare import prepare_run
 from search.strategies.preference import PreferenceSampler, is_preference
 from search.strategies.samplers import make_sampler
 from search.supervisor import preference_prompt
-from search.supervisor.preference_prompt import Jury
+from search.supervisor.preference_prompt import PreferencePrompt
 from search.trials.owner import owner_name
-from search.trials.queue import Claims, open_claims
+from search.trials.queue import TrialQueue, open_queue
 from search.variables import read_variables
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from storage import best, choices, curves, trials
 from storage.database.connection import open_storage
 from storage.database.preferences import (
@@ -55,11 +55,8 @@ from storage.database.preferences import (
 )
 from storage.errors import StorageError
 from storage.files.artifacts import ArtifactFolder
-from tests.test_dashboard import free_port, get
-from tests.test_objective import MakeBench, make_bench, run_one
-from tests.test_runs import User, kill_all, user, wait_until, watched
-
-__all__ = ["make_bench", "user"]  # fixtures
+from tests.trials import MakeContext, run_one
+from tests.user import User, free_port, get, kill_all, wait_until, watched
 
 WriteStudy = Callable[..., Path]
 PAIRS = [(0, 3), (1, 3), (2, 3), (0, 1), (2, 1), (4, 1), (0, 4)]
@@ -238,31 +235,31 @@ def test_the_sampler_is_known_by_its_name(written: str) -> None:
 # Claims
 
 
-def open_with(url: str, owner: str = owner_name(1), shown: int = 2) -> Claims:
-    claims = open_claims("s", url, owner)
-    claims.study.sampler = make_sampler("preference", seed=0, space={})
-    claims.shown = shown
-    return claims
+def open_with(url: str, owner: str = owner_name(1), shown: int = 2) -> TrialQueue:
+    queue = open_queue("s", url, owner)
+    queue.study.sampler = make_sampler("preference", seed=0, space={})
+    queue.shown = shown
+    return queue
 
 
-def finish(claims: Claims, number: int) -> None:
-    trial_id = claims.id_of(number)
-    claims.storage.write_attributes(trial_id, {PICTURE: "an-id"})
-    claims.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
-    claims.end(number)
+def finish(queue: TrialQueue, number: int) -> None:
+    trial_id = queue.id_of(number)
+    queue.storage.write_attributes(trial_id, {PICTURE: "an-id"})
+    queue.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
+    queue.end(number)
 
 
 def test_no_more_trials_begin_than_are_shown_at_once(storage_url: str) -> None:
     _, study_id = preferential(storage_url, trained=0)
-    claims = open_with(storage_url)
-    assert [claims.claim(9).number for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
-    assert claims.claim(9) is None
-    finish(claims, 0)
-    finish(claims, 1)
-    assert claims.claim(9) is None
-    page.report_preferences(study_id, claims.storage, [(0, 1)])
-    assert claims.claim(9).number == 2  # type: ignore[union-attr]
-    assert claims.claim(9) is None
+    queue = open_with(storage_url)
+    assert [queue.claim(9).number for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
+    assert queue.claim(9) is None
+    finish(queue, 0)
+    finish(queue, 1)
+    assert queue.claim(9) is None
+    page.report_preferences(study_id, queue.storage, [(0, 1)])
+    assert queue.claim(9).number == 2  # type: ignore[union-attr]
+    assert queue.claim(9) is None
 
 
 def test_a_trial_that_waits_for_a_person_is_left_alone_and_one_in_training_taken_back(
@@ -270,10 +267,10 @@ def test_a_trial_that_waits_for_a_person_is_left_alone_and_one_in_training_taken
 ) -> None:
     preferential(storage_url, trained=0)
     gone = subprocess.Popen(["sleep", "60"])
-    claims = open_with(storage_url, owner_name(gone.pid))
+    queue = open_with(storage_url, owner_name(gone.pid))
     for _ in range(2):
-        claims.claim(9)
-    finish(claims, 0)
+        queue.claim(9)
+    finish(queue, 0)
     gone.kill()
     gone.wait()
     mine = open_with(storage_url, owner_name(psutil.Process().pid))
@@ -287,19 +284,19 @@ def test_a_trial_that_waits_for_a_person_is_left_alone_and_one_in_training_taken
 def test_a_trial_that_somebody_ends_in_the_dashboard_stays_ended(storage_url: str) -> None:
     """A stale page that reports it, or the button that fails it; its worker goes on."""
     _, study_id = preferential(storage_url, trained=1)
-    claims = open_with(storage_url)
-    trial = claims.claim(9)
+    queue = open_with(storage_url)
+    trial = queue.claim(9)
     assert trial is not None
-    page.report_preferences(study_id, claims.storage, [(1, 0)])
-    claims.release(trial.number)
-    assert claims.count() == {"COMPLETE": 2}
-    assert claims.choices().shown == (), "it has no picture, so nobody is asked about it"
+    page.report_preferences(study_id, queue.storage, [(1, 0)])
+    queue.release(trial.number)
+    assert queue.count() == {"COMPLETE": 2}
+    assert queue.choices().shown == (), "it has no picture, so nobody is asked about it"
 
 
 def test_a_question_is_asked_once(tmp_path: Path) -> None:
     said: list[str] = []
     storage, study_id = preferential(f"sqlite:///{tmp_path / 'studies.db'}", trained=2)
-    made = Jury(open_with(str(storage.url)), 3, said.append)
+    made = PreferencePrompt(open_with(str(storage.url)), 3, said.append)
     for _ in range(3):
         made.look()
         made.ask()
@@ -366,42 +363,42 @@ def test_a_study_is_ranked_by_values_or_by_a_person_for_good(
         variables = replace(variables, sampler=None)
     place = tmp_path / "images"
     cached = prepare_images("digits", root=place, cache=place, shape=(1, 28, 28))
-    found = Found("digits", cached, open_images(cached))
+    found = RunInputs("digits", cached, open_images(cached))
     storage = open_storage(variables.storage_url)
-    _, run = settle(variables, study, storage, found)
+    _, run = prepare_run(variables, study, storage, found)
     assert (run.study, run.shown) == (("small", None) if asks else ("small-preference", 4))
     storage.set_study_system_attr(
         storage.get_study_id_from_name(run.study), IS_PREFERENTIAL, run.shown is None
     )
     with pytest.raises(StudyChanged, match="is stored as one that"):
-        settle(variables, study, storage, found)
+        prepare_run(variables, study, storage, found)
 
 
 # Trials and whole runs
 
 
-def run_shown(bench: Bench) -> dict[str, Any]:
-    bench.run, bench.claims.shown = replace(bench.run, shown=2), 2
-    return run_one(bench)
+def run_shown(context: WorkerContext) -> dict[str, Any]:
+    context.run, context.queue.shown = replace(context.run, shown=2), 2
+    return run_one(context)
 
 
-def test_a_trial_ends_with_the_picture_that_the_page_shows(make_bench: MakeBench) -> None:
-    bench = make_bench()
-    row = run_shown(bench)
+def test_a_trial_ends_with_the_picture_that_the_page_shows(make_context: MakeContext) -> None:
+    context = make_context()
+    row = run_shown(context)
     assert (row["state"], row["outcome"]) == ("COMPLETE", "complete")
     assert row["value"] > 0
-    (trial,) = bench.claims.study.get_trials()
+    (trial,) = context.queue.study.get_trials()
     (meta,) = [json.loads(v) for k, v in trial.system_attrs.items() if k.startswith("artifacts:")]
     assert row[PICTURE] == meta["artifact_id"]
-    assert (bench.run.paths.artifacts / row[PICTURE]).exists()
+    assert (context.run.paths.artifacts / row[PICTURE]).exists()
 
 
 def test_a_trial_whose_picture_is_missing_has_failed(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make_bench()
-    monkeypatch.setattr(bench.spec.model, "preview", lambda *_: None)
-    row = run_shown(bench)
+    context = make_context()
+    monkeypatch.setattr(context.spec.model, "preview", lambda *_: None)
+    row = run_shown(context)
     assert (row["state"], row["outcome"]) == ("FAIL", "failed")
     assert row["reason"] == "Unseen: no picture to choose by: the model's preview() gave none"
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.setup.loading import load_study
 from search.supervisor.display import Display
-from search.supervisor.worker_pool import Worker
+from search.supervisor.worker_pool import WorkerHandle
 
 
 def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,11 +18,13 @@ def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.Mon
     said = StringIO()
     console = Console(file=said, width=200)
     display = Display("cae", load_study("cae").spec, 50, console)
-    worker = cast(Worker, type("Worker", (), {"index": 0, "device": "cpu"})())
+    worker = cast(WorkerHandle, type("Worker", (), {"index": 0, "device": "cpu"})())
     epoch: dict[str, Any] = {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0}
-    display.heard(worker, {"event": "retraining", "number": 7, "epochs": 60})
-    display.heard(worker, {**epoch, "retraining": True})
-    display.heard(worker, {"event": "judging", "number": 7, "what": "trained on poisson, epoch 2"})
+    display.handle_event(worker, {"event": "retraining", "number": 7, "epochs": 60})
+    display.handle_event(worker, {**epoch, "retraining": True})
+    display.handle_event(
+        worker, {"event": "judging", "number": 7, "what": "trained on poisson, epoch 2"}
+    )
     assert said.getvalue().splitlines() == [
         "retraining trial 7: epoch 3/60, mse 0.0123, at most 2 min left",
         "judging trial 7: trained on poisson, epoch 2",
@@ -33,9 +35,9 @@ def test_trials_say_it_in_the_summary_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("search.supervisor.display.PLAIN_EVERY", 0.0)
     said = StringIO()
     display = Display("cae", load_study("cae").spec, 50, Console(file=said, width=200))
-    worker = cast(Worker, type("Worker", (), {"index": 0, "device": "cpu"})())
-    display.heard(worker, {"event": "started", "number": 7, "epochs": 20, "parameters": {}})
-    display.heard(worker, {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0})
+    worker = cast(WorkerHandle, type("Worker", (), {"index": 0, "device": "cpu"})())
+    display.handle_event(worker, {"event": "started", "number": 7, "epochs": 20, "parameters": {}})
+    display.handle_event(worker, {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0})
     assert said.getvalue() == ""
-    display.counts(display.states)
+    display.update_counts(display.states)
     assert said.getvalue().startswith("cae  0/50 trials")

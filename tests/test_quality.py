@@ -20,7 +20,7 @@ from models.evaluation.features import Extractor, encoder_extractor
 from models.evaluation.frechet import Floats, Moments, frechet_distance
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import neighbourhoods, radii
-from models.evaluation.sample_evaluator import Judge, open_judge
+from models.evaluation.sample_evaluator import SampleEvaluator, open_evaluator
 from tests.conftest import CAE_SHAPE
 from tests.generators import black, memorised, noisy, of_classes, uniform_noise
 
@@ -118,7 +118,7 @@ def test_neighbourhoods_do_not_depend_on_the_rows_taken_at_once(
     )
 
 
-def test_the_floor_is_what_real_images_get(judge: Judge, digits: ImageSplits) -> None:
+def test_the_floor_is_what_real_images_get(judge: SampleEvaluator, digits: ImageSplits) -> None:
     assert judge.count == len(digits.train)
     assert judge(digits.train.batch(slice(0, judge.count)).images) == pytest.approx(judge.floor)
     assert judge.floor["modes"] == 10
@@ -127,13 +127,17 @@ def test_the_floor_is_what_real_images_get(judge: Judge, digits: ImageSplits) ->
     assert judge.floor["class_kl"] < 0.05
 
 
-def test_real_images_come_closer_than_anything_else(judge: Judge, digits: ImageSplits) -> None:
+def test_real_images_come_closer_than_anything_else(
+    judge: SampleEvaluator, digits: ImageSplits
+) -> None:
     bad = [of_classes(3), of_classes(1, 3, 8), memorised(16), uniform_noise, black, noisy(0.2)]
     values = [judge(generate(digits.train, judge.count))["frechet"] for generate in bad]
     assert judge.floor["frechet"] < min(values) / 1.5
 
 
-def test_the_distance_grows_with_noise_and_with_blur(judge: Judge, digits: ImageSplits) -> None:
+def test_the_distance_grows_with_noise_and_with_blur(
+    judge: SampleEvaluator, digits: ImageSplits
+) -> None:
     made = [judge(noisy(s)(digits.train, judge.count)) for s in (0.1, 0.2, 0.4, 0.8)]
     distances = [judge.floor["frechet"], *(found["frechet"] for found in made)]
     assert distances == sorted(distances)
@@ -143,7 +147,7 @@ def test_the_distance_grows_with_noise_and_with_blur(judge: Judge, digits: Image
     assert [judge.floor["frechet"], *blurred] == sorted([judge.floor["frechet"], *blurred])
 
 
-def test_missing_classes_are_counted(judge: Judge, digits: ImageSplits) -> None:
+def test_missing_classes_are_counted(judge: SampleEvaluator, digits: ImageSplits) -> None:
     one = judge(of_classes(3)(digits.train, judge.count))
     three = judge(of_classes(1, 3, 8)(digits.train, judge.count))
     assert (one["modes"], three["modes"]) == (1, 3)
@@ -152,13 +156,15 @@ def test_missing_classes_are_counted(judge: Judge, digits: ImageSplits) -> None:
     assert one["coverage"] < three["coverage"] < 0.5
 
 
-def test_a_few_strays_are_no_mode(judge: Judge, digits: ImageSplits) -> None:
+def test_a_few_strays_are_no_mode(judge: SampleEvaluator, digits: ImageSplits) -> None:
     samples = of_classes(3)(digits.train, judge.count)
     samples[:8] = of_classes(0)(digits.train, 8)  # a tenth of its share would be 11
     assert judge(samples)["modes"] == 1
 
 
-def test_a_memorised_batch_looks_real_and_covers_nothing(judge: Judge, digits: ImageSplits) -> None:
+def test_a_memorised_batch_looks_real_and_covers_nothing(
+    judge: SampleEvaluator, digits: ImageSplits
+) -> None:
     for noise in (0.0, 0.02):
         found = judge(memorised(16, noise)(digits.train, judge.count))
         assert found["precision"] > 0.8
@@ -167,20 +173,22 @@ def test_a_memorised_batch_looks_real_and_covers_nothing(judge: Judge, digits: I
 
 
 def test_what_no_digit_is_fools_precision_but_not_realism(
-    judge: Judge, digits: ImageSplits
+    judge: SampleEvaluator, digits: ImageSplits
 ) -> None:
     for generate in (uniform_noise, black):
         assert judge(generate(digits.train, judge.count))["realism"] < 0.02
 
 
 def test_values_do_not_depend_on_the_order_of_the_samples(
-    judge: Judge, digits: ImageSplits
+    judge: SampleEvaluator, digits: ImageSplits
 ) -> None:
     samples = noisy(0.2)(digits.train, judge.count)
     assert judge(samples.flip(0)) == pytest.approx(judge(samples), rel=1e-4)
 
 
-def test_samples_that_cannot_be_compared_are_refused(judge: Judge, digits: ImageSplits) -> None:
+def test_samples_that_cannot_be_compared_are_refused(
+    judge: SampleEvaluator, digits: ImageSplits
+) -> None:
     samples = noisy(0)(digits.train, judge.count)
     with pytest.raises(ValueError, match=f"7 samples, but values of {judge.count} are comparable"):
         judge(samples[:7])
@@ -188,7 +196,9 @@ def test_samples_that_cannot_be_compared_are_refused(judge: Judge, digits: Image
         judge(samples * 2 - 1)
 
 
-def test_samples_that_are_not_finite_give_no_numbers(judge: Judge, digits: ImageSplits) -> None:
+def test_samples_that_are_not_finite_give_no_numbers(
+    judge: SampleEvaluator, digits: ImageSplits
+) -> None:
     samples = noisy(0)(digits.train, judge.count).clone()
     samples[5, 0, 3, 3] = math.nan
     found = judge(samples)
@@ -197,15 +207,15 @@ def test_samples_that_are_not_finite_give_no_numbers(judge: Judge, digits: Image
 
 
 def test_the_test_images_judge_the_winner(extractor: Extractor, digits: ImageSplits) -> None:
-    valid = Judge(extractor, digits, count=200)
-    test = Judge(extractor, digits, part="test", count=200)
+    valid = SampleEvaluator(extractor, digits, count=200)
+    test = SampleEvaluator(extractor, digits, part="test", count=200)
     assert test.floor["frechet"] != valid.floor["frechet"]
     assert test.count == valid.count == 200
 
 
 def test_images_without_classes_are_judged_by_an_encoder(digits: ImageSplits) -> None:
     model = CAE(CAEConfig(channels=2, latent=8), CAE_SHAPE)
-    judge = Judge(encoder_extractor(model), digits, count=300)
+    judge = SampleEvaluator(encoder_extractor(model), digits, count=300)
     assert set(judge.floor) == set(MEASURES) == set(judge.measures)
     noise = judge(uniform_noise(digits.train, 300))
     assert noise["frechet"] > 2 * judge.floor["frechet"]
@@ -215,7 +225,7 @@ def test_too_few_images_to_judge_with_are_refused(
     extractor: Extractor, digits: ImageSplits
 ) -> None:
     with pytest.raises(ValueError, match="more than 5 of both are needed"):
-        Judge(extractor, digits, count=5)
+        SampleEvaluator(extractor, digits, count=5)
 
 
 def test_a_process_looks_at_the_real_images_once(
@@ -223,12 +233,12 @@ def test_a_process_looks_at_the_real_images_once(
 ) -> None:
     monkeypatch.setattr("models.evaluation.feature_cache.MOST_EPOCHS", 1)
     monkeypatch.setattr("models.evaluation.feature_cache.FEWEST_EPOCHS", 1)
-    judge = open_judge(digits, tmp_path, count=100)
-    assert open_judge(digits, tmp_path, count=100, expected=judge.extractor.hash) is judge
+    judge = open_evaluator(digits, tmp_path, count=100)
+    assert open_evaluator(digits, tmp_path, count=100, expected=judge.extractor.hash) is judge
     for other in (
-        open_judge(digits, tmp_path, count=101),
-        open_judge(digits, tmp_path, count=100, part="test"),
-        open_judge(digits, tmp_path, count=100, encoder=CAE(CAEConfig(), CAE_SHAPE)),
+        open_evaluator(digits, tmp_path, count=101),
+        open_evaluator(digits, tmp_path, count=100, part="test"),
+        open_evaluator(digits, tmp_path, count=100, encoder=CAE(CAEConfig(), CAE_SHAPE)),
     ):
         assert other is not judge
     assert json.loads(json.dumps(judge.record)) == {

@@ -26,7 +26,7 @@ from search.reporting.second_judge import ranking_check
 from storage.database.connection import open_storage
 from storage.errors import StudyNotFound
 from storage.files.artifacts import KEY
-from storage.files.study_summary import keep
+from storage.files.study_summary import keep_summary
 from storage.paths import RunPaths
 
 
@@ -167,7 +167,7 @@ def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
         name="rows", title="Rows | compared", columns=("row", "MSE"),
         rows=(("<all>", "0.1 ± 0.0"), ("few", 0.25)), note="Means.",
     )  # fmt: skip
-    keep(study, table.plain(), 3)
+    keep_summary(study, table.to_plain(), 3)
     storage.engine.dispose()
     folder, page = stored.report()
     assert page.index("## Rows") < page.index("0.1 ± 0.0") < page.index("## Values")

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,84 +15,17 @@ import pytest
 
 from models.export import load_export
 from storage import curves, trials
-
-ROOT = Path(__file__).parent.parent
-WriteStudy = Callable[..., Path]
-LONGER = {"epochs=2, retrain": "epochs=40, retrain"}
-
-
-class User:
-    """Runs commands with variables, as make does."""
-
-    def __init__(self, runs: Path, environment: dict[str, str]) -> None:
-        self.runs = runs
-        self.environment = {**environment, "RUNS": str(runs), "GPUS": "none"}
-
-    def start(self, command: str = "study", **variables: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "search", command],
-            env={**self.environment, **{name: str(value) for name, value in variables.items()}},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-
-    def run(self, command: str = "study", **variables: object) -> tuple[int, str, str]:
-        process = self.start(command, **variables)
-        try:
-            out, error = process.communicate(timeout=200)
-        except subprocess.TimeoutExpired:
-            kill_all(process)
-            raise
-        return process.returncode, out, error
-
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.runs / 'studies.db'}"
-
-
-def kill_all(process: subprocess.Popen[str]) -> None:
-    for child in [*workers_of(process), psutil.Process(process.pid)]:
-        child.kill()
-    process.communicate()
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process(process.pid).children() if "worker" in child.cmdline()
-    ]
-
-
-@contextmanager
-def watched(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """No process outlives its test."""
-    family = psutil.Process(process.pid)
-    known: list[psutil.Process] = []
-    try:
-        yield process
-        known = family.children() if family.is_running() else []
-    finally:
-        for child in known:
-            with_no_error(child.kill)
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def with_no_error(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except psutil.NoSuchProcess:
-        return
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
+from tests.user import (
+    LONGER,
+    ROOT,
+    User,
+    WriteStudy,
+    make_leases_short,
+    one_line,
+    wait_until,
+    watched,
+    workers_of,
+)
 
 
 def epochs_of(url: str) -> int:
@@ -102,11 +33,6 @@ def epochs_of(url: str) -> int:
         return len(curves("small", storage=url))
     except Exception:
         return 0
-
-
-@pytest.fixture
-def user(tmp_path: Path, plain_process: dict[str, str]) -> User:
-    return User(tmp_path / "runs", plain_process)
 
 
 def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: WriteStudy) -> None:
@@ -308,41 +234,6 @@ def test_a_frozen_worker_neither_holds_up_the_study_nor_spoils_it(
     assert not frozen.is_running()
 
 
-# Seconds instead of a minute of grace, for the processes of one test: set as they import it.
-QUICK = """
-import importlib.abc, importlib.util, sys
-
-class Quick(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name not in ("storage.database.leases", "search.supervisor.loop"):
-            return None
-        sys.meta_path.remove(self)
-        try:
-            found = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
-        run = found.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            for key, value in {"GRACE": 3.0, "RENEWAL": 0.5, "LINGER": 2.0}.items():
-                if hasattr(module, key):
-                    setattr(module, key, value)
-
-        found.loader.exec_module = exec_module
-        return found
-
-sys.meta_path.insert(0, Quick())
-"""
-
-
-def make_leases_short(user: User) -> None:
-    site = user.runs.parent / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(QUICK)
-    user.environment["PYTHONPATH"] = str(site)
-
-
 def test_a_killed_workers_trial_goes_on_as_the_same_trial(
     user: User, study_file: WriteStudy
 ) -> None:
@@ -431,10 +322,6 @@ BROKEN = """class Broken(CAE):
             raise ValueError("a mistake in the model")
 
     """
-
-
-def one_line(text: str) -> bool:
-    return text.count("\n") == 1 and text.startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_runs import User, WriteStudy, user
-
-__all__ = ["user"]  # the fixture
+from tests.user import User, WriteStudy
 
 # Python tells its auditors of every class or function that a pickle asks for.
 AUDITOR = """

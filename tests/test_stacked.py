@@ -13,9 +13,9 @@ from torch import Tensor
 from models.data.images import Images, ImageSplits
 from models.evaluation.features import Extractor
 from models.evaluation.mode_table import mode_table
-from models.evaluation.sample_evaluator import Judge
+from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN, GANConfig
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from search.worker.exporting import tables
 
 
@@ -47,7 +47,7 @@ def test_modes_are_counted_beside_real_images_and_what_was_reported(
     triples: ImageSplits, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
-    judge = Judge(replace(extractor, by_channel=True, classes=1000), triples)
+    judge = SampleEvaluator(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
     table = mode_table(model, judge, triples)
     (_, found, divergence), (_, real, floor), *reported = table.rows
@@ -65,11 +65,11 @@ def test_the_card_of_every_rank_counts_them(
     triples: ImageSplits, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
-    judge = Judge(replace(extractor, by_channel=True, classes=1000), triples)
+    judge = SampleEvaluator(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
     record = {"test": None, "tables": []}  # of a rank that does not meet the test images
-    bench = cast("Bench", SimpleNamespace(judge=judge, images=triples))
-    (table,) = tables(bench, model, record)
-    assert table == mode_table(model, judge, triples).plain()
-    bench.images = replace(triples, name="others")
-    assert tables(bench, model, record) == []
+    context = cast("WorkerContext", SimpleNamespace(judge=judge, images=triples))
+    (table,) = tables(context, model, record)
+    assert table == mode_table(model, judge, triples).to_plain()
+    context.images = replace(triples, name="others")
+    assert tables(context, model, record) == []

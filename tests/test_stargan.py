@@ -17,7 +17,7 @@ from models.export import check_export, load_export, write_export
 from models.networks.stargan import Residual
 from models.stargan import StarGAN, StarGANConfig, with_planes
 from models.training.checkpoint import load_checkpoint, save_checkpoint
-from models.training.gan_losses import signed
+from models.training.gan_losses import to_signed
 from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
@@ -96,7 +96,7 @@ def test_targets_are_the_labels_of_other_images(digits: ImageSplits) -> None:
     for seed in range(20):
         torch.manual_seed(seed)
         given = model.conditions(batch)
-        assert torch.equal(given[:, :1], signed(batch.images))
+        assert torch.equal(given[:, :1], to_signed(batch.images))
         targets = model._labels_in(given)
         found = [way for way in range(16) if torch.equal(targets, own.roll(-way, 0))]
         ways |= set(found)

@@ -19,30 +19,30 @@ from optuna.trial import TrialState
 
 import search.trials.queue
 from search.trials.owner import owner_name
-from search.trials.queue import Claims, open_claims
+from search.trials.queue import TrialQueue, open_queue
 from storage import best, curves, studies, trials
 from storage.database import leases
 from storage.database.columns import local_time
-from storage.database.connection import open_engine, open_storage, shown, study_lock
-from storage.database.extractors import keep_extractor, kept_extractor
+from storage.database.connection import open_engine, open_storage, redact_url, study_lock
+from storage.database.extractors import keep_extractor, read_extractor
 from storage.errors import DatabaseUnreachable, StudyNotFound
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def make_study(url: str, name: str = "s", direction: str = "minimize") -> Claims:
+def make_study(url: str, name: str = "s", direction: str = "minimize") -> TrialQueue:
     storage = open_storage(url)
     study = optuna.create_study(
         study_name=name, storage=storage, direction=direction,
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner(),
     )  # fmt: skip
-    return Claims(study, storage, owner_name(os.getpid()))
+    return TrialQueue(study, storage, owner_name(os.getpid()))
 
 
-def run_some(claims: Claims, count: int) -> None:
+def run_some(queue: TrialQueue, count: int) -> None:
     """Trials of every kind: complete, pruned, failed, with reports, metrics and attributes."""
     for index in range(count):
-        trial = claims.claim(count)
+        trial = queue.claim(count)
         assert trial is not None
         trial.suggest_float("lr", 1e-5, 1e-1, log=True)
         trial.suggest_int("latent", 2, 64, step=2)
@@ -51,22 +51,22 @@ def run_some(claims: Claims, count: int) -> None:
             trial.suggest_float("momentum", 0.0, 1.0)
         for step in range(3):
             value = [1.5, math.nan, math.inf][step] if index == 1 else 1.0 / (step + 1)
-            claims.report(trial, step + 1, value, {"train_mse": 0.5, "kl": step})
+            queue.report(trial, step + 1, value, {"train_mse": 0.5, "kl": step})
         trial.set_user_attr("device", "cpu")
         trial.set_user_attr("list", [1, {"a": None}])
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
         state = states[index % 3]
         value = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
-        claims.study.tell(trial, value, state=state)
-        claims.end(trial.number)
+        queue.study.tell(trial, value, state=state)
+        queue.end(trial.number)
 
 
 def test_frames_equal_optunas_own(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    run_some(claims, 13)
-    claims.claim(14)  # and one that is running, without parameters yet
+    queue = make_study(storage_url)
+    run_some(queue, 13)
+    queue.claim(14)  # and one that is running, without parameters yet
     ours = trials("s", storage=storage_url)
-    theirs = claims.study.trials_dataframe()
+    theirs = queue.study.trials_dataframe()
     assert ours["number"].tolist() == list(range(14))
     assert ours["state"].tolist() == theirs["state"].tolist()
     pd.testing.assert_series_equal(ours["value"], theirs["value"])
@@ -115,15 +115,15 @@ def test_curves_have_one_row_a_trial_and_epoch(storage_url: str) -> None:
 
 
 def test_epochs_with_a_report_or_a_metric_each_have_a_row(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     other = make_study(storage_url, "other")
     for number in range(2):  # so that the ids of two studies alternate
-        trial, stranger = claims.claim(2), other.claim(2)
+        trial, stranger = queue.claim(2), other.claim(2)
         assert trial is not None
         assert stranger is not None
         other.report(stranger, 1, 9.0, {"strange": 9.0})
         trial.report(0.5 + number, 3)  # step 3 is epoch 4
-        claims.report(trial, 2, 0.25, {"kl": 1.0} if number else {"mse": 2.0})
+        queue.report(trial, 2, 0.25, {"kl": 1.0} if number else {"mse": 2.0})
     frame = curves("s", storage=storage_url)
     assert frame.columns.tolist() == ["number", "epoch", "value", "kl", "mse"]
     assert frame.fillna(-1).values.tolist() == [
@@ -153,11 +153,11 @@ def test_times_are_local_also_when_clocks_are_changed(
 
 def test_best_follows_the_direction(storage_url: str) -> None:
     for name, direction, expected in (("low", "minimize", [2, 0]), ("high", "maximize", [1, 0])):
-        claims = make_study(storage_url, name, direction)
+        queue = make_study(storage_url, name, direction)
         for value in (0.5, 0.9, 0.1):
-            trial = claims.claim(3)
+            trial = queue.claim(3)
             assert trial is not None
-            claims.study.tell(trial, value)
+            queue.study.tell(trial, value)
         assert best(name, top=2, storage=storage_url)["number"].tolist() == expected
 
 
@@ -177,13 +177,13 @@ def test_studies_are_counted_by_state(storage_url: str) -> None:
 
 
 def test_columns_that_clash_get_a_prefix(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    trial = claims.claim(1)
+    queue = make_study(storage_url)
+    trial = queue.claim(1)
     assert trial is not None
     trial.suggest_float("value", 0, 1)
     trial.suggest_int("seed", 0, 9)
     trial.set_user_attr("seed", 77)
-    claims.study.tell(trial, 0.5)
+    queue.study.tell(trial, 0.5)
     frame = trials("s", storage=storage_url)
     assert frame["attr_seed"].tolist() == [77]
     assert 0 <= frame["seed"][0] <= 9
@@ -204,11 +204,11 @@ def test_frames_read_the_default_database(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_metrics_of_an_epoch_that_runs_again_are_replaced(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    trial = claims.claim(1)
+    queue = make_study(storage_url)
+    trial = queue.claim(1)
     assert trial is not None
     for value in (1.0, 2.0):
-        claims.report(trial, 1, value, {"loss": value, "nan": math.nan})
+        queue.report(trial, 1, value, {"loss": value, "nan": math.nan})
     frame = curves("s", storage=storage_url)
     assert frame["loss"].tolist() == [2.0]
     assert frame["value"].tolist() == [1.0]  # a reported value stays
@@ -216,66 +216,66 @@ def test_metrics_of_an_epoch_that_runs_again_are_replaced(storage_url: str) -> N
 
 
 def test_exactly_as_many_trials_as_asked_for(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    taken = [claims.claim(3) for _ in range(5)]
+    queue = make_study(storage_url)
+    taken = [queue.claim(3) for _ in range(5)]
     assert [trial.number if trial else None for trial in taken] == [0, 1, 2, None, None]
 
 
 def test_a_released_trial_is_taken_again_as_the_same_trial(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    trial = claims.claim(2)
+    queue = make_study(storage_url)
+    trial = queue.claim(2)
     assert trial is not None
     lr = trial.suggest_float("lr", 0, 1)
     trial.report(0.5, 0)
-    claims.release(trial.number)
-    assert claims.count() == {"WAITING": 1}
-    again = claims.claim(2)
+    queue.release(trial.number)
+    assert queue.count() == {"WAITING": 1}
+    again = queue.claim(2)
     assert again is not None
     assert again.number == trial.number
     assert again.suggest_float("lr", 0, 1) == lr
     assert curves("s", storage=storage_url)["value"].tolist() == [0.5]
-    assert claims.count() == {"RUNNING": 1}
+    assert queue.count() == {"RUNNING": 1}
 
 
 def test_a_trial_whose_worker_died_is_taken_back_at_once(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
-    dead = Claims(claims.study, claims.storage, owner_name(gone.pid))
+    dead = TrialQueue(queue.study, queue.storage, owner_name(gone.pid))
     gone.wait()
     trial = dead.claim(1)
     assert trial is not None
-    again = claims.claim(1)
+    again = queue.claim(1)
     assert again is not None
     assert again.number == trial.number
 
 
 def test_a_trial_of_a_living_worker_is_left_alone(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    other = Claims(claims.study, claims.storage, owner_name(alive.pid))
+    other = TrialQueue(queue.study, queue.storage, owner_name(alive.pid))
     assert other.claim(1) is not None
-    assert claims.claim(1) is None
+    assert queue.claim(1) is None
     alive.kill()
     alive.wait()
-    assert claims.claim(1) is not None
+    assert queue.claim(1) is not None
 
 
 def test_a_silent_machine_loses_its_trial_after_the_grace_period(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claims = make_study(storage_url)
-    other = Claims(claims.study, claims.storage, "another-machine:1:1")
+    queue = make_study(storage_url)
+    other = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
     assert other.claim(1) is not None
-    assert claims.claim(1) is None
-    trial_id = claims.id_of(0)
-    assert leases.renew_lease(claims.engine, trial_id, other.owner)
+    assert queue.claim(1) is None
+    trial_id = queue.id_of(0)
+    assert leases.renew_lease(queue.engine, trial_id, other.owner)
     monkeypatch.setattr(leases, "GRACE", 0.2)
     monkeypatch.setattr(search.trials.queue, "SECOND_LOOK", 0.3)
     time.sleep(0.5)
-    assert claims.claim(1) is None  # as after an outage: who lives has yet to renew
+    assert queue.claim(1) is None  # as after an outage: who lives has yet to renew
     time.sleep(0.5)
-    assert claims.claim(1) is not None
-    assert not leases.renew_lease(claims.engine, trial_id, other.owner)  # it lost its trial
+    assert queue.claim(1) is not None
+    assert not leases.renew_lease(queue.engine, trial_id, other.owner)  # it lost its trial
 
 
 def test_a_kept_lease_outlives_the_grace_period(
@@ -283,70 +283,70 @@ def test_a_kept_lease_outlives_the_grace_period(
 ) -> None:
     monkeypatch.setattr(leases, "GRACE", 2.5)
     monkeypatch.setattr(leases, "RENEWAL", 0.2)
-    claims = make_study(storage_url)
-    other = Claims(claims.study, claims.storage, "another-machine:1:1")
+    queue = make_study(storage_url)
+    other = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
     trial = other.claim(1)
     assert trial is not None
     with other.kept_alive(trial.number):
         time.sleep(4.0)
-        assert claims.claim(1) is None
+        assert queue.claim(1) is None
 
 
 def test_a_trial_that_kills_its_workers_is_failed_with_the_reason(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     for attempt in range(leases.MAX_ATTEMPTS):
-        other = Claims(claims.study, claims.storage, f"another-machine:{attempt}:1")
+        other = TrialQueue(queue.study, queue.storage, f"another-machine:{attempt}:1")
         assert other.claim(1) is not None
-        claims.take_back_from(other.owner)
-    assert claims.claim(1) is None
+        queue.take_back_from(other.owner)
+    assert queue.claim(1) is None
     (row,) = trials("s", storage=storage_url).to_dict("records")
     assert row["state"] == "FAIL"
     assert row["reason"] == f"its worker died {leases.MAX_ATTEMPTS} times"
 
 
 def test_a_clean_release_is_not_held_against_a_trial(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     for _ in range(leases.MAX_ATTEMPTS + 2):
-        trial = claims.claim(1)
+        trial = queue.claim(1)
         assert trial is not None
-        claims.release(trial.number)
-    assert claims.count() == {"WAITING": 1}
+        queue.release(trial.number)
+    assert queue.count() == {"WAITING": 1}
 
 
 def test_a_trial_that_we_ended_ourselves_is_not_blamed(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     for attempt in range(leases.MAX_ATTEMPTS + 2):
-        other = Claims(claims.study, claims.storage, f"another-machine:{attempt}:1")
+        other = TrialQueue(queue.study, queue.storage, f"another-machine:{attempt}:1")
         assert other.claim(1) is not None
-        claims.take_back_from(other.owner, blame=False)
-    assert claims.count() == {"WAITING": 1}
+        queue.take_back_from(other.owner, blame=False)
+    assert queue.count() == {"WAITING": 1}
 
 
 def test_a_trial_that_was_taken_back_is_nobodys_until_it_is_claimed(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    late = Claims(claims.study, claims.storage, "another-machine:1:1")
+    queue = make_study(storage_url)
+    late = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
     assert late.claim(1) is not None
     assert late.owns(0)
-    claims.take_back_from(late.owner)
+    queue.take_back_from(late.owner)
     assert not late.owns(0)  # it wakes up before anybody has gone on with the trial
-    assert claims.count() == {"WAITING": 1}
+    assert queue.count() == {"WAITING": 1}
 
 
 def test_a_trial_that_is_somebody_elses_cannot_be_released(storage_url: str) -> None:
-    claims = make_study(storage_url)
-    late = Claims(claims.study, claims.storage, "another-machine:1:1")
+    queue = make_study(storage_url)
+    late = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
     assert late.claim(1) is not None
-    claims.take_back_from(late.owner)
-    assert claims.claim(1) is not None
+    queue.take_back_from(late.owner)
+    assert queue.claim(1) is not None
     late.release(0)
-    assert claims.count() == {"RUNNING": 1}
+    assert queue.count() == {"RUNNING": 1}
 
 
 def _take_all(url: str, total: int, taken: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    claims = open_claims("s", url, owner_name(os.getpid()))
-    while (trial := claims.claim(total)) is not None:
-        claims.study.tell(trial, 0.0)
-        claims.end(trial.number)
+    queue = open_queue("s", url, owner_name(os.getpid()))
+    while (trial := queue.claim(total)) is not None:
+        queue.study.tell(trial, 0.0)
+        queue.end(trial.number)
         taken.put(trial.number)
 
 
@@ -356,10 +356,10 @@ def _open(url: str) -> None:
 
 def test_many_processes_may_create_the_database_at_once(storage_url: str) -> None:
     context = multiprocessing.get_context("spawn")
-    crew = [context.Process(target=_open, args=(storage_url,)) for _ in range(4)]
-    for process in crew:
+    pool = [context.Process(target=_open, args=(storage_url,)) for _ in range(4)]
+    for process in pool:
         process.start()
-    for process in crew:
+    for process in pool:
         process.join(120)
         assert process.exitcode == 0
     make_study(storage_url)
@@ -369,10 +369,10 @@ def test_many_processes_end_exactly_as_many_trials_as_asked_for(storage_url: str
     make_study(storage_url)
     context = multiprocessing.get_context("spawn")
     taken = context.Queue()
-    crew = [context.Process(target=_take_all, args=(storage_url, 20, taken)) for _ in range(4)]
-    for process in crew:
+    pool = [context.Process(target=_take_all, args=(storage_url, 20, taken)) for _ in range(4)]
+    for process in pool:
         process.start()
-    for process in crew:
+    for process in pool:
         process.join(120)
         assert process.exitcode == 0
     assert sorted(taken.get(timeout=5) for _ in range(20)) == list(range(20))
@@ -381,7 +381,7 @@ def test_many_processes_end_exactly_as_many_trials_as_asked_for(storage_url: str
 
 
 def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str) -> None:
-    claims = make_study(storage_url)
+    queue = make_study(storage_url)
     program = (
         "import sys, time; from storage.database.connection import *\n"
         "engine = open_engine(sys.argv[1])\n"
@@ -395,7 +395,7 @@ def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     began = time.monotonic()
-    with study_lock(claims.engine, 1):
+    with study_lock(queue.engine, 1):
         assert time.monotonic() - began > 0.5
     holder.wait()
     holder.stdout.close()
@@ -455,18 +455,18 @@ def test_a_missing_postgres_database_is_one_line(postgres_server: str) -> None:
 
 
 def test_shown_urls_hide_the_password() -> None:
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
+    assert redact_url("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert redact_url("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
 
 
 def test_an_extractor_is_kept_for_other_machines(storage_url: str) -> None:
     engine = open_storage(storage_url).engine
-    assert kept_extractor(engine, "ab") is None
+    assert read_extractor(engine, "ab") is None
     keep_extractor(engine, "ab", bytes(range(256)))
     keep_extractor(engine, "ab", b"whoever comes later does not change it")
     keep_extractor(engine, "cd", b"")
     other = open_engine(storage_url)
-    assert kept_extractor(other, "ab") == bytes(range(256))
-    assert kept_extractor(other, "cd") == b""
+    assert read_extractor(other, "ab") == bytes(range(256))
+    assert read_extractor(other, "cd") == b""
     other.dispose()
     engine.dispose()

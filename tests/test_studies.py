@@ -20,7 +20,7 @@ from search.cli.listing import _described
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
 from search.setup.checks import check_fit
 from search.setup.loading import load_study, study_names
-from search.setup.stored_study import check_definition, define, read_definition, write_definition
+from search.setup.stored_study import check_identity, identify_study, read_identity, write_identity
 from search.study import Study
 from tests.conftest import blank_images
 
@@ -223,14 +223,14 @@ def test_a_definition_comes_back_from_the_database(
 ) -> None:
     study = load_study(str(study_file()))
     stored = optuna.create_study()
-    assert read_definition(stored) is None
-    definition = define(study, digits, epochs=5, seed=None, stored=None)
+    assert read_identity(stored) is None
+    definition = identify_study(study, digits, epochs=5, seed=None, stored=None)
     assert (definition.epochs, definition.seed) == (5, 0)
-    write_definition(stored, definition)
-    assert read_definition(stored) == definition
+    write_identity(stored, definition)
+    assert read_identity(stored) == definition
     # unset variables mean what the study was started with
-    again = define(study, digits, epochs=None, seed=None, stored=definition)
-    check_definition("s", definition, again)
+    again = identify_study(study, digits, epochs=None, seed=None, stored=definition)
+    check_identity("s", definition, again)
 
 
 @pytest.mark.parametrize(
@@ -254,21 +254,23 @@ def test_a_definition_comes_back_from_the_database(
 def test_a_changed_study_says_what_changed(
     study_file: WriteStudy, digits: ImageSplits, old: str, new: str, message: str | None
 ) -> None:
-    before = define(load_study(str(study_file())), digits, epochs=None, seed=None, stored=None)
+    before = identify_study(
+        load_study(str(study_file())), digits, epochs=None, seed=None, stored=None
+    )
     study = load_study(str(study_file("other", replace={old: new})))
-    now = define(study, digits, epochs=None, seed=None, stored=before)
+    now = identify_study(study, digits, epochs=None, seed=None, stored=before)
     if message is None:
-        check_definition("s", before, now)
+        check_identity("s", before, now)
         return
     with pytest.raises(StudyChanged, match=message):
-        check_definition("s", before, now)
+        check_identity("s", before, now)
 
 
 def test_a_given_variable_that_differs_from_the_stored_study_is_refused(
     study_file: WriteStudy, digits: ImageSplits
 ) -> None:
     study = load_study(str(study_file()))
-    stored = define(study, digits, epochs=5, seed=1, stored=None)
-    now = define(study, digits, epochs=6, seed=2, stored=stored)
+    stored = identify_study(study, digits, epochs=5, seed=1, stored=None)
+    now = identify_study(study, digits, epochs=6, seed=2, stored=stored)
     with pytest.raises(StudyChanged, match=r"EPOCHS 5, now 6; SEED 1, now 2.* Put that back"):
-        check_definition("s", stored, now)
+        check_identity("s", stored, now)

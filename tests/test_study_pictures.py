@@ -12,7 +12,7 @@ from optuna_dashboard.artifact import _backend as dashboard
 
 from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialStorage
-from storage.files.artifacts import KEY, ArtifactFolder, attach, show
+from storage.files.artifacts import KEY, ArtifactFolder, attach_to_trial, show_with_study
 
 
 @pytest.fixture
@@ -51,9 +51,11 @@ def test_a_studys_pictures_are_replaced(study: optuna.Study, tmp_path: Path) -> 
     number = study._study_id
     first = pictures(tmp_path / "first", curve=b"1", plane=b"2")
     for _ in range(2):
-        show(artifacts, storage, number, "token", first)
+        show_with_study(artifacts, storage, number, "token", first)
         assert shown(study, artifacts) == {"curve.png": b"1", "plane.png": b"2"}
-    show(artifacts, storage, number, "token", pictures(tmp_path / "next", curve=b"3", pca=b"4"))
+    show_with_study(
+        artifacts, storage, number, "token", pictures(tmp_path / "next", curve=b"3", pca=b"4")
+    )
     assert shown(study, artifacts) == {"curve.png": b"3", "pca.png": b"4"}
     assert len(list(artifacts.iterdir())) == 2
 
@@ -63,13 +65,15 @@ def test_what_others_have_attached_stays(study: optuna.Study, tmp_path: Path) ->
     number = study._study_id
     (mine,) = pictures(tmp_path, mine=b"0")
     artifacts.mkdir()
-    attach(artifacts, study, mine)
+    attach_to_trial(artifacts, study, mine)
     storage.set_study_system_attr(number, f"{KEY}deleted", json.dumps(None))  # by the dashboard
     storage.set_study_system_attr(number, "dashboard:note", "kept")
     other = optuna.create_study(study_name="other", storage=storage)
-    show(artifacts, storage, other._study_id, "another", pictures(tmp_path / "o", curve=b"9"))
-    show(artifacts, storage, number, "token", pictures(tmp_path / "a", curve=b"1"))
-    show(artifacts, storage, number, "token", pictures(tmp_path / "b", pca=b"2"))
+    show_with_study(
+        artifacts, storage, other._study_id, "another", pictures(tmp_path / "o", curve=b"9")
+    )
+    show_with_study(artifacts, storage, number, "token", pictures(tmp_path / "a", curve=b"1"))
+    show_with_study(artifacts, storage, number, "token", pictures(tmp_path / "b", pca=b"2"))
     storage.forget_study_artifact(number, f"{KEY}deleted")  # Optuna's own list ends on it
     assert shown(study, artifacts) == {"mine.png": b"0", "pca.png": b"2"}
     assert shown(other, artifacts) == {"curve.png": b"9"}
@@ -81,8 +85,12 @@ def test_where_the_schema_is_unknown_the_dashboard_still_lists_them(
 ) -> None:
     artifacts, storage = tmp_path / "artifacts", backend(study)
     storage.known = False
-    show(artifacts, storage, study._study_id, "token", pictures(tmp_path / "a", curve=b"1"))
-    show(artifacts, storage, study._study_id, "token", pictures(tmp_path / "b", pca=b"2"))
+    show_with_study(
+        artifacts, storage, study._study_id, "token", pictures(tmp_path / "a", curve=b"1")
+    )
+    show_with_study(
+        artifacts, storage, study._study_id, "token", pictures(tmp_path / "b", pca=b"2")
+    )
     attributes = storage.get_study_system_attrs(study._study_id)
     (listed,) = dashboard.list_study_artifacts(attributes)
     assert listed["filename"] == "pca.png"

@@ -24,9 +24,9 @@ from search.repeats import at_epoch, counted, over_repeats, spread
 from search.reporting.summary import conclude, summarise
 from search.setup.loading import load_study
 from search.trials.owner import owner_name
-from search.trials.queue import open_claims
+from search.trials.queue import open_queue
 from storage.database.connection import open_storage
-from storage.files.study_summary import keep, kept
+from storage.files.study_summary import keep_summary, read_summary
 from storage.paths import RunPaths
 
 WriteStudy = Callable[..., Path]
@@ -118,16 +118,16 @@ def session(tmp_path: Path, study_file: WriteStudy) -> Iterator[Any]:
         stored.add_trial(
             optuna.trial.create_trial(value=value, intermediate_values={0: value + 1, 1: value})
         )
-    claims = open_claims("small", url, owner_name(os.getpid()))
+    queue = open_queue("small", url, owner_name(os.getpid()))
     said: list[str] = []
     yield SimpleNamespace(
         study=load_study(str(study_file(replace=HOOK))),
         run=SimpleNamespace(study="small", storage=url, paths=RunPaths(runs)),
-        claims=claims,
+        queue=queue,
         display=SimpleNamespace(say=said.append),
         said=said,
     )
-    for storage in (opened, claims.storage):
+    for storage in (opened, queue.storage):
         storage.engine.dispose()
 
 
@@ -143,21 +143,21 @@ def test_what_a_study_concludes_is_kept_in_files_dashboard_and_database(
     markdown = (folder / "summary.md").read_text()
     assert markdown.startswith("### Epochs by trial\n")
     assert "| trial | epochs \\| all |" in markdown
-    assert get_note(session.claims.study) == markdown
+    assert get_note(session.queue.study) == markdown
     monkeypatch.setenv("RUNS", str(session.run.paths.root))
     monkeypatch.setenv("NAME", "small")
     assert main(["trials"]) == 0
     out = capsys.readouterr().out
     assert "Epochs by trial" in out
     assert "makes it anew" not in out
-    session.claims.study.tell(session.claims.study.ask(), 0.3)
+    session.queue.study.tell(session.queue.study.ask(), 0.3)
     assert main(["trials"]) == 0
     assert "made of 2 trials, 3 have ended: `make study` makes it anew" in capsys.readouterr().out
 
 
 def test_a_mistake_in_a_summary_is_one_line_and_the_earlier_one_stays(session: Any) -> None:
     conclude(session)
-    kept_before = kept("small", storage=session.run.storage)
+    kept_before = read_summary("small", storage=session.run.storage)
 
     def mistaken(trials: Any, curves: Any) -> Any:
         return trials["nowhere"]
@@ -168,7 +168,7 @@ def test_a_mistake_in_a_summary_is_one_line_and_the_earlier_one_stays(session: A
     assert line.startswith("no summary of small: ")
     assert line.endswith("KeyError: 'nowhere'; its trials are kept")
     assert "\n" not in line
-    assert kept("small", storage=session.run.storage) == kept_before
+    assert read_summary("small", storage=session.run.storage) == kept_before
 
 
 def test_a_summary_that_cannot_be_written_is_still_shown(session: Any) -> None:
@@ -177,16 +177,16 @@ def test_a_summary_that_cannot_be_written_is_still_shown(session: Any) -> None:
     assert table is not None
     (line,) = session.said
     assert line.startswith("no summary of small: ")
-    assert kept("small", storage=session.run.storage) is not None
+    assert read_summary("small", storage=session.run.storage) is not None
 
 
 def test_nothing_is_concluded_from_no_complete_trial(session: Any) -> None:
     url = session.run.storage
-    optuna.create_study(storage=session.claims.storage, study_name="empty")
-    session.claims, session.run.study = open_claims("empty", url, "nobody"), "empty"
+    optuna.create_study(storage=session.queue.storage, study_name="empty")
+    session.queue, session.run.study = open_queue("empty", url, "nobody"), "empty"
     assert conclude(session) is None
     assert session.said == []
-    session.claims.storage.engine.dispose()
+    session.queue.storage.engine.dispose()
 
 
 MISTAKES = {
@@ -216,7 +216,7 @@ def test_a_summary_is_of_trials_that_have_ended(study_file: WriteStudy) -> None:
     rows.loc[2, "state"] = "RUNNING"
     table = summarise(study, rows, epochs)
     assert table.rows == ((0, 2), (1, 2), (3, 2), (4, 2))
-    assert json.loads(json.dumps(table.plain()))["rows"] == [[0, 2], [1, 2], [3, 2], [4, 2]]
+    assert json.loads(json.dumps(table.to_plain()))["rows"] == [[0, 2], [1, 2], [3, 2], [4, 2]]
 
 
 def test_a_summary_that_is_no_function_is_refused(study_file: WriteStudy) -> None:
@@ -228,18 +228,18 @@ def test_a_summary_that_is_no_function_is_refused(study_file: WriteStudy) -> Non
 def test_a_note_of_somebody_else_stays(storage_url: str) -> None:
     opened = open_storage(storage_url)
     study = optuna.create_study(storage=opened, study_name="noted")
-    assert kept("noted", storage=storage_url) is None
+    assert read_summary("noted", storage=storage_url) is None
     first, second = (
-        Table(name="t", title=title, columns=("a",), rows=((0.123456789,),)).plain()
+        Table(name="t", title=title, columns=("a",), rows=((0.123456789,),)).to_plain()
         for title in ("first", "second")
     )
-    keep(study, first, 3)
+    keep_summary(study, first, 3)
     assert get_note(study) == "### first\n\n| a |\n|---|\n| 0.12346 |\n"
-    keep(study, second, 4)
+    keep_summary(study, second, 4)
     assert "### second" in get_note(study)
     save_note(study, "by hand")
-    keep(study, first, 5)
+    keep_summary(study, first, 5)
     assert get_note(study) == "by hand"
-    found, ended = kept("noted", storage=storage_url) or ({}, 0)
+    found, ended = read_summary("noted", storage=storage_url) or ({}, 0)
     assert (found["title"], found["rows"], ended) == ("first", [[0.123456789]], 5)
     opened.engine.dispose()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.base import Metrics, Model, ModelConfig, Program, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, Images, ImageSplits, Shape
-from models.errors import CheckpointError, DivergedError, Interrupted
+from models.errors import CheckpointError, DivergedError, StopRequested
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import evaluate, fit
 
@@ -144,7 +144,7 @@ def test_an_interrupted_epoch_is_dropped(digits: ImageSplits) -> None:
     asked = iter([False] * 10 + [True] * 100)
     epochs = fit(small(), digits, epochs=3, seed=0, interrupted=lambda: next(asked))
     next(epochs)  # eight steps
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopRequested):
         next(epochs)
 
 

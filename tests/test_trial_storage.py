@@ -16,30 +16,31 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.strategies.pruners import QuickMedianPruner, QuickPercentilePruner, make_pruner
-from search.trials.queue import Claims, open_claims
-from storage.database.connection import open_engine, open_storage, rows
+from search.trials.queue import TrialQueue, open_queue
+from storage.database import rows
+from storage.database.connection import open_engine, open_storage
 from storage.database.optuna_storage import TrialCache, TrialStorage
-from storage.database.trial_states import ENDED, Standing
+from storage.database.trial_states import ENDED, TrialStates
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 ODD = [1.0, 0.5, -2.5, 1e-300, math.nan, math.inf, -math.inf]
 
 
-def make_claims(url: str, name: str = "s", direction: str = "minimize") -> Claims:
+def make_queue(url: str, name: str = "s", direction: str = "minimize") -> TrialQueue:
     optuna.create_study(study_name=name, storage=open_storage(url), direction=direction)
-    claims = open_claims(name, url, "tests:1:1")
-    claims.study.sampler = optuna.samplers.RandomSampler(seed=0)
-    claims.study.pruner = optuna.pruners.NopPruner()
-    return claims
+    queue = open_queue(name, url, "tests:1:1")
+    queue.study.sampler = optuna.samplers.RandomSampler(seed=0)
+    queue.study.pruner = optuna.pruners.NopPruner()
+    return queue
 
 
-def end_some(claims: Claims, count: int, seed: int = 0) -> None:
+def end_some(queue: TrialQueue, count: int, seed: int = 0) -> None:
     """Trials with everything that Optuna's tables can hold, in every state."""
     draw = random.Random(seed)
     waiting = []
     for index in range(count):
-        trial = claims.study.ask()
+        trial = queue.study.ask()
         trial.suggest_float("lr", 1e-5, 1e-1, log=True)
         trial.suggest_float("stepped", 0.0, 1.0, step=0.25)
         trial.suggest_int("latent", 2, 64, step=2)
@@ -48,16 +49,16 @@ def end_some(claims: Claims, count: int, seed: int = 0) -> None:
         for step in draw.sample(range(6), draw.randrange(5)):
             trial.report(draw.choice(ODD), step)
         trial.set_user_attr("list", [1, {"a": None, "ü": "\n"}])
-        claims.storage.set_trial_system_attr(trial._trial_id, "fixed", {"x": index})
+        queue.storage.set_trial_system_attr(trial._trial_id, "fixed", {"x": index})
         state = draw.choice([*TrialState])
         if state == TrialState.COMPLETE:
-            claims.study.tell(trial, draw.choice([0.25, -math.inf, math.inf]))
+            queue.study.tell(trial, draw.choice([0.25, -math.inf, math.inf]))
         elif state == TrialState.WAITING:
             waiting.append(trial._trial_id)
         elif state != TrialState.RUNNING:
-            claims.storage.set_trial_state_values(trial._trial_id, state)
+            queue.storage.set_trial_state_values(trial._trial_id, state)
     for trial_id in waiting:  # now, or the next trial would be one of them
-        claims.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        queue.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
 def shown(trials: list[FrozenTrial]) -> list[str]:
@@ -80,12 +81,12 @@ def test_trials_are_read_as_optuna_reads_them(
     storage_url: str, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(rows, "FEW", few)
-    claims = make_claims(storage_url)
-    other = make_claims(storage_url, "other")
+    queue = make_queue(storage_url)
+    other = make_queue(storage_url, "other")
     for seed in range(3):  # so that the ids of two studies alternate
-        end_some(claims, 8, seed)
+        end_some(queue, 8, seed)
         end_some(other, 2, seed)
-    for one in (claims, other):
+    for one in (queue, other):
         expected = optunas_own(one.storage, one.study_id)
         assert len(expected) > 3
         read = one.storage.get_all_trials(one.study_id, deepcopy=False)
@@ -106,35 +107,35 @@ def test_trials_are_read_as_optuna_reads_them(
 
 
 def test_what_does_not_exist_is_a_key_error_as_at_optuna(storage_url: str) -> None:
-    claims = make_claims(storage_url)
+    queue = make_queue(storage_url)
     with pytest.raises(KeyError):
-        claims.storage.get_trial(999)
+        queue.storage.get_trial(999)
     with pytest.raises(KeyError):
-        claims.storage.get_all_trials(999)
-    assert claims.storage.get_all_trials(claims.study_id) == []
+        queue.storage.get_all_trials(999)
+    assert queue.storage.get_all_trials(queue.study_id) == []
 
 
 def test_asking_reads_no_trials_but_those_that_wait(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_some(make_claims(storage_url), 24, seed=1)
-    claims = open_claims("s", storage_url, "tests:1:2")
-    claims.study.sampler = optuna.samplers.RandomSampler(seed=0)
+    end_some(make_queue(storage_url), 24, seed=1)
+    queue = open_queue("s", storage_url, "tests:1:2")
+    queue.study.sampler = optuna.samplers.RandomSampler(seed=0)
     monkeypatch.setattr(TrialStorage, "_get_trials", None)  # Optuna's way to read all
-    expected = optunas_own(claims.storage, claims.study_id, states=(TrialState.WAITING,))
+    expected = optunas_own(queue.storage, queue.study_id, states=(TrialState.WAITING,))
     assert len(expected) >= 2
-    taken = [claims.study.ask() for _ in range(len(expected) + 1)]
+    taken = [queue.study.ask() for _ in range(len(expected) + 1)]
     assert [trial.number for trial in taken[:-1]] == [trial.number for trial in expected]
     assert taken[-1].number == 24
     assert taken[0].params == expected[0].params
     taken[0].suggest_float("more", 0, 1)
     monkeypatch.undo()
-    assert len(claims.study.get_trials(deepcopy=False)) == 25
+    assert len(queue.study.get_trials(deepcopy=False)) == 25
 
 
 def test_the_cache_in_front_shows_what_the_database_holds(storage_url: str) -> None:
     """Whatever was asked first: trials that wait, one that was taken, or all of them."""
-    writer = make_claims(storage_url)
+    writer = make_queue(storage_url)
     reader = optuna.load_study(study_name="s", storage=TrialCache(open_storage(storage_url)))
     for seed in range(4):
         end_some(writer, 5, seed)
@@ -146,73 +147,73 @@ def test_the_cache_in_front_shows_what_the_database_holds(storage_url: str) -> N
 
 
 def test_states_are_counted_right_at_every_moment(storage_url: str) -> None:
-    claims = make_claims(storage_url)
-    standing = Standing(claims.engine, claims.study_id)
+    queue = make_queue(storage_url)
+    standing = TrialStates(queue.engine, queue.study_id)
     draw = random.Random(0)
     open_trials: list[Trial] = []
     for _ in range(40):
         if open_trials and draw.random() < 0.5:
             ended = open_trials.pop(draw.randrange(len(open_trials)))
-            claims.study.tell(ended, state=draw.choice([TrialState.PRUNED, TrialState.FAIL]))
+            queue.study.tell(ended, state=draw.choice([TrialState.PRUNED, TrialState.FAIL]))
         else:
-            open_trials.append(claims.study.ask())
-        with claims.engine.connect() as connection:
+            open_trials.append(queue.study.ask())
+        with queue.engine.connect() as connection:
             query = "SELECT state, count(*) FROM trials GROUP BY state"
             expected = {row[0]: row[1] for row in connection.execute(sqlalchemy.text(query))}
         assert standing.count() == expected
-        behind = {t.trial_id for t in standing.look() if t.state not in ENDED}
+        behind = {t.trial_id for t in standing.read_open() if t.state not in ENDED}
         assert behind == {trial._trial_id for trial in open_trials}
     assert standing.settled > 0
 
 
 def test_an_ended_trial_takes_no_reports_and_no_attributes(storage_url: str) -> None:
-    claims = make_claims(storage_url)
-    trial = claims.claim(1)
+    queue = make_queue(storage_url)
+    trial = queue.claim(1)
     assert trial is not None
-    claims.report(trial, 1, 0.5, {"loss": 1.0})
-    claims.storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
-    before = claims.storage.get_trial(trial._trial_id)
+    queue.report(trial, 1, 0.5, {"loss": 1.0})
+    queue.storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    before = queue.storage.get_trial(trial._trial_id)
     with pytest.raises(UpdateFinishedTrialError):
-        claims.report(trial, 2, 0.4, {"loss": 1.0})
+        queue.report(trial, 2, 0.4, {"loss": 1.0})
     with pytest.raises(UpdateFinishedTrialError):
-        claims.describe(trial, {"device": "cpu"})
-    assert repr(claims.storage.get_trial(trial._trial_id)) == repr(before)
-    with claims.engine.connect() as connection:
+        queue.describe(trial, {"device": "cpu"})
+    assert repr(queue.storage.get_trial(trial._trial_id)) == repr(before)
+    with queue.engine.connect() as connection:
         written = connection.scalar(sqlalchemy.text("SELECT count(*) FROM genstudy_metrics"))
     assert written == 1
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["our own", "by Optuna"])
 def test_what_is_written_is_read_back_as_from_optuna(storage_url: str, known: bool) -> None:
-    claims = make_claims(storage_url)
-    claims.storage.known = known
-    trial, twin = claims.study.ask(), claims.study.ask()
+    queue = make_queue(storage_url)
+    queue.storage.known = known
+    trial, twin = queue.study.ask(), queue.study.ask()
     attributes = {"text": "ü\n'", "list": [1, {"a": None}], "number": 1.5}
-    claims.describe(trial, {"text": "replaced"})
-    claims.describe(trial, attributes)
+    queue.describe(trial, {"text": "replaced"})
+    queue.describe(trial, attributes)
     for key, value in attributes.items():
         twin.set_user_attr(key, value)
     for step, value in enumerate(ODD):
-        claims.report(trial, step + 1, value, {})
-        claims.report(trial, step + 1, 77.0, {})  # comes too late
+        queue.report(trial, step + 1, value, {})
+        queue.report(trial, step + 1, 77.0, {})  # comes too late
         twin.report(value, step)
     assert repr(trial.user_attrs) == repr(twin.user_attrs)
-    ours, theirs = optunas_own(claims.storage, claims.study_id)
+    ours, theirs = optunas_own(queue.storage, queue.study_id)
     both = [sorted(found.intermediate_values.items()) for found in (ours, theirs)]
     assert repr(both[0]) == repr(both[1])
     assert ours.user_attrs == theirs.user_attrs
 
 
 def test_a_database_of_another_schema_is_left_to_optuna(storage_url: str) -> None:
-    claims = make_claims(storage_url)
-    end_some(claims, 6)
+    queue = make_queue(storage_url)
+    end_some(queue, 6)
     with open_engine(storage_url).begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE version_info SET schema_version = 11"))
-    with claims.engine.connect() as connection:
+    with queue.engine.connect() as connection:
         assert not rows.known_schema(connection)
-    claims.storage.known = False  # as for a storage that is opened now
-    assert claims.storage.completed(claims.study_id) is None
-    assert len(claims.study.get_trials()) == 6
+    queue.storage.known = False  # as for a storage that is opened now
+    assert queue.storage.completed(queue.study_id) is None
+    assert len(queue.study.get_trials()) == 6
 
 
 def arguments(draw: random.Random) -> dict[str, Any]:
@@ -240,19 +241,19 @@ def test_the_quick_pruners_answer_as_optunas(storage_url: str, direction: str) -
     answers = []
     for seed in range(6):
         draw = random.Random(seed)
-        claims = make_claims(storage_url, f"{direction}-{seed}", direction)
+        queue = make_queue(storage_url, f"{direction}-{seed}", direction)
         pairs = [pair(draw) for _ in range(8)]
         open_trials: list[Trial] = []
         for _ in range(70):
             if len(open_trials) < 3 and draw.random() < 0.3:
-                open_trials.append(claims.study.ask())
+                open_trials.append(queue.study.ask())
             elif open_trials and draw.random() < 0.25:
                 trial = open_trials.pop(draw.randrange(len(open_trials)))
                 state = draw.choice(
                     [TrialState.COMPLETE] * 4 + [TrialState.PRUNED, TrialState.FAIL]
                 )
                 value = 0.0 if state == TrialState.COMPLETE else None
-                claims.study.tell(trial, value, state=state)
+                queue.study.tell(trial, value, state=state)
             elif open_trials:
                 trial = draw.choice(open_trials)
                 value = draw.choice(ODD) if draw.random() < 0.15 else draw.random()
@@ -261,8 +262,8 @@ def test_the_quick_pruners_answer_as_optunas(storage_url: str, direction: str) -
                     trial.report(value, step)
                 frozen = copy.deepcopy(trial._cached_frozen_trial)
                 for theirs, ours in pairs:
-                    expected = theirs.prune(claims.study, frozen)
-                    assert ours.prune(claims.study, frozen) is bool(expected), (seed, vars(ours))
+                    expected = theirs.prune(queue.study, frozen)
+                    assert ours.prune(queue.study, frozen) is bool(expected), (seed, vars(ours))
                     answers.append(expected)
     assert 50 < sum(answers) < len(answers) - 50  # it says yes and no
 
@@ -270,12 +271,12 @@ def test_the_quick_pruners_answer_as_optunas(storage_url: str, direction: str) -
 def test_a_pruner_in_its_warm_up_asks_nobody(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claims = make_claims(storage_url)
-    claims.study.pruner = make_pruner("median(n_startup_trials=0, n_warmup_steps=2)")
-    trial = claims.study.ask()
+    queue = make_queue(storage_url)
+    queue.study.pruner = make_pruner("median(n_startup_trials=0, n_warmup_steps=2)")
+    trial = queue.study.ask()
     statements: list[str] = []
     sqlalchemy.event.listen(
-        claims.engine, "checkout", lambda *_: statements.append("a connection was taken")
+        queue.engine, "checkout", lambda *_: statements.append("a connection was taken")
     )
     for step in (0, 1):
         trial._cached_frozen_trial.intermediate_values[step] = 1.0

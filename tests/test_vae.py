@@ -16,8 +16,8 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 
 from models.analysis import elbo
-from models.analysis.elbo import active_dimensions, verdict
-from models.analysis.importance_sampling import importance_sampled
+from models.analysis.elbo import active_dimensions, describe_activity
+from models.analysis.importance_sampling import estimate_by_importance_sampling
 from models.base import build, evaluating, parameter_count
 from models.data.images import Batch, Images, ImageSplits
 from models.errors import ConfigError
@@ -25,7 +25,7 @@ from models.export import check_export, load_export, write_export
 from models.networks.vae import NETWORKS
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import evaluate, fit
-from models.vae import VAE, VAEConfig, divergence
+from models.vae import VAE, VAEConfig, gaussian_kl
 from search.setup.checks import _Unfilled
 
 SHAPE = (1, 28, 28)
@@ -124,7 +124,7 @@ def test_configurations_name_the_value_and_its_range(values: dict[str, Any], mes
 def test_the_divergence_is_that_of_two_gaussians() -> None:
     mean, log_variance = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0))
-    torch.testing.assert_close(divergence(mean, log_variance), expected)
+    torch.testing.assert_close(gaussian_kl(mean, log_variance), expected)
 
 
 @pytest.mark.parametrize("reconstruction", ["bce", "mse"])
@@ -141,7 +141,7 @@ def test_a_step_follows_the_reported_losses(reconstruction: str) -> None:
     torch.manual_seed(2)
     mean, log_variance = expected.encoder.posterior(images)
     made = expected.decoder(mean + torch.randn_like(mean) * (log_variance / 2).exp())
-    kl = divergence(mean, log_variance).sum() / 8
+    kl = gaussian_kl(mean, log_variance).sum() / 8
     bce = F.binary_cross_entropy(made, images, reduction="sum") / 8
     mse = F.mse_loss(made, images)
     (mse + 1e-3 * kl if reconstruction == "mse" else (bce + kl) / math.prod(shape)).backward()
@@ -235,8 +235,8 @@ def test_dimensions_are_active_when_their_means_vary() -> None:
     means = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)) * spread + 7
     assert active_dimensions(means).tolist() == [False, False, True, True]
     assert active_dimensions(means[:1]).tolist() == [False] * 4  # one image tells nothing
-    assert verdict(3, 20) == "3 of 20 latent dimensions active"
-    assert verdict(0, 20).startswith("collapsed: 0 of 20")
+    assert describe_activity(3, 20) == "3 of 20 latent dimensions active"
+    assert describe_activity(0, 20).startswith("collapsed: 0 of 20")
 
 
 class LinearGaussian:
@@ -261,7 +261,7 @@ class LinearGaussian:
 @pytest.mark.parametrize("rows", [1, 7, 10, 1000])
 def test_importance_sampling_from_the_true_posterior_is_exact(rows: int) -> None:
     model, reached = LinearGaussian(), []
-    found = importance_sampled(
+    found = estimate_by_importance_sampling(
         model.density, model.posterior, model.images, samples=10, rows=rows,
         progress=lambda done, total: reached.append((done, total)),
     )  # fmt: skip
@@ -278,7 +278,9 @@ def test_importance_sampling_rises_from_the_bound_to_the_likelihood() -> None:
     means = []
     for samples in (1, 10, 10_000):
         tries = [
-            importance_sampled(model.density, poor, model.images, samples=samples, rows=4000)
+            estimate_by_importance_sampling(
+                model.density, poor, model.images, samples=samples, rows=4000
+            )
             for _ in range(3 if samples > 100 else 400)
         ]
         means.append(torch.stack([found.log_likelihood for found in tries]).mean(0))
@@ -304,22 +306,22 @@ def test_the_likelihood_is_what_integrating_over_the_latent_plane_gives(
         exact = joint.logsumexp(1)
         torch.manual_seed(0)
         posterior = trained.encoder.posterior(images)
-        found = importance_sampled(
+        found = estimate_by_importance_sampling(
             trained.log_likelihood, posterior, images, samples=4000, rows=1000
         )
     torch.testing.assert_close(found.log_likelihood, exact, rtol=0, atol=0.1)
-    kl = divergence(*posterior).sum(1)
+    kl = gaussian_kl(*posterior).sum(1)
     assert (kl > 0.5).all()
     assert (found.elbo < exact).all()
 
 
 def test_binarised_images_are_drawn_from_the_grey_values_once(digits: ImageSplits) -> None:
-    drawn = elbo.binarised(digits.test)
+    drawn = elbo.binarise(digits.test)
     assert set(drawn.pixels.unique().tolist()) == {0, 255}
-    assert torch.equal(drawn.pixels, elbo.binarised(digits.test).pixels)
+    assert torch.equal(drawn.pixels, elbo.binarise(digits.test).pixels)
     assert drawn.labels is digits.test.labels
     grey = Images(pixels=torch.full((50, 1, 28, 28), 64, dtype=torch.uint8))
-    share = elbo.binarised(grey).pixels.float().mean() / 255
+    share = elbo.binarise(grey).pixels.float().mean() / 255
     assert float(share) == pytest.approx(64 / 255, abs=0.01)
 
 
@@ -363,9 +365,9 @@ def test_colour_images_are_not_binarised(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_as_many_images_as_the_device_manages_are_integrated() -> None:
     model = small()
-    assert elbo.effort(model, 10_000) == (100, 510)
-    assert elbo.effort(model, 50) == (100, 50)
-    assert elbo.effort(small(shape=(3, 64, 64), width=0.02), 10_000) == (100, 33)
+    assert elbo.sampling_effort(model, 10_000) == (100, 510)
+    assert elbo.sampling_effort(model, 50) == (100, 50)
+    assert elbo.sampling_effort(small(shape=(3, 64, 64), width=0.02), 10_000) == (100, 33)
 
 
 def test_the_priors_quantiles_are_equally_likely_places() -> None:

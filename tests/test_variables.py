@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import BadVariable
-from search.supervisor.devices import assign_devices, cores
+from search.supervisor.devices import assign_devices, count_cores
 from search.variables import Variables, read_variables
 from storage.errors import StorageError
 from storage.paths import RunPaths, check_name
@@ -86,9 +86,9 @@ def test_without_a_name_the_fix_is_shown() -> None:
         (None, 3, 2, ["cuda:0", "cuda:1", "cuda:0"]),
         ((1,), None, 2, ["cuda:1"]),
         ((1, 0), 4, 2, ["cuda:1", "cuda:0", "cuda:1", "cuda:0"]),
-        ((), None, 8, ["cpu"] * cores()),
+        ((), None, 8, ["cpu"] * count_cores()),
         ((), 3, 8, ["cpu"] * 3),
-        (None, None, 0, ["cpu"] * cores()),
+        (None, None, 0, ["cpu"] * count_cores()),
         (None, 1, 0, ["cpu"]),
     ],
 )

@@ -17,9 +17,9 @@ from models.evaluation.gan_diagnosis import (
     WARM_UP,
     Health,
     final_verdict,
-    hopeless,
+    find_lost_game,
 )
-from models.evaluation.sample_evaluator import Judge
+from models.evaluation.sample_evaluator import SampleEvaluator
 from tests.generators import (
     Generator,
     black,
@@ -72,7 +72,7 @@ def improving(epochs: int, start: dict[str, float] = GOOD) -> list[dict[str, flo
     ],
 )
 def test_samples_alone_tell_a_collapse(
-    judge: Judge, digits: ImageSplits, generate: Generator, kind: str, modes: int | None
+    judge: SampleEvaluator, digits: ImageSplits, generate: Generator, kind: str, modes: int | None
 ) -> None:
     quality = judge(generate(digits.train, judge.count))
     history = game(*[quality] * 6, real=None, fake=None)
@@ -80,18 +80,18 @@ def test_samples_alone_tell_a_collapse(
     assert verdict.kind == kind, verdict
     assert verdict.epoch == 1
     assert modes is None or verdict.modes == modes
-    early = hopeless(history, judge.floor)
+    early = find_lost_game(history, judge.floor)
     assert (early is not None) == (kind == "collapsed")
 
 
 def test_held_out_images_are_healthy(extractor: Extractor, digits: ImageSplits) -> None:
-    judge = Judge(extractor, digits, count=len(digits.test))
+    judge = SampleEvaluator(extractor, digits, count=len(digits.test))
     quality = judge(digits.test.batch(slice(None)).images)
     assert final_verdict(game(quality), judge.floor).kind == "healthy"
 
 
 def test_noise_under_a_certain_discriminator_is_a_game_that_d_won(
-    judge: Judge, digits: ImageSplits
+    judge: SampleEvaluator, digits: ImageSplits
 ) -> None:
     quality = judge(uniform_noise(digits.train, judge.count))
     verdict = final_verdict(game(*[quality] * 6, real=1.0, fake=1.0), judge.floor)
@@ -101,12 +101,12 @@ def test_noise_under_a_certain_discriminator_is_a_game_that_d_won(
 
 @pytest.mark.parametrize(("real", "fake"), [(0.97, 0.01), (0.5, 0.5), (0.0, 1.0)])
 def test_noise_that_is_taken_for_real_is_a_game_that_g_won(
-    judge: Judge, digits: ImageSplits, real: float, fake: float
+    judge: SampleEvaluator, digits: ImageSplits, real: float, fake: float
 ) -> None:
     quality = judge(uniform_noise(digits.train, judge.count))
     history = game(*[quality] * 6, real=real, fake=fake)
     assert final_verdict(history, judge.floor).kind == "g_won"
-    pruned = hopeless(history, judge.floor)
+    pruned = find_lost_game(history, judge.floor)
     assert pruned is not None
     assert pruned.kind == "g_won"
 
@@ -122,7 +122,7 @@ def test_a_certain_discriminator_is_no_defeat_while_samples_get_better() -> None
 def test_a_blind_discriminator_before_good_samples_is_the_aim_of_the_game() -> None:
     history = game(*[GOOD] * 10, real=0.5, fake=0.5)
     assert final_verdict(history, FLOOR).kind == "healthy"
-    assert hopeless(history, FLOOR) is None
+    assert find_lost_game(history, FLOOR) is None
 
 
 def test_a_healthy_game_names_its_best_epoch() -> None:
@@ -147,11 +147,11 @@ def test_a_game_that_recovers_is_healthy() -> None:
 
 def test_only_what_lasts_is_hopeless() -> None:
     collapsed = {**GOOD, "modes": 1.0, "frechet": 60.0}
-    assert hopeless([], FLOOR) is None
+    assert find_lost_game([], FLOOR) is None
     before = improving(WARM_UP)
     for epochs in range(1, LASTING):
-        assert hopeless(game(*before, *[collapsed] * epochs), FLOOR) is None
-    verdict = hopeless(game(*before, *[collapsed] * LASTING), FLOOR)
+        assert find_lost_game(game(*before, *[collapsed] * epochs), FLOOR) is None
+    verdict = find_lost_game(game(*before, *[collapsed] * LASTING), FLOOR)
     assert verdict is not None
     assert (verdict.kind, verdict.epoch) == ("collapsed", WARM_UP + 1)
 
@@ -162,21 +162,21 @@ def test_a_lost_game_is_hopeless_in_whatever_way_it_is_lost() -> None:
         *game(*[unreal] * 4, real=0.9, fake=0.9),  # collapsed
         Health(epoch=5, accuracy_real=1.0, accuracy_fake=1.0, quality=unreal),
     ]
-    verdict = hopeless(history, FLOOR)
+    verdict = find_lost_game(history, FLOOR)
     assert verdict is not None
     assert (verdict.kind, verdict.epoch) == ("d_won", 5)
 
 
 def test_the_first_epochs_are_never_pruned() -> None:
     noise = {**GOOD, "modes": 0.0, "coverage": 0.0, "frechet": 500.0}
-    assert hopeless(game(*[noise] * WARM_UP), FLOOR) is None
-    assert hopeless(game(*[noise] * (WARM_UP + 1)), FLOOR) is not None
+    assert find_lost_game(game(*[noise] * WARM_UP), FLOOR) is None
+    assert find_lost_game(game(*[noise] * (WARM_UP + 1)), FLOOR) is not None
 
 
 def test_a_set_of_few_steps_an_epoch_has_a_longer_warm_up() -> None:
     noise = {**GOOD, "modes": 0.0, "frechet": 500.0}
-    assert hopeless(game(*[noise] * 10), FLOOR, warm_up=10) is None
-    assert hopeless(game(*[noise] * 11), FLOOR, warm_up=10) is not None
+    assert find_lost_game(game(*[noise] * 10), FLOOR, warm_up=10) is None
+    assert find_lost_game(game(*[noise] * 11), FLOOR, warm_up=10) is not None
 
 
 def test_strays_in_every_class_do_not_hide_that_one_has_nearly_all() -> None:
@@ -197,7 +197,7 @@ def test_a_game_that_goes_on_before_it_makes_anything_real_says_so() -> None:
 
 def test_a_collapse_that_mends_goes_on() -> None:
     collapsed = {**GOOD, "modes": 4.0}
-    assert hopeless(game(*improving(10, collapsed)), FLOOR) is None
+    assert find_lost_game(game(*improving(10, collapsed)), FLOOR) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -210,7 +210,7 @@ def test_what_is_not_finite_has_diverged_at_once(
     make: Callable[[float], Health], value: float
 ) -> None:
     history = [*game(GOOD, GOOD), make(value)]
-    verdict = hopeless(history, FLOOR)
+    verdict = find_lost_game(history, FLOOR)
     assert verdict is not None
     assert (verdict.kind, verdict.epoch) == ("diverged", 3)
     assert "not finite" in verdict.reason
@@ -266,6 +266,6 @@ def test_every_game_ends_with_one_verdict_and_what_is_hopeless_is_never_healthy(
     verdict = final_verdict(history, FLOOR)
     assert 1 <= verdict.epoch <= len(history)
     assert verdict.reason
-    pruned = hopeless(history, FLOOR)
+    pruned = find_lost_game(history, FLOOR)
     assert pruned is None or pruned == verdict
     assert pruned is None or pruned.kind != "healthy"

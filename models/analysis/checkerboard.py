@@ -101,7 +101,9 @@ def checkerboard_pictures(
     """Outputs of both decoders before and after training; and the spectra behind the table."""
     both = _both(model, beside, images, lambda _: None)
     test = images.test.batch(slice(0, JUDGED)).images
-    rows = {f"{name}, untrained": stretched(before[:SHOWN]) for name, (before, _) in both.items()}
+    rows = {
+        f"{name}, untrained": stretch_contrast(before[:SHOWN]) for name, (before, _) in both.items()
+    }
     rows |= {DATA: test[:SHOWN]}
     rows |= {name: after[:SHOWN] for name, (_, after) in both.items()}
     spectra = {
@@ -140,7 +142,7 @@ def checkerboard_pictures(
     )
 
 
-def stretched(images: Tensor) -> Tensor:
+def stretch_contrast(images: Tensor) -> Tensor:
     """Each of (N, C, H, W) from its darkest to its brightest value over [0, 1]."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1e-12)

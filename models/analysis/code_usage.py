@@ -39,7 +39,7 @@ def code_table(model: LatentModel, images: Images) -> Table:
     ]
     rows += [
         (f"principal components for {share:.0%} of the variance", count)
-        for share, count in zip(SHARES, components_for(codes), strict=True)
+        for share, count in zip(SHARES, count_components(codes), strict=True)
     ]
     note = ""
     if used < width:
@@ -56,7 +56,7 @@ def code_table(model: LatentModel, images: Images) -> Table:
     )
 
 
-def components_for(codes: Tensor) -> list[int]:
+def count_components(codes: Tensor) -> list[int]:
     """How many principal components of ``codes`` (N, Z) hold each of `SHARES`; 0 without any
     variance."""
     spectrum = torch.linalg.eigvalsh(torch.cov(codes.T, correction=0).reshape(codes.shape[1], -1))

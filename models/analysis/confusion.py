@@ -37,7 +37,7 @@ def accuracy(matrix: Counts) -> float:
     return float(np.trace(matrix) / matrix.sum())
 
 
-def per_class(matrix: Counts, classes: tuple[str, ...]) -> Table:
+def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
     """Precision, recall and F1 of each class; nan where a class never occurs."""
     right = np.diag(matrix).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):

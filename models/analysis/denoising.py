@@ -60,7 +60,7 @@ def noise_tables(model: LatentModel, images: ImageSplits, progress: Note) -> Ite
     columns = ("trained on", *(noise_label(kind) for kind in kinds))
 
     def row(judged: LatentModel, restore: Callable[[Tensor], Tensor]) -> Row:
-        return [fidelity(judged, images.test, kind, strength, restore) for kind in kinds]
+        return [measure_fidelity(judged, images.test, kind, strength, restore) for kind in kinds]
 
     rows = {UNTOUCHED: row(model, lambda noisy: noisy), _own_row(model): row(model, model)}
     if model.noise_epochs:
@@ -116,7 +116,7 @@ def _cells(row: Row, measure: str, count: int) -> list[str | float]:
     return [value if math.isfinite(value) else "∞" for value in values]
 
 
-def fidelity(
+def measure_fidelity(
     model: LatentModel,
     images: Images,
     kind: str,

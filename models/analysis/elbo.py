@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from models.analysis.importance_sampling import Estimate, Progress, importance_sampled
+from models.analysis.importance_sampling import Estimate, Progress, estimate_by_importance_sampling
 from models.analysis.latent_models import VariationalModel
 from models.base import Note
 from models.data.images import EVALUATION_BATCH, Images
@@ -74,13 +74,13 @@ def prior_quantiles(count: int) -> Tensor:
 
 def latent_table(model: VariationalModel, images: Images) -> Table:
     """How many latent dimensions carry something, over all ``images``, and what that means."""
-    mean, _ = posteriors(model, images)
+    mean, _ = encode_posteriors(model, images)
     active = int(active_dimensions(mean).sum())
     return Table(
         name="latent",
         title="Latent dimensions",
         columns=("latent", "test images"),
-        rows=(("verdict", verdict(active, model.latent)), ("active dimensions", active)),
+        rows=(("verdict", describe_activity(active, model.latent)), ("active dimensions", active)),
         note="a dimension is active when its mean varies by more than 0.01 over the images "
         "(Burda et al. 2016)",
     )
@@ -91,8 +91,8 @@ def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
     device manages in minutes."""
     versions = {"grey values": images}
     if model.shape[0] == 1:
-        versions["binarised"] = binarised(images)
-    samples, count = effort(model, len(images))
+        versions["binarised"] = binarise(images)
+    samples, count = sampling_effort(model, len(images))
     columns = [_bounds(model, version, name, say) for name, version in versions.items()]
     names = (
         "negative ELBO, reconstruction + KL",
@@ -113,7 +113,7 @@ def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
     )
 
 
-def binarised(images: Images) -> Images:
+def binarise(images: Images) -> Images:
     """Each value 0 or 255, drawn with the probability that it says; the same every time."""
     generator = torch.Generator().manual_seed(derive_seed(0, "binarised"))
     drawn = torch.rand(images.pixels.shape, generator=generator).to(images.pixels.device)
@@ -121,7 +121,7 @@ def binarised(images: Images) -> Images:
     return Images(pixels=pixels, labels=images.labels, attributes=images.attributes)
 
 
-def effort(model: VariationalModel, images: int) -> tuple[int, int]:
+def sampling_effort(model: VariationalModel, images: int) -> tuple[int, int]:
     """Importance samples an image, and of how many images out of ``images``."""
     kind = model.device.type
     samples = SAMPLES.get(kind, FEWER_SAMPLES)
@@ -133,7 +133,7 @@ def _bounds(model: VariationalModel, images: Images, name: str, say: Note) -> li
     """One column of `bound_table`."""
     say(f"the bound on {len(images)} test images, {name}")
     measured = evaluate(model, images)
-    found = likelihood(model, images, say=say, name=name)
+    found = estimate_likelihood(model, images, say=say, name=name)
     values = -found.log_likelihood
     error = float(values.std(correction=0)) / len(values) ** 0.5
     return [
@@ -144,15 +144,17 @@ def _bounds(model: VariationalModel, images: Images, name: str, say: Note) -> li
     ]
 
 
-def likelihood(model: VariationalModel, images: Images, *, say: Note, name: str) -> Estimate:
+def estimate_likelihood(
+    model: VariationalModel, images: Images, *, say: Note, name: str
+) -> Estimate:
     """log p(x) of some of ``images``, drawn at random but always the same, with its bound."""
-    samples, count = effort(model, len(images))
+    samples, count = sampling_effort(model, len(images))
     generator = torch.Generator().manual_seed(derive_seed(0, "likelihood"))
     chosen = torch.randperm(len(images), generator=generator)[:count]
     some = images.take(chosen.to(images.pixels.device))
-    posterior = posteriors(model, some)
+    posterior = encode_posteriors(model, some)
     with _drawing(model, "importance"), fast_convolutions(model):
-        return importance_sampled(
+        return estimate_by_importance_sampling(
             model.log_likelihood,
             posterior,
             some.batch(slice(None)).images,
@@ -162,7 +164,7 @@ def likelihood(model: VariationalModel, images: Images, *, say: Note, name: str)
         )
 
 
-def posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
+def encode_posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
     found = []
     with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
@@ -202,7 +204,7 @@ def active_dimensions(means: Tensor) -> Tensor:
     return means.var(0, correction=0) > ACTIVE
 
 
-def verdict(active: int, latent: int) -> str:
+def describe_activity(active: int, latent: int) -> str:
     """On the latent space, of which ``active`` of ``latent`` dimensions are."""
     said = f"{active} of {latent} latent dimensions active"
     if active == 0:

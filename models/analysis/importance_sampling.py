@@ -32,7 +32,7 @@ class Estimate:
     elbo: Tensor
 
 
-def importance_sampled(
+def estimate_by_importance_sampling(
     density: Density,
     posterior: tuple[Tensor, Tensor],
     images: Tensor,

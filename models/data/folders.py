@@ -32,7 +32,7 @@ from models.errors import DataError, first_line, short
 from models.data.images import (
     ImagePool,
     Images,
-    Progress,
+    CountProgress,
     Shape,
     check_memory,
     fingerprint_files,
@@ -67,7 +67,7 @@ class FolderSource:
         table = self.folder / ATTRIBUTES
         return fingerprint_files(self._paths(self.folder) + ([table] if table.is_file() else []))
 
-    def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         parts = [self.folder / "train", self.folder / "test"]
         if all(part.is_dir() for part in parts):
             self._check_split(parts)
@@ -126,7 +126,7 @@ class FolderSource:
         return classes
 
     def _read_part(
-        self, folder: Path, classes: tuple[str, ...], shape: Shape | None, progress: Progress
+        self, folder: Path, classes: tuple[str, ...], shape: Shape | None, progress: CountProgress
     ) -> Images:
         paths = self._paths(folder)
         return Images(
@@ -212,7 +212,7 @@ def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[floa
         seen.add(file)
 
 
-def read_pixels(paths: list[Path], shape: Shape | None, progress: Progress) -> Tensor:
+def read_pixels(paths: list[Path], shape: Shape | None, progress: CountProgress) -> Tensor:
     """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to ``shape``.
 
     Without a shape all must be as large as the first, whose colour decides too.

@@ -41,7 +41,7 @@ PARTS = {"valid": "validation", "test": "test"}
 
 VALIDATION_SHARE = 0.2
 
-Progress = Callable[[int, int], None]
+CountProgress = Callable[[int, int], None]
 """Called as ``progress(done, total)`` while images are read."""
 
 
@@ -175,7 +175,7 @@ def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     return images.take(order[count:]), images.take(order[:count])
 
 
-def resized(pixels: Tensor, shape: Shape | None) -> Tensor:
+def resize(pixels: Tensor, shape: Shape | None) -> Tensor:
     """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colour added or averaged, pixels interpolated."""
     if shape is None or tuple(pixels.shape[1:]) == shape:
         return pixels

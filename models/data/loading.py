@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from models.errors import DataError, short
 from models.data.folders import FolderSource
-from models.data.images import STACKED, ImagePool, Images, ImageSplits, Progress, Shape, split
+from models.data.images import STACKED, ImagePool, Images, ImageSplits, CountProgress, Shape, split
 from models.data.torchvision_sets import (
     TORCHVISION_SETS,
     DigitsSource,
@@ -34,7 +34,7 @@ class Source(Protocol):
 
     def fingerprint(self) -> str: ...
 
-    def read(self, shape: Shape | None, progress: Progress) -> ImagePool: ...
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool: ...
 
 
 def find_source(name: str, root: Path) -> Source:
@@ -60,7 +60,7 @@ def load_images(
     root: Path,
     cache: Path,
     shape: Shape | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> ImageSplits:
     """The splits of the set called ``name``, from the cache or made now.
 
@@ -80,7 +80,7 @@ def prepare_images(
     root: Path,
     cache: Path,
     shape: Shape | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """The cached file of a set, made now if the set is new or has changed; see `load_images`."""
     pass

@@ -23,11 +23,11 @@ from models.data.images import (
     STACKED,
     ImagePool,
     Images,
-    Progress,
+    CountProgress,
     Shape,
     fingerprint_files,
     hold_out,
-    resized,
+    resize,
 )
 from models.seeds import derive_seed
 
@@ -55,7 +55,7 @@ class TorchvisionSource:
             files = self._files()
         return fingerprint_files(files)
 
-    def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         parts = {}
         for done, train in enumerate((True, False)):
             progress(done, 2)
@@ -69,7 +69,7 @@ class TorchvisionSource:
                     "again, or set DATA_ROOT to a whole copy"
                 ) from error
             pixels = found.data.unsqueeze(1)  # (N, 28, 28) -> (N, 1, 28, 28)
-            parts[train] = Images(pixels=resized(pixels, shape), labels=found.targets.long())
+            parts[train] = Images(pixels=resize(pixels, shape), labels=found.targets.long())
         progress(2, 2)
         return ImagePool(train=parts[True], test=parts[False], classes=tuple(found.classes))
 
@@ -120,13 +120,13 @@ class DigitsSource:
     def fingerprint(self) -> str:
         return "sklearn-digits"
 
-    def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         from sklearn.datasets import load_digits
 
         found = load_digits()
         pixels = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)
         everything = Images(
-            pixels=resized(pixels.unsqueeze(1), shape),  # (1797, 8, 8) -> (1797, C, H, W)
+            pixels=resize(pixels.unsqueeze(1), shape),  # (1797, 8, 8) -> (1797, C, H, W)
             labels=torch.from_numpy(found.target).long(),
         )
         train, test = hold_out(everything, 0.2)
@@ -149,13 +149,13 @@ class StackedSource:
     def fingerprint(self) -> str:
         return f"{STACKED}|{self.digits.fingerprint()}"
 
-    def read(self, shape: Shape | None, progress: Progress) -> ImagePool:
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         pool = self.digits.read(None, progress)
         classes = tuple(f"{number:03}" for number in range(1000))
         train, test = _stacked(pool.train, "train"), _stacked(pool.test, "test")
         return ImagePool(
-            train=replace(train, pixels=resized(train.pixels, shape)),
-            test=replace(test, pixels=resized(test.pixels, shape)),
+            train=replace(train, pixels=resize(train.pixels, shape)),
+            test=replace(test, pixels=resize(test.pixels, shape)),
             classes=classes,
         )
 

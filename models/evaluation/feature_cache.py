@@ -30,9 +30,9 @@ from safetensors.torch import save
 
 from models.base import Model, Note, build
 from models.data.images import STACKED, Images, ImageSplits
-from models.errors import Interrupted
+from models.errors import StopRequested
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
-from models.evaluation.features import Extractor, check_expected, weights_hash
+from models.evaluation.features import Extractor, check_extractor_hash, weights_hash
 from models.seeds import derive_seed
 from models.training.loop import fit
 
@@ -75,7 +75,7 @@ def make_extractor(
     interrupted: asked before every training step, and while another worker trains
 
     Raises `ConfigError` without classes, `ExtractorError` when the hash is not the expected one,
-    `Interrupted` when asked to stop.
+    `StopRequested` when asked to stop.
     """
     plan = _plan(images, cache, seed)
     found = _read(plan)
@@ -83,7 +83,7 @@ def make_extractor(
         found = _fetch(plan, expected, kept) or found
     if found is None:
         found = _make(plan, progress, interrupted)
-    check_expected(found.hash, expected, f"that of {plan.path.name}")
+    check_extractor_hash(found.hash, expected, f"that of {plan.path.name}")
     return found
 
 
@@ -219,7 +219,7 @@ def _alone(path: Path, progress: Note, interrupted: Callable[[], bool]) -> Itera
     told = False
     while True:
         if interrupted():
-            raise Interrupted
+            raise StopRequested
         try:
             lock.acquire(timeout=LOCK_POLL)
             break

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from models.base import Metrics, Model, ModelConfig, Program
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
-from models.networks.layers import halved, initialise_for_relu
+from models.networks.layers import halved_size, initialise_for_relu
 from models.optimizers import make_optimizer
 
 CHANNELS = (32, 64, 128)  # the last is repeated where more layers are needed
@@ -84,14 +84,14 @@ class FeatureNet(Model):
         assert isinstance(config, FeatureNetConfig)
         return replace(config, classes=len(images.classes))
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def features_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) in [0, 1] -> features (N, D), scores (N, K)."""
         features = self.body(images)
         return features, self.head(features)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> scores (N, K)."""
-        return self.look(images)[1]
+        return self.features_and_scores(images)[1]
 
     def train_step(self, batch: Batch) -> Metrics:
         optimizer = self.optimizers["all"]
@@ -126,5 +126,5 @@ def _convolutions(shape: Shape) -> list[nn.Module]:
     while max(height, width) > SMALLEST:
         out = next(wider, CHANNELS[-1])
         layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.ReLU()]
-        channels, height, width = out, halved(height, 1), halved(width, 1)
+        channels, height, width = out, halved_size(height, 1), halved_size(width, 1)
     return layers

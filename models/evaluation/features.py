@@ -33,7 +33,7 @@ from models.kernels.fast_convolution import fast_convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ExtractedFeatures:
     """features (N, D) float32; of a classifier also classes (N,) int64 and its confidence in
     them, (N,) in [0, 1]."""
 
@@ -44,9 +44,9 @@ class Seen:
     def __len__(self) -> int:
         return len(self.features)
 
-    def first(self, count: int) -> Seen:
+    def first(self, count: int) -> ExtractedFeatures:
         """Of the first ``count`` images."""
-        return Seen(
+        return ExtractedFeatures(
             features=self.features[:count],
             classes=None if self.classes is None else self.classes[:count],
             confidence=None if self.confidence is None else self.confidence[:count],
@@ -79,9 +79,9 @@ class Extractor:
 
     def check(self, expected: str | None) -> None:
         """Raise `ExtractorError` where earlier values were measured with another one."""
-        check_expected(self.hash, expected, f"a {self.kind} trained on this machine")
+        check_extractor_hash(self.hash, expected, f"a {self.kind} trained on this machine")
 
-    def __call__(self, images: Tensor) -> Seen:
+    def __call__(self, images: Tensor) -> ExtractedFeatures:
         """(N, C, H, W), floats in [0, 1] or uint8 -> what it sees, on the images' device."""
         parts = []
         with evaluating(self.model), fast_convolutions(self.model) as laid_out:
@@ -90,8 +90,8 @@ class Extractor:
                 parts.append(self._look(laid_out(Batch(images=part)).images))
         features, classes, confidence = zip(*parts, strict=True)
         if self.kind == "encoder":
-            return Seen(features=torch.cat(features))
-        return Seen(
+            return ExtractedFeatures(features=torch.cat(features))
+        return ExtractedFeatures(
             features=torch.cat(features),
             classes=torch.cat(classes),
             confidence=torch.cat(confidence),
@@ -99,21 +99,21 @@ class Extractor:
 
     def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.model, Autoencoder):
-            codes = self.model.encode(reshaped(images, self.model.shape)).flatten(1)
+            codes = self.model.encode(reshape_images(images, self.model.shape)).flatten(1)
             return codes, codes.new_empty(0), codes.new_empty(0)
         assert isinstance(self.model, FeatureNet)
         if not self.by_channel:
-            features, scores = self.model.look(images)
+            features, scores = self.model.features_and_scores(images)
             confidence, classes = scores.softmax(1).max(1)
             return features, classes, confidence
         count, channels = images.shape[:2]
-        features, scores = self.model.look(images.flatten(0, 1).unsqueeze(1))
+        features, scores = self.model.features_and_scores(images.flatten(0, 1).unsqueeze(1))
         likely, digits = scores.softmax(1).view(count, channels, -1).max(2)  # (N, C)
         place = scores.shape[1] ** torch.arange(channels - 1, -1, -1, device=images.device)
         return features.view(count, -1), (digits * place).sum(1), likely.prod(1)
 
 
-def reshaped(images: Tensor, shape: Shape) -> Tensor:
+def reshape_images(images: Tensor, shape: Shape) -> Tensor:
     """(N, C, H, W) as an autoencoder of other images takes them: resized, grey or in colours."""
     channels, height, width = shape
     if images.shape[1] != channels:
@@ -135,11 +135,11 @@ def encoder_extractor(model: Model, *, expected: str | None = None) -> Extractor
             "an autoencoder"
         )
     found = weights_hash(model)
-    check_expected(found, expected, f"the export of another {type(model).__name__}")
+    check_extractor_hash(found, expected, f"the export of another {type(model).__name__}")
     return Extractor(model=model, kind="encoder", hash=found)
 
 
-def check_expected(found: str, expected: str | None, what: str) -> None:
+def check_extractor_hash(found: str, expected: str | None, what: str) -> None:
     """Raise `ExtractorError` where earlier values were measured with another extractor."""
     if expected is not None and found != expected:
         raise ExtractorError(

@@ -58,7 +58,7 @@ class Health:
 
     accuracy_real, accuracy_fake: share of real images, of samples, that D tells rightly
     loss_d, loss_g, gradient_d, gradient_g: means over steps; norms of the gradients
-    quality: of the samples, as `models.evaluation.sample_evaluator.Judge` gives it
+    quality: of the samples, as `models.evaluation.sample_evaluator.SampleEvaluator` gives it
     """
 
     epoch: int
@@ -111,7 +111,7 @@ class Verdict:
 def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict:
     """Of a game that has ended, by the state it ended in; ``history`` holds an epoch or more.
 
-    floor: the measures of real images, `models.evaluation.sample_evaluator.Judge.floor`
+    floor: the measures of real images, `models.evaluation.sample_evaluator.SampleEvaluator.floor`
     """
     if not history:
         raise ValueError("no epoch has ended: there is nothing to judge")
@@ -125,7 +125,7 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
     return Verdict(kind="healthy", epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
 
 
-def hopeless(
+def find_lost_game(
     history: Sequence[Health], floor: Mapping[str, float], *, warm_up: int = WARM_UP
 ) -> Verdict | None:
     """Why a game need not go on, or None: what is bad has lasted and the samples do not mend.
@@ -142,7 +142,7 @@ def hopeless(
     return verdict
 
 
-def verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
+def epoch_verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
     """Of each epoch, as it stood then. Poor samples at the beginning that got better were no
     collapse: every generator begins with noise."""
     found = [_verdict(history[: end + 1], floor) for end in range(len(history))]

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.evaluation.gan_diagnosis import WORDS, Health, Kind, verdicts
+from models.evaluation.gan_diagnosis import WORDS, Health, Kind, epoch_verdicts
 from models.figures.canvas import INK, new_figure, plain_log_labels, save_figure
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def draw_game(
 ) -> None:
     """Write the picture of ``history``, an epoch or more, as PNG.
 
-    floor: the measures of real images, `models.evaluation.sample_evaluator.Judge.floor`
+    floor: the measures of real images, `models.evaluation.sample_evaluator.SampleEvaluator.floor`
     """
     if not history:
         raise ValueError("no epoch has ended: there is nothing to draw")
     epochs = [health.epoch for health in history]
-    kinds = verdicts(history, floor)
+    kinds = epoch_verdicts(history, floor)
     panels = _panels(history, floor)
     height = HEAD + len(panels) * (PANEL + GAP) + FOOT
     figure = new_figure(WIDTH, height)

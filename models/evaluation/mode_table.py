@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.base import Model, evaluating
 from models.data.images import ImageSplits
-from models.evaluation.sample_evaluator import Judge, divergence
+from models.evaluation.sample_evaluator import SampleEvaluator, class_divergence
 from models.results import Table
 from models.seeds import same_draws
 
@@ -27,7 +27,7 @@ REPORTED = (
 )
 
 
-def mode_table(model: Model, judge: Judge, images: ImageSplits) -> Table:
+def mode_table(model: Model, judge: SampleEvaluator, images: ImageSplits) -> Table:
     """Of ``model``, beside as many real images and what was reported."""
     with same_draws(model.device), evaluating(model):
         made = judge.extractor(model.samples(DRAWN, images, judge.part)).classes
@@ -49,7 +49,7 @@ def mode_table(model: Model, judge: Judge, images: ImageSplits) -> Table:
 
 def _row(name: str, classes: Tensor, shares: Tensor) -> tuple[str, int, float]:
     found = _shares(classes, len(shares))
-    return name, int((found > 0).sum()), float(divergence(found, shares))
+    return name, int((found > 0).sum()), float(class_divergence(found, shares))
 
 
 def _shares(classes: Tensor, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from models.results import Table
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """measured: of the model's samples, by name; record:
-    `models.evaluation.sample_evaluator.Judge.record`"""
+    `models.evaluation.sample_evaluator.SampleEvaluator.record`"""
 
     part: str
     measured: Mapping[str, float]

@@ -8,7 +8,7 @@
 The real images are the validation images; the test images for a study's winner. The floor is
 what real training images get, as many as samples are judged: also what a generator gets that
 knows its training images by heart. A Fréchet distance falls with the number of samples, so that
-number is part of the measure: `Judge.count`.
+number is part of the measure: `SampleEvaluator.count`.
 
     frechet      Fréchet distance of the features (`models/evaluation/frechet.py`); lower is better
     precision, realism, recall, density, coverage    of `models/evaluation/prdc.py`
@@ -34,14 +34,14 @@ from torch import Tensor
 from models.base import Model, Note, evaluating
 from models.data.images import Images, ImageSplits
 from models.evaluation.feature_cache import Kept, content_digest, make_extractor
-from models.evaluation.features import Extractor, Seen, encoder_extractor
+from models.evaluation.features import ExtractedFeatures, Extractor, encoder_extractor
 from models.evaluation.frechet import Moments, frechet_distance
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import K, neighbourhoods, radii
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import same_draws
 
-SAMPLES = 5000  # judged at once, where there are as many training images: see `Judge`
+SAMPLES = 5000  # judged at once, where there are as many training images: see `SampleEvaluator`
 CONFIDENCE = (
     0.8  # of the classifier in a clear sample; of real images 99 % (MNIST), 85 % (Fashion-MNIST)
 )
@@ -62,7 +62,7 @@ class Reference:
     radii: Tensor
 
     @classmethod
-    def of(cls, seen: Seen, classes: int, count: int) -> Reference:
+    def of(cls, seen: ExtractedFeatures, classes: int, count: int) -> Reference:
         features = seen.features[:count]
         return cls(
             moments=Moments.of(seen.features),
@@ -72,7 +72,7 @@ class Reference:
         )
 
 
-class Judge:
+class SampleEvaluator:
     """Measures samples against the real images of one part.
 
     count: samples that it wants each time: what was asked for, or all training images if fewer
@@ -118,7 +118,7 @@ class Judge:
             )
         return self.measure(self.extractor(samples))
 
-    def look(self, model: Model, images: ImageSplits) -> dict[str, float]:
+    def measure_model(self, model: Model, images: ImageSplits) -> dict[str, float]:
         """Of the samples that a model of these images gives: the same draws every time."""
         with same_draws(model.device), evaluating(model), fast_convolutions(model):
             samples = model.samples(self.count, images, self.part)
@@ -131,7 +131,7 @@ class Judge:
         about = {"part": self.part, "samples": self.count, "floor": self.floor}
         return {**self.extractor.record, **about}
 
-    def measure(self, seen: Seen) -> dict[str, float]:
+    def measure(self, seen: ExtractedFeatures) -> dict[str, float]:
         """The measures of what the extractor sees of ``count`` images."""
         real, made = self.reference, seen.features
         found = neighbourhoods(real.features, real.radii, made, radii(made))
@@ -139,12 +139,15 @@ class Judge:
         if real.histogram is not None:
             shares = _histogram(seen, len(real.histogram))
             assert shares is not None
-            found |= {"modes": self._modes(seen), "class_kl": divergence(shares, real.histogram)}
+            found |= {
+                "modes": self._modes(seen),
+                "class_kl": class_divergence(shares, real.histogram),
+            }
         values = torch.stack([value.double() for value in found.values()]).tolist()
         frechet = frechet_distance(real.moments, Moments.of(made))
         return {"frechet": frechet, **dict(zip(found, values, strict=True))}
 
-    def _modes(self, seen: Seen) -> Tensor:
+    def _modes(self, seen: ExtractedFeatures) -> Tensor:
         """Classes with at least `MODE_SHARE` of their real share in clear samples."""
         real = self.reference.histogram
         assert real is not None
@@ -155,10 +158,12 @@ class Judge:
         return ((counts >= MODE_SHARE * real * len(seen)) & (counts > 0)).sum()
 
 
-_judges: dict[tuple[Any, ...], Judge] = {}  # of this process: trials share what they compare to
+_judges: dict[
+    tuple[Any, ...], SampleEvaluator
+] = {}  # of this process: trials share what they compare to
 
 
-def open_judge(
+def open_evaluator(
     images: ImageSplits,
     cache: Path,
     *,
@@ -170,7 +175,7 @@ def open_judge(
     seed: int = 0,
     progress: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Judge:
+) -> SampleEvaluator:
     """The judge of ``images``, made once a process; see
     `models.evaluation.feature_cache.make_extractor`.
 
@@ -195,18 +200,18 @@ def open_judge(
     contents = [content_digest(getattr(images, name)) for name in ("train", part)]
     key = (extractor.hash, part, count, device, *contents)
     if key not in _judges:
-        _judges[key] = Judge(extractor, images, part=part, count=count)
+        _judges[key] = SampleEvaluator(extractor, images, part=part, count=count)
     return _judges[key]
 
 
-def _histogram(seen: Seen, classes: int) -> Tensor | None:
+def _histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
     """Shares of the classes (K,), as the extractor sees them."""
     if seen.classes is None:
         return None
     return torch.bincount(seen.classes, minlength=classes).double() / len(seen)
 
 
-def divergence(made: Tensor, real: Tensor) -> Tensor:
+def class_divergence(made: Tensor, real: Tensor) -> Tensor:
     """KL of the samples' class shares (K,) from the real ones, in nats; finite: a class that no
     real image was seen in counts as if half a sample's share of them was."""
     floor = real[real > 0].min() / 2

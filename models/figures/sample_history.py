@@ -74,7 +74,7 @@ def draw_learned(
 
     best: the epoch whose weights were kept: it is always shown, and named
     """
-    epochs = chosen(sorted(rows), ROWS)
+    epochs = choose_epochs(sorted(rows), ROWS)
     if best in rows and best not in epochs:
         assert best is not None
         nearest = min(epochs[1:-1] or epochs, key=lambda epoch: abs(epoch - best))
@@ -84,7 +84,7 @@ def draw_learned(
     draw_rows(path, shown, title=f"{title}: the same noise, epoch after epoch")
 
 
-def chosen(epochs: Sequence[int], most: int) -> list[int]:
+def choose_epochs(epochs: Sequence[int], most: int) -> list[int]:
     """``most`` of ``epochs``, evenly, the first and the last among them; all where they are few."""
     if len(epochs) <= most:
         return list(epochs)
@@ -103,7 +103,7 @@ def write_animation(path: Path, rows: Mapping[int, Path], *, most: int = LARGEST
         if len(content) <= most or len(epochs) <= 2:
             break
         fitting = int(len(epochs) * most / len(content))
-        epochs = chosen(epochs, max(2, min(fitting, len(epochs) - 1)))
+        epochs = choose_epochs(epochs, max(2, min(fitting, len(epochs) - 1)))
     path.write_bytes(content)
 
 

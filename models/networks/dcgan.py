@@ -69,33 +69,35 @@ ARCHITECTURES = {
 }
 
 
-def generator(name: str, shape: Shape, *, latent: int, width: float) -> nn.Sequential:
+def build_generator(name: str, shape: Shape, *, latent: int, width: float) -> nn.Sequential:
     """(N, Z) -> (N, C, H, W) in [-1, 1]."""
     architecture = ARCHITECTURES[name]
-    channels = scaled(width, *architecture.up)
+    channels = scale_channels(width, *architecture.up)
     if name == "dropout-28":
-        return initialised(_dropout_generator(latent, channels, shape))
-    layers = upward(latent, channels, shape, architecture.strides)
-    return initialised(nn.Sequential(nn.Unflatten(1, (latent, 1, 1)), *layers))
+        return initialise_weights(_dropout_generator(latent, channels, shape))
+    layers = upsampling_layers(latent, channels, shape, architecture.strides)
+    return initialise_weights(nn.Sequential(nn.Unflatten(1, (latent, 1, 1)), *layers))
 
 
-def discriminator(name: str, shape: Shape, *, normalization: str, width: float) -> nn.Sequential:
+def build_discriminator(
+    name: str, shape: Shape, *, normalization: str, width: float
+) -> nn.Sequential:
     """(N, C, H, W) in [-1, 1] -> (N, 1)."""
     architecture = ARCHITECTURES[name]
-    channels = scaled(width, *architecture.down)
+    channels = scale_channels(width, *architecture.down)
     if name == "dropout-28":
         network = _dropout_discriminator(channels, shape, normalization)
     else:
-        left = stages(shape, architecture.strides)[-1]
+        left = stage_sizes(shape, architecture.strides)[-1]
         network = nn.Sequential(
-            *downward(channels, shape, architecture.strides, normalization),
+            *downsampling_layers(channels, shape, architecture.strides, normalization),
             nn.Conv2d(channels[-1], 1, left, bias=False),
             nn.Flatten(),
         )
-    return judged(network, normalization)
+    return as_discriminator(network, normalization)
 
 
-def stages(shape: Shape, strides: Sequence[int]) -> list[Pixels]:
+def stage_sizes(shape: Shape, strides: Sequence[int]) -> list[Pixels]:
     """Sizes from the image's (H, W) down, one more than there are strides."""
     sizes = [(shape[1], shape[2])]
     for stride in strides:
@@ -108,12 +110,12 @@ def stages(shape: Shape, strides: Sequence[int]) -> list[Pixels]:
     return sizes
 
 
-def upward(
+def upsampling_layers(
     inputs: int, channels: Sequence[int], shape: Shape, strides: Sequence[int]
 ) -> list[nn.Module]:
     """Layers from (N, inputs, 1, 1) to (N, C, H, W) in [-1, 1]; strides are those of the way
     down."""
-    sizes = stages(shape, strides)[::-1]  # 1x1, before them, is no stage
+    sizes = stage_sizes(shape, strides)[::-1]  # 1x1, before them, is no stage
     layers: list[nn.Module] = [
         nn.ConvTranspose2d(inputs, channels[0], sizes[0], bias=False),
         nn.BatchNorm2d(channels[0]),
@@ -132,10 +134,10 @@ def upward(
     return [*layers[:-2], nn.Tanh()]
 
 
-def downward(
+def downsampling_layers(
     channels: Sequence[int], shape: Shape, strides: Sequence[int], normalization: str
 ) -> list[nn.Module]:
-    """Layers from (N, C, H, W) in [-1, 1] to (N, channels[-1], the last of `stages`)."""
+    """Layers from (N, C, H, W) in [-1, 1] to (N, channels[-1], the last of `stage_sizes`)."""
     layers: list[nn.Module] = []
     for (before, after), stride in zip(pairwise((shape[0], *channels)), strides, strict=True):
         biased = normalization != "batch"  # which brings biases of its own
@@ -182,11 +184,11 @@ def _dropout_discriminator(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, 1))
 
 
-def scaled(width: float, *channels: int) -> list[int]:
+def scale_channels(width: float, *channels: int) -> list[int]:
     return [max(1, round(width * count)) for count in channels]
 
 
-def initialised(network: Network) -> Network:
+def initialise_weights(network: Network) -> Network:
     """DCGAN's weights: N(0, 0.02), batch norms N(1, 0.02), biases 0."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -200,9 +202,9 @@ def initialised(network: Network) -> Network:
     return network
 
 
-def judged(network: Network, normalization: str) -> Network:
+def as_discriminator(network: Network, normalization: str) -> Network:
     """A discriminator with its first weights, and their spectral norms if it is to have them."""
-    initialised(network)
+    initialise_weights(network)
     if normalization == "spectral":
         for layer in list(network.modules()):
             if isinstance(layer, nn.Conv2d | nn.Linear):

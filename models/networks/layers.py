@@ -29,22 +29,23 @@ def initialise_for_relu(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def halved(size: int, padding: int) -> int:
+def halved_size(size: int, padding: int) -> int:
     """Pixels left of ``size`` after a 3x3 convolution with stride 2."""
     return (size + 2 * padding - 3) // 2 + 1
 
 
-def down(channels_in: int, channels_out: int, padding: int) -> nn.Conv2d:
+def down_convolution(channels_in: int, channels_out: int, padding: int) -> nn.Conv2d:
     """3x3 convolution, stride 2: (N, C_in, H, W) -> (N, C_out, ~H/2, ~W/2)."""
     return nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=padding)
 
 
-def up(
+def up_convolution(
     channels_in: int, channels_out: int, padding: int, size: tuple[int, int]
 ) -> nn.ConvTranspose2d:
-    """The mirror of `down`: a transposed convolution back to exactly ``size`` pixels (H, W)."""
+    """The mirror of `down_convolution`: a transposed convolution back to exactly ``size`` pixels
+    (H, W)."""
     odd = tuple(
-        pixels - ((halved(pixels, padding) - 1) * 2 - 2 * padding + 3) for pixels in size
+        pixels - ((halved_size(pixels, padding) - 1) * 2 - 2 * padding + 3) for pixels in size
     )  # 0 or 1: the row that the stride cut off
     return nn.ConvTranspose2d(
         channels_in,

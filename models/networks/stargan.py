@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from models.data.images import Shape
 from models.errors import ConfigError
-from models.networks.dcgan import SLOPE, downward, initialised, judged, scaled, stages
+from models.networks.dcgan import (
+    SLOPE,
+    as_discriminator,
+    downsampling_layers,
+    initialise_weights,
+    scale_channels,
+    stage_sizes,
+)
 
 UP, DOWN, STRIDES = (64, 128, 256), (64, 128, 256), (2, 2, 2)
 LAST = 512  # channels before the patches
@@ -42,11 +49,11 @@ class Residual(nn.Module):
         return y
 
 
-def translator(shape: Shape, *, labels: int, blocks: int, width: float) -> nn.Sequential:
+def build_translator(shape: Shape, *, labels: int, blocks: int, width: float) -> nn.Sequential:
     """(N, C + L, H, W) -> (N, C, H, W) in [-1, 1]; with 6 blocks as published."""
-    first, second, third = scaled(width, *UP)
-    large, middle, small = stages(shape, (2, 2))
-    return initialised(
+    first, second, third = scale_channels(width, *UP)
+    large, middle, small = stage_sizes(shape, (2, 2))
+    return initialise_weights(
         nn.Sequential(
             *_layer(nn.Conv2d(shape[0] + labels, first, 7, padding=3, bias=False)),
             *_layer(nn.Conv2d(first, second, 4, 2, 1, bias=False)),
@@ -76,16 +83,16 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, shape: Shape, *, labels: int, normalization: str, width: float) -> None:
         super().__init__()
-        *channels, last = scaled(width, *DOWN, LAST)
+        *channels, last = scale_channels(width, *DOWN, LAST)
         if min(shape[1:]) < SMALLEST:
             raise ConfigError(
                 f"images of {shape[1]}x{shape[2]} are too small for a StarGAN: at least "
                 f"{SMALLEST}x{SMALLEST}"
             )
-        height, breadth = (size - 1 for size in stages(shape, STRIDES)[-1])
+        height, breadth = (size - 1 for size in stage_sizes(shape, STRIDES)[-1])
         batch = normalization == "batch"
         self.body = nn.Sequential(
-            *downward(channels, shape, STRIDES, normalization),
+            *downsampling_layers(channels, shape, STRIDES, normalization),
             nn.Conv2d(channels[-1], last, 4, 1, 1, bias=not batch),  # (N, 512, height, breadth)
             *([nn.BatchNorm2d(last)] if batch else []),
             nn.LeakyReLU(SLOPE),
@@ -93,7 +100,7 @@ class PatchDiscriminator(nn.Module):
         self.patches = nn.Conv2d(last, 1, 4, 1, 1, bias=False)
         self.labels = nn.Conv2d(last, labels, (height, breadth), bias=False)
         self.count = (height - 1) * (breadth - 1)  # P
-        judged(self, normalization)
+        as_discriminator(self, normalization)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.body(images)

@@ -23,7 +23,12 @@ from torch import Tensor, nn
 
 from models.data.images import Shape
 from models.errors import ConfigError
-from models.networks.layers import down, halved, initialise_for_relu, up
+from models.networks.layers import (
+    down_convolution,
+    halved_size,
+    initialise_for_relu,
+    up_convolution,
+)
 
 QUIET = 0.1  # of the usual weights, in last layers whose outputs start near 0
 
@@ -78,12 +83,12 @@ def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
     channels, *size = shape
     n, wide, hidden = _scaled(width, 32, 64, 32)
     hidden = max(hidden, 32)  # of fewer, all are soon dead for some seeds, and the code with them
-    small = (halved(size[0], 1), halved(size[1], 1))  # 14x14
+    small = (halved_size(size[0], 1), halved_size(size[1], 1))  # 14x14
     grid = (wide, *small)
     body = nn.Sequential(
         nn.Conv2d(channels, n, 3, padding=1),
         nn.ReLU(),
-        down(n, wide, 1),  # (N, 64, 14, 14)
+        down_convolution(n, wide, 1),  # (N, 64, 14, 14)
         nn.ReLU(),
         nn.Conv2d(wide, wide, 3, padding=1),
         nn.ReLU(),
@@ -97,7 +102,7 @@ def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.Linear(latent, prod(grid)),
         nn.ReLU(),
         nn.Unflatten(1, grid),
-        up(wide, n, 1, (size[0], size[1])),  # (N, 32, 28, 28)
+        up_convolution(wide, n, 1, (size[0], size[1])),  # (N, 32, 28, 28)
         nn.ReLU(),
         nn.Conv2d(n, channels, 3, padding=1),
     )

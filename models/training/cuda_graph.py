@@ -31,7 +31,7 @@ USUAL_STEPS = 4  # before the recording; one to make the state, more for lazy in
 log = logging.getLogger("genstudy")
 
 
-def captured(model: Model) -> Callable[[Batch], Metrics]:
+def capture_step(model: Model) -> Callable[[Batch], Metrics]:
     """``model.train_step``, recorded and replayed where the model lies on an NVIDIA GPU."""
     if model.device.type == "cuda" and model.static_step:
         return CapturedStep(model)

@@ -90,7 +90,7 @@ class BalanceConfig(ModelConfig):
         return size
 
 
-class Rule:
+class AdaptiveSteps:
     """How many updates of G come next.
 
     rule = Rule(config)
@@ -104,7 +104,7 @@ class Rule:
         self.config = config
         self.seen: deque[Losses] = deque(maxlen=LAG)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """An epoch follows from no step before it, or it could not be resumed."""
         self.seen.clear()
 
@@ -115,7 +115,7 @@ class Rule:
         losing = loss_g - loss_d > self.config.threshold
         return self.config.g_steps + losing * self.config.extra_g_steps
 
-    def saw(self, loss_g: Tensor, loss_d: Tensor) -> None:
+    def observe(self, loss_g: Tensor, loss_d: Tensor) -> None:
         if self.config.adaptive:
             self.seen.append(Losses(loss_g, loss_d))
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from models.base import Metrics
 
 
-def signed(images: Tensor) -> Tensor:
+def to_signed(images: Tensor) -> Tensor:
     """[0, 1] -> [-1, 1]."""
     return images * 2 - 1
 
 
-def unsigned(images: Tensor) -> Tensor:
+def to_unit(images: Tensor) -> Tensor:
     """[-1, 1] -> [0, 1]."""
     return (images + 1) / 2
 
@@ -39,7 +39,7 @@ def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
     return slopes.square().flatten(1).sum(1).mean()
 
 
-def health(real: Tensor, fake: Tensor) -> Metrics:
+def discriminator_health(real: Tensor, fake: Tensor) -> Metrics:
     """Of scores (N, P): what the discriminator takes them for, and how often it is right."""
     return {
         "d_real": torch.sigmoid(real).mean(),
@@ -49,7 +49,7 @@ def health(real: Tensor, fake: Tensor) -> Metrics:
     }
 
 
-def spread(fakes: Tensor, reals: Tensor) -> Tensor:
+def sample_spread(fakes: Tensor, reals: Tensor) -> Tensor:
     """Root mean square distance of two fakes (N, C, H, W) over that of two reals; 0 when all
     fakes are one image."""
 
@@ -65,7 +65,7 @@ def gradient_norm(network: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float, steps: Tensor) -> None:
+def update_average(average: nn.Module, network: nn.Module, decay: float, steps: Tensor) -> None:
     """A step of the moving average of weights; batch norms' statistics are averages already.
 
     steps: (), so far; counted on. The decay begins small, (1 + n) / (10 + n) after n steps, so

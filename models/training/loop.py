@@ -29,17 +29,17 @@ from torch import Tensor
 
 from models.base import Metrics, Model, evaluating
 from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
-from models.errors import DivergedError, Interrupted
+from models.errors import DivergedError, StopRequested
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed, same_draws
-from models.training.cuda_graph import captured
+from models.training.cuda_graph import capture_step
 
 
 class MeasuresSamples(Protocol):
-    """What `fit` asks of an evaluator of samples (`models.evaluation.sample_evaluator.Judge` is
-    one)."""
+    """What `fit` asks of an evaluator of samples (`models.evaluation.sample_evaluator`
+    has one)."""
 
-    def look(self, model: Model, images: ImageSplits) -> dict[str, float]:
+    def measure_model(self, model: Model, images: ImageSplits) -> dict[str, float]:
         """Measures of the samples that ``model`` makes, by name."""
 
 
@@ -75,23 +75,23 @@ def fit(
     judge: what it measures of the model's samples stands among the validation metrics
     interrupted: asked before every step, and while the model prepares what it trains on
 
-    Raises `DivergedError` when a metric is not finite, `Interrupted` when asked to stop.
+    Raises `DivergedError` when a metric is not finite, `StopRequested` when asked to stop.
     """
     if start >= epochs:
         return  # what is trained on may cost more than to look
     seen = model.training_set(images, seed=derive_seed(seed, "set"), interrupted=interrupted)
-    step, rates = captured(model), _rates(model)
+    step, rates = capture_step(model), _rates(model)
     for number in range(start + 1, epochs + 1):
         began = time.perf_counter()
         model.begin_epoch(number, epochs)
         if rates != _rates(model):  # they are part of what was captured
-            step, rates = captured(model), _rates(model)
+            step, rates = capture_step(model), _rates(model)
         torch.manual_seed(derive_seed(seed, "epoch", number))
         order = model.order(len(seen)).to(model.device)
         train = _train(model, step, seen, order, interrupted)
         valid = evaluate(model, images.valid)
         trained = time.perf_counter()
-        valid |= judge.look(model, images) if judge else {}
+        valid |= judge.measure_model(model, images) if judge else {}
         ended = time.perf_counter()
         result = EpochResult(
             number=number,
@@ -138,7 +138,7 @@ def _train(
     with torch.enable_grad(), fast_convolutions(model) as laid_out:
         for first in range(0, len(order) - size + 1, size):
             if interrupted():
-                raise Interrupted
+                raise StopRequested
             batch = laid_out(images.batch(order[first : first + size]))
             total.add(step(batch), size)
     return total.on_host()
@@ -175,4 +175,4 @@ def _check_finite(result: EpochResult) -> None:
         raise DivergedError(result.number, broken)
 
 
-__all__ = ["Batch", "EpochResult", "Interrupted", "evaluate", "fit", "same_draws"]
+__all__ = ["Batch", "EpochResult", "evaluate", "fit", "same_draws"]

@@ -12,10 +12,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna_dashboard
 
-from search.console import near, open_console
+from search.console import open_console, shorten_path
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
-from storage.database.connection import open_engine, open_storage, shown
+from storage.database.connection import open_engine, open_storage, redact_url
 from storage.errors import short
 from storage.files.artifacts import ArtifactFolder
 
@@ -55,7 +55,7 @@ def dashboard() -> int:
                 )
             host = f"[{variables.host}]" if ":" in variables.host else variables.host
             console.print(
-                f"dashboard of {near(shown(variables.storage_url))}: "
+                f"dashboard of {shorten_path(redact_url(variables.storage_url))}: "
                 f"http://{host}:{variables.port}/dashboard  (Ctrl-C ends it)",
                 soft_wrap=True,
             )

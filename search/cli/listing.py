@@ -16,7 +16,7 @@ from search.variables import Variables, read_variables
 from storage.database.connection import parse_url
 from storage.database.schema import is_sqlite
 from storage.errors import short
-from storage.files.atomic import whole_file
+from storage.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def trials() -> int:
     ]
     for target, write in writers:
         if target is not None:
-            with whole_file(target) as beside:
+            with atomic_file(target) as beside:
                 write(beside)
             console.print(f"{len(frame)} trials -> {target}", soft_wrap=True)
     if variables.csv or variables.parquet:
@@ -95,14 +95,14 @@ def trials() -> int:
 
 def _show_summary(console: Console, name: str, variables: Variables, ended: int) -> None:
     """What the study concluded when its search ended, which may have been some trials ago."""
-    from search.reporting.summary import shown
-    from storage.files.study_summary import kept
+    from search.reporting.summary import summary_table
+    from storage.files.study_summary import read_summary
 
-    found = kept(name, storage=variables.storage_url)
+    found = read_summary(name, storage=variables.storage_url)
     if found is None:
         return
     table, spoken_of = found
-    console.print(shown(table), soft_wrap=True)
+    console.print(summary_table(table), soft_wrap=True)
     if spoken_of != ended:
         console.print(f"made of {spoken_of} trials, {ended} have ended: `make study` makes it anew")
     console.print()

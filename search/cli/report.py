@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 
-from search.console import near, open_console
+from search.console import open_console, shorten_path
 from search.errors import BadVariable
 from search.reporting.report import write_report
 from search.variables import read_variables
@@ -22,6 +22,8 @@ def report() -> int:
         name = Path(name).stem
     folder = write_report(name, variables.storage_url, variables.paths)
     open_console().print(
-        f"report of study {name}: {near(folder / 'index.html')}", soft_wrap=True, markup=False
+        f"report of study {name}: {shorten_path(folder / 'index.html')}",
+        soft_wrap=True,
+        markup=False,
     )
     return 0

@@ -16,23 +16,23 @@ from rich.console import Console
 from rich.table import Table
 
 from models.results import Table as Summary
-from search.console import LOUD, near, open_console
+from search.console import LOUD, open_console, shorten_path
 from search.errors import BaseMissing, StudyFileError
-from search.reporting.summary import conclude, shown
+from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
-from search.setup.inputs import Found, base_study, find_images, judging_study
+from search.setup.inputs import RunInputs, base_study, find_images, judging_study
 from search.setup.loading import load_study
-from search.setup.prepare import check_names, settle
+from search.setup.prepare import check_names, prepare_run
 from search.study import Study
-from search.supervisor.devices import assign_devices, cores, visible_gpus
-from search.supervisor.display import Display, counted, duration
-from search.supervisor.gpu_packing import Packing
-from search.supervisor.loop import Session, Stopped, stop_on_signals
-from search.supervisor.worker_pool import Crew
-from search.trials.queue import Claims
+from search.supervisor.devices import assign_devices, count_cores, count_gpus
+from search.supervisor.display import Display, format_count, format_duration
+from search.supervisor.gpu_packing import GpuPacking
+from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
+from search.supervisor.worker_pool import WorkerPool
+from search.trials.queue import TrialQueue
 from search.variables import Variables, read_variables
 from storage.database.connection import check_database, open_storage
-from storage.database.connection import shown as without_password
+from storage.database.connection import redact_url as without_password
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import GaveUp
 
@@ -88,7 +88,7 @@ def _limited(variables: Variables, study: Study) -> Variables:
 def _run_study(console: Console, variables: Variables, study: Study) -> int:
     check_names(variables, study)
     variables.paths.check_writable()
-    visible = visible_gpus()
+    visible = count_gpus()
     if not visible and variables.gpus is None and NVIDIA.exists():
         console.print(
             " this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too old?): "
@@ -111,63 +111,67 @@ def _run(
     study: Study,
     devices: list[str],
     storage: TrialStorage,
-    found: Found,
+    found: RunInputs,
 ) -> int:
-    claims, run = settle(variables, study, storage, found)
-    _announce(console, variables, study, run, claims, devices)
-    useful = run.trials - claims.ended()
+    queue, run = prepare_run(variables, study, storage, found)
+    _announce(console, variables, study, run, queue, devices)
+    useful = run.trials - queue.ended()
     useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait
-    crew = Crew(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
+    pool = WorkerPool(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
     display = Display(run.study, study.spec, run.trials, console)
     display.marks_best = run.shown is None
-    packing = Packing(crew.devices, most=cores()) if variables.workers is None else None
-    session = Session(study, run, claims, crew, display, packing)
-    session.jury.look()
-    if session.jury.is_decided and session.leaderboard.is_finished(claims.ended(), variables.top):
-        summary = conclude(session)
-        records = session.leaderboard.records(variables.top)
-        return _conclude(console, session, records, summary, top=variables.top)
-    return _work(session, variables, console)
+    packing = GpuPacking(pool.devices, most=count_cores()) if variables.workers is None else None
+    supervisor = Supervisor(study, run, queue, pool, display, packing)
+    supervisor.prompt.refresh()
+    if supervisor.prompt.is_decided and supervisor.leaderboard.is_finished(
+        queue.ended(), variables.top
+    ):
+        summary = conclude(supervisor)
+        records = supervisor.leaderboard.export_records(variables.top)
+        return _conclude(console, supervisor, records, summary, top=variables.top)
+    return _work(supervisor, variables, console)
 
 
-def _work(session: Session, variables: Variables, console: Console) -> int:
-    study = session.study
+def _work(supervisor: Supervisor, variables: Variables, console: Console) -> int:
+    study = supervisor.study
     began = time.monotonic()
-    done_before = session.claims.ended()
-    with stop_on_signals(session, session.crew.kill):
+    done_before = supervisor.queue.ended()
+    with stop_on_signals(supervisor, supervisor.pool.kill):
         try:
-            with session.display, session.crew:
-                session.crew.set_up(session.run)
-                session.display.starting(session.crew.workers.values())
-                _show_best(session)
-                session.search(variables.minutes)
-                session.jury.look()
-                if session.jury.nobody_chose:
-                    session.display.say(f"nobody has chosen: {study.spec.metric} ranks the trials")
-                new = session.claims.ended() - done_before
+            with supervisor.display, supervisor.pool:
+                supervisor.pool.set_up(supervisor.run)
+                supervisor.display.show_starting(supervisor.pool.workers.values())
+                _show_best(supervisor)
+                supervisor.search(variables.minutes)
+                supervisor.prompt.refresh()
+                if supervisor.prompt.nobody_chose:
+                    supervisor.display.say(
+                        f"nobody has chosen: {study.spec.metric} ranks the trials"
+                    )
+                new = supervisor.queue.ended() - done_before
                 if new:
-                    took = duration(time.monotonic() - began)
-                    session.display.say(f"{counted(new, 'trial')} ended in {took}")
-                summary = conclude(session)
-                records = session.finish(variables.top) if variables.top else []
+                    took = format_duration(time.monotonic() - began)
+                    supervisor.display.say(f"{format_count(new, 'trial')} ended in {took}")
+                summary = conclude(supervisor)
+                records = supervisor.finish(variables.top) if variables.top else []
         except (Stopped, GaveUp):
-            return _stopped(session, console)
-    return _conclude(console, session, records, summary, top=variables.top)
+            return _stopped(supervisor, console)
+    return _conclude(console, supervisor, records, summary, top=variables.top)
 
 
-def _stopped(session: Session, console: Console) -> int:
+def _stopped(supervisor: Supervisor, console: Console) -> int:
     try:
-        for worker in session.crew.workers.values():
-            session.claims.take_back_from(worker.owner, blame=False)
-        counts = session.claims.count()
-        ended = session.claims.ended()
+        for worker in supervisor.pool.workers.values():
+            supervisor.queue.take_back_from(worker.owner, blame=False)
+        counts = supervisor.queue.count()
+        ended = supervisor.queue.ended()
     except GaveUp:
         console.print("stopped while the trial database was away; the same command goes on")
         return 130
     waiting = counts["WAITING"]
     goes_on = f"; {waiting} interrupted trials go on" if waiting else ""
     console.print(
-        f"stopped: {ended} of {session.run.trials} trials have ended; the same command goes on "
+        f"stopped: {ended} of {supervisor.run.trials} trials have ended; the same command goes on "
         f"from here{goes_on}",
     )
     return 130
@@ -178,10 +182,10 @@ def _announce(
     variables: Variables,
     study: Study,
     run: StudyRun,
-    claims: Claims,
+    queue: TrialQueue,
     devices: list[str],
 ) -> None:
-    ended = claims.ended()
+    ended = queue.ended()
     wanted = variables.trials or study.spec.trials
     if run.trials < wanted:
         console.print(f"the grid has {run.trials} points: {run.trials} trials, not {wanted}")
@@ -193,55 +197,55 @@ def _announce(
         )
         return
     kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
-    verb = f"goes on after {counted(ended, 'trial')}" if ended else "starts"
-    trials = f"{counted(run.trials, 'trial')} of {counted(run.epochs, 'epoch')}"
+    verb = f"goes on after {format_count(ended, 'trial')}" if ended else "starts"
+    trials = f"{format_count(run.trials, 'trial')} of {format_count(run.epochs, 'epoch')}"
     console.print(
         f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, "
-        f"in {near(without_password(run.storage))}",
+        f"in {shorten_path(without_password(run.storage))}",
         soft_wrap=True,
     )
 
 
-def _show_best(session: Session) -> None:
+def _show_best(supervisor: Supervisor) -> None:
     """In the display, from earlier runs; not where a person decides."""
-    if not session.display.marks_best:
+    if not supervisor.display.marks_best:
         return
-    done = session.claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    done = supervisor.queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for trial in done:
-        best = session.display.best
-        if trial.value is not None and session.study.spec.better(
+        best = supervisor.display.best
+        if trial.value is not None and supervisor.study.spec.better(
             trial.value, best[0] if best else None
         ):
-            session.display.known_best(trial.value, trial.number, trial.params)
+            supervisor.display.set_best(trial.value, trial.number, trial.params)
 
 
 def _conclude(
     console: Console,
-    session: Session,
+    supervisor: Supervisor,
     records: list[dict[str, Any]],
     summary: Summary | None,
     *,
     top: int,
 ) -> int:
     """What the study concludes, and the result in one table; 1 when there is none."""
-    run, spec = session.run, session.study.spec
-    states, choices = session.claims.count(), session.jury.choices
+    run, spec = supervisor.run, supervisor.study.spec
+    states, choices = supervisor.queue.count(), supervisor.prompt.choices
     console.print(
-        f"study {run.study}: {counted(session.claims.ended(), 'trial')}, "
+        f"study {run.study}: {format_count(supervisor.queue.ended(), 'trial')}, "
         f"{states['COMPLETE']} complete, "
         f"{states['PRUNED']} pruned, {states['FAIL']} failed"
-        + ("" if choices is None else f", {counted(choices.clicks, 'choice')}"),
+        + ("" if choices is None else f", {format_count(choices.clicks, 'choice')}"),
     )
     if summary is not None:
-        console.print(shown(summary.plain()), soft_wrap=True)
+        console.print(summary_table(summary.to_plain()), soft_wrap=True)
         console.print()
-    candidates = session.leaderboard.candidates()
+    candidates = supervisor.leaderboard.ranked_trials()
     if candidates and not top:
         best = f"the best is trial {candidates[0]}"
         console.print(f"{best}; TOP=3 retrains and exports the best three")
         return 0
     if not records:
-        reason = session.leaderboard.first_reason()
+        reason = supervisor.leaderboard.first_failure_reason()
         why = f" (first failure: {reason})" if reason else ""
         console.print(f"no trial is complete: nothing to export{why}", markup=False)
         return 1
@@ -258,7 +262,7 @@ def _conclude(
             str(record["epochs"]),
             f"{record['valid'][spec.metric]:.6g}",
             test,
-            near(run.paths.export(run.study, rank)),
+            shorten_path(run.paths.export(run.study, rank)),
         )
     console.print(table, soft_wrap=True)
     return 0

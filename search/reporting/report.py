@@ -32,7 +32,7 @@ from search.reporting.second_judge import ranking_check
 from search.reporting.tables import concluded, in_words, trials_table
 from storage import trials as all_trials
 from storage.database.connection import open_storage
-from storage.files.exports import staged
+from storage.files.exports import atomic_folder
 from storage.paths import NAME, RunPaths
 
 LEAST_TRIALS = 8  # to say what mattered: the best quarter are then two
@@ -56,7 +56,7 @@ def write_report(name: str, url: str, paths: RunPaths) -> Path:
             raise NothingToReport(
                 f"no trial of study {name!r} has ended yet; run it first: make study NAME={name}"
             )
-        with staged(paths.report(name)) as folder:
+        with atomic_folder(paths.report(name)) as folder:
             page = _page(subject, paths.artifacts, folder)
             (folder / "README.md").write_text(markdown(page), encoding="utf-8")
             (folder / "index.html").write_text(html(page), encoding="utf-8")

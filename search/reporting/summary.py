@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from rich.table import Table as Shown
 
 from models.results import Table
-from search.errors import StudyFileError, explained
+from search.errors import StudyFileError, explain_error
 from search.setup.mistakes import mistakes_of
 from storage.database.retry import GaveUp
 from storage.errors import short
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from search.study import Study
-    from search.supervisor.loop import Session
+    from search.supervisor.loop import Supervisor
 
 
-def conclude(session: Session) -> Table | None:
+def conclude(supervisor: Supervisor) -> Table | None:
     """Make the study's summary and keep it; None where it has none, or no trial is complete.
 
     Whatever is wrong is said in one line, and the run goes on.
     """
-    study, run, claims = session.study, session.run, session.claims
+    study, run, queue = supervisor.study, supervisor.run, supervisor.queue
     if study.spec.summary is None:
         return None
-    if not claims.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    if not queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         return None
-    from storage.files.study_summary import keep, write_files
+    from storage.files.study_summary import keep_summary, write_files
     from storage.frames import curves, trials
 
-    wait_for, table = claims.patience.wait_for, None
+    wait_for, table = queue.retry.wait_for, None
     try:
-        ended = claims.ended()
+        ended = queue.ended()
         frames = wait_for(
             lambda: (
                 trials(run.study, storage=run.storage),
@@ -53,16 +53,16 @@ def conclude(session: Session) -> Table | None:
             )
         )
         table = summarise(study, *frames)
-        plain = table.plain()
-        wait_for(lambda: keep(claims.study, plain, ended))
+        plain = table.to_plain()
+        wait_for(lambda: keep_summary(queue.study, plain, ended))
         write_files(run.paths.exports(run.study), plain)
     except GaveUp:
         raise
     except Exception as error:
-        said = explained(error)
+        said = explain_error(error)
         if said is None:
             raise
-        session.display.say(f"no summary of {run.study}: {said}; its trials are kept")
+        supervisor.display.say(f"no summary of {run.study}: {said}; its trials are kept")
     return table
 
 
@@ -94,7 +94,7 @@ def _plain(cell: Any) -> str | int | float:
     return cell
 
 
-def shown(table: dict[str, Any]) -> Shown:
+def summary_table(table: dict[str, Any]) -> Shown:
     """For a terminal; of a plain table."""
     made = Shown(
         box=None, padding=(0, 2), pad_edge=False, title=table["title"], title_justify="left",

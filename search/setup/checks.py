@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.base import Model
 from models.data.images import ImageSplits, Shape
-from search.errors import StudyFileError, unknown
+from search.errors import StudyFileError, unknown_name
 from search.setup.mistakes import mistakes_of
 from search.study import Study, StudySpec
 from storage.errors import short
@@ -72,7 +72,7 @@ def _check_reference(
     """A reference sets all that `suggest` then asks for, within the bounds, and nothing else."""
     for key, value in parameters.items():
         if key not in space:
-            raise StudyFileError(f"reference {name!r}: " + unknown("parameter", key, space))
+            raise StudyFileError(f"reference {name!r}: " + unknown_name("parameter", key, space))
         if not _within(space[key], value):
             raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {space[key]}")
     trial = FixedTrial(dict(parameters))

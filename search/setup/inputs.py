@@ -112,7 +112,7 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-class Found(NamedTuple):
+class RunInputs(NamedTuple):
     """What a run starts with: its images' name, their cached file, and what is in it."""
 
     data: str
@@ -127,7 +127,7 @@ class Found(NamedTuple):
         return self.cached.stem.rpartition("-")[0]
 
 
-def find_images(variables: Variables, study: Study, console: Console) -> Found:
+def find_images(variables: Variables, study: Study, console: Console) -> RunInputs:
     """The images that fit the study; the digits when the study's own are not to be had."""
     wanted = variables.data or study.spec.data
     if study.spec.shape is not None:
@@ -135,7 +135,7 @@ def find_images(variables: Variables, study: Study, console: Console) -> Found:
     label = find_source(wanted, variables.data_root).label
     study_name(study, wanted, label, variables.sampler)
     data, cached = _prepare(variables, study, console)
-    found = Found(data, cached, open_images(cached))
+    found = RunInputs(data, cached, open_images(cached))
     judging = study.spec.judges_samples and found.images.train.labels is None
     needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""

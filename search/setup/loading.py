@@ -9,7 +9,7 @@ from types import ModuleType
 
 import optuna
 
-from search.errors import BadVariable, StudyFileError, UnknownStudy, unknown
+from search.errors import BadVariable, StudyFileError, UnknownStudy, unknown_name
 from search.setup.checks import probe
 from search.setup.mistakes import mistakes_of
 from search.strategies.pruners import make_pruner
@@ -50,7 +50,7 @@ def load_study(name: str) -> Study:
 def find_study(name: str) -> Path:
     if not name.endswith(".py") and "/" not in name:
         if name not in study_names():
-            raise UnknownStudy(unknown("study", name, study_names()))
+            raise UnknownStudy(unknown_name("study", name, study_names()))
         return STUDIES / f"{name}.py"
     fix = "NAME takes a study's name or the path of a file that ends in .py"
     try:

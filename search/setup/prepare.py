@@ -19,23 +19,23 @@ from optuna.samplers import BaseSampler
 from models.base import Model
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
-from search.setup.inputs import Found, base_label, study_name
+from search.setup.inputs import RunInputs, base_label, study_name
 from search.setup.rehearsal import rehearse
 from search.setup.stored_study import (
-    Definition,
-    check_definition,
-    define,
-    read_definition,
-    write_definition,
+    StudyIdentity,
+    check_identity,
+    identify_study,
+    read_identity,
+    write_identity,
 )
 from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
-from search.strategies.samplers import grid_size, make_sampler, shown_at_once
+from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.study import Study
 from search.trials.owner import owner_name
-from search.trials.queue import Claims
+from search.trials.queue import TrialQueue
 from search.variables import Variables
-from storage.database.connection import CREATION, shown, study_lock
+from storage.database.connection import CREATION, redact_url, study_lock
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, page_settings
 from storage.errors import short
@@ -68,17 +68,17 @@ def _check_preference(variables: Variables, study: Study) -> None:
         )
 
 
-def settle(
-    variables: Variables, study: Study, storage: TrialStorage, found: Found
-) -> tuple[Claims, StudyRun]:
+def prepare_run(
+    variables: Variables, study: Study, storage: TrialStorage, found: RunInputs
+) -> tuple[TrialQueue, StudyRun]:
     """The stored study, made now if it is new, and the run that goes on with it."""
     name = study_name(study, found.data, found.label, variables.sampler)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
-    at_once = shown_at_once(sampler)
+    at_once = trials_shown_at_once(sampler)
     with study_lock(storage.engine, CREATION):
         opened, definition = _open(variables, study, storage, found, name, at_once)
-    claims = Claims(opened, storage, owner_name(os.getpid()))
-    claims.shown = at_once
+    queue = TrialQueue(opened, storage, owner_name(os.getpid()))
+    queue.shown = at_once
     run = StudyRun(
         name=study.reference,
         study=name,
@@ -101,17 +101,17 @@ def settle(
         shown=at_once,
         encoder=None if found.encoder is None else str(found.encoder),
     )
-    return claims, run
+    return queue, run
 
 
 def _open(
     variables: Variables,
     study: Study,
     storage: TrialStorage,
-    found: Found,
+    found: RunInputs,
     name: str,
     at_once: int | None,
-) -> tuple[optuna.Study, Definition]:
+) -> tuple[optuna.Study, StudyIdentity]:
     """The study called ``name`` and what it is; raises `StudyChanged` if it is another.
 
     at_once: how many trials a person chooses among, where one decides
@@ -120,26 +120,28 @@ def _open(
     opened = optuna.create_study(
         study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
     )
-    stored = read_definition(opened)
+    stored = read_identity(opened)
     if stored is None and name in known and opened.get_trials(deepcopy=False):
         raise StudyChanged(
-            f"{shown(variables.storage_url)} has a study {name!r} that genstudy did not make; "
+            f"{redact_url(variables.storage_url)} has a study {name!r} that genstudy did not make; "
             "rename the study's file or use another RUNS or STORAGE"
         )
     definition = replace(
-        define(study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored),
+        identify_study(
+            study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored
+        ),
         base=base_label(found.base or found.encoder),
     )
     if stored is not None:
         _check_kind(opened, storage, decided_by_a_person=at_once is not None)
-        check_definition(name, stored, definition)
+        check_identity(name, stored, definition)
         _set_page(opened, storage, at_once)
         return opened, definition
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         opened.set_metric_names([study.spec.metric])  # the dashboard's axes say mse
     _set_page(opened, storage, at_once)
-    write_definition(opened, definition)
+    write_identity(opened, definition)
     return opened, definition
 
 

@@ -26,7 +26,7 @@ ATTRIBUTE = "definition"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Definition:
+class StudyIdentity:
     """Plain values only.
 
     file_epochs, file_seed: the study file's, under any override
@@ -50,21 +50,21 @@ class Definition:
     base: str = ""
 
 
-def define(
+def identify_study(
     study: Study,
     images: ImageSplits,
     *,
     epochs: int | None,
     seed: int | None,
-    stored: Definition | None,
-) -> Definition:
+    stored: StudyIdentity | None,
+) -> StudyIdentity:
     """Today's definition. Unset variables mean the stored study's value, then the file's."""
     spec = study.spec
     if epochs is None:
         epochs = stored.epochs if stored and stored.file_epochs == spec.epochs else spec.epochs
     if seed is None:
         seed = stored.seed if stored and stored.file_seed == spec.seed else spec.seed
-    return Definition(
+    return StudyIdentity(
         model=f"{spec.model.__module__}:{spec.model.__qualname__}",
         metric=spec.metric,
         direction=spec.direction,
@@ -81,7 +81,7 @@ def define(
     )
 
 
-def read_definition(study: optuna.Study) -> Definition | None:
+def read_identity(study: optuna.Study) -> StudyIdentity | None:
     """The stored definition; None for a study that genstudy did not make.
 
     Raises `StudyChanged` for one that another version wrote, or somebody's hand.
@@ -91,7 +91,7 @@ def read_definition(study: optuna.Study) -> Definition | None:
         return None
     try:
         values: dict[str, Any] = json.loads(written)
-        return Definition(**{**values, "shape": tuple(values["shape"])})
+        return StudyIdentity(**{**values, "shape": tuple(values["shape"])})
     except (ValueError, TypeError, KeyError) as error:
         raise StudyChanged(
             f"study {study.study_name!r} is stored with a definition that this version cannot "
@@ -99,11 +99,11 @@ def read_definition(study: optuna.Study) -> Definition | None:
         ) from error
 
 
-def write_definition(study: optuna.Study, definition: Definition) -> None:
+def write_identity(study: optuna.Study, definition: StudyIdentity) -> None:
     study.set_user_attr(ATTRIBUTE, json.dumps(asdict(definition)))
 
 
-def check_definition(name: str, stored: Definition, now: Definition) -> None:
+def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:
     """Raise `StudyChanged` with everything that differs."""
     changes = _space_changes(stored.space, now.space)
     labels = {

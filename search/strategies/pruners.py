@@ -28,7 +28,7 @@ from optuna.pruners import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from search.errors import BadVariable, unknown
+from search.errors import BadVariable, unknown_name
 from search.strategies.arguments import parse_call
 from storage.database.optuna_storage import TrialStorage
 from storage.errors import short
@@ -105,7 +105,7 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
         )
     name, positional, named = parse_call(chosen)
     if name not in PRUNERS:
-        raise BadVariable(unknown("pruner", name, PRUNERS))
+        raise BadVariable(unknown_name("pruner", name, PRUNERS))
     if not positional and not named:
         positional = list(NEEDED.get(name, ()))
     try:

@@ -36,7 +36,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from models.seeds import derive_seed
-from search.errors import BadVariable, unknown
+from search.errors import BadVariable, unknown_name
 from search.strategies.arguments import parse_call
 from search.strategies.preference import PreferenceSampler
 from storage.errors import short
@@ -75,7 +75,7 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
         )
     name, positional, given = parse_call(chosen)
     if name not in SAMPLERS:
-        raise BadVariable(unknown("sampler", name, SAMPLERS))
+        raise BadVariable(unknown_name("sampler", name, SAMPLERS))
     family, defaults = SAMPLERS[name]
     arguments = {**defaults, **given}
     if name == "grid" and "search_space" not in arguments and not positional:
@@ -134,7 +134,7 @@ def grid_size(sampler: BaseSampler) -> int | None:
     return None
 
 
-def shown_at_once(sampler: BaseSampler) -> int | None:
+def trials_shown_at_once(sampler: BaseSampler) -> int | None:
     """How many trials a person chooses among; None for a sampler that asks nobody."""
     return sampler.shown if isinstance(sampler, TrialSeeded) else None
 

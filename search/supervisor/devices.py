@@ -27,15 +27,15 @@ def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible
             "set GPUS to what is there, or GPUS=none for the CPU"
         )
     if not chosen:
-        return ["cpu"] * (workers or cores())
+        return ["cpu"] * (workers or count_cores())
     return [f"cuda:{chosen[index % len(chosen)]}" for index in range(workers or len(chosen))]
 
 
-def visible_gpus() -> int:
+def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def cores() -> int:
+def count_cores() -> int:
     """CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))

@@ -20,16 +20,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.console import near
+from search.console import shorten_path
 from search.study import StudySpec
-from search.supervisor.worker_pool import Event, Worker
+from search.supervisor.worker_pool import Event, WorkerHandle
 
 WINDOW = 60.0  # seconds over which epochs/s are counted
 PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal
 
 
 @dataclass
-class Doing:
+class WorkerStatus:
     """What one worker is at."""
 
     device: str
@@ -53,7 +53,7 @@ class Display:
         self.states: Counter[str] = Counter()
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.marks_best = True  # by value; not where a person decides
-        self.doing: dict[int, Doing] = {}
+        self.status: dict[int, WorkerStatus] = {}
         self.parameters: dict[int, Mapping[str, Any]] = {}
         self.epochs: deque[float] = deque()
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
@@ -79,14 +79,14 @@ class Display:
         if self.console.is_terminal:
             self._live.stop()
 
-    def starting(self, workers: Iterable[Worker]) -> None:
+    def show_starting(self, workers: Iterable[WorkerHandle]) -> None:
         for worker in workers:
-            self.doing[worker.index] = Doing(worker.device)
+            self.status[worker.index] = WorkerStatus(worker.device)
 
-    def known_best(self, value: float, number: int, parameters: Mapping[str, Any]) -> None:
+    def set_best(self, value: float, number: int, parameters: Mapping[str, Any]) -> None:
         self.best = (value, number, parameters)
 
-    def counts(self, states: Counter[str]) -> None:
+    def update_counts(self, states: Counter[str]) -> None:
         self.states = states
         self._say_at_times(self.summary())
 
@@ -97,31 +97,31 @@ class Display:
             self._plain_at = now
             self.say(line)
 
-    def heard(self, worker: Worker, event: Event) -> None:
-        doing = self.doing.setdefault(worker.index, Doing(worker.device))
+    def handle_event(self, worker: WorkerHandle, event: Event) -> None:
+        status = self.status.setdefault(worker.index, WorkerStatus(worker.device))
         kind = event["event"]
         now = time.monotonic()
         if kind == "started":
             self.parameters[event["number"]] = event["parameters"]
-            self.doing[worker.index] = Doing(
+            self.status[worker.index] = WorkerStatus(
                 worker.device, "trial", event["number"], epochs=event["epochs"], since=now
             )
         elif kind == "retraining":
-            self.doing[worker.index] = Doing(
+            self.status[worker.index] = WorkerStatus(
                 worker.device, "retraining", event["number"], epochs=event["epochs"], since=now
             )
         elif kind == "epoch":
-            doing.epoch, doing.value = event["epoch"], event["value"]
-            doing.seconds = event["seconds"]
+            status.epoch, status.value = event["epoch"], event["value"]
+            status.seconds = event["seconds"]
             self.epochs.append(now)
             if event.get("retraining"):
-                left = duration((doing.epochs - doing.epoch) * doing.seconds)
+                left = format_duration((status.epochs - status.epoch) * status.seconds)
                 self._say_at_times(
-                    f"retraining trial {doing.number}: epoch {doing.epoch}/{doing.epochs}, "
-                    f"{self.spec.metric} {doing.value:.6g}, at most {left} left"
+                    f"retraining trial {status.number}: epoch {status.epoch}/{status.epochs}, "
+                    f"{self.spec.metric} {status.value:.6g}, at most {left} left"
                 )
         elif kind == "ended":
-            self._ended(doing, event, now)
+            self._ended(status, event, now)
         elif kind == "retrained":
             self.say(
                 f"retrained trial {event['number']}: {event['epochs']} epochs "
@@ -131,9 +131,9 @@ class Display:
         elif kind == "not_retrained":
             self.say(f"retraining of trial {event['number']} failed: {event['reason']}")
         elif kind == "exporting":
-            self.doing[worker.index] = Doing(worker.device, "exporting", event["number"])
+            self.status[worker.index] = WorkerStatus(worker.device, "exporting", event["number"])
         elif kind in ("judging", "drawing"):
-            self.doing[worker.index] = Doing(
+            self.status[worker.index] = WorkerStatus(
                 worker.device, f"{kind} {event['what']}, trial", event["number"]
             )
             self._say_at_times(f"{kind} trial {event['number']}: {event['what']}")
@@ -143,19 +143,19 @@ class Display:
             self.warned.add(event["what"])
             self.say(f"worker {worker.index}: {event['message']}")
         elif kind == "preparing":
-            if doing.number is None:  # else a trial goes on after it
-                doing.what = event["line"]
+            if status.number is None:  # else a trial goes on after it
+                status.what = event["line"]
             if not self.console.is_terminal:  # minutes in which nothing else is to be seen
                 self.say(event["line"])
         elif kind in ("ready", "idle"):
-            self.doing[worker.index] = Doing(worker.device, "idle")
+            self.status[worker.index] = WorkerStatus(worker.device, "idle")
 
-    def died(self, worker: Worker, code: int, freed: list[int]) -> None:
+    def show_death(self, worker: WorkerHandle, code: int, freed: list[int]) -> None:
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
-        self.say(f"worker {worker.index} ended {how}{trials} ({near(worker.log)})")
+        self.say(f"worker {worker.index} ended {how}{trials} ({shorten_path(worker.log)})")
 
-    def finishing(self) -> None:
+    def begin_finish(self) -> None:
         self.phase = "finish"
         self.epochs.clear()
 
@@ -173,15 +173,15 @@ class Display:
             f"failed {states['FAIL']}",
             f"running {states['RUNNING']}",
         ]
-        rate = self.rate()
+        rate = self.epochs_per_second()
         if rate:
             parts.append(f"{rate:.2f} epochs/s")
         left = self.seconds_left()
         if left is not None:
-            parts.append(f"{duration(left)} left")
+            parts.append(f"{format_duration(left)} left")
         return "  ".join(parts)
 
-    def rate(self) -> float:
+    def epochs_per_second(self) -> float:
         """Epochs a second over the last minute, all workers together."""
         now = time.monotonic()
         while self.epochs and now - self.epochs[0] > WINDOW:
@@ -190,37 +190,37 @@ class Display:
 
     def seconds_left(self) -> float | None:
         """From the mean time of trials that ended; before that, from the first epochs."""
-        running = [doing for doing in self.doing.values() if doing.what == "trial"]
+        running = [status for status in self.status.values() if status.what == "trial"]
         if not running or self.phase != "search":
             return None
         if self.costs:
             cost = sum(self.costs) / len(self.costs)
-        elif epochs := [doing.seconds for doing in running if doing.epoch]:
-            cost = self.spec_epochs(running) * sum(epochs) / len(epochs)
+        elif epochs := [status.seconds for status in running if status.epoch]:
+            cost = self.most_epochs(running) * sum(epochs) / len(epochs)
         else:
             return None
         states = self.states
         ended = states["COMPLETE"] + states["PRUNED"] + states["FAIL"]
         now = time.monotonic()
-        spent = sum(min(now - doing.since, cost) for doing in running)
+        spent = sum(min(now - status.since, cost) for status in running)
         return max(0.0, ((self.total - ended) * cost - spent) / max(len(running), 1))
 
-    def spec_epochs(self, running: list[Doing]) -> int:
-        return max(doing.epochs for doing in running)
+    def most_epochs(self, running: list[WorkerStatus]) -> int:
+        return max(status.epochs for status in running)
 
-    def _ended(self, doing: Doing, event: Event, now: float) -> None:
+    def _ended(self, status: WorkerStatus, event: Event, now: float) -> None:
         number, value = event["number"], event["value"]
-        self.costs.append(now - doing.since)
+        self.costs.append(now - status.since)
         shown = f"  {self.spec.metric} {value:.6g}" if value is not None else ""
-        if value is None and doing.value is not None:
-            shown = f"  {self.spec.metric} {doing.value:.6g} after {doing.epoch} epochs"
+        if value is None and status.value is not None:
+            shown = f"  {self.spec.metric} {status.value:.6g} after {status.epoch} epochs"
         mark = ""
         known = self.best[0] if self.best else None
         if value is not None and self.marks_best and self.spec.better(value, known):
             self.best = (value, number, self.parameters.get(number, {}))
             mark = "  *best"
-        took = duration(now - doing.since)
-        parameters = shown_parameters(self.parameters.get(number, {}))
+        took = format_duration(now - status.since)
+        parameters = format_parameters(self.parameters.get(number, {}))
         verdict = event.get("verdict") or ""
         judged = f"  {verdict.replace('_', ' ')}" if verdict else ""
         outcome = event["outcome"]
@@ -232,7 +232,7 @@ class Display:
         judged = f", test {record['test'][metric]:.6g}" if record["test"] else ""
         self.say(
             f"exported rank {event['rank']}: trial {event['number']}, validation "
-            f"{metric} {record['valid'][metric]:.6g}{judged} -> {near(event['folder'])}"
+            f"{metric} {record['valid'][metric]:.6g}{judged} -> {shorten_path(event['folder'])}"
         )
 
     def _draw(self) -> Group:
@@ -242,38 +242,38 @@ class Display:
         lines: list[Any] = [bar, Text(self.summary(), style="bold")]
         if self.best is not None:
             value, number, parameters = self.best
-            text = f"best {value:.6g} (trial {number})  {shown_parameters(parameters)}"
+            text = f"best {value:.6g} (trial {number})  {format_parameters(parameters)}"
             lines.append(Text(text, style="green"))
         table = Table.grid(padding=(0, 2))
-        for index, doing in sorted(self.doing.items()):
-            table.add_row(f"worker {index}", doing.device, *_row(doing))
+        for index, status in sorted(self.status.items()):
+            table.add_row(f"worker {index}", status.device, *_row(status))
         return Group(*lines, table)
 
 
-def _row(doing: Doing) -> tuple[str, str, str, str]:
-    if doing.number is None:
-        return doing.what, "", "", ""
+def _row(status: WorkerStatus) -> tuple[str, str, str, str]:
+    if status.number is None:
+        return status.what, "", "", ""
     return (
-        f"{doing.what} {doing.number}",
-        f"epoch {doing.epoch}/{doing.epochs}" if doing.epochs else "",
-        "" if doing.value is None else f"{doing.value:.6g}",
-        f"{doing.seconds:.1f} s/epoch" if doing.epoch else "",
+        f"{status.what} {status.number}",
+        f"epoch {status.epoch}/{status.epochs}" if status.epochs else "",
+        "" if status.value is None else f"{status.value:.6g}",
+        f"{status.seconds:.1f} s/epoch" if status.epoch else "",
     )
 
 
-def shown_parameters(parameters: Mapping[str, Any]) -> str:
+def format_parameters(parameters: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in parameters.items()
     )
 
 
-def counted(number: int, thing: str) -> str:
+def format_count(number: int, thing: str) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``8 s``, ``3 min``, ``2 h 05 min``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"

@@ -40,7 +40,7 @@ class Sharing:
     settled: bool = False
 
 
-class Packing:
+class GpuPacking:
     """Decides for every GPU; most: workers in all, one CPU core each."""
 
     def __init__(self, devices: Iterable[str], *, most: int) -> None:
@@ -50,7 +50,7 @@ class Packing:
             if device.startswith("cuda"):
                 self.shares.setdefault(device, Sharing(workers=0)).workers += 1
 
-    def heard(self, index: int, device: str, event: dict[str, Any]) -> None:
+    def handle_event(self, index: int, device: str, event: dict[str, Any]) -> None:
         """An event of worker ``index``."""
         share = self.shares.get(device)
         if share is None:
@@ -67,7 +67,7 @@ class Packing:
             if share.newest == index:
                 share.newest_trains = False  # between two trials it is no load
 
-    def wanted(self) -> list[str]:
+    def devices_to_fill(self) -> list[str]:
         """GPUs to put another worker on; each is counted as put there."""
         chosen = []
         for device, share in self.shares.items():
@@ -81,7 +81,7 @@ class Packing:
                     chosen.append(device)
         return chosen
 
-    def added(self, index: int, device: str) -> None:
+    def note_added(self, index: int, device: str) -> None:
         """Worker ``index`` was started on ``device``, as wanted."""
         share = self.shares[device]
         share.workers += 1

@@ -22,14 +22,14 @@ from search.errors import SearchError, WorkersFailed
 from search.run import StudyRun
 from search.study import Study
 from search.supervisor.display import Display
-from search.supervisor.gpu_packing import Packing
-from search.supervisor.preference_prompt import Jury
-from search.supervisor.worker_pool import Crew, Event, Worker
+from search.supervisor.gpu_packing import GpuPacking
+from search.supervisor.preference_prompt import PreferencePrompt
+from search.supervisor.worker_pool import Event, WorkerHandle, WorkerPool
 from search.trials.leaderboard import Leaderboard
-from search.trials.queue import Claims
+from search.trials.queue import TrialQueue
 from storage.database.leases import RENEWAL
-from storage.database.trial_states import ended
-from storage.files.exports import remove_ranks_beyond, sweep
+from storage.database.trial_states import count_ended
+from storage.files.exports import remove_ranks_beyond, remove_unfinished
 
 HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiting for its epoch
 ALIKE = 3  # failures of one kind, one after the other, that end the search
@@ -45,30 +45,30 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM: end cleanly, the next run goes on."""
 
 
-class Session:
+class Supervisor:
     """The supervisor's side of a run."""
 
     def __init__(
         self,
         study: Study,
         run: StudyRun,
-        claims: Claims,
-        crew: Crew,
+        queue: TrialQueue,
+        pool: WorkerPool,
         display: Display,
-        packing: Packing | None = None,
+        packing: GpuPacking | None = None,
     ) -> None:
         self.study = study
         self.run = run
-        self.claims = claims
-        self.crew = crew
+        self.queue = queue
+        self.pool = pool
         self.display = display
-        self.jury = Jury(claims, run.trials, display.say)
-        choices = None if run.shown is None else claims.choices
-        self.leaderboard = Leaderboard(study.spec, run, claims.study, choices)
+        self.prompt = PreferencePrompt(queue, run.trials, display.say)
+        choices = None if run.shown is None else queue.choices
+        self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.packing = packing  # None: as many workers as were asked for
         self.stop_asked = False
-        claims.patience.given_up = lambda: self.stop_asked
-        claims.patience.tell = display.say
+        queue.retry.given_up = lambda: self.stop_asked
+        queue.retry.tell = display.say
         self.ready = False  # a worker has come up: later deaths are worth a replacement
         self.failures: list[str] = []  # reasons, one after the other
         self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
@@ -84,38 +84,38 @@ class Session:
         deadline = time.monotonic() + 60 * (minutes or float("inf"))
         looked = 0.0
         over: float | None = None  # since when all trials have ended
-        counts = self.claims.count()
-        self.jury.look()
-        while ended(counts) < total or self.crew.busy() or not self.jury.is_decided:
+        counts = self.queue.count()
+        self.prompt.refresh()
+        while count_ended(counts) < total or self.pool.busy_workers() or not self.prompt.is_decided:
             if time.monotonic() > deadline:
                 self._halt(minutes)
                 return
             self._kill_hung()
-            if ended(counts) >= total:
+            if count_ended(counts) >= total:
                 over = over or time.monotonic()
                 if time.monotonic() - over > LINGER:
-                    self.crew.kill_busy()  # they hang over trials that others have ended
-            if counts["WAITING"] or (counts.total() < total and self.jury.has_room):
-                for worker in self.crew.idle():
-                    self.crew.send(worker, {"job": "search"})
-            elif self.crew.idle() and time.monotonic() - looked >= RENEWAL:
+                    self.pool.kill_busy()  # they hang over trials that others have ended
+            if counts["WAITING"] or (counts.total() < total and self.prompt.has_room):
+                for worker in self.pool.idle_workers():
+                    self.pool.send(worker, {"job": "search"})
+            elif self.pool.idle_workers() and time.monotonic() - looked >= RENEWAL:
                 looked = time.monotonic()
-                self.claims.take_back_abandoned()  # of other machines
+                self.queue.take_back_abandoned()  # of other machines
             self._listen()
             self._pack()
-            counts = self.claims.count()
-            self.jury.look()
-            self.display.counts(counts)
-            self.jury.ask()
+            counts = self.queue.count()
+            self.prompt.refresh()
+            self.display.update_counts(counts)
+            self.prompt.ask()
 
     def _halt(self, minutes: float | None) -> None:
-        self.crew.halt()
+        self.pool.halt()
         asked = time.monotonic()
-        while self.crew.busy():
+        while self.pool.busy_workers():
             self._listen()
             if time.monotonic() - asked > LINGER:
-                self.crew.kill_busy()
-        self.display.counts(self.claims.count())
+                self.pool.kill_busy()
+        self.display.update_counts(self.queue.count())
         self.display.say(f"MINUTES={minutes:g} are over; the same command goes on from here")
 
     def _kill_hung(self) -> None:
@@ -123,13 +123,13 @@ class Session:
         if self.run.trial_minutes is None:
             return
         for index, (number, since) in self.running.items():
-            worker = self.crew.workers[index]
+            worker = self.pool.workers[index]
             late = time.monotonic() - since > 60 * self.run.trial_minutes + HANG
             if late and index not in self.hung and worker.state == "busy":
                 self.hung[index] = number
                 worker.process.kill()
 
-    def _note(self, worker: Worker, event: Event) -> None:
+    def _note(self, worker: WorkerHandle, event: Event) -> None:
         """What an event says of the trials that run and how they end."""
         if event["event"] == "started":
             self.running[worker.index] = event["number"], time.monotonic()
@@ -138,7 +138,7 @@ class Session:
         if event["event"] == "ended":
             self._count_failures(worker, event)
 
-    def _count_failures(self, worker: Worker, event: Event) -> None:
+    def _count_failures(self, worker: WorkerHandle, event: Event) -> None:
         """End the search when trial after trial fails alike: the next would too."""
         if event["outcome"] != "failed":
             self.failures.clear()
@@ -155,12 +155,12 @@ class Session:
 
     def _pack(self) -> None:
         """More workers where a GPU has room for them and they pay."""
-        most = self.run.trials - ended(self.claims.count())
-        if self.packing is None or len(self.crew.workers) >= min(most, self.run.shown or most):
+        most = self.run.trials - count_ended(self.queue.count())
+        if self.packing is None or len(self.pool.workers) >= min(most, self.run.shown or most):
             return  # one more would find nothing to do
-        for device in self.packing.wanted():
-            worker = self.crew.add(device)
-            self.packing.added(worker.index, device)
+        for device in self.packing.devices_to_fill():
+            worker = self.pool.add(device)
+            self.packing.note_added(worker.index, device)
             self.display.say(f"{device} has room for more: worker {worker.index} joins")
 
     def finish(self, top: int) -> list[dict[str, Any]]:
@@ -186,10 +186,10 @@ class Session:
             lock.release()
 
     def _finish(self, top: int) -> list[dict[str, Any]]:
-        self.display.finishing()
-        sweep(self.run.paths.exports(self.run.study))
+        self.display.begin_finish()
+        remove_unfinished(self.run.paths.exports(self.run.study))
         chosen: list[int] = []
-        candidates = self.leaderboard.candidates()
+        candidates = self.leaderboard.ranked_trials()
         while candidates and len(chosen) < top:
             batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
             missing = [number for number in batch if self.leaderboard.record(number) is None]
@@ -201,7 +201,7 @@ class Session:
             ]
         if len(chosen) < top:
             self.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
-        ranked = self.leaderboard.ranked(chosen)
+        ranked = self.leaderboard.rank_retrained(chosen)
         jobs = [
             {"job": "export", "number": number, "rank": rank}
             for rank, number in enumerate(ranked, start=1)
@@ -209,16 +209,16 @@ class Session:
         ]
         self._hand_out(jobs)
         remove_ranks_beyond(self.run.paths.exports(self.run.study), len(ranked))
-        return self.leaderboard.records(len(ranked))
+        return self.leaderboard.export_records(len(ranked))
 
     def _hand_out(self, jobs: list[dict[str, Any]]) -> None:
         """One job a worker, the next to whoever is free; a dead worker's job goes round again."""
         waiting = list(jobs)
         failures = 0
-        while waiting or self.crew.busy():
-            for worker in self.crew.idle():
+        while waiting or self.pool.busy_workers():
+            for worker in self.pool.idle_workers():
                 if waiting:
-                    self.crew.send(worker, waiting.pop(0))
+                    self.pool.send(worker, waiting.pop(0))
             for worker in self._listen():
                 if worker.job.get("job") in ("retrain", "export"):  # it died at work
                     failures += 1
@@ -229,12 +229,12 @@ class Session:
                         )
                     waiting.insert(0, worker.job)
 
-    def _listen(self) -> list[Worker]:
+    def _listen(self) -> list[WorkerHandle]:
         """Pass on what workers say for one tick; returns those that died, replaced already."""
         if self.stop_asked:
             raise Stopped
         died = []
-        for worker, event in self.crew.events(TICK):
+        for worker, event in self.pool.events(TICK):
             if event["event"] == "gone":
                 self._bury(worker, event)
                 died.append(worker)
@@ -242,13 +242,13 @@ class Session:
                 self.ready = self.ready or event["event"] == "ready"
                 self._note(worker, event)
                 if self.packing is not None:
-                    self.packing.heard(worker.index, worker.device, event)
-                self.display.heard(worker, event)
+                    self.packing.handle_event(worker.index, worker.device, event)
+                self.display.handle_event(worker, event)
             if self.stop_asked:
                 raise Stopped
         return died
 
-    def _bury(self, worker: Worker, event: Event) -> None:
+    def _bury(self, worker: WorkerHandle, event: Event) -> None:
         """Free the trial of a worker that ended unasked; go on with a new one if that can help."""
         if worker.error is not None:
             raise WorkersFailed(f"worker {worker.index}: {worker.error} (log: {worker.log})")
@@ -261,22 +261,22 @@ class Session:
         if worker.index in self.hung:
             number = self.hung.pop(worker.index)
             reason = f"it hung: TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
-            if self.claims.end_hung(number, reason):
+            if self.queue.end_hung(number, reason):
                 self.display.say(f"trial {number:>3}  interrupted: {reason}")
-        freed = self.claims.take_back_from(worker.owner)
-        self.display.died(worker, event["code"], freed)
-        self.crew.replace(worker)
+        freed = self.queue.take_back_from(worker.owner)
+        self.display.show_death(worker, event["code"], freed)
+        self.pool.replace(worker)
 
 
 @contextmanager
-def stop_on_signals(session: Session, kill: Callable[[], None]) -> Iterator[None]:
+def stop_on_signals(supervisor: Supervisor, kill: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks for a clean end, the second ends at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if session.stop_asked:
+        if supervisor.stop_asked:
             kill()
             raise KeyboardInterrupt
-        session.stop_asked = True
+        supervisor.stop_asked = True
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

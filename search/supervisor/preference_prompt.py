@@ -13,35 +13,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from search.trials.queue import Claims
+from search.trials.queue import TrialQueue
 from storage.database.preferences import Choices
-from storage.database.trial_states import ended
+from storage.database.trial_states import count_ended
 
 PAGE = "http://127.0.0.1:8080/dashboard/studies/{}"  # where `make dashboard` serves it by default
 
 
-class Jury:
+class PreferencePrompt:
     """total: trials of the study in all; say: where the questions go"""
 
-    def __init__(self, claims: Claims, total: int, say: Callable[[str], None]) -> None:
-        self.claims = claims
+    def __init__(self, queue: TrialQueue, total: int, say: Callable[[str], None]) -> None:
+        self.queue = queue
         self.total = total
         self.say = say
         self.choices: Choices | None = None  # as they were at the last look
         self._all_trained = False
         self._asked: tuple[int, ...] = ()  # among which trials
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read what was chosen since the last time."""
-        if self.claims.shown is not None:
-            self._all_trained = ended(self.claims.count()) >= self.total  # before the choices
-            self.choices = self.claims.choices()
+        if self.queue.shown is not None:
+            self._all_trained = count_ended(self.queue.count()) >= self.total  # before the choices
+            self.choices = self.queue.choices()
 
     @property
     def has_room(self) -> bool:
-        if self.choices is None or self.claims.shown is None:
+        if self.choices is None or self.queue.shown is None:
             return True
-        return self.choices.has_room(self.claims.shown)
+        return self.choices.has_room(self.queue.shown)
 
     @property
     def is_decided(self) -> bool:
@@ -65,7 +65,7 @@ class Jury:
 
     def _question(self, choices: Choices) -> str:
         numbers = ", ".join(str(number) for number in choices.shown)
-        page = PAGE.format(self.claims.study_id)
+        page = PAGE.format(self.queue.study_id)
         if self._all_trained:
             left = len(choices.shown) - 1
             after = f"{left} choices are left" if left > 1 else "it is the last choice"

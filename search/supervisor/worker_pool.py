@@ -13,7 +13,6 @@ reaches the supervisor alone and each worker can finish its step.
 from __future__ import annotations
 
 import json
-import queue
 import subprocess
 import threading
 import time
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import Empty, Queue
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -33,7 +33,7 @@ Event = dict[str, Any]
 
 
 @dataclass
-class Worker:
+class WorkerHandle:
     """One process. state: starting -> idle <-> busy -> gone."""
 
     index: int
@@ -60,14 +60,14 @@ class Worker:
             self.listener.join(timeout=1.0)
 
 
-class Crew:
+class WorkerPool:
     """All workers of one supervisor. Leaving the context ends them."""
 
     def __init__(self, devices: list[str], log_of: Any) -> None:
         self.devices = devices
         self.log_of = log_of  # worker's index -> path of its log
-        self.workers: dict[int, Worker] = {}
-        self._heard: queue.Queue[tuple[Worker, Event]] = queue.Queue()
+        self.workers: dict[int, WorkerHandle] = {}
+        self._heard: Queue[tuple[WorkerHandle, Event]] = Queue()
         self._run: StudyRun | None = None
 
     def __enter__(self) -> Self:
@@ -89,23 +89,23 @@ class Crew:
         for worker in self.workers.values():
             self._set_up(worker)
 
-    def send(self, worker: Worker, job: dict[str, Any]) -> None:
+    def send(self, worker: WorkerHandle, job: dict[str, Any]) -> None:
         worker.state, worker.job = "busy", job
         worker.send(job)
 
-    def idle(self) -> list[Worker]:
+    def idle_workers(self) -> list[WorkerHandle]:
         return [worker for worker in self.workers.values() if worker.state == "idle"]
 
-    def busy(self) -> list[Worker]:
+    def busy_workers(self) -> list[WorkerHandle]:
         return [w for w in self.workers.values() if w.state in ("busy", "starting")]
 
-    def events(self, timeout: float) -> Iterator[tuple[Worker, Event]]:
+    def events(self, timeout: float) -> Iterator[tuple[WorkerHandle, Event]]:
         """What was heard within ``timeout`` seconds, the deaths of workers included."""
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             try:
                 worker, event = self._heard.get(timeout=left)
-            except queue.Empty:
+            except Empty:
                 return
             if event["event"] in ("ready", "idle"):
                 worker.state, worker.job = "idle", {}
@@ -115,7 +115,7 @@ class Crew:
                 worker.state = "gone"
             yield worker, event
 
-    def add(self, device: str) -> Worker:
+    def add(self, device: str) -> WorkerHandle:
         """One more worker, on ``device``."""
         self.devices.append(device)
         index = len(self.devices) - 1
@@ -123,13 +123,13 @@ class Crew:
         self._set_up(self.workers[index])
         return self.workers[index]
 
-    def replace(self, worker: Worker) -> None:
+    def replace(self, worker: WorkerHandle) -> None:
         """A new process in the place of one that is gone."""
         worker.hang_up()
         self._start(worker.index)
         self._set_up(self.workers[worker.index])
 
-    def stop(self, patience: float) -> list[Worker]:
+    def stop(self, patience: float) -> list[WorkerHandle]:
         """End all: ask, then SIGTERM, then SIGKILL. Returns those that had to be killed."""
         alive = [worker for worker in self.workers.values() if worker.process.poll() is None]
         for worker in alive:
@@ -164,7 +164,7 @@ class Crew:
     def _start(self, index: int) -> None:
         log = self.log_of(index)
         process = start_process(log)
-        worker = Worker(
+        worker = WorkerHandle(
             index=index,
             device=self.devices[index],
             process=process,
@@ -178,12 +178,12 @@ class Crew:
         )
         worker.listener.start()
 
-    def _set_up(self, worker: Worker) -> None:
+    def _set_up(self, worker: WorkerHandle) -> None:
         assert self._run is not None
         plan = {"run": asdict(self._run), "device": worker.device, "log": str(worker.log)}
         worker.send({"job": "setup", **plan})
 
-    def _listen(self, worker: Worker, lines: IO[str]) -> None:
+    def _listen(self, worker: WorkerHandle, lines: IO[str]) -> None:
         with lines:
             for line in lines:
                 with suppress(json.JSONDecodeError):  # a line cut off by a kill
@@ -191,7 +191,7 @@ class Crew:
         self._heard.put((worker, {"event": "gone", "code": worker.process.wait()}))
 
 
-def _left_after(workers: list[Worker], seconds: float) -> list[Worker]:
+def _left_after(workers: list[WorkerHandle], seconds: float) -> list[WorkerHandle]:
     deadline = time.monotonic() + seconds
     for worker in workers:
         with suppress(subprocess.TimeoutExpired):

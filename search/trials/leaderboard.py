@@ -39,7 +39,7 @@ class Leaderboard:
         self.stored = stored
         self.choices = choices
 
-    def candidates(self) -> list[int]:
+    def ranked_trials(self) -> list[int]:
         """Complete trials, best first: by value, or by a person's choices."""
         complete = self.stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         sign = 1 if self.spec.direction == "minimize" else -1
@@ -48,12 +48,12 @@ class Leaderboard:
             return self.choices().ranked(values)
         return sorted(values, key=lambda number: (values[number], number))
 
-    def ranked(self, numbers: Iterable[int]) -> list[int]:
+    def rank_retrained(self, numbers: Iterable[int]) -> list[int]:
         """Retrained trials, best first: by their new values, but a person's choices stay."""
         if self.choices is None:
             return sorted(numbers, key=self.retrained_value)
         chosen = set(numbers)
-        return [number for number in self.candidates() if number in chosen]
+        return [number for number in self.ranked_trials() if number in chosen]
 
     def record(self, number: int) -> dict[str, Any] | None:
         """The record of a retraining, if it is this study's and today's run would end alike."""
@@ -112,7 +112,7 @@ class Leaderboard:
         if ended < self.run.trials:
             return False
         chosen: list[int] = []
-        for number in self.candidates():
+        for number in self.ranked_trials():
             record = self.record(number)
             if len(chosen) == top:
                 break
@@ -120,15 +120,15 @@ class Leaderboard:
                 return False
             if "failed" not in record:
                 chosen.append(number)
-        ranked = enumerate(self.ranked(chosen), start=1)
+        ranked = enumerate(self.rank_retrained(chosen), start=1)
         return all(self.is_exported(number, rank) for rank, number in ranked)
 
-    def first_reason(self) -> str | None:
+    def first_failure_reason(self) -> str | None:
         """Why the first failed trial failed."""
         failed = self.stored.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         return next((t.user_attrs.get("reason") for t in failed), None)
 
-    def records(self, count: int) -> list[dict[str, Any]]:
+    def export_records(self, count: int) -> list[dict[str, Any]]:
         """What the export folders say, best first."""
         found = [
             read_provenance(self.run.paths.export(self.run.study, rank))

@@ -71,21 +71,21 @@ def diverged(error: DivergedError, epochs: int) -> Ending:
     return Ending(
         outcome="diverged",
         state=TrialState.PRUNED,
-        attributes={"reason": reason_of(error), "epochs": error.epoch - 1},
+        attributes={"reason": describe_error(error), "epochs": error.epoch - 1},
         constraints={"finite": max(1 - (error.epoch - 1) / epochs, 1 / epochs)},
     )
 
 
 def infeasible(error: Exception, *, taken: float, budget: float) -> Ending:
     """taken, budget: bytes, taken before the one allocation too many, and available in all."""
-    needed = taken + asked_for(error)
+    needed = taken + requested_bytes(error)
     over = max((needed - budget) / MEBIBYTE, 1.0)
     told = {"needed_memory_mib": round(needed / MEBIBYTE, 1)}
     told["memory_budget_mib"] = round(budget / MEBIBYTE, 1)
     return Ending(
         outcome="infeasible",
         state=TrialState.PRUNED,
-        attributes={"reason": reason_of(error), **told},
+        attributes={"reason": describe_error(error), **told},
         constraints={"memory": over},
     )
 
@@ -95,7 +95,7 @@ def failed(error: Exception) -> Ending:
     return Ending(
         outcome="failed",
         state=TrialState.FAIL,
-        attributes={"reason": reason_of(error), "traceback": trace[-LONGEST_ATTRIBUTE:]},
+        attributes={"reason": describe_error(error), "traceback": trace[-LONGEST_ATTRIBUTE:]},
     )
 
 
@@ -108,11 +108,11 @@ def interrupted(minutes: float, epochs: int) -> Ending:
     )
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:LONGEST_ATTRIBUTE]
 
 
-def asked_for(error: Exception) -> float:
+def requested_bytes(error: Exception) -> float:
     """Bytes of the allocation that did not fit, as far as the message says; else 0."""
     found = ASKED.search(str(error))
     return float(found[1]) * UNITS[found[2]] if found else 0.0

@@ -34,8 +34,8 @@ from storage.database import leases
 from storage.database.connection import open_storage, study_lock
 from storage.database.optuna_storage import TrialCache, TrialStorage
 from storage.database.preferences import Choices, read_choices
-from storage.database.retry import Patience
-from storage.database.trial_states import Standing, ended
+from storage.database.retry import DatabaseRetry
+from storage.database.trial_states import TrialStates, count_ended
 
 SECOND_LOOK = 2 * leases.RENEWAL  # seconds: who renews has done so by then
 
@@ -44,24 +44,24 @@ T = TypeVar("T")
 
 
 def patient(
-    method: Callable[Concatenate[Claims, P], T],
-) -> Callable[Concatenate[Claims, P], T]:
+    method: Callable[Concatenate[TrialQueue, P], T],
+) -> Callable[Concatenate[TrialQueue, P], T]:
     """A method that waits for a database that is away, then begins again."""
 
     @wraps(method)
-    def waiting(self: Claims, *args: P.args, **named: P.kwargs) -> T:
+    def waiting(self: TrialQueue, *args: P.args, **named: P.kwargs) -> T:
         if self._is_patient:  # as a whole, from its beginning: what it locked is gone, too
             return method(self, *args, **named)
         self._is_patient = True
         try:
-            return self.patience.wait_for(lambda: method(self, *args, **named))
+            return self.retry.wait_for(lambda: method(self, *args, **named))
         finally:
             self._is_patient = False
 
-    return cast("Callable[Concatenate[Claims, P], T]", waiting)
+    return cast("Callable[Concatenate[TrialQueue, P], T]", waiting)
 
 
-class Claims:
+class TrialQueue:
     """The trials of one study, as one worker (or the supervisor) sees them."""
 
     def __init__(self, study: optuna.Study, storage: TrialStorage, owner: str) -> None:
@@ -70,10 +70,10 @@ class Claims:
         self.engine: Engine = storage.engine
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.owner = owner
-        self._standing = Standing(self.engine, self.study_id)
+        self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
-        self.patience = Patience()
+        self.retry = DatabaseRetry()
         self._is_patient = False
         self.references: Mapping[str, Mapping[str, Any]] = {}
         self.shown: int | None = None  # trials that a person chooses among; None: nobody is asked
@@ -153,17 +153,19 @@ class Claims:
 
         Called under the lock by `claim`, and by a supervisor that saw its worker die.
         """
-        held = leases.running(self.engine, self.study_id, after=self._standing.settled)
+        held = leases.running_trials(self.engine, self.study_id, after=self._states.settled)
         found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:
                 self._fail(trial.trial_id, "failed", f"its worker died {trial.attempts} times")
             else:
-                leases.vacate(self.engine, trial.trial_id)  # should its worker wake up after all
+                leases.clear_owner(
+                    self.engine, trial.trial_id
+                )  # should its worker wake up after all
                 self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
         return [trial.number for trial in found]
 
-    def _stays_silent(self, trial: leases.Held) -> bool:
+    def _stays_silent(self, trial: leases.HeldTrial) -> bool:
         """Whether nobody has renewed a lease that ran out, though the database was there.
 
         When it was away, all leases have run out, and those who live renew theirs at once.
@@ -182,7 +184,7 @@ class Claims:
         """
         with study_lock(self.engine, self.study_id):
             if not blame:
-                leases.forgive(self.engine, owner)
+                leases.uncount_attempt(self.engine, owner)
             return self.take_back(lambda holder: holder == owner)
 
     @patient
@@ -209,10 +211,10 @@ class Claims:
     @patient
     def count(self) -> Counter[str]:
         """Trials by state."""
-        return self._standing.count()
+        return self._states.count()
 
     def ended(self) -> int:
-        return ended(self.count())
+        return count_ended(self.count())
 
     @patient
     def choices(self) -> Choices:
@@ -257,8 +259,8 @@ class Claims:
             thread.join()
 
 
-def open_claims(study: str, url: str, owner: str) -> Claims:
+def open_queue(study: str, url: str, owner: str) -> TrialQueue:
     """Load an existing study for claiming; its sampler and pruner are the caller's to set."""
     storage = open_storage(url)
     loaded = optuna.load_study(study_name=study, storage=TrialCache(storage))
-    return Claims(loaded, storage, owner)
+    return TrialQueue(loaded, storage, owner)

@@ -11,10 +11,10 @@ from models.base import Model, ModelConfig, build
 from models.data.images import ImageSplits
 from search.run import StudyRun
 from search.study import StudySpec
-from search.trials.queue import Claims
+from search.trials.queue import TrialQueue
 
 if TYPE_CHECKING:
-    from models.evaluation.sample_evaluator import Judge
+    from models.evaluation.sample_evaluator import SampleEvaluator
 
 Say = Callable[..., None]
 """``say(event, **values)``: tell the supervisor."""
@@ -23,7 +23,7 @@ log = logging.getLogger("genstudy")
 
 
 @dataclass
-class Bench:
+class WorkerContext:
     """Where trials run: what a worker has set up once for all of them.
 
     taken_at_first: bytes of memory before the first trial
@@ -31,30 +31,30 @@ class Bench:
 
     run: StudyRun
     spec: StudySpec
-    claims: Claims
+    queue: TrialQueue
     images: ImageSplits
     base: Model | None  # that every model starts from
     device: str
     device_name: str
     say: Say
     interrupted: Callable[[], bool]
-    judge: Judge | None = None  # of samples, in a study that is about them
+    judge: SampleEvaluator | None = None  # of samples, in a study that is about them
     taken_at_first: int = 0
 
 
-def make_model(bench: Bench, config: ModelConfig, seed: int) -> Model:
+def make_model(context: WorkerContext, config: ModelConfig, seed: int) -> Model:
     """A fresh model on the worker's device, from the study's base if it has one."""
     return build(
-        bench.spec.model,
-        bench.spec.model.fitted(config, bench.images),
-        bench.images.shape,
+        context.spec.model,
+        context.spec.model.fitted(config, context.images),
+        context.images.shape,
         seed=seed,
-        device=bench.device,
-        base=bench.base,
+        device=context.device,
+        base=context.base,
     )
 
 
-def go_without(bench: Bench, what: str, error: Exception) -> None:
+def warn_once(context: WorkerContext, what: str, error: Exception) -> None:
     """Warn that ``what`` is not kept: in the log each time, to the user once."""
     log.warning("without %s: %s", what, error)
-    bench.say("warned", what=what, message=f"it goes on without {what}: {error}")
+    context.say("warned", what=what, message=f"it goes on without {what}: {error}")

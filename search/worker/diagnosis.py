@@ -17,9 +17,9 @@ from typing import Any
 from optuna.pruners import NopPruner
 
 from models.errors import DivergedError
-from models.evaluation.gan_diagnosis import Health, Verdict, final_verdict, hopeless
+from models.evaluation.gan_diagnosis import Health, Verdict, final_verdict, find_lost_game
 from models.training.loop import EpochResult
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 
 
 def health(result: EpochResult) -> Health:
@@ -40,23 +40,23 @@ def read_back(history: Sequence[Mapping[str, Any]]) -> list[Health]:
     return [Health(**item) for item in history]
 
 
-def lost(bench: Bench, history: Sequence[Health]) -> Verdict | None:
+def lost(context: WorkerContext, history: Sequence[Health]) -> Verdict | None:
     """Why the game need not go on."""
-    if bench.judge is None or isinstance(bench.claims.study.pruner, NopPruner):
+    if context.judge is None or isinstance(context.queue.study.pruner, NopPruner):
         return None
-    return hopeless(history, bench.judge.floor)
+    return find_lost_game(history, context.judge.floor)
 
 
-def final(bench: Bench, history: Sequence[Health]) -> Verdict | None:
+def final(context: WorkerContext, history: Sequence[Health]) -> Verdict | None:
     """The verdict of a game that has ended; None where nothing was judged."""
-    if bench.judge is None or not history:
+    if context.judge is None or not history:
         return None
-    return final_verdict(history, bench.judge.floor)
+    return final_verdict(history, context.judge.floor)
 
 
-def broken(bench: Bench, error: DivergedError) -> Verdict | None:
+def broken(context: WorkerContext, error: DivergedError) -> Verdict | None:
     """The verdict of a game that left the finite numbers."""
-    if bench.judge is None:
+    if context.judge is None:
         return None
     return Verdict(kind="diverged", epoch=error.epoch, reason=str(error))
 

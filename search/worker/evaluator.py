@@ -20,13 +20,13 @@ from models.evaluation.gan_diagnosis import Health
 from search.run import StudyRun
 from search.setup.inputs import open_base
 from search.study import StudySpec
-from search.trials.queue import Claims
-from search.worker.context import Bench
+from search.trials.queue import TrialQueue
+from search.worker.context import WorkerContext
 from storage.database.connection import study_lock
-from storage.database.extractors import keep_extractor, kept_extractor
+from storage.database.extractors import keep_extractor, read_extractor
 
 if TYPE_CHECKING:
-    from models.evaluation.sample_evaluator import Judge
+    from models.evaluation.sample_evaluator import SampleEvaluator
 
 ATTRIBUTE, SECOND_ATTRIBUTE = "judge", "second_judge"  # of the study
 SECOND = 1  # seed of the extractor that a study's own one is checked with
@@ -36,10 +36,10 @@ def open_study_judge(
     run: StudyRun,
     spec: StudySpec,
     images: ImageSplits,
-    claims: Claims,
+    queue: TrialQueue,
     say: Callable[..., None],
     interrupted: Callable[[], bool],
-) -> Judge | None:
+) -> SampleEvaluator | None:
     """None for a study that needs none.
 
     Raises `ExtractorError` when the study's values were measured with another extractor,
@@ -48,59 +48,59 @@ def open_study_judge(
     if not spec.judges_samples:
         return None
     encoder = open_base(run.encoder_folder)
-    return _agreed(run, images, claims, say, interrupted, encoder=encoder)
+    return _agreed(run, images, queue, say, interrupted, encoder=encoder)
 
 
 def _agreed(
     run: StudyRun,
     images: ImageSplits,
-    claims: Claims,
+    queue: TrialQueue,
     say: Callable[..., None],
     interrupted: Callable[[], bool],
     *,
     attribute: str = ATTRIBUTE,
     seed: int = 0,
     encoder: Model | None = None,
-) -> Judge:
+) -> SampleEvaluator:
     """The judge that all machines of the study have: whoever comes first decides."""
     from models.evaluation.sample_evaluator import (
-        open_judge,  # what other studies need not wait for
+        open_evaluator,  # what other studies need not wait for
     )
 
-    wait_for = claims.patience.wait_for
+    wait_for = queue.retry.wait_for
     while True:
-        known = wait_for(lambda: claims.study.user_attrs.get(attribute))
-        judge = open_judge(
+        known = wait_for(lambda: queue.study.user_attrs.get(attribute))
+        judge = open_evaluator(
             images,
             run.paths.cache,
             encoder=encoder,
             expected=known and known["hash"],
-            kept=lambda digest: wait_for(lambda: kept_extractor(claims.engine, digest)),
+            kept=lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
             seed=seed,
             progress=lambda line: say("preparing", line=line),
             interrupted=interrupted,
         )
-        if wait_for(partial(_remember, claims, attribute, judge)):
+        if wait_for(partial(_remember, queue, attribute, judge)):
             return judge
 
 
-def _remember(claims: Claims, attribute: str, judge: Judge) -> bool:
+def _remember(queue: TrialQueue, attribute: str, judge: SampleEvaluator) -> bool:
     """False where another machine was first, with one of its own."""
     extractor = judge.extractor
-    with study_lock(claims.engine, claims.study_id):
-        known = claims.study.user_attrs.get(attribute)
+    with study_lock(queue.engine, queue.study_id):
+        known = queue.study.user_attrs.get(attribute)
         if known is not None and known["hash"] != extractor.hash:
             return False
         if extractor.kind == "classifier":
             from models.evaluation.feature_cache import extractor_content
 
-            keep_extractor(claims.engine, extractor.hash, extractor_content(extractor))
+            keep_extractor(queue.engine, extractor.hash, extractor_content(extractor))
         if known is None:
-            claims.study.set_user_attr(attribute, judge.record)
+            queue.study.set_user_attr(attribute, judge.record)
     return True
 
 
-def told(judge: Judge | None) -> dict[str, Any]:
+def told(judge: SampleEvaluator | None) -> dict[str, Any]:
     """What stands with every trial: its value says nothing without it."""
     if judge is None:
         return {}
@@ -111,33 +111,37 @@ def told(judge: Judge | None) -> dict[str, Any]:
     return about | {"floor": record["floor"]["frechet"]}
 
 
-def test_judge(bench: Bench) -> Judge:
+def test_judge(context: WorkerContext) -> SampleEvaluator:
     """With the same extractor, but by the test images."""
-    from models.evaluation.sample_evaluator import Judge
+    from models.evaluation.sample_evaluator import SampleEvaluator
 
-    assert bench.judge is not None
-    return Judge(bench.judge.extractor, bench.images, part="test", count=bench.judge.count)
+    assert context.judge is not None
+    return SampleEvaluator(
+        context.judge.extractor, context.images, part="test", count=context.judge.count
+    )
 
 
-def open_second(bench: Bench) -> Judge:
+def open_second(context: WorkerContext) -> SampleEvaluator:
     """A judge that has nothing in common with the study's own but the images."""
     return _agreed(
-        bench.run,
-        bench.images,
-        bench.claims,
-        bench.say,
-        bench.interrupted,
+        context.run,
+        context.images,
+        context.queue,
+        context.say,
+        context.interrupted,
         attribute=SECOND_ATTRIBUTE,
         seed=SECOND,
     )
 
 
-def second_opinion(bench: Bench, model: Model, history: Sequence[Health]) -> dict[str, float]:
+def second_opinion(
+    context: WorkerContext, model: Model, history: Sequence[Health]
+) -> dict[str, float]:
     """What an independent judge measures of the last epoch's samples, for a study that asks for
     it: whether the ranking is one of the models or of the extractor."""
-    if bench.judge is None or not bench.spec.second_judge or not history:
+    if context.judge is None or not context.spec.second_judge or not history:
         return {}
-    second = open_second(bench)
-    measured = second.look(model, bench.images)
+    second = open_second(context)
+    measured = second.measure_model(model, context.images)
     about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
     return about | {"last_frechet": history[-1].quality["frechet"]}

@@ -16,21 +16,21 @@ from models.errors import CheckpointError
 from models.training.checkpoint import checkpoint_size, load_checkpoint, read_note, save_checkpoint
 from search.trials import outcomes
 from search.worker import diagnosis
-from search.worker.context import Bench, go_without
-from search.worker.progress import Progress, Report
-from storage.files.atomic import whole_file
+from search.worker.context import WorkerContext, warn_once
+from search.worker.progress import Report, TrialProgress
+from storage.files.atomic import atomic_file
 
 log = logging.getLogger("genstudy")
 
 
-def resume(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
+def resume(context: WorkerContext, trial: Trial, model: Model, progress: TrialProgress) -> None:
     """To where an earlier attempt got; without a checkpoint a trial starts from its seed again."""
-    stored = bench.claims.storage.get_trial(bench.claims.id_of(trial.number))
+    stored = context.queue.storage.get_trial(context.queue.id_of(trial.number))
     progress.reported = dict(stored.intermediate_values)
-    path = checkpoint_path(bench, trial)
+    path = checkpoint_path(context, trial)
     if path.exists():
         try:
-            if read_note(path).get("token") == bench.run.token:
+            if read_note(path).get("token") == context.run.token:
                 progress.epoch, note = load_checkpoint(path, model)
                 progress.best, progress.seconds = note["best"], note.get("seconds", 0.0)
                 progress.history = diagnosis.read_back(note.get("history", []))
@@ -39,22 +39,22 @@ def resume(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None
             log.warning("trial %d starts over: %s", trial.number, error)
 
 
-def save(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
+def save(context: WorkerContext, trial: Trial, model: Model, progress: TrialProgress) -> None:
     """A checkpoint that cannot be written costs a warning, not the trial; the older one stays."""
     try:
-        with whole_file(checkpoint_path(bench, trial), needs=checkpoint_size(model)) as beside:
+        with atomic_file(checkpoint_path(context, trial), needs=checkpoint_size(model)) as beside:
             note = {
                 "best": progress.best,
                 "seconds": progress.seconds,
                 "unwritten": [astuple(report) for report in progress.unwritten],
                 "history": diagnosis.plain(progress.history),
-                "token": bench.run.token,
+                "token": context.run.token,
             }
             save_checkpoint(beside, model, epoch=progress.epoch, note=note)
     except OSError as error:
-        progress.missing["no_checkpoint"] = outcomes.reason_of(error)
-        go_without(bench, "checkpoints of trials", error)
+        progress.missing["no_checkpoint"] = outcomes.describe_error(error)
+        warn_once(context, "checkpoints of trials", error)
 
 
-def checkpoint_path(bench: Bench, trial: Trial) -> Path:
-    return bench.run.paths.trial_checkpoint(bench.run.study, trial.number)
+def checkpoint_path(context: WorkerContext, trial: Trial) -> Path:
+    return context.run.paths.trial_checkpoint(context.run.study, trial.number)

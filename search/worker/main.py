@@ -21,7 +21,6 @@ import io
 import json
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -31,27 +30,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import IO, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from models.data.loading import open_images
-from models.errors import Interrupted
-from search.errors import explained
+from models.errors import StopRequested
+from search.errors import explain_error
 from search.run import StudyRun
 from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import OneSequence, make_sampler
 from search.trials.owner import owner_name
-from search.trials.queue import open_claims
+from search.trials.queue import open_queue
 from search.worker import exporting, retraining
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
 from search.worker.evaluator import open_study_judge
 from search.worker.trial import SpentProcess, run_trial
-from storage.database.retry import FULL, GaveUp, Patience
+from storage.database.retry import FULL, DatabaseRetry, GaveUp
 
 log = logging.getLogger("genstudy")
 
@@ -75,7 +75,7 @@ class Control:
     def __init__(self, jobs: IO[str], events: IO[str]) -> None:
         self._input = jobs
         self._events = events
-        self._jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._jobs: Queue[dict[str, Any]] = Queue()
         self.stopped = threading.Event()
         self.halted = threading.Event()
         threading.Thread(target=self._listen, name="jobs", daemon=True).start()
@@ -135,7 +135,7 @@ def main() -> int:
         log.error("%s", error)
         return 3  # no error of the run: the supervisor puts a new process here
     except Exception as error:
-        control.say("error", message=explained(error) or f"{type(error).__name__}: {error}")
+        control.say("error", message=explain_error(error) or f"{type(error).__name__}: {error}")
         log.error("%s", traceback.format_exc())
         return 2
     return 0
@@ -148,76 +148,76 @@ def _work(control: Control) -> None:
         return
     _log_to(Path(first["log"]))
     try:
-        bench = set_up(first["run"], first["device"], control)
-    except (Interrupted, GaveUp):  # while an extractor was trained, or the database was away
+        context = set_up(first["run"], first["device"], control)
+    except (StopRequested, GaveUp):  # while an extractor was trained, or the database was away
         return
-    control.say("ready", device=bench.device_name)
+    control.say("ready", device=context.device_name)
     try:
-        _do(jobs, bench)
+        _do(jobs, context)
     finally:
-        bench.claims.engine.dispose()
+        context.queue.engine.dispose()
 
 
-def _do(jobs: Iterator[dict[str, Any]], bench: Bench) -> None:
+def _do(jobs: Iterator[dict[str, Any]], context: WorkerContext) -> None:
     for job in jobs:
         if job["job"] == "search":
-            limit_memory(bench.device, bench.run.memory, before=bench.taken_at_first)
-            _search(bench)
-            lift_limit(bench.device)
+            limit_memory(context.device, context.run.memory, before=context.taken_at_first)
+            _search(context)
+            lift_limit(context.device)
         elif job["job"] == "retrain":
-            retraining.retrain(bench, job["number"])
+            retraining.retrain(context, job["number"])
         elif job["job"] == "export":
-            exporting.export(bench, job["number"], job["rank"])
-        bench.say("idle")
+            exporting.export(context, job["number"], job["rank"])
+        context.say("idle")
 
 
-def set_up(plain_run: dict[str, Any], device: str, control: Control) -> Bench:
+def set_up(plain_run: dict[str, Any], device: str, control: Control) -> WorkerContext:
     """Load study, images and database once, for all trials of this process."""
     run = StudyRun(**plain_run)
     study = load_study(run.name)
-    opening = Patience()  # the supervisor has seen it: a database that is away now comes back
+    opening = DatabaseRetry()  # the supervisor has seen it: a database that is away now comes back
     opening.given_up, opening.tell = control.interrupted, control.tell_of_database
     owner = owner_name(os.getpid())
-    claims = opening.wait_for(lambda: open_claims(run.study, run.storage, owner))
-    claims.study.sampler = make_sampler(
+    queue = opening.wait_for(lambda: open_queue(run.study, run.storage, owner))
+    queue.study.sampler = make_sampler(
         run.sampler or study.spec.sampler, seed=run.seed, space=study.space
     )
-    claims.references = study.spec.references
-    claims.patience.given_up = control.interrupted
-    claims.patience.tell = control.tell_of_database
-    claims.shown = run.shown
-    claims.study.pruner = make_pruner(
+    queue.references = study.spec.references
+    queue.retry.given_up = control.interrupted
+    queue.retry.tell = control.tell_of_database
+    queue.shown = run.shown
+    queue.study.pruner = make_pruner(
         "none" if run.shown is not None else run.pruner or study.spec.pruner
     )
-    if isinstance(claims.study.sampler, OneSequence):  # it draws under the study's lock
-        claims.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
+    if isinstance(queue.study.sampler, OneSequence):  # it draws under the study's lock
+        queue.study.get_trials(deepcopy=False)  # so Optuna's cache is filled before
     images = open_images(Path(run.images)).to(device)
     say, interrupted = control.say, control.interrupted
-    bench = Bench(
+    context = WorkerContext(
         run=run,
         spec=study.spec,
-        claims=claims,
+        queue=queue,
         device=device,
         device_name=use_device(device),
         images=images,
         base=open_base(run.base_folder),
         say=say,
         interrupted=interrupted,
-        judge=open_study_judge(run, study.spec, images, claims, say, interrupted),
+        judge=open_study_judge(run, study.spec, images, queue, say, interrupted),
     )
-    return replace(bench, taken_at_first=taken_memory(device))
+    return replace(context, taken_at_first=taken_memory(device))
 
 
-def _search(bench: Bench) -> None:
+def _search(context: WorkerContext) -> None:
     """Trials until none is left to take, or until told to stop."""
-    while not bench.interrupted():
+    while not context.interrupted():
         try:
-            trial = bench.claims.claim(bench.run.trials)
+            trial = context.queue.claim(context.run.trials)
         except GaveUp:
             return
         if trial is None:
             return
-        run_trial(bench, trial)
+        run_trial(context, trial)
 
 
 def _log_to(log: Path) -> None:

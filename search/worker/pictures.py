@@ -28,10 +28,10 @@ from models.training.loop import EpochResult
 from search.study import StudySpec
 from search.trials import outcomes
 from search.worker import diagnosis
-from search.worker.context import Bench, go_without
-from search.worker.progress import Progress
-from storage.files.artifacts import attach
-from storage.files.atomic import whole_file
+from search.worker.context import WorkerContext, warn_once
+from search.worker.progress import TrialProgress
+from storage.files.artifacts import attach_to_trial
+from storage.files.atomic import atomic_file
 
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
 SHOWN = 10  # images in the picture of an epoch
@@ -40,17 +40,17 @@ SHOWN = 10  # images in the picture of an epoch
 ANIMATED = 36  # samples of a retraining's row: its animation shows them all
 
 
-def keep_row(bench: Bench, path: Path, model: Model, count: int = COLUMNS) -> None:
+def keep_row(context: WorkerContext, path: Path, model: Model, count: int = COLUMNS) -> None:
     """Write what ``model`` makes of the same noise now; nothing where it makes no images of it."""
     with evaluating(model):
-        images = model.fixed_samples(bench.images, "valid", count)
+        images = model.fixed_samples(context.images, "valid", count)
     if images is None:
         return
     try:
-        with whole_file(path) as beside:
+        with atomic_file(path) as beside:
             write_row(beside, images)
     except OSError as error:
-        go_without(bench, "rows of samples", error)
+        warn_once(context, "rows of samples", error)
 
 
 def forget_rows(rows: Mapping[int, Path], *, beyond: int = 0) -> None:
@@ -60,50 +60,54 @@ def forget_rows(rows: Mapping[int, Path], *, beyond: int = 0) -> None:
             path.unlink(missing_ok=True)
 
 
-def trial_row(bench: Bench, trial: Trial, epoch: int) -> Path:
-    return bench.run.paths.trial_row(bench.run.study, trial.number, epoch)
+def trial_row(context: WorkerContext, trial: Trial, epoch: int) -> Path:
+    return context.run.paths.trial_row(context.run.study, trial.number, epoch)
 
 
-def trial_rows(bench: Bench, trial: Trial) -> dict[int, Path]:
-    return bench.run.paths.trial_rows(bench.run.study, trial.number)
+def trial_rows(context: WorkerContext, trial: Trial) -> dict[int, Path]:
+    return context.run.paths.trial_rows(context.run.study, trial.number)
 
 
-def show_end(bench: Bench, trial: Trial, model: Model, progress: Progress) -> None:
+def show_end(context: WorkerContext, trial: Trial, model: Model, progress: TrialProgress) -> None:
     """What the trial makes in the end, and how it got there, for the dashboard: in this order."""
-    wait_for = bench.claims.patience.wait_for
-    wait_for(lambda: picture(bench, trial, model, progress))
-    wait_for(lambda: _show_game(bench, trial, progress, progress.history))
-    wait_for(lambda: _show_learned(bench, trial, progress))
+    wait_for = context.queue.retry.wait_for
+    wait_for(lambda: picture(context, trial, model, progress))
+    wait_for(lambda: _show_game(context, trial, progress, progress.history))
+    wait_for(lambda: _show_learned(context, trial, progress))
 
 
-def show_broken(bench: Bench, trial: Trial, progress: Progress, epoch: int) -> None:
+def show_broken(context: WorkerContext, trial: Trial, progress: TrialProgress, epoch: int) -> None:
     """As `show_end`, of a trial that left the finite numbers in ``epoch``: it makes no images."""
-    wait_for = bench.claims.patience.wait_for
+    wait_for = context.queue.retry.wait_for
     broken = Health(epoch=epoch, loss_g=math.nan, loss_d=math.nan)
-    wait_for(lambda: _show_game(bench, trial, progress, [*progress.history, broken]))
-    wait_for(lambda: _show_learned(bench, trial, progress))
+    wait_for(lambda: _show_game(context, trial, progress, [*progress.history, broken]))
+    wait_for(lambda: _show_learned(context, trial, progress))
 
 
-def _show_game(bench: Bench, trial: Trial, progress: Progress, history: list[Health]) -> None:
-    verdict = diagnosis.final(bench, history)
-    if verdict is None or bench.judge is None:
+def _show_game(
+    context: WorkerContext, trial: Trial, progress: TrialProgress, history: list[Health]
+) -> None:
+    verdict = diagnosis.final(context, history)
+    if verdict is None or context.judge is None:
         return
-    floor = bench.judge.floor
-    title = f"{bench.run.study} trial {trial.number}"
+    floor = context.judge.floor
+    title = f"{context.run.study} trial {trial.number}"
     if progress.best is not None:
-        title += f" · best {bench.spec.metric.upper()} {progress.best:.4g}"
+        title += f" · best {context.spec.metric.upper()} {progress.best:.4g}"
     title += f" · {verdict.words}"
-    show(bench, trial, progress, "game.png", lambda path: draw_game(path, history, floor, title))
+    show(context, trial, progress, "game.png", lambda path: draw_game(path, history, floor, title))
 
 
-def _show_learned(bench: Bench, trial: Trial, progress: Progress) -> None:
-    rows = trial_rows(bench, trial)
+def _show_learned(context: WorkerContext, trial: Trial, progress: TrialProgress) -> None:
+    rows = trial_rows(context, trial)
     if rows:
-        title = f"{bench.run.study} trial {trial.number}"
-        show(bench, trial, progress, "learned.png", lambda path: draw_learned(path, rows, title))
+        title = f"{context.run.study} trial {trial.number}"
+        show(context, trial, progress, "learned.png", lambda path: draw_learned(path, rows, title))
 
 
-def draw_training(bench: Bench, record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
+def draw_training(
+    context: WorkerContext, record: dict[str, Any], folder: Path, title: str
+) -> dict[str, str]:
     """The same of a retraining, into its export's ``folder``; file -> caption."""
     captions = {}
     if record.get("judge") is not None:
@@ -111,7 +115,7 @@ def draw_training(bench: Bench, record: dict[str, Any], folder: Path, title: str
         words = f"{title}, retrained · kept: epoch {record['best_epoch']}"
         draw_game(folder / "game.png", history, record["judge"]["floor"], words)
         captions["game.png"] = "how the training went; coloured where it went wrong"
-    rows = bench.run.paths.retraining(bench.run.study, record["trial"]).rows()
+    rows = context.run.paths.retraining(context.run.study, record["trial"]).rows()
     rows = {epoch: path for epoch, path in rows.items() if epoch <= record["epochs"]}
     if rows:
         best = record["best_epoch"]
@@ -126,19 +130,21 @@ def is_pictured(spec: StudySpec, epoch: int) -> bool:
     return spec.pictures_every is not None and epoch % spec.pictures_every == 0
 
 
-def picture(bench: Bench, trial: Trial, model: Model, progress: Progress, suffix: str = "") -> None:
+def picture(
+    context: WorkerContext, trial: Trial, model: Model, progress: TrialProgress, suffix: str = ""
+) -> None:
     """What the model makes of validation images, for the dashboard."""
     progress.picture = None
-    metric = bench.spec.metric.upper()
+    metric = context.spec.metric.upper()
     with evaluating(model):
-        picture = model.preview(bench.images, "valid", PREVIEWS)
+        picture = model.preview(context.images, "valid", PREVIEWS)
     if picture is None:
         return
-    title = f"{bench.run.study} trial {trial.number}"
-    if bench.run.shown is None:  # else a person is to judge by the picture alone
+    title = f"{context.run.study} trial {trial.number}"
+    if context.run.shown is None:  # else a person is to judge by the picture alone
         title += f" · best {metric} {progress.best:.5f}"
     progress.picture = show(
-        bench,
+        context,
         trial,
         progress,
         f"{picture.name}{suffix}.png",
@@ -147,31 +153,37 @@ def picture(bench: Bench, trial: Trial, model: Model, progress: Progress, suffix
 
 
 def show(
-    bench: Bench, trial: Trial, progress: Progress, name: str, draw: Callable[[Path], None]
+    context: WorkerContext,
+    trial: Trial,
+    progress: TrialProgress,
+    name: str,
+    draw: Callable[[Path], None],
 ) -> str | None:
     """Attach what ``draw`` writes to ``trial`` as ``name``; its id. A full disk costs it, and no
     more."""
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder) / name
-            with whole_file(path) as beside:  # which names the place when that disk is full
+            with atomic_file(path) as beside:  # which names the place when that disk is full
                 draw(beside)
-            bench.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
-            return attach(bench.run.paths.artifacts, trial, path)
+            context.run.paths.artifacts.mkdir(parents=True, exist_ok=True)
+            return attach_to_trial(context.run.paths.artifacts, trial, path)
     except OSError as error:
-        progress.missing["no_picture"] = outcomes.reason_of(error)
-        go_without(bench, "pictures of trials", error)
+        progress.missing["no_picture"] = outcomes.describe_error(error)
+        warn_once(context, "pictures of trials", error)
         return None
 
 
-def draw_epoch(bench: Bench, path: Path, model: Model, number: int, result: EpochResult) -> None:
+def draw_epoch(
+    context: WorkerContext, path: Path, model: Model, number: int, result: EpochResult
+) -> None:
     with evaluating(model):
-        picture = model.preview(bench.images, "valid", SHOWN)
+        picture = model.preview(context.images, "valid", SHOWN)
     if picture is not None:
-        value = result.valid[bench.spec.metric]
-        title = f"{bench.run.study} trial {number}, retrained, epoch {result.number}"
+        value = result.valid[context.spec.metric]
+        title = f"{context.run.study} trial {number}, retrained, epoch {result.number}"
         try:
-            with whole_file(path) as beside:
-                picture.draw(beside, f"{title} · {bench.spec.metric.upper()} {value:.5f}")
+            with atomic_file(path) as beside:
+                picture.draw(beside, f"{title} · {context.spec.metric.upper()} {value:.5f}")
         except OSError as error:
-            go_without(bench, "pictures of epochs", error)
+            warn_once(context, "pictures of epochs", error)

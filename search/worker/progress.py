@@ -13,7 +13,7 @@ from optuna.trial import Trial
 from models.evaluation.gan_diagnosis import Health
 from models.training.loop import EpochResult
 from search.worker import diagnosis
-from search.worker.context import Bench
+from search.worker.context import WorkerContext
 from search.worker.device import gpu_memory
 
 
@@ -27,7 +27,7 @@ class Report:
 
 
 @dataclass
-class Progress:
+class TrialProgress:
     """What is known of a running trial: epochs done, the best value so far, seconds spent."""
 
     epoch: int = 0
@@ -41,54 +41,56 @@ class Progress:
     picture: str | None = None  # id of the last one that was attached
 
 
-def report(bench: Bench, trial: Trial, progress: Progress, result: EpochResult) -> bool:
+def report(
+    context: WorkerContext, trial: Trial, progress: TrialProgress, result: EpochResult
+) -> bool:
     """Tell the database (Optuna's steps count from 0, epochs from 1) and the supervisor.
 
     False: the database is away, and will be told with a later epoch.
     """
-    value = progress.reported.setdefault(result.number - 1, result.valid[bench.spec.metric])
+    value = progress.reported.setdefault(result.number - 1, result.valid[context.spec.metric])
     measured = {f"train_{name}": number for name, number in result.train.items()}
     measured |= {f"valid_{name}": number for name, number in result.valid.items()}
     measured["epoch_seconds"] = result.seconds
-    if bench.judge is not None:
+    if context.judge is not None:
         measured["judge_seconds"] = result.judging
         progress.history.append(diagnosis.health(result))
     progress.unwritten.append(Report(result.number, value, measured))
     progress.epoch = result.number
-    if bench.spec.better(value, progress.best):
+    if context.spec.better(value, progress.best):
         progress.best = value
-    bench.say(
+    context.say(
         "epoch",
         number=trial.number,
         epoch=result.number,
-        epochs=bench.run.epochs,
+        epochs=context.run.epochs,
         value=value,
         seconds=result.seconds,
-        **gpu_memory(bench.device),
+        **gpu_memory(context.device),
     )
     try:
-        write(bench, trial, progress)
+        write(context, trial, progress)
     except Exception as error:
-        if not bench.claims.patience.away(error):
+        if not context.queue.retry.away(error):
             raise
         return False
     return True
 
 
-def write(bench: Bench, trial: Trial, progress: Progress) -> None:
+def write(context: WorkerContext, trial: Trial, progress: TrialProgress) -> None:
     """Write the reports that are not written, in their order."""
     while progress.unwritten:
         report = progress.unwritten[0]
-        bench.claims.report(trial, report.epoch, report.value, report.measured)
+        context.queue.report(trial, report.epoch, report.value, report.measured)
         del progress.unwritten[0]
-        bench.claims.patience.back()
+        context.queue.retry.back()
 
 
-def should_prune(bench: Bench, trial: Trial) -> bool:
+def should_prune(context: WorkerContext, trial: Trial) -> bool:
     """What the pruner says; no, while the database that it looks at is away."""
     try:
         return trial.should_prune()
     except Exception as error:
-        if not bench.claims.patience.away(error):
+        if not context.queue.retry.away(error):
             raise
         return False

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from storage.database.frozen_trials import INFINITE
-from storage.database.rows import among, portions, rows
+from storage.database.rows import among, fetch_rows, split_into_portions
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ class Columns:
 
     def __init__(self, connection: Connection, study_id: int) -> None:
         self._connection = connection
-        found = rows(
+        found = fetch_rows(
             connection,
             "SELECT trial_id, number, CAST(state AS VARCHAR), datetime_start, datetime_complete "
             "FROM trials WHERE study_id = :study_id ORDER BY number",
@@ -61,7 +61,7 @@ class Columns:
     def values(self) -> Floats:
         """The trials' values; NaN where there is none."""
         column = [np.nan] * len(self.numbers)
-        for trial_id, value, kind in rows(
+        for trial_id, value, kind in fetch_rows(
             self._connection,
             "SELECT trial_id, value, CAST(value_type AS VARCHAR) FROM trial_values "
             f"WHERE objective = 0 AND {self._ours}",
@@ -84,7 +84,7 @@ class Columns:
     def _distribution(self, name: str, column: Floats) -> dict[str, Any]:
         """As it is written with the first trial that has the parameter."""
         first = int(np.flatnonzero(~np.isnan(column))[0])
-        ((written,),) = rows(
+        ((written,),) = fetch_rows(
             self._connection,
             "SELECT distribution_json FROM trial_params "
             "WHERE trial_id = :trial_id AND param_name = :name",
@@ -133,7 +133,7 @@ class Columns:
         words: dict[str, int] = {}
         whole: list[Whole] = [np.empty((3, 0), dtype=np.int64)]  # places, epochs, codes
         floats: list[Floats] = [np.empty(0)]
-        for portion in portions(self._connection, statement):
+        for portion in split_into_portions(self._connection, statement):
             own = [
                 [self._place.get(row[0], -1) for row in portion],
                 [row[1] for row in portion],
@@ -151,7 +151,7 @@ class Columns:
         size = len(self.numbers)
         place = self._place
         columns: defaultdict[str, list[Any]] = defaultdict(lambda: [np.nan] * size)
-        for portion in portions(self._connection, statement):
+        for portion in split_into_portions(self._connection, statement):
             for trial_id, name, value in portion:
                 if trial_id in place:
                     columns[name][place[trial_id]] = value

@@ -12,8 +12,8 @@ from collections import defaultdict
 from sqlalchemy import Engine
 
 from storage.database.frozen_trials import INFINITE
-from storage.database.rows import among, rows
-from storage.database.trial_states import Standing
+from storage.database.rows import among, fetch_rows
+from storage.database.trial_states import TrialStates
 
 
 class CompletedReports:
@@ -22,7 +22,7 @@ class CompletedReports:
     def __init__(self, engine: Engine, study_id: int) -> None:
         self.engine = engine
         self.trials = 0  # how many are complete
-        self._standing = Standing(engine, study_id)
+        self._states = TrialStates(engine, study_id)
         self._seen: set[int] = set()  # complete, though a trial before them has not ended
         self._unread: set[int] = set()
         self._columns: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
@@ -33,15 +33,15 @@ class CompletedReports:
 
     def refresh(self) -> None:
         """Read the trials that have become complete since the last time."""
-        complete = {t.trial_id for t in self._standing.look() if t.state == "COMPLETE"}
+        complete = {t.trial_id for t in self._states.read_open() if t.state == "COMPLETE"}
         self._unread |= complete - self._seen
-        self._seen = {trial_id for trial_id in complete if trial_id > self._standing.settled}
+        self._seen = {trial_id for trial_id in complete if trial_id > self._states.settled}
         if self._unread:
             self._read()
 
     def _read(self) -> None:
         with self.engine.connect() as connection:
-            found = rows(
+            found = fetch_rows(
                 connection,
                 "SELECT trial_id, step, intermediate_value, "
                 "CAST(intermediate_value_type AS VARCHAR) "

@@ -169,7 +169,7 @@ def absolute_url(url: str) -> str:
     return place.set(database=str(path)).render_as_string(hide_password=False)
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """``url`` for people: without the password."""
     return _without_password(parse_url(url))
 

@@ -30,7 +30,7 @@ def keep_extractor(engine: Engine, digest: str, content: bytes) -> None:
         return
 
 
-def kept_extractor(engine: Engine, digest: str) -> bytes | None:
+def read_extractor(engine: Engine, digest: str) -> bytes | None:
     with engine.connect() as connection:
         found = connection.scalar(select(extractors.c.content).where(extractors.c.hash == digest))
     return None if found is None else bytes(found)

@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection
 
-from storage.database.rows import among, rows
+from storage.database.rows import among, fetch_rows
 
 INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 
@@ -27,7 +27,7 @@ def read_trials(connection: Connection, trial_ids: Collection[int]) -> list[Froz
     chosen = among(trial_ids)
     wanted = set(trial_ids)
     # states first: what belongs to a trial that has ended is all there by then
-    found = rows(
+    found = fetch_rows(
         connection,
         "SELECT trial_id, number, CAST(state AS VARCHAR), datetime_start, datetime_complete "
         f"FROM trials WHERE {chosen} ORDER BY trial_id",
@@ -93,7 +93,7 @@ def _by_trial(
     """Rows by trial, each as they were written."""
     found: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     statement = f"SELECT trial_id, {columns} FROM {table} WHERE {chosen} ORDER BY {key}"
-    for row in rows(connection, statement):
+    for row in fetch_rows(connection, statement):
         found[row[0]].append(row)
     return found
 

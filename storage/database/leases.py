@@ -31,7 +31,7 @@ GRACE = 60.0  # seconds without one until a trial counts as abandoned
 MAX_ATTEMPTS = 5  # workers that one trial may take down: some die for other reasons
 
 
-class Held(NamedTuple):
+class HeldTrial(NamedTuple):
     """A RUNNING trial and who holds it.
 
     attempts: so far (0: it never had a lease); owner: None if it was released, or never taken;
@@ -90,13 +90,13 @@ def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
     return changed.rowcount == 1
 
 
-def vacate(engine: Engine, trial_id: int) -> None:
+def clear_owner(engine: Engine, trial_id: int) -> None:
     """Nobody holds the trial any more; the attempt that was made at it counts."""
     with engine.begin() as connection:
         connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(owner=None))
 
 
-def forgive(engine: Engine, owner: str) -> None:
+def uncount_attempt(engine: Engine, owner: str) -> None:
     """Its worker was ended by us: that attempt does not count against the trial."""
     with engine.begin() as connection:
         connection.execute(
@@ -110,7 +110,7 @@ def end_lease(engine: Engine, trial_id: int) -> None:
         connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
 
 
-def running(engine: Engine, study_id: int, *, after: int = -1) -> list[Held]:
+def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[HeldTrial]:
     """The study's RUNNING trials with ids above ``after``, by number."""
     statement = text(
         "SELECT trials.trial_id, trials.number, coalesce(genstudy_leases.attempts, 0), "
@@ -124,7 +124,7 @@ def running(engine: Engine, study_id: int, *, after: int = -1) -> list[Held]:
         found = connection.execute(
             statement, {"study_id": study_id, "after": after, "now": now, "grace": GRACE}
         )
-        return [Held(*row) for row in found]
+        return [HeldTrial(*row) for row in found]
 
 
 def _now(engine: Engine) -> ColumnElement[Any]:

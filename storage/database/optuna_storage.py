@@ -26,8 +26,8 @@ from sqlalchemy import Connection, text
 from storage.database.completed_reports import CompletedReports
 from storage.database.frozen_trials import read_trials
 from storage.database.metrics import replace_metrics
-from storage.database.rows import known_schema, rows
-from storage.database.trial_states import Standing
+from storage.database.rows import fetch_rows, known_schema
+from storage.database.trial_states import TrialStates
 
 STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
 ATTRIBUTE = text(
@@ -117,7 +117,7 @@ class TrialStorage(RDBStorage):
         """All trials behind an id, and those listed: Optuna's cache asks for what it lacks."""
         if self.known:
             with self.engine.connect() as connection:
-                found = rows(
+                found = fetch_rows(
                     connection,
                     "SELECT trial_id FROM trials WHERE study_id = :study_id AND trial_id > :after",
                     study_id=study_id,
@@ -156,7 +156,7 @@ class TrialCache(_CachedStorage):
     def __init__(self, backend: TrialStorage) -> None:
         super().__init__(backend)
         self._backend: TrialStorage = backend
-        self._standing: dict[int, Standing] = {}
+        self._states: dict[int, TrialStates] = {}
 
     def get_all_trials(
         self,
@@ -167,8 +167,8 @@ class TrialCache(_CachedStorage):
         if states != (TrialState.WAITING,) or not self._backend.known:
             return super().get_all_trials(study_id, deepcopy, states)
         self.get_study_directions(study_id)  # makes the cache's place for the study
-        standing = self._standing.setdefault(study_id, Standing(self._backend.engine, study_id))
-        ids = [trial.trial_id for trial in standing.look() if trial.state == "WAITING"]
+        known = self._states.setdefault(study_id, TrialStates(self._backend.engine, study_id))
+        ids = [trial.trial_id for trial in known.read_open() if trial.state == "WAITING"]
         if not ids:
             return []
         with self._backend.engine.connect() as connection:

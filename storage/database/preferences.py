@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from storage.database.rows import rows
+from storage.database.rows import fetch_rows
 
 PICTURE = "picture"  # a trial's attribute: the id of the artifact that the page shows
 IS_PREFERENTIAL = "preference:is_preferential"
@@ -87,7 +87,7 @@ def is_preferential(attributes: Mapping[str, Any]) -> bool:
 
 def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
     """The system attributes of a study that speak of preferences."""
-    found = rows(
+    found = fetch_rows(
         connection,
         "SELECT key, value_json FROM study_system_attributes "
         "WHERE study_id = :study_id AND substr(key, 1, 11) = 'preference:'",
@@ -99,7 +99,7 @@ def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
 def read_choices(connection: Connection, study_id: int) -> Choices:
     """What was chosen in a study until now."""
     attributes = read_attributes(connection, study_id)
-    found = rows(
+    found = fetch_rows(
         connection,
         "SELECT trials.trial_id, number, CAST(state AS VARCHAR), value_json FROM trials "
         "LEFT JOIN trial_user_attributes AS attributes "

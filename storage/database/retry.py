@@ -1,7 +1,7 @@
 """Waiting for a database that is away: restarted, cut off, or locked by another program.
 
-    patience = Patience()
-    patience.wait_for(lambda: write(...))      # again and again, for ten minutes at most
+    retry = DatabaseRetry()
+    retry.wait_for(lambda: write(...))      # again and again, for ten minutes at most
 
 A call that fails for another reason fails at once. Whoever must not be held up asks `is_away`
 itself and comes back later.
@@ -36,7 +36,7 @@ class GaveUp(Exception):
     """Asked to stop while waiting for the database."""
 
 
-class Patience:
+class DatabaseRetry:
     """How one process waits.
 
     given_up: asked while it waits, to end it early; tell: hears when it begins and ends

@@ -22,17 +22,17 @@ FEW = 200  # trials that are looked for one by one; more are read as a range
 _NAME = re.compile(r":([a-z_]+)")
 
 
-def rows(connection: Connection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+def fetch_rows(connection: Connection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
     """What ``statement`` selects, as plain tuples; its parameters are written ``:name``."""
     with closing(_execute(connection, statement, parameters)) as cursor:
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
 
 
-def portions(
+def split_into_portions(
     connection: Connection, statement: str, **parameters: Any
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """As `rows`, some thousands at a time: for what is not to stand in memory as objects."""
+    """As `fetch_rows`, some thousands at a time: for what is not to stand in memory as objects."""
     with closing(_execute(connection, statement, parameters)) as cursor:
         while found := cursor.fetchmany(PORTION):
             yield found

@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from storage.database.rows import rows
+from storage.database.rows import fetch_rows
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 
-def ended(states: Counter[str]) -> int:
+def count_ended(states: Counter[str]) -> int:
     """How many of these trials have ended."""
     return sum(states[state] for state in ENDED)
 
 
-class Recent(NamedTuple):
+class OpenTrial(NamedTuple):
     """A trial that has not ended, or stands behind one that has not."""
 
     trial_id: int
@@ -31,7 +31,7 @@ class Recent(NamedTuple):
     state: str
 
 
-class Standing:
+class TrialStates:
     """The states of one study's trials, as one process follows them."""
 
     def __init__(self, engine: Engine, study_id: int) -> None:
@@ -41,7 +41,7 @@ class Standing:
         self._counted: Counter[str] = Counter()  # those, by state
         self._lock = threading.Lock()
 
-    def look(self) -> list[Recent]:
+    def read_open(self) -> list[OpenTrial]:
         """The trials behind `settled`, by id: nothing else can have changed."""
         with self._lock:
             return self._look()
@@ -52,16 +52,16 @@ class Standing:
             recent = self._look()
             return self._counted + Counter(t.state for t in recent if t.trial_id > self.settled)
 
-    def _look(self) -> list[Recent]:
+    def _look(self) -> list[OpenTrial]:
         with self.engine.connect() as connection:
-            found = rows(
+            found = fetch_rows(
                 connection,
                 "SELECT trial_id, number, CAST(state AS VARCHAR) FROM trials "
                 "WHERE study_id = :study_id AND trial_id > :settled ORDER BY trial_id",
                 study_id=self.study_id,
                 settled=self.settled,
             )
-        recent = [Recent(*row) for row in found]
+        recent = [OpenTrial(*row) for row in found]
         for trial in recent:
             if trial.state not in ENDED:
                 break

@@ -1,7 +1,7 @@
 """Files that are whole or not there, and pictures attached to trials and studies.
 
-A picture attached with `attach` is an Optuna artifact: optuna-dashboard shows it
-with the trial, also while the study runs. Those of a study are its winner's: `show`
+A picture attached with `attach_to_trial` is an Optuna artifact: optuna-dashboard shows it
+with the trial, also while the study runs. Those of a study are its winner's: `show_with_study`
 puts them in the place of an earlier winner's.
 """
 
@@ -21,10 +21,12 @@ from optuna import Study, Trial
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 
 from storage.database.optuna_storage import TrialStorage
-from storage.files.atomic import whole_file
+from storage.files.atomic import atomic_file
 
 KEY = "artifacts:"  # begins Optuna's name of the attribute that lists an artifact
-OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")  # what the ids of `show` are derived from
+OURS = UUID(
+    "7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77"
+)  # what the ids of `show_with_study` are derived from
 
 
 class ArtifactFolder(FileSystemArtifactStore):
@@ -37,12 +39,12 @@ class ArtifactFolder(FileSystemArtifactStore):
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         path = Path(self._get_filepath(artifact_id))
-        with whole_file(path) as beside, beside.open("wb") as file:
+        with atomic_file(path) as beside, beside.open("wb") as file:
             shutil.copyfileobj(content_body, file)
         self.written.append(path)
 
 
-def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
+def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
     """Show ``file`` with ``owner`` in the dashboard under the file's name. Returns its id.
 
     As Optuna's `upload_artifact`, but ids rise with time: databases list artifacts by them, and
@@ -65,7 +67,7 @@ def attach(folder: Path, owner: Trial | Study, file: Path) -> str:
     return artifact
 
 
-def show(
+def show_with_study(
     folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
 ) -> None:
     """Show the pictures ``files`` with a study in the dashboard, and no others of earlier calls.

@@ -18,7 +18,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk, of one's sh
 
 
 @contextmanager
-def whole_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
+def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
     """A temporary path to write to; it becomes ``path`` at the end, or nothing does.
 
     The old file stays as it was when writing fails or the process is killed.
@@ -65,5 +65,5 @@ def _existing(place: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    with whole_file(path) as beside:
+    with atomic_file(path) as beside:
         beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

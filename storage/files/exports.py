@@ -30,7 +30,7 @@ CARD = "README.md"
 
 
 @contextmanager
-def staged(folder: Path, *, needs: int = 0) -> Iterator[Path]:
+def atomic_folder(folder: Path, *, needs: int = 0) -> Iterator[Path]:
     """An empty folder to fill; at the end it takes the place of ``folder``.
 
     needs: bytes that it takes at least, for the message of `DiskFull`
@@ -92,7 +92,7 @@ def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
     return isinstance(files, dict) and all((folder / name).is_file() for name in files)
 
 
-def sweep(exports: Path) -> None:
+def remove_unfinished(exports: Path) -> None:
     """Remove what killed exports left half filled; called by the one run that exports."""
     for left in exports.glob(".*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from storage.files.atomic import whole_file
+from storage.files.atomic import atomic_file
 from storage.files.model_card import markdown
-from storage.frames import find_study, opened
+from storage.frames import connected, find_study
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,14 +30,14 @@ KEY = "genstudy:summary"  # a system attribute of the study, as JSON
 def write_files(folder: Path, table: Mapping[str, Any]) -> list[Path]:
     """``summary.md`` and ``summary.csv``, each whole or as it was. Raises `OSError`."""
     document, rows = folder / "summary.md", folder / "summary.csv"
-    with whole_file(document) as beside:
+    with atomic_file(document) as beside:
         beside.write_text(markdown(table).lstrip(), encoding="utf-8")
-    with whole_file(rows) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(rows) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([table["columns"], *table["rows"]])
     return [document, rows]
 
 
-def keep(study: Study, table: Mapping[str, Any], ended: int) -> None:
+def keep_summary(study: Study, table: Mapping[str, Any], ended: int) -> None:
     """With the study in the database, and as its note in the dashboard. A note that somebody has
     written there stays.
 
@@ -56,17 +56,17 @@ def keep(study: Study, table: Mapping[str, Any], ended: int) -> None:
 
 
 def kept_with(study: Study) -> tuple[dict[str, Any], int] | None:
-    """As `kept`, of a study that is open."""
+    """As `read_summary`, of a study that is open."""
     found = study._storage.get_study_system_attrs(study._study_id).get(KEY)
     return None if found is None else _read(found)
 
 
-def kept(study: str, *, storage: str | None = None) -> tuple[dict[str, Any], int] | None:
+def read_summary(study: str, *, storage: str | None = None) -> tuple[dict[str, Any], int] | None:
     """The table and how many trials it speaks of; None where no summary was made.
 
     storage: as of `storage.trials`
     """
-    with opened(storage) as connection:
+    with connected(storage) as connection:
         found = connection.execute(
             text(
                 "SELECT value_json FROM study_system_attributes "

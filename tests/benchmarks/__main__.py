@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from search.console import near, open_console
-from search.errors import BadVariable, unknown
-from search.supervisor.devices import cores
+from search.console import open_console, shorten_path
+from search.errors import BadVariable, unknown_name
+from search.supervisor.devices import count_cores
 from tests.benchmarks import picture, rows, table
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.sizes import FULL, SHORT, TINY, Settings, Sizes
@@ -62,7 +62,7 @@ def measure(wanted: Wanted, console: Console) -> int:
     """Run the sections, show and write what they found; 1 when one has failed."""
     with TemporaryDirectory(prefix="bench-") as folder:
         settings = Settings(
-            sizes=wanted.sizes, data_root=wanted.data_root, folder=Path(folder), cores=cores()
+            sizes=wanted.sizes, data_root=wanted.data_root, folder=Path(folder), cores=count_cores()
         )
         found, failed = run([SECTIONS[name](settings) for name in wanted.rows], console)
     found = rows.stamped(found, form=wanted.sizes.form)
@@ -70,7 +70,7 @@ def measure(wanted: Wanted, console: Console) -> int:
     if found:
         everything = rows.write_csv(wanted.csv, found)
         picture.draw(wanted.picture, everything)
-        console.print(f"written: {near(wanted.csv)}, {near(wanted.picture)}")
+        console.print(f"written: {shorten_path(wanted.csv)}, {shorten_path(wanted.picture)}")
     for name in failed:
         console.print(f"{name} was not measured to the end", style="red")
     return 1 if failed else 0
@@ -80,11 +80,11 @@ def read(given: Mapping[str, str]) -> Wanted:
     """The variables, checked; raises `BadVariable`."""
     for name in given.get("GENSTUDY_GIVEN", "").split():
         if name not in VARIABLES:
-            raise BadVariable(unknown("variable of make bench", name, VARIABLES))
+            raise BadVariable(unknown_name("variable of make bench", name, VARIABLES))
     chosen = [name.strip() for name in given.get("ROWS", "").split(",") if name.strip()]
     for name in chosen:
         if name not in SECTIONS:
-            raise BadVariable(unknown("row", name, SECTIONS))
+            raise BadVariable(unknown_name("row", name, SECTIONS))
     full = given.get("FULL", "").strip()
     if full not in FORMS:
         raise BadVariable(f"FULL={full!r} is not 1")

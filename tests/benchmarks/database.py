@@ -30,7 +30,7 @@ from optuna.trial import Trial, TrialState
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.trials.owner import owner_name
-from search.trials.queue import Claims, open_claims
+from search.trials.queue import TrialQueue, open_queue
 from storage.database.connection import open_storage, parse_url
 from tests.benchmarks.filled import METRICS, SPACE, STEPS, attributes, fill_study
 
@@ -67,7 +67,7 @@ def suggest(trial: Trial) -> None:
     trial.suggest_float("dropout", 0.0, 0.5)
 
 
-def one_trial(claims: Claims, *, steps: int = STEPS, between: float = 0.0) -> float:
+def one_trial(claims: TrialQueue, *, steps: int = STEPS, between: float = 0.0) -> float:
     """All that a trial of the product asks of its database; the seconds that it took.
 
     between: seconds of other work before each report
@@ -118,9 +118,9 @@ def one_trial_optuna(study: optuna.Study, *, steps: int = STEPS, between: float 
     return clock.seconds
 
 
-def open_product(url: str, study: str, sampler: str) -> Claims:
+def open_product(url: str, study: str, sampler: str) -> TrialQueue:
     """As a worker opens its study."""
-    claims = open_claims(study, url, owner_name(os.getpid()))
+    claims = open_queue(study, url, owner_name(os.getpid()))
     claims.study.sampler = make_sampler(sampler, seed=0, space=SPACE)
     claims.study.pruner = make_pruner(f"median({_written(MEDIAN)})")
     return claims

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from search.supervisor.display import duration
+from search.supervisor.display import format_duration
 from tests.benchmarks.processes import MeasurementFailed
 from tests.benchmarks.rows import Row
 
@@ -51,7 +51,7 @@ def run(sections: Sequence[Section], console: Console) -> tuple[list[Row], list[
     plans = [(section, list(section.steps())) for section in sections]
     left = sum(step.seconds for _, steps in plans for step in steps)
     count = sum(len(steps) for _, steps in plans)
-    console.print(f"{count} measurements, about {duration(left)}")
+    console.print(f"{count} measurements, about {format_duration(left)}")
     expected = spent = 0.0
     number = 0
     rows: list[Row] = []
@@ -68,7 +68,7 @@ def run(sections: Sequence[Section], console: Console) -> tuple[list[Row], list[
                 expected += step.seconds
                 left -= step.seconds
                 pace = spent / expected if expected else 1.0
-                remaining = f"{duration(left * pace)} left"
+                remaining = f"{format_duration(left * pace)} left"
                 console.print(f"{place}: {found}  ({remaining})", markup=False)
             rows += section.rows()
         except MeasurementFailed as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.analysis.code_usage import code_table, codes_of, components_for
+from models.analysis.code_usage import code_table, codes_of, count_components
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
@@ -36,6 +36,6 @@ def test_a_code_that_is_alive_has_no_note(digits: ImageSplits) -> None:
 def test_principal_components_are_counted_by_their_share() -> None:
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(5000, 4, generator=generator).double() * torch.tensor([10.0, 3.0, 1.0, 0.0])
-    assert components_for(codes) == [1, 1, 2]
-    assert components_for(torch.ones(10, 3).double()) == [0, 0, 0]
-    assert components_for(torch.randn(10, 1, generator=generator).double()) == [1, 1, 1]
+    assert count_components(codes) == [1, 1, 2]
+    assert count_components(torch.ones(10, 3).double()) == [0, 0, 0]
+    assert count_components(torch.randn(10, 1, generator=generator).double()) == [1, 1, 1]

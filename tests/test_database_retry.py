@@ -7,7 +7,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from storage.database import retry
-from storage.database.retry import DatabaseLost, GaveUp, Patience, is_away
+from storage.database.retry import DatabaseLost, DatabaseRetry, GaveUp, is_away
 
 
 def away() -> OperationalError:
@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_call_is_repeated_until_it_is_answered() -> None:
     told: list[str] = []
-    waiting = Patience(tell=told.append)
+    waiting = DatabaseRetry(tell=told.append)
     assert waiting.wait_for(Server(5)) == "answer"
     assert told[0] == "the trial database is away, waiting for it: server closed the connection"
     assert told[1].startswith("the database is back after")
@@ -46,18 +46,18 @@ def test_a_call_is_repeated_until_it_is_answered() -> None:
 def test_after_the_longest_outage_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "OUTAGE", 0.05)
     with pytest.raises(DatabaseLost, match=r"server closed the connection.*same command goes on"):
-        Patience(tell=print).wait_for(Server(10**9))
+        DatabaseRetry(tell=print).wait_for(Server(10**9))
 
 
 def test_who_is_asked_to_stop_does_not_wait() -> None:
     with pytest.raises(GaveUp):
-        Patience(given_up=lambda: True, tell=print).wait_for(Server(10**9))
+        DatabaseRetry(given_up=lambda: True, tell=print).wait_for(Server(10**9))
 
 
 def test_other_errors_are_raised_at_once() -> None:
     wrong = IntegrityError("INSERT", {}, Exception("twice"))
     with pytest.raises(IntegrityError):
-        Patience().wait_for(Server(1, lambda: wrong))
+        DatabaseRetry().wait_for(Server(1, lambda: wrong))
 
 
 def test_an_outage_is_seen_through_what_it_is_wrapped_in() -> None:
