@@ -62,7 +62,7 @@ def test_a_database_that_is_away_costs_nothing(
     assert (process.returncode, error) == (0, "")
     assert "the trial database is away, waiting for it" in out
     assert "the database is back after" in out
-    undisturbed = User(user.runs.with_name("other"), user.environment)
+    undisturbed = user.with_other_runs("other")
     code, _, _ = undisturbed.run(**variables)
     assert code == 0
     assert values_of(url) == values_of(undisturbed.url)

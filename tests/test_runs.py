@@ -35,14 +35,14 @@ def epochs_of(url: str) -> int:
         return 0
 
 
-def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: WriteStudy) -> None:
+def test_a_study_runs_from_file_to_checked_exports(real_user: User, study_file: WriteStudy) -> None:
     name = study_file()
-    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
+    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
-    frame = trials("small", storage=user.url)
+    frame = trials("small", storage=real_user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 5
     assert frame["number"].tolist() == list(range(5))
-    folders = sorted((user.runs / "exports" / "small").iterdir())
+    folders = sorted((real_user.runs / "exports" / "small").iterdir())
     assert [folder.name for folder in folders] == ["1", "2"]
     records = [json.loads((folder / "provenance.json").read_text()) for folder in folders]
     values = [record["valid"]["mse"] for record in records]
@@ -55,29 +55,29 @@ def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: Write
 
     # the README's claim of a whole export holds after a file was lost, too
     (folders[1] / "encoder.onnx").unlink()
-    (user.runs / "exports" / "small" / ".2.half").mkdir()  # as a killed export leaves it
-    assert user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=2)[0] == 0
+    (real_user.runs / "exports" / "small" / ".2.half").mkdir()  # as a killed export leaves it
+    assert real_user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=2)[0] == 0
     assert (folders[1] / "encoder.onnx").exists()
-    assert sorted(p.name for p in (user.runs / "exports" / "small").iterdir()) == ["1", "2"]
+    assert sorted(p.name for p in (real_user.runs / "exports" / "small").iterdir()) == ["1", "2"]
 
     # again: it is done, nothing is trained, nothing is judged again
     stamp = (folders[0] / "provenance.json").stat().st_mtime_ns
-    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
+    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
     assert "study small is done: 5 of 5 trials have ended; TRIALS=15 goes on" in out
     assert (folders[0] / "provenance.json").stat().st_mtime_ns == stamp
 
     # and on, to a larger total
-    code, out, error = user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=1)
+    code, out, error = real_user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    assert len(trials("small", storage=user.url)) == 7
-    assert [folder.name for folder in (user.runs / "exports" / "small").iterdir()] == ["1"]
+    assert len(trials("small", storage=real_user.url)) == 7
+    assert [folder.name for folder in (real_user.runs / "exports" / "small").iterdir()] == ["1"]
 
     # the leaderboard and the list of studies
-    code, out, error = user.run("trials", NAME="small")
+    code, out, error = real_user.run("trials", NAME="small")
     assert (code, error) == (0, "")
     assert "study small: 7 complete" in out
-    code, out, error = user.run("studies")
+    code, out, error = real_user.run("studies")
     assert (code, error) == (0, "")
     assert re.search(r"small .* 7 +0 +0 +0\.\d+", out)
 
@@ -392,12 +392,14 @@ def test_a_study_that_another_tool_made_is_left_alone(user: User, study_file: Wr
 
 
 def test_the_database_password_stays_out_of_sight(
-    user: User, study_file: WriteStudy, postgres_url: str
+    real_user: User, study_file: WriteStudy, postgres_url: str
 ) -> None:
     secret = "hunter2secret"
     url = postgres_url.replace("postgres:@", f"postgres:{secret}@")
     assert secret in url
-    process = user.start(NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=0, STORAGE=url)
+    process = real_user.start(
+        NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=0, STORAGE=url
+    )
     with watched(process):
         wait_until(lambda: epochs_of(url) >= 1)
         (worker,) = workers_of(process)
@@ -406,5 +408,5 @@ def test_the_database_password_stays_out_of_sight(
         out, error = process.communicate(timeout=100)
     assert process.returncode == 0
     assert secret not in out + error
-    for path in user.runs.rglob("*"):
+    for path in real_user.runs.rglob("*"):
         assert path.is_dir() or secret.encode() not in path.read_bytes()
