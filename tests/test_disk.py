@@ -27,7 +27,7 @@ from storage import curves, trials
 from storage.database.connection import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull
 from storage.files.exports import atomic_folder, is_whole, publish, read_provenance
-from tests.user import LONGER, User, WriteStudy, one_line, progress, slow, wait_until, watched
+from tests.user import LONGER, User, WriteStudy, is_error_line, progress, slow, wait_until, watched
 
 PAGE = 4096
 FULL = "(?:No space left on device|File too large)"
@@ -136,7 +136,7 @@ def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
 
     # the weights of a retraining are needed: it ends, with the place and the reason
     assert process.returncode == 2
-    assert one_line(error)
+    assert is_error_line(error)
     needed = rf"retrain-\d-best.safetensors: {FULL}; it takes at least [\d,]+ bytes, [\d,]+ are"
     assert re.search(needed, error)
     assert half_files(user.runs) == []

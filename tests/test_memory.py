@@ -17,7 +17,7 @@ from search.worker.context import WorkerContext
 from search.worker.trial import SpentProcess, run_trial
 from storage import trials
 from tests.trials import Greedy, MakeContext
-from tests.user import User, WriteStudy, one_line, wait_until, watched
+from tests.user import User, WriteStudy, is_error_line, wait_until, watched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to the limit")
 
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_infeasible_and_all_else_is_as_if_it_had(
 def test_a_limit_that_holds_no_worker_is_one_line(real_user: User, study_file: WriteStudy) -> None:
     code, _, error = real_user.run(NAME=study_file(), TRIALS=1, WORKERS=1, MEMORY=0.2)
     assert code == 2
-    assert one_line(error)
+    assert is_error_line(error)
     assert re.search(r"MEMORY=0.2 is too little: a worker takes [\d.]+ GiB before its first", error)
     frame = trials("small", storage=real_user.url)
     assert frame.empty

@@ -20,8 +20,8 @@ from tests.user import (
     ROOT,
     User,
     WriteStudy,
+    is_error_line,
     make_leases_short,
-    one_line,
     wait_until,
     watched,
     workers_of,
@@ -346,7 +346,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     code, _, error = user.run(**variables)
     assert code == 2
-    assert one_line(error)
+    assert is_error_line(error)
     assert message in error
     assert "pw" not in error
     assert not list(user.runs.glob("exports"))
@@ -361,7 +361,7 @@ def test_a_changed_search_space_is_refused_and_nothing_is_lost(
     name.write_text(name.read_text().replace('"latent", 2, 8', '"latent", 2, 16'))
     code, _, error = user.run(NAME=name, TRIALS=4)
     assert code == 2
-    assert one_line(error)
+    assert is_error_line(error)
     assert "latent 2 to 8, now 2 to 16" in error
     assert trials("small", storage=user.url).equals(before)
 
@@ -376,7 +376,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(user: User, study_file: Write
         capture_output=True, text=True, cwd=ROOT, timeout=100, check=False,
     )  # fmt: skip
     assert run.returncode == 2
-    assert one_line(run.stderr), run.stderr
+    assert is_error_line(run.stderr), run.stderr
     assert not list((user.runs / "cache").iterdir())
     assert user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=0)[0] == 0
 

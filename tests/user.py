@@ -134,7 +134,7 @@ def make_leases_short(user: User) -> None:
     user.before = SHORT_LEASES
 
 
-def one_line(text: str) -> bool:
+def is_error_line(text: str) -> bool:
     return text.count("\n") == 1 and text.startswith("error: ")
 
 
