@@ -227,8 +227,7 @@ def _become(files: list[int], environment: dict[str, str]) -> None:
         os.dup2(file, target)
         os.close(file)
     warnings.simplefilter("default", append=True)  # what was shown once is shown again
-    for number in (signal.SIGINT, signal.SIGTERM):
-        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where tests ignore it
 
 
 def _end(run: Callable[[], int]) -> None:
@@ -295,4 +294,6 @@ if __name__ == "__main__":
     gc.enable()
     gc.collect()
     gc.freeze()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    with socket.socket(fileno=int(sys.argv[1])) as orders:
+        serve(orders)
+    os._exit(0)
