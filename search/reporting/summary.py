@@ -12,6 +12,7 @@ else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
@@ -26,16 +27,18 @@ from storage.errors import short
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.run import StudyRun
     from search.study import Study
-    from search.supervisor.loop import Supervisor
+    from search.trials.queue import TrialQueue
 
 
-def conclude(supervisor: Supervisor) -> Table | None:
+def conclude(
+    study: Study, run: StudyRun, queue: TrialQueue, say: Callable[[str], None]
+) -> Table | None:
     """Make the study's summary and keep it; None where it has none, or no trial is complete.
 
-    Whatever is wrong is said in one line, and the run goes on.
+    Whatever is wrong with it is one line for ``say``, and the run goes on.
     """
-    study, run, queue = supervisor.study, supervisor.run, supervisor.queue
     if study.spec.summary is None:
         return None
     if not queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -45,7 +48,7 @@ def conclude(supervisor: Supervisor) -> Table | None:
 
     wait_for, table = queue.retry.wait_for, None
     try:
-        ended = queue.ended()
+        ended = queue.count_ended()
         frames = wait_for(
             lambda: (
                 trials(run.study, storage=run.storage),
@@ -62,7 +65,7 @@ def conclude(supervisor: Supervisor) -> Table | None:
         said = explain_error(error)
         if said is None:
             raise
-        supervisor.display.say(f"no summary of {run.study}: {said}; its trials are kept")
+        say(f"no summary of {run.study}: {said}; its trials are kept")
     return table
 
 

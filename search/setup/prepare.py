@@ -6,7 +6,6 @@ that two machines that start at the same moment agree on what it is.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import warnings
 from dataclasses import replace
@@ -32,8 +31,6 @@ from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.study import Study
-from search.trials.owner import owner_name
-from search.trials.queue import TrialQueue
 from search.variables import Variables
 from storage.database.connection import CREATION, redact_url, study_lock
 from storage.database.optuna_storage import TrialStorage
@@ -69,46 +66,44 @@ def _check_preference(variables: Variables, study: Study) -> None:
 
 
 def prepare_run(
-    variables: Variables, study: Study, storage: TrialStorage, found: RunInputs
-) -> tuple[TrialQueue, StudyRun]:
-    """The stored study, made now if it is new, and the run that goes on with it."""
-    name = study_name(study, found.data, found.label, variables.sampler)
+    variables: Variables, study: Study, storage: TrialStorage, inputs: RunInputs
+) -> tuple[optuna.Study, StudyRun]:
+    """Return the stored study, made now if it is new, and the run that goes on with it."""
+    name = study_name(study, inputs.data, inputs.label, variables.sampler)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     at_once = trials_shown_at_once(sampler)
     with study_lock(storage.engine, CREATION):
-        opened, definition = _open(variables, study, storage, found, name, at_once)
-    queue = TrialQueue(opened, storage, owner_name(os.getpid()))
-    queue.shown = at_once
+        opened, identity = _open(variables, study, storage, inputs, name, at_once)
     run = StudyRun(
         name=study.reference,
         study=name,
         storage=variables.storage_url,
         runs=str(variables.runs),
-        images=str(found.cached),
-        seed=definition.seed,
+        images=str(inputs.cached),
+        seed=identity.seed,
         trials=_total(
             variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
         ),
-        epochs=definition.epochs,
+        epochs=identity.epochs,
         retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
         revision=git_revision(),
-        token=definition.token,
+        token=identity.token,
         trial_minutes=variables.trial_minutes,
         memory=variables.memory,
         sampler=variables.sampler,
         pruner=variables.pruner,
-        base=None if found.base is None else str(found.base),
+        base=None if inputs.base is None else str(inputs.base),
         shown=at_once,
-        encoder=None if found.encoder is None else str(found.encoder),
+        encoder=None if inputs.encoder is None else str(inputs.encoder),
     )
-    return queue, run
+    return opened, run
 
 
 def _open(
     variables: Variables,
     study: Study,
     storage: TrialStorage,
-    found: RunInputs,
+    inputs: RunInputs,
     name: str,
     at_once: int | None,
 ) -> tuple[optuna.Study, StudyIdentity]:
@@ -116,7 +111,7 @@ def _open(
 
     at_once: how many trials a person chooses among, where one decides
     """
-    known = {found.study_name for found in storage.get_all_studies()}
+    known = {known.study_name for known in storage.get_all_studies()}
     opened = optuna.create_study(
         study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
     )
@@ -126,23 +121,23 @@ def _open(
             f"{redact_url(variables.storage_url)} has a study {name!r} that genstudy did not make; "
             "rename the study's file or use another RUNS or STORAGE"
         )
-    definition = replace(
+    identity = replace(
         identify_study(
-            study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored
+            study, inputs.images, epochs=variables.epochs, seed=variables.seed, stored=stored
         ),
-        base=base_label(found.base or found.encoder),
+        base=base_label(inputs.base or inputs.encoder),
     )
     if stored is not None:
         _check_kind(opened, storage, decided_by_a_person=at_once is not None)
-        check_identity(name, stored, definition)
+        check_identity(name, stored, identity)
         _set_page(opened, storage, at_once)
-        return opened, definition
+        return opened, identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         opened.set_metric_names([study.spec.metric])  # the dashboard's axes say mse
     _set_page(opened, storage, at_once)
-    write_identity(opened, definition)
-    return opened, definition
+    write_identity(opened, identity)
+    return opened, identity
 
 
 def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_person: bool) -> None:
