@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from search.console import open_console
+from search.console import make_table, open_console
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.database.connection import parse_url
@@ -36,17 +35,18 @@ def studies() -> int:
     console = open_console()
     started = variables.storage is not None or variables.paths.database.exists()
     stored = _stored_studies(variables) if started else {}
-    table = _table("study", "data", "trials", "ended", "pruned", "failed", "best", "about")
     known = {}
     for path in sorted(STUDIES.glob("*.py")):
         if path.stem != "__init__":
             known[path.stem] = _described(path)
+    rows = []
     for name in sorted(known | stored):
         data, trials, about = known.get(name, ("", "", ""))
         row = stored.get(name)
         counts = ("0", "0", "0", "-") if row is None else row
-        table.add_row(name, data, trials, *counts, about)
-    console.print(table, soft_wrap=True)
+        rows.append([name, data, trials, *counts, about])
+    columns = ["study", "data", "trials", "ended", "pruned", "failed", "best", "about"]
+    console.print(make_table(columns, rows), soft_wrap=True)
     console.print("\nmake study NAME=" + next(iter(known)), style="bold")
     return 0
 
@@ -82,10 +82,10 @@ def trials() -> int:
     console.print(f"study {name}: {counted or 'no trials yet'}{by}")
     _show_summary(console, name, variables, int(states.reindex(ENDED).sum()))
     columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
-    table = _table("rank", *("trial" if name == "number" else name for name in columns))
-    for rank, row in enumerate(leaders[columns].itertuples(index=False), start=1):
-        table.add_row(str(rank), *(_cell(value) for value in row))
+    names = ["rank", *("trial" if name == "number" else name for name in columns)]
+    ranked = enumerate(leaders[columns].itertuples(index=False), start=1)
     if len(leaders):
+        table = make_table(names, [[rank, *row] for rank, row in ranked])
         console.print(table, soft_wrap=True)
     failed = frame[frame["state"] == "FAIL"].reindex(columns=["number", "reason"]).head(3)
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
@@ -166,17 +166,3 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     texts = {name: frame[name].map(str, na_action="ignore") for name in mixed}
     return frame.assign(**texts)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    text = str(value)
-    return text.removeprefix("0 days ").partition(".")[0] if text.startswith("0 days") else text
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table

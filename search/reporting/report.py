@@ -26,10 +26,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
-from search.reporting.document import Beside, Heading, Page, Part, Shown, Words, html, markdown
+from search.reporting.document import (
+    heading,
+    paragraph,
+    picture,
+    pictures_table,
+    to_html,
+    to_markdown,
+)
 from search.reporting.figures import Values, draw_importances, draw_values
 from search.reporting.second_judge import ranking_check
-from search.reporting.tables import concluded, in_words, trials_table
+from search.reporting.tables import conclusion_blocks, trials_blocks, verdict_in_words
 from storage import trials as all_trials
 from storage.database.connection import open_storage
 from storage.files.exports import atomic_folder
@@ -57,9 +64,10 @@ def write_report(name: str, url: str, paths: RunPaths) -> Path:
                 f"no trial of study {name!r} has ended yet; run it first: make study NAME={name}"
             )
         with atomic_folder(paths.report(name)) as folder:
-            page = _page(subject, paths.artifacts, folder)
-            (folder / "README.md").write_text(markdown(page), encoding="utf-8")
-            (folder / "index.html").write_text(html(page), encoding="utf-8")
+            title = f"Study {name}"
+            page = to_markdown(title, _blocks(subject, paths.artifacts, folder))
+            (folder / "README.md").write_text(page, encoding="utf-8")
+            (folder / "index.html").write_text(to_html(title, page), encoding="utf-8")
     finally:
         storage.engine.dispose()
     return paths.report(name)
@@ -101,14 +109,17 @@ class Subject:
         return order, value, trial.number
 
 
-def _page(subject: Subject, artifacts: Path, folder: Path) -> Page:
-    parts: list[Part] = [Words(_summary(subject)), *concluded(subject.study)]
-    parts += _values(subject, folder)
-    parts += _importance(subject, folder)
-    parts += _extremes(subject, artifacts, folder)
-    parts += ranking_check(subject.trials, subject.metric, folder / "ranking.png")
-    parts += trials_table(subject.study.study_name, subject.trials, subject.metric)
-    return Page(title=f"Study {subject.study.study_name}", parts=parts)
+def _blocks(subject: Subject, artifacts: Path, folder: Path) -> list[str]:
+    """Return the page from its top to its end; its pictures are drawn into ``folder``."""
+    return [
+        paragraph(_summary(subject)),
+        *conclusion_blocks(subject.study),
+        *_value_blocks(subject, folder),
+        *_importance_blocks(subject, folder),
+        *_extreme_blocks(subject, artifacts, folder),
+        *ranking_check(subject.trials, subject.metric, folder / "ranking.png"),
+        *trials_blocks(subject.study.study_name, subject.trials, subject.metric),
+    ]
 
 
 def _summary(subject: Subject) -> str:
@@ -127,10 +138,10 @@ def _outcome(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("outcome", trial.state.name.lower()))
 
 
-def _values(subject: Subject, folder: Path) -> list[Part]:
-    heading = Heading("Values over the trials")
+def _value_blocks(subject: Subject, folder: Path) -> list[str]:
+    title = heading("Values over the trials")
     if not subject.valued:
-        return [heading, Words("No trial has a value.")]
+        return [title, paragraph("No trial has a value.")]
     drawn = Values(
         numbers=[trial.number for trial, _ in subject.valued],
         values=[value for _, value in subject.valued],
@@ -138,17 +149,17 @@ def _values(subject: Subject, folder: Path) -> list[Part]:
         minimize=subject.sign == 1,
     )
     draw_values(folder / "values.png", drawn, subject.metric)
-    return [heading, Shown("values.png", "each trial's value, and the best so far")]
+    return [title, picture("values.png", "each trial's value, and the best so far")]
 
 
-def _importance(subject: Subject, folder: Path) -> list[Part]:
+def _importance_blocks(subject: Subject, folder: Path) -> list[str]:
     """PED-ANOVA looks only at which trials are among the best: pruned ones are not, however
     early they ended, values of any scale will do, and parameters that few trials have."""
-    heading = Heading("What mattered")
+    title = heading("What mattered")
     found = [(trial, value) for trial, value in subject.valued if trial.params]
     if len(found) < LEAST_TRIALS:
         few = f"Trials with a value are too few to say: {len(found)}, at least {LEAST_TRIALS}."
-        return [heading, Words(few)]
+        return [title, paragraph(few)]
     copy = optuna.create_study(storage=optuna.storages.InMemoryStorage())
     copy.add_trials(
         optuna.trial.create_trial(
@@ -159,7 +170,8 @@ def _importance(subject: Subject, folder: Path) -> list[Part]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
     shares = optuna.importance.get_param_importances(copy, evaluator=evaluator)
     if not sum(shares.values()):
-        return [heading, Words("The best quarter of the trials have the parameters of all others.")]
+        alike = "The best quarter of the trials have the parameters of all others."
+        return [title, paragraph(alike)]
     draw_importances(folder / "importance.png", shares)
     pruned = sum(trial.state == TrialState.PRUNED for trial, _ in found)
     how = (
@@ -167,38 +179,40 @@ def _importance(subject: Subject, folder: Path) -> list[Part]:
         f"differences: PED-ANOVA over {len(found)} trials, of which {pruned} were pruned and "
         "count with the value they ended with. Few trials tell large differences only."
     )
-    return [heading, Words(how), Shown("importance.png", "importance of each parameter")]
+    return [title, paragraph(how), picture("importance.png", "importance of each parameter")]
 
 
-def _extremes(subject: Subject, artifacts: Path, folder: Path) -> list[Part]:
+def _extreme_blocks(subject: Subject, artifacts: Path, folder: Path) -> list[str]:
     """The best trial, and of the others with pictures the one with the worst value."""
     trials = [trial for trial, _ in subject.valued]
     others = sorted(subject.valued[1:], key=lambda found: -subject.sign * found[1])
-    found: list[tuple[str, list[Shown]]] = []
+    columns: dict[str, dict[str, str]] = {}
     for word, those in (("best", trials[:1]), ("worst", [trial for trial, _ in others])):
         for trial in those:
-            copied = _copied(subject.study, trial, artifacts, folder, f"{word}_")
+            copied = _copy_pictures(subject.study, trial, artifacts, folder, f"{word}_")
             if copied:
-                found.append((f"The {word}: {_named(trial, subject.metric)}", copied))
+                columns[f"The {word}: {_describe(trial, subject.metric)}"] = copied
                 break
-    return [Heading("How the best and the worst look"), Beside(found)] if found else []
+    if not columns:
+        return []
+    return [heading("How the best and the worst look"), pictures_table(columns)]
 
 
-def _named(trial: FrozenTrial, metric: str) -> str:
-    verdict = in_words(trial.user_attrs.get("verdict", ""))
-    told = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
-    return ", ".join(filter(None, told))
+def _describe(trial: FrozenTrial, metric: str) -> str:
+    verdict = verdict_in_words(trial.user_attrs.get("verdict", ""))
+    words = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
+    return ", ".join(filter(None, words))
 
 
-def _copied(
+def _copy_pictures(
     study: optuna.Study, trial: FrozenTrial, artifacts: Path, folder: Path, prefix: str
-) -> list[Shown]:
-    """The pictures that a trial ended with, beside the page."""
-    found: dict[str, Shown] = {}
+) -> dict[str, str]:
+    """Copy the pictures that a trial ended with beside the page; return the copies by name."""
+    copied: dict[str, str] = {}
     for about in get_all_artifact_meta(trial, storage=study._storage):
         source, name = artifacts / about.artifact_id, about.filename
         usable = NAME.fullmatch(name) and about.mimetype.startswith("image/")
         if usable and "-epoch-" not in name and source.is_file():
             shutil.copy(source, folder / f"{prefix}{name}")
-            found[name] = Shown(f"{prefix}{name}", Path(name).stem.replace("_", " "))
-    return list(found.values())
+            copied[name] = f"{prefix}{name}"
+    return copied

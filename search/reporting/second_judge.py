@@ -13,7 +13,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from search.reporting.document import Heading, Part, Shown, Words
+from search.reporting.document import heading, paragraph, picture
 from search.reporting.figures import Pairs, draw_pairs
 
 LEAST = 5  # trials
@@ -22,7 +22,7 @@ ASKED = ("last_frechet", "second_frechet", "second_coverage")
 Number = Callable[[FrozenTrial], object]
 
 
-def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> list[Part]:
+def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> list[str]:
     """Spearman's rho of both judges' distances, and of the value with the second's coverage;
     nothing for a study without a second judge.
 
@@ -52,12 +52,11 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> lis
         words.append(f"{x} with {y}: {_said(points, rho, perfect)}")
         if rho is not None:
             panels.append(Pairs(x=x, y=y, points=points, rho=rho))
-    parts: list[Part] = [Heading("Would another judge rank the trials alike?")]
-    parts += [Words(line) for line in words]
+    blocks = [heading("Would another judge rank the trials alike?"), *map(paragraph, words)]
     if panels:
         draw_pairs(path, panels)
-        parts.append(Shown(path.name, "each point is a trial"))
-    return parts
+        blocks.append(picture(path.name, "each point is a trial"))
+    return blocks
 
 
 def _said(points: Sequence[tuple[float, float]], rho: float | None, perfect: str) -> str:

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from rich.table import Table as Shown
 
 from models.results import Table
+from search.console import make_table
 from search.errors import StudyFileError, explain_error
 from search.setup.mistakes import mistakes_of
 from storage.database.retry import GaveUp
@@ -95,13 +96,9 @@ def _plain(cell: Any) -> str | int | float:
 
 
 def summary_table(table: dict[str, Any]) -> Shown:
-    """For a terminal; of a plain table."""
-    made = Shown(
-        box=None, padding=(0, 2), pad_edge=False, title=table["title"], title_justify="left",
-        caption=table["note"] or None, caption_justify="left",
+    """Return a plain table as a terminal shows it."""
+    columns = table["columns"]
+    return make_table(
+        columns, table["rows"], right=range(1, len(columns)), fold=True,
+        title=table["title"], note=table["note"],
     )  # fmt: skip
-    for index, column in enumerate(table["columns"]):
-        made.add_column(column, justify="right" if index else "left", overflow="fold")
-    for row in table["rows"]:
-        made.add_row(*(f"{c:.5g}" if isinstance(c, float) else str(c) for c in row))
-    return made

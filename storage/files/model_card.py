@@ -5,10 +5,10 @@ Numbers and pictures first, then how to use it, then where it comes from.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
+
+from storage.files.markdown import escape_markup, format_picture, format_rows, format_table
 
 
 def model_card(about: Mapping[str, Any], *, rest: str) -> str:
@@ -21,11 +21,11 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
         f"{images['test']:,} test images).",
         _values(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
-        *(markdown(table).strip() for table in about["tables"]),
-        *_pictures(about["pictures"]),
+        *map(format_table, about["tables"]),
+        *(format_picture(*pair) for pair in about["pictures"].items()),
         _use(about),
         "## Configuration",
-        _rows([("parameter", "value"), *_exactly(about["parameters"])]),
+        format_rows(["parameter", "value"], _exactly(about["parameters"])),
         _origin(about),
         f"The rest, with the learning curve and every file's SHA-256, is in `{rest}`.",
     ]
@@ -34,21 +34,15 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
 
 def _values(about: Mapping[str, Any]) -> str:
     metric = str(about["metric"])
-    rows = [("images", metric.upper()), ("validation", f"{about['valid'][metric]:.6f}")]
+    rows = [("validation", f"{about['valid'][metric]:.6f}")]
     if about["test"] is not None:
         rows.append(("test, judged once", f"{about['test'][metric]:.6f}"))
-    return _rows(rows)
+    return format_rows(["images", metric.upper()], rows)
 
 
 def _exactly(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """All digits of a parameter: it is for copying."""
     return [(name, str(value)) for name, value in parameters.items()]
-
-
-def _pictures(captions: Mapping[str, str]) -> list[str]:
-    return [
-        f"![{Path(file).stem}]({file})\n*{_plain(caption)}*" for file, caption in captions.items()
-    ]
 
 
 def _use(about: Mapping[str, Any]) -> str:
@@ -79,7 +73,7 @@ def _origin(about: Mapping[str, Any]) -> str:
         ("made", about["made"]),
     ]  # fmt: skip
     told = f"Trial {about['trial']} of the study (value {about['trial_value']:.6f}), trained again:"
-    return f"## Where it comes from\n\n{told}\n\n{_rows([('', ''), *rows])}"
+    return f"## Where it comes from\n\n{told}\n\n{format_rows(['', ''], rows)}"
 
 
 def _verdict(told: Mapping[str, Any]) -> str:
@@ -87,29 +81,4 @@ def _verdict(told: Mapping[str, Any]) -> str:
     kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
     word = "best in" if kind == "healthy" else "since"
     when = f"{word} epoch {told['verdict_epoch']}"
-    return f"How the training ended: {kind}, {when}. {_plain(told['verdict_reason'])}"
-
-
-def _plain(text: str) -> str:
-    """Words of the user, such as an attribute's name, that Markdown shows as they are."""
-    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-    """A table with its title: a model's, or a study's. A cell's ``|`` is no border."""
-    lines = [f"\n### {table['title']}\n", _rows([table["columns"], *table["rows"]])]
-    if table["note"]:
-        lines.append(f"\n{table['note']}")
-    return "\n".join(lines) + "\n"
-
-
-def _rows(rows: Sequence[Sequence[Any]]) -> str:
-    """A table of Markdown; the first row are its headings."""
-    first, *others = map(_row, rows)
-    return "\n".join([first, "|---" * len(rows[0]) + "|", *others])
-
-
-def _row(cells: Sequence[Any]) -> str:
-    shown = (f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells)
-    shown = (cell.replace("|", "\\|") for cell in shown)
-    return "| " + " | ".join(shown) + " |"
+    return f"How the training ended: {kind}, {when}. {escape_markup(told['verdict_reason'])}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from storage.files.atomic import atomic_file
-from storage.files.model_card import markdown
+from storage.files.markdown import format_table
 from storage.frames import connected, find_study
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def write_files(folder: Path, table: Mapping[str, Any]) -> list[Path]:
     """``summary.md`` and ``summary.csv``, each whole or as it was. Raises `OSError`."""
     document, rows = folder / "summary.md", folder / "summary.csv"
     with atomic_file(document) as beside:
-        beside.write_text(markdown(table).lstrip(), encoding="utf-8")
+        beside.write_text(format_table(table) + "\n", encoding="utf-8")
     with atomic_file(rows) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([table["columns"], *table["rows"]])
     return [document, rows]
@@ -47,10 +47,10 @@ def keep_summary(study: Study, table: Mapping[str, Any], ended: int) -> None:
 
     storage, study_id = study._storage, study._study_id
     before = storage.get_study_system_attrs(study_id).get(KEY)
-    written = "" if before is None else markdown(json.loads(before)["table"]).lstrip()
+    written = "" if before is None else format_table(json.loads(before)["table"]) + "\n"
     record = json.dumps({"table": dict(table), "ended": ended})
     storage.set_study_system_attr(study_id, KEY, record)
-    now = markdown(table).lstrip()
+    now = format_table(table) + "\n"
     if get_note(study) in ("", written) and now != get_note(study):
         save_note(study, now)
 
