@@ -34,10 +34,10 @@ from storage.database.preferences import (
     read_choices,
 )
 from storage.database.rows import known_schema
+from storage.database.trial_states import TrialStatus
 from storage.errors import StudyNotFound, short
 from storage.paths import RunPaths
 
-STEP_OFFSET = 1  # Optuna's steps count from 0, epochs from 1
 BASE = ("number", "state", "value", "duration", "started", "ended")
 
 
@@ -82,7 +82,7 @@ def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFram
             {"name": study},
         )
         ascending = next(directions)[0] == "MINIMIZE"
-    complete = frame[frame["state"] == "COMPLETE"]
+    complete = frame[frame["state"] == TrialStatus.COMPLETE]
     if chosen is not None:
         sign = 1 if ascending else -1
         values = dict(zip(complete["number"], sign * complete["value"], strict=True))
@@ -130,7 +130,7 @@ def studies(*, storage: str | None = None) -> pd.DataFrame:
     wide = counted.pivot_table(
         index="study", columns="state", values="trials", aggfunc="sum", fill_value=0
     )
-    states = ["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
+    states = [status.value for status in TrialStatus]
     frame = wide.reindex(columns=states, fill_value=0).astype(int)
     frame = frame.reindex(sorted(set(counted["study"])), fill_value=0)
     minimize = values["direction"] == "MINIMIZE"

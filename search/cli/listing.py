@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.database.connection import parse_url
 from storage.database.schema import is_sqlite
+from storage.database.trial_states import ENDED, TrialStatus, count_ended
 from storage.errors import short
 from storage.files.atomic import atomic_file
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
-ENDED = ["COMPLETE", "PRUNED", "FAIL"]
 HIDDEN = (
     *("state", "outcome", "duration", "started", "ended"),
     *("host", "pid", "seed", "revision", "epochs", "picture"),
@@ -75,19 +76,19 @@ def trials() -> int:
     if variables.csv or variables.parquet:
         return 0
     leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
-    states = frame["state"].value_counts()
-    counted = ", ".join(f"{count} {str(state).lower()}" for state, count in states.items())
+    states = Counter(frame["state"])
+    counted = ", ".join(f"{count} {state.lower()}" for state, count in states.most_common())
     chosen = choices(name, storage=variables.storage_url)
     by = f", ranked by {chosen['choice'].nunique()} choices" if len(chosen) else ""
     console.print(f"study {name}: {counted or 'no trials yet'}{by}")
-    _show_summary(console, name, variables, int(states.reindex(ENDED).sum()))
+    _show_summary(console, name, variables, count_ended(states))
     columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
     names = ["rank", *("trial" if name == "number" else name for name in columns)]
     ranked = enumerate(leaders[columns].itertuples(index=False), start=1)
     if len(leaders):
         table = make_table(names, [[rank, *row] for rank, row in ranked])
         console.print(table, soft_wrap=True)
-    failed = frame[frame["state"] == "FAIL"].reindex(columns=["number", "reason"]).head(3)
+    failed = frame[frame["state"] == TrialStatus.FAIL].reindex(columns=["number", "reason"]).head(3)
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
         console.print(f"trial {number} failed: {reason}", markup=False)
     return 0
@@ -129,7 +130,7 @@ def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]
     frame = counted(storage=variables.storage_url)
     rows = {}
     for row in frame.to_dict("records"):
-        ended = row["complete"] + row["pruned"] + row["fail"]
+        ended = sum(row[status.lower()] for status in ENDED)
         best = "-" if row["best"] != row["best"] else f"{row['best']:.6g}"
         rows[row["study"]] = (str(ended), str(row["pruned"]), str(row["fail"]), best)
     return rows

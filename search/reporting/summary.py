@@ -22,6 +22,7 @@ from search.console import make_table
 from search.errors import StudyFileError, explain_error
 from search.setup.mistakes import mistakes_of
 from storage.database.retry import GaveUp
+from storage.database.trial_states import ENDED
 from storage.errors import short
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def summarise(study: Study, trials: pd.DataFrame, curves: pd.DataFrame) -> Table
     Raises `StudyFileError` with the line of a mistake in it.
     """
     assert study.spec.summary is not None
-    over = trials[trials["state"].isin(["COMPLETE", "PRUNED", "FAIL"])].reset_index(drop=True)
+    over = trials[trials["state"].isin(ENDED)].reset_index(drop=True)
     epochs = curves[curves["number"].isin(over["number"])].reset_index(drop=True)
     with mistakes_of(study.path):
         table = study.spec.summary(over, epochs)

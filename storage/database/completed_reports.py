@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from storage.database.frozen_trials import INFINITE
 from storage.database.rows import among, fetch_rows
-from storage.database.trial_states import TrialStates
+from storage.database.trial_states import TrialStates, TrialStatus
 
 
 class CompletedReports:
@@ -33,7 +33,8 @@ class CompletedReports:
 
     def refresh(self) -> None:
         """Read the trials that have become complete since the last time."""
-        complete = {t.trial_id for t in self._states.read_open() if t.state == "COMPLETE"}
+        recent = self._states.read_open()
+        complete = {trial.trial_id for trial in recent if trial.state == TrialStatus.COMPLETE}
         self._unread |= complete - self._seen
         self._seen = {trial_id for trial_id in complete if trial_id > self._states.settled}
         if self._unread:

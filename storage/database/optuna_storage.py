@@ -27,7 +27,7 @@ from storage.database.completed_reports import CompletedReports
 from storage.database.frozen_trials import read_trials
 from storage.database.metrics import replace_metrics
 from storage.database.rows import fetch_rows, known_schema
-from storage.database.trial_states import TrialStates
+from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
 STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
 ATTRIBUTE = text(
@@ -137,7 +137,7 @@ def _check_open(connection: Connection, trial_id: int) -> None:
     a transaction that begins with reading may not find SQLite's lock when it comes to writing.
     """
     state = connection.scalar(STATE, {"trial_id": trial_id})
-    if state not in ("RUNNING", "WAITING"):
+    if state not in OPEN:
         raise UpdateFinishedTrialError(f"trial {trial_id} is {state}: nothing can be added to it")
 
 
@@ -168,7 +168,7 @@ class TrialCache(_CachedStorage):
             return super().get_all_trials(study_id, deepcopy, states)
         self.get_study_directions(study_id)  # makes the cache's place for the study
         known = self._states.setdefault(study_id, TrialStates(self._backend.engine, study_id))
-        ids = [trial.trial_id for trial in known.read_open() if trial.state == "WAITING"]
+        ids = [trial.trial_id for trial in known.read_open() if trial.state == TrialStatus.WAITING]
         if not ids:
             return []
         with self._backend.engine.connect() as connection:

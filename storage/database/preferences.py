@@ -24,6 +24,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from storage.database.rows import fetch_rows
+from storage.database.trial_states import OPEN, TrialStatus
 
 PICTURE = "picture"  # a trial's attribute: the id of the artifact that the page shows
 IS_PREFERENTIAL = "preference:is_preferential"
@@ -108,15 +109,15 @@ def read_choices(connection: Connection, study_id: int) -> Choices:
         study_id=study_id,
     )
     numbers = {trial_id: number for trial_id, number, _, _ in found}
-    pictured = {number for _, number, _, picture in found if picture is not None}
+    pictured = [number for _, number, _, picture in found if picture is not None]
     put_aside = frozenset(_put_aside(attributes, numbers))
     states = {number: state for _, number, state, _ in found if number not in put_aside}
     return Choices(
         pairs=tuple(pairs_of(attributes)),
         clicks=sum(1 for key, value in attributes.items() if key.startswith(VALUES) and value),
         put_aside=put_aside,
-        shown=tuple(n for n, state in states.items() if state == "COMPLETE" and n in pictured),
-        training=tuple(n for n, state in states.items() if state in ("RUNNING", "WAITING")),
+        shown=tuple(n for n in pictured if states.get(n) == TrialStatus.COMPLETE),
+        training=tuple(n for n, state in states.items() if state in OPEN),
     )
 
 
