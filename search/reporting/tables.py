@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from models.evaluation.gan_diagnosis import WORDS
 from search.reporting.document import heading, paragraph, table
 from storage.files.markdown import format_cell
-from storage.files.study_summary import kept_with
+from storage.files.study_summary import stored_summary
 
 MOST_ROWS = 200  # of the table of trials
 ATTRIBUTES = ("outcome", "verdict", "modes", "epochs")  # columns, where trials have them
@@ -23,7 +23,7 @@ ATTRIBUTES = ("outcome", "verdict", "modes", "epochs")  # columns, where trials 
 
 def conclusion_blocks(study: Study) -> list[str]:
     """Return the table that the study concludes with; nothing where it has none."""
-    found = kept_with(study)
+    found = stored_summary(study)
     if found is None:
         return []
     kept, ended = found

@@ -1,7 +1,11 @@
-"""What complete trials have reported, by step: all that a median pruner looks at.
+"""What complete trials have reported, by step: a median pruner looks at nothing else.
 
-Optuna's pruners list, filter and sort every trial of the study at every question.
-A complete trial never changes, so its reports are read once, into columns.
+    reports = CompletedReports(engine, study_id)
+    reports.refresh()
+    reports.at(4)                 # the values that complete trials reported at step 4
+
+Optuna's pruners list, filter and sort every trial of the study at every question. A complete trial
+never changes, so its reports are read once, into columns.
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ class CompletedReports:
         self.engine = engine
         self.trials = 0  # how many are complete
         self._states = TrialStates(engine, study_id)
-        self._seen: set[int] = set()  # complete, though a trial before them has not ended
-        self._unread: set[int] = set()
+        self._seen: set[int] = set()  # complete trials after one that has not ended
+        self._unread: set[int] = set()  # complete trials whose reports are not in the columns
         self._columns: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
 
     def at(self, step: int) -> array[float]:
-        """What they reported at ``step``, NaN included, in no order."""
+        """Return the values reported at ``step``, NaN included, in no order."""
         return self._columns[step]
 
     def refresh(self) -> None:

@@ -1,8 +1,10 @@
-"""Optuna's trials from its tables, all at once.
+"""Reads Optuna's trials from its tables, all at once.
 
-The same `FrozenTrial` objects as Optuna makes (the tests compare them), about
-ten times as fast for a study of ten thousand: rows instead of an object each,
-and every distinct distribution parsed once.
+    read_trials(connection, [1, 2, 3])      # FrozenTrial objects
+
+The objects are the same as Optuna's own (the tests compare them). For a study of ten thousand they
+are read about ten times as fast: from rows instead of an object each, and every distinct
+distribution is parsed once.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from sqlalchemy import Connection
 
 from storage.database.rows import among, fetch_rows
 
-INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}  # by kind
 
 
 def read_trials(connection: Connection, trial_ids: Collection[int]) -> list[FrozenTrial]:
-    """The trials with these ids, by id; those that do not exist are left out."""
+    """Read the trials with these ids, by id; those that do not exist are left out."""
     chosen = among(trial_ids)
     wanted = set(trial_ids)
-    # states first: what belongs to a trial that has ended is all there by then
+    # states come first: when a trial has ended, all that belongs to it is there
     found = fetch_rows(
         connection,
         "SELECT trial_id, number, CAST(state AS VARCHAR), datetime_start, datetime_complete "
@@ -90,7 +92,7 @@ def read_trials(connection: Connection, trial_ids: Collection[int]) -> list[Froz
 def _by_trial(
     connection: Connection, table: str, columns: str, key: str, chosen: str
 ) -> defaultdict[int, list[tuple[Any, ...]]]:
-    """Rows by trial, each as they were written."""
+    """Read the rows of a table by trial, in the order in which they were written."""
     found: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     statement = f"SELECT trial_id, {columns} FROM {table} WHERE {chosen} ORDER BY {key}"
     for row in fetch_rows(connection, statement):
@@ -101,6 +103,10 @@ def _by_trial(
 def _parameters(
     found: list[tuple[Any, ...]], kinds: dict[str, BaseDistribution]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Return a trial's parameters and their distributions, by name.
+
+    kinds: distributions that are parsed already, by their JSON; new ones are added
+    """
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for _, name, value, written in found:
@@ -113,14 +119,14 @@ def _parameters(
 
 
 def _values(found: list[tuple[Any, ...]]) -> list[float] | None:
-    """One value an objective; Optuna stores infinities as their kind alone."""
+    """Return one value an objective; Optuna stores an infinite one as its kind alone."""
     if not found:
         return None
     return [value if kind == "FINITE" else INFINITE[kind] for _, _, value, kind in sorted(found)]
 
 
 def _local(stored: str | datetime | None) -> datetime | None:
-    """Naive UTC, as it is stored -> naive local time, as Optuna shows it."""
+    """Turn naive UTC, as Optuna stores it, into naive local time, as Optuna shows it."""
     if stored is None:
         return None
     moment = datetime.fromisoformat(stored) if isinstance(stored, str) else stored

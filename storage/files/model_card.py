@@ -1,5 +1,7 @@
 """The model card of an export: Markdown for people, made of its provenance alone.
 
+    model_card(read_provenance(folder), rest="provenance.json")
+
 Numbers and pictures first, then how to use it, then where it comes from.
 """
 
@@ -12,27 +14,30 @@ from storage.files.markdown import escape_markup, format_picture, format_rows, f
 
 
 def model_card(about: Mapping[str, Any], *, rest: str) -> str:
-    """The card of the export whose provenance is ``about``; ``rest``: the file with all of it."""
+    """Return the card of the export with the provenance ``about``.
+
+    rest: the name of the file that holds the whole provenance
+    """
     images = about["images"]
     parts = [
         f"# {about['study']}, rank {about['rank']}",
         f"{about['model']} with {about['model_parameters']:,} parameters, trained on "
         f"{about['data']}\n({images['train']:,} training, {images['valid']:,} validation, "
         f"{images['test']:,} test images).",
-        _values(about),
+        _scores(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
         *map(format_table, about["tables"]),
         *(format_picture(*pair) for pair in about["pictures"].items()),
         _use(about),
         "## Configuration",
-        format_rows(["parameter", "value"], _exactly(about["parameters"])),
+        format_rows(["parameter", "value"], _exact_values(about["parameters"])),
         _origin(about),
         f"The rest, with the learning curve and every file's SHA-256, is in `{rest}`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _values(about: Mapping[str, Any]) -> str:
+def _scores(about: Mapping[str, Any]) -> str:
     metric = str(about["metric"])
     rows = [("validation", f"{about['valid'][metric]:.6f}")]
     if about["test"] is not None:
@@ -40,8 +45,8 @@ def _values(about: Mapping[str, Any]) -> str:
     return format_rows(["images", metric.upper()], rows)
 
 
-def _exactly(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All digits of a parameter: it is for copying."""
+def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the parameters with all their digits: people copy them."""
     return [(name, str(value)) for name, value in parameters.items()]
 
 
@@ -72,13 +77,15 @@ def _origin(about: Mapping[str, Any]) -> str:
         ("code", about["revision"]),
         ("made", about["made"]),
     ]  # fmt: skip
-    told = f"Trial {about['trial']} of the study (value {about['trial_value']:.6f}), trained again:"
-    return f"## Where it comes from\n\n{told}\n\n{format_rows(['', ''], rows)}"
+    trial = (
+        f"Trial {about['trial']} of the study (value {about['trial_value']:.6f}), trained again:"
+    )
+    return f"## Where it comes from\n\n{trial}\n\n{format_rows(['', ''], rows)}"
 
 
-def _verdict(told: Mapping[str, Any]) -> str:
-    """How the training went, in one line."""
-    kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    """Say in one line how the training went."""
+    kind = str(verdict["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
     word = "best in" if kind == "healthy" else "since"
-    when = f"{word} epoch {told['verdict_epoch']}"
-    return f"How the training ended: {kind}, {when}. {escape_markup(told['verdict_reason'])}"
+    when = f"{word} epoch {verdict['verdict_epoch']}"
+    return f"How the training ended: {kind}, {when}. {escape_markup(verdict['verdict_reason'])}"
