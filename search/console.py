@@ -1,4 +1,8 @@
-"""Where commands print, a terminal or a log that nobody wraps, and the tables that they print."""
+"""The console to which commands print, and the tables that they print there.
+
+console = open_console()
+console.print(make_table(["trial", "mse"], [[7, 0.1]], right=[1]))
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,17 @@ from rich.table import Table
 
 from storage.files.markdown import format_cell
 
-LOG_WIDTH = 300  # columns
+LOG_WIDTH = 300  # columns of a log, whose lines nobody wraps
 LOUD = "bold white on red"
 
 
 def shorten_path(place: object) -> str:
-    """A path or URL as seen from here: ``runs/exports/cae/1`` rather than its whole way."""
+    """Return a path or URL as seen from the current folder: ``runs/exports/cae/1``."""
     return str(place).replace(f"{Path.cwd()}/", "")
 
 
 def open_console() -> Console:
-    """Standard output, without colouring of numbers; wide where it is no terminal."""
+    """Open standard output, without coloured numbers; it is wide where it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
 

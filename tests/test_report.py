@@ -220,7 +220,7 @@ def test_the_ranks_of_two_judges_are_compared(tmp_path: Path) -> None:
     trials = judged(distances, [30.0, 10.0, 20.0, 40.0, 50.0], [0.9, 0.8, 0.7, 0.6, 0.5])
     said = words([*trials, ended(9.0, {"last_frechet": 3.0})], tmp_path / "ranking.png")
     assert "rho 0.70 over 5 trials (1: the same order)" in said
-    assert "frechet with coverage, second judge: Spearman's rho -1.00 over 5 trials" in said
+    assert "frechet with coverage, second evaluator: Spearman's rho -1.00 over 5 trials" in said
     assert (tmp_path / "ranking.png").stat().st_size > 1000
 
 

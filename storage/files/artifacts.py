@@ -25,7 +25,7 @@ from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from storage.database.optuna_storage import TrialStorage
 from storage.files.atomic import atomic_file
 
-KEY = "artifacts:"  # Optuna's attribute that lists an artifact is this and the artifact's id
+KEY = "artifacts:"  # Optuna lists an artifact under this and its id
 # the namespace from which the ids of `show_with_study` are derived
 OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")
 
