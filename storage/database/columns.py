@@ -21,21 +21,21 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from storage.database.frozen_trials import INFINITE
-from storage.database.rows import among, fetch_rows, split_into_portions
+from storage.database.rows import fetch_rows, split_into_portions, trial_condition
 
 Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Times = npt.NDArray[np.datetime64]
 
 QUARTER = 900  # seconds: local clocks change only at a quarter of an hour
 
 
-class Long(NamedTuple):
+class LongTable(NamedTuple):
     """One value a row: of the trial in that place, of that epoch, under the word of that code."""
 
-    places: Whole
-    epochs: Whole
-    codes: Whole
+    places: Integers
+    epochs: Integers
+    codes: Integers
     values: Floats
 
 
@@ -51,13 +51,15 @@ class Columns:
             study_id=study_id,
         )
         ids, numbers, states, started, ended = zip(*found, strict=True) if found else [()] * 5
-        self.numbers: Whole = np.array(numbers, dtype=np.int64)
+        self.numbers: Integers = np.array(numbers, dtype=np.int64)
         self.states: list[str] = list(states)
         self.started = local_time(started)
         self.ended = local_time(ended)
         self._ids = ids
         self._place: dict[int, int] = {trial_id: row for row, trial_id in enumerate(ids)}
-        self._ours = among(ids)  # in SQL; may admit trials of other studies, which have no place
+        self._ours = trial_condition(
+            ids
+        )  # in SQL; may admit trials of other studies, which have no place
 
     def values(self) -> Floats:
         """Return the trials' values; NaN where there is none."""
@@ -73,16 +75,16 @@ class Columns:
 
     def parameters(self) -> dict[str, npt.NDArray[Any] | list[Any]]:
         """Return a column for each parameter, by name. Each distribution is parsed once."""
-        found = self._wide(
+        found = self._read_wide(
             f"SELECT trial_id, param_name, param_value FROM trial_params WHERE {self._ours}"
         )
         columns: dict[str, npt.NDArray[Any] | list[Any]] = {}
         for name, values in found.items():
             column = np.array(values, dtype=np.float64)
-            columns[name] = _external(column, self._distribution(name, column))
+            columns[name] = _to_suggested(column, self._read_distribution(name, column))
         return columns
 
-    def _distribution(self, name: str, column: Floats) -> dict[str, Any]:
+    def _read_distribution(self, name: str, column: Floats) -> dict[str, Any]:
         """Return the distribution that stands with the first trial that has the parameter."""
         first = int(np.flatnonzero(~np.isnan(column))[0])
         ((written,),) = fetch_rows(
@@ -97,18 +99,18 @@ class Columns:
 
     def attributes(self) -> dict[str, npt.NDArray[Any]]:
         """Return a column for each user attribute, by name; NaN where a trial has none."""
-        columns = self._wide(
+        columns = self._read_wide(
             f"SELECT trial_id, key, value_json FROM trial_user_attributes WHERE {self._ours}"
         )
-        return {name: _parsed(column) for name, column in columns.items()}
+        return {name: _parse_texts(column) for name, column in columns.items()}
 
     def curves(self) -> dict[str, npt.NDArray[Any]]:
         """Return number, epoch (from 1), value and every metric, for each epoch that has any."""
-        reports, kinds = self._long(
+        reports, kinds = self._read_long(
             "SELECT trial_id, step + 1, CAST(intermediate_value_type AS VARCHAR), "
             f"intermediate_value FROM trial_intermediate_values WHERE {self._ours}"
         )
-        measured, metrics = self._long(
+        measured, metrics = self._read_long(
             f"SELECT trial_id, epoch, name, value FROM genstudy_metrics WHERE {self._ours}"
         )
         for code, kind in enumerate(kinds):
@@ -121,18 +123,18 @@ class Columns:
         columns: dict[str, npt.NDArray[Any]] = {
             "number": self.numbers[every // span],
             "epoch": every % span,
-            "value": _put(reports.values, np.searchsorted(every, cells), len(every)),
+            "value": _fill_column(reports.values, np.searchsorted(every, cells), len(every)),
         }
         rows_of_others = np.searchsorted(every, others)
         for name in sorted(metrics):
             its = measured.codes == metrics.index(name)
-            columns[name] = _put(measured.values[its], rows_of_others[its], len(every))
+            columns[name] = _fill_column(measured.values[its], rows_of_others[its], len(every))
         return columns
 
-    def _long(self, statement: str) -> tuple[Long, list[str]]:
+    def _read_long(self, statement: str) -> tuple[LongTable, list[str]]:
         """Return rows of trial, epoch, word and value as arrays, and the words by their codes."""
         words: dict[str, int] = {}
-        whole: list[Whole] = [np.empty((3, 0), dtype=np.int64)]  # places, epochs, codes
+        whole: list[Integers] = [np.empty((3, 0), dtype=np.int64)]  # places, epochs, codes
         floats: list[Floats] = [np.empty(0)]
         for portion in split_into_portions(self._connection, statement):
             own = [
@@ -145,9 +147,9 @@ class Columns:
         joined = np.concatenate(whole, axis=1)
         ours = joined[0] >= 0
         places, epochs, codes = joined[:, ours]
-        return Long(places, epochs, codes, np.concatenate(floats)[ours]), [*words]
+        return LongTable(places, epochs, codes, np.concatenate(floats)[ours]), [*words]
 
-    def _wide(self, statement: str) -> dict[str, list[Any]]:
+    def _read_wide(self, statement: str) -> dict[str, list[Any]]:
         """Turn rows of trial, name and value into a column a name; NaN where there is no row."""
         size = len(self.numbers)
         place = self._place
@@ -159,7 +161,7 @@ class Columns:
         return dict(sorted(columns.items()))
 
 
-def _external(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] | list[Any]:
+def _to_suggested(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] | list[Any]:
     """Turn Optuna's stored floats into what the study suggested; NaN where a trial has none."""
     missing = np.isnan(column)
     if distribution["name"] == "CategoricalDistribution":
@@ -170,7 +172,7 @@ def _external(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] 
     return column
 
 
-def _parsed(column: list[Any]) -> npt.NDArray[Any]:
+def _parse_texts(column: list[Any]) -> npt.NDArray[Any]:
     """Parse all JSON texts of a column by one call of the parser; the others stay as they are."""
     texts = [text for text in column if isinstance(text, str)]
     values = iter(json.loads(f"[{','.join(texts)}]"))
@@ -178,7 +180,7 @@ def _parsed(column: list[Any]) -> npt.NDArray[Any]:
     return np.fromiter(filled, dtype=object, count=len(column))
 
 
-def _put(values: Floats, rows: Whole, size: int) -> Floats:
+def _fill_column(values: Floats, rows: Integers, size: int) -> Floats:
     """Return a column of ``size`` rows with these values in ``rows``, and NaN in the others."""
     column = np.full(size, np.nan)
     column[rows] = values

@@ -16,7 +16,7 @@ from collections import defaultdict
 from sqlalchemy import Engine
 
 from storage.database.frozen_trials import INFINITE
-from storage.database.rows import among, fetch_rows
+from storage.database.rows import fetch_rows, trial_condition
 from storage.database.trial_states import TrialStates, TrialStatus
 
 
@@ -50,7 +50,7 @@ class CompletedReports:
                 connection,
                 "SELECT trial_id, step, intermediate_value, "
                 "CAST(intermediate_value_type AS VARCHAR) "
-                f"FROM trial_intermediate_values WHERE {among(self._unread)}",
+                f"FROM trial_intermediate_values WHERE {trial_condition(self._unread)}",
             )
         for trial_id, step, value, kind in found:
             if trial_id in self._unread:

@@ -54,12 +54,12 @@ def open_storage(url: str) -> TrialStorage:
     place = parse_url(url)
     if is_sqlite(place):
         _check_file(place)
-    with _explained(place):
+    with _explain_errors(place):
         if place.database and is_sqlite(place):
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(CREATORS):
             try:
-                return _create(place)
+                return _create_storage(place)
             except DBAPIError as error:
                 if attempt == CREATORS - 1 or not _SAME_MOMENT.search(str(error.orig)):
                     raise
@@ -67,11 +67,11 @@ def open_storage(url: str) -> TrialStorage:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _create(place: URL) -> TrialStorage:
+def _create_storage(place: URL) -> TrialStorage:
     from storage.database.optuna_storage import TrialStorage
 
     try:
-        opened = TrialStorage(_render(place), _engine_arguments(place))
+        opened = TrialStorage(_full_url(place), _engine_arguments(place))
     except RuntimeError as error:  # Optuna raises it for tables of another version
         raise DatabaseUnreachable(f"cannot use {_without_password(place)}: {error}") from error
     own_tables.create_all(opened.engine)
@@ -86,11 +86,11 @@ def check_database(url: str) -> None:
     place = parse_url(url)
     if is_sqlite(place):
         _check_file(place)
-        with _explained(place):
+        with _explain_errors(place):
             try_writing(Path(place.database or "").parent)
         return
-    with _explained(place):
-        engine = create_engine(_render(place), **_engine_arguments(place))
+    with _explain_errors(place):
+        engine = create_engine(_full_url(place), **_engine_arguments(place))
         try:
             engine.connect().close()
         finally:
@@ -103,7 +103,7 @@ def _check_file(place: URL) -> None:
     The connection has none of the settings of `_connect_sqlite`, which write to the file.
     """
     path = Path(place.database or "")
-    with _explained(place):
+    with _explain_errors(place):
         if not path.exists() or (path.is_file() and path.stat().st_size == 0):
             return
         if not path.is_file():
@@ -121,7 +121,7 @@ def _check_file(place: URL) -> None:
 def open_engine(url: str) -> Engine:
     """Open a connection pool for our own SQL. Raises `DatabaseUnreachable` if nothing is there."""
     place = parse_url(url)
-    with _explained(place):
+    with _explain_errors(place):
         missing = is_sqlite(place) and not Path(place.database or "").is_file()
     if missing:
         raise DatabaseUnreachable(
@@ -130,8 +130,8 @@ def open_engine(url: str) -> Engine:
         )
     if is_sqlite(place):
         _check_file(place)
-    with _explained(place):
-        engine = create_engine(_render(place), **_engine_arguments(place))
+    with _explain_errors(place):
+        engine = create_engine(_full_url(place), **_engine_arguments(place))
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     return engine
@@ -223,12 +223,12 @@ def _without_password(place: URL) -> str:
     return place.render_as_string(hide_password=True).replace("+psycopg", "").replace("%2A", "*")
 
 
-def _render(place: URL) -> str:
+def _full_url(place: URL) -> str:
     return place.render_as_string(hide_password=False)
 
 
 @contextmanager
-def _explained(place: URL) -> Iterator[None]:
+def _explain_errors(place: URL) -> Iterator[None]:
     """Turn a driver's error into one line that names the place and what to check."""
     name = short(_without_password(place))
     if is_sqlite(place):

@@ -48,7 +48,7 @@ def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> Non
 
     first: whether the trial is new; a lease or metrics of its id belong to a deleted study
     """
-    now = _now(engine)
+    now = _database_time(engine)
     with engine.begin() as connection:
         if first:
             connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
@@ -72,7 +72,7 @@ def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
         changed = connection.execute(
             leases.update()
             .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
-            .values(renewed=_now(engine))
+            .values(renewed=_database_time(engine))
         )
     return changed.rowcount == 1
 
@@ -118,14 +118,14 @@ def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[He
         "AND trials.state = 'RUNNING' ORDER BY trials.number"
     )
     with engine.connect() as connection:
-        now = connection.scalar(select(_now(engine)))
+        now = connection.scalar(select(_database_time(engine)))
         found = connection.execute(
             statement, {"study_id": study_id, "after": after, "now": now, "grace": GRACE}
         )
         return [HeldTrial(*row) for row in found]
 
 
-def _now(engine: Engine) -> ColumnElement[Any]:
+def _database_time(engine: Engine) -> ColumnElement[Any]:
     """Return the seconds of the database's clock, as an SQL expression."""
     if is_sqlite(engine):
         return (func.julianday("now") - 2440587.5) * 86400.0

@@ -108,7 +108,7 @@ class TrialStorage(RDBStorage):
             if self.known:
                 stored = value if math.isfinite(value) else None
                 report = {"trial_id": trial_id, "step": step, "value": stored}
-                connection.execute(REPORT, report | {"kind": _kind(value)})
+                connection.execute(REPORT, report | {"kind": _value_kind(value)})
                 _check_open(connection, trial_id)
 
     def _get_trials(
@@ -146,7 +146,7 @@ def _check_open(connection: Connection, trial_id: int) -> None:
         raise UpdateFinishedTrialError(f"trial {trial_id} is {state}: nothing can be added to it")
 
 
-def _kind(value: float) -> str:
+def _value_kind(value: float) -> str:
     """Return Optuna's word for a value; a column of numbers holds only finite ones."""
     if math.isnan(value):
         return "NAN"

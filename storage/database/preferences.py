@@ -117,7 +117,7 @@ def read_choices(connection: Connection, study_id: int) -> Choices:
     )
     numbers = {trial_id: number for trial_id, number, _, _ in found}
     pictured = [number for _, number, _, picture in found if picture is not None]
-    put_aside = frozenset(_put_aside(attributes, numbers))
+    put_aside = frozenset(_trials_put_aside(attributes, numbers))
     states = {number: state for _, number, state, _ in found if number not in put_aside}
     return Choices(
         pairs=tuple(pairs_of(attributes)),
@@ -138,7 +138,7 @@ def pairs_of(attributes: Mapping[str, Any]) -> list[Pair]:
     ]
 
 
-def _put_aside(attributes: Mapping[str, Any], numbers: Mapping[int, int]) -> Iterable[int]:
+def _trials_put_aside(attributes: Mapping[str, Any], numbers: Mapping[int, int]) -> Iterable[int]:
     """Yield the trials that were the worst of a choice or were skipped.
 
     numbers: the trials' numbers by id

@@ -49,7 +49,7 @@ def _execute(connection: Connection, statement: str, parameters: dict[str, Any])
     return cursor
 
 
-def among(trial_ids: Collection[int]) -> str:
+def trial_condition(trial_ids: Collection[int]) -> str:
     """Return the SQL condition on ``trial_id`` for these trials; for many it admits others too."""
     if len(trial_ids) <= FEW:
         return f"trial_id IN ({', '.join(str(int(i)) for i in trial_ids) or 'NULL'})"

@@ -56,7 +56,7 @@ def disk_full(place: Path, error: OSError, *, needs: int = 0, file: str = "") ->
 
     needs: bytes that it takes at least; file: the one in ``place`` that did not fit
     """
-    free = shutil.disk_usage(_existing(place)).free
+    free = shutil.disk_usage(_existing_parent(place)).free
     cause = error.__cause__ if isinstance(error, DiskFull) else error
     where = f"{place} ({file})" if file else str(place)
     least = f"it takes at least {needs:,} bytes, " if needs else ""
@@ -68,9 +68,9 @@ def disk_full(place: Path, error: OSError, *, needs: int = 0, file: str = "") ->
     return full
 
 
-def _existing(place: Path) -> Path:
+def _existing_parent(place: Path) -> Path:
     """Return ``place``, or the nearest folder above it that exists."""
-    return place if place.exists() else _existing(place.parent)
+    return place if place.exists() else _existing_parent(place.parent)
 
 
 def write_json(path: Path, content: Any) -> None:
