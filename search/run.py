@@ -6,8 +6,7 @@ their standard input, so that no password stands in a process list.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from storage.paths import RunPaths
@@ -53,6 +52,3 @@ class StudyRun:
     @property
     def encoder_folder(self) -> Path | None:
         return None if self.encoder is None else Path(self.encoder)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))

@@ -10,23 +10,18 @@ tables say how models trained on one kind do on the others.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.cae import CAE, CAEConfig
+from search.studies import cae
 from search.study import StudySpec
 
 
 def suggest(trial: BaseTrial) -> CAEConfig:
-    return CAEConfig(
-        noise="all",
-        strength=0.2,
-        channels=trial.suggest_int("channels", 4, 10),
-        latent=trial.suggest_int("latent", 10, 60),
-        optimizer=trial.suggest_categorical("optimizer", ["adam", "sgd"]),
-        weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-4, log=True),
-        lr=trial.suggest_float("lr", 5e-5, 5e-2, log=True),
-    )
+    return replace(cae.suggest(trial), noise="all", strength=0.2)
 
 
 STUDY = StudySpec(

@@ -30,6 +30,10 @@ BALANCES: dict[str, dict[str, Any]] = {
 }
 
 
+# Of models whose discriminator sees one image at a time.
+UNPACKED = {name: value for name, value in AS_REPORTED.items() if name != "pack"}
+
+
 def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
     """Everything of `models.training.gan_balance` that decides who learns how fast, for any GAN's
     study."""
@@ -48,14 +52,24 @@ def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
     }
 
 
-def suggest(trial: BaseTrial) -> GANConfig:
+def suggest_gan(
+    trial: BaseTrial, architecture: str, *, latent: int, widths: list[float]
+) -> GANConfig:
+    """A plain GAN: its code and width, how its networks are balanced, and whether D sees pairs.
+
+    latent: the smallest; the largest is 256
+    """
     return GANConfig(
-        architecture="32",
-        latent=trial.suggest_int("latent", 16, 256, log=True),
-        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
+        architecture=architecture,
+        latent=trial.suggest_int("latent", latent, 256, log=True),
+        width=trial.suggest_categorical("width", widths),
         **suggest_balance(trial),
         pack=trial.suggest_categorical("pack", [1, 2]),
     )
+
+
+def suggest(trial: BaseTrial) -> GANConfig:
+    return suggest_gan(trial, "32", latent=16, widths=[0.25, 0.5, 1.0])
 
 
 STUDY = StudySpec(

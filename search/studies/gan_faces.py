@@ -14,18 +14,12 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from search.studies.gan import BALANCES, suggest_balance
+from search.studies.gan import BALANCES, suggest_gan
 from search.study import StudySpec
 
 
 def suggest(trial: BaseTrial) -> GANConfig:
-    return GANConfig(
-        architecture="64",
-        latent=trial.suggest_int("latent", 32, 256, log=True),
-        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
-        **suggest_balance(trial),
-        pack=trial.suggest_categorical("pack", [1, 2]),
-    )
+    return suggest_gan(trial, "64", latent=32, widths=[0.25, 0.5, 1.0])
 
 
 STUDY = StudySpec(

@@ -15,6 +15,7 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.vae import VAE, VAEConfig
+from search.studies.vae import suggest_loss
 from search.study import StudySpec
 
 REPORTED_BETA = 1e-3 * 3 * 64 * 64  # their error was a mean over the values of an image
@@ -25,9 +26,7 @@ def suggest(trial: BaseTrial) -> VAEConfig:
         architecture="faces-64",
         latent=trial.suggest_int("latent", 32, 256, log=True),
         width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
-        beta=trial.suggest_float("beta", 0.1, 100.0, log=True),
-        warm_up=trial.suggest_int("warm_up", 0, 8),
-        reconstruction=trial.suggest_categorical("reconstruction", ["bce", "mse"]),
+        **suggest_loss(trial, beta=100.0, warm_up=8),
         optimizer=trial.suggest_categorical("optimizer", ["adam", "adamax"]),
         lr=trial.suggest_float("lr", 1e-4, 3e-3, log=True),
         batch_size=128,
