@@ -1,7 +1,7 @@
 """An autoencoder that resizes instead of transposing convolutions, MNIST.
 
-Reference system A5: binary cross entropy, 20 epochs. The architecture is the reported one of
-4,385 weights; how it is trained is searched.
+This is reference system A5, with binary cross-entropy and 20 epochs. The architecture is the
+reported one of 4,385 weights; how it is trained is searched.
 
     make study NAME=cae_upsample
 """

@@ -1,7 +1,7 @@
 """The wider resizing autoencoder as a denoiser of MNIST.
 
-Reference system A5, its denoising variant of 30,689 weights: Gaussian noise, here with a standard
-deviation of 0.5 of the range of a pixel, clipped.
+This is the denoising variant of reference system A5, with 30,689 weights. The noise is Gaussian.
+Its standard deviation is 0.5 of the range of a pixel, and noisy pixels are clipped to that range.
 
     make study NAME=cae_upsample_denoise
 """

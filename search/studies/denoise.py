@@ -1,9 +1,9 @@
 """The convolutional autoencoder as a denoiser of Fashion-MNIST.
 
-Reference system A3. Each image comes with one of three kinds of noise, by turns: Gaussian with a
-standard deviation of 0.2, salt and pepper on 20 % of the pixels, or photon noise with 25 photons
-for white. The value is the squared error of what is made of it from the clean image. The winner's
-tables say how models trained on one kind do on the others.
+This is reference system A3, and it searches what `cae` searches. The images have three kinds of
+noise in turn: Gaussian with a standard deviation of 0.2, salt and pepper on 20 % of the pixels, and
+photon noise with 25 photons for white. The value is the squared error between the denoised and the
+clean image. The tables of the export say how models trained on one kind do on the others.
 
     make study NAME=denoise
 """

@@ -1,9 +1,9 @@
 """DCGAN on Fashion-MNIST: widths, code, and above all how its two networks are balanced.
 
-Reference system B1, configuration `32`, with the balances of the reports as the first trials:
-equal rates, where D won; G twice D, which worked; one step of G per four of D. Judged by the
-Fréchet distance of samples after every epoch. At full width an epoch takes minutes on a CPU:
-`gan_balance` is the study for one.
+This is configuration `32` of reference system B1. The first trials have the reported balances:
+equal rates, where D won; a rate of G twice that of D, which worked; one step of G per four of D.
+Trials are judged by the Fréchet distance of samples after every epoch. At full width an epoch takes
+minutes on a CPU, for which `gan_balance` is the better study.
 
     make study NAME=gan
     make study NAME=gan SAMPLER=preference
@@ -30,13 +30,13 @@ BALANCES: dict[str, dict[str, Any]] = {
 }
 
 
-# Of models whose discriminator sees one image at a time.
+# For models whose discriminator sees one image at a time.
 UNPACKED = {name: value for name, value in AS_REPORTED.items() if name != "pack"}
 
 
 def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
-    """Everything of `models.training.gan_balance` that decides who learns how fast, for any GAN's
-    study."""
+    """Return what decides how fast G and D learn (`models.training.gan_balance`), for the study of
+    any GAN."""
     return {
         "lr_g": trial.suggest_float("lr_g", 1e-4, 1e-2, log=True),
         "lr_d": trial.suggest_float("lr_d", 1e-4, 1e-2, log=True),
@@ -55,9 +55,9 @@ def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
 def suggest_gan(
     trial: BaseTrial, architecture: str, *, latent: int, widths: list[float]
 ) -> GANConfig:
-    """A plain GAN: its code and width, how its networks are balanced, and whether D sees pairs.
+    """Return a plain GAN: its code and width, its balance, and how many images D sees at once.
 
-    latent: the smallest; the largest is 256
+    latent: the least width of the code; the largest is 256
     """
     return GANConfig(
         architecture=architecture,

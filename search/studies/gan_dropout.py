@@ -1,6 +1,8 @@
 """The GAN with dropout and a resized stage, on MNIST: reference system B1, row `dropout-28`.
 
-make study NAME=gan_dropout
+The study searches what `gan` searches, in another architecture.
+
+    make study NAME=gan_dropout
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """DCGAN on 64x64 faces, or any other folder of colour images: reference system B1, row `64`.
 
 Put images into data/faces (see models/data/folders.py for the layouts) or say where they are.
-Without classes their samples are judged in the codes of the best `vae_faces` on the same images,
-which FIRST=1 searches before. Made for a GPU.
+Without classes the samples are judged in the codes of the best `vae_faces` on the same images,
+which FIRST=1 searches before. The study is made for a GPU.
 
     make study NAME=gan_faces FIRST=1
     make study NAME=gan_faces DATA=folder:PATH FIRST=1

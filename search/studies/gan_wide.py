@@ -1,7 +1,7 @@
 """DCGAN on 512x512 colour images: reference system B1, row `512`, 202 million weights.
 
-Judged as `gan_faces` is. Made for a large GPU: at full width the weights of G with Adam's moments
-alone take 2.4 GB.
+Its samples are judged as those of `gan_faces`. The study is made for a large GPU: at full width the
+weights of G with Adam's moments alone take 2.4 GB.
 
     make study NAME=gan_wide DATA=folder:PATH FIRST=1
 """

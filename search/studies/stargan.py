@@ -1,7 +1,7 @@
 """Images given other labels: StarGAN, reference system B3, one step of G per four of D.
 
-Takes the folders that `acgan` takes, and is judged as that is. The picture of a trial: each image
-translated to every label.
+The study takes the folders that `acgan` takes, and its samples are judged in the same way. The
+picture of a trial shows each image translated to every label.
 
     make study NAME=stargan DATA=folder:PATH FIRST=1
 """

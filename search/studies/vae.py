@@ -1,7 +1,7 @@
 """Variational autoencoders on MNIST, judged by the negative evidence lower bound.
 
-Reference system A6, configuration `latent-2`, is tried first; TRIALS=1 trains it alone. The
-metric is that of beta 1 whatever a trial's own beta is, in nats per image.
+Configuration `latent-2` of reference system A6 is tried first; TRIALS=1 trains it alone. The metric
+is the negative bound with beta 1, in nats per image, whatever a trial's own beta is.
 
     make study NAME=vae
 """
@@ -18,7 +18,10 @@ from search.study import StudySpec
 
 
 def suggest_loss(trial: BaseTrial, *, beta: float, warm_up: int) -> dict[str, Any]:
-    """The parameters of a VAE's loss, for the study of any VAE; beta and warm_up: at most."""
+    """Return the parameters of a VAE's loss, for the study of any VAE.
+
+    beta, warm_up: their largest values
+    """
     return {
         "beta": trial.suggest_float("beta", 0.1, beta, log=True),
         "warm_up": trial.suggest_int("warm_up", 0, warm_up),

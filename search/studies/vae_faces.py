@@ -1,9 +1,9 @@
 """Variational autoencoders on 64x64 faces, or any other folder of colour images.
 
-Reference system A6, configuration `faces-64`, is tried first: mean squared error + 1e-3 KL, which
-is beta 12.288 in the units of models/vae.py, Adamax. Put images into data/faces (see
-models/data/folders.py for the layouts) or say where they are. Made for a GPU; on a CPU set EPOCHS
-low.
+Configuration `faces-64` of reference system A6 is tried first: mean squared error + 1e-3 KL, which
+is beta 12.288 in the units of models/vae.py, with Adamax. Put images into data/faces (see
+models/data/folders.py for the layouts) or say where they are. The study is made for a GPU; on a CPU
+set EPOCHS low.
 
     make study NAME=vae_faces
     make study NAME=vae_faces DATA=folder:PATH

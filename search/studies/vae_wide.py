@@ -1,9 +1,9 @@
 """Variational autoencoders with few, wide layers on 64x64 colour images.
 
-Reference system A6, configuration `wide-64`, is tried first: cross-entropy + KL, Adam at a rate of
-1e-6, Z 20, 7 epochs. It has 538,821,035 parameters: 9 GB with its gradients and Adam's moments,
-before any image; a trial that does not fit a GPU ends as infeasible. Put images into data/faces
-(see models/data/folders.py for the layouts) or say where they are.
+Configuration `wide-64` of reference system A6 is tried first: cross-entropy + KL, Adam at a rate of
+1e-6, 20 latent numbers, 7 epochs. It has 538,821,035 parameters. With their gradients and Adam's
+moments they take 9 GB before any image; a trial that does not fit a GPU ends as infeasible. Put
+images into data/faces (see models/data/folders.py for the layouts) or say where they are.
 
     make study NAME=vae_wide
     make study NAME=vae_wide DATA=folder:PATH
