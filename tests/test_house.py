@@ -102,6 +102,15 @@ STORED_FAMILIES = (
     "models.vae:VAE",
 )
 
+# What study files, model files and notebooks of users import: these names are for good, too.
+USED_ELSEWHERE = {
+    "models.base": ("Batch", "ConfigError", "Model", "ModelConfig", "Shape", "build", "require"),
+    "models.export": ("load_export",),
+    "search.repeats": ("at_epoch", "counted", "over_repeats", "spread"),
+    "search.study": ("StudySpec", "Table"),
+    "storage": ("best", "choices", "curves", "studies", "trials"),
+}
+
 
 class Import(NamedTuple):
     """One import of a file: ``models/gan.py:28 imports models.training.gan_balance``."""
@@ -307,3 +316,12 @@ def test_a_family_stands_where_databases_and_exports_say(name: str) -> None:
     assert f"{family.__module__}:{family.__qualname__}" == name, rule
     if not getattr(family, "__abstractmethods__", None):
         assert family_named(name) is family
+
+
+@pytest.mark.parametrize("name", USED_ELSEWHERE)
+def test_what_users_import_stays_where_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    missing = [public for public in USED_ELSEWHERE[name] if not hasattr(module, public)]
+    assert not missing, f"{MODULES[name]} has no {missing}, but files of users import it"
+    hidden = set(USED_ELSEWHERE[name]) - set(getattr(module, "__all__", USED_ELSEWHERE[name]))
+    assert not hidden, f"{MODULES[name]} leaves {sorted(hidden)} out of __all__"
