@@ -1,4 +1,4 @@
-"""Does a GAN on few MNIST images collapse, and what helps: reference section C, measured.
+"""Does a GAN on few MNIST images collapse, and what helps? Reference section C is measured.
 
     make study NAME=augmentation
 

@@ -1,4 +1,4 @@
-"""How well can 27 numbers describe a piece of clothing? The training, searched.
+"""How well can 27 numbers describe a piece of clothing? The training is searched.
 
 The architecture is the reported best of reference system A1, with 9 channels, 27 latent numbers and
 60,240 parameters. What the report left as it was is searched: the batch size and the schedule of

@@ -1,4 +1,4 @@
-"""An autoencoder that resizes instead of transposing convolutions, MNIST.
+"""An autoencoder that resizes instead of transposing convolutions, on MNIST.
 
 This is reference system A5, with binary cross-entropy and 20 epochs. The architecture is the
 reported one of 4,385 weights; how it is trained is searched.

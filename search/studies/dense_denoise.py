@@ -1,4 +1,4 @@
-"""A fully connected denoiser of salt and pepper, MNIST at 64x64.
+"""A fully connected denoiser of salt and pepper, on MNIST at 64x64.
 
 This is reference system A4, which turns 4096 pixels into 3 numbers and back; 20 % of the pixels are
 hit. The widths, the learning rate and the batch size are searched around the reported ones.

@@ -1,4 +1,4 @@
-"""How a GAN's two networks are balanced, on MNIST, in a width that a CPU trains: nothing else.
+"""How a GAN's two networks are balanced, on MNIST, in a width that a CPU trains, and nothing else.
 
 This is configuration `32` of reference system B1 with an eighth of its channels. Trials are judged
 by the Fréchet distance of 5,000 samples after every epoch. The balances of the reports are tried
