@@ -1,7 +1,9 @@
-"""What a run works on: its images, its stored study, and the plan for its workers.
+"""Prepare a run: open or make the stored study, and write down what its workers have to know.
 
-Nothing is trained here. A stored study is looked for and made under a lock, so
-that two machines that start at the same moment agree on what it is.
+    queue, run = prepare_run(variables, study, storage, find_images(variables, study, console))
+
+Nothing is trained here. The stored study is opened under a lock, so that two machines that start
+at the same moment agree on what it is.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from optuna.samplers import BaseSampler
 from models.base import Model
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
+from search.setup.checks import check_strategies
 from search.setup.inputs import RunInputs, base_label, study_name
-from search.setup.rehearsal import rehearse
 from search.setup.stored_study import (
     StudyIdentity,
     check_identity,
@@ -41,17 +43,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def check_names(variables: Variables, study: Study) -> None:
-    """Samplers and pruners given by variables: wrong ones are found here, not in a worker."""
+    """Raise `BadVariable` for a wrong sampler or pruner, before a worker meets it."""
     if is_preference(variables.sampler or study.spec.sampler):
         _check_preference(variables, study)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     pruner = make_pruner(variables.pruner or study.spec.pruner)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
-        rehearse(study.spec.suggest, sampler, pruner)
+        check_strategies(study.spec.suggest, sampler, pruner)
 
 
 def _check_preference(variables: Variables, study: Study) -> None:
-    """A person needs something to look at, and gives a pruner nothing to compare."""
+    """Raise `BadVariable` where a person cannot decide: the model draws no picture, or a pruner
+    would compare values."""
     model = study.spec.model
     if model.preview is Model.preview:
         raise BadVariable(
@@ -68,12 +71,12 @@ def _check_preference(variables: Variables, study: Study) -> None:
 def prepare_run(
     variables: Variables, study: Study, storage: TrialStorage, inputs: RunInputs
 ) -> tuple[optuna.Study, StudyRun]:
-    """Return the stored study, made now if it is new, and the run that goes on with it."""
+    """Return the stored study, which is made if it is new, and the run that goes on with it."""
     name = study_name(study, inputs.data, inputs.label, variables.sampler)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     at_once = trials_shown_at_once(sampler)
     with study_lock(storage.engine, CREATION):
-        opened, identity = _open(variables, study, storage, inputs, name, at_once)
+        opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
     run = StudyRun(
         name=study.reference,
         study=name,
@@ -81,7 +84,7 @@ def prepare_run(
         runs=str(variables.runs),
         images=str(inputs.cached),
         seed=identity.seed,
-        trials=_total(
+        trials=_count_trials(
             variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
         ),
         epochs=identity.epochs,
@@ -99,7 +102,7 @@ def prepare_run(
     return opened, run
 
 
-def _open(
+def _open_study(
     variables: Variables,
     study: Study,
     storage: TrialStorage,
@@ -107,9 +110,9 @@ def _open(
     name: str,
     at_once: int | None,
 ) -> tuple[optuna.Study, StudyIdentity]:
-    """The study called ``name`` and what it is; raises `StudyChanged` if it is another.
+    """Return the stored study ``name`` and its identity; raise `StudyChanged` if it is another.
 
-    at_once: how many trials a person chooses among, where one decides
+    at_once: how many trials a person chooses among; None: values decide
     """
     known = {known.study_name for known in storage.get_all_studies()}
     opened = optuna.create_study(
@@ -134,14 +137,15 @@ def _open(
         return opened, identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        opened.set_metric_names([study.spec.metric])  # the dashboard's axes say mse
+        opened.set_metric_names([study.spec.metric])  # for the axes of the dashboard
     _set_page(opened, storage, at_once)
     write_identity(opened, identity)
     return opened, identity
 
 
 def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_person: bool) -> None:
-    """Values and choices never mix: a study is ranked by the one or the other for good."""
+    """Raise `StudyChanged` if the stored study is ranked by values and this run by a person's
+    choices, or the reverse."""
     if is_preferential(storage.get_study_system_attrs(study._study_id)) != decided_by_a_person:
         ranked = "its values" if decided_by_a_person else "a person's choices"
         raise StudyChanged(
@@ -151,14 +155,14 @@ def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_pers
 
 
 def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -> None:
-    """What the dashboard's page shows and asks."""
+    """Store what the dashboard's page shows and asks where a person decides."""
     if at_once is not None:
         for key, value in page_settings(at_once).items():
             storage.set_study_system_attr(study._study_id, key, value)
 
 
-def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
-    """Trials in all: a grid ends with its last point."""
+def _count_trials(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
+    """Return how many trials the study has in all: a grid ends with its last point."""
     points = grid_size(sampler)
     if points is None:
         return wanted
@@ -168,7 +172,7 @@ def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: i
 
 
 def git_revision(root: Path = ROOT) -> str:
-    """Commit of the code that runs, with ``-changed`` if files differ from it."""
+    """Return the commit of the code that runs, with ``-changed`` if files differ from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(
