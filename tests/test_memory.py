@@ -42,7 +42,7 @@ WIDE = {
 KILLED = {
     "model=CAE,": "model=Killed,",
     "def suggest": """import os, signal
-    from storage import leases
+    from storage.database import leases
     leases.MAX_ATTEMPTS = 2
 
     class Killed(CAE):
