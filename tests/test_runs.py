@@ -35,7 +35,9 @@ def epochs_of(url: str) -> int:
         return 0
 
 
-def test_a_study_runs_from_file_to_checked_exports(real_user: User, study_file: WriteStudy) -> None:
+def test_a_study_runs_from_file_to_checked_exports(
+    real_user: User, user: User, study_file: WriteStudy
+) -> None:
     name = study_file()
     code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
@@ -55,29 +57,29 @@ def test_a_study_runs_from_file_to_checked_exports(real_user: User, study_file: 
 
     # the README's claim of a whole export holds after a file was lost, too
     (folders[1] / "encoder.onnx").unlink()
-    (real_user.runs / "exports" / "small" / ".2.half").mkdir()  # as a killed export leaves it
-    assert real_user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=2)[0] == 0
+    (user.runs / "exports" / "small" / ".2.half").mkdir()  # as a killed export leaves it
+    assert user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=2)[0] == 0
     assert (folders[1] / "encoder.onnx").exists()
-    assert sorted(p.name for p in (real_user.runs / "exports" / "small").iterdir()) == ["1", "2"]
+    assert sorted(p.name for p in (user.runs / "exports" / "small").iterdir()) == ["1", "2"]
 
     # again: it is done, nothing is trained, nothing is judged again
     stamp = (folders[0] / "provenance.json").stat().st_mtime_ns
-    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
+    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
     assert "study small is done: 5 of 5 trials have ended; TRIALS=15 goes on" in out
     assert (folders[0] / "provenance.json").stat().st_mtime_ns == stamp
 
     # and on, to a larger total
-    code, out, error = real_user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=1)
+    code, out, error = user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    assert len(trials("small", storage=real_user.url)) == 7
-    assert [folder.name for folder in (real_user.runs / "exports" / "small").iterdir()] == ["1"]
+    assert len(trials("small", storage=user.url)) == 7
+    assert [folder.name for folder in (user.runs / "exports" / "small").iterdir()] == ["1"]
 
     # the leaderboard and the list of studies
-    code, out, error = real_user.run("trials", NAME="small")
+    code, out, error = user.run("trials", NAME="small")
     assert (code, error) == (0, "")
     assert "study small: 7 complete" in out
-    code, out, error = real_user.run("studies")
+    code, out, error = user.run("studies")
     assert (code, error) == (0, "")
     assert re.search(r"small .* 7 +0 +0 +0\.\d+", out)
 

@@ -26,13 +26,13 @@ WriteStudy = Callable[..., Path]
 LONGER = {"epochs=2, retrain": "epochs=40, retrain"}
 
 
-# Seconds instead of a minute of grace, for the processes of one test.
-SHORT_LEASES = """
+# Constants of genstudy that have other values in the processes of one test.
+CONSTANTS = """
 import sys
 
 for name, module in list(sys.modules.items()):
     if name.startswith(("search.", "storage.")):
-        for key, value in {"GRACE": 3.0, "RENEWAL": 0.5, "SECOND_LOOK": 1.0, "LINGER": 2.0}.items():
+        for key, value in {values}.items():
             if hasattr(module, key):
                 setattr(module, key, value)
 """
@@ -129,9 +129,14 @@ def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+def set_constants(user: User, **values: float) -> None:
+    assert user.preloaded is not None, "a new interpreter has the constants of the source"
+    user.before = CONSTANTS.format(values=values)
+
+
 def make_leases_short(user: User) -> None:
-    assert user.preloaded is not None
-    user.before = SHORT_LEASES
+    """Seconds instead of a minute of grace."""
+    set_constants(user, GRACE=3.0, RENEWAL=0.5, SECOND_LOOK=1.0, LINGER=2.0)
 
 
 def is_error_line(text: str) -> bool:
