@@ -247,17 +247,14 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
 
 def describe_variables(width: int) -> str:
     """Return a line for each variable, and more where its help is wider than ``width`` columns."""
-    return "\n".join(
-        textwrap.fill(
-            text,
-            width,
-            initial_indent=f"  {name}".ljust(INDENT),
-            subsequent_indent=" " * INDENT,
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-        for name, text in VARIABLES.items()
+    wrapper = textwrap.TextWrapper(
+        width, subsequent_indent=" " * INDENT, break_on_hyphens=False, break_long_words=False
     )
+    lines = []
+    for name, text in VARIABLES.items():
+        wrapper.initial_indent = f"  {name}".ljust(INDENT)
+        lines.append(wrapper.fill(text.replace("(default ", "(default\0")).replace("\0", " "))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
