@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -67,7 +67,10 @@ def test_the_card_of_every_rank_counts_them(
     monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
     judge = SampleEvaluator(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
-    record = {"test": None, "tables": []}  # of a rank that does not meet the test images
+    record: dict[str, Any] = {
+        "test": None,
+        "tables": [],
+    }  # of a rank that does not meet the test images
     context = cast("WorkerContext", SimpleNamespace(judge=judge, images=triples))
     (table,) = tables(context, model, record)
     assert table == mode_table(model, judge, triples).to_plain()
