@@ -15,7 +15,7 @@ def test_units_that_died_are_counted(digits: ImageSplits) -> None:
     model = build(CAE, CAEConfig(channels=2, latent=6), CAE_SHAPE, seed=0)
     assert isinstance(model, CAE)
     with torch.no_grad():
-        model.encoder[-2].bias[:4] = -1e3  # what a burst of the optimiser does to a ReLU
+        model.encoder[-2].bias[:4] = -1e3  # type: ignore[index]  # what a burst of the optimiser does to a ReLU
     with evaluating(model):
         alive = int((codes_of(model, digits.test).amax(0) > 0).sum())
         table = code_table(model, digits.test)

@@ -48,7 +48,7 @@ class Recorder:
         optimizers = model.optimizers.values()
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         assert all(group.get("capturable", True) for group in groups)
-        tensors = list(model.parameters())
+        tensors: list[torch.Tensor] = list(model.parameters())
         for optimizer in optimizers:
             for state in optimizer.state.values():
                 tensors += [value for value in state.values() if torch.is_tensor(value)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -55,7 +56,7 @@ KILLED = {
 }
 
 
-def searched(user: User, count: int, **variables: object) -> tuple[pd.DataFrame, str]:
+def searched(user: User, count: int, **variables: Any) -> tuple[pd.DataFrame, str]:
     """The table and what was printed, of a run that is stopped before it retrains."""
 
     def ended() -> bool:

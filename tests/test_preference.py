@@ -297,7 +297,7 @@ def test_a_question_is_asked_once(tmp_path: Path) -> None:
     storage, study_id = preferential(f"sqlite:///{tmp_path / 'studies.db'}", trained=2)
     made = PreferencePrompt(open_with(str(storage.url)), 3, said.append)
     for _ in range(3):
-        made.look()
+        made.refresh()
         made.ask()
     address = re.escape(preference_prompt.PAGE.format(study_id))
     (line,) = said
@@ -305,7 +305,7 @@ def test_a_question_is_asked_once(tmp_path: Path) -> None:
     assert not made.has_room
     assert not made.is_decided
     page.report_preferences(study_id, storage, [(0, 1)])
-    made.look()
+    made.refresh()
     made.ask()
     assert (len(said), made.has_room) == (1, True)
 
@@ -493,14 +493,14 @@ def shown(
     return run
 
 
-ASKED = {"SAMPLER": "preference(shown=2)", "WORKERS": 1, "TOP": 1}
+ASKED: dict[str, Any] = {"SAMPLER": "preference(shown=2)", "WORKERS": 1, "TOP": 1}
 
 
 def test_a_killed_run_trains_on_and_leaves_what_waits_for_a_choice(
     user: User, study_file: WriteStudy
 ) -> None:
     name = study_file(replace={"epochs=2, retrain": "epochs=10, retrain"})
-    asked = {"NAME": name, "TRIALS": 3, **ASKED}
+    asked: dict[str, Any] = {"NAME": name, "TRIALS": 3, **ASKED}
     with watched(user.start(**asked)) as process:  # the machine goes down while trial 1 trains
         wait_until(lambda: trained_epochs(user.url, 1) > 0, 200)
         kill_all(process)

@@ -68,7 +68,7 @@ class Stored:
 
     def write(self, trials: list[FrozenTrial], direction: str = "minimize") -> None:
         storage = open_storage(self.paths.database_url)
-        study = optuna.create_study(study_name="s", storage=storage, direction=direction)
+        study = optuna.create_study(study_name="s", storage=storage, direction=direction)  # type: ignore[arg-type]
         study.add_trials(trials)
         storage.engine.dispose()
 

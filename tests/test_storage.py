@@ -34,7 +34,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def make_study(url: str, name: str = "s", direction: str = "minimize") -> TrialQueue:
     storage = open_storage(url)
     study = optuna.create_study(
-        study_name=name, storage=storage, direction=direction,
+        study_name=name, storage=storage, direction=direction,  # type: ignore[arg-type]
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner(),
     )  # fmt: skip
     return TrialQueue(study, storage, owner=owner_name(os.getpid()))
@@ -57,8 +57,8 @@ def run_some(queue: TrialQueue, count: int) -> None:
         trial.set_user_attr("list", [1, {"a": None}])
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
         state = states[index % 3]
-        value = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
-        queue.study.tell(trial, value, state=state)
+        final = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
+        queue.study.tell(trial, final, state=state)
         leases.end_lease(queue.engine, queue.id_of(trial.number))
 
 

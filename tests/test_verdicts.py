@@ -204,7 +204,7 @@ def test_a_collapse_that_mends_goes_on() -> None:
 @pytest.mark.parametrize("make", [
     lambda value: Health(epoch=3, loss_g=value, quality=GOOD),
     lambda value: Health(epoch=3, gradient_d=value, quality=GOOD),
-    lambda value: Health(epoch=3, quality=dict.fromkeys(GOOD, value)),
+    lambda value: Health(epoch=3, quality={name: float(value) for name in GOOD}),
 ])  # fmt: skip
 def test_what_is_not_finite_has_diverged_at_once(
     make: Callable[[float], Health], value: float
