@@ -327,9 +327,9 @@ def test_a_trial_that_was_taken_back_is_nobodys_until_it_is_claimed(storage_url:
     queue = make_study(storage_url)
     late = TrialQueue(queue.study, queue.storage, owner="another-machine:1:1")
     assert late.claim(1) is not None
-    assert late.owns(0)
+    assert late.renew(0)
     queue.reclaim_from(late.owner)
-    assert not late.owns(0)  # it wakes up before anybody has gone on with the trial
+    assert not late.renew(0)  # it wakes up before anybody has gone on with the trial
     assert queue.count() == {"WAITING": 1}
 
 

@@ -91,7 +91,7 @@ def one_trial(queue: TrialQueue, *, steps: int = STEPS, between: float = 0.0) ->
                 if epoch < steps and trial.should_prune():
                     raise AssertionError("a value this good is never pruned")
         with clock:
-            assert queue.owns(trial.number)
+            assert queue.renew(trial.number)
             queue.set_attributes(trial, {"outcome": "complete", "epochs": steps, "seconds": 1.0})
             queue.study.tell(trial, GOOD / steps, state=TrialState.COMPLETE)
     with clock:
