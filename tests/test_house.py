@@ -80,6 +80,7 @@ WITHOUT_TORCH = (
     "search.cli.listing",
     "search.console",
     "search.errors",
+    "search.messages",
     "search.reporting.summary",
     "search.repeats",
     "search.setup.mistakes",
@@ -274,6 +275,12 @@ def test_importing_a_package_imports_nothing_else() -> None:
     others = [found for found in broken if found.source != "storage"]
     assert not others, describe(others, "an __init__.py is empty, but for that of storage")
     assert {found.target for found in lazy} <= {"typing", "storage.frames"}
+
+
+def test_every_folder_of_a_room_is_a_package() -> None:
+    folders = {path.parent for path in MODULES.values()}
+    bare = sorted(str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").is_file())
+    assert not bare, f"{bare} have no __init__.py; does .gitignore hide it?"
 
 
 TORCH_IS_LOADED = """
