@@ -117,7 +117,7 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     context = make_context(model=Greedy)
     monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
     monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**53)
-    monkeypatch.setattr("search.worker.trial.taken_memory", lambda device: 2**53)
+    monkeypatch.setattr("search.worker.device.taken_memory", lambda device: 2**53)
     context.memory_before = 1
     trial = context.queue.claim(9)
     assert trial is not None
