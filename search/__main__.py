@@ -1,13 +1,13 @@
 """The command line behind make: ``python -m search COMMAND`` with variables in the environment.
 
     study       run a study, retrain and export its best       NAME=cae python -m search study
-    studies     what there is, on what data, how far
-    trials      the leaderboard; CSV= or PARQUET= writes the table
-    report      a study as a page with pictures
-    dashboard   optuna-dashboard with the pictures
-    worker      one training process (started by `study`)
+    studies     list the studies, their data and how far each one is
+    trials      show the leaderboard; CSV= or PARQUET= writes the table
+    report      write a page with pictures about a study
+    dashboard   serve optuna-dashboard with the pictures
+    worker      run one training process (`study` starts it)
 
-Mistakes of the user are one line on standard error and exit code 2; Ctrl-C is 130.
+A mistake of the user is one line on standard error and exit code 2; Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ def main(arguments: list[str]) -> int:
 
 def worker() -> int:
     with quick_imports():
-        import alembic.command  # noqa: F401  (Optuna's, to open a storage: now there is time)
+        import alembic.command  # noqa: F401  (Optuna opens storages with it: now there is time)
 
         from search.worker.main import main as work
     defer_compiler()
     code = work()
     logging.shutdown()
-    os._exit(code)  # all is written; taking torch's modules apart would cost a second or two
+    os._exit(code)  # all is written, and unloading torch's modules would take a second or two
 
 
 def command(name: str) -> int:
-    """Run a command; what a user can mend becomes one line."""
+    """Run a command and return its exit code; an error that a user can mend becomes one line."""
     try:
-        return _find(name)()
+        return _find_command(name)()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -63,7 +63,8 @@ def command(name: str) -> int:
         end_early()
 
 
-def _find(name: str) -> Callable[[], int]:
+def _find_command(name: str) -> Callable[[], int]:
+    """Import a command; each loads only what it needs."""
     if name == "study":
         start_early()
         with quick_imports():

@@ -1,4 +1,11 @@
-"""Mistakes of the person who runs a study. Each message is one line with the fix."""
+"""The errors of this room, and the one line that a person reads of any error.
+
+    SearchError           shown as one line; the exit code is 2
+        UnknownStudy, StudyFileError, BadVariable, StudyChanged, BaseMissing, WorkersFailed
+
+Each message says what is wrong and how to mend it. `storage.errors` and `models.errors` hold those
+of the other two rooms, and `explain_error` words all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +16,35 @@ from storage.errors import LONGEST, StorageError, short
 
 
 class SearchError(Exception):
-    """Base of this room's errors: shown as one line, exit code 2, nothing is changed."""
+    """The base of all errors of this room: a command that meets one changes nothing."""
 
 
 class UnknownStudy(SearchError):
-    """No study of that name; the message lists what there is."""
+    """There is no study of that name; the message lists those that there are."""
 
 
 class StudyFileError(SearchError):
-    """The study's file has a mistake; the message says in which line and what fits."""
+    """A study file has a mistake; the message says in which line, and what would be right."""
 
 
 class BadVariable(SearchError):
-    """A variable such as TRIALS has a value that is not allowed; the message says which are."""
+    """A variable such as TRIALS has a wrong value; the message says which values are allowed."""
 
 
 class StudyChanged(SearchError):
-    """The stored study was made with other settings: its values would not compare."""
+    """A stored study was made with other settings, so that its values would not compare."""
 
 
 class BaseMissing(SearchError):
-    """A study starts from another's export, which is not there; the message says how to get it."""
+    """A study starts from an export that is missing; the message says how to get it."""
 
 
 class WorkersFailed(SearchError):
-    """Workers end before they can train; the message names the cause and their log."""
+    """Workers end before they can train; the message names the cause and the log file."""
 
 
 def explain_error(error: Exception) -> str | None:
-    """The line for an error that is not a fault of ours; None for one that is."""
+    """Return the line for an error that is no fault of genstudy; None for one that is."""
     from optuna.exceptions import StorageInternalError
     from pandas.errors import DatabaseError
     from sqlalchemy.exc import SQLAlchemyError
@@ -61,7 +68,7 @@ def explain_error(error: Exception) -> str | None:
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
-    """``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``"""
+    """Return ``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``."""
     names = sorted(available)
     close = difflib.get_close_matches(name[:LONGEST], names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,11 +1,11 @@
-"""What lets a process of ours begin its work early.
+"""Faster imports, so that a process begins its work sooner.
 
     with quick_imports():
         import torch
 
-PyTorch loads its compiler, a second of imports, as soon as an optimiser is made, only to tell
-it that optimisers are not to be compiled. `defer_compiler` puts that off until something does
-compile or export. Neither changes what is computed.
+PyTorch loads its compiler, which takes a second, as soon as an optimiser is made, only to tell it
+that optimisers are not compiled. `defer_compiler` delays that until something compiles or exports.
+Neither function changes what is computed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ COMPILER = "torch._dynamo"
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Without the garbage collector: modules make much, and none of it is garbage."""
+    """Switch the garbage collector off: an import makes many objects, and none is garbage."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.freeze()  # nor need later collections look through it
+        gc.freeze()  # later collections need not look through these objects either
 
 
 def defer_compiler() -> None:
-    """Let a stand-in answer what optimisers ask of `torch._dynamo`, until more is asked."""
+    """Put a stand-in in the place of `torch._dynamo` that answers what optimisers ask of it."""
     import torch
 
     if COMPILER not in sys.modules:
@@ -44,21 +44,21 @@ def defer_compiler() -> None:
 
 
 class _StandIn(ModuleType):
-    """Replaced by the module itself at the first use of anything but the two functions below."""
+    """Answers for two functions of `torch._dynamo`; any other use loads the module itself."""
 
     def graph_break(self, msg: str = "") -> None:
-        """Outside compiled code there is no graph to break."""
-        if loaded := _loaded():
+        """Do nothing without the compiler: outside compiled code there is no graph to break."""
+        if loaded := _loaded_compiler():
             loaded.graph_break(msg)
 
     def disable(
         self, fn: Callable[..., Any], recursive: bool = True, **rest: Any
     ) -> Callable[..., Any]:
-        """``fn``; kept from compilation once there is a compiler."""
+        """Return ``fn``, which is kept from compilation once the compiler is loaded."""
 
         @wraps(fn)
         def run(*args: Any, **kwargs: Any) -> Any:
-            loaded = _loaded()
+            loaded = _loaded_compiler()
             return (loaded.disable(fn, recursive, **rest) if loaded else fn)(*args, **kwargs)
 
         return run
@@ -72,6 +72,7 @@ class _StandIn(ModuleType):
         return getattr(sys.modules[COMPILER], name)
 
 
-def _loaded() -> ModuleType | None:
+def _loaded_compiler() -> ModuleType | None:
+    """Return the real `torch._dynamo`; None while it is not loaded."""
     found = sys.modules.get(COMPILER)
     return None if isinstance(found, _StandIn) else found

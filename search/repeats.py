@@ -3,8 +3,8 @@
     last = at_epoch(trials, curves, "last")                  # one row a trial
     over_repeats(last, "row", ["valid_frechet"])             # one row a value of `row`
 
-For a study's `search.reporting.summary`. A standard deviation is the sample's (n - 1); of one run
-it is unknown.
+The ``summary`` of a study file uses them. A standard deviation is that of the sample (n - 1); that
+of a single run is NaN.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ def at_epoch(
     *,
     direction: Literal["minimize", "maximize"] = "minimize",
 ) -> pd.DataFrame:
-    """Complete trials, one row each: the columns of ``trials``, then ``epoch`` and what was
-    measured in it (``valid_mse``, ...): in the last epoch, or in the one with the best value, the
-    first of several. A measure that is called like a parameter or an attribute is left out.
+    """Return one row a complete trial: the columns of ``trials``, then ``epoch`` and what was
+    measured in that epoch (``valid_mse``, ...).
+
+    The epoch is the last one, or the first of those with the best value. A measure that has the
+    name of a parameter or an attribute is left out.
     """
     complete = trials[trials["state"] == "COMPLETE"]
     epochs = curves[curves["number"].isin(complete["number"])]
@@ -46,19 +48,21 @@ def at_epoch(
 def over_repeats(
     frame: pd.DataFrame, by: str | Sequence[str], measures: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a combination of ``by``, in the order in which they come first: the columns ``by``,
-    ``runs``, and of every measure its mean, ``NAME_sd``: its standard deviation, NaN of one run.
+    """Return one row a combination of ``by``, in the order in which the combinations first occur.
+
+    The columns are those of ``by``, then ``runs``, and for every measure its mean and its standard
+    deviation ``NAME_sd``, which is NaN for a single run.
     """
     names = [by] if isinstance(by, str) else list(by)
     groups = frame.groupby(names, sort=False)
-    made = groups.size().rename("runs").to_frame()
+    table = groups.size().rename("runs").to_frame()
     for name in measures:
-        made[name], made[f"{name}_sd"] = groups[name].mean(), groups[name].std()
-    return made.reset_index()
+        table[name], table[f"{name}_sd"] = groups[name].mean(), groups[name].std()
+    return table.reset_index()
 
 
 def spread(mean: float, deviation: float, digits: int = 2) -> str:
-    """``9.67 ± 0.58``; of one run ``9.67``, of none ``-``."""
+    """Return ``9.67 ± 0.58``; for a single run ``9.67``, for none ``-``."""
     if math.isnan(mean):
         return "-"
     plain = f"{mean:.{digits}f}"
@@ -66,6 +70,6 @@ def spread(mean: float, deviation: float, digits: int = 2) -> str:
 
 
 def counted(verdicts: Iterable[object]) -> str:
-    """``2 collapsed, 1 D won``, the most frequent first; what is no verdict does not count."""
+    """Return ``2 collapsed, 1 D won``, the most frequent first; what is no verdict is left out."""
     known = Counter(verdicts)
     return ", ".join(f"{n} {WORDS[kind]}" for kind, n in known.most_common() if kind in WORDS)

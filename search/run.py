@@ -1,13 +1,12 @@
 """One run of a study: all that a worker has to know, as plain values.
 
-The supervisor settles every variable once; workers get the result as JSON on
-their standard input, so that no password stands in a process list.
+The supervisor reads every variable once. Workers get the result as JSON on their standard input,
+so that no password stands in a process list.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from storage.paths import RunPaths
@@ -15,9 +14,15 @@ from storage.paths import RunPaths
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRun:
-    """name: as for `load_study`; study: its name in the database; images: the cached file.
+    """What is to be run, and how.
 
-    token: the stored study's own; files with another are not its files
+    name: what `load_study` takes; study: the study's name in the database
+    storage: URL of the trial database; runs: the folder RUNS; images: the cached file of images
+    seed: of the study; trials: in all; epochs: of each; retrain_epochs: at most, of the best
+    revision: commit of the code that runs
+    token: the stored study's own; a file with another token belongs to a deleted namesake
+    trial_minutes: how long a trial may take; memory: GiB that each worker may use
+    sampler, pruner: instead of the study's own
     base: folder of the export that every model starts from
     shown: how many trials a person chooses among; None: their values decide
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
@@ -35,7 +40,7 @@ class StudyRun:
     revision: str
     token: str
     trial_minutes: float | None = None
-    memory: float | None = None  # GiB of each worker
+    memory: float | None = None
     sampler: str | None = None
     pruner: str | None = None
     base: str | None = None
@@ -53,6 +58,3 @@ class StudyRun:
     @property
     def encoder_folder(self) -> Path | None:
         return None if self.encoder is None else Path(self.encoder)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))

@@ -1,12 +1,12 @@
-"""Studies: what is searched, on what data, for how long, judged by what.
+"""What a study file says: what is searched, on what data, for how long, and by what it is judged.
 
-    study = load_study("cae")                 # search/studies/cae.py
-    study = load_study("my/own_study.py")     # anybody's file
+    from search.study import StudySpec, Table
 
-A study is one Python file with a ``suggest(trial)`` that returns a model's
-configuration and a ``STUDY = StudySpec(...)``. It is checked when it is loaded:
-``suggest`` runs against random trials, so that a misspelt name is found now and
-not by fifty failing trials.
+A study is one Python file with a ``suggest(trial)`` that returns a model's configuration, and with
+``STUDY = StudySpec(...)``. `search.setup.loading` loads the file and checks it.
+
+A study may have a ``summary(trials, curves)`` that returns a `Table`. `Table` is defined in
+`models.results`, and study files import it from here.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from storage.errors import short
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["Direction", "Study", "StudySpec", "Table"]
+
 STUDIES = Path(__file__).parent / "studies"
-MOST = 1_000_000_000  # of whatever is counted, as of the variables
+MOST = 1_000_000_000  # trials, epochs and other counts; variables have the same limit
 LARGEST_SEED = 2**63 - 1
 LARGEST_SIDE = 4096  # pixels
 
@@ -41,17 +43,18 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """What a study file says.
+    """The specification of a study.
 
-    model: the family; suggest: trial -> its configuration
+    model: the family; suggest: trial -> a configuration of that family
     data: an image set's name (models/data/images.py); shape: (C, H, W) it is resized to
-    metric: one of the model's, measured on the validation images each epoch; of a model that
-    makes new images also one of `models.evaluation.measures`, measured on its samples
-    sampler, pruner: a name, perhaps with Optuna's arguments, or Optuna's own object
-    (of a sampler: a function ``seed -> sampler``)
+    metric: one of the model's metrics, measured on the validation images after each epoch; a model
+    that makes new images also takes those of `models.evaluation.measures`, measured on its samples
+    direction: whether a smaller or a larger value of the metric is better
+    sampler, pruner: a name, perhaps with arguments of Optuna's class; or a function
+    ``seed -> sampler``, and a pruner object of Optuna
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
     patience: epochs without a better validation value that end a retraining
-    references: parameters that are known to be good, by name: the first trials try them
+    references: name -> parameters that are known to be good; the first trials try them
     starts_from: a study whose best export every trial starts from
     then: a study that goes on from this one's best export, right after it
     pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
@@ -112,11 +115,11 @@ class StudySpec:
 
     @property
     def judges_samples(self) -> bool:
-        """Whether the study's values are measured on samples."""
+        """Whether the study's metric is measured on samples of the model."""
         return self.model.judged and self.metric in ALL_MEASURES
 
     def better(self, value: float, than: float | None) -> bool:
-        """Whether ``value`` improves on ``than`` (None: there was none)."""
+        """Return whether ``value`` is better than ``than``; any value is better than None."""
         if than is None:
             return True
         return value < than if self.direction == "minimize" else value > than
@@ -124,9 +127,10 @@ class StudySpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A loaded and checked study: its name, its file, what it says, what it searches.
+    """A study that is loaded and checked.
 
-    configurations: a digest of what `suggest` makes of some parameters, fixed values included
+    path: its file; space: the parameters that ``suggest`` asks for
+    configurations: a digest of what ``suggest`` makes of some parameters, fixed values included
     """
 
     name: str
@@ -137,17 +141,18 @@ class Study:
 
     @property
     def reference(self) -> str:
-        """What `load_study` takes to find it again, from any folder."""
+        """What `load_study` takes to find the study again, from any folder."""
         return self.name if self.path.parent == STUDIES else str(self.path)
 
 
 def _check_references(references: object) -> None:
-    """Names with parameters; whether `suggest` can use them is tried later."""
-    good = isinstance(references, Mapping) and all(
+    """Raise `ValueError` unless these are names with parameters; `search.setup.checks` tries them
+    later."""
+    is_good = isinstance(references, Mapping) and all(
         isinstance(name, str) and isinstance(parameters, Mapping)
         for name, parameters in references.items()
     )
-    if not good:
+    if not is_good:
         raise ValueError(
             f"references={short(repr(references))} is not names with parameters: "
             '{"reported": {"lr": 0.001}}'

@@ -1,4 +1,4 @@
-"""What is kept: the trial database, its frames, artifacts and exports.
+"""Everything that is stored: the trial database, its frames, artifacts and exports.
 
     from storage import best, curves, trials
 
@@ -6,8 +6,9 @@
     curves("cae")                                       # one row a trial and epoch
     best("cae", top=3, storage="postgresql://host/db")  # the leaderboard
     choices("gan-preference")                           # what a person has chosen
+    studies()                                           # one row a study
 
-Nothing is imported until it is asked for: a worker needs no pandas.
+Each name is imported when it is first used: a worker needs no pandas.
 """
 
 from __future__ import annotations

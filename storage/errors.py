@@ -1,4 +1,4 @@
-"""What can go wrong with what is kept. Each message says what was tried and the fix."""
+"""The errors of storage/. Each message says what was tried, and how to mend it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ LONGEST = 200  # characters of somebody else's text in a message
 
 
 def short(text: str) -> str:
-    """``text`` on one line, its middle left out where it is long: for messages."""
+    """Return ``text`` on one line for a message; the middle of a long text is left out."""
     line = " ".join(text.split())
     half = LONGEST // 2
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 class StorageError(Exception):
-    """Base of all errors of this room; the message is one line, fit to show to a user."""
+    """The base of all errors of storage/; the message is one line that a user may see."""
 
 
 class DatabaseUnreachable(StorageError):
@@ -23,11 +23,11 @@ class DatabaseUnreachable(StorageError):
 
 
 class RunsUnwritable(StorageError):
-    """Nothing can be written under RUNS: another owner, a read-only disk, or no space left."""
+    """Nothing can be written under RUNS: it has another owner, is read-only, or is full."""
 
 
 class DiskFull(StorageError, OSError):
-    """A file does not fit on its disk; what was there before is still there, whole."""
+    """A file does not fit on its disk; the earlier file is still there, whole."""
 
     place: Path
 

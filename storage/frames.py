@@ -1,17 +1,16 @@
-"""Studies as tidy pandas frames, by direct SQL, also while a study runs.
+"""Studies as tidy pandas frames, read by direct SQL, also while a study runs.
 
     from storage import best, curves, trials
 
     frame = trials("cae")
     frame[frame.state == "COMPLETE"].plot.scatter("latent", "value")
 
-Optuna's own `trials_dataframe` builds every trial as an object first; these
-queries read the same tables, for ten thousand trials in a fraction of the time
-and memory. They are written for Optuna's schema 12, which is checked; for any
-other the same frame is made by Optuna's own calls.
+Optuna's own `trials_dataframe` builds every trial as an object first. These queries read the same
+tables, and for ten thousand trials they take a fraction of the time and memory. They are written
+for Optuna's schema 12, which is checked; for any other, Optuna's own calls make the same frame.
 
-Columns named like another one (a parameter called ``value``) get the prefix
-``param_`` or ``attr_``.
+A parameter or attribute that is called like another column, such as a parameter ``value``, gets the
+prefix ``param_`` or ``attr_``.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ from storage.database.preferences import (
     read_choices,
 )
 from storage.database.rows import known_schema
+from storage.database.trial_states import TrialStatus
 from storage.errors import StudyNotFound, short
 from storage.paths import RunPaths
 
-STEP_OFFSET = 1  # Optuna's steps count from 0, epochs from 1
 BASE = ("number", "state", "value", "duration", "started", "ended")
 
 
 def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
-    """One row a trial, by number.
+    """Return one row a trial, by number.
 
-    number, state, value, duration, started, ended (local time), then every
+    The columns are number, state, value, duration, started, ended (local time), then every
     parameter, then every attribute (device, host, pid, seed, outcome, ...).
-    storage: a database URL; default: ``STORAGE``, else ``RUNS/studies.db``
+    storage: a database URL; by default ``STORAGE``, else ``RUNS/studies.db``
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
     with connected(storage) as connection:
@@ -57,16 +56,16 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 
 def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
-    """One row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
+    """Return one row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
     with connected(storage) as connection:
         study_id = find_study(connection, study)
         return pd.DataFrame(Columns(connection, study_id).curves())
 
 
 def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFrame:
-    """The ``top`` complete trials, best first; fewer rows if fewer are complete.
+    """Return the ``top`` complete trials, best first; fewer rows if fewer are complete.
 
-    By value; in a preferential study by a person's choices.
+    They are ranked by value, and in a preferential study by a person's choices.
     """
     frame = trials(study, storage=storage)
     with connected(storage) as connection:
@@ -82,7 +81,7 @@ def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFram
             {"name": study},
         )
         ascending = next(directions)[0] == "MINIMIZE"
-    complete = frame[frame["state"] == "COMPLETE"]
+    complete = frame[frame["state"] == TrialStatus.COMPLETE]
     if chosen is not None:
         sign = 1 if ascending else -1
         values = dict(zip(complete["number"], sign * complete["value"], strict=True))
@@ -92,9 +91,9 @@ def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFram
 
 
 def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
-    """One row a pair that a person has compared: choice, better, worse (trials' numbers).
+    """Return one row a pair that a person has compared: choice, better, worse (trials' numbers).
 
-    A choice of the worst of four makes three pairs. No rows for a study of values.
+    A choice of the worst of four makes three pairs. A study that is ranked by value has no rows.
     """
     with connected(storage) as connection:
         attributes = read_attributes(connection, find_study(connection, study))
@@ -107,7 +106,7 @@ def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 
 def studies(*, storage: str | None = None) -> pd.DataFrame:
-    """One row a study: name, then how many trials are in each state, and the best value."""
+    """Return one row a study: its name, how many trials are in each state, and the best value."""
     with connected(storage) as connection:
         counted = pd.read_sql_query(
             text(
@@ -130,7 +129,7 @@ def studies(*, storage: str | None = None) -> pd.DataFrame:
     wide = counted.pivot_table(
         index="study", columns="state", values="trials", aggfunc="sum", fill_value=0
     )
-    states = ["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
+    states = [status.value for status in TrialStatus]
     frame = wide.reindex(columns=states, fill_value=0).astype(int)
     frame = frame.reindex(sorted(set(counted["study"])), fill_value=0)
     minimize = values["direction"] == "MINIMIZE"
@@ -141,14 +140,14 @@ def studies(*, storage: str | None = None) -> pd.DataFrame:
 
 
 def database_url(storage: str | None) -> str:
-    """The database that a frame is read from: as given, else ``STORAGE``, else under ``RUNS``."""
+    """Return the database's URL: ``storage``, else ``STORAGE``, else the one under ``RUNS``."""
     url = storage or os.environ.get("STORAGE")
     return url or RunPaths(Path(os.environ.get("RUNS") or "runs")).database_url
 
 
 @contextmanager
 def connected(storage: str | None) -> Iterator[Connection]:
-    """A connection for one frame; nothing of it stays open."""
+    """Yield a connection for one frame; nothing stays open afterwards."""
     engine = open_engine(database_url(storage))
     try:
         with engine.connect() as connection:
@@ -158,6 +157,7 @@ def connected(storage: str | None) -> Iterator[Connection]:
 
 
 def find_study(connection: Connection, study: str) -> int:
+    """Return the id of a study. Raises `StudyNotFound` with the names that there are."""
     rows = connection.execute(text("SELECT study_name, study_id FROM studies"))
     names = {str(name): int(study_id) for name, study_id in rows}
     if study not in names:
@@ -168,6 +168,7 @@ def find_study(connection: Connection, study: str) -> int:
 
 
 def _trials(connection: Connection, study_id: int) -> pd.DataFrame:
+    """Read the frame of `trials` from Optuna's tables."""
     found = Columns(connection, study_id)
     started, ended = pd.Series(found.started), pd.Series(found.ended)
     frame = pd.DataFrame(
@@ -181,25 +182,23 @@ def _trials(connection: Connection, study_id: int) -> pd.DataFrame:
         }
     )
     attributes = pd.DataFrame(found.attributes()).infer_objects()
-    return _joined(frame, pd.DataFrame(found.parameters()), attributes)
+    return _join(frame, pd.DataFrame(found.parameters()), attributes)
 
 
-def _joined(
-    frame: pd.DataFrame, parameters: pd.DataFrame, attributes: pd.DataFrame
-) -> pd.DataFrame:
-    """Side by side; a name that is taken already gets a prefix."""
-    parameters = parameters.rename(columns=lambda name: _free(name, BASE, "param_"))
+def _join(frame: pd.DataFrame, parameters: pd.DataFrame, attributes: pd.DataFrame) -> pd.DataFrame:
+    """Put the frames side by side; a name that is taken already gets a prefix."""
+    parameters = parameters.rename(columns=lambda name: _free_name(name, BASE, "param_"))
     taken = (*BASE, *parameters.columns)
-    attributes = attributes.rename(columns=lambda name: _free(name, taken, "attr_"))
+    attributes = attributes.rename(columns=lambda name: _free_name(name, taken, "attr_"))
     return pd.concat([frame, parameters, attributes], axis=1)
 
 
-def _free(name: str, taken: Sequence[str], prefix: str) -> str:
+def _free_name(name: str, taken: Sequence[str], prefix: str) -> str:
     return prefix + name if name in taken else name
 
 
 def _trials_by_optuna(study: str, url: str) -> pd.DataFrame:
-    """The same frame for a schema that is not known here, by Optuna's own calls."""
+    """Make the frame of `trials` by Optuna's own calls: the schema is not known here."""
     import optuna
 
     opened = open_storage(url)
@@ -223,4 +222,4 @@ def _trials_by_optuna(study: str, url: str) -> pd.DataFrame:
     )
     parameters = pd.DataFrame([trial.params for trial in found])
     attributes = pd.DataFrame([trial.user_attrs for trial in found])
-    return _joined(frame, parameters, attributes)
+    return _join(frame, parameters, attributes)

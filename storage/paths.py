@@ -4,13 +4,15 @@
       studies.db             the trial database (unless STORAGE names another)
       artifacts/             pictures of trials, by artifact id, for the dashboard
       cache/                 image sets, decoded and split
-      checkpoints/STUDY/     what a trial or a retraining needs to go on
+      checkpoints/STUDY/     the state from which a trial or a retraining goes on
       exports/STUDY/RANK/    the best configurations, retrained
       reports/STUDY/         a study as a page with its pictures
-      logs/STUDY/            what each worker wrote
+      logs/STUDY/            what each worker writes
 
-Study names come from users and databases: they become folder names only after
-`check_name`, so that none can leave RUNS.
+    RunPaths(Path("runs")).export("cae", 1)      # runs/exports/cae/1
+
+Study names come from users and databases. They become folder names only after `check_name`, so that
+no name leads out of RUNS.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def check_name(name: str) -> str:
-    """``name`` if it is fit to be a folder's name, else `StorageError`."""
+    """Return ``name``. Raises `StorageError` if it cannot be the name of a folder."""
     if not NAME.fullmatch(name):
         raise StorageError(
             f"study name {short(repr(name))} is not usable: letters, digits, '.', '_' and '-', "
@@ -39,7 +41,7 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """All places below ``root``; nothing is created before it is written to."""
+    """All paths below ``root``. Folders are created when something is written to them."""
 
     root: Path
 
@@ -66,11 +68,11 @@ class RunPaths:
         return self.checkpoints(study) / f"trial-{number}.safetensors"
 
     def trial_row(self, study: str, number: int, epoch: int) -> Path:
-        """What the trial's model made of the same noise after ``epoch``."""
+        """The picture of what the trial's model makes of the same noise after ``epoch``."""
         return self.checkpoints(study) / f"trial-{number}-row-{epoch:04}.png"
 
     def trial_rows(self, study: str, number: int) -> dict[int, Path]:
-        """All of these that are there, by epoch."""
+        """Return those of `trial_row` that exist, by epoch."""
         return _by_epoch(self.checkpoints(study), f"trial-{number}-row-")
 
     def retraining(self, study: str, number: int) -> RetrainingPaths:
@@ -86,7 +88,7 @@ class RunPaths:
         return self.exports(study) / str(rank)
 
     def finishing_lock(self, study: str) -> Path:
-        """Held by the one run that retrains and exports."""
+        """The lock that the one run holds that retrains and exports. Creates its folder."""
         self.checkpoints(study).mkdir(parents=True, exist_ok=True)
         return self.checkpoints(study) / "finishing.lock"
 
@@ -94,7 +96,7 @@ class RunPaths:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 
     def check_writable(self) -> None:
-        """Raise `RunsUnwritable` now rather than after the first trial."""
+        """Raise `RunsUnwritable` now, and not after the first trial."""
         try:
             try_writing(self.root)
         except OSError as error:
@@ -105,9 +107,9 @@ class RunPaths:
 
 
 def try_writing(folder: Path) -> None:
-    """Raise `OSError` if nothing can be written to ``folder``; leaves nothing behind.
+    """Raise `OSError` if nothing can be written to ``folder``; leave nothing behind.
 
-    Where it is not there yet, the folder that it would be made in counts.
+    If the folder does not exist yet, the folder in which it would be created is tried.
     """
     place = folder
     while not os.path.lexists(place) and place != place.parent:
@@ -125,43 +127,44 @@ def try_writing(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RetrainingPaths:
-    """What the retraining of trial ``number`` keeps in ``folder``."""
+    """The files that the retraining of trial ``number`` keeps in ``folder``."""
 
     folder: Path
     number: int
 
     @property
     def last(self) -> Path:
-        """After the last epoch: where an interrupted retraining goes on."""
+        """The checkpoint after the last epoch, from which an interrupted retraining goes on."""
         return self.folder / f"retrain-{self.number}-last.safetensors"
 
     @property
     def best(self) -> Path:
-        """After the best epoch: what is exported."""
+        """The checkpoint after the best epoch, which is exported."""
         return self.folder / f"retrain-{self.number}-best.safetensors"
 
     @property
     def record(self) -> Path:
-        """Learning curve and how it ended; present once the retraining is done."""
+        """The learning curve and how the training ended; written when the retraining is done."""
         return self.folder / f"retrain-{self.number}.json"
 
     def row(self, epoch: int) -> Path:
-        """What the model made of the same noise after ``epoch``."""
+        """The picture of what the model makes of the same noise after ``epoch``."""
         return self.folder / f"retrain-{self.number}-row-{epoch:04}.png"
 
     def rows(self) -> dict[int, Path]:
-        """All of these that are there, by epoch."""
+        """Return those of `row` that exist, by epoch."""
         return _by_epoch(self.folder, f"retrain-{self.number}-row-")
 
     def picture(self, epoch: int) -> Path:
-        """What the model did after ``epoch``, where a study asks for it."""
+        """The picture of the model after ``epoch``, where a study asks for it."""
         return self.folder / f"retrain-{self.number}-epoch-{epoch:03}.png"
 
     def pictures(self) -> list[Path]:
-        """All of these that are there."""
+        """Return those of `picture` that exist, by epoch."""
         return sorted(self.folder.glob(f"retrain-{self.number}-epoch-*.png"))
 
 
 def _by_epoch(folder: Path, name: str) -> dict[int, Path]:
+    """Return the pictures ``folder/nameEPOCH.png`` by epoch."""
     found = {path.stem.removeprefix(name): path for path in folder.glob(f"{name}*.png")}
     return {int(epoch): path for epoch, path in sorted(found.items()) if epoch.isdigit()}

@@ -29,6 +29,7 @@ from models.evaluation.features import Extractor
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN
 from search.__main__ import main
+from search.messages import Event
 from search.run import StudyRun
 from search.setup.loading import load_study
 from search.strategies.pruners import make_pruner
@@ -39,7 +40,7 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
-from tests.trials import SMALL, MakeContext
+from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
 
 torch.set_num_threads(1)  # now: fixtures of a module come before those of its tests
@@ -184,7 +185,7 @@ def user(tmp_path: Path, plain_process: dict[str, str]) -> User:
 def make_context(
     tmp_path: Path, digits: ImageSplits, study_file: Callable[..., Path]
 ) -> MakeContext:
-    """A worker's bench without a worker: events are collected in ``context.heard``."""
+    """A worker's context without a worker: events are collected in ``context.heard``."""
 
     def make(
         model: type[CAE] = CAE,
@@ -200,18 +201,18 @@ def make_context(
         url = f"sqlite:///{paths / 'studies.db'}"
         storage = open_storage(url)
         optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
-        queue = open_queue("small", url, owner_name(1))
+        queue = open_queue("small", url, owner=owner_name(1))
         queue.study.sampler = make_sampler("random", seed=0, space=loaded.space)
         queue.study.pruner = make_pruner(pruner)
         run = StudyRun(
             name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
             trials=9, epochs=epochs, retrain_epochs=5, revision="abc", token=token,
         )  # fmt: skip
-        heard: list[dict[str, Any]] = []
+        heard: list[Event] = []
         context = WorkerContext(
             base=None,
             run=run, spec=spec, queue=queue, images=digits, device="cpu", device_name="cpu",
-            say=lambda event, **values: heard.append({"event": event, **values}),
+            send=heard.append,
             interrupted=interrupted,
         )  # fmt: skip
         context.heard = heard  # type: ignore[attr-defined]
@@ -232,7 +233,7 @@ def make_gan_context(tmp_path: Path, digits: ImageSplits, judge: SampleEvaluator
         url = f"sqlite:///{tmp_path / 'studies.db'}"
         storage = open_storage(url)
         optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
-        queue = open_queue("small", url, owner_name(1))
+        queue = open_queue("small", url, owner=owner_name(1))
         queue.study.sampler = make_sampler("random", seed=0, space={})
         queue.study.pruner = make_pruner(pruner)
         spec = StudySpec(
@@ -246,8 +247,8 @@ def make_gan_context(tmp_path: Path, digits: ImageSplits, judge: SampleEvaluator
         )  # fmt: skip
         return WorkerContext(
             run=run, spec=spec, queue=queue, images=digits, base=None, device="cpu",
-            device_name="cpu", say=lambda event, **values: None, interrupted=interrupted,
-            judge=judge,
+            device_name="cpu", send=lambda event: None, interrupted=interrupted,
+            evaluators=known_evaluators(run, digits, queue, judge),
         )  # fmt: skip
 
     return make

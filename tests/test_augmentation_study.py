@@ -27,6 +27,7 @@ from search.worker.context import WorkerContext
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.connection import open_storage
+from tests.trials import known_evaluators
 
 
 def measured(row: str, modes: list[float], verdicts: list[str], coverage: list[float]) -> Any:
@@ -125,7 +126,7 @@ def test_two_trials_of_the_grid_end_in_a_table(
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     storage = open_storage(url)
     optuna.create_study(study_name="rows", storage=storage)
-    queue = open_queue("rows", url, owner_name(os.getpid()))
+    queue = open_queue("rows", url, owner=owner_name(os.getpid()))
     study = load_study("augmentation")
     queue.study.sampler = make_sampler("grid", seed=0, space=study.space)
     queue.study.pruner = make_pruner("none")
@@ -140,8 +141,8 @@ def test_two_trials_of_the_grid_end_in_a_table(
 
     context = WorkerContext(
         run=run, spec=replace(study.spec, suggest=narrow), queue=queue, images=digits, base=None,
-        device="cpu", device_name="cpu", say=lambda *_, **__: None, interrupted=lambda: False,
-        judge=judge,
+        device="cpu", device_name="cpu", send=lambda event: None, interrupted=lambda: False,
+        evaluators=known_evaluators(run, digits, queue, judge),
     )  # fmt: skip
     for _ in range(run.trials):
         trial = queue.claim(run.trials)

@@ -33,9 +33,11 @@ from models.figures.sample_history import (
 )
 from models.gan import GAN
 from models.stargan import StarGAN, StarGANConfig
+from search.messages import EpochEnded, Warned
+from search.trials.retraining_record import RetrainingRecord
 from search.worker import pictures
 from search.worker.context import WorkerContext
-from search.worker.exporting import draw, tables
+from search.worker.exporting import draw_pictures, make_tables
 from search.worker.retraining import retrain
 from search.worker.trial import run_trial
 from storage.files.model_card import model_card
@@ -257,7 +259,9 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
         seen.update({name: (stale.parent / name).stat().st_mtime_ns for name in kept(context)})
 
     again = make_gan_context(ThreeModes, epochs=4, pruner="none")
-    again.say = lambda event, **values: look() if values.get("epoch") == 3 else None
+    again.send = lambda event: (
+        look() if isinstance(event, EpochEnded) and event.epoch == 3 else None
+    )
     run_one(again)
     assert seen == first
     assert shown(again) == ["samples.png", "game.png", "learned.png"]
@@ -272,7 +276,7 @@ def test_rows_that_cannot_be_written_do_not_cost_the_trial(
     monkeypatch.setattr(pictures, "write_row", full)
     context = make_gan_context(Perfect)
     said: list[object] = []
-    context.say = lambda event, **values: said.append(values.get("what"))
+    context.send = lambda event: said.append(event.what) if isinstance(event, Warned) else None
     assert run_one(context)["outcome"] == "complete"
     assert "rows of samples" in said
     assert shown(context) == ["samples.png", "game.png"]
@@ -292,7 +296,8 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     folder = tmp_path / "export"
     folder.mkdir()
     model = build(GAN, SMALL, (1, 28, 28), seed=0)
-    captions = draw(context, model, record, folder)
+    typed = RetrainingRecord.from_plain(record)
+    captions = draw_pictures(context, model, typed, folder)
     assert [*captions] == [
         "learning_curve.png", "samples.png", "interpolations.png", "game.png", "learned.png",
         "learned.gif",
@@ -300,7 +305,7 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     assert all((folder / file).stat().st_size > 1000 for file in captions)
     assert frames(folder / "learned.gif") == 2
 
-    (table,) = tables(context, model, record)
+    (table,) = make_tables(context, model, typed)
     assert table["columns"][:3] == ("measure", "validation", "real images (validation)")
     first = table["rows"][0]
     assert first[:3] == ("frechet", record["valid"]["frechet"], judge.floor["frechet"])

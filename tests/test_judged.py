@@ -27,9 +27,9 @@ from models.training.loop import fit
 from models.vae import VAE, VAEConfig
 from search.errors import explain_error
 from search.study import StudySpec
-from search.worker import diagnosis
 from search.worker.context import WorkerContext
-from search.worker.evaluator import open_second, open_study_judge
+from search.worker.diagnosis import GanDiagnosis, health_of_curve
+from search.worker.evaluator import StudyEvaluators
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.extractors import keep_extractor
@@ -130,13 +130,10 @@ def test_the_study_remembers_its_extractor_and_refuses_another(
 ) -> None:
     context = make_gan_context()
 
-    def opened() -> SampleEvaluator | None:
-        return open_study_judge(
-            context.run, context.spec, digits, context.queue, context.say, lambda: False
-        )
+    def opened() -> SampleEvaluator:
+        return StudyEvaluators(context.run, digits, context.queue).own
 
     judge = opened()
-    assert judge is not None
     assert context.queue.study.user_attrs["judge"]["hash"] == judge.extractor.hash
     context.queue.study.set_user_attr("judge", {**judge.record, "hash": "f" * 64})
     with pytest.raises(ExtractorError, match="cannot be compared") as error:
@@ -164,13 +161,8 @@ def test_all_machines_of_a_study_have_the_first_ones_judge(
     context = another_machine
 
     def opened() -> SampleEvaluator:
-        if second:
-            return open_second(context)
-        judge = open_study_judge(
-            context.run, context.spec, digits, context.queue, context.say, lambda: False
-        )
-        assert judge is not None
-        return judge
+        evaluators = StudyEvaluators(context.run, digits, context.queue)
+        return evaluators.open_second() if second else evaluators.own
 
     first = opened()
     known = context.queue.study.user_attrs["second_judge" if second else "judge"]
@@ -198,21 +190,15 @@ def test_who_trains_a_judge_beside_another_machine_takes_that_ones(
         return judge
 
     monkeypatch.setattr("models.evaluation.sample_evaluator.open_evaluator", slow)
-    judge = open_study_judge(
-        context.run, context.spec, digits, context.queue, context.say, lambda: False
-    )
-    assert judge is not None
+    judge = StudyEvaluators(context.run, digits, context.queue).own
     assert judge.extractor.hash == first.hash
     assert context.queue.study.user_attrs["judge"]["hash"] == first.hash
 
 
-def test_a_study_of_losses_needs_no_judge(
-    make_gan_context: MakeContext, digits: ImageSplits
-) -> None:
-    context = make_gan_context()
-    spec = replace(context.spec, metric="loss_d")
-    opened = open_study_judge(context.run, spec, digits, context.queue, context.say, lambda: False)
-    assert opened is None
+def test_a_study_of_losses_needs_no_evaluator(make_gan_context: MakeContext) -> None:
+    spec = make_gan_context().spec
+    assert spec.judges_samples
+    assert not replace(spec, metric="loss_d").judges_samples
 
 
 def test_a_measure_of_samples_is_no_metric_of_a_model_that_makes_none() -> None:
@@ -252,10 +238,13 @@ def test_judging_leaves_the_training_as_it_was(digits: ImageSplits, judge: Sampl
 
 
 def test_history_survives_a_checkpoints_note() -> None:
-    history = diagnosis.of_curve(
+    history = health_of_curve(
         [{"number": 2, "train": {"loss_g": 1.0, "x": 2.0}, "valid": {"frechet": 3.0, "y": 4.0}}]
     )
-    assert diagnosis.read_back(json.loads(json.dumps(diagnosis.plain(history)))) == history
+    first, second = (GanDiagnosis({"frechet": 1.0}, prunes=False) for _ in range(2))
+    first.history = history
+    second.read_plain(json.loads(json.dumps(first.to_plain())))
+    assert second.history == history
     assert history[0].numbers == {"loss_g": 1.0, "frechet": 3.0}
 
 

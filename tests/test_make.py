@@ -184,14 +184,3 @@ def test_the_public_names_are_locked() -> None:
         assert callable(getattr(storage, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = storage.nothing
-
-
-def test_looking_at_studies_imports_no_torch() -> None:
-    program = (
-        "import sys, search.cli.listing, search.cli.dashboard, storage.frames\n"
-        "print('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stdout == "False\n"

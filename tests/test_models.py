@@ -323,25 +323,3 @@ def test_widths_come_as_a_tuple_or_as_the_list_that_json_makes_of_it(kind: str) 
 def test_widths_that_make_no_network_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
-
-
-def test_models_never_import_what_is_outside_their_room() -> None:
-    assert not _imports("models") & {"optuna", "sqlalchemy", "storage", "search"}
-
-
-def test_storage_never_imports_torch_models_or_search() -> None:
-    assert not _imports("storage") & {"torch", "torchvision", "models", "search"}
-
-
-def _imports(room: str) -> set[str]:
-    import ast
-
-    found = set()
-    for path in (Path(__file__).parent.parent / room).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add((node.module or "").partition(".")[0])
-    assert found
-    return found

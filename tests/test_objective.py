@@ -19,13 +19,15 @@ from PIL import Image
 from models.base import Metrics, Program
 from models.cae import CAE
 from models.data.images import Batch
+from search.messages import Ended, EpochEnded, Released, Started
 from search.setup.prepare import git_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
 from search.worker.exporting import export
+from search.worker.pictures import TrialPictures
 from search.worker.retraining import retrain
-from search.worker.trial import SpentProcess, run_trial
+from search.worker.trial import SpentProcess, TrialRun, run_trial
 from storage import curves, trials
 from storage.database import leases, retry
 from storage.database.retry import DatabaseLost
@@ -41,8 +43,8 @@ def test_a_complete_trial_is_worth_its_best_epoch(make_context: MakeContext) -> 
     assert row["value"] == frame["value"].min()
     assert frame["valid_mse"].tolist() == frame["value"].tolist()
     assert {"train_mse", "epoch_seconds"} <= set(frame)
-    events = [event["event"] for event in context.heard]  # type: ignore[attr-defined]
-    assert events == ["started", "epoch", "epoch", "epoch", "ended"]
+    events = [type(event) for event in context.heard]  # type: ignore[attr-defined]
+    assert events == [Started, EpochEnded, EpochEnded, EpochEnded, Ended]
 
 
 def test_a_trial_records_where_and_from_what_it_ran(make_context: MakeContext) -> None:
@@ -144,7 +146,7 @@ def test_an_interrupted_trial_goes_on_to_the_same_values(make_context: MakeConte
     context = make_context(epochs=4, runs="b", interrupted=lambda: next(answers))
     first = run_one(context)
     assert first["state"] == "WAITING"
-    assert context.heard[-1] == {"event": "released", "number": 0}  # type: ignore[attr-defined]
+    assert context.heard[-1] == Released(number=0)  # type: ignore[attr-defined]
     context = make_context(epochs=4, runs="b")
     second = run_one(context)
     assert second["number"] == 0
@@ -165,7 +167,7 @@ def test_a_trial_goes_on_from_its_checkpoint(
     assert checkpoint.exists()
     context = make_context(epochs=4, runs="b")
     assert run_one(context)["value"] == undisturbed["value"]
-    trained = [e["epoch"] for e in context.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
+    trained = [e.epoch for e in context.heard if isinstance(e, EpochEnded)]  # type: ignore[attr-defined]
     assert trained == [4]
     assert not checkpoint.exists()
 
@@ -316,8 +318,10 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
                 context.queue.id_of(0), optuna.trial.TrialState.COMPLETE, [0.123]
             )
 
-    during = "_record_start" if moment == "in training" else "show_end"
-    monkeypatch.setattr(f"search.worker.trial.{during}", end_it)
+    if moment == "in training":
+        monkeypatch.setattr(TrialRun, "_record_start", end_it)
+    else:
+        monkeypatch.setattr(TrialPictures, "show_end", end_it)
     run_trial(context, trial)
     row = trials("small", storage=context.run.storage).to_dict("records")[0]
     expected = ("COMPLETE", 0.123) if moment == "in training" else ("RUNNING", None)
@@ -331,13 +335,13 @@ def test_a_database_error_is_not_the_trials_fault(
         raise sqlalchemy.exc.OperationalError("", {}, Exception("server closed the connection"))
 
     context = make_context()
-    monkeypatch.setattr(type(context.queue), "report", away)
+    monkeypatch.setattr(type(context.queue), "_write_report", away)
     monkeypatch.setattr(retry, "OUTAGE", 0.0)
     with pytest.raises(DatabaseLost):
         run_one(context)
     assert context.queue.count() == {"RUNNING": 1}
     monkeypatch.undo()
-    context.queue.take_back_from(context.queue.owner)
+    context.queue.reclaim_from(context.queue.owner)
     assert run_one(context)["state"] == "COMPLETE"
 
 
@@ -380,7 +384,7 @@ def test_files_of_a_deleted_namesake_are_not_taken_for_this_studys(
     context = make_context(epochs=4, token="new")
     assert context.run.paths.trial_checkpoint("small", 0).exists()
     run_one(context)
-    trained = [e["epoch"] for e in context.heard if e["event"] == "epoch"]  # type: ignore[attr-defined]
+    trained = [e.epoch for e in context.heard if isinstance(e, EpochEnded)]  # type: ignore[attr-defined]
     assert trained == [1, 2, 3, 4]
 
 

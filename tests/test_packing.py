@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from search.messages import Ended, EpochEnded
 from search.supervisor.gpu_packing import CONTEXT, GAIN, GpuPacking
 
 GIB = 2**30
@@ -24,10 +24,10 @@ class Gpu:
         epochs: dict[int, int] = {}
         for _ in range(ticks):
             for worker, number in list(self.training.items()):
-                self.say(worker, "epoch", number)
+                self.say(worker, EpochEnded, number)
                 epochs[number] = epochs.get(number, 0) + 1
                 if epochs[number] == trial:
-                    self.say(worker, "ended", number)
+                    self.say(worker, Ended, number)
                     self.training[worker] = self.made
                     self.made += 1
             for device in self.packing.devices_to_fill():
@@ -37,11 +37,15 @@ class Gpu:
                 self.made += 1
         return len(self.training)
 
-    def say(self, worker: int, kind: str, number: int) -> None:
+    def say(self, worker: int, kind: type[EpochEnded] | type[Ended], number: int) -> None:
         count = len(self.training)
-        event: dict[str, Any] = {"event": kind, "number": number}
-        event["seconds"] = (1 + number % 5) * self.slower(count)  # networks of several sizes
-        event["free"], event["peak"] = self.memory - count * GIB, GIB
+        event: EpochEnded | Ended = Ended(number=number, outcome="complete", value=0.0)
+        if kind is EpochEnded:
+            event = EpochEnded(
+                number=number, epoch=1, epochs=9, value=0.0,
+                seconds=(1 + number % 5) * self.slower(count),  # networks of several sizes
+                free_memory=self.memory - count * GIB, peak_memory=GIB,
+            )  # fmt: skip
         self.packing.handle_event(worker, "cuda:0", event)
 
 
@@ -87,5 +91,6 @@ def test_gpus_are_judged_apart_and_cores_bound_them_together():
 
 def test_a_cpu_is_never_packed():
     packing = GpuPacking(["cpu", "cpu"], most=16)
-    packing.handle_event(0, "cpu", {"event": "epoch", "number": 0, "seconds": 1.0})
+    epoch = EpochEnded(number=0, epoch=1, epochs=9, value=0.0, seconds=1.0)
+    packing.handle_event(0, "cpu", epoch)
     assert packing.devices_to_fill() == []

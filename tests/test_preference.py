@@ -43,6 +43,7 @@ from search.trials.queue import TrialQueue, open_queue
 from search.variables import read_variables
 from search.worker.context import WorkerContext
 from storage import best, choices, curves, trials
+from storage.database import leases
 from storage.database.connection import open_storage
 from storage.database.preferences import (
     IS_PREFERENTIAL,
@@ -232,21 +233,19 @@ def test_the_sampler_is_known_by_its_name(written: str) -> None:
     assert not is_preference(lambda seed: PreferenceSampler(seed=seed))
 
 
-# Claims
+# The queue of trials
 
 
 def open_with(url: str, owner: str = owner_name(1), shown: int = 2) -> TrialQueue:
-    queue = open_queue("s", url, owner)
-    queue.study.sampler = make_sampler("preference", seed=0, space={})
-    queue.shown = shown
-    return queue
+    sampler = make_sampler("preference", seed=0, space={})
+    return open_queue("s", url, owner=owner, sampler=sampler, shown=shown)
 
 
 def finish(queue: TrialQueue, number: int) -> None:
     trial_id = queue.id_of(number)
     queue.storage.write_attributes(trial_id, {PICTURE: "an-id"})
     queue.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
-    queue.end(number)
+    leases.end_lease(queue.engine, queue.id_of(number))
 
 
 def test_no_more_trials_begin_than_are_shown_at_once(storage_url: str) -> None:
@@ -274,7 +273,7 @@ def test_a_trial_that_waits_for_a_person_is_left_alone_and_one_in_training_taken
     gone.kill()
     gone.wait()
     mine = open_with(storage_url, owner_name(psutil.Process().pid))
-    assert mine.take_back_abandoned() == [1]
+    assert mine.reclaim_abandoned() == [1]
     taken = mine.claim(9)
     assert taken is not None
     assert (taken.number, mine.claim(9)) == (1, None)
@@ -290,7 +289,7 @@ def test_a_trial_that_somebody_ends_in_the_dashboard_stays_ended(storage_url: st
     page.report_preferences(study_id, queue.storage, [(1, 0)])
     queue.release(trial.number)
     assert queue.count() == {"COMPLETE": 2}
-    assert queue.choices().shown == (), "it has no picture, so nobody is asked about it"
+    assert queue.read_choices().shown == (), "it has no picture, so nobody is asked about it"
 
 
 def test_a_question_is_asked_once(tmp_path: Path) -> None:

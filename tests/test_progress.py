@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from rich.console import Console
 
+from search.messages import EpochEnded, Measuring, Retraining, Started
 from search.setup.loading import load_study
 from search.supervisor.display import Display
 from search.supervisor.worker_pool import WorkerHandle
@@ -19,15 +20,15 @@ def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.Mon
     console = Console(file=said, width=200)
     display = Display("cae", load_study("cae").spec, 50, console)
     worker = cast(WorkerHandle, type("Worker", (), {"index": 0, "device": "cpu"})())
-    epoch: dict[str, Any] = {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0}
-    display.handle_event(worker, {"event": "retraining", "number": 7, "epochs": 60})
-    display.handle_event(worker, {**epoch, "retraining": True})
+    display.handle_event(worker, Retraining(number=7, epochs=60))
     display.handle_event(
-        worker, {"event": "judging", "number": 7, "what": "trained on poisson, epoch 2"}
+        worker,
+        EpochEnded(number=7, epoch=3, epochs=60, value=0.0123, seconds=2.0, retraining=True),
     )
+    display.handle_event(worker, Measuring(number=7, what="trained on poisson, epoch 2"))
     assert said.getvalue().splitlines() == [
         "retraining trial 7: epoch 3/60, mse 0.0123, at most 2 min left",
-        "judging trial 7: trained on poisson, epoch 2",
+        "measuring trial 7: trained on poisson, epoch 2",
     ]
 
 
@@ -36,8 +37,10 @@ def test_trials_say_it_in_the_summary_alone(monkeypatch: pytest.MonkeyPatch) -> 
     said = StringIO()
     display = Display("cae", load_study("cae").spec, 50, Console(file=said, width=200))
     worker = cast(WorkerHandle, type("Worker", (), {"index": 0, "device": "cpu"})())
-    display.handle_event(worker, {"event": "started", "number": 7, "epochs": 20, "parameters": {}})
-    display.handle_event(worker, {"event": "epoch", "epoch": 3, "value": 0.0123, "seconds": 2.0})
+    display.handle_event(worker, Started(number=7, epochs=20, parameters={}))
+    display.handle_event(
+        worker, EpochEnded(number=7, epoch=3, epochs=20, value=0.0123, seconds=2.0)
+    )
     assert said.getvalue() == ""
     display.update_counts(display.states)
     assert said.getvalue().startswith("cae  0/50 trials")

@@ -20,7 +20,15 @@ from PIL import Image
 
 from models.results import Table
 from search.__main__ import main
-from search.reporting.document import Beside, Heading, Page, Rows, Shown, Words, html, markdown
+from search.reporting.document import (
+    heading,
+    paragraph,
+    picture,
+    pictures_table,
+    table,
+    to_html,
+    to_markdown,
+)
 from search.reporting.report import NothingToReport, write_report
 from search.reporting.second_judge import ranking_check
 from storage.database.connection import open_storage
@@ -98,16 +106,20 @@ def searched(count: int, shown: Mapping[int, Mapping[str, str]] | None = None) -
 
 
 class Links(HTMLParser):
-    """The files that a page names, and its tags."""
+    """The files that a page names, its tags, and its words."""
 
     def __init__(self) -> None:
         super().__init__()
         self.files: list[str] = []
         self.tags: set[str] = set()
+        self.words: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.files += [str(value) for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data.strip())
 
 
 def test_the_page_shows_every_picture_beside_it_and_runs_no_script(stored: Stored) -> None:
@@ -200,8 +212,7 @@ def judged(first: list[float], second: list[float], coverage: list[float]) -> li
 
 
 def words(trials: list[FrozenTrial], path: Path) -> str:
-    parts = ranking_check(trials, "frechet", path)
-    return "\n".join(part.text for part in parts if isinstance(part, Words))
+    return "\n".join(ranking_check(trials, "frechet", path))
 
 
 def test_the_ranks_of_two_judges_are_compared(tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ def test_the_ranks_of_two_judges_are_compared(tmp_path: Path) -> None:
     trials = judged(distances, [30.0, 10.0, 20.0, 40.0, 50.0], [0.9, 0.8, 0.7, 0.6, 0.5])
     said = words([*trials, ended(9.0, {"last_frechet": 3.0})], tmp_path / "ranking.png")
     assert "rho 0.70 over 5 trials (1: the same order)" in said
-    assert "frechet with coverage, second judge: Spearman's rho -1.00 over 5 trials" in said
+    assert "frechet with coverage, second evaluator: Spearman's rho -1.00 over 5 trials" in said
     assert (tmp_path / "ranking.png").stat().st_size > 1000
 
 
@@ -228,19 +239,18 @@ def test_a_study_without_a_second_judge_has_no_ranking_check(tmp_path: Path) -> 
     assert ranking_check(searched(9), "mse", tmp_path / "ranking.png") == []
 
 
-def test_words_of_the_user_are_shown_as_they_are() -> None:
-    said = "<b> & | *a* `x` [y](z)"
-    parts = (
-        Heading(said), Words(said), Rows([said], [[said]], [False]),
-        Beside([(said, [Shown("a.png", said)])]),
-    )  # fmt: skip
-    page = Page(said, parts)
+@pytest.mark.parametrize("start", ["", "1. ", "- ", "+ ", "> ", "# "])
+def test_words_of_the_user_are_shown_as_they_are(start: str) -> None:
+    said = start + "<b> & &lt; | *a* `x` ~~s~~ [y](z) \\| c:\\d https://e.f"
+    blocks = [
+        heading(said), paragraph(said), picture("a.png", said), table([said], [[said]]),
+        pictures_table({said: {"a.png": "b.png"}, "other": {"c.png": "d.png"}}),
+    ]  # fmt: skip
     found = Links()
-    found.feed(html(page))
-    assert "b" not in found.tags
-    assert found.files == ["a.png"]
-    assert "<b>" not in markdown(page).replace("\\<", "")
-    assert len(re.findall(r"(?<!\\)\|", markdown(page))) == 6  # of the table alone
+    found.feed(to_html(said, to_markdown(said, blocks)))
+    assert found.tags.isdisjoint({"b", "a", "code", "s", "li", "blockquote"})
+    assert found.files == ["a.png", "b.png", "d.png"]
+    assert found.words.count(said) == 8, "two titles, four blocks, a head, a cell"
 
 
 def test_a_report_needs_a_study_with_trials(stored: Stored) -> None:

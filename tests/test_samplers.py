@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from search.errors import BadVariable
-from search.setup.rehearsal import rehearse
+from search.setup.checks import check_strategies
 from search.strategies.arguments import parse_call
 from search.strategies.pruners import PRUNERS, make_pruner
 from search.strategies.samplers import SAMPLERS, TrialSeeded, grid_points, grid_size, make_sampler
@@ -180,19 +180,19 @@ def test_arguments_that_only_a_draw_shows_to_be_wrong_are_one_line(
     written: str, message: str
 ) -> None:
     with pytest.raises(BadVariable, match=message):
-        rehearse(suggest, make_sampler(written, seed=0, space=SPACE), make_pruner("none"))
+        check_strategies(suggest, make_sampler(written, seed=0, space=SPACE), make_pruner("none"))
 
 
 @pytest.mark.parametrize("written", ["hyperband(max_resource=0)", "hyperband(min_resource='x')"])
 def test_a_pruner_that_cannot_judge_is_one_line(written: str) -> None:
     with pytest.raises(BadVariable):
-        rehearse(suggest, make_sampler("random", seed=0, space=SPACE), make_pruner(written))
+        check_strategies(suggest, make_sampler("random", seed=0, space=SPACE), make_pruner(written))
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
 @pytest.mark.parametrize("pruner", [*PRUNERS])
-def test_every_sampler_and_pruner_passes_its_rehearsal(sampler: str, pruner: str) -> None:
-    rehearse(suggest, make_sampler(sampler, seed=0, space=SPACE), make_pruner(pruner))
+def test_every_sampler_and_pruner_passes_its_check(sampler: str, pruner: str) -> None:
+    check_strategies(suggest, make_sampler(sampler, seed=0, space=SPACE), make_pruner(pruner))
 
 
 def test_a_grid_over_a_continuous_parameter_says_how_to_list_it() -> None:

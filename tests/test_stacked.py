@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -15,8 +15,9 @@ from models.evaluation.features import Extractor
 from models.evaluation.mode_table import mode_table
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN, GANConfig
+from search.trials.retraining_record import RetrainingRecord
 from search.worker.context import WorkerContext
-from search.worker.exporting import tables
+from search.worker.exporting import make_tables
 
 
 class Known(GAN):
@@ -67,12 +68,11 @@ def test_the_card_of_every_rank_counts_them(
     monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
     judge = SampleEvaluator(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
-    record: dict[str, Any] = {
-        "test": None,
-        "tables": [],
-    }  # of a rank that does not meet the test images
-    context = cast("WorkerContext", SimpleNamespace(judge=judge, images=triples))
-    (table,) = tables(context, model, record)
+    # of a rank that does not meet the test images
+    empty = SimpleNamespace(judge=None, test=None, tables=[])
+    record = cast("RetrainingRecord", empty)
+    context = cast("WorkerContext", SimpleNamespace(evaluator=judge, images=triples))
+    (table,) = make_tables(context, model, record)
     assert table == mode_table(model, judge, triples).to_plain()
     context.images = replace(triples, name="others")
-    assert tables(context, model, record) == []
+    assert make_tables(context, model, record) == []

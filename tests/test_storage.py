@@ -18,6 +18,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 import search.trials.queue
+from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
 from storage import best, curves, studies, trials
@@ -36,7 +37,7 @@ def make_study(url: str, name: str = "s", direction: str = "minimize") -> TrialQ
         study_name=name, storage=storage, direction=direction,  # type: ignore[arg-type]
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner(),
     )  # fmt: skip
-    return TrialQueue(study, storage, owner_name(os.getpid()))
+    return TrialQueue(study, storage, owner=owner_name(os.getpid()))
 
 
 def run_some(queue: TrialQueue, count: int) -> None:
@@ -51,14 +52,14 @@ def run_some(queue: TrialQueue, count: int) -> None:
             trial.suggest_float("momentum", 0.0, 1.0)
         for step in range(3):
             value = [1.5, math.nan, math.inf][step] if index == 1 else 1.0 / (step + 1)
-            queue.report(trial, step + 1, value, {"train_mse": 0.5, "kl": step})
+            queue.report(trial, EpochReport(step + 1, value, {"train_mse": 0.5, "kl": step}))
         trial.set_user_attr("device", "cpu")
         trial.set_user_attr("list", [1, {"a": None}])
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
         state = states[index % 3]
         final = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
         queue.study.tell(trial, final, state=state)
-        queue.end(trial.number)
+        leases.end_lease(queue.engine, queue.id_of(trial.number))
 
 
 def test_frames_equal_optunas_own(storage_url: str) -> None:
@@ -121,9 +122,9 @@ def test_epochs_with_a_report_or_a_metric_each_have_a_row(storage_url: str) -> N
         trial, stranger = queue.claim(2), other.claim(2)
         assert trial is not None
         assert stranger is not None
-        other.report(stranger, 1, 9.0, {"strange": 9.0})
+        other.report(stranger, EpochReport(1, 9.0, {"strange": 9.0}))
         trial.report(0.5 + number, 3)  # step 3 is epoch 4
-        queue.report(trial, 2, 0.25, {"kl": 1.0} if number else {"mse": 2.0})
+        queue.report(trial, EpochReport(2, 0.25, {"kl": 1.0} if number else {"mse": 2.0}))
     frame = curves("s", storage=storage_url)
     assert frame.columns.tolist() == ["number", "epoch", "value", "kl", "mse"]
     assert frame.fillna(-1).values.tolist() == [
@@ -208,7 +209,7 @@ def test_metrics_of_an_epoch_that_runs_again_are_replaced(storage_url: str) -> N
     trial = queue.claim(1)
     assert trial is not None
     for value in (1.0, 2.0):
-        queue.report(trial, 1, value, {"loss": value, "nan": math.nan})
+        queue.report(trial, EpochReport(1, value, {"loss": value, "nan": math.nan}))
     frame = curves("s", storage=storage_url)
     assert frame["loss"].tolist() == [2.0]
     assert frame["value"].tolist() == [1.0]  # a reported value stays
@@ -240,7 +241,7 @@ def test_a_released_trial_is_taken_again_as_the_same_trial(storage_url: str) -> 
 def test_a_trial_whose_worker_died_is_taken_back_at_once(storage_url: str) -> None:
     queue = make_study(storage_url)
     gone = subprocess.Popen([sys.executable, "-c", "pass"])
-    dead = TrialQueue(queue.study, queue.storage, owner_name(gone.pid))
+    dead = TrialQueue(queue.study, queue.storage, owner=owner_name(gone.pid))
     gone.wait()
     trial = dead.claim(1)
     assert trial is not None
@@ -252,7 +253,7 @@ def test_a_trial_whose_worker_died_is_taken_back_at_once(storage_url: str) -> No
 def test_a_trial_of_a_living_worker_is_left_alone(storage_url: str) -> None:
     queue = make_study(storage_url)
     alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    other = TrialQueue(queue.study, queue.storage, owner_name(alive.pid))
+    other = TrialQueue(queue.study, queue.storage, owner=owner_name(alive.pid))
     assert other.claim(1) is not None
     assert queue.claim(1) is None
     alive.kill()
@@ -264,7 +265,7 @@ def test_a_silent_machine_loses_its_trial_after_the_grace_period(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = make_study(storage_url)
-    other = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
+    other = TrialQueue(queue.study, queue.storage, owner="another-machine:1:1")
     assert other.claim(1) is not None
     assert queue.claim(1) is None
     trial_id = queue.id_of(0)
@@ -284,10 +285,10 @@ def test_a_kept_lease_outlives_the_grace_period(
     monkeypatch.setattr(leases, "GRACE", 2.5)
     monkeypatch.setattr(leases, "RENEWAL", 0.2)
     queue = make_study(storage_url)
-    other = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
+    other = TrialQueue(queue.study, queue.storage, owner="another-machine:1:1")
     trial = other.claim(1)
     assert trial is not None
-    with other.kept_alive(trial.number):
+    with other.keep_lease(trial.number):
         time.sleep(4.0)
         assert queue.claim(1) is None
 
@@ -295,9 +296,9 @@ def test_a_kept_lease_outlives_the_grace_period(
 def test_a_trial_that_kills_its_workers_is_failed_with_the_reason(storage_url: str) -> None:
     queue = make_study(storage_url)
     for attempt in range(leases.MAX_ATTEMPTS):
-        other = TrialQueue(queue.study, queue.storage, f"another-machine:{attempt}:1")
+        other = TrialQueue(queue.study, queue.storage, owner=f"another-machine:{attempt}:1")
         assert other.claim(1) is not None
-        queue.take_back_from(other.owner)
+        queue.reclaim_from(other.owner)
     assert queue.claim(1) is None
     (row,) = trials("s", storage=storage_url).to_dict("records")
     assert row["state"] == "FAIL"
@@ -316,37 +317,37 @@ def test_a_clean_release_is_not_held_against_a_trial(storage_url: str) -> None:
 def test_a_trial_that_we_ended_ourselves_is_not_blamed(storage_url: str) -> None:
     queue = make_study(storage_url)
     for attempt in range(leases.MAX_ATTEMPTS + 2):
-        other = TrialQueue(queue.study, queue.storage, f"another-machine:{attempt}:1")
+        other = TrialQueue(queue.study, queue.storage, owner=f"another-machine:{attempt}:1")
         assert other.claim(1) is not None
-        queue.take_back_from(other.owner, blame=False)
+        queue.reclaim_from(other.owner, blame=False)
     assert queue.count() == {"WAITING": 1}
 
 
 def test_a_trial_that_was_taken_back_is_nobodys_until_it_is_claimed(storage_url: str) -> None:
     queue = make_study(storage_url)
-    late = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
+    late = TrialQueue(queue.study, queue.storage, owner="another-machine:1:1")
     assert late.claim(1) is not None
-    assert late.owns(0)
-    queue.take_back_from(late.owner)
-    assert not late.owns(0)  # it wakes up before anybody has gone on with the trial
+    assert late.renew(0)
+    queue.reclaim_from(late.owner)
+    assert not late.renew(0)  # it wakes up before anybody has gone on with the trial
     assert queue.count() == {"WAITING": 1}
 
 
 def test_a_trial_that_is_somebody_elses_cannot_be_released(storage_url: str) -> None:
     queue = make_study(storage_url)
-    late = TrialQueue(queue.study, queue.storage, "another-machine:1:1")
+    late = TrialQueue(queue.study, queue.storage, owner="another-machine:1:1")
     assert late.claim(1) is not None
-    queue.take_back_from(late.owner)
+    queue.reclaim_from(late.owner)
     assert queue.claim(1) is not None
     late.release(0)
     assert queue.count() == {"RUNNING": 1}
 
 
 def _take_all(url: str, total: int, taken: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    queue = open_queue("s", url, owner_name(os.getpid()))
+    queue = open_queue("s", url, owner=owner_name(os.getpid()))
     while (trial := queue.claim(total)) is not None:
         queue.study.tell(trial, 0.0)
-        queue.end(trial.number)
+        leases.end_lease(queue.engine, queue.id_of(trial.number))
         taken.put(trial.number)
 
 

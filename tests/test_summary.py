@@ -107,8 +107,8 @@ HOOK = {
 
 
 @pytest.fixture
-def session(tmp_path: Path, study_file: WriteStudy) -> Iterator[Any]:
-    """What `conclude` asks of a session whose two trials have ended."""
+def ended_run(tmp_path: Path, study_file: WriteStudy) -> Iterator[Any]:
+    """What `conclude` is told of a run whose two trials have ended."""
     runs = tmp_path / "runs"
     url = f"sqlite:///{runs / 'studies.db'}"
     runs.mkdir()
@@ -118,80 +118,84 @@ def session(tmp_path: Path, study_file: WriteStudy) -> Iterator[Any]:
         stored.add_trial(
             optuna.trial.create_trial(value=value, intermediate_values={0: value + 1, 1: value})
         )
-    queue = open_queue("small", url, owner_name(os.getpid()))
+    queue = open_queue("small", url, owner=owner_name(os.getpid()))
     said: list[str] = []
     yield SimpleNamespace(
         study=load_study(str(study_file(replace=HOOK))),
         run=SimpleNamespace(study="small", storage=url, paths=RunPaths(runs)),
         queue=queue,
-        display=SimpleNamespace(say=said.append),
+        say=said.append,
         said=said,
     )
     for storage in (opened, queue.storage):
         storage.engine.dispose()
 
 
+def concluded(ended_run: Any) -> Table | None:
+    return conclude(ended_run.study, ended_run.run, ended_run.queue, ended_run.say)
+
+
 def test_what_a_study_concludes_is_kept_in_files_dashboard_and_database(
-    session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ended_run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = conclude(session)
+    table = concluded(ended_run)
     assert table is not None
-    assert session.said == []
-    folder = session.run.paths.exports("small")
+    assert ended_run.said == []
+    folder = ended_run.run.paths.exports("small")
     with (folder / "summary.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["trial", "epochs | all"], ["0", "2"], ["1", "2"]]
     markdown = (folder / "summary.md").read_text()
     assert markdown.startswith("### Epochs by trial\n")
     assert "| trial | epochs \\| all |" in markdown
-    assert get_note(session.queue.study) == markdown
-    monkeypatch.setenv("RUNS", str(session.run.paths.root))
+    assert get_note(ended_run.queue.study) == markdown
+    monkeypatch.setenv("RUNS", str(ended_run.run.paths.root))
     monkeypatch.setenv("NAME", "small")
     assert main(["trials"]) == 0
     out = capsys.readouterr().out
     assert "Epochs by trial" in out
     assert "makes it anew" not in out
-    session.queue.study.tell(session.queue.study.ask(), 0.3)
+    ended_run.queue.study.tell(ended_run.queue.study.ask(), 0.3)
     assert main(["trials"]) == 0
     assert "made of 2 trials, 3 have ended: `make study` makes it anew" in capsys.readouterr().out
 
 
-def test_a_mistake_in_a_summary_is_one_line_and_the_earlier_one_stays(session: Any) -> None:
-    conclude(session)
-    kept_before = read_summary("small", storage=session.run.storage)
+def test_a_mistake_in_a_summary_is_one_line_and_the_earlier_one_stays(ended_run: Any) -> None:
+    concluded(ended_run)
+    kept_before = read_summary("small", storage=ended_run.run.storage)
 
     def mistaken(trials: Any, curves: Any) -> Any:
         return trials["nowhere"]
 
-    session.study = replace(session.study, spec=replace(session.study.spec, summary=mistaken))
-    assert conclude(session) is None
-    (line,) = session.said
+    ended_run.study = replace(ended_run.study, spec=replace(ended_run.study.spec, summary=mistaken))
+    assert concluded(ended_run) is None
+    (line,) = ended_run.said
     assert line.startswith("no summary of small: ")
     assert line.endswith("KeyError: 'nowhere'; its trials are kept")
     assert "\n" not in line
-    assert read_summary("small", storage=session.run.storage) == kept_before
+    assert read_summary("small", storage=ended_run.run.storage) == kept_before
 
 
-def test_a_summary_that_cannot_be_written_is_still_shown(session: Any) -> None:
-    session.run.paths.exports("small").parent.write_text("a file is in the way")
-    table = conclude(session)
+def test_a_summary_that_cannot_be_written_is_still_shown(ended_run: Any) -> None:
+    ended_run.run.paths.exports("small").parent.write_text("a file is in the way")
+    table = concluded(ended_run)
     assert table is not None
-    (line,) = session.said
+    (line,) = ended_run.said
     assert line.startswith("no summary of small: ")
-    assert read_summary("small", storage=session.run.storage) is not None
+    assert read_summary("small", storage=ended_run.run.storage) is not None
 
 
-def test_nothing_is_concluded_from_no_complete_trial(session: Any) -> None:
-    url = session.run.storage
-    optuna.create_study(storage=session.queue.storage, study_name="empty")
-    session.queue, session.run.study = open_queue("empty", url, "nobody"), "empty"
-    assert conclude(session) is None
-    assert session.said == []
-    session.queue.storage.engine.dispose()
+def test_nothing_is_concluded_from_no_complete_trial(ended_run: Any) -> None:
+    url = ended_run.run.storage
+    optuna.create_study(storage=ended_run.queue.storage, study_name="empty")
+    ended_run.queue, ended_run.run.study = open_queue("empty", url, owner="nobody"), "empty"
+    assert concluded(ended_run) is None
+    assert ended_run.said == []
+    ended_run.queue.storage.engine.dispose()
 
 
 MISTAKES = {
     'trials["nmber"]': "line 15: KeyError: 'nmber'",
-    "5": "summary returned 5; return a Table of models.results",
+    "5": "summary returned 5; return a Table of search.study",
     "Table(name='t', title='t', columns=('a',), rows=((None,),))": "summary has a cell None",
     "Table(name='t', title='t', columns=('a',), rows=((1, 2),))": "does not fit ('a',)",
     "exit(3)": "line 15: SystemExit: 3",

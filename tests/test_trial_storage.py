@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.strategies.pruners import QuickMedianPruner, QuickPercentilePruner, make_pruner
+from search.trials.epoch_report import EpochReport
 from search.trials.queue import TrialQueue, open_queue
 from storage.database import rows
 from storage.database.connection import open_engine, open_storage
@@ -29,7 +30,7 @@ ODD = [1.0, 0.5, -2.5, 1e-300, math.nan, math.inf, -math.inf]
 
 def make_queue(url: str, name: str = "s", direction: str = "minimize") -> TrialQueue:
     optuna.create_study(study_name=name, storage=open_storage(url), direction=direction)  # type: ignore[arg-type]
-    queue = open_queue(name, url, "tests:1:1")
+    queue = open_queue(name, url, owner="tests:1:1")
     queue.study.sampler = optuna.samplers.RandomSampler(seed=0)
     queue.study.pruner = optuna.pruners.NopPruner()
     return queue
@@ -123,7 +124,7 @@ def test_asking_reads_no_trials_but_those_that_wait(
     storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_some(make_queue(storage_url), 24, seed=1)
-    queue = open_queue("s", storage_url, "tests:1:2")
+    queue = open_queue("s", storage_url, owner="tests:1:2")
     queue.study.sampler = optuna.samplers.RandomSampler(seed=0)
     monkeypatch.setattr(TrialStorage, "_get_trials", None)  # Optuna's way to read all
     expected = optunas_own(queue.storage, queue.study_id, states=(TrialState.WAITING,))
@@ -174,13 +175,13 @@ def test_an_ended_trial_takes_no_reports_and_no_attributes(storage_url: str) -> 
     queue = make_queue(storage_url)
     trial = queue.claim(1)
     assert trial is not None
-    queue.report(trial, 1, 0.5, {"loss": 1.0})
+    queue.report(trial, EpochReport(1, 0.5, {"loss": 1.0}))
     queue.storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
     before = queue.storage.get_trial(trial._trial_id)
     with pytest.raises(UpdateFinishedTrialError):
-        queue.report(trial, 2, 0.4, {"loss": 1.0})
+        queue.report(trial, EpochReport(2, 0.4, {"loss": 1.0}))
     with pytest.raises(UpdateFinishedTrialError):
-        queue.describe(trial, {"device": "cpu"})
+        queue.set_attributes(trial, {"device": "cpu"})
     assert repr(queue.storage.get_trial(trial._trial_id)) == repr(before)
     with queue.engine.connect() as connection:
         written = connection.scalar(sqlalchemy.text("SELECT count(*) FROM genstudy_metrics"))
@@ -193,13 +194,13 @@ def test_what_is_written_is_read_back_as_from_optuna(storage_url: str, known: bo
     queue.storage.known = known
     trial, twin = queue.study.ask(), queue.study.ask()
     attributes = {"text": "ü\n'", "list": [1, {"a": None}], "number": 1.5}
-    queue.describe(trial, {"text": "replaced"})
-    queue.describe(trial, attributes)
+    queue.set_attributes(trial, {"text": "replaced"})
+    queue.set_attributes(trial, attributes)
     for key, value in attributes.items():
         twin.set_user_attr(key, value)
     for step, value in enumerate(ODD):
-        queue.report(trial, step + 1, value, {})
-        queue.report(trial, step + 1, 77.0, {})  # comes too late
+        queue.report(trial, EpochReport(step + 1, value, {}))
+        queue.report(trial, EpochReport(step + 1, 77.0, {}))  # comes too late
         twin.report(value, step)
     assert repr(trial.user_attrs) == repr(twin.user_attrs)
     ours, theirs = optunas_own(queue.storage, queue.study_id)

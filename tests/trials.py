@@ -8,15 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import Metrics
+from models.base import Metrics, Model
 from models.cae import CAE
 from models.data.images import Batch, ImageSplits
+from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN, GANConfig
+from search.run import StudyRun
+from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext
+from search.worker.evaluator import ATTRIBUTE, StudyEvaluators
 from search.worker.trial import run_trial
 from storage import trials
 
 MakeContext = Callable[..., WorkerContext]
+
+
+def known_evaluators(
+    run: StudyRun, images: ImageSplits, queue: TrialQueue, judge: SampleEvaluator
+) -> StudyEvaluators:
+    """The evaluators of a study whose own one is made already."""
+
+    class Known(StudyEvaluators):
+        def _agree_on(
+            self, attribute: str, *, seed: int, encoder: Model | None = None
+        ) -> SampleEvaluator:
+            if attribute == ATTRIBUTE:
+                return judge
+            return super()._agree_on(attribute, seed=seed, encoder=encoder)
+
+    return Known(run, images, queue)
 
 
 def run_one(context: WorkerContext) -> dict[str, Any]:

@@ -28,16 +28,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from models.errors import DataError, first_line, short
 from models.data.images import (
+    CountProgress,
     ImagePool,
     Images,
-    CountProgress,
     Shape,
     check_memory,
     fingerprint_files,
     hold_out,
 )
+from models.errors import DataError, first_line, short
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_SHARE = 0.1

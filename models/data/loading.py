@@ -13,15 +13,15 @@ from uuid import uuid4
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from models.errors import DataError, short
 from models.data.folders import FolderSource
-from models.data.images import STACKED, ImagePool, Images, ImageSplits, CountProgress, Shape, split
+from models.data.images import STACKED, CountProgress, ImagePool, Images, ImageSplits, Shape, split
 from models.data.torchvision_sets import (
     TORCHVISION_SETS,
     DigitsSource,
     StackedSource,
     TorchvisionSource,
 )
+from models.errors import DataError, short
 
 CACHE_FORMAT = 1  # raise when the file's content changes meaning
 

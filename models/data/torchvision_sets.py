@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 
-from models.errors import DataError, DataMissing, first_line, last_line, short
 from models.data.images import (
     STACKED,
+    CountProgress,
     ImagePool,
     Images,
-    CountProgress,
     Shape,
     fingerprint_files,
     hold_out,
     resize,
 )
+from models.errors import DataError, DataMissing, first_line, last_line, short
 from models.seeds import derive_seed
 
 DOWNLOAD_PATIENCE = 20.0  # seconds without an answer until a mirror counts as away

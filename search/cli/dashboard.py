@@ -1,6 +1,6 @@
-"""`make dashboard`: optuna-dashboard with the trials' pictures, also while a study runs.
+"""`make dashboard`: serve optuna-dashboard with the trials' pictures, also while a study runs.
 
-On this machine only, unless HOST says more: it has no password.
+It has no password, so that only this machine reaches it unless HOST says otherwise.
 """
 
 from __future__ import annotations
@@ -23,24 +23,29 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """A request that reads a large study does not hold up the others."""
+    """A server with a thread a request: one that reads a large study does not delay the others."""
 
     daemon_threads = True
 
 
 class ServerIPv6(Server):
+    """The same for addresses such as ``::1``."""
+
     address_family = socket.AF_INET6
 
 
 class QuietHandler(WSGIRequestHandler):
+    """A handler that prints no line a request."""
+
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-        """The page asks every ten seconds: nobody reads that."""
+        """Print nothing: the page asks every ten seconds, and nobody reads that."""
 
 
 def dashboard() -> int:
+    """Serve the dashboard until Ctrl-C."""
     variables = read_variables()
     console = open_console()
-    open_engine(variables.storage_url).dispose()  # looking creates no database
+    open_engine(variables.storage_url).dispose()  # refuses a missing database: looking creates none
     storage = open_storage(variables.storage_url)
     try:
         app = optuna_dashboard.wsgi(
@@ -68,6 +73,7 @@ def dashboard() -> int:
 
 
 def _bind(variables: Variables, app: Any) -> WSGIServer:
+    """Return a server at HOST and PORT; raise `BadVariable` if there can be none."""
     server = ServerIPv6 if ":" in variables.host else Server
     try:
         return make_server(variables.host, variables.port, app, server, QuietHandler)

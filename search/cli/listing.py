@@ -1,20 +1,25 @@
-"""Looking at studies: `make studies`, `make trials NAME=cae`. Neither imports torch."""
+"""Lists studies and trials, without importing torch.
+
+make studies
+make trials NAME=cae [CSV=FILE] [PARQUET=FILE]
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from search.console import open_console
+from search.console import make_table, open_console
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from storage.database.connection import parse_url
 from storage.database.schema import is_sqlite
+from storage.database.trial_states import ENDED, TrialStatus, count_ended
 from storage.errors import short
 from storage.files.atomic import atomic_file
 
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
-ENDED = ["COMPLETE", "PRUNED", "FAIL"]
 HIDDEN = (
     *("state", "outcome", "duration", "started", "ended"),
     *("host", "pid", "seed", "revision", "epochs", "picture"),
@@ -31,29 +35,29 @@ HIDDEN = (
 
 
 def studies() -> int:
-    """What there is, on what data, and how many trials each has in the database."""
+    """List the studies, their data, and how many trials of each the database holds."""
     variables = read_variables()
     console = open_console()
     started = variables.storage is not None or variables.paths.database.exists()
     stored = _stored_studies(variables) if started else {}
-    table = _table("study", "data", "trials", "ended", "pruned", "failed", "best", "about")
     known = {}
     for path in sorted(STUDIES.glob("*.py")):
         if path.stem != "__init__":
-            known[path.stem] = _described(path)
+            known[path.stem] = _read_study_file(path)
+    rows = []
     for name in sorted(known | stored):
         data, trials, about = known.get(name, ("", "", ""))
         row = stored.get(name)
         counts = ("0", "0", "0", "-") if row is None else row
-        table.add_row(name, data, trials, *counts, about)
-    console.print(table, soft_wrap=True)
+        rows.append([name, data, trials, *counts, about])
+    columns = ["study", "data", "trials", "ended", "pruned", "failed", "best", "about"]
+    console.print(make_table(columns, rows), soft_wrap=True)
     console.print("\nmake study NAME=" + next(iter(known)), style="bold")
     return 0
 
 
 def trials() -> int:
-    """The leaderboard, or the whole table as CSV or Parquet."""
-    from storage import best, choices
+    """Show a study's leaderboard, or write all of its trials as CSV or Parquet."""
     from storage import trials as all_trials
 
     variables = read_variables()
@@ -63,53 +67,65 @@ def trials() -> int:
         name = Path(name).stem
     _check_targets(variables)
     frame = all_trials(name, storage=variables.storage_url)
+    if variables.csv or variables.parquet:
+        _write_frame(console, frame, variables)
+    else:
+        _show_leaderboard(console, name, frame, variables)
+    return 0
+
+
+def _write_frame(console: Console, frame: pd.DataFrame, variables: Variables) -> None:
     writers: list[tuple[Path | None, Callable[[Path], object]]] = [
         (variables.csv, lambda path: frame.to_csv(path, index=False)),
-        (variables.parquet, lambda path: _plain(frame).to_parquet(path, index=False)),
+        (variables.parquet, lambda path: _unmix(frame).to_parquet(path, index=False)),
     ]
     for target, write in writers:
         if target is not None:
             with atomic_file(target) as beside:
                 write(beside)
             console.print(f"{len(frame)} trials -> {target}", soft_wrap=True)
-    if variables.csv or variables.parquet:
-        return 0
-    leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
-    states = frame["state"].value_counts()
-    counted = ", ".join(f"{count} {str(state).lower()}" for state, count in states.items())
+
+
+def _show_leaderboard(
+    console: Console, name: str, frame: pd.DataFrame, variables: Variables
+) -> None:
+    """Show how many trials are in each state, the summary, the best, and the first failures."""
+    from storage import best, choices
+
+    states = Counter(frame["state"])
+    counted = ", ".join(f"{count} {state.lower()}" for state, count in states.most_common())
     chosen = choices(name, storage=variables.storage_url)
     by = f", ranked by {chosen['choice'].nunique()} choices" if len(chosen) else ""
     console.print(f"study {name}: {counted or 'no trials yet'}{by}")
-    _show_summary(console, name, variables, int(states.reindex(ENDED).sum()))
+    _show_summary(console, name, variables, count_ended(states))
+    leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
     columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
-    table = _table("rank", *("trial" if name == "number" else name for name in columns))
-    for rank, row in enumerate(leaders[columns].itertuples(index=False), start=1):
-        table.add_row(str(rank), *(_cell(value) for value in row))
+    heads = ["rank", *("trial" if column == "number" else column for column in columns)]
+    ranked = enumerate(leaders[columns].itertuples(index=False), start=1)
     if len(leaders):
-        console.print(table, soft_wrap=True)
-    failed = frame[frame["state"] == "FAIL"].reindex(columns=["number", "reason"]).head(3)
+        console.print(make_table(heads, [[rank, *row] for rank, row in ranked]), soft_wrap=True)
+    failed = frame[frame["state"] == TrialStatus.FAIL].reindex(columns=["number", "reason"]).head(3)
     for number, reason in zip(failed["number"], failed["reason"], strict=True):
         console.print(f"trial {number} failed: {reason}", markup=False)
-    return 0
 
 
 def _show_summary(console: Console, name: str, variables: Variables, ended: int) -> None:
-    """What the study concluded when its search ended, which may have been some trials ago."""
+    """Show what the study concludes, which may be some trials old."""
     from search.reporting.summary import summary_table
     from storage.files.study_summary import read_summary
 
     found = read_summary(name, storage=variables.storage_url)
     if found is None:
         return
-    table, spoken_of = found
+    table, counted = found
     console.print(summary_table(table), soft_wrap=True)
-    if spoken_of != ended:
-        console.print(f"made of {spoken_of} trials, {ended} have ended: `make study` makes it anew")
+    if counted != ended:
+        console.print(f"made of {counted} trials, {ended} have ended: `make study` makes it anew")
     console.print()
 
 
 def _check_targets(variables: Variables) -> None:
-    """Raise `BadVariable` for files that cannot be written, or are better not."""
+    """Raise `BadVariable` for files that cannot be written, or must not be overwritten."""
     place = parse_url(variables.storage_url)
     for target in (variables.csv, variables.parquet):
         if target is None:
@@ -124,41 +140,42 @@ def _check_targets(variables: Variables) -> None:
 
 
 def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]]:
+    """Return how many trials of each study have ended, were pruned, have failed, and the best."""
     from storage import studies as counted
 
     frame = counted(storage=variables.storage_url)
     rows = {}
     for row in frame.to_dict("records"):
-        ended = row["complete"] + row["pruned"] + row["fail"]
+        ended = sum(row[status.lower()] for status in ENDED)
         best = "-" if row["best"] != row["best"] else f"{row['best']:.6g}"
         rows[row["study"]] = (str(ended), str(row["pruned"]), str(row["fail"]), best)
     return rows
 
 
-def _described(path: Path) -> tuple[str, str, str]:
-    """Data, trials and first line of a study file, read without running it (or torch)."""
+def _read_study_file(path: Path) -> tuple[str, str, str]:
+    """Return data, trials and first line of a study file, without running it or torch."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, OSError, ValueError):
         return "?", "?", "this file has a mistake"
-    said: dict[str, object] = {}
+    written: dict[str, object] = {}
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
             and node.func.id == "StudySpec"
         ):
-            said = {
+            written = {
                 word.arg: word.value.value
                 for word in node.keywords
                 if word.arg and isinstance(word.value, ast.Constant)
             }
     about = (ast.get_docstring(tree) or "").splitlines()
-    return str(said.get("data", "?")), str(said.get("trials", "?")), about[0] if about else ""
+    return str(written.get("data", "?")), str(written.get("trials", "?")), about[0] if about else ""
 
 
-def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns of mixed types as text: Parquet wants one type a column."""
+def _unmix(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn columns of mixed types into text: Parquet wants one type a column."""
     mixed = [
         name
         for name in frame.columns
@@ -166,17 +183,3 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     texts = {name: frame[name].map(str, na_action="ignore") for name in mixed}
     return frame.assign(**texts)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    text = str(value)
-    return text.removeprefix("0 days ").partition(".")[0] if text.startswith("0 days") else text
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table

@@ -1,4 +1,4 @@
-"""`make report NAME=cae`: a study as a page with pictures, under RUNS/reports."""
+"""`make report NAME=cae`: write a page with pictures about a study, under RUNS/reports."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from search.variables import read_variables
 
 
 def report() -> int:
+    """Write the report of the study NAME and say where it is."""
     variables = read_variables()
     if variables.name is None:
         raise BadVariable("NAME is not set; say which study: make report NAME=cae")

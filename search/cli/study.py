@@ -1,21 +1,23 @@
 """`make study NAME=cae`: from variables to exported models.
 
-Everything that can be wrong is found before the first trial: variables, study
-file, RUNS, database, data, and whether the stored study is still the same.
+Everything that can be wrong is found before the first trial: variables, study file, RUNS,
+database, data, and whether the stored study is still the same.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from models.results import Table as Summary
+from models.results import Table
 from search.console import LOUD, open_console, shorten_path
 from search.errors import BaseMissing, StudyFileError
 from search.reporting.summary import conclude, summary_table
@@ -26,50 +28,59 @@ from search.setup.prepare import check_names, prepare_run
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus
 from search.supervisor.display import Display, format_count, format_duration
+from search.supervisor.finish import finish
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.worker_pool import WorkerPool
+from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from search.variables import Variables, read_variables
-from storage.database.connection import check_database, open_storage
-from storage.database.connection import redact_url as without_password
+from storage.database.connection import check_database, open_storage, redact_url
 from storage.database.optuna_storage import TrialStorage
-from storage.database.retry import GaveUp
+from storage.database.retry import DatabaseRetry, GaveUp
 
 NVIDIA = Path("/dev/nvidia0")
+INTERRUPTED = 130  # exit code
 
 
 def run_study() -> int:
-    """The study NAME; with FIRST, what it starts from before; what goes on from it, after."""
+    """Run the study NAME; with FIRST, the study that it starts from before; after it, the one
+    that goes on from it. Returns the exit code."""
     console = open_console()
     variables = read_variables()
     study = load_study(variables.needed_name)
-    code = _with_base(console, variables, study)
+    code = _run_with_base(console, variables, study)
     if code or study.spec.then is None:
         return code
     after = load_study(study.spec.then)
-    return _with_base(console, _limited(variables, after), after)
+    return _run_with_base(console, _limit(variables, after), after)
 
 
-def _with_base(
+def _run_with_base(
     console: Console, variables: Variables, study: Study, behind: tuple[str, ...] = ()
 ) -> int:
-    """Run ``study``; if the export that it starts from is missing and FIRST says so, that first."""
+    """Run ``study``; if the export that it starts from is missing and FIRST says so, that first.
+
+    behind: names of the studies that wait for this one
+    """
     try:
-        return _run_study(console, variables, study)
+        return StudyCommand(console, variables, study).run()
     except BaseMissing:
         if not variables.first or variables.start is not None:
             raise
     base = base_study(study) or judging_study(study)
     if base.name in (*behind, study.name):
         raise StudyFileError(f"{base.path}: studies start from each other in a circle")
-    code = _with_base(console, _limited(variables, base), base, (*behind, study.name))
-    return code or _run_study(console, variables, study)
+    code = _run_with_base(console, _limit(variables, base), base, (*behind, study.name))
+    return code or StudyCommand(console, variables, study).run()
 
 
-def _limited(variables: Variables, study: Study) -> Variables:
-    """For a study that runs before or after the one that was asked for: numbers that were given
-    are its upper limits; sampler, pruner and base are its own, and its best is exported."""
+def _limit(variables: Variables, study: Study) -> Variables:
+    """Return the variables for a study that runs before or after the one that was asked for.
+
+    Numbers that were given are its upper limits. Sampler, pruner and base are its own, and its
+    best is exported.
+    """
     spec = study.spec
     return replace(
         variables,
@@ -85,184 +96,188 @@ def _limited(variables: Variables, study: Study) -> Variables:
     )
 
 
-def _run_study(console: Console, variables: Variables, study: Study) -> int:
-    check_names(variables, study)
-    variables.paths.check_writable()
-    visible = count_gpus()
-    if not visible and variables.gpus is None and NVIDIA.exists():
-        console.print(
-            " this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too old?): "
-            "training on the CPU ",
-            style=LOUD,
-        )
-    devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
-    check_database(variables.storage_url)
-    found = find_images(variables, study, console)
-    storage = open_storage(variables.storage_url)  # the first that is made
-    try:
-        return _run(console, variables, study, devices, storage, found)
-    finally:
-        storage.engine.dispose()
+@dataclass(frozen=True)
+class StudyCommand:
+    """One call of the command for one study."""
 
+    console: Console
+    variables: Variables
+    study: Study
 
-def _run(
-    console: Console,
-    variables: Variables,
-    study: Study,
-    devices: list[str],
-    storage: TrialStorage,
-    found: RunInputs,
-) -> int:
-    queue, run = prepare_run(variables, study, storage, found)
-    _announce(console, variables, study, run, queue, devices)
-    useful = run.trials - queue.ended()
-    useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait
-    pool = WorkerPool(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
-    display = Display(run.study, study.spec, run.trials, console)
-    display.marks_best = run.shown is None
-    packing = GpuPacking(pool.devices, most=count_cores()) if variables.workers is None else None
-    supervisor = Supervisor(study, run, queue, pool, display, packing)
-    supervisor.prompt.refresh()
-    if supervisor.prompt.is_decided and supervisor.leaderboard.is_finished(
-        queue.ended(), variables.top
-    ):
-        summary = conclude(supervisor)
-        records = supervisor.leaderboard.export_records(variables.top)
-        return _conclude(console, supervisor, records, summary, top=variables.top)
-    return _work(supervisor, variables, console)
-
-
-def _work(supervisor: Supervisor, variables: Variables, console: Console) -> int:
-    study = supervisor.study
-    began = time.monotonic()
-    done_before = supervisor.queue.ended()
-    with stop_on_signals(supervisor, supervisor.pool.kill):
+    def run(self) -> int:
+        """Check everything, then search and export; returns the exit code."""
+        variables = self.variables
+        check_names(variables, self.study)
+        variables.paths.check_writable()
+        visible = count_gpus()
+        if not visible and variables.gpus is None and NVIDIA.exists():
+            self.console.print(
+                " this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too "
+                "old?): training on the CPU ",
+                style=LOUD,
+            )
+        devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
+        check_database(variables.storage_url)
+        inputs = find_images(variables, self.study, self.console)
+        storage = open_storage(variables.storage_url)  # the first that is made
         try:
-            with supervisor.display, supervisor.pool:
-                supervisor.pool.set_up(supervisor.run)
-                supervisor.display.show_starting(supervisor.pool.workers.values())
-                _show_best(supervisor)
-                supervisor.search(variables.minutes)
-                supervisor.prompt.refresh()
-                if supervisor.prompt.nobody_chose:
-                    supervisor.display.say(
-                        f"nobody has chosen: {study.spec.metric} ranks the trials"
-                    )
-                new = supervisor.queue.ended() - done_before
-                if new:
-                    took = format_duration(time.monotonic() - began)
-                    supervisor.display.say(f"{format_count(new, 'trial')} ended in {took}")
-                summary = conclude(supervisor)
-                records = supervisor.finish(variables.top) if variables.top else []
-        except (Stopped, GaveUp):
-            return _stopped(supervisor, console)
-    return _conclude(console, supervisor, records, summary, top=variables.top)
+            return self._run(devices, storage, inputs)
+        finally:
+            storage.engine.dispose()
 
-
-def _stopped(supervisor: Supervisor, console: Console) -> int:
-    try:
-        for worker in supervisor.pool.workers.values():
-            supervisor.queue.take_back_from(worker.owner, blame=False)
-        counts = supervisor.queue.count()
-        ended = supervisor.queue.ended()
-    except GaveUp:
-        console.print("stopped while the trial database was away; the same command goes on")
-        return 130
-    waiting = counts["WAITING"]
-    goes_on = f"; {waiting} interrupted trials go on" if waiting else ""
-    console.print(
-        f"stopped: {ended} of {supervisor.run.trials} trials have ended; the same command goes on "
-        f"from here{goes_on}",
-    )
-    return 130
-
-
-def _announce(
-    console: Console,
-    variables: Variables,
-    study: Study,
-    run: StudyRun,
-    queue: TrialQueue,
-    devices: list[str],
-) -> None:
-    ended = queue.ended()
-    wanted = variables.trials or study.spec.trials
-    if run.trials < wanted:
-        console.print(f"the grid has {run.trials} points: {run.trials} trials, not {wanted}")
-    if ended >= run.trials:
-        done = "is trained" if run.shown is not None else "is done"
-        console.print(
-            f"study {run.study} {done}: {ended} of {run.trials} trials have ended; "
-            f"TRIALS={ended + 10} goes on",
+    def _run(self, devices: list[str], storage: TrialStorage, inputs: RunInputs) -> int:
+        variables = self.variables
+        opened, run = prepare_run(variables, self.study, storage, inputs)
+        display = Display(
+            run.study, self.study.spec, run.trials, self.console, marks_best=run.shown is None
         )
-        return
-    kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
-    verb = f"goes on after {format_count(ended, 'trial')}" if ended else "starts"
-    trials = f"{format_count(run.trials, 'trial')} of {format_count(run.epochs, 'epoch')}"
-    console.print(
-        f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, "
-        f"in {shorten_path(without_password(run.storage))}",
-        soft_wrap=True,
-    )
+        stop = threading.Event()
+        queue = TrialQueue(
+            opened,
+            storage,
+            owner=owner_name(os.getpid()),
+            shown=run.shown,
+            retry=DatabaseRetry(stop.is_set, display.say),
+        )
+        self._announce(run, queue, devices)
+        useful = run.trials - queue.count_ended()
+        useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait
+        pool = WorkerPool(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
+        packing = GpuPacking(pool.devices, most=count_cores())
+        supervisor = Supervisor(
+            self.study, run, queue, pool, display, stop,
+            packing if variables.workers is None else None,
+        )  # fmt: skip
+        supervisor.prompt.refresh()
+        ended, leaderboard = queue.count_ended(), supervisor.leaderboard
+        if supervisor.prompt.is_decided and leaderboard.is_finished(ended, variables.top):
+            table = conclude(self.study, run, queue, display.say)
+            return self._conclude(supervisor, leaderboard.export_records(variables.top), table)
+        return self._work(supervisor)
+
+    def _work(self, supervisor: Supervisor) -> int:
+        """Start the workers, search, retrain and export."""
+        began, ended_before = time.monotonic(), supervisor.queue.count_ended()
+        run, queue, display = supervisor.run, supervisor.queue, supervisor.display
+        with stop_on_signals(supervisor.stop, supervisor.pool.kill):
+            try:
+                with display, supervisor.pool:
+                    supervisor.pool.set_up(run)
+                    display.show_starting(supervisor.pool.workers.values())
+                    _show_best(supervisor)
+                    supervisor.search(self.variables.minutes)
+                    supervisor.prompt.refresh()
+                    if supervisor.prompt.nobody_chose:
+                        metric = self.study.spec.metric
+                        display.say(f"nobody has chosen: {metric} ranks the trials")
+                    new = queue.count_ended() - ended_before
+                    if new:
+                        took = format_duration(time.monotonic() - began)
+                        display.say(f"{format_count(new, 'trial')} ended in {took}")
+                    table = conclude(self.study, run, queue, display.say)
+                    top = self.variables.top
+                    records = finish(supervisor, top) if top else []
+            except (Stopped, GaveUp):
+                return self._stop(supervisor)
+        return self._conclude(supervisor, records, table)
+
+    def _stop(self, supervisor: Supervisor) -> int:
+        """Give all trials back, and say what is left."""
+        queue = supervisor.queue
+        try:
+            for worker in supervisor.pool.workers.values():
+                queue.reclaim_from(worker.owner, blame=False)
+            waiting = queue.count()["WAITING"]
+            ended = queue.count_ended()
+        except GaveUp:
+            self.console.print(
+                "stopped while the trial database was away; the same command goes on"
+            )
+            return INTERRUPTED
+        goes_on = f"; {waiting} interrupted trials go on" if waiting else ""
+        self.console.print(
+            f"stopped: {ended} of {supervisor.run.trials} trials have ended; the same command "
+            f"goes on from here{goes_on}",
+        )
+        return INTERRUPTED
+
+    def _announce(self, run: StudyRun, queue: TrialQueue, devices: list[str]) -> None:
+        """Say what begins, or that nothing does."""
+        ended = queue.count_ended()
+        wanted = self.variables.trials or self.study.spec.trials
+        if run.trials < wanted:
+            grid = f"the grid has {run.trials} points"
+            self.console.print(f"{grid}: {run.trials} trials, not {wanted}")
+        if ended >= run.trials:
+            done = "is trained" if run.shown is not None else "is done"
+            self.console.print(
+                f"study {run.study} {done}: {ended} of {run.trials} trials have ended; "
+                f"TRIALS={ended + 10} goes on",
+            )
+            return
+        kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
+        verb = f"goes on after {format_count(ended, 'trial')}" if ended else "starts"
+        trials = f"{format_count(run.trials, 'trial')} of {format_count(run.epochs, 'epoch')}"
+        self.console.print(
+            f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, "
+            f"in {shorten_path(redact_url(run.storage))}",
+            soft_wrap=True,
+        )
+
+    def _conclude(
+        self, supervisor: Supervisor, records: list[dict[str, Any]], table: Table | None
+    ) -> int:
+        """Print what the study concludes and the exports; returns 1 when there are none."""
+        run, console = supervisor.run, self.console
+        states, choices = supervisor.queue.count(), supervisor.prompt.choices
+        console.print(
+            f"study {run.study}: {format_count(supervisor.queue.count_ended(), 'trial')}, "
+            f"{states['COMPLETE']} complete, "
+            f"{states['PRUNED']} pruned, {states['FAIL']} failed"
+            + ("" if choices is None else f", {format_count(choices.clicks, 'choice')}"),
+        )
+        if table is not None:
+            console.print(summary_table(table.to_plain()), soft_wrap=True)
+            console.print()
+        best = supervisor.leaderboard.ranked_trials()
+        if best and not self.variables.top:
+            console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
+            return 0
+        if not records:
+            reason = supervisor.leaderboard.first_failure_reason()
+            why = f" (first failure: {reason})" if reason else ""
+            console.print(f"no trial is complete: nothing to export{why}", markup=False)
+            return 1
+        console.print(self._export_table(run, records), soft_wrap=True)
+        return 0
+
+    def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> RichTable:
+        """Return a row for each export."""
+        metric = self.study.spec.metric
+        table = RichTable(box=None, padding=(0, 2), pad_edge=False)
+        name = metric.upper()
+        for column in ("rank", "trial", "epochs", f"validation {name}", f"test {name}", "export"):
+            left = column == "export"
+            table.add_column(column, justify="left" if left else "right", overflow="fold")
+        for record in records:
+            table.add_row(
+                str(record["rank"]),
+                str(record["trial"]),
+                str(record["epochs"]),
+                f"{record['valid'][metric]:.6g}",
+                f"{record['test'][metric]:.6g}" if record["test"] else "-",
+                shorten_path(run.paths.export(run.study, record["rank"])),
+            )
+        return table
 
 
 def _show_best(supervisor: Supervisor) -> None:
-    """In the display, from earlier runs; not where a person decides."""
-    if not supervisor.display.marks_best:
+    """Show the best trial of earlier runs in the display; not where a person decides."""
+    display, spec = supervisor.display, supervisor.study.spec
+    if not display.marks_best:
         return
     done = supervisor.queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for trial in done:
-        best = supervisor.display.best
-        if trial.value is not None and supervisor.study.spec.better(
-            trial.value, best[0] if best else None
-        ):
-            supervisor.display.set_best(trial.value, trial.number, trial.params)
-
-
-def _conclude(
-    console: Console,
-    supervisor: Supervisor,
-    records: list[dict[str, Any]],
-    summary: Summary | None,
-    *,
-    top: int,
-) -> int:
-    """What the study concludes, and the result in one table; 1 when there is none."""
-    run, spec = supervisor.run, supervisor.study.spec
-    states, choices = supervisor.queue.count(), supervisor.prompt.choices
-    console.print(
-        f"study {run.study}: {format_count(supervisor.queue.ended(), 'trial')}, "
-        f"{states['COMPLETE']} complete, "
-        f"{states['PRUNED']} pruned, {states['FAIL']} failed"
-        + ("" if choices is None else f", {format_count(choices.clicks, 'choice')}"),
-    )
-    if summary is not None:
-        console.print(summary_table(summary.to_plain()), soft_wrap=True)
-        console.print()
-    candidates = supervisor.leaderboard.ranked_trials()
-    if candidates and not top:
-        best = f"the best is trial {candidates[0]}"
-        console.print(f"{best}; TOP=3 retrains and exports the best three")
-        return 0
-    if not records:
-        reason = supervisor.leaderboard.first_failure_reason()
-        why = f" (first failure: {reason})" if reason else ""
-        console.print(f"no trial is complete: nothing to export{why}", markup=False)
-        return 1
-    metric = spec.metric.upper()
-    table = Table(box=None, padding=(0, 2), pad_edge=False)
-    for column in ("rank", "trial", "epochs", f"validation {metric}", f"test {metric}", "export"):
-        table.add_column(column, justify="left" if column == "export" else "right", overflow="fold")
-    for record in records:
-        rank = record["rank"]
-        test = f"{record['test'][spec.metric]:.6g}" if record["test"] else "-"
-        table.add_row(
-            str(rank),
-            str(record["trial"]),
-            str(record["epochs"]),
-            f"{record['valid'][spec.metric]:.6g}",
-            test,
-            shorten_path(run.paths.export(run.study, rank)),
-        )
-    console.print(table, soft_wrap=True)
-    return 0
+        best = display.best
+        if trial.value is not None and spec.better(trial.value, best[0] if best else None):
+            display.set_best(trial.value, trial.number, trial.params)

@@ -1,4 +1,9 @@
-"""What a study's report draws: values over the trials, parameters, how two judges agree."""
+"""The figures of a study's report: values over trials, importances, and how two evaluators agree.
+
+draw_values(Path("values.png"), Values(...), "mse")
+draw_importances(Path("importance.png"), {"lr": 0.7, "latent": 0.3})
+draw_pairs(Path("ranking.png"), [Pairs(...)])
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,13 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE = COLORS[:2]
 GREY = "#9ca3af"
-WIDE = 4.0  # times the smallest value: beyond, an axis is logarithmic
-BAR = 0.34  # inches
+WIDE = 4.0  # an axis of values is logarithmic if the largest is this many times the smallest
+BAR = 0.34  # inches of height for each bar
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
-    """Trials with a value: their numbers, values, and whether each was pruned."""
+    """The trials with a value: their numbers, their values, and whether each was pruned."""
 
     numbers: Sequence[int]
     values: Sequence[float]
@@ -29,7 +34,7 @@ class Values:
 
 
 def draw_values(path: Path, found: Values, metric: str) -> None:
-    """A point a trial, and the best complete one so far as a line."""
+    """Draw a point for each trial, and the best complete trial so far as a line."""
     figure = new_figure(7.2, 3.6)
     axes = figure.add_subplot()
     trials = list(zip(found.numbers, found.values, found.pruned, strict=True))
@@ -54,10 +59,10 @@ def draw_values(path: Path, found: Values, metric: str) -> None:
     if min(found.values) > 0 and max(found.values) > WIDE * min(found.values):
         axes.set_yscale("log")
         plain_log_labels(axes, most=9)
-    _whole_numbers(axes)
+    _use_whole_numbers(axes)
     axes.set_xlabel("trial")
     axes.set_ylabel(metric)
-    _plain(axes)
+    _add_grid(axes)
     axes.legend(
         frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0
     )
@@ -66,7 +71,7 @@ def draw_values(path: Path, found: Values, metric: str) -> None:
 
 
 def draw_importances(path: Path, shares: Mapping[str, float]) -> None:
-    """A bar a parameter, the largest on top, with its share beside it."""
+    """Draw a bar for each parameter, the largest on top, with its share beside it."""
     longest = max(len(name) for name in shares)
     figure = new_figure(7.2, 0.5 + BAR * len(shares))
     figure.set_layout_engine("constrained")
@@ -87,7 +92,11 @@ def draw_importances(path: Path, shares: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Of each trial two numbers, and what they are; rho: Spearman's, of all."""
+    """Two numbers of each trial.
+
+    x, y: what the numbers are
+    rho: Spearman's rank correlation of all pairs
+    """
 
     x: str
     y: str
@@ -96,7 +105,10 @@ class Pairs:
 
 
 def draw_pairs(path: Path, panels: Sequence[Pairs]) -> None:
-    """A panel each, a point a trial; axes of distances are logarithmic where they need it."""
+    """Draw a panel for each of ``panels``, with a point for each trial.
+
+    An axis is logarithmic if its largest value is more than ten times its smallest.
+    """
     figure = new_figure(3.8 * len(panels), 3.6)
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
@@ -110,17 +122,17 @@ def draw_pairs(path: Path, panels: Sequence[Pairs]) -> None:
         axes.set_ylabel(panel.y, fontsize=9)
         words = f"Spearman's rho {panel.rho:.2f}, {len(panel.points)} trials"
         axes.set_title(words, loc="left", fontsize=9, color=INK)
-        _plain(axes)
+        _add_grid(axes)
     figure.set_layout_engine("tight")
     save_figure(figure, path)
 
 
-def _whole_numbers(axes: Axes) -> None:
+def _use_whole_numbers(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _plain(axes: Axes) -> None:
+def _add_grid(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

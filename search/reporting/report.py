@@ -1,13 +1,14 @@
 """A study as a page with pictures: what was tried, what mattered, how the best and the worst look.
 
+    make report NAME=gan_balance
     write_report("gan_balance", "sqlite:///runs/studies.db", RunPaths(Path("runs")))
 
     RUNS/reports/STUDY/
-      README.md, index.html      the same page twice
+      README.md, index.html      the same page, as Markdown and as HTML
       values.png, importance.png, ranking.png
-      best_*.png, worst_*.png    what the dashboard shows of these two trials
+      best_*.png, worst_*.png    the pictures of these two trials in the dashboard
 
-It can be written at any time; it takes the place of an earlier one.
+A report can be written at any time, and replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -26,17 +27,24 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
-from search.reporting.document import Beside, Heading, Page, Part, Shown, Words, html, markdown
+from search.reporting.document import (
+    heading,
+    paragraph,
+    picture,
+    pictures_table,
+    to_html,
+    to_markdown,
+)
 from search.reporting.figures import Values, draw_importances, draw_values
 from search.reporting.second_judge import ranking_check
-from search.reporting.tables import concluded, in_words, trials_table
+from search.reporting.tables import conclusion_blocks, trials_blocks, verdict_in_words
 from storage import trials as all_trials
 from storage.database.connection import open_storage
 from storage.files.exports import atomic_folder
 from storage.paths import NAME, RunPaths
 
-LEAST_TRIALS = 8  # to say what mattered: the best quarter are then two
-BEST_SHARE = 0.25
+LEAST_TRIALS = 8  # with a value, to say what mattered: the best quarter are then two trials
+BEST_SHARE = 0.25  # of the trials, which are compared with the others
 
 
 class NothingToReport(SearchError):
@@ -44,30 +52,31 @@ class NothingToReport(SearchError):
 
 
 def write_report(name: str, url: str, paths: RunPaths) -> Path:
-    """Write the report of a stored study; returns its folder.
+    """Write the report of a stored study and return its folder.
 
     Raises `StudyNotFound`, and `NothingToReport` before a trial has ended.
     """
-    all_trials(name, storage=url)  # says in one line what is wrong with the name or the database
+    all_trials(name, storage=url)  # raises in one line if the name or the database is wrong
     storage = open_storage(url)
     try:
-        subject = Subject(optuna.load_study(study_name=name, storage=storage))
-        if not subject.trials:
+        reported = ReportedStudy(optuna.load_study(study_name=name, storage=storage))
+        if not reported.trials:
             raise NothingToReport(
                 f"no trial of study {name!r} has ended yet; run it first: make study NAME={name}"
             )
         with atomic_folder(paths.report(name)) as folder:
-            page = _page(subject, paths.artifacts, folder)
-            (folder / "README.md").write_text(markdown(page), encoding="utf-8")
-            (folder / "index.html").write_text(html(page), encoding="utf-8")
+            title = f"Study {name}"
+            page = to_markdown(title, _blocks(reported, paths.artifacts, folder))
+            (folder / "README.md").write_text(page, encoding="utf-8")
+            (folder / "index.html").write_text(to_html(title, page), encoding="utf-8")
     finally:
         storage.engine.dispose()
     return paths.report(name)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A study as a report sees it."""
+class ReportedStudy:
+    """A study as a report reads it."""
 
     study: optuna.Study
 
@@ -79,19 +88,18 @@ class Subject:
 
     @cached_property
     def sign(self) -> int:
-        """What a value is multiplied with so that lower is better."""
+        """The factor that turns a value into one of which lower is better."""
         return 1 if self.study.direction == StudyDirection.MINIMIZE else -1
 
     @cached_property
     def trials(self) -> list[FrozenTrial]:
-        """Those that have ended: complete ones before pruned ones before others, the better
-        first."""
+        """The trials that have ended, best first: complete, then pruned, then all others."""
         found = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
         return sorted(found, key=self._rank)
 
     @cached_property
     def valued(self) -> list[tuple[FrozenTrial, float]]:
-        """Those of `trials` that have a value; a pruned one's is its last report."""
+        """Those of `trials` with a value; the value of a pruned trial is its last report."""
         found = [(trial, trial.value) for trial in self.trials]
         return [(t, v) for t, v in found if v is not None and math.isfinite(v)]
 
@@ -101,23 +109,26 @@ class Subject:
         return order, value, trial.number
 
 
-def _page(subject: Subject, artifacts: Path, folder: Path) -> Page:
-    parts: list[Part] = [Words(_summary(subject)), *concluded(subject.study)]
-    parts += _values(subject, folder)
-    parts += _importance(subject, folder)
-    parts += _extremes(subject, artifacts, folder)
-    parts += ranking_check(subject.trials, subject.metric, folder / "ranking.png")
-    parts += trials_table(subject.study.study_name, subject.trials, subject.metric)
-    return Page(title=f"Study {subject.study.study_name}", parts=parts)
+def _blocks(reported: ReportedStudy, artifacts: Path, folder: Path) -> list[str]:
+    """Return the blocks of the page from top to bottom; draw its pictures into ``folder``."""
+    return [
+        paragraph(_summary(reported)),
+        *conclusion_blocks(reported.study),
+        *_value_blocks(reported, folder),
+        *_importance_blocks(reported, folder),
+        *_extreme_blocks(reported, artifacts, folder),
+        *ranking_check(reported.trials, reported.metric, folder / "ranking.png"),
+        *trials_blocks(reported.study.study_name, reported.trials, reported.metric),
+    ]
 
 
-def _summary(subject: Subject) -> str:
-    counts = Counter(map(_outcome, subject.trials))
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-    better = "lower" if subject.sign == 1 else "higher"
-    words = f"{len(subject.trials)} trials have ended: {told}. {subject.metric}: "
+def _summary(reported: ReportedStudy) -> str:
+    counts = Counter(map(_outcome, reported.trials))
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    better = "lower" if reported.sign == 1 else "higher"
+    words = f"{len(reported.trials)} trials have ended: {outcomes}. {reported.metric}: "
     words += f"the {better}, the better."
-    best = subject.trials[0]
+    best = reported.trials[0]
     if best.state == TrialState.COMPLETE and best.value is not None:
         words += f" Best: trial {best.number}, {best.value:.6g}."
     return words
@@ -127,78 +138,87 @@ def _outcome(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("outcome", trial.state.name.lower()))
 
 
-def _values(subject: Subject, folder: Path) -> list[Part]:
-    heading = Heading("Values over the trials")
-    if not subject.valued:
-        return [heading, Words("No trial has a value.")]
+def _value_blocks(reported: ReportedStudy, folder: Path) -> list[str]:
+    title = heading("Values over the trials")
+    if not reported.valued:
+        return [title, paragraph("No trial has a value.")]
     drawn = Values(
-        numbers=[trial.number for trial, _ in subject.valued],
-        values=[value for _, value in subject.valued],
-        pruned=[trial.state == TrialState.PRUNED for trial, _ in subject.valued],
-        minimize=subject.sign == 1,
+        numbers=[trial.number for trial, _ in reported.valued],
+        values=[value for _, value in reported.valued],
+        pruned=[trial.state == TrialState.PRUNED for trial, _ in reported.valued],
+        minimize=reported.sign == 1,
     )
-    draw_values(folder / "values.png", drawn, subject.metric)
-    return [heading, Shown("values.png", "each trial's value, and the best so far")]
+    draw_values(folder / "values.png", drawn, reported.metric)
+    return [title, picture("values.png", "each trial's value, and the best so far")]
 
 
-def _importance(subject: Subject, folder: Path) -> list[Part]:
-    """PED-ANOVA looks only at which trials are among the best: pruned ones are not, however
-    early they ended, values of any scale will do, and parameters that few trials have."""
-    heading = Heading("What mattered")
-    found = [(trial, value) for trial, value in subject.valued if trial.params]
+def _importance_blocks(reported: ReportedStudy, folder: Path) -> list[str]:
+    """Return which parameters mattered, by PED-ANOVA.
+
+    PED-ANOVA asks only which trials are among the best. So it bears values of any scale, pruned
+    trials however early they ended, and parameters that few trials have.
+    """
+    title = heading("What mattered")
+    found = [(trial, value) for trial, value in reported.valued if trial.params]
     if len(found) < LEAST_TRIALS:
-        few = f"Trials with a value are too few to say: {len(found)}, at least {LEAST_TRIALS}."
-        return [heading, Words(few)]
+        few = (
+            f"The trials with a value are too few to say: {len(found)} of at least {LEAST_TRIALS}."
+        )
+        return [title, paragraph(few)]
     copy = optuna.create_study(storage=optuna.storages.InMemoryStorage())
     copy.add_trials(
         optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=subject.sign * value
+            params=trial.params, distributions=trial.distributions, value=reported.sign * value
         )
         for trial, value in found
     )
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
     shares = optuna.importance.get_param_importances(copy, evaluator=evaluator)
     if not sum(shares.values()):
-        return [heading, Words("The best quarter of the trials have the parameters of all others.")]
+        alike = "The best quarter of the trials chose the same parameters as all others."
+        return [title, paragraph(alike)]
     draw_importances(folder / "importance.png", shares)
     pruned = sum(trial.state == TrialState.PRUNED for trial, _ in found)
     how = (
-        "How differently the best quarter of the trials chose each parameter, as shares of all "
-        f"differences: PED-ANOVA over {len(found)} trials, of which {pruned} were pruned and "
-        "count with the value they ended with. Few trials tell large differences only."
+        "The figure shows how differently the best quarter of the trials chose each parameter, as "
+        f"shares of all differences, by PED-ANOVA over {len(found)} trials, of which {pruned} were "
+        "pruned and count with the value that they ended with. Few trials show large differences "
+        "only."
     )
-    return [heading, Words(how), Shown("importance.png", "importance of each parameter")]
+    return [title, paragraph(how), picture("importance.png", "importance of each parameter")]
 
 
-def _extremes(subject: Subject, artifacts: Path, folder: Path) -> list[Part]:
-    """The best trial, and of the others with pictures the one with the worst value."""
-    trials = [trial for trial, _ in subject.valued]
-    others = sorted(subject.valued[1:], key=lambda found: -subject.sign * found[1])
-    found: list[tuple[str, list[Shown]]] = []
+def _extreme_blocks(reported: ReportedStudy, artifacts: Path, folder: Path) -> list[str]:
+    """Return the pictures of the best trial beside those of the worst trial that has some."""
+    trials = [trial for trial, _ in reported.valued]
+    others = sorted(reported.valued[1:], key=lambda found: -reported.sign * found[1])
+    columns: dict[str, dict[str, str]] = {}
     for word, those in (("best", trials[:1]), ("worst", [trial for trial, _ in others])):
         for trial in those:
-            copied = _copied(subject.study, trial, artifacts, folder, f"{word}_")
+            copied = _copy_pictures(reported.study, trial, artifacts, folder, f"{word}_")
             if copied:
-                found.append((f"The {word}: {_named(trial, subject.metric)}", copied))
+                columns[f"The {word}: {_describe(trial, reported.metric)}"] = copied
                 break
-    return [Heading("How the best and the worst look"), Beside(found)] if found else []
+    if not columns:
+        return []
+    return [heading("How the best and the worst look"), pictures_table(columns)]
 
 
-def _named(trial: FrozenTrial, metric: str) -> str:
-    verdict = in_words(trial.user_attrs.get("verdict", ""))
-    told = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
-    return ", ".join(filter(None, told))
+def _describe(trial: FrozenTrial, metric: str) -> str:
+    verdict = verdict_in_words(trial.user_attrs.get("verdict", ""))
+    words = [f"trial {trial.number}", _outcome(trial), f"{metric} {trial.value:.6g}", verdict]
+    return ", ".join(filter(None, words))
 
 
-def _copied(
+def _copy_pictures(
     study: optuna.Study, trial: FrozenTrial, artifacts: Path, folder: Path, prefix: str
-) -> list[Shown]:
-    """The pictures that a trial ended with, beside the page."""
-    found: dict[str, Shown] = {}
+) -> dict[str, str]:
+    """Copy the pictures that a trial ended with beside the page; return the copies by name."""
+    copied: dict[str, str] = {}
     for about in get_all_artifact_meta(trial, storage=study._storage):
         source, name = artifacts / about.artifact_id, about.filename
         usable = NAME.fullmatch(name) and about.mimetype.startswith("image/")
         if usable and "-epoch-" not in name and source.is_file():
             shutil.copy(source, folder / f"{prefix}{name}")
-            found[name] = Shown(f"{prefix}{name}", Path(name).stem.replace("_", " "))
-    return list(found.values())
+            copied[name] = f"{prefix}{name}"
+    return copied

@@ -1,8 +1,10 @@
-"""Whether another judge of the samples would rank the trials alike.
+"""Whether a second evaluator of the samples ranks the trials like the first.
 
-Studies that ask for it keep, of each trial's last epoch, the measures of a second judge with
-features of its own: ``second_frechet`` and ``second_coverage``, beside ``last_frechet`` of the
-judge that the study optimises.
+    blocks = ranking_check(trials, "frechet", folder / "ranking.png")
+
+A study that asks for it keeps what a second evaluator, with features of its own, measures in the
+last epoch of each trial: ``second_frechet`` and ``second_coverage``. They stand beside
+``last_frechet`` of the evaluator whose measure the study optimises.
 """
 
 from __future__ import annotations
@@ -13,29 +15,29 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from search.reporting.document import Heading, Part, Shown, Words
+from search.reporting.document import heading, paragraph, picture
 from search.reporting.figures import Pairs, draw_pairs
 
-LEAST = 5  # trials
-ASKED = ("last_frechet", "second_frechet", "second_coverage")
+LEAST = 5  # trials with both numbers, to compare their ranks
+MEASURES = ("last_frechet", "second_frechet", "second_coverage")
 
 Number = Callable[[FrozenTrial], object]
 
 
-def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> list[Part]:
-    """Spearman's rho of both judges' distances, and of the value with the second's coverage;
-    nothing for a study without a second judge.
+def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> list[str]:
+    """Return how far the two evaluators agree; nothing for a study without a second one.
 
-    path: of the picture
+    Spearman's rho compares their distances, and the value with the second one's coverage.
+    path: where the picture is drawn
     """
-    if not any(name in trial.user_attrs for trial in trials for name in ASKED[1:]):
+    if not any(name in trial.user_attrs for trial in trials for name in MEASURES[1:]):
         return []
-    first, second, coverage = (_attribute(name) for name in ASKED)
+    first, second, coverage = (_attribute(name) for name in MEASURES)
     compared = (
-        ("Fréchet distance of the last epoch", "the same, second judge", first, second, "1"),
+        ("Fréchet distance of the last epoch", "the same, second evaluator", first, second, "1"),
         (
             metric,
-            "coverage, second judge",
+            "coverage, second evaluator",
             _value,
             coverage,
             "-1" if "frechet" in metric else "1 or -1",
@@ -46,21 +48,21 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> lis
         points = [
             (a, b)
             for trial in trials
-            if (a := _finite(left(trial))) is not None and (b := _finite(right(trial))) is not None
+            if (a := _finite_number(left(trial))) is not None
+            and (b := _finite_number(right(trial))) is not None
         ]
-        rho = _spearman(points) if len(points) >= LEAST else None
-        words.append(f"{x} with {y}: {_said(points, rho, perfect)}")
+        rho = _rank_correlation(points) if len(points) >= LEAST else None
+        words.append(f"{x} with {y}: {_describe_ranks(points, rho, perfect)}")
         if rho is not None:
             panels.append(Pairs(x=x, y=y, points=points, rho=rho))
-    parts: list[Part] = [Heading("Would another judge rank the trials alike?")]
-    parts += [Words(line) for line in words]
+    blocks = [heading("Does a second evaluator rank the trials alike?"), *map(paragraph, words)]
     if panels:
         draw_pairs(path, panels)
-        parts.append(Shown(path.name, "each point is a trial"))
-    return parts
+        blocks.append(picture(path.name, "each point is a trial"))
+    return blocks
 
 
-def _said(points: Sequence[tuple[float, float]], rho: float | None, perfect: str) -> str:
+def _describe_ranks(points: Sequence[tuple[float, float]], rho: float | None, perfect: str) -> str:
     if len(points) < LEAST:
         return f"too few to say: {len(points)} trials have both, at least {LEAST} are needed."
     if rho is None:
@@ -69,6 +71,7 @@ def _said(points: Sequence[tuple[float, float]], rho: float | None, perfect: str
 
 
 def _attribute(name: str) -> Number:
+    """Return the function that reads the attribute ``name`` of a trial."""
     return lambda trial: trial.user_attrs.get(name)
 
 
@@ -76,14 +79,15 @@ def _value(trial: FrozenTrial) -> object:
     return trial.value
 
 
-def _finite(value: object) -> float | None:
+def _finite_number(value: object) -> float | None:
+    """Return ``value`` if it is a finite number."""
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
     return None
 
 
-def _spearman(points: Sequence[tuple[float, float]]) -> float | None:
-    """The correlation of their ranks; None where all are equal on one side."""
+def _rank_correlation(points: Sequence[tuple[float, float]]) -> float | None:
+    """Return Spearman's rho of the pairs; None where all numbers on one side are equal."""
     import pandas as pd
 
     xs, ys = (pd.Series(side).rank() for side in zip(*points, strict=True))

@@ -1,41 +1,47 @@
 """What a study concludes from all of its trials, in one table of its own.
 
-    def summary(trials, curves):                 # frames, as `storage.trials` and `storage.curves`
+    def summary(trials, curves):      # the frames of `storage.trials` and `storage.curves`
         return Table(name="rows", title="...", columns=("row", "MSE"), rows=(...), note="...")
 
     STUDY = StudySpec(..., summary=summary)
 
-It is made when the search has ended, before the best are retrained; `models.results.Table` is what
-it returns, and `search.repeats` has means over repeats. A mistake in it costs a line and nothing
-else.
+The function is called when the search has ended, before the best trials are retrained. It returns a
+`search.study.Table`; `search.repeats` computes means over repeats for it. A mistake in it costs
+one line of output and nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
-from rich.table import Table as Shown
+from rich.table import Table as TerminalTable
 
 from models.results import Table
+from search.console import make_table
 from search.errors import StudyFileError, explain_error
 from search.setup.mistakes import mistakes_of
 from storage.database.retry import GaveUp
+from storage.database.trial_states import ENDED
 from storage.errors import short
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.run import StudyRun
     from search.study import Study
-    from search.supervisor.loop import Supervisor
+    from search.trials.queue import TrialQueue
 
 
-def conclude(supervisor: Supervisor) -> Table | None:
-    """Make the study's summary and keep it; None where it has none, or no trial is complete.
+def conclude(
+    study: Study, run: StudyRun, queue: TrialQueue, say: Callable[[str], None]
+) -> Table | None:
+    """Make the study's summary and keep it. Return None if it has none or no trial is complete.
 
-    Whatever is wrong is said in one line, and the run goes on.
+    say: hears of a mistake, in one line; the run goes on
     """
-    study, run, queue = supervisor.study, supervisor.run, supervisor.queue
     if study.spec.summary is None:
         return None
     if not queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -45,7 +51,7 @@ def conclude(supervisor: Supervisor) -> Table | None:
 
     wait_for, table = queue.retry.wait_for, None
     try:
-        ended = queue.ended()
+        ended = queue.count_ended()
         frames = wait_for(
             lambda: (
                 trials(run.study, storage=run.storage),
@@ -59,49 +65,43 @@ def conclude(supervisor: Supervisor) -> Table | None:
     except GaveUp:
         raise
     except Exception as error:
-        said = explain_error(error)
-        if said is None:
+        message = explain_error(error)
+        if message is None:
             raise
-        supervisor.display.say(f"no summary of {run.study}: {said}; its trials are kept")
+        say(f"no summary of {run.study}: {message}; its trials are kept")
     return table
 
 
 def summarise(study: Study, trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
-    """What the study's ``summary`` says of trials that have ended.
+    """Return what the study's ``summary`` makes of the trials that have ended.
 
     Raises `StudyFileError` with the line of a mistake in it.
     """
     assert study.spec.summary is not None
-    over = trials[trials["state"].isin(["COMPLETE", "PRUNED", "FAIL"])].reset_index(drop=True)
-    epochs = curves[curves["number"].isin(over["number"])].reset_index(drop=True)
+    ended = trials[trials["state"].isin(ENDED)].reset_index(drop=True)
+    epochs = curves[curves["number"].isin(ended["number"])].reset_index(drop=True)
     with mistakes_of(study.path):
-        table = study.spec.summary(over, epochs)
+        table = study.spec.summary(ended, epochs)
         if not isinstance(table, Table):
             raise StudyFileError(
-                f"summary returned {short(repr(table))}; return a Table of models.results"
+                f"summary returned {short(repr(table))}; return a Table of search.study"
             )
-        rows = tuple(tuple(_plain(cell) for cell in row) for row in table.rows)
-        return Table(
-            name=table.name, title=table.title, columns=table.columns, rows=rows, note=table.note
-        )
+        rows = tuple(tuple(_to_plain(cell) for cell in row) for row in table.rows)
+        return replace(table, rows=rows)
 
 
-def _plain(cell: Any) -> str | int | float:
-    """A cell as JSON takes it: frames give numpy's numbers."""
+def _to_plain(cell: Any) -> str | int | float:
+    """Return a cell as JSON takes it: frames hold numpy's numbers."""
     cell = cell.item() if hasattr(cell, "item") else cell
     if not isinstance(cell, str | int | float):
         raise StudyFileError(f"summary has a cell {short(repr(cell))}; cells are texts and numbers")
     return cell
 
 
-def summary_table(table: dict[str, Any]) -> Shown:
-    """For a terminal; of a plain table."""
-    made = Shown(
-        box=None, padding=(0, 2), pad_edge=False, title=table["title"], title_justify="left",
-        caption=table["note"] or None, caption_justify="left",
+def summary_table(table: dict[str, Any]) -> TerminalTable:
+    """Return a plain table as a terminal shows it."""
+    columns = table["columns"]
+    return make_table(
+        columns, table["rows"], right=range(1, len(columns)), fold=True,
+        title=table["title"], note=table["note"],
     )  # fmt: skip
-    for index, column in enumerate(table["columns"]):
-        made.add_column(column, justify="right" if index else "left", overflow="fold")
-    for row in table["rows"]:
-        made.add_row(*(f"{c:.5g}" if isinstance(c, float) else str(c) for c in row))
-    return made

@@ -1,9 +1,10 @@
-"""What a study file asks for, found out by trying: its space, its references, its fit.
+"""Try a study in memory before it runs.
 
-    space, configurations = probe(spec)       # suggest runs on random trials, nothing is trained
-    check_fit(study, (1, 28, 28), images)     # one model without memory
+    space, configurations = probe(spec)           # run suggest on random trials; nothing is trained
+    check_strategies(suggest, sampler, pruner)    # run a few trials without a model
+    check_fit(study, (1, 28, 28), images)         # build one model without memory
 
-A misspelt name is found now and not by fifty failing trials.
+A misspelt name or a wrong argument is found now and not by fifty failing trials.
 """
 
 from __future__ import annotations
@@ -11,30 +12,33 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import RandomSampler
-from optuna.trial import FixedTrial, FrozenTrial
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FixedTrial, FrozenTrial, Trial
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.base import Model
 from models.data.images import ImageSplits, Shape
-from search.errors import StudyFileError, unknown_name
+from search.errors import BadVariable, StudyFileError, unknown_name
 from search.setup.mistakes import mistakes_of
 from search.study import Study, StudySpec
 from storage.errors import short
 
 PROBES = 64  # random trials that a study file is tried with
+TRIALS, STEPS = 12, 3  # that a sampler and a pruner are tried with
 
 
 def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
-    """Run ``suggest`` on random trials: the parameters it asks for, and what it makes of them.
+    """Run ``suggest`` on random trials; return the search space and a digest of the configurations.
 
     The same file always gives the same answer, conditional parameters included.
     """
@@ -45,7 +49,7 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
     digest = hashlib.sha256()
     for _ in range(PROBES):
         trial = study.ask()
-        with warnings.catch_warnings():  # Optuna's, of a name that is asked for in two ways
+        with warnings.catch_warnings():  # Optuna warns of a name that is asked for in two ways
             warnings.filterwarnings("error", message="Inconsistent parameter values")
             config = spec.suggest(trial)
         if not isinstance(config, spec.model.config_type):
@@ -69,11 +73,12 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
 def _check_reference(
     spec: StudySpec, space: Mapping[str, BaseDistribution], name: str, parameters: Mapping[str, Any]
 ) -> None:
-    """A reference sets all that `suggest` then asks for, within the bounds, and nothing else."""
+    """Raise `StudyFileError` unless a reference sets exactly what `suggest` then asks for, and
+    within the bounds."""
     for key, value in parameters.items():
         if key not in space:
             raise StudyFileError(f"reference {name!r}: " + unknown_name("parameter", key, space))
-        if not _within(space[key], value):
+        if not _is_within(space[key], value):
             raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {space[key]}")
     trial = FixedTrial(dict(parameters))
     try:
@@ -84,7 +89,7 @@ def _check_reference(
         raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
 
 
-def _within(distribution: BaseDistribution, value: Any) -> bool:
+def _is_within(distribution: BaseDistribution, value: Any) -> bool:
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
@@ -92,7 +97,8 @@ def _within(distribution: BaseDistribution, value: Any) -> bool:
 
 
 class _CheckedSampler(RandomSampler):
-    """Refuses ranges that Optuna cannot draw from, and choices that no database can keep."""
+    """A random sampler that refuses ranges that Optuna cannot draw from, and choices that no
+    database can keep."""
 
     def sample_independent(
         self,
@@ -121,12 +127,47 @@ def _check_range(name: str, distribution: BaseDistribution) -> None:
                 )
 
 
+def check_strategies(
+    suggest: Callable[[Trial], object], sampler: BaseSampler, pruner: BasePruner
+) -> None:
+    """Raise `BadVariable` for a sampler that cannot draw or a pruner that cannot judge.
+
+    Optuna makes objects of ``tpe(n_startup_trials='a')`` or ``hyperband(max_resource=0)`` without
+    complaint, and each trial fails then. A few trials in memory show it in milliseconds.
+    """
+    study = optuna.create_study(
+        storage=optuna.storages.InMemoryStorage(), sampler=sampler, pruner=pruner
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*out of range.*")
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        for number in range(TRIALS):
+            try:
+                trial = study.ask()
+                suggest(trial)
+            except Exception as error:
+                raise BadVariable(
+                    f"the sampler cannot draw a trial: {short(str(error))}"
+                ) from error
+            try:
+                for step in range(STEPS):
+                    trial.report(float(number), step)
+                    trial.should_prune()
+            except Exception as error:
+                raise BadVariable(
+                    f"the pruner cannot judge a trial: {short(str(error))}"
+                ) from error
+            study.tell(trial, float(number))
+
+
 def check_fit(
     study: Study, shape: Shape, images: ImageSplits | None = None, base: Model | None = None
 ) -> None:
-    """Build one configuration without memory, to see that model, images and base fit.
+    """Build one model without memory, to see that it fits the images and its base.
 
-    Without ``images``, as far as their shape says; a model that starts from a base waits for it.
+    Without ``images`` only the shape is checked. Without ``base`` nothing is checked of a model
+    that starts from one.
     """
     spec = study.spec
     if base is None and spec.starts_from is not None:
@@ -142,7 +183,8 @@ def check_fit(
 
 
 class _Unfilled(TorchFunctionMode):
-    """Weights without memory need no values; drawing them would load PyTorch's compiler."""
+    """Leave out the drawing of weights: without memory they have no values, and drawing them would
+    load PyTorch's compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -1,9 +1,10 @@
-"""The exported model that all trials of a study start from, such as a classifier's encoder.
+"""What a run starts with: its images, and perhaps an exported model.
 
     StudySpec(model=Classifier, starts_from="cae", ...)
 
-It is the best export of that study on the same images, in RUNS, unless FROM names another
-export. A stored study remembers which one it was; values from another would not compare.
+A study may start from the export of another, as a classifier starts from an encoder. That is the
+best export of the other study on the same images, in RUNS, unless FROM names a folder. A stored
+study remembers which export it was, since values from another would not compare.
 """
 
 from __future__ import annotations
@@ -32,32 +33,36 @@ from storage.paths import check_name
 
 
 def base_study(study: Study) -> Study | None:
-    """The study that ``study`` starts from."""
+    """Return the study that ``study`` starts from; None: it starts from no other."""
     return None if study.spec.starts_from is None else load_study(study.spec.starts_from)
 
 
 def judging_study(study: Study) -> Study:
-    """The study whose best export judges the samples of ``study`` on images without classes."""
+    """Return the study whose best export judges samples on images without classes."""
     return load_study(study.spec.judged_by)
 
 
 def find_base(variables: Variables, study: Study, stored_name: str) -> Path | None:
-    """The folder of the export that ``study`` starts from; None: it starts from nothing.
+    """Return the folder of the export that ``study`` starts from; None: it starts from no other.
 
-    stored_name: of the base study on these images. Raises `BaseMissing`, `BadVariable`.
+    Raises `BaseMissing` or `BadVariable`.
+
+    stored_name: of the base study on these images
     """
     wanted = study.spec.starts_from
     if wanted is None:
         if variables.start is not None:
             raise BadVariable(f"FROM is given, but study {study.name!r} starts from no other")
         return None
-    return _find(variables, stored_name, wanted, f"study {study.name!r} starts from")
+    return _find_export(variables, stored_name, wanted, f"study {study.name!r} starts from")
 
 
 def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
-    """The folder of the autoencoder whose codes judge samples of images without classes.
+    """Return the folder of the autoencoder whose codes judge samples of images without classes.
 
-    stored_name: of the judging study on these images. Raises `BaseMissing`, `ConfigError`.
+    Raises `BaseMissing`, `BadVariable` or `StudyFileError`.
+
+    stored_name: of the judging study on these images
     """
     if study.spec.starts_from is not None:
         raise StudyFileError(
@@ -65,7 +70,7 @@ def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
             "judge the samples; a study that starts from another's export cannot have both"
         )
     purpose = f"these images have no classes: study {study.name!r} judges samples by"
-    folder = _find(variables, stored_name, study.spec.judged_by, purpose)
+    folder = _find_export(variables, stored_name, study.spec.judged_by, purpose)
     model = load_export(folder)
     if not isinstance(model, Autoencoder):
         raise BadVariable(
@@ -75,7 +80,8 @@ def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
     return folder
 
 
-def _find(variables: Variables, stored_name: str, study: str, purpose: str) -> Path:
+def _find_export(variables: Variables, stored_name: str, study: str, purpose: str) -> Path:
+    """Return the folder FROM, or that of the best export of ``stored_name``, if it is whole."""
     folder = variables.start or variables.paths.export(stored_name, 1)
     found = read_provenance(folder)
     if found is not None and is_whole(folder, found):
@@ -89,19 +95,19 @@ def _find(variables: Variables, stored_name: str, study: str, purpose: str) -> P
 
 
 def open_base(folder: Path | None) -> Model | None:
-    """The exported model in ``folder``, on the CPU."""
+    """Return the exported model in ``folder``, on the CPU."""
     return None if folder is None else load_export(folder)
 
 
 def describe_base(folder: Path) -> dict[str, Any]:
-    """Which export it is, for trials and provenance."""
+    """Return what tells an export from others, for trials and provenance."""
     found = read_provenance(folder) or {}
     about = {key: found.get(key) for key in ("study", "trial", "rank", "made")}
     return {**about, "weights": weights_digest(folder)}
 
 
 def base_label(folder: Path | None) -> str:
-    """``cae trial 24 (3f2a...)``: one line that changes with the weights; empty without a base."""
+    """Return ``cae trial 24 (3f2a...)``, which changes with the weights; empty without a base."""
     if folder is None:
         return ""
     about = describe_base(folder)
@@ -109,32 +115,41 @@ def base_label(folder: Path | None) -> str:
 
 
 def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of an export's weights."""
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
 class RunInputs(NamedTuple):
-    """What a run starts with: its images' name, their cached file, and what is in it."""
+    """What a run starts with.
+
+    data: name of the set of images; cached: their file; images: its content
+    base: folder of the export that every model starts from
+    encoder: folder of the export that judges samples of images without classes
+    """
 
     data: str
     cached: Path
     images: ImageSplits
-    base: Path | None = None  # the export that every model starts from
-    encoder: Path | None = None  # the export that judges samples of images without classes
+    base: Path | None = None
+    encoder: Path | None = None
 
     @property
     def label(self) -> str:
-        """The set's name, fit for a file."""
+        """The set's name as file names and stored studies have it."""
         return self.cached.stem.rpartition("-")[0]
 
 
 def find_images(variables: Variables, study: Study, console: Console) -> RunInputs:
-    """The images that fit the study; the digits when the study's own are not to be had."""
+    """Read the images of a study and find the export that it starts from.
+
+    The digits take the place of images that are not there, unless DATA asks for them.
+    """
     wanted = variables.data or study.spec.data
     if study.spec.shape is not None:
-        check_fit(study, study.spec.shape)  # before an hour of reading
+        check_fit(study, study.spec.shape)  # before images are read, which may take an hour
     label = find_source(wanted, variables.data_root).label
     study_name(study, wanted, label, variables.sampler)
-    data, cached = _prepare(variables, study, console)
+    data, cached = _read_images(variables, study, console)
     found = RunInputs(data, cached, open_images(cached))
     judging = study.spec.judges_samples and found.images.train.labels is None
     needed = judging_study(study) if judging else base_study(study)
@@ -147,7 +162,8 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     return found
 
 
-def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
+def _read_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
+    """Read images into the cache; return the name of the set and the cached file."""
     wanted = variables.data or study.spec.data
     steps: dict[str, Any] = {
         "root": variables.data_root,
@@ -174,11 +190,13 @@ def _prepare(variables: Variables, study: Study, console: Console) -> tuple[str,
 
 
 def study_name(study: Study, data: str, label: str, sampler: str | None = None) -> str:
-    """``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others;
+    """Return the name that a study has in the database.
+
+    It is ``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others, and
     ``cae-preference`` where a person decides.
 
-    sampler: instead of the study's own
+    label: of the images; sampler: instead of the study's own
     """
-    own = data == study.spec.data
+    is_own = data == study.spec.data
     end = f"-{NAME}" if is_preference(sampler or study.spec.sampler) else ""
-    return check_name((study.name if own else f"{study.name}-{label}") + end)
+    return check_name((study.name if is_own else f"{study.name}-{label}") + end)

@@ -1,4 +1,11 @@
-"""From a name to a checked study: find the file, import it, try it."""
+"""Load a study: find its file, import it and check what it says.
+
+    study = load_study("cae")                 # search/studies/cae.py
+    study = load_study("my/own_study.py")     # anybody's file
+
+`load_study` runs ``suggest`` on random trials, so that a misspelt name is found now and not by
+fifty failing trials.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +27,12 @@ from storage.paths import check_name
 
 
 def study_names() -> list[str]:
-    """Studies that come with genstudy."""
+    """Return the names of the studies that come with genstudy."""
     return sorted(path.stem for path in STUDIES.glob("*.py") if path.stem != "__init__")
 
 
 def load_study(name: str) -> Study:
-    """The study of that name, or in the file of that path.
+    """Return the study of that name, or the one in the file of that path.
 
     Raises `UnknownStudy`, or `StudyFileError` with the line of the mistake.
     """
@@ -48,6 +55,8 @@ def load_study(name: str) -> Study:
 
 
 def find_study(name: str) -> Path:
+    """Return the file of a study; raise `UnknownStudy` or, for a file with a bad name,
+    `StudyFileError`."""
     if not name.endswith(".py") and "/" not in name:
         if name not in study_names():
             raise UnknownStudy(unknown_name("study", name, study_names()))
@@ -72,14 +81,14 @@ def _reason(error: Exception) -> str:
 
 
 def _import(path: Path) -> ModuleType:
-    """Run a study file as a module; its folder may hold the user's own model file."""
+    """Run a study file as a module; beside it may lie a file with the user's own model."""
     if path.parent == STUDIES:
         return importlib.import_module(f"search.studies.{path.stem}")
     specification = importlib.util.spec_from_file_location(f"genstudy_study_{path.stem}", path)
     if specification is None or specification.loader is None:
         raise StudyFileError(f"{path} cannot be read as Python")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
+    sys.modules[module.__name__] = module  # dataclasses look for their module there
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave the folder as it is

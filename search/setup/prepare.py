@@ -1,12 +1,13 @@
-"""What a run works on: its images, its stored study, and the plan for its workers.
+"""Prepare a run: open or make the stored study, and write down what its workers have to know.
 
-Nothing is trained here. A stored study is looked for and made under a lock, so
-that two machines that start at the same moment agree on what it is.
+    queue, run = prepare_run(variables, study, storage, find_images(variables, study, console))
+
+Nothing is trained here. The stored study is opened under a lock, so that two machines that start
+at the same moment agree on what it is.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import warnings
 from dataclasses import replace
@@ -19,8 +20,8 @@ from optuna.samplers import BaseSampler
 from models.base import Model
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
+from search.setup.checks import check_strategies
 from search.setup.inputs import RunInputs, base_label, study_name
-from search.setup.rehearsal import rehearse
 from search.setup.stored_study import (
     StudyIdentity,
     check_identity,
@@ -32,8 +33,6 @@ from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.study import Study
-from search.trials.owner import owner_name
-from search.trials.queue import TrialQueue
 from search.variables import Variables
 from storage.database.connection import CREATION, redact_url, study_lock
 from storage.database.optuna_storage import TrialStorage
@@ -44,17 +43,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def check_names(variables: Variables, study: Study) -> None:
-    """Samplers and pruners given by variables: wrong ones are found here, not in a worker."""
+    """Raise `BadVariable` for a wrong sampler or pruner, before a worker meets it."""
     if is_preference(variables.sampler or study.spec.sampler):
         _check_preference(variables, study)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     pruner = make_pruner(variables.pruner or study.spec.pruner)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
-        rehearse(study.spec.suggest, sampler, pruner)
+        check_strategies(study.spec.suggest, sampler, pruner)
 
 
 def _check_preference(variables: Variables, study: Study) -> None:
-    """A person needs something to look at, and gives a pruner nothing to compare."""
+    """Raise `BadVariable` where a person cannot decide: the model draws no picture, or a pruner
+    would compare values."""
     model = study.spec.model
     if model.preview is Model.preview:
         raise BadVariable(
@@ -69,54 +69,52 @@ def _check_preference(variables: Variables, study: Study) -> None:
 
 
 def prepare_run(
-    variables: Variables, study: Study, storage: TrialStorage, found: RunInputs
-) -> tuple[TrialQueue, StudyRun]:
-    """The stored study, made now if it is new, and the run that goes on with it."""
-    name = study_name(study, found.data, found.label, variables.sampler)
+    variables: Variables, study: Study, storage: TrialStorage, inputs: RunInputs
+) -> tuple[optuna.Study, StudyRun]:
+    """Return the stored study, which is made if it is new, and the run that goes on with it."""
+    name = study_name(study, inputs.data, inputs.label, variables.sampler)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     at_once = trials_shown_at_once(sampler)
     with study_lock(storage.engine, CREATION):
-        opened, definition = _open(variables, study, storage, found, name, at_once)
-    queue = TrialQueue(opened, storage, owner_name(os.getpid()))
-    queue.shown = at_once
+        opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
     run = StudyRun(
         name=study.reference,
         study=name,
         storage=variables.storage_url,
         runs=str(variables.runs),
-        images=str(found.cached),
-        seed=definition.seed,
-        trials=_total(
+        images=str(inputs.cached),
+        seed=identity.seed,
+        trials=_count_trials(
             variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
         ),
-        epochs=definition.epochs,
+        epochs=identity.epochs,
         retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
         revision=git_revision(),
-        token=definition.token,
+        token=identity.token,
         trial_minutes=variables.trial_minutes,
         memory=variables.memory,
         sampler=variables.sampler,
         pruner=variables.pruner,
-        base=None if found.base is None else str(found.base),
+        base=None if inputs.base is None else str(inputs.base),
         shown=at_once,
-        encoder=None if found.encoder is None else str(found.encoder),
+        encoder=None if inputs.encoder is None else str(inputs.encoder),
     )
-    return queue, run
+    return opened, run
 
 
-def _open(
+def _open_study(
     variables: Variables,
     study: Study,
     storage: TrialStorage,
-    found: RunInputs,
+    inputs: RunInputs,
     name: str,
     at_once: int | None,
 ) -> tuple[optuna.Study, StudyIdentity]:
-    """The study called ``name`` and what it is; raises `StudyChanged` if it is another.
+    """Return the stored study ``name`` and its identity; raise `StudyChanged` if it is another.
 
-    at_once: how many trials a person chooses among, where one decides
+    at_once: how many trials a person chooses among; None: values decide
     """
-    known = {found.study_name for found in storage.get_all_studies()}
+    known = {known.study_name for known in storage.get_all_studies()}
     opened = optuna.create_study(
         study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
     )
@@ -126,27 +124,28 @@ def _open(
             f"{redact_url(variables.storage_url)} has a study {name!r} that genstudy did not make; "
             "rename the study's file or use another RUNS or STORAGE"
         )
-    definition = replace(
+    identity = replace(
         identify_study(
-            study, found.images, epochs=variables.epochs, seed=variables.seed, stored=stored
+            study, inputs.images, epochs=variables.epochs, seed=variables.seed, stored=stored
         ),
-        base=base_label(found.base or found.encoder),
+        base=base_label(inputs.base or inputs.encoder),
     )
     if stored is not None:
         _check_kind(opened, storage, decided_by_a_person=at_once is not None)
-        check_identity(name, stored, definition)
+        check_identity(name, stored, identity)
         _set_page(opened, storage, at_once)
-        return opened, definition
+        return opened, identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        opened.set_metric_names([study.spec.metric])  # the dashboard's axes say mse
+        opened.set_metric_names([study.spec.metric])  # for the axes of the dashboard
     _set_page(opened, storage, at_once)
-    write_identity(opened, definition)
-    return opened, definition
+    write_identity(opened, identity)
+    return opened, identity
 
 
 def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_person: bool) -> None:
-    """Values and choices never mix: a study is ranked by the one or the other for good."""
+    """Raise `StudyChanged` if the stored study is ranked by values and this run by a person's
+    choices, or the reverse."""
     if is_preferential(storage.get_study_system_attrs(study._study_id)) != decided_by_a_person:
         ranked = "its values" if decided_by_a_person else "a person's choices"
         raise StudyChanged(
@@ -156,14 +155,14 @@ def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_pers
 
 
 def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -> None:
-    """What the dashboard's page shows and asks."""
+    """Store what the dashboard's page shows and asks where a person decides."""
     if at_once is not None:
         for key, value in page_settings(at_once).items():
             storage.set_study_system_attr(study._study_id, key, value)
 
 
-def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
-    """Trials in all: a grid ends with its last point."""
+def _count_trials(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
+    """Return how many trials the study has in all: a grid ends with its last point."""
     points = grid_size(sampler)
     if points is None:
         return wanted
@@ -173,7 +172,7 @@ def _total(wanted: int, sampler: BaseSampler, study: optuna.Study, references: i
 
 
 def git_revision(root: Path = ROOT) -> str:
-    """Commit of the code that runs, with ``-changed`` if files differ from it."""
+    """Return the commit of the code that runs, with ``-changed`` if files differ from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(

@@ -1,9 +1,9 @@
-"""What a stored study was made with, and whether it still is.
+"""The identity of a stored study: what it was made with, and whether that is still so.
 
-Values compare only if they were measured alike: the same search space, data,
-model, metric, epochs and seed. The definition is kept with the study in the
-database; one that differs is refused with what changed and how to go on.
-Samplers, pruners and the number of trials may change at any time.
+Values compare only if they were measured alike: with the same search space, data, model, metric,
+epochs and seed. The database keeps these with the study. A study whose file now says otherwise is
+refused; the message says what changed and how to go on. Samplers, pruners and the number of trials
+may change at any time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from search.errors import StudyChanged
 from search.study import Study
 from storage.errors import short
 
-ATTRIBUTE = "definition"
+ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyIdentity:
-    """Plain values only.
+    """What a stored study was made with, as plain values.
 
-    file_epochs, file_seed: the study file's, under any override
-    token: of this stored study alone, so that files of a deleted namesake are not taken for its
+    model: module and class, ``models.cae:CAE``; data, pixels: name and fingerprint of the images
+    space: parameter -> Optuna's distribution as JSON
+    epochs, seed: those that count; file_epochs, file_seed: those of the study file
+    configurations: a digest of what ``suggest`` makes of some parameters
+    token: of this stored study alone, so that files of a deleted namesake are not taken for its own
     base: the export that its models start from, or that judges them; empty: there is none
     """
 
@@ -58,7 +61,10 @@ def identify_study(
     seed: int | None,
     stored: StudyIdentity | None,
 ) -> StudyIdentity:
-    """Today's definition. Unset variables mean the stored study's value, then the file's."""
+    """Return what the study is today.
+
+    epochs, seed: as variables give them; None: the value of the stored study, or of the file
+    """
     spec = study.spec
     if epochs is None:
         epochs = stored.epochs if stored and stored.file_epochs == spec.epochs else spec.epochs
@@ -82,9 +88,9 @@ def identify_study(
 
 
 def read_identity(study: optuna.Study) -> StudyIdentity | None:
-    """The stored definition; None for a study that genstudy did not make.
+    """Return what a stored study was made with; None: genstudy did not make it.
 
-    Raises `StudyChanged` for one that another version wrote, or somebody's hand.
+    Raises `StudyChanged` for one that this version cannot read, as another version may write it.
     """
     written = study.user_attrs.get(ATTRIBUTE)
     if written is None:
@@ -99,12 +105,13 @@ def read_identity(study: optuna.Study) -> StudyIdentity | None:
         ) from error
 
 
-def write_identity(study: optuna.Study, definition: StudyIdentity) -> None:
-    study.set_user_attr(ATTRIBUTE, json.dumps(asdict(definition)))
+def write_identity(study: optuna.Study, identity: StudyIdentity) -> None:
+    """Store what a study is made with."""
+    study.set_user_attr(ATTRIBUTE, json.dumps(asdict(identity)))
 
 
 def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:
-    """Raise `StudyChanged` with everything that differs."""
+    """Raise `StudyChanged` if anything differs; the message names all of it."""
     changes = _space_changes(stored.space, now.space)
     labels = {
         "model": "model",
@@ -121,7 +128,7 @@ def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None
     for field, label in labels.items():
         old, new = getattr(stored, field), getattr(now, field)
         if field == "configurations" and changes:
-            continue  # it follows from the others
+            continue  # a changed space changes the configurations, too
         if old != new:
             changes.append(f"{label} {old}, now {new}")
     if changes:
@@ -132,19 +139,20 @@ def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None
 
 
 def _space_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return a line for every parameter that differs between two spaces."""
     changes = []
     for name in sorted(set(old) | set(new)):
         if name not in new:
-            changes.append(f"parameter {name} {_shown(old[name])}, now gone")
+            changes.append(f"parameter {name} {_describe_range(old[name])}, now gone")
         elif name not in old:
-            changes.append(f"no parameter {name}, now {_shown(new[name])}")
+            changes.append(f"no parameter {name}, now {_describe_range(new[name])}")
         elif old[name] != new[name]:
-            changes.append(f"{name} {_shown(old[name])}, now {_shown(new[name])}")
+            changes.append(f"{name} {_describe_range(old[name])}, now {_describe_range(new[name])}")
     return changes
 
 
-def _shown(written: str) -> str:
-    """``log 5e-05 to 0.05``, ``4 to 10`` or ``adam|sgd``."""
+def _describe_range(written: str) -> str:
+    """Return ``log 5e-05 to 0.05``, ``4 to 10`` or ``adam|sgd`` for a distribution as JSON."""
     found = json_to_distribution(written)
     if isinstance(found, optuna.distributions.CategoricalDistribution):
         return "|".join(str(choice) for choice in found.choices)

@@ -1,9 +1,9 @@
-"""Names with arguments, as one writes them in Python: ``tpe(n_startup_trials=5)``.
+"""Read names with arguments, as one writes them in Python: ``tpe(n_startup_trials=5)``.
 
     >>> parse_call("percentile(25.0, n_warmup_steps=2)")
     ('percentile', [25.0], {'n_warmup_steps': 2})
 
-Only literals are read: nothing is evaluated.
+Arguments are plain values. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from storage.errors import short
 
 
 def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Name, positional and named arguments of ``written``; raises `BadVariable`."""
+    """Return the name, the positional and the named arguments; raise `BadVariable`."""
     hint = f"{short(repr(written))} is not NAME or NAME(argument=value, ...) with plain values"
     try:
         node = ast.parse(written.strip(), mode="eval").body

@@ -1,17 +1,17 @@
-"""A search that a person's eye decides: ``make study NAME=gan SAMPLER=preference``.
+"""A search in which a person decides: ``make study NAME=gan SAMPLER=preference``.
 
-Trials are trained as always, and each ends with a picture. optuna-dashboard shows those that are
-still in the running side by side; a click on the worst makes room for the next trial. No values
-are compared: strengths follow from the choices (`storage.database.preferences`), from these the
-next parameters, and in the end the trials that are retrained.
+Trials are trained as always, and each ends with a picture. optuna-dashboard shows the candidates
+side by side; a click on the worst makes room for the next trial. No values are compared. Strengths
+follow from the choices (`storage.database.preferences`), and the next parameters and the trials
+that are retrained follow from the strengths.
 
-    PreferenceSampler    parameters from the choices; random ones until there is one
-    search.supervisor.preference_prompt          whether there is room for a trial, what is asked,
-    when all is said
+    PreferenceSampler                      draws parameters from the choices; random ones at first
+    search.supervisor.preference_prompt    says whether there is room for another trial, what is
+                                           asked, and when everything is decided
 
 The stored study has a name of its own, NAME-preference. Its trials are complete once they are
-trained, with the study's metric as value; whether they wait for a person follows from the choices
-alone. So no trial is held, taken back or trained again because somebody takes their time.
+trained, with the study's metric as value. Whether they wait for a person follows from the choices
+alone, so that no trial is held, taken back or trained again because somebody takes their time.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from storage.database.preferences import pairs_of, strengths_of
 
-NAME = "preference"  # of the sampler, and the end of the stored study's name
-DRAWN = "preference:parameters"  # a trial's system attribute: those that were drawn for it
-SHOWN = 4  # fit a page side by side, and the worst of four is seen at a glance
+NAME = "preference"  # of the sampler; the stored study's name ends with it
+DRAWN = "preference:parameters"  # system attribute of a trial: the parameters drawn for it
+SHOWN = 4  # so many fit side by side on a page, and the worst of four is seen at a glance
 
 
 def is_preference(sampler: object) -> bool:
-    """Whether ``sampler``, as a study or a variable names it, asks a person."""
+    """Return whether ``sampler``, as a study or a variable names it, asks a person."""
     return isinstance(sampler, str) and sampler.strip().partition("(")[0].strip() == NAME
 
 
 class PreferenceSampler(BaseSampler):
     """Optuna's Gaussian process on the strengths that follow from a person's choices.
 
-    Trials that no choice has met yet are pending: the process expects nothing new beside them.
-    What is drawn is kept with the trial, for those who draw before its first parameter is asked
-    for. A trial that could not be trained to its end counts as worse than the worst.
+    A trial that no choice is about yet is pending: the process expects nothing new near it. What is
+    drawn is kept with the trial, since another worker may draw before ``suggest`` asks for the
+    parameters. A trial that could not be trained to its end counts as worse than the worst.
 
     shown: trials on the page at once, 2 to 64
     """
@@ -78,7 +78,7 @@ class PreferenceSampler(BaseSampler):
             ),
         )
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        memory.add_trials(_known(others, search_space, strengths))
+        memory.add_trials(_known_trials(others, search_space, strengths))
         drawn = memory.ask(search_space).params
         storage.set_trial_system_attr(trial._trial_id, DRAWN, drawn)
         return drawn
@@ -95,12 +95,12 @@ class PreferenceSampler(BaseSampler):
         )
 
 
-def _known(
+def _known_trials(
     trials: Iterable[FrozenTrial],
     space: dict[str, BaseDistribution],
     strengths: Mapping[int, float],
 ) -> Iterator[FrozenTrial]:
-    """What the Gaussian process is told of the trials that have all parameters of ``space``."""
+    """Yield trials for the Gaussian process: those that have all parameters of ``space``."""
     for trial in trials:
         parameters = {**trial.system_attrs.get(DRAWN, {}), **trial.params}
         if trial.state == TrialState.FAIL or not space.keys() <= parameters.keys():

@@ -1,11 +1,11 @@
 """Optuna's pruners by name: ``median(n_startup_trials=3, n_warmup_steps=2)``.
 
-Steps are epochs counted from 0, as Optuna's pruners assume: with two warm-up
-steps, two epochs are safe and the third may be the last.
+Steps are epochs counted from 0, as Optuna's pruners assume: with two warm-up steps, two epochs are
+safe and the third may be the last.
 
-The median and percentile pruners answer as Optuna's do, of which they are, at a
-price that does not grow with the study: at once in warm-up and between intervals,
-else from the columns of `storage.database.completed_reports`.
+The median and percentile pruners are subclasses of Optuna's and give the same answers, at a cost
+that does not grow with the study: during warm-up and between intervals they answer at once,
+otherwise from the columns of `storage.database.completed_reports`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from storage.errors import short
 
 
 class QuickPercentilePruner(PercentilePruner):
-    """Optuna's percentile pruner over a database of ours; over any other, Optuna's own code.
+    """Optuna's percentile pruner, fast over a `TrialStorage`; elsewhere Optuna's own code runs.
 
-    bound: what the last trial that was judged was held to; None where it was not
+    bound: the value that the last trial had to reach; None: it was not compared
     """
 
     bound: float | None = None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         self.bound = None
-        if not self._asks_at(trial):
+        if not self._is_due(trial):
             return False
         storage = getattr(study._storage, "_backend", None)
         known = storage.completed(study._study_id) if isinstance(storage, TrialStorage) else None
@@ -66,8 +66,8 @@ class QuickPercentilePruner(PercentilePruner):
         self.bound = float(bound)
         return max(own) < self.bound if maximize else min(own) > self.bound
 
-    def _asks_at(self, trial: FrozenTrial) -> bool:
-        """Whether the last step is one to judge: the first report of an interval after warm-up."""
+    def _is_due(self, trial: FrozenTrial) -> bool:
+        """Return whether the last step is the first report of an interval after warm-up."""
         step = trial.last_step
         if step is None or step < self._n_warmup_steps:
             return False
@@ -77,7 +77,7 @@ class QuickPercentilePruner(PercentilePruner):
 
 
 class QuickMedianPruner(QuickPercentilePruner, MedianPruner):
-    """Optuna's median pruner, the same way."""
+    """Optuna's median pruner, fast in the same way."""
 
 
 PRUNERS: dict[str, type[BasePruner]] = {
@@ -87,7 +87,7 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "percentile": QuickPercentilePruner,
     "none": NopPruner,
 }
-NEEDED = {"percentile": (25.0,)}  # arguments that have no default at Optuna
+NEEDED = {"percentile": (25.0,)}  # arguments for which Optuna has no default
 QUICK: dict[type[BasePruner], type[BasePruner]] = {
     MedianPruner: QuickMedianPruner,
     PercentilePruner: QuickPercentilePruner,
@@ -95,9 +95,9 @@ QUICK: dict[type[BasePruner], type[BasePruner]] = {
 
 
 def make_pruner(chosen: str | BasePruner) -> BasePruner:
-    """The pruner of a study; raises `BadVariable` for a wrong name or argument."""
+    """Return the pruner of a study; raise `BadVariable` for a wrong name or argument."""
     if isinstance(chosen, BasePruner):
-        return _quick(chosen)
+        return _quick_pruner(chosen)
     if not isinstance(chosen, str):
         raise BadVariable(
             f"pruner={short(repr(chosen))} is neither a name, such as 'median' or 'none', nor a "
@@ -111,16 +111,16 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
     try:
         inspect.signature(PRUNERS[name]).bind(*positional, **named)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # chosen knowingly, by name
+            warnings.simplefilter("ignore", ExperimentalWarning)  # the user chose it by name
             return PRUNERS[name](*positional, **named)
     except (TypeError, ValueError) as error:
         raise BadVariable(f"pruner {short(chosen)!r}: {short(str(error))}") from error
 
 
-def _quick(pruner: BasePruner) -> BasePruner:
-    """A pruner object from a study's file: itself, or ours with its arguments."""
+def _quick_pruner(pruner: BasePruner) -> BasePruner:
+    """Return the quick pruner with the same arguments, or ``pruner`` itself if there is none."""
     if type(pruner) not in QUICK:
         return pruner
-    made = copy(pruner)
-    made.__class__ = QUICK[type(pruner)]
-    return made
+    quick = copy(pruner)
+    quick.__class__ = QUICK[type(pruner)]
+    return quick

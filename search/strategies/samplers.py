@@ -1,11 +1,11 @@
-"""Optuna's samplers by name, seeded so that a trial does not depend on who runs it.
+"""Optuna's samplers by name, seeded so that a trial does not depend on the worker that runs it.
 
     sampler = make_sampler("tpe(n_startup_trials=5)", seed=0, space=space)
 
-Optuna's samplers carry random state from trial to trial, so that workers with
-one seed repeat each other's trials. Here every trial gets its own sampler,
-seeded from (study seed, trial number): under ``random`` a study has the same
-parameters with one worker or eight, and after any interruption.
+Optuna's samplers carry random state from trial to trial, so that workers with one seed repeat each
+other's trials. Here every trial has a sampler of its own, seeded from (study seed, trial number):
+with ``random`` a study has the same parameters with one worker or eight, and after any
+interruption.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from storage.errors import short
 
 Space = Mapping[str, BaseDistribution]
 SamplerFactory = Callable[[int], BaseSampler]
-"""``seed -> sampler``: for the samplers of Optuna that have no name here."""
+"""``seed -> sampler``, for samplers of Optuna that have no name here."""
 
 # name -> Optuna's class and the arguments that are set unless given
 SAMPLERS: dict[str, tuple[type[BaseSampler], dict[str, Any]]] = {
@@ -55,13 +55,13 @@ SAMPLERS: dict[str, tuple[type[BaseSampler], dict[str, Any]]] = {
     "grid": (GridSampler, {}),
     "preference": (PreferenceSampler, {}),
 }
-LIKE_RANDOM = ("random", "preference")  # a parameter that is drawn alone depends on no other
-ONE_SEQUENCE = ("qmc", "grid")  # all trials walk one sequence, so all share one seed
+LIKE_RANDOM = ("random", "preference")  # their independent draws depend on no other parameter
+ONE_SEQUENCE = ("qmc", "grid")  # all trials share one sequence, and so one seed
 LARGEST_GRID = 1_000_000
 
 
 def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> BaseSampler:
-    """The sampler of a study; raises `BadVariable` for a wrong name or argument.
+    """Return the sampler of a study; raise `BadVariable` for a wrong name or argument.
 
     chosen: a name, perhaps with arguments of Optuna's class, or a `SamplerFactory`
     space: the study's parameters, from which ``grid`` takes its points
@@ -80,18 +80,18 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
     arguments = {**defaults, **given}
     if name == "grid" and "search_space" not in arguments and not positional:
         arguments["search_space"] = grid_points(space)
-    if name == "qmc":  # its first trials, and what a sequence cannot draw
+    if name == "qmc":  # for its first trials, and for parameters that it cannot draw
         arguments.setdefault("independent_sampler", make_sampler("random", seed=seed, space=space))
 
     def make(trial_seed: int) -> BaseSampler:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # chosen knowingly, by name
+            warnings.simplefilter("ignore", ExperimentalWarning)  # the user chose it by name
             return family(*positional, **{"seed": trial_seed, **arguments})
 
     try:
         inspect.signature(family).bind(*positional, **{"seed": 0, **arguments})
         first = make(derive_seed(seed, "sampler"))
-    except Exception as error:  # whatever Optuna makes of a user's arguments
+    except Exception as error:  # wrong arguments make Optuna raise anything
         raise BadVariable(f"sampler {short(chosen)!r}: {short(str(error))}") from error
     if name in ONE_SEQUENCE:
         return OneSequence(first)
@@ -102,7 +102,7 @@ def make_sampler(chosen: str | SamplerFactory, *, seed: int, space: Space) -> Ba
 
 
 def grid_points(space: Space) -> dict[str, list[Any]]:
-    """All values of every parameter; raises `BadVariable` for a parameter without steps."""
+    """Return all values of every parameter; raise `BadVariable` for one that has no steps."""
     points: dict[str, list[Any]] = {}
     size = 1
     for name, distribution in space.items():
@@ -128,22 +128,22 @@ def grid_points(space: Space) -> dict[str, list[Any]]:
 
 
 def grid_size(sampler: BaseSampler) -> int | None:
-    """How many points a grid has; None for every other sampler."""
+    """Return how many points a grid has; None for every other sampler."""
     if isinstance(sampler, OneSequence) and isinstance(sampler.inner, GridSampler):
         return len(sampler.inner._all_grids)
     return None
 
 
 def trials_shown_at_once(sampler: BaseSampler) -> int | None:
-    """How many trials a person chooses among; None for a sampler that asks nobody."""
+    """Return how many trials a person chooses among; None: the sampler asks nobody."""
     return sampler.shown if isinstance(sampler, TrialSeeded) else None
 
 
 class TrialSeeded(BaseSampler):
-    """Makes a fresh sampler for every trial, seeded from (study seed, trial number).
+    """Makes a new sampler for every trial, seeded from (study seed, trial number).
 
-    independent: one a parameter even, so that a trial that is taken up again with
-    some parameters drawn gets the others as if nothing had happened
+    independent: make one for every parameter, too; a trial that goes on after only some of its
+    parameters were drawn then gets the same others
     """
 
     def __init__(self, make: SamplerFactory, seed: int, *, independent: bool = False) -> None:
@@ -155,28 +155,30 @@ class TrialSeeded(BaseSampler):
         self.known_spaces: dict[str, IntersectionSearchSpace] = {}
         self.known_study: Study | None = None
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
+    def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
+        """Return the sampler of this trial, which is made at its first use."""
         if trial.number not in self.inner:
-            made = self.make(derive_seed(self.seed, "sampler", trial.number))
-            if not isinstance(made, BaseSampler):
-                raise BadVariable(f"sampler made {made!r} of a seed; return a sampler of Optuna")
-            self.inner[trial.number] = made
+            sampler = self.make(derive_seed(self.seed, "sampler", trial.number))
+            if not isinstance(sampler, BaseSampler):
+                raise BadVariable(f"sampler made {sampler!r} of a seed; return a sampler of Optuna")
+            self.inner[trial.number] = sampler
         return self.inner[trial.number]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._of(trial).before_trial(study, trial)
+        self._sampler_of(trial).before_trial(study, trial)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        sampler = self._of(trial)
+        sampler = self._sampler_of(trial)
         self._share_known_space(sampler, study)
         return sampler.infer_relative_search_space(study, trial)
 
     def _share_known_space(self, sampler: BaseSampler, study: Study) -> None:
-        """Go on with what is known of the parameters that all trials have: not anew each time.
+        """Let samplers of all trials share what is known of the parameters that all trials have, so
+        that it is not found out anew each time.
 
-        Not where a pruner shows each trial another part of the study, as Hyperband does.
+        Hyperband shows each trial another part of the study. Nothing is shared there.
         """
         if type(study) is not Study:
             return
@@ -189,7 +191,7 @@ class TrialSeeded(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._sampler_of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -198,7 +200,7 @@ class TrialSeeded(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        sampler = self._of(trial)
+        sampler = self._sampler_of(trial)
         if self.independent:
             sampler = self.make(derive_seed(self.seed, "sampler", trial.number, param_name))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
@@ -210,15 +212,15 @@ class TrialSeeded(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        self._of(trial).after_trial(study, trial, state, values)
+        self._sampler_of(trial).after_trial(study, trial, state, values)
         self.inner.pop(trial.number, None)
 
 
 class OneSequence(BaseSampler):
-    """A sampler whose trials are places in one sequence, kept in the trial database.
+    """A sampler whose trials are places in one sequence, which the trial database keeps.
 
-    Its `after_trial` is left out: a grid would try to stop Optuna's own loop there,
-    which does not run here.
+    The `after_trial` of ``inner`` is never called: a grid would stop Optuna's own loop there, which
+    does not run here.
     """
 
     def __init__(self, inner: BaseSampler) -> None:

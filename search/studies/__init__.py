@@ -1,1 +1,1 @@
-"""One study a file: `make studies` lists them, a new file here is a new study."""
+"""Each file is one study: `make studies` lists them, and a new file here is a new study."""

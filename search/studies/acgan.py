@@ -1,9 +1,9 @@
 """Faces with attributes that can be chosen: an auxiliary-classifier GAN, reference system B2.
 
-Takes a folder of colour images with an attributes.csv beside them, or one folder a class (see
-models/data/folders.py). Without classes the samples are judged in the codes of the best `vae_faces`
-on the same images, which FIRST=1 searches before. The picture of a trial: the same noise in each
-column, one attribute changed in each row.
+The study takes a folder of colour images with an attributes.csv beside them, or with one folder a
+class (see models/data/folders.py). Without classes the samples are judged in the codes of the best
+`vae_faces` on the same images, which FIRST=1 searches before. The picture of a trial has the same
+noise in each column and one attribute changed in each row.
 
     make study NAME=acgan DATA=folder:PATH FIRST=1
 """
@@ -14,7 +14,7 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.acgan import ACGAN, ACGANConfig
-from search.studies.gan import AS_REPORTED, suggest_balance
+from search.studies.gan import UNPACKED, suggest_balance
 from search.study import StudySpec
 
 
@@ -38,7 +38,7 @@ STUDY = StudySpec(
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
         "reported": {
-            **{name: value for name, value in AS_REPORTED.items() if name != "pack"},
+            **UNPACKED,
             "lr_g": 2e-4,
             "lr_d": 2e-4,
             "latent": 128,

@@ -1,10 +1,11 @@
-"""Does a GAN on few MNIST images collapse, and what helps: reference section C, measured.
+"""Does a GAN on few MNIST images collapse, and what helps? Reference section C is measured.
 
     make study NAME=augmentation
 
-Six training sets, each with several seeds; all judged against the same validation images, and in
-the end one table of what became of them, beside what was reported. A grid, so that every row has
-as many runs, and each run is a trial with weights and draws of its own.
+A GAN is trained on each of six training sets with several seeds. All are judged against the same
+validation images. The table in the end says what became of them, beside what was reported. The
+sampler is a grid, so that every row has equally many runs, and each run is a trial with weights and
+random numbers of its own.
 
     all              every training image: 48,000 here (the report had 55,000)
     5,000            the first 5,000 of them
@@ -14,8 +15,8 @@ as many runs, and each run is a trial with weights and draws of its own.
 Every row sees `EPOCH_IMAGES` an epoch, so that all make the same number of steps. On a set with
 fewer than 5,000 training images, such as the digits, "5,000" are all there are.
 
-The network is reported B1's, ``dropout-28``, narrow enough for a CPU. More of it:
-set `WIDTH` to 1.0 and `EPOCHS` to 50.
+The network is ``dropout-28`` of reference system B1, narrow enough for a CPU. For the reported
+width set `WIDTH` to 1.0 and `EPOCHS` to 50.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from models.results import Table
 from search.repeats import at_epoch, counted, over_repeats, spread
-from search.study import StudySpec
+from search.study import StudySpec, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,14 +38,11 @@ WIDTH = 0.125  # of the reference's channels
 BATCH_SIZE = 64
 EPOCHS = 8
 EPOCH_IMAGES = 16_000
-RATES: dict[str, Any] = {
-    "lr_g": 1e-3,
-    "lr_d": 1e-3,
-    "ema": 0.99,
-}  # the reported ones leave noise in so few steps
+# With the reported rates the samples are still noise after so few steps.
+RATES: dict[str, Any] = {"lr_g": 1e-3, "lr_d": 1e-3, "ema": 0.99}
 REPEATS = 3  # seeds of each row: `trials` of STUDY is six times as many
 CLASSES = 10
-LOOKS_REAL = 0.03  # of realism: a twentieth of real MNIST images'; below it a class means nothing
+LOOKS_REAL = 0.03  # a twentieth of the realism of MNIST images; below it a class means nothing
 
 FEW = {"real": 5_000}
 DRAWN = {**FEW, "extra": "autoencoder"}
@@ -94,6 +91,8 @@ MEASURES = {  # of the samples: heading and digits
 
 
 def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
+    """Return for each training set what the last samples were like, and whether that agrees with
+    the report."""
     runs = at_epoch(trials, curves, "last")
     means = over_repeats(runs, "row", list(MEASURES)).set_index("row").to_dict("index")
     rows: list[tuple[str | int, ...]] = []
@@ -105,10 +104,10 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
             spread(mean[measure], mean[f"{measure}_sd"], digits)
             for measure, (_, digits) in MEASURES.items()
         )
-        told = counted(trials[trials["row"] == name]["verdict"])
+        verdicts = counted(trials[trials["row"] == name]["verdict"])
         measured = outcome(of_row)
         agrees = agreement(reported, measured, is_better(mean, means.get(BASELINE)))
-        rows.append((name, len(of_row), *shown, told, measured, reported, agrees))
+        rows.append((name, len(of_row), *shown, verdicts, measured, reported, agrees))
     headings = (heading for heading, _ in MEASURES.values())
     return Table(
         name="augmentation",
@@ -120,7 +119,7 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
 
 
 def outcome(runs: pd.DataFrame) -> str:
-    """Of the runs of one row: ``noise``, ``collapse``, ``covers`` or ``between``."""
+    """Return what the runs of one row show: ``noise``, ``collapse``, ``covers`` or ``between``."""
     half = len(runs) / 2
     if (runs["valid_realism"] < LOOKS_REAL).sum() > half:
         return "noise"
@@ -130,7 +129,7 @@ def outcome(runs: pd.DataFrame) -> str:
 
 
 def is_better(row: Mapping[Hashable, Any], baseline: Mapping[Hashable, Any] | None) -> bool | None:
-    """Whether a row covers clearly more than the baseline; None: too few runs to say."""
+    """Return whether a row covers clearly more than the baseline; None: too few runs to say."""
     if baseline is None:
         return None
     noise = math.hypot(row["valid_coverage_sd"], baseline["valid_coverage_sd"])
@@ -140,6 +139,10 @@ def is_better(row: Mapping[Hashable, Any], baseline: Mapping[Hashable, Any] | No
 
 
 def agreement(reported: str, measured: str, better: bool | None) -> str:
+    """Return ``yes`` or ``no``, or why neither can be said.
+
+    better: whether the row is better than the baseline, as `is_better` says
+    """
     if measured == "noise":
         return "unknown"
     if reported != "better":

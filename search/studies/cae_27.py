@@ -1,8 +1,9 @@
-"""How well can 27 numbers describe a piece of clothing? The training, searched.
+"""How well can 27 numbers describe a piece of clothing? The training is searched.
 
-The architecture is the reported best of reference system A1 (n 9, Z 27: 60,240 parameters);
-what the report left as it was is searched: batch size and the way of the learning rate.
-Augmentation is left out: at this size training and validation errors are the same.
+The architecture is the reported best of reference system A1, with 9 channels, 27 latent numbers and
+60,240 parameters. What the report left as it was is searched: the batch size and the schedule of
+the learning rate. Augmentation is left out, since at this size training and validation errors are
+the same.
 
     make study NAME=cae_27
 """

@@ -1,7 +1,7 @@
 """The reported best configuration of the convolutional autoencoder, trained to the end.
 
-Reference system A1: one trial of one epoch names the configuration, its
-retraining (until the validation error has not fallen for 4 epochs) is the point.
+This is reference system A1. One trial of one epoch names the configuration; the result is its
+retraining, which ends when the validation error has not fallen for 4 epochs.
 
     make study NAME=cae_reported
 """

@@ -1,29 +1,26 @@
 """The wider resizing autoencoder as a denoiser of MNIST.
 
-Reference system A5, its denoising variant of 30,689 weights: Gaussian noise, here with a standard
-deviation of 0.5 of the range of a pixel, clipped.
+This is the denoising variant of reference system A5, with 30,689 weights. The noise is Gaussian.
+Its standard deviation is 0.5 of the range of a pixel, and noisy pixels are clipped to that range.
 
     make study NAME=cae_upsample_denoise
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
+from search.studies import cae_upsample
 from search.study import StudySpec
 
 
 def suggest(trial: BaseTrial) -> UpsampleAEConfig:
-    return UpsampleAEConfig(
-        channels=(32, 32, 16),
-        noise="gaussian",
-        strength=0.5,
-        schedule=trial.suggest_categorical("schedule", ["constant", "cosine"]),
-        batch_size=trial.suggest_categorical("batch_size", [100, 200, 400]),
-        lr=trial.suggest_float("lr", 3e-4, 3e-2, log=True),
-    )
+    clean = cae_upsample.suggest(trial)
+    return replace(clean, channels=(32, 32, 16), noise="gaussian", strength=0.5)
 
 
 STUDY = StudySpec(
@@ -38,5 +35,5 @@ STUDY = StudySpec(
     epochs=20,
     retrain_epochs=20,
     patience=20,  # the schedule ends it: rates fall to the last epoch
-    references={"reported": {"schedule": "constant", "batch_size": 200, "lr": 1e-3}},
+    references={"reported": cae_upsample.REPORTED},
 )

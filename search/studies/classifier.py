@@ -1,7 +1,7 @@
 """Classes of Fashion-MNIST from the frozen encoder of the best convolutional autoencoder.
 
-Reference system A2: TPE, 25 trials over the head's width, dropout, learning rate and L2. Then
-`classifier_tuned` trains all weights for a while.
+This is reference system A2: TPE searches the head's width, dropout, learning rate and L2 penalty in
+25 trials. After that `classifier_tuned` trains all weights for a few epochs.
 
     make study NAME=classifier FIRST=1     (FIRST=1: run cae now if it has no export)
 """

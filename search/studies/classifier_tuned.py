@@ -1,6 +1,7 @@
 """The best classifier of `classifier`, with its encoder trained along for a few epochs.
 
-The second half of reference system A2: frozen search, then fine-tuning of all weights.
+This is the second half of reference system A2: the encoder is frozen in the first search, and all
+weights are tuned in this one.
 
     make study NAME=classifier_tuned FIRST=1
 """

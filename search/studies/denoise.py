@@ -1,32 +1,27 @@
 """The convolutional autoencoder as a denoiser of Fashion-MNIST.
 
-Reference system A3. Each image comes with one of three kinds of noise, by turns: Gaussian with a
-standard deviation of 0.2, salt and pepper on 20 % of the pixels, or photon noise with 25 photons
-for white. The value is the squared error of what is made of it from the clean image. The winner's
-tables say how models trained on one kind do on the others.
+This is reference system A3, and it searches what `cae` searches. The images have three kinds of
+noise in turn: Gaussian with a standard deviation of 0.2, salt and pepper on 20 % of the pixels, and
+photon noise with 25 photons for white. The value is the squared error between the denoised and the
+clean image. The tables of the export say how models trained on one kind do on the others.
 
     make study NAME=denoise
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.cae import CAE, CAEConfig
+from search.studies import cae
 from search.study import StudySpec
 
 
 def suggest(trial: BaseTrial) -> CAEConfig:
-    return CAEConfig(
-        noise="all",
-        strength=0.2,
-        channels=trial.suggest_int("channels", 4, 10),
-        latent=trial.suggest_int("latent", 10, 60),
-        optimizer=trial.suggest_categorical("optimizer", ["adam", "sgd"]),
-        weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-4, log=True),
-        lr=trial.suggest_float("lr", 5e-5, 5e-2, log=True),
-    )
+    return replace(cae.suggest(trial), noise="all", strength=0.2)
 
 
 STUDY = StudySpec(

@@ -1,7 +1,7 @@
-"""A fully connected denoiser of salt and pepper, MNIST at 64x64.
+"""A fully connected denoiser of salt and pepper, on MNIST at 64x64.
 
-Reference system A4: 4096 pixels to 3 numbers and back, 20 % of the pixels hit. The widths, the
-learning rate and the batch are searched around the reported ones.
+This is reference system A4, which turns 4096 pixels into 3 numbers and back; 20 % of the pixels are
+hit. The widths, the learning rate and the batch size are searched around the reported ones.
 
     make study NAME=dense_denoise
 """

@@ -1,9 +1,9 @@
 """DCGAN on Fashion-MNIST: widths, code, and above all how its two networks are balanced.
 
-Reference system B1, configuration `32`, with the balances of the reports as the first trials:
-equal rates, where D won; G twice D, which worked; one step of G per four of D. Judged by the
-Fréchet distance of samples after every epoch. At full width an epoch takes minutes on a CPU:
-`gan_balance` is the study for one.
+This is configuration `32` of reference system B1. The first trials have the reported balances:
+equal rates, where D won; a rate of G twice that of D, which worked; one step of G per four of D.
+Trials are judged by the Fréchet distance of samples after every epoch. At full width an epoch takes
+minutes on a CPU, for which `gan_balance` is the better study.
 
     make study NAME=gan
     make study NAME=gan SAMPLER=preference
@@ -30,9 +30,13 @@ BALANCES: dict[str, dict[str, Any]] = {
 }
 
 
+# For models whose discriminator sees one image at a time.
+UNPACKED = {name: value for name, value in AS_REPORTED.items() if name != "pack"}
+
+
 def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
-    """Everything of `models.training.gan_balance` that decides who learns how fast, for any GAN's
-    study."""
+    """Return what decides how fast G and D learn (`models.training.gan_balance`), for the study of
+    any GAN."""
     return {
         "lr_g": trial.suggest_float("lr_g", 1e-4, 1e-2, log=True),
         "lr_d": trial.suggest_float("lr_d", 1e-4, 1e-2, log=True),
@@ -48,14 +52,24 @@ def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
     }
 
 
-def suggest(trial: BaseTrial) -> GANConfig:
+def suggest_gan(
+    trial: BaseTrial, architecture: str, *, latent: int, widths: list[float]
+) -> GANConfig:
+    """Return a plain GAN: its code and width, its balance, and how many images D sees at once.
+
+    latent: the least width of the code; the largest is 256
+    """
     return GANConfig(
-        architecture="32",
-        latent=trial.suggest_int("latent", 16, 256, log=True),
-        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
+        architecture=architecture,
+        latent=trial.suggest_int("latent", latent, 256, log=True),
+        width=trial.suggest_categorical("width", widths),
         **suggest_balance(trial),
         pack=trial.suggest_categorical("pack", [1, 2]),
     )
+
+
+def suggest(trial: BaseTrial) -> GANConfig:
+    return suggest_gan(trial, "32", latent=16, widths=[0.25, 0.5, 1.0])
 
 
 STUDY = StudySpec(

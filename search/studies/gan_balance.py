@@ -1,8 +1,9 @@
-"""How a GAN's two networks are balanced, on MNIST, in a width that a CPU trains: nothing else.
+"""How a GAN's two networks are balanced, on MNIST, in a width that a CPU trains, and nothing else.
 
-Reference system B1, configuration `32` with an eighth of its channels. Judged by the Fréchet
-distance of 5,000 samples after every epoch. The balances of the reports are tried first. All
-trials see as many images: an epoch is one pass of D over them, however many steps that takes.
+This is configuration `32` of reference system B1 with an eighth of its channels. Trials are judged
+by the Fréchet distance of 5,000 samples after every epoch. The balances of the reports are tried
+first. All trials see equally many images, since an epoch is one pass of D over them, however many
+steps that takes.
 
     make study NAME=gan_balance
     make report NAME=gan_balance

@@ -1,8 +1,8 @@
 """Is the balance that a search found better than those of the reports, or was it luck?
 
-Each of four balances is trained three times, with other weights and other draws, in the network
-and on the images of `gan_balance`. One table in the end: means, deviations, and how far the found
-one is ahead.
+Each of four balances is trained three times, with other weights and other random numbers, in the
+network and on the images of `gan_balance`. The table in the end has means and deviations, and says
+how far the found balance is ahead.
 
     make study NAME=gan_balances
 """
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from models.results import Table
 from search.repeats import at_epoch, counted, over_repeats, spread
 from search.studies.gan import BALANCES
-from search.study import StudySpec
+from search.study import StudySpec, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +48,7 @@ def suggest(trial: BaseTrial) -> GANConfig:
 
 
 def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
-    """By balance: the best epoch's distance, and what the last epoch's samples were like."""
+    """Return for each balance the best epoch's distance and the measures of the last samples."""
     runs = at_epoch(trials, curves, "last")
     known = [name for name in MEASURES if name in runs]
     means = (
@@ -63,10 +62,10 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         mean, of_balance = means[name], runs[runs["balance"] == name]
         distance = spread(mean["value"], mean["value_sd"], 1)
         shown = (spread(mean[m], mean[f"{m}_sd"], MEASURES[m][1]) for m in known)
-        told = counted(of_balance["verdict"])
+        verdicts = counted(of_balance["verdict"])
         ahead = f"{found / mean['value']:.2f}"
         seconds = round(mean["epoch_seconds"])
-        rows.append((name, len(of_balance), distance, ahead, *shown, seconds, told))
+        rows.append((name, len(of_balance), distance, ahead, *shown, seconds, verdicts))
     headings = [MEASURES[name][0] for name in known]
     return Table(
         name="balances",

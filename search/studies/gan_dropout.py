@@ -1,6 +1,8 @@
 """The GAN with dropout and a resized stage, on MNIST: reference system B1, row `dropout-28`.
 
-make study NAME=gan_dropout
+The study searches what `gan` searches, in another architecture.
+
+    make study NAME=gan_dropout
 """
 
 from __future__ import annotations
@@ -9,18 +11,12 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from search.studies.gan import BALANCES, suggest_balance
+from search.studies.gan import BALANCES, suggest_gan
 from search.study import StudySpec
 
 
 def suggest(trial: BaseTrial) -> GANConfig:
-    return GANConfig(
-        architecture="dropout-28",
-        latent=trial.suggest_int("latent", 16, 256, log=True),
-        width=trial.suggest_categorical("width", [0.125, 0.25, 0.5, 1.0]),
-        **suggest_balance(trial),
-        pack=trial.suggest_categorical("pack", [1, 2]),
-    )
+    return suggest_gan(trial, "dropout-28", latent=16, widths=[0.125, 0.25, 0.5, 1.0])
 
 
 STUDY = StudySpec(

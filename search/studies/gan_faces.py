@@ -1,8 +1,8 @@
 """DCGAN on 64x64 faces, or any other folder of colour images: reference system B1, row `64`.
 
 Put images into data/faces (see models/data/folders.py for the layouts) or say where they are.
-Without classes their samples are judged in the codes of the best `vae_faces` on the same images,
-which FIRST=1 searches before. Made for a GPU.
+Without classes the samples are judged in the codes of the best `vae_faces` on the same images,
+which FIRST=1 searches before. The study is made for a GPU.
 
     make study NAME=gan_faces FIRST=1
     make study NAME=gan_faces DATA=folder:PATH FIRST=1
@@ -14,18 +14,12 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from search.studies.gan import BALANCES, suggest_balance
+from search.studies.gan import BALANCES, suggest_gan
 from search.study import StudySpec
 
 
 def suggest(trial: BaseTrial) -> GANConfig:
-    return GANConfig(
-        architecture="64",
-        latent=trial.suggest_int("latent", 32, 256, log=True),
-        width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
-        **suggest_balance(trial),
-        pack=trial.suggest_categorical("pack", [1, 2]),
-    )
+    return suggest_gan(trial, "64", latent=32, widths=[0.25, 0.5, 1.0])
 
 
 STUDY = StudySpec(

@@ -2,9 +2,10 @@
 
 Three digits as the channels of an image make 1,000 classes (Metz et al. 2017). PacGAN (Lin et al.
 2018) reports 99.0 modes for its DCGAN, and all 1,000 at a KL of 0.06 when the discriminator judges
-two images at once. The cards of the exports count them as the paper does, in 26,000 samples.
-Reference system B1, configuration `32`, with an eighth of its channels, so that a CPU trains it;
-the first trials are the paper's two, and the balance that `gan_balance` found on MNIST.
+two images at once. The cards of the exports count the modes as the paper does, in 26,000 samples.
+The network is configuration `32` of reference system B1 with an eighth of its channels, so that a
+CPU trains it. The first trials are the paper's two and the balance that `gan_balance` found on
+MNIST.
 
     make study NAME=gan_stacked
 """

@@ -1,7 +1,7 @@
 """DCGAN on 512x512 colour images: reference system B1, row `512`, 202 million weights.
 
-Judged as `gan_faces` is. Made for a large GPU: at full width the weights of G with Adam's moments
-alone take 2.4 GB.
+Its samples are judged as those of `gan_faces`. The study is made for a large GPU: at full width the
+weights of G with Adam's moments alone take 2.4 GB.
 
     make study NAME=gan_wide DATA=folder:PATH FIRST=1
 """
@@ -12,7 +12,7 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from search.studies.gan import AS_REPORTED, suggest_balance
+from search.studies.gan import UNPACKED, suggest_balance
 from search.study import StudySpec
 
 
@@ -36,7 +36,7 @@ STUDY = StudySpec(
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
         "reported": {
-            **{name: value for name, value in AS_REPORTED.items() if name != "pack"},
+            **UNPACKED,
             "lr_g": 4e-4,
             "lr_d": 2e-4,
             "width": 1.0,

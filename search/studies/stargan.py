@@ -1,7 +1,7 @@
 """Images given other labels: StarGAN, reference system B3, one step of G per four of D.
 
-Takes the folders that `acgan` takes, and is judged as that is. The picture of a trial: each image
-translated to every label.
+The study takes the folders that `acgan` takes, and its samples are judged in the same way. The
+picture of a trial shows each image translated to every label.
 
     make study NAME=stargan DATA=folder:PATH FIRST=1
 """
@@ -12,7 +12,7 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.stargan import StarGAN, StarGANConfig
-from search.studies.gan import AS_REPORTED, suggest_balance
+from search.studies.gan import UNPACKED, suggest_balance
 from search.study import StudySpec
 
 
@@ -37,7 +37,7 @@ STUDY = StudySpec(
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
         "reported": {
-            **{name: value for name, value in AS_REPORTED.items() if name != "pack"},
+            **UNPACKED,
             "d_steps": 4,
             "lr_g": 2e-4,
             "lr_d": 2e-4,

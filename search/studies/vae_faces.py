@@ -1,9 +1,9 @@
 """Variational autoencoders on 64x64 faces, or any other folder of colour images.
 
-Reference system A6, configuration `faces-64`, is tried first: mean squared error + 1e-3 KL, which
-is beta 12.288 in the units of models/vae.py, Adamax. Put images into data/faces (see
-models/data/folders.py for the layouts) or say where they are. Made for a GPU; on a CPU set EPOCHS
-low.
+Configuration `faces-64` of reference system A6 is tried first: mean squared error + 1e-3 KL, which
+is beta 12.288 in the units of models/vae.py, with Adamax. Put images into data/faces (see
+models/data/folders.py for the layouts) or say where they are. The study is made for a GPU; on a CPU
+set EPOCHS low.
 
     make study NAME=vae_faces
     make study NAME=vae_faces DATA=folder:PATH
@@ -15,6 +15,7 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.vae import VAE, VAEConfig
+from search.studies.vae import suggest_loss
 from search.study import StudySpec
 
 REPORTED_BETA = 1e-3 * 3 * 64 * 64  # their error was a mean over the values of an image
@@ -25,9 +26,7 @@ def suggest(trial: BaseTrial) -> VAEConfig:
         architecture="faces-64",
         latent=trial.suggest_int("latent", 32, 256, log=True),
         width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
-        beta=trial.suggest_float("beta", 0.1, 100.0, log=True),
-        warm_up=trial.suggest_int("warm_up", 0, 8),
-        reconstruction=trial.suggest_categorical("reconstruction", ["bce", "mse"]),
+        **suggest_loss(trial, beta=100.0, warm_up=8),
         optimizer=trial.suggest_categorical("optimizer", ["adam", "adamax"]),
         lr=trial.suggest_float("lr", 1e-4, 3e-3, log=True),
         batch_size=128,

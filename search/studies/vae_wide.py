@@ -1,9 +1,9 @@
 """Variational autoencoders with few, wide layers on 64x64 colour images.
 
-Reference system A6, configuration `wide-64`, is tried first: cross-entropy + KL, Adam at a rate of
-1e-6, Z 20, 7 epochs. It has 538,821,035 parameters: 9 GB with its gradients and Adam's moments,
-before any image; a trial that does not fit a GPU ends as infeasible. Put images into data/faces
-(see models/data/folders.py for the layouts) or say where they are.
+Configuration `wide-64` of reference system A6 is tried first: cross-entropy + KL, Adam at a rate of
+1e-6, 20 latent numbers, 7 epochs. It has 538,821,035 parameters. With their gradients and Adam's
+moments they take 9 GB before any image; a trial that does not fit a GPU ends as infeasible. Put
+images into data/faces (see models/data/folders.py for the layouts) or say where they are.
 
     make study NAME=vae_wide
     make study NAME=vae_wide DATA=folder:PATH
@@ -15,6 +15,7 @@ from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.vae import VAE, VAEConfig
+from search.studies.vae import suggest_loss
 from search.study import StudySpec
 
 
@@ -23,9 +24,7 @@ def suggest(trial: BaseTrial) -> VAEConfig:
         architecture="wide-64",
         latent=trial.suggest_int("latent", 8, 128, log=True),
         width=trial.suggest_categorical("width", [0.125, 0.25, 0.5, 1.0]),
-        beta=trial.suggest_float("beta", 0.1, 100.0, log=True),
-        warm_up=trial.suggest_int("warm_up", 0, 3),
-        reconstruction=trial.suggest_categorical("reconstruction", ["bce", "mse"]),
+        **suggest_loss(trial, beta=100.0, warm_up=3),
         lr=trial.suggest_float("lr", 1e-6, 1e-3, log=True),
         batch_size=128,
     )

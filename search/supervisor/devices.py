@@ -1,7 +1,7 @@
 """Which worker trains on what: one process a GPU, or one a CPU core with one thread.
 
-assign_devices(gpus=None, workers=None)      # all visible GPUs, else every core
-assign_devices(gpus=(0, 1), workers=4)       # two processes on each of two GPUs
+assign_devices(gpus=None, workers=None, visible=count_gpus())   # all GPUs, else every core
+assign_devices(gpus=(0, 1), workers=4, visible=2)               # two processes on each GPU
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from search.errors import BadVariable
 
 
 def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible: int) -> list[str]:
-    """One device name a worker: ``cpu``, ``cuda:0``, ...
+    """Return a device's name for each worker: ``cpu``, ``cuda:0``, ...
 
     gpus: None: all visible; (): CPU only. visible: how many GPUs this machine shows
+
+    Raises `BadVariable` for a GPU that is not there.
     """
     chosen = tuple(range(visible)) if gpus is None else gpus
     missing = [gpu for gpu in chosen if gpu >= visible]
@@ -32,11 +34,12 @@ def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible
 
 
 def count_gpus() -> int:
+    """Count the GPUs that PyTorch can use."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def count_cores() -> int:
-    """CPU cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS

@@ -5,9 +5,9 @@ trials that ran before and after: k workers that each slow down by less than (k 
 gained from one more. The same trial is compared with itself, since another one may have a
 larger network.
 
-    packing = Packing(most=cores())
-    packing.heard(worker, event)      # what workers say
-    packing.wanted()                  # GPUs that should get another worker now
+    packing = GpuPacking(devices, most=count_cores())
+    packing.handle_event(index, device, event)     # what workers say
+    packing.devices_to_fill()                      # GPUs that should get another worker now
 
 A CPU needs none of this: there a worker has a core of its own.
 """
@@ -18,7 +18,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+
+from search.messages import Ended, EpochEnded, Event, Released
 
 EPOCHS = 3  # of a trial, before and after, that make a measurement
 GAIN = 1.1  # one more worker has to raise a GPU's epochs per second by a tenth
@@ -28,7 +29,10 @@ CONTEXT = 768 * 2**20  # bytes that a process takes on a GPU before it has done 
 
 @dataclass
 class Sharing:
-    """What is known of one GPU. workers: on it, with those that start; settled: no more."""
+    """What is known of one GPU.
+
+    workers: on it, with those that start; settled: no other is added
+    """
 
     workers: int = 1
     free: int = 0  # bytes
@@ -41,7 +45,7 @@ class Sharing:
 
 
 class GpuPacking:
-    """Decides for every GPU; most: workers in all, one CPU core each."""
+    """Decides for every GPU of ``devices``; most: workers in all, since each takes a CPU core."""
 
     def __init__(self, devices: Iterable[str], *, most: int) -> None:
         self.most = most
@@ -50,31 +54,32 @@ class GpuPacking:
             if device.startswith("cuda"):
                 self.shares.setdefault(device, Sharing(workers=0)).workers += 1
 
-    def handle_event(self, index: int, device: str, event: dict[str, Any]) -> None:
-        """An event of worker ``index``."""
+    def handle_event(self, index: int, device: str, event: Event) -> None:
+        """Take in an event of worker ``index`` on ``device``."""
         share = self.shares.get(device)
         if share is None:
             return
-        if event["event"] == "epoch" and "free" in event:  # not of a retraining
-            share.free, share.largest = event["free"], max(share.largest, event["peak"])
-            if share.newest == index:
-                share.newest_trains = True
-            elif share.newest is None or share.newest_trains:
-                share.seconds[event["number"]].append(event["seconds"])
-        elif event["event"] in ("ended", "released"):
-            share.seconds.pop(event["number"], None)
-            share.before.pop(event["number"], None)
-            if share.newest == index:
-                share.newest_trains = False  # between two trials it is no load
+        match event:
+            case EpochEnded(free_memory=int(free), peak_memory=int(peak)):  # not of a retraining
+                share.free, share.largest = free, max(share.largest, peak)
+                if share.newest == index:
+                    share.newest_trains = True
+                elif share.newest is None or share.newest_trains:
+                    share.seconds[event.number].append(event.seconds)
+            case Ended() | Released():
+                share.seconds.pop(event.number, None)
+                share.before.pop(event.number, None)
+                if share.newest == index:
+                    share.newest_trains = False  # between two trials it is no load
 
     def devices_to_fill(self) -> list[str]:
-        """GPUs to put another worker on; each is counted as put there."""
+        """Return the GPUs to put another worker on; each is counted as put there."""
         chosen = []
         for device, share in self.shares.items():
             if share.newest is not None:
-                self._judge(share)
+                self._decide_on_newest(share)
             if share.newest is None and not share.settled and self._has_room(share):
-                measured = _measured(share)
+                measured = _median_seconds(share)
                 if measured:  # this is what one more must not spoil
                     share.before = measured
                     share.seconds.clear()
@@ -82,14 +87,14 @@ class GpuPacking:
         return chosen
 
     def note_added(self, index: int, device: str) -> None:
-        """Worker ``index`` was started on ``device``, as wanted."""
+        """Take in that worker ``index`` was started on ``device``."""
         share = self.shares[device]
         share.workers += 1
         share.newest, share.newest_trains = index, False
 
-    def _judge(self, share: Sharing) -> None:
-        """Whether the newest worker has paid, once trials of before have been timed beside it."""
-        after = {n: s for n, s in _measured(share).items() if n in share.before}
+    def _decide_on_newest(self, share: Sharing) -> None:
+        """Decide whether the newest worker pays, once earlier trials were timed beside it."""
+        after = {n: s for n, s in _median_seconds(share).items() if n in share.before}
         if not share.newest_trains or (share.before and not after):
             return
         share.newest = None
@@ -105,8 +110,8 @@ class GpuPacking:
         return share.free >= SPARE * share.largest + CONTEXT
 
 
-def _measured(share: Sharing) -> dict[int, float]:
-    """Median seconds of an epoch, by trial, where enough epochs were heard."""
+def _median_seconds(share: Sharing) -> dict[int, float]:
+    """Return the median seconds of an epoch, by trial, where enough epochs were timed."""
     return {
         number: median(seconds[-EPOCHS:])
         for number, seconds in share.seconds.items()

@@ -1,8 +1,8 @@
-"""One call of `make study`, from the loaded study to the exported best.
+"""The supervisor of one run: it keeps the workers at the study's trials until all have ended.
 
-    settle      variables, data, database -> StudyRun, or one clear line
-    search      workers take trials until exactly TRIALS have ended
-    finish      the best TOP are retrained, ranked, judged, exported
+    supervisor = Supervisor(study, run, queue, pool, display, stop)
+    supervisor.search(minutes)          # workers take trials until exactly TRIALS have ended
+    finish(supervisor, top)             # `search.supervisor.finish`: retrain, rank, export
 
 Whatever is interrupted is taken up by the next call of the same command.
 """
@@ -10,26 +10,25 @@ Whatever is interrupted is taken up by the next call of the same command.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from search.errors import SearchError, WorkersFailed
+from search.messages import Ended, Event, Failed, Gone, Idle, Ready, Released, Search, Started
 from search.run import StudyRun
 from search.study import Study
 from search.supervisor.display import Display
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.preference_prompt import PreferencePrompt
-from search.supervisor.worker_pool import Event, WorkerHandle, WorkerPool
+from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
 from search.trials.leaderboard import Leaderboard
+from search.trials.outcomes import Outcome
 from search.trials.queue import TrialQueue
 from storage.database.leases import RENEWAL
 from storage.database.trial_states import count_ended
-from storage.files.exports import remove_ranks_beyond, remove_unfinished
 
 HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiting for its epoch
 ALIKE = 3  # failures of one kind, one after the other, that end the search
@@ -46,7 +45,11 @@ class Stopped(Exception):
 
 
 class Supervisor:
-    """The supervisor's side of a run."""
+    """The supervisor's side of a run.
+
+    stop: set when the user wants the run to end
+    packing: adds workers to GPUs while they pay; None: as many workers as were asked for
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Supervisor:
         queue: TrialQueue,
         pool: WorkerPool,
         display: Display,
+        stop: threading.Event,
         packing: GpuPacking | None = None,
     ) -> None:
         self.study = study
@@ -62,21 +66,19 @@ class Supervisor:
         self.queue = queue
         self.pool = pool
         self.display = display
+        self.stop = stop
+        self.packing = packing
         self.prompt = PreferencePrompt(queue, run.trials, display.say)
-        choices = None if run.shown is None else queue.choices
+        choices = None if run.shown is None else queue.read_choices
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
-        self.packing = packing  # None: as many workers as were asked for
-        self.stop_asked = False
-        queue.retry.given_up = lambda: self.stop_asked
-        queue.retry.tell = display.say
-        self.ready = False  # a worker has come up: later deaths are worth a replacement
+        self.is_ready = False  # a worker has come up: later deaths are worth a replacement
         self.failures: list[str] = []  # reasons, one after the other
         self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
         self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
 
     def search(self, minutes: float | None = None) -> None:
-        """Until exactly ``run.trials`` trials have ended, by us or by anybody else, and a person
-        has chosen among them where one is asked.
+        """Search until exactly ``run.trials`` trials have ended, by us or by anybody else, and a
+        person has chosen among them where one is asked.
 
         minutes: after which trials are given back, to go on in the next run
         """
@@ -97,53 +99,79 @@ class Supervisor:
                     self.pool.kill_busy()  # they hang over trials that others have ended
             if counts["WAITING"] or (counts.total() < total and self.prompt.has_room):
                 for worker in self.pool.idle_workers():
-                    self.pool.send(worker, {"job": "search"})
+                    self.pool.send(worker, Search())
             elif self.pool.idle_workers() and time.monotonic() - looked >= RENEWAL:
                 looked = time.monotonic()
-                self.queue.take_back_abandoned()  # of other machines
-            self._listen()
-            self._pack()
+                self.queue.reclaim_abandoned()  # of other machines
+            self.handle_events()
+            self._add_workers()
             counts = self.queue.count()
             self.prompt.refresh()
             self.display.update_counts(counts)
             self.prompt.ask()
 
+    def handle_events(self) -> list[WorkerHandle]:
+        """Pass on what workers say for one tick; returns those that died, replaced already.
+
+        Raises `Stopped`, `WorkersFailed` and `SearchFailed`.
+        """
+        if self.stop.is_set():
+            raise Stopped
+        died = []
+        for worker, event in self.pool.events(TICK):
+            if isinstance(event, Gone):
+                self._replace_dead(worker, event)
+                died.append(worker)
+            elif not isinstance(event, Failed):
+                self._follow_trials(worker, event)
+                if self.packing is not None:
+                    self.packing.handle_event(worker.index, worker.device, event)
+                self.display.handle_event(worker, event)
+            if self.stop.is_set():
+                raise Stopped
+        return died
+
     def _halt(self, minutes: float | None) -> None:
+        """Have all trials given back: MINUTES are over."""
         self.pool.halt()
         asked = time.monotonic()
         while self.pool.busy_workers():
-            self._listen()
+            self.handle_events()
             if time.monotonic() - asked > LINGER:
                 self.pool.kill_busy()
         self.display.update_counts(self.queue.count())
         self.display.say(f"MINUTES={minutes:g} are over; the same command goes on from here")
 
     def _kill_hung(self) -> None:
-        """A worker that does not end its trial by itself, long after TRIAL_MINUTES, is killed."""
+        """Kill a worker that does not end its trial by itself, long after TRIAL_MINUTES."""
         if self.run.trial_minutes is None:
             return
         for index, (number, since) in self.running.items():
             worker = self.pool.workers[index]
             late = time.monotonic() - since > 60 * self.run.trial_minutes + HANG
-            if late and index not in self.hung and worker.state == "busy":
+            if late and index not in self.hung and worker.state is WorkerState.BUSY:
                 self.hung[index] = number
                 worker.process.kill()
 
-    def _note(self, worker: WorkerHandle, event: Event) -> None:
-        """What an event says of the trials that run and how they end."""
-        if event["event"] == "started":
-            self.running[worker.index] = event["number"], time.monotonic()
-        elif event["event"] in ("ended", "released", "idle"):
-            self.running.pop(worker.index, None)
-        if event["event"] == "ended":
-            self._count_failures(worker, event)
+    def _follow_trials(self, worker: WorkerHandle, event: Event) -> None:
+        """Note which trials run since when, and how they end."""
+        match event:
+            case Ready():
+                self.is_ready = True
+            case Started():
+                self.running[worker.index] = event.number, time.monotonic()
+            case Ended():
+                self.running.pop(worker.index, None)
+                self._count_failures(worker, event)
+            case Released() | Idle():
+                self.running.pop(worker.index, None)
 
-    def _count_failures(self, worker: WorkerHandle, event: Event) -> None:
-        """End the search when trial after trial fails alike: the next would too."""
-        if event["outcome"] != "failed":
+    def _count_failures(self, worker: WorkerHandle, event: Ended) -> None:
+        """End the search when trial after trial fails alike: the next would fail, too."""
+        if event.outcome != Outcome.FAILED:
             self.failures.clear()
             return
-        kind = str(event["reason"]).splitlines()[0]
+        kind = event.reason.splitlines()[0]
         if self.failures and self.failures[-1] != kind:
             self.failures.clear()
         self.failures.append(kind)
@@ -153,8 +181,8 @@ class Supervisor:
                 f"study, then the same command goes on (log: {worker.log})"
             )
 
-    def _pack(self) -> None:
-        """More workers where a GPU has room for them and they pay."""
+    def _add_workers(self) -> None:
+        """Start more workers where a GPU has room for them and they pay."""
         most = self.run.trials - count_ended(self.queue.count())
         if self.packing is None or len(self.pool.workers) >= min(most, self.run.shown or most):
             return  # one more would find nothing to do
@@ -163,98 +191,13 @@ class Supervisor:
             self.packing.note_added(worker.index, device)
             self.display.say(f"{device} has room for more: worker {worker.index} joins")
 
-    def finish(self, top: int) -> list[dict[str, Any]]:
-        """Retrain, rank and export; the records of the exports, best first.
-
-        One run at a time: a second one under the same RUNS waits, then finds it done.
-        """
-        with self._alone():
-            return self._finish(top)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = FileLock(self.run.paths.finishing_lock(self.run.study))
-        while True:
-            try:
-                lock.acquire(timeout=TICK)
-                break
-            except Timeout:
-                self._listen()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _finish(self, top: int) -> list[dict[str, Any]]:
-        self.display.begin_finish()
-        remove_unfinished(self.run.paths.exports(self.run.study))
-        chosen: list[int] = []
-        candidates = self.leaderboard.ranked_trials()
-        while candidates and len(chosen) < top:
-            batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
-            missing = [number for number in batch if self.leaderboard.record(number) is None]
-            self._hand_out([{"job": "retrain", "number": number} for number in missing])
-            chosen += [
-                number
-                for number in batch
-                if "failed" not in (self.leaderboard.record(number) or {})
-            ]
-        if len(chosen) < top:
-            self.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
-        ranked = self.leaderboard.rank_retrained(chosen)
-        jobs = [
-            {"job": "export", "number": number, "rank": rank}
-            for rank, number in enumerate(ranked, start=1)
-            if not self.leaderboard.is_exported(number, rank)
-        ]
-        self._hand_out(jobs)
-        remove_ranks_beyond(self.run.paths.exports(self.run.study), len(ranked))
-        return self.leaderboard.export_records(len(ranked))
-
-    def _hand_out(self, jobs: list[dict[str, Any]]) -> None:
-        """One job a worker, the next to whoever is free; a dead worker's job goes round again."""
-        waiting = list(jobs)
-        failures = 0
-        while waiting or self.pool.busy_workers():
-            for worker in self.pool.idle_workers():
-                if waiting:
-                    self.pool.send(worker, waiting.pop(0))
-            for worker in self._listen():
-                if worker.job.get("job") in ("retrain", "export"):  # it died at work
-                    failures += 1
-                    if failures > 3:
-                        raise WorkersFailed(
-                            f"{worker.job['job']} of trial {worker.job['number']} kills its "
-                            f"worker again and again; see {worker.log}"
-                        )
-                    waiting.insert(0, worker.job)
-
-    def _listen(self) -> list[WorkerHandle]:
-        """Pass on what workers say for one tick; returns those that died, replaced already."""
-        if self.stop_asked:
-            raise Stopped
-        died = []
-        for worker, event in self.pool.events(TICK):
-            if event["event"] == "gone":
-                self._bury(worker, event)
-                died.append(worker)
-            elif event["event"] != "error":
-                self.ready = self.ready or event["event"] == "ready"
-                self._note(worker, event)
-                if self.packing is not None:
-                    self.packing.handle_event(worker.index, worker.device, event)
-                self.display.handle_event(worker, event)
-            if self.stop_asked:
-                raise Stopped
-        return died
-
-    def _bury(self, worker: WorkerHandle, event: Event) -> None:
-        """Free the trial of a worker that ended unasked; go on with a new one if that can help."""
+    def _replace_dead(self, worker: WorkerHandle, event: Gone) -> None:
+        """Free the trial of a worker that ended unasked; start a new one if that can help."""
         if worker.error is not None:
             raise WorkersFailed(f"worker {worker.index}: {worker.error} (log: {worker.log})")
-        if not self.ready:
+        if not self.is_ready:
             raise WorkersFailed(
-                f"worker {worker.index} ended with code {event['code']} before it was ready; "
+                f"worker {worker.index} ended with code {event.code} before it was ready; "
                 f"see {worker.log}"
             )
         self.running.pop(worker.index, None)
@@ -263,20 +206,20 @@ class Supervisor:
             reason = f"it hung: TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
             if self.queue.end_hung(number, reason):
                 self.display.say(f"trial {number:>3}  interrupted: {reason}")
-        freed = self.queue.take_back_from(worker.owner)
-        self.display.show_death(worker, event["code"], freed)
+        freed = self.queue.reclaim_from(worker.owner)
+        self.display.show_death(worker, event.code, freed)
         self.pool.replace(worker)
 
 
 @contextmanager
-def stop_on_signals(supervisor: Supervisor, kill: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks for a clean end, the second ends at once."""
+def stop_on_signals(stop: threading.Event, kill: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets ``stop``, for a clean end; the second ends at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if supervisor.stop_asked:
+        if stop.is_set():
             kill()
             raise KeyboardInterrupt
-        supervisor.stop_asked = True
+        stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

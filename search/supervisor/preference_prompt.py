@@ -1,10 +1,10 @@
-"""The person who chooses, as one run sees them: `search.strategies.preference`.
+"""The person who chooses, as one run sees them (`search.strategies.preference`).
 
-    jury = Jury(claims, total=50, say=print)
-    jury.look()            once a tick
-    jury.has_room          a new trial may begin
-    jury.ask()             one line, where and among which trials to choose; once for each question
-    jury.is_decided        all trials are trained, and one is left
+    prompt = PreferencePrompt(queue, total=50, say=print)
+    prompt.refresh()         once a tick
+    prompt.has_room          whether a new trial may begin
+    prompt.ask()             says where and among which trials to choose, once for each question
+    prompt.is_decided        whether all trials are trained, and one is left
 
 In an ordinary study there is always room and nothing to decide.
 """
@@ -21,40 +21,46 @@ PAGE = "http://127.0.0.1:8080/dashboard/studies/{}"  # where `make dashboard` se
 
 
 class PreferencePrompt:
-    """total: trials of the study in all; say: where the questions go"""
+    """Asks a person to choose.
+
+    total: trials of the study in all; say: prints a question
+    """
 
     def __init__(self, queue: TrialQueue, total: int, say: Callable[[str], None]) -> None:
         self.queue = queue
         self.total = total
         self.say = say
-        self.choices: Choices | None = None  # as they were at the last look
+        self.choices: Choices | None = None  # as they were at the last `refresh`
         self._all_trained = False
         self._asked: tuple[int, ...] = ()  # among which trials
 
     def refresh(self) -> None:
-        """Read what was chosen since the last time."""
+        """Read what the person has chosen by now."""
         if self.queue.shown is not None:
             self._all_trained = count_ended(self.queue.count()) >= self.total  # before the choices
-            self.choices = self.queue.choices()
+            self.choices = self.queue.read_choices()
 
     @property
     def has_room(self) -> bool:
+        """Whether a new trial may begin."""
         if self.choices is None or self.queue.shown is None:
             return True
         return self.choices.has_room(self.queue.shown)
 
     @property
     def is_decided(self) -> bool:
+        """Whether nothing is left to choose."""
         if self.choices is None:
             return True
         return self._all_trained and len(self.choices.shown) <= 1
 
     @property
     def nobody_chose(self) -> bool:
+        """Whether trials wait for a choice and none was ever made."""
         return self.choices is not None and not self.choices.clicks and len(self.choices.shown) > 1
 
     def ask(self) -> None:
-        """Say what is wanted of the person, if nothing else goes on and it was not said yet."""
+        """Say what the person has to choose, if all waits for that and it was not said yet."""
         if self.choices is None or self.choices.training or self.is_decided:
             return
         if not self._all_trained and self.has_room:

@@ -1,8 +1,7 @@
 """The operating system's side of a worker: its process, environment and log.
 
-A process needs nothing but to be there: what it shall do comes through its standard input.
-So the first one is started before the supervisor itself has imported PyTorch, and both
-get ready at the same time.
+A process is told what to do through its standard input. So the first one is started before the
+supervisor itself has imported PyTorch, and both get ready at the same time.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ _early: list[subprocess.Popen[str]] = []
 
 
 def start_process(log: Path) -> subprocess.Popen[str]:
-    """A worker's process that writes its log to ``log``; the early one, if it still waits.
+    """Return a worker's process that writes its log to ``log``: the early one, if it still waits.
 
-    The early one was started before the log's name was known: whoever sets a worker up tells
-    it where its log is.
+    The early one was started before the log's name was known. Its first job tells it.
     """
     while _early:
         process = _early.pop()
@@ -52,7 +50,7 @@ def start_early() -> None:
 
 
 def end_early() -> None:
-    """The early process, if nobody wanted it, goes."""
+    """End the early process if nobody wanted it."""
     for process in _early:
         process.kill()
         process.communicate()

@@ -1,58 +1,85 @@
-"""Starts workers, gives them jobs, hears their events, restarts the dead, ends cleanly.
+"""Starts workers, sends them jobs, hears their events, replaces the dead, ends cleanly.
 
-    with Crew(devices, logs=paths) as crew:
-        crew.set_up(run)
-        crew.send_all({"job": "search"})
-        for worker, event in crew.events(timeout=1.0): ...
+    with WorkerPool(devices, paths_of_logs) as pool:
+        pool.set_up(run)
+        pool.send(worker, Search())
+        for worker, event in pool.events(timeout=1.0): ...
 
-A crew knows processes and pipes, nothing of trials: `search/supervisor/loop.py` says
-what is to be done. Workers stand in a session of their own, so that Ctrl-C
-reaches the supervisor alone and each worker can finish its step.
+A pool knows processes and pipes, and nothing of trials: `search.supervisor.loop` says what is to
+be done. Workers have a session of their own, so that Ctrl-C reaches the supervisor alone and each
+worker can finish its step.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self, cast
 
+from search.messages import (
+    Event,
+    Failed,
+    Gone,
+    Halt,
+    Idle,
+    Job,
+    Ready,
+    SetUp,
+    Stop,
+    read_message,
+    write_message,
+)
 from search.run import StudyRun
 from search.supervisor.process import start_process
 from search.trials.owner import owner_name
 
 STOP_PATIENCE = 8.0  # seconds that a worker has to end its step and release its trial
-Event = dict[str, Any]
+
+
+class WorkerState(StrEnum):
+    """starting -> idle <-> busy -> gone"""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    GONE = "gone"
 
 
 @dataclass
 class WorkerHandle:
-    """One process. state: starting -> idle <-> busy -> gone."""
+    """One worker's process, as its supervisor sees it.
+
+    owner: as the worker calls itself in leases; job: what a busy worker does
+    error: why it ended, where it said so
+    """
 
     index: int
     device: str
     process: subprocess.Popen[str]
     owner: str
     log: Path
-    state: str = "starting"
-    job: dict[str, Any] = field(default_factory=dict)
+    state: WorkerState = WorkerState.STARTING
+    job: Job | None = None
     error: str | None = None
     listener: threading.Thread | None = None
 
-    def send(self, job: dict[str, Any]) -> None:
+    def send(self, job: Job) -> None:
+        """Write ``job`` to the process; one that is gone is an event of its own."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it is gone: its end is an event of its own
-            self.process.stdin.write(json.dumps(job) + "\n")
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(write_message(job))
             self.process.stdin.flush()
 
     def hang_up(self) -> None:
+        """Close the pipes."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -61,11 +88,14 @@ class WorkerHandle:
 
 
 class WorkerPool:
-    """All workers of one supervisor. Leaving the context ends them."""
+    """All workers of one supervisor. Leaving the context ends them.
 
-    def __init__(self, devices: list[str], log_of: Any) -> None:
+    devices: of each worker; log_path: worker's index -> path of its log
+    """
+
+    def __init__(self, devices: list[str], log_path: Callable[[int], Path]) -> None:
         self.devices = devices
-        self.log_of = log_of  # worker's index -> path of its log
+        self.log_path = log_path
         self.workers: dict[int, WorkerHandle] = {}
         self._heard: Queue[tuple[WorkerHandle, Event]] = Queue()
         self._run: StudyRun | None = None
@@ -89,34 +119,39 @@ class WorkerPool:
         for worker in self.workers.values():
             self._set_up(worker)
 
-    def send(self, worker: WorkerHandle, job: dict[str, Any]) -> None:
-        worker.state, worker.job = "busy", job
+    def send(self, worker: WorkerHandle, job: Job) -> None:
+        """Give an idle worker a job."""
+        worker.state, worker.job = WorkerState.BUSY, job
         worker.send(job)
 
     def idle_workers(self) -> list[WorkerHandle]:
-        return [worker for worker in self.workers.values() if worker.state == "idle"]
+        """Return the workers that wait for a job."""
+        return [w for w in self.workers.values() if w.state is WorkerState.IDLE]
 
     def busy_workers(self) -> list[WorkerHandle]:
-        return [w for w in self.workers.values() if w.state in ("busy", "starting")]
+        """Return the workers that are at a job, or start."""
+        busy = (WorkerState.BUSY, WorkerState.STARTING)
+        return [w for w in self.workers.values() if w.state in busy]
 
     def events(self, timeout: float) -> Iterator[tuple[WorkerHandle, Event]]:
-        """What was heard within ``timeout`` seconds, the deaths of workers included."""
+        """Yield what is heard within ``timeout`` seconds, the deaths of workers included."""
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             try:
                 worker, event = self._heard.get(timeout=left)
             except Empty:
                 return
-            if event["event"] in ("ready", "idle"):
-                worker.state, worker.job = "idle", {}
-            elif event["event"] == "error":
-                worker.error = event["message"]
-            elif event["event"] == "gone":
-                worker.state = "gone"
+            match event:
+                case Ready() | Idle():
+                    worker.state, worker.job = WorkerState.IDLE, None
+                case Failed():
+                    worker.error = event.message
+                case Gone():
+                    worker.state = WorkerState.GONE
             yield worker, event
 
     def add(self, device: str) -> WorkerHandle:
-        """One more worker, on ``device``."""
+        """Start one more worker, on ``device``."""
         self.devices.append(device)
         index = len(self.devices) - 1
         self._start(index)
@@ -124,20 +159,23 @@ class WorkerPool:
         return self.workers[index]
 
     def replace(self, worker: WorkerHandle) -> None:
-        """A new process in the place of one that is gone."""
+        """Start a new process in the place of one that is gone."""
         worker.hang_up()
         self._start(worker.index)
         self._set_up(self.workers[worker.index])
 
     def stop(self, patience: float) -> list[WorkerHandle]:
-        """End all: ask, then SIGTERM, then SIGKILL. Returns those that had to be killed."""
+        """End all: ask, then SIGTERM, then SIGKILL. Returns those that had to be killed.
+
+        patience: seconds that they have to end by themselves
+        """
         alive = [worker for worker in self.workers.values() if worker.process.poll() is None]
         for worker in alive:
-            worker.send({"job": "stop"})
-        stubborn = _left_after(alive, patience)
+            worker.send(Stop())
+        stubborn = _wait_for_ends(alive, patience)
         for worker in stubborn:
             worker.process.terminate()
-        killed = _left_after(stubborn, 1.0)
+        killed = _wait_for_ends(stubborn, 1.0)
         for worker in killed:
             worker.process.kill()
             worker.process.wait()
@@ -152,17 +190,17 @@ class WorkerPool:
     def halt(self) -> None:
         """Have all trials given back; the workers wait for what comes next."""
         for worker in self.workers.values():
-            if worker.state != "gone":
-                worker.send({"job": "halt"})
+            if worker.state is not WorkerState.GONE:
+                worker.send(Halt())
 
     def kill_busy(self) -> None:
-        """End the workers that are at a job, without asking; those that start are left alone."""
+        """Kill the workers that are at a job, without asking; those that start are left alone."""
         for worker in self.workers.values():
-            if worker.state == "busy":
+            if worker.state is WorkerState.BUSY:
                 worker.process.kill()
 
     def _start(self, index: int) -> None:
-        log = self.log_of(index)
+        log = self.log_path(index)
         process = start_process(log)
         worker = WorkerHandle(
             index=index,
@@ -180,18 +218,18 @@ class WorkerPool:
 
     def _set_up(self, worker: WorkerHandle) -> None:
         assert self._run is not None
-        plan = {"run": asdict(self._run), "device": worker.device, "log": str(worker.log)}
-        worker.send({"job": "setup", **plan})
+        worker.send(SetUp(run=self._run, device=worker.device, log=str(worker.log)))
 
     def _listen(self, worker: WorkerHandle, lines: IO[str]) -> None:
         with lines:
             for line in lines:
-                with suppress(json.JSONDecodeError):  # a line cut off by a kill
-                    self._heard.put((worker, json.loads(line)))
-        self._heard.put((worker, {"event": "gone", "code": worker.process.wait()}))
+                with suppress(ValueError):  # a line cut off by a kill
+                    self._heard.put((worker, cast(Event, read_message(line))))
+        self._heard.put((worker, Gone(code=worker.process.wait())))
 
 
-def _left_after(workers: list[WorkerHandle], seconds: float) -> list[WorkerHandle]:
+def _wait_for_ends(workers: list[WorkerHandle], seconds: float) -> list[WorkerHandle]:
+    """Return the workers that still run after ``seconds``."""
     deadline = time.monotonic() + seconds
     for worker in workers:
         with suppress(subprocess.TimeoutExpired):

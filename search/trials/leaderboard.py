@@ -1,6 +1,6 @@
 """Which trials are the best, and how far their retraining and export are.
 
-    leaderboard.candidates()            complete trials, best first
+    leaderboard.ranked_trials()         complete trials, best first
     leaderboard.record(7)               of trial 7's retraining, if today's would end alike
     leaderboard.is_exported(7, rank=1)  whether that export is of this retraining, and whole
 
@@ -9,7 +9,6 @@ All of it is read from the database and from files under RUNS; nothing is writte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,14 +17,21 @@ from optuna.trial import TrialState
 
 from search.run import StudyRun
 from search.study import StudySpec
+from search.trials.retraining_record import (
+    MOST_EPOCHS,
+    FailedRetraining,
+    RetrainingRecord,
+    read_record,
+)
 from storage.database.preferences import Choices
 from storage.files.exports import is_whole, read_provenance
 
-RECORDED = {"trial", "token", "made", "patience", "ended_by", "most_epochs", "epochs", "test"}
-
 
 class Leaderboard:
-    """The best of one stored study. choices: reads what a person has chosen, where one decides"""
+    """The best of one stored study.
+
+    choices: reads what a person has chosen; None where values decide
+    """
 
     def __init__(
         self,
@@ -40,98 +46,93 @@ class Leaderboard:
         self.choices = choices
 
     def ranked_trials(self) -> list[int]:
-        """Complete trials, best first: by value, or by a person's choices."""
+        """Return the complete trials, best first: by value, or by a person's choices."""
         complete = self.stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        sign = 1 if self.spec.direction == "minimize" else -1
-        values = {t.number: sign * (t.value or 0.0) for t in complete}
+        values = {t.number: self._cost(t.value or 0.0) for t in complete}
         if self.choices is not None:
             return self.choices().ranked(values)
         return sorted(values, key=lambda number: (values[number], number))
 
     def rank_retrained(self, numbers: Iterable[int]) -> list[int]:
-        """Retrained trials, best first: by their new values, but a person's choices stay."""
+        """Sort retrained trials, best first: by their new values, but a person's choices stay."""
         if self.choices is None:
             return sorted(numbers, key=self.retrained_value)
         chosen = set(numbers)
         return [number for number in self.ranked_trials() if number in chosen]
 
-    def record(self, number: int) -> dict[str, Any] | None:
-        """The record of a retraining, if it is this study's and today's run would end alike."""
+    def record(self, number: int) -> RetrainingRecord | FailedRetraining | None:
+        """Return the record of a retraining if today's run would end alike, else None."""
         paths = self.run.paths.retraining(self.run.study, number)
-        try:
-            record: dict[str, Any] = json.loads(paths.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return None
-        if not isinstance(record, dict) or record.get("token") != self.run.token:
-            return None
-        if "failed" in record:
+        record = read_record(paths.record, token=self.run.token)
+        if not isinstance(record, RetrainingRecord):
             return record
-        if not self._is_complete(record):
-            return None
-        if not paths.best.exists() or record["patience"] != self.spec.patience:
-            return None
-        if record["ended_by"] == "most epochs":
-            alike = record["most_epochs"] == self.run.retrain_epochs
-        else:
-            alike = record["epochs"] <= self.run.retrain_epochs
-        return record if alike else None
-
-    def _is_complete(self, record: dict[str, Any]) -> bool:
-        """Whether a record, or a provenance, says what the leaderboard is made from."""
-        metric = self.spec.metric
-        values = [record.get("valid"), record.get("test") or record.get("valid")]
-        return (
-            record.keys() >= RECORDED
-            and isinstance(record["epochs"], int)
-            and all(isinstance(value, dict) for value in values)
-            and all(isinstance(dict(value or {}).get(metric), int | float) for value in values)
+        usable = (
+            record.metric == self.spec.metric
+            and record.patience == self.spec.patience
+            and paths.best.exists()
         )
-
-    def is_retrained(self, number: int) -> bool:
-        """Whether the retraining gave a model, and not a failure from its first epoch on."""
-        return "failed" not in (self.record(number) or {})
+        if record.ended_by == MOST_EPOCHS:
+            alike = record.most_epochs == self.run.retrain_epochs
+        else:
+            alike = record.epochs <= self.run.retrain_epochs
+        return record if usable and alike else None
 
     def retrained_value(self, number: int) -> tuple[float, int]:
+        """Return what a retrained trial is sorted by: lower is better."""
         record = self.record(number)
-        assert record is not None, "ranked after retraining"
-        sign = 1 if self.spec.direction == "minimize" else -1
-        return sign * record["valid"][self.spec.metric], number
+        assert isinstance(record, RetrainingRecord), "ranked after retraining"
+        return self._cost(record.valid[self.spec.metric]), number
 
     def is_exported(self, number: int, rank: int) -> bool:
+        """Whether the export of ``rank`` is whole and made from trial ``number``'s retraining."""
         record = self.record(number)
-        found = read_provenance(self.run.paths.export(self.run.study, rank))
-        if record is None or found is None or not self._is_complete(found):
-            return False
-        judged = rank > 1 or record["test"] is not None
-        same = all(found.get(key) == record[key] for key in ("trial", "made", "token"))
         folder = self.run.paths.export(self.run.study, rank)
-        return judged and same and found.get("rank") == rank and is_whole(folder, found)
+        found = read_provenance(folder)
+        if not isinstance(record, RetrainingRecord) or found is None:
+            return False
+        try:
+            exported = RetrainingRecord.from_plain(found)
+        except (ValueError, TypeError):
+            return False
+        measured = rank > 1 or record.test is not None
+        same = (exported.trial, exported.made, exported.token) == (
+            record.trial,
+            record.made,
+            record.token,
+        )
+        return measured and same and found.get("rank") == rank and is_whole(folder, found)
 
     def is_finished(self, ended: int, top: int) -> bool:
-        """All trials have ended and the best ``top`` are exported: nothing is left to do."""
+        """Whether nothing is left to do: all trials have ended, the best ``top`` are exported.
+
+        ended: how many trials have ended
+        """
         if ended < self.run.trials:
             return False
         chosen: list[int] = []
         for number in self.ranked_trials():
-            record = self.record(number)
             if len(chosen) == top:
                 break
+            record = self.record(number)
             if record is None:
                 return False
-            if "failed" not in record:
+            if isinstance(record, RetrainingRecord):
                 chosen.append(number)
         ranked = enumerate(self.rank_retrained(chosen), start=1)
         return all(self.is_exported(number, rank) for rank, number in ranked)
 
     def first_failure_reason(self) -> str | None:
-        """Why the first failed trial failed."""
+        """Return why the first failed trial failed; None where none did."""
         failed = self.stored.get_trials(deepcopy=False, states=(TrialState.FAIL,))
         return next((t.user_attrs.get("reason") for t in failed), None)
 
     def export_records(self, count: int) -> list[dict[str, Any]]:
-        """What the export folders say, best first."""
+        """Return what the export folders of ranks 1 to ``count`` say, best first."""
         found = [
             read_provenance(self.run.paths.export(self.run.study, rank))
             for rank in range(1, count + 1)
         ]
         return [record for record in found if record is not None]
+
+    def _cost(self, value: float) -> float:
+        return value if self.spec.direction == "minimize" else -value

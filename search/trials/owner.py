@@ -10,12 +10,15 @@ import psutil
 
 
 def owner_name(pid: int) -> str:
-    """Machine, process and its start: a process number alone comes back after a restart."""
-    return f"{machine_name()}:{pid}:{_started(pid)}"
+    """Return a process's name in leases: machine, process and its start.
+
+    A process number alone comes back after a restart.
+    """
+    return f"{machine_name()}:{pid}:{_start_of(pid)}"
 
 
 def machine_name() -> str:
-    """Host, boot and process namespace: two containers may share a host's name."""
+    """Return host, boot and process namespace: two containers may share a host's name."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
@@ -29,13 +32,16 @@ def is_gone(owner: str) -> bool:
     if machine != machine_name():
         return False  # another machine's workers are judged by their grace period alone
     try:
-        return str(_started(int(pid))) != started
+        return str(_start_of(int(pid))) != started
     except psutil.NoSuchProcess:
         return True
 
 
-def _started(pid: int) -> int:
-    """When a process began, by the kernel's own count where there is one: clocks are set."""
+def _start_of(pid: int) -> int:
+    """Return when a process began, by the kernel's own count where there is one: clocks are set.
+
+    Raises `psutil.NoSuchProcess`.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:

@@ -23,18 +23,21 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.strategies.samplers import OneSequence
-from search.trials.outcomes import Ending
+from search.trials.epoch_report import EpochReport
+from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
-from storage.database import leases
+from storage.database import leases, preferences
 from storage.database.connection import open_storage, study_lock
 from storage.database.optuna_storage import TrialCache, TrialStorage
-from storage.database.preferences import Choices, read_choices
-from storage.database.retry import DatabaseRetry
+from storage.database.preferences import Choices
+from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.trial_states import TrialStates, count_ended
 
 SECOND_LOOK = 2 * leases.RENEWAL  # seconds: who renews has done so by then
@@ -43,48 +46,69 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def patient(
+def waits_out_outages(
     method: Callable[Concatenate[TrialQueue, P], T],
 ) -> Callable[Concatenate[TrialQueue, P], T]:
-    """A method that waits for a database that is away, then begins again."""
+    """Make a method begin again when the database was away, from its beginning: the locks that
+    it held are gone, too. A method that calls another waits as a whole."""
 
     @wraps(method)
-    def waiting(self: TrialQueue, *args: P.args, **named: P.kwargs) -> T:
-        if self._is_patient:  # as a whole, from its beginning: what it locked is gone, too
+    def wait(self: TrialQueue, *args: P.args, **named: P.kwargs) -> T:
+        if self._is_waiting:
             return method(self, *args, **named)
-        self._is_patient = True
+        self._is_waiting = True
         try:
             return self.retry.wait_for(lambda: method(self, *args, **named))
         finally:
-            self._is_patient = False
+            self._is_waiting = False
 
-    return cast("Callable[Concatenate[TrialQueue, P], T]", waiting)
+    return cast("Callable[Concatenate[TrialQueue, P], T]", wait)
 
 
 class TrialQueue:
-    """The trials of one study, as one worker (or the supervisor) sees them."""
+    """The trials of one study, as one worker or the supervisor sees them.
 
-    def __init__(self, study: optuna.Study, storage: TrialStorage, owner: str) -> None:
+    owner: who holds what is claimed here, as `search.trials.owner.owner_name` gives it
+    references: parameters that the first trials try, by name
+    shown: how many trials a person chooses among; None where values decide
+    retry: how an outage of the database is waited out
+
+    One rule: every method waits until the database answers. A ``try_`` method does not wait; it
+    returns False while the database is away, for whoever has something better to do.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: TrialStorage,
+        *,
+        owner: str,
+        references: Mapping[str, Mapping[str, Any]] | None = None,
+        shown: int | None = None,
+        retry: DatabaseRetry | None = None,
+    ) -> None:
         self.study = study
         self.storage = storage
         self.engine: Engine = storage.engine
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.owner = owner
+        self.references = references or {}
+        self.shown = shown
+        self.retry = retry or DatabaseRetry()
+        self._is_waiting = False
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
-        self.retry = DatabaseRetry()
-        self._is_patient = False
-        self.references: Mapping[str, Mapping[str, Any]] = {}
-        self.shown: int | None = None  # trials that a person chooses among; None: nobody is asked
 
-    @patient
+    @waits_out_outages
     def claim(self, total: int) -> Trial | None:
-        """The next trial of ``total``, now RUNNING and ours; None: none is left to take, or a
-        person has to choose first."""
+        """Take the next trial of ``total``: it is RUNNING and ours now.
+
+        None: none is left to take, or a person has to choose first.
+        """
         with study_lock(self.engine, self.study_id):
             states = self.count()
-            if states["RUNNING"] and self.take_back(is_gone):
+            if states["RUNNING"] and self._reclaim(is_gone):
                 states = self.count()
             if not states["WAITING"] and (states.total() >= total or not self.has_room()):
                 return None
@@ -98,25 +122,61 @@ class TrialQueue:
                 _ = trial.relative_params  # drawn now, under the lock: no place is taken twice
         return trial
 
-    def describe(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
-        """Set user attributes, in one transaction."""
+    @waits_out_outages
+    def set_attributes(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
+        """Set user attributes of ``trial``, in one transaction."""
         self.storage.write_attributes(trial._trial_id, attributes)
         trial._cached_frozen_trial.user_attrs.update(attributes)
 
-    def report(self, trial: Trial, epoch: int, value: float, measured: Mapping[str, float]) -> None:
-        """An epoch's value, as `Trial.report`, and all that was measured, in one transaction.
+    @waits_out_outages
+    def report(self, trial: Trial, report: EpochReport) -> None:
+        """Write an epoch's value, as `Trial.report` does, and all that was measured in it, in one
+        transaction."""
+        self._write_report(trial, report)
 
-        Epochs count from 1, Optuna's steps from 0.
-        """
-        step = epoch - 1
-        self.storage.write_epoch(trial._trial_id, epoch, step, value, measured)
-        trial._cached_frozen_trial.intermediate_values.setdefault(step, value)
+    def try_report(self, trial: Trial, report: EpochReport) -> bool:
+        """Write the report, unless the database is away: then it is for later."""
+        return self._try(lambda: self._write_report(trial, report))
 
+    def try_should_prune(self, trial: Trial) -> bool:
+        """Whether the pruner ends ``trial``; not while the database that it looks at is away."""
+        answers: list[bool] = []
+        return self._try(lambda: answers.append(trial.should_prune())) and answers[0]
+
+    def _try(self, call: Callable[[], object]) -> bool:
+        """Whether ``call`` went through. Raises `DatabaseLost` after too long an outage."""
+        waiting, self._is_waiting = self._is_waiting, True  # nothing below waits, either
+        try:
+            call()
+        except Exception as error:
+            if not self.retry.away(error):
+                raise
+            return False
+        finally:
+            self._is_waiting = waiting
+        self.retry.back()
+        return True
+
+    def _write_report(self, trial: Trial, report: EpochReport) -> None:
+        step = report.epoch - 1  # epochs count from 1, Optuna's steps from 0
+        self.storage.write_epoch(trial._trial_id, report.epoch, step, report.value, report.measured)
+        trial._cached_frozen_trial.intermediate_values.setdefault(step, report.value)
+
+    def try_release(self, number: int) -> bool:
+        """Give the trial back, unless the database is away: then its lease runs out instead."""
+        with suppress(DatabaseLost):
+            return self._try(lambda: self._release(number))
+        return False
+
+    @waits_out_outages
     def release(self, number: int) -> None:
         """Give a RUNNING trial back so that somebody goes on with it, if it is still ours.
 
-        One that was ended in the dashboard stays ended.
+        A trial that was ended in the dashboard stays ended.
         """
+        self._release(number)
+
+    def _release(self, number: int) -> None:
         trial_id = self.id_of(number)
         with study_lock(self.engine, self.study_id):
             if leases.return_lease(self.engine, trial_id, self.owner):
@@ -125,22 +185,18 @@ class TrialQueue:
                 except UpdateFinishedTrialError:
                     leases.end_lease(self.engine, trial_id)
 
-    @patient
-    def owns(self, number: int) -> bool:
-        """Whether the trial is still ours; if so, for another grace period."""
+    @waits_out_outages
+    def renew(self, number: int) -> bool:
+        """Renew the lease for another grace period. False: the trial is somebody else's by now."""
         return leases.renew_lease(self.engine, self.id_of(number), self.owner)
 
-    def end(self, number: int) -> None:
-        """A trial that Optuna was told of has ended: nobody holds it any more."""
-        leases.end_lease(self.engine, self.id_of(number))
-
-    @patient
-    def conclude(self, trial: Trial, ending: Ending, about: Mapping[str, Any]) -> None:
-        """Tell Optuna how ``trial``, which is ours, has ended; ``about``: attributes of any end."""
+    @waits_out_outages
+    def end(self, trial: Trial, ending: Ending) -> None:
+        """Tell Optuna how ``trial``, which is ours, has ended. Nobody holds it any more."""
         try:
             for name, excess in ending.constraints.items():
                 trial.set_constraint(name, excess)
-            self.describe(trial, {**about, **ending.attributes})
+            self.set_attributes(trial, {"outcome": str(ending.outcome), **ending.attributes})
             self.study.tell(trial, ending.value, state=ending.state)
         except UpdateFinishedTrialError:
             stored = self.storage.get_trial(trial._trial_id)
@@ -148,16 +204,18 @@ class TrialQueue:
                 raise  # else it was told before the database went away
         leases.end_lease(self.engine, trial._trial_id)
 
-    def take_back(self, is_dead: Callable[[str], bool]) -> list[int]:
-        """Put trials of dead workers back to WAITING; fail those that killed several workers.
+    def _reclaim(self, is_dead: Callable[[str], bool]) -> list[int]:
+        """Put trials of dead workers back to WAITING, and fail those that killed several workers.
 
-        Called under the lock by `claim`, and by a supervisor that saw its worker die.
+        The caller holds the study's lock. Returns the numbers of these trials.
         """
         held = leases.running_trials(self.engine, self.study_id, after=self._states.settled)
         found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:
-                self._fail(trial.trial_id, "failed", f"its worker died {trial.attempts} times")
+                self._fail(
+                    trial.trial_id, Outcome.FAILED, f"its worker died {trial.attempts} times"
+                )
             else:
                 leases.clear_owner(
                     self.engine, trial.trial_id
@@ -168,7 +226,7 @@ class TrialQueue:
     def _stays_silent(self, trial: leases.HeldTrial) -> bool:
         """Whether nobody has renewed a lease that ran out, though the database was there.
 
-        When it was away, all leases have run out, and those who live renew theirs at once.
+        After an outage all leases have run out. Workers that live then renew theirs at once.
         """
         if not trial.silent:
             self._silent.pop(trial.trial_id, None)
@@ -176,69 +234,72 @@ class TrialQueue:
         seen = self._silent.setdefault(trial.trial_id, time.monotonic())
         return time.monotonic() - seen >= SECOND_LOOK
 
-    @patient
-    def take_back_from(self, owner: str, *, blame: bool = True) -> list[int]:
-        """As `take_back`, for one worker that is known to be gone.
+    @waits_out_outages
+    def reclaim_from(self, owner: str, *, blame: bool = True) -> list[int]:
+        """Put the trials of one worker that is gone back to WAITING; returns their numbers.
 
-        blame: whether its trial may have killed it; not if we did
+        blame: whether its trial may have killed it; False where we ended the worker
         """
         with study_lock(self.engine, self.study_id):
             if not blame:
                 leases.uncount_attempt(self.engine, owner)
-            return self.take_back(lambda holder: holder == owner)
+            return self._reclaim(lambda holder: holder == owner)
 
-    @patient
+    @waits_out_outages
     def end_hung(self, number: int, reason: str) -> bool:
-        """End a trial whose worker was killed for it; False: it had ended by itself."""
+        """End a trial whose worker was killed because it hung. False: it had ended by itself."""
         with study_lock(self.engine, self.study_id):
             trial_id = self.id_of(number)
             if self.storage.get_trial(trial_id).state.is_finished():
                 return False
-            self._fail(trial_id, "interrupted", reason)
+            self._fail(trial_id, Outcome.INTERRUPTED, reason)
             return True
 
-    def _fail(self, trial_id: int, outcome: str, reason: str) -> None:
-        self.storage.write_attributes(trial_id, {"outcome": outcome, "reason": reason})
+    def _fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
+        self.storage.write_attributes(trial_id, {"outcome": str(outcome), "reason": reason})
         self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
         leases.end_lease(self.engine, trial_id)
 
-    @patient
-    def take_back_abandoned(self) -> list[int]:
-        """As `take_back`, for whoever is known or presumed to be gone."""
+    @waits_out_outages
+    def reclaim_abandoned(self) -> list[int]:
+        """Put the trials of all workers that are gone, or silent for too long, back to WAITING;
+        returns their numbers."""
         with study_lock(self.engine, self.study_id):
-            return self.take_back(is_gone)
+            return self._reclaim(is_gone)
 
-    @patient
+    @waits_out_outages
     def count(self) -> Counter[str]:
-        """Trials by state."""
+        """Count the trials by state."""
         return self._states.count()
 
-    def ended(self) -> int:
+    def count_ended(self) -> int:
+        """Count the trials that have ended."""
         return count_ended(self.count())
 
-    @patient
-    def choices(self) -> Choices:
-        """What a person has chosen until now."""
+    @waits_out_outages
+    def read_choices(self) -> Choices:
+        """Read what a person has chosen until now."""
         with self.engine.connect() as connection:
-            return read_choices(connection, self.study_id)
+            return preferences.read_choices(connection, self.study_id)
 
     def has_room(self) -> bool:
-        """Whether a new trial may begin: always, where no person is asked."""
-        return self.shown is None or self.choices().has_room(self.shown)
+        """Whether a new trial may begin; always so where no person is asked."""
+        return self.shown is None or self.read_choices().has_room(self.shown)
 
-    @patient
+    @waits_out_outages
     def id_of(self, number: int) -> int:
+        """Return the database's id of trial ``number``."""
         if number not in self._ids:
             found = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
             self._ids[number] = found
         return self._ids[number]
 
     @contextmanager
-    def kept_alive(self, number: int) -> Iterator[threading.Event]:
+    def keep_lease(self, number: int) -> Iterator[threading.Event]:
         """Renew the lease on a trial in the background, also through a long epoch.
 
-        The event that it gives is set when the trial has become somebody else's. A database
-        that is away for a while costs renewals, not the thread.
+        The event that it yields is set once the trial is somebody else's. A database that is
+        away for a while costs renewals, not the thread.
         """
         trial_id = self.id_of(number)
         done, lost = threading.Event(), threading.Event()
@@ -259,8 +320,25 @@ class TrialQueue:
             thread.join()
 
 
-def open_queue(study: str, url: str, owner: str) -> TrialQueue:
-    """Load an existing study for claiming; its sampler and pruner are the caller's to set."""
+def open_queue(
+    study: str,
+    url: str,
+    *,
+    owner: str,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    references: Mapping[str, Mapping[str, Any]] | None = None,
+    shown: int | None = None,
+    retry: DatabaseRetry | None = None,
+) -> TrialQueue:
+    """Return the queue of the existing study called ``study``; see `TrialQueue`.
+
+    sampler, pruner: of the trials that are claimed here; Optuna's own where left out
+    """
     storage = open_storage(url)
-    loaded = optuna.load_study(study_name=study, storage=TrialCache(storage))
-    return TrialQueue(loaded, storage, owner)
+    loaded = optuna.load_study(
+        study_name=study, storage=TrialCache(storage), sampler=sampler, pruner=pruner
+    )
+    if isinstance(sampler, OneSequence):  # it draws under the study's lock:
+        loaded.get_trials(deepcopy=False)  # Optuna's cache is filled before that
+    return TrialQueue(loaded, storage, owner=owner, references=references, shown=shown, retry=retry)

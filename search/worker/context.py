@@ -1,60 +1,144 @@
-"""Where trials run: what a worker has set up once, and what all its jobs do with it."""
+"""What a worker sets up once, and what all its jobs then share.
+
+context = open_context(run, "cuda:0", control)
+model = context.make_model(config, seed)
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from models.base import Model, ModelConfig, build
 from models.data.images import ImageSplits
+from models.data.loading import open_images
+from search.messages import Event, Preparing, Warned
 from search.run import StudyRun
+from search.setup.inputs import open_base
+from search.setup.loading import load_study
+from search.strategies.pruners import make_pruner
+from search.strategies.samplers import make_sampler
 from search.study import StudySpec
-from search.trials.queue import TrialQueue
+from search.trials.owner import owner_name
+from search.trials.queue import TrialQueue, open_queue
+from search.worker.device import taken_memory, use_device
+from search.worker.evaluator import StudyEvaluators
+from storage.database.retry import DatabaseRetry
+from storage.paths import RetrainingPaths
 
 if TYPE_CHECKING:
     from models.evaluation.sample_evaluator import SampleEvaluator
 
-Say = Callable[..., None]
-"""``say(event, **values)``: tell the supervisor."""
-
 log = logging.getLogger("genstudy")
+
+
+class Supervision(Protocol):
+    """A worker's connection to its supervisor: `search.worker.control.Control`."""
+
+    def send(self, event: Event) -> None: ...
+
+    def interrupted(self) -> bool: ...
+
+    def warn_of_database(self, message: str) -> None: ...
 
 
 @dataclass
 class WorkerContext:
-    """Where trials run: what a worker has set up once for all of them.
+    """Where a worker's trials run.
 
-    taken_at_first: bytes of memory before the first trial
+    base: the exported model that every model starts from, if the study has one
+    device_name: of the device, with the GPU's model
+    send: tells the supervisor; interrupted: whether it wants the trial back
+    evaluators: of samples; None for a study whose values are not measured on samples
+    memory_before: bytes that the process took before its first trial; 0: unknown
     """
 
     run: StudyRun
     spec: StudySpec
     queue: TrialQueue
     images: ImageSplits
-    base: Model | None  # that every model starts from
+    base: Model | None
     device: str
     device_name: str
-    say: Say
+    send: Callable[[Event], None]
     interrupted: Callable[[], bool]
-    judge: SampleEvaluator | None = None  # of samples, in a study that is about them
-    taken_at_first: int = 0
+    evaluators: StudyEvaluators | None = None
+    memory_before: int = 0
+
+    @property
+    def evaluator(self) -> SampleEvaluator | None:
+        """The study's own evaluator of samples, by the validation images."""
+        return None if self.evaluators is None else self.evaluators.own
+
+    def make_model(self, config: ModelConfig, seed: int) -> Model:
+        """Return a fresh model on the worker's device, from the study's base if it has one."""
+        return build(
+            self.spec.model,
+            self.spec.model.fitted(config, self.images),
+            self.images.shape,
+            seed=seed,
+            device=self.device,
+            base=self.base,
+        )
+
+    def warn_once(self, what: str, error: Exception) -> None:
+        """Say that ``what`` is left out: in the log each time, to the user once."""
+        log.warning("without %s: %s", what, error)
+        self.send(Warned(what=what, message=f"it goes on without {what}: {error}"))
+
+    def retraining_paths(self, number: int) -> RetrainingPaths:
+        """Return the places of trial ``number``'s retraining."""
+        return self.run.paths.retraining(self.run.study, number)
 
 
-def make_model(context: WorkerContext, config: ModelConfig, seed: int) -> Model:
-    """A fresh model on the worker's device, from the study's base if it has one."""
-    return build(
-        context.spec.model,
-        context.spec.model.fitted(config, context.images),
-        context.images.shape,
-        seed=seed,
-        device=context.device,
-        base=context.base,
+def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerContext:
+    """Load study, images and database, for all jobs of this process.
+
+    Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
+    """
+    study = load_study(run.name)
+    retry = DatabaseRetry(control.interrupted, control.warn_of_database)
+    sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
+    pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
+    # the supervisor has seen the database: one that is away now comes back
+    queue = retry.wait_for(
+        lambda: open_queue(
+            run.study,
+            run.storage,
+            owner=owner_name(os.getpid()),
+            sampler=sampler,
+            pruner=make_pruner(pruner),
+            references=study.spec.references,
+            shown=run.shown,
+            retry=retry,
+        )
     )
-
-
-def warn_once(context: WorkerContext, what: str, error: Exception) -> None:
-    """Warn that ``what`` is not kept: in the log each time, to the user once."""
-    log.warning("without %s: %s", what, error)
-    context.say("warned", what=what, message=f"it goes on without {what}: {error}")
+    images = open_images(Path(run.images)).to(device)
+    device_name = use_device(device)
+    evaluators = None
+    if study.spec.judges_samples:
+        evaluators = StudyEvaluators(
+            run,
+            images,
+            queue,
+            encoder=open_base(run.encoder_folder),
+            say=lambda line: control.send(Preparing(line=line)),
+            interrupted=control.interrupted,
+        )
+    return WorkerContext(
+        run=run,
+        spec=study.spec,
+        queue=queue,
+        images=images,
+        base=open_base(run.base_folder),
+        device=device,
+        device_name=device_name,
+        send=control.send,
+        interrupted=control.interrupted,
+        evaluators=evaluators,
+        memory_before=taken_memory(device),
+    )

@@ -1,4 +1,4 @@
-"""What a worker may take of the memory, and what it has taken.
+"""A worker's device: how it is prepared, what memory may be taken of it, what was taken.
 
     limit_memory("cpu", 2.0, before=taken_memory("cpu"))     # GiB
     peak = PeakMemory("cpu")
@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -27,10 +28,19 @@ CGROUPS = (
 )
 
 
+class GpuMemory(NamedTuple):
+    """Bytes: free on the GPU, and the most that this process took there."""
+
+    free: int
+    peak: int
+
+
 def limit_memory(device: str, gibibytes: float | None, *, before: int) -> None:
-    """Take no more than so much from now on; raises `BadVariable` for less than is needed.
+    """Let this process take no more than ``gibibytes`` from now on.
 
     gibibytes: None: all that there is; before: bytes taken before the first trial
+
+    Raises `BadVariable` for less than is needed.
     """
     if device.startswith("cuda"):
         if gibibytes is not None:
@@ -39,7 +49,7 @@ def limit_memory(device: str, gibibytes: float | None, *, before: int) -> None:
                 min(1.0, gibibytes * GIBIBYTE / total), device
             )
     elif sys.platform == "linux":
-        wanted = _machine() if gibibytes is None else int(gibibytes * GIBIBYTE)
+        wanted = _machine_bytes() if gibibytes is None else int(gibibytes * GIBIBYTE)
         least = before + TO_TRAIN
         if gibibytes is not None and wanted < least:
             raise BadVariable(
@@ -52,17 +62,17 @@ def limit_memory(device: str, gibibytes: float | None, *, before: int) -> None:
 
 
 def lift_limit(device: str) -> None:
-    """For what is no trial: an export, or saying that memory ran out."""
+    """Lift the limit, for an export or for saying that memory ran out."""
     if sys.platform == "linux" and not device.startswith("cuda"):
         _set_limit(None)
 
 
 def memory_budget(device: str) -> float:
-    """Bytes that a trial can have at most: of the GPU, else what this process is allowed."""
+    """Return the bytes that a trial can have: of the GPU, or of what this process may take."""
     if device.startswith("cuda"):
         share = torch.cuda.get_per_process_memory_fraction(device)
         return share * float(torch.cuda.mem_get_info(device)[1])
-    limits = [_machine()]
+    limits = [_machine_bytes()]
     with suppress(ImportError):  # not on Windows
         import resource
 
@@ -74,14 +84,17 @@ def memory_budget(device: str) -> float:
 
 
 def taken_memory(device: str) -> int:
-    """Bytes that count against the budget by now; on a GPU, at the most since the trial began."""
+    """Return the bytes that count against the budget by now.
+
+    On a GPU, the most since the trial began.
+    """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    return _status("VmData") or int(psutil.Process().memory_info().rss)
+    return _status_bytes("VmData") or int(psutil.Process().memory_info().rss)
 
 
 class PeakMemory:
-    """The most memory, in MiB, since it was made: of the GPU, or of this process on a CPU."""
+    """Measures the most memory that is taken after it is made: of the GPU, or of this process."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -92,15 +105,16 @@ class PeakMemory:
                 Path("/proc/self/clear_refs").write_text("5")
 
     def mebibytes(self) -> float:
+        """Return the peak in MiB."""
         if self.device.startswith("cuda"):
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = _status("VmHWM") or int(psutil.Process().memory_info().rss)
+            peak = _status_bytes("VmHWM") or int(psutil.Process().memory_info().rss)
         return round(peak / 2**20, 1)
 
 
-def _machine() -> int:
-    """Bytes that this machine has, or its container may have, swap included."""
+def _machine_bytes() -> int:
+    """Return the bytes that this machine has, or its container may have, swap included."""
     limits = [psutil.virtual_memory().total + psutil.swap_memory().total]
     for path in CGROUPS:
         with suppress(OSError, ValueError):  # "max" where there is no limit
@@ -109,7 +123,10 @@ def _machine() -> int:
 
 
 def _set_limit(size: int | None) -> None:
-    """A soft limit, never above what the caller of the run has set; None: up to the hard one."""
+    """Set a soft limit, never above what the caller of the run has set.
+
+    size: bytes; None: up to the hard limit
+    """
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -120,8 +137,8 @@ def _set_limit(size: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _status(name: str) -> int:
-    """Bytes of this process, as the kernel counts them; 0 where it does not tell."""
+def _status_bytes(name: str) -> int:
+    """Return the kernel's count ``name`` for this process, in bytes; 0 where it does not tell."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -138,9 +155,9 @@ def use_device(device: str) -> str:
     return device
 
 
-def gpu_memory(device: str) -> dict[str, int]:
-    """Bytes: free on the GPU, and this process's peak there. Nothing for a CPU."""
+def gpu_memory(device: str) -> GpuMemory | None:
+    """Return what is free on a GPU and what this process took there at most; None for a CPU."""
     if not device.startswith("cuda"):
-        return {}
+        return None
     free, _ = torch.cuda.mem_get_info(device)
-    return {"free": free, "peak": torch.cuda.max_memory_reserved(device)}
+    return GpuMemory(free=free, peak=torch.cuda.max_memory_reserved(device))

@@ -1,11 +1,13 @@
-"""How the trials of a judged study go: what each epoch said of the game, and what follows.
+"""How the training of a GAN goes, epoch after epoch, and when it need not go on.
 
-    history = [*history, health(result)]
-    verdict = lost(bench, history)          # after each epoch: prune if there is one
-    attributes = told(final(bench, history))
+    diagnosis = GanDiagnosis(floor, prunes=True)
+    diagnosis.add(result)
+    if verdict := diagnosis.lost():        # after each epoch: prune if there is one
+        ...
+    attributes = trial_attributes(diagnosis.final())
 
-A game that has collapsed or that one side has won for good is pruned on its own record, without
-regard to other trials (`models.evaluation.gan_diagnosis`). PRUNER=none lets it go on.
+A training that has collapsed, or that one network has won for good, is pruned on its own
+record, whatever other trials do (`models.evaluation.gan_diagnosis`). PRUNER=none lets it go on.
 """
 
 from __future__ import annotations
@@ -14,59 +16,70 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from optuna.pruners import NopPruner
-
 from models.errors import DivergedError
 from models.evaluation.gan_diagnosis import Health, Verdict, final_verdict, find_lost_game
 from models.training.loop import EpochResult
-from search.worker.context import WorkerContext
 
 
-def health(result: EpochResult) -> Health:
-    return Health.of(result.number, result.train, result.valid)
+class GanDiagnosis:
+    """The health of a training's epochs so far.
+
+    floor: measures of real images; None where samples are not measured: then nothing is diagnosed
+    prunes: whether a lost training is to be ended early
+    """
+
+    def __init__(self, floor: Mapping[str, float] | None, *, prunes: bool) -> None:
+        self.floor = floor
+        self.prunes = prunes
+        self.history: list[Health] = []
+
+    def add(self, result: EpochResult) -> None:
+        """Take in the health of one more epoch."""
+        if self.floor is not None:
+            self.history.append(Health.of(result.number, result.train, result.valid))
+
+    def lost(self) -> Verdict | None:
+        """Return why the training need not go on; None while there is hope."""
+        if self.floor is None or not self.prunes:
+            return None
+        return find_lost_game(self.history, self.floor)
+
+    def final(self, history: Sequence[Health] | None = None) -> Verdict | None:
+        """Return the verdict on a training that has ended; None where nothing was measured.
+
+        history: of another training's epochs, or with an epoch more
+        """
+        epochs = self.history if history is None else history
+        if self.floor is None or not epochs:
+            return None
+        return final_verdict(epochs, self.floor)
+
+    def diverged(self, error: DivergedError) -> Verdict | None:
+        """Return the verdict on a training that left the finite numbers."""
+        if self.floor is None:
+            return None
+        return Verdict(kind="diverged", epoch=error.epoch, reason=str(error))
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """Return the history as JSON takes it, for a checkpoint."""
+        return [asdict(health) for health in self.history]
+
+    def read_plain(self, plain: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from a checkpoint's history."""
+        self.history = [Health(**health) for health in plain]
 
 
-def of_curve(curve: Sequence[Mapping[str, Any]]) -> list[Health]:
-    """Of a retraining's epochs, as its record has them."""
+def health_of_curve(curve: Sequence[Mapping[str, Any]]) -> list[Health]:
+    """Return the health of a retraining's epochs, as its record has them."""
     return [Health.of(epoch["number"], epoch["train"], epoch["valid"]) for epoch in curve]
 
 
-def plain(history: Sequence[Health]) -> list[dict[str, Any]]:
-    """As JSON takes it, for a checkpoint's note."""
-    return [asdict(item) for item in history]
-
-
-def read_back(history: Sequence[Mapping[str, Any]]) -> list[Health]:
-    return [Health(**item) for item in history]
-
-
-def lost(context: WorkerContext, history: Sequence[Health]) -> Verdict | None:
-    """Why the game need not go on."""
-    if context.judge is None or isinstance(context.queue.study.pruner, NopPruner):
-        return None
-    return find_lost_game(history, context.judge.floor)
-
-
-def final(context: WorkerContext, history: Sequence[Health]) -> Verdict | None:
-    """The verdict of a game that has ended; None where nothing was judged."""
-    if context.judge is None or not history:
-        return None
-    return final_verdict(history, context.judge.floor)
-
-
-def broken(context: WorkerContext, error: DivergedError) -> Verdict | None:
-    """The verdict of a game that left the finite numbers."""
-    if context.judge is None:
-        return None
-    return Verdict(kind="diverged", epoch=error.epoch, reason=str(error))
-
-
-def told(verdict: Verdict | None) -> dict[str, Any]:
-    """A verdict as attributes of its trial."""
+def trial_attributes(verdict: Verdict | None) -> dict[str, Any]:
+    """Return a verdict as attributes of its trial."""
     if verdict is None:
         return {}
     about: dict[str, Any] = {
-        "verdict": verdict.kind,
+        "verdict": str(verdict.kind),
         "verdict_epoch": verdict.epoch,
         "verdict_reason": verdict.reason,
     }

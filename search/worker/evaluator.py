@@ -1,27 +1,26 @@
-"""The judge of a study whose models are judged by their samples.
+"""The evaluators of a study whose models are measured by their samples.
 
-    judge = open_study_judge(run, spec, images, claims, say, interrupted)
+    evaluators = StudyEvaluators(run, images, queue, ...)
+    evaluators.own                  # by the validation images, every epoch
+    evaluators.open_for_test()      # the same features, by the test images
+    evaluators.open_second()        # features of another seed, to check the ranking
 
-It is opened once a worker, before its first trial: the extractor behind it is trained by the
-first worker that needs it, and read by all others. The study remembers which extractor its
-values were measured with, and the database keeps that for its other machines; another one's values
-would not compare, and are refused.
+An evaluator is opened once a worker, before its first trial. The feature extractor behind it is
+trained by the first worker that needs it, and read by all others. The study remembers which
+extractor its values were measured with, and the database keeps it for other machines. Values of
+another extractor do not compare, and are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.base import Model
 from models.data.images import ImageSplits
-from models.evaluation.gan_diagnosis import Health
 from search.run import StudyRun
-from search.setup.inputs import open_base
-from search.study import StudySpec
 from search.trials.queue import TrialQueue
-from search.worker.context import WorkerContext
 from storage.database.connection import study_lock
 from storage.database.extractors import keep_extractor, read_extractor
 
@@ -29,119 +28,89 @@ if TYPE_CHECKING:
     from models.evaluation.sample_evaluator import SampleEvaluator
 
 ATTRIBUTE, SECOND_ATTRIBUTE = "judge", "second_judge"  # of the study
-SECOND = 1  # seed of the extractor that a study's own one is checked with
+SECOND_SEED = 1  # of the extractor that a study's own one is checked with
 
 
-def open_study_judge(
-    run: StudyRun,
-    spec: StudySpec,
-    images: ImageSplits,
-    queue: TrialQueue,
-    say: Callable[..., None],
-    interrupted: Callable[[], bool],
-) -> SampleEvaluator | None:
-    """None for a study that needs none.
+class StudyEvaluators:
+    """Opens the evaluators that all machines of a study agree on.
+
+    encoder: an autoencoder whose codes are the features, for images without classes
+    say: hears how far the training of an extractor is
+    interrupted: asked while an extractor is trained, to end it early
 
     Raises `ExtractorError` when the study's values were measured with another extractor,
-    `Interrupted` when asked to stop while one is trained.
+    `StopRequested` when asked to stop.
     """
-    if not spec.judges_samples:
-        return None
-    encoder = open_base(run.encoder_folder)
-    return _agreed(run, images, queue, say, interrupted, encoder=encoder)
 
+    def __init__(
+        self,
+        run: StudyRun,
+        images: ImageSplits,
+        queue: TrialQueue,
+        *,
+        encoder: Model | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.run = run
+        self.images = images
+        self.queue = queue
+        self.say = say
+        self.interrupted = interrupted
+        self.own = self._agree_on(ATTRIBUTE, seed=0, encoder=encoder)
 
-def _agreed(
-    run: StudyRun,
-    images: ImageSplits,
-    queue: TrialQueue,
-    say: Callable[..., None],
-    interrupted: Callable[[], bool],
-    *,
-    attribute: str = ATTRIBUTE,
-    seed: int = 0,
-    encoder: Model | None = None,
-) -> SampleEvaluator:
-    """The judge that all machines of the study have: whoever comes first decides."""
-    from models.evaluation.sample_evaluator import (
-        open_evaluator,  # what other studies need not wait for
-    )
+    def open_for_test(self) -> SampleEvaluator:
+        """Return an evaluator with the same features, by the test images."""
+        from models.evaluation.sample_evaluator import SampleEvaluator
 
-    wait_for = queue.retry.wait_for
-    while True:
-        known = wait_for(lambda: queue.study.user_attrs.get(attribute))
-        judge = open_evaluator(
-            images,
-            run.paths.cache,
-            encoder=encoder,
-            expected=known and known["hash"],
-            kept=lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
-            seed=seed,
-            progress=lambda line: say("preparing", line=line),
-            interrupted=interrupted,
-        )
-        if wait_for(partial(_remember, queue, attribute, judge)):
-            return judge
+        return SampleEvaluator(self.own.extractor, self.images, part="test", count=self.own.count)
 
+    def open_second(self) -> SampleEvaluator:
+        """Return an evaluator that shares nothing with the study's own but the images."""
+        return self._agree_on(SECOND_ATTRIBUTE, seed=SECOND_SEED)
 
-def _remember(queue: TrialQueue, attribute: str, judge: SampleEvaluator) -> bool:
-    """False where another machine was first, with one of its own."""
-    extractor = judge.extractor
-    with study_lock(queue.engine, queue.study_id):
-        known = queue.study.user_attrs.get(attribute)
-        if known is not None and known["hash"] != extractor.hash:
-            return False
-        if extractor.kind == "classifier":
-            from models.evaluation.feature_cache import extractor_content
+    def trial_attributes(self) -> dict[str, Any]:
+        """Return what stands with every trial: its value says nothing without it."""
+        record = self.own.record
+        about = {"extractor": record["hash"][:16], "judged_samples": record["samples"]}
+        if record["accuracy"] is not None:
+            about["extractor_accuracy"] = round(record["accuracy"], 5)
+        return about | {"floor": record["floor"]["frechet"]}
 
-            keep_extractor(queue.engine, extractor.hash, extractor_content(extractor))
-        if known is None:
-            queue.study.set_user_attr(attribute, judge.record)
-    return True
+    def _agree_on(
+        self, attribute: str, *, seed: int, encoder: Model | None = None
+    ) -> SampleEvaluator:
+        """Return the evaluator that all machines of the study have: the first one decides."""
+        from models.evaluation.sample_evaluator import open_evaluator  # other studies do not wait
 
+        queue = self.queue
+        wait_for = queue.retry.wait_for
+        while True:
+            known = wait_for(lambda: queue.study.user_attrs.get(attribute))
+            evaluator = open_evaluator(
+                self.images,
+                self.run.paths.cache,
+                encoder=encoder,
+                expected=known and known["hash"],
+                kept=lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
+                seed=seed,
+                progress=self.say,
+                interrupted=self.interrupted,
+            )
+            if wait_for(partial(self._remember, attribute, evaluator)):
+                return evaluator
 
-def told(judge: SampleEvaluator | None) -> dict[str, Any]:
-    """What stands with every trial: its value says nothing without it."""
-    if judge is None:
-        return {}
-    record = judge.record
-    about = {"extractor": record["hash"][:16], "judged_samples": record["samples"]}
-    if record["accuracy"] is not None:
-        about["extractor_accuracy"] = round(record["accuracy"], 5)
-    return about | {"floor": record["floor"]["frechet"]}
+    def _remember(self, attribute: str, evaluator: SampleEvaluator) -> bool:
+        """Keep the evaluator with the study. False: another machine was first, with another."""
+        extractor, queue = evaluator.extractor, self.queue
+        with study_lock(queue.engine, queue.study_id):
+            known = queue.study.user_attrs.get(attribute)
+            if known is not None and known["hash"] != extractor.hash:
+                return False
+            if extractor.kind == "classifier":
+                from models.evaluation.feature_cache import extractor_content
 
-
-def test_judge(context: WorkerContext) -> SampleEvaluator:
-    """With the same extractor, but by the test images."""
-    from models.evaluation.sample_evaluator import SampleEvaluator
-
-    assert context.judge is not None
-    return SampleEvaluator(
-        context.judge.extractor, context.images, part="test", count=context.judge.count
-    )
-
-
-def open_second(context: WorkerContext) -> SampleEvaluator:
-    """A judge that has nothing in common with the study's own but the images."""
-    return _agreed(
-        context.run,
-        context.images,
-        context.queue,
-        context.say,
-        context.interrupted,
-        attribute=SECOND_ATTRIBUTE,
-        seed=SECOND,
-    )
-
-
-def second_opinion(
-    context: WorkerContext, model: Model, history: Sequence[Health]
-) -> dict[str, float]:
-    """What an independent judge measures of the last epoch's samples, for a study that asks for
-    it: whether the ranking is one of the models or of the extractor."""
-    if context.judge is None or not context.spec.second_judge or not history:
-        return {}
-    second = open_second(context)
-    measured = second.measure_model(model, context.images)
-    about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
-    return about | {"last_frechet": history[-1].quality["frechet"]}
+                keep_extractor(queue.engine, extractor.hash, extractor_content(extractor))
+            if known is None:
+                queue.study.set_user_attr(attribute, evaluator.record)
+        return True

@@ -1,89 +1,148 @@
-"""What an export shows: the winner's numbers on the test images, and pictures.
+"""The export of a retrained trial: its numbers on the test images, its pictures, its programs.
 
-The test images are met once, by the first rank: metrics and the model's own tables.
+    export(context, number, rank)
+
+The test images are met once, by rank 1: metrics, and the tables that the model has to show. The
+record keeps them, and a run that finds them does not look again. An export folder is whole or not
+there, and its programs are checked against the live model.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.base import Model, evaluating
 from models.data.images import STACKED
+from models.evaluation.gan_figure import draw_game
 from models.evaluation.quality_table import Judged, quality_table
 from models.export import check_export, export_size, write_export
 from models.figures.curves import draw_learning_curve
-from models.training.checkpoint import load_weights
+from models.figures.sample_history import draw_learned, write_animation
 from models.training.loop import evaluate
+from search.messages import Drawing, Exported, Exporting, Measuring
+from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.context import WorkerContext
-from search.worker.evaluator import test_judge
-from search.worker.pictures import draw_training
-from search.worker.retraining import _build
+from search.worker.diagnosis import health_of_curve
+from search.worker.retraining import load_retrained
 from storage.files.artifacts import show_with_study
-from storage.files.atomic import write_json
 from storage.files.exports import atomic_folder, publish
 
 
-def judge(context: WorkerContext, model: Model, record: dict[str, Any]) -> None:
-    """The test images, met once: metrics, and the tables that the model has to show."""
-    number = record["trial"]
-    with evaluating(model):
-        tables = model.tables(
-            context.images, lambda what: context.say("judging", number=number, what=what)
+def export(context: WorkerContext, number: int, rank: int) -> None:
+    """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is tested."""
+    context.send(Exporting(number=number))
+    paths = context.retraining_paths(number)
+    record = read_record(paths.record, token=context.run.token)
+    assert isinstance(record, RetrainingRecord), "exported after retraining"
+    model = load_retrained(context, record)
+    if rank == 1 and record.test is None:
+        record = test_once(context, model, record)
+        record.write(paths.record)
+    folder = context.run.paths.export(context.run.study, rank)
+    with atomic_folder(folder, needs=export_size(model)) as staging:
+        write_export(model, staging)
+        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
+        made["output_differences"] = check_export(model, staging)
+        made["tables"] = make_tables(context, model, record)
+        made["pictures"] = draw_pictures(context, model, record, staging)
+        publish(staging, {**record.to_plain(), **made})
+        if rank == 1:  # before the folder has its name: a run that is killed here comes back
+            _show_winner(context, [staging / file for file in made["pictures"]])
+    metric = record.metric
+    context.send(
+        Exported(
+            number=number,
+            rank=rank,
+            folder=str(folder),
+            metric=metric,
+            valid=record.valid[metric],
+            test=record.test[metric] if record.test else None,
         )
-        record["tables"] = [table.to_plain() for table in tables]
-    record["test"] = evaluate(model, context.images.test)
-    if context.judge is not None:
-        context.say("judging", number=number, what="samples beside the test images")
-        judge = test_judge(context)
-        record["test"] |= judge.measure_model(model, context.images)
-        record["test_judge"] = judge.record
+    )
 
 
-def draw(
-    context: WorkerContext, model: Model, record: dict[str, Any], folder: Path
+def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) -> RetrainingRecord:
+    """Return the record with what the test images say: metrics, and the model's own tables."""
+
+    def say(what: str) -> None:
+        context.send(Measuring(number=record.trial, what=what))
+
+    with evaluating(model):
+        tables = [table.to_plain() for table in model.tables(context.images, say)]
+    test = evaluate(model, context.images.test)
+    test_judge = None
+    if context.evaluators is not None:
+        say("samples beside the test images")
+        evaluator = context.evaluators.open_for_test()
+        test |= evaluator.measure_model(model, context.images)
+        test_judge = evaluator.record
+    return replace(record, tables=tables, test=test, test_judge=test_judge)
+
+
+def draw_pictures(
+    context: WorkerContext, model: Model, record: RetrainingRecord, folder: Path
 ) -> dict[str, str]:
-    """Learning curves and the model's own pictures; file -> caption."""
-    title = f"{record['study']} trial {record['trial']}"
+    """Draw learning curves, the model's own pictures and its training; returns file -> caption."""
+    title = f"{record.study} trial {record.trial}"
     captions = _draw_curves(record, folder, f"{title}, retrained")
-    part = "valid" if record["test"] is None else "test"
+    part = "valid" if record.test is None else "test"
     with evaluating(model):
         for picture in model.pictures(context.images, part):
-            context.say("drawing", number=record["trial"], what=picture.name)
+            context.send(Drawing(number=record.trial, what=picture.name))
             picture.draw(folder / picture.file, title)
             captions[picture.file] = picture.caption
     captions |= draw_training(context, record, folder, title)
-    paths = context.run.paths.retraining(context.run.study, record["trial"])
-    for epoch in range(1, record["best_epoch"] + 1):
+    paths = context.retraining_paths(record.trial)
+    for epoch in range(1, record.best_epoch + 1):
         if paths.picture(epoch).exists():
             shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
             captions[f"epoch_{epoch:03}.png"] = f"after epoch {epoch}"
     return captions
 
 
-def tables(context: WorkerContext, model: Model, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of an export's model card: how good its samples are, and what the model has to show."""
-    judged = []
-    for part, measured, judge in (
-        ("validation", "valid", "judge"),
-        ("test", "test", "test_judge"),
-    ):
-        if record.get(judge) is not None:
-            judged.append(Judged(part=part, measured=record[measured], record=record[judge]))
-    quality = [quality_table(*judged).to_plain()] if judged else []
-    if context.judge is not None and context.images.name == STACKED:
-        from models.evaluation.mode_table import (
-            mode_table,  # with all that judges, which others do not need
-        )
+def draw_training(
+    context: WorkerContext, record: RetrainingRecord, folder: Path, title: str
+) -> dict[str, str]:
+    """Draw how a GAN's training went and what the same noise became; returns file -> caption."""
+    captions = {}
+    if record.judge is not None:
+        history = health_of_curve(record.curve)
+        words = f"{title}, retrained · kept: epoch {record.best_epoch}"
+        draw_game(folder / "game.png", history, record.judge["floor"], words)
+        captions["game.png"] = "how the training went; coloured where it went wrong"
+    rows = context.retraining_paths(record.trial).rows()
+    rows = {epoch: path for epoch, path in rows.items() if epoch <= record.epochs}
+    if rows:
+        best = record.best_epoch
+        draw_learned(folder / "learned.png", rows, f"{title}, retrained", best=best)
+        captions["learned.png"] = "what the same noise became, epoch after epoch"
+        write_animation(folder / "learned.gif", rows)
+        captions["learned.gif"] = "the same, moving"
+    return captions
 
-        quality.append(mode_table(model, context.judge, context.images).to_plain())
-    return [*quality, *record["tables"]]
+
+def make_tables(
+    context: WorkerContext, model: Model, record: RetrainingRecord
+) -> list[dict[str, Any]]:
+    """Return the tables of the model card: how good the samples are, and the model's own."""
+    measured = []
+    if record.judge is not None:
+        measured.append(Judged(part="validation", measured=record.valid, record=record.judge))
+    if record.test is not None and record.test_judge is not None:
+        measured.append(Judged(part="test", measured=record.test, record=record.test_judge))
+    quality = [quality_table(*measured).to_plain()] if measured else []
+    if context.evaluator is not None and context.images.name == STACKED:
+        from models.evaluation.mode_table import mode_table  # other studies need not load it
+
+        quality.append(mode_table(model, context.evaluator, context.images).to_plain())
+    return [*quality, *record.tables]
 
 
-def show_winner(context: WorkerContext, pictures: list[Path]) -> None:
-    """The winner's pictures become the study's in the dashboard: its trial takes no more."""
+def _show_winner(context: WorkerContext, pictures: list[Path]) -> None:
+    """Show the winner's pictures with the study in the dashboard: its trial takes no more."""
     queue, run = context.queue, context.run
     queue.retry.wait_for(
         lambda: show_with_study(
@@ -92,13 +151,14 @@ def show_winner(context: WorkerContext, pictures: list[Path]) -> None:
     )
 
 
-def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, str]:
-    """One picture a metric that was measured on both parts, the study's first; of a game that
-    one alone: a picture of its own shows the others."""
-    chosen = record["metric"]
-    measured = record["curve"][0]
-    others = [name for name in measured["valid"] if name in measured["train"] and name != chosen]
-    if record.get("judge") is not None and "loss_d" in measured["train"]:
+def _draw_curves(record: RetrainingRecord, folder: Path, title: str) -> dict[str, str]:
+    """Draw a picture for each metric that was measured on both parts, the study's first.
+
+    Of a GAN the study's alone: `draw_training` shows the others. Returns file -> caption.
+    """
+    chosen, first = record.metric, record.curve[0]
+    others = [name for name in first["valid"] if name in first["train"] and name != chosen]
+    if record.judge is not None and "loss_d" in first["train"]:
         others = []
     captions = {}
     for metric in (chosen, *others):
@@ -106,39 +166,13 @@ def _draw_curves(record: dict[str, Any], folder: Path, title: str) -> dict[str, 
         draw_learning_curve(
             folder / file,
             {
-                name: [epoch[part][metric] for epoch in record["curve"]]
+                name: [epoch[part][metric] for epoch in record.curve]
                 for part, name in (("train", "train"), ("valid", "validation"))
-                if metric in measured[part]
+                if metric in first[part]
             },
             metric=metric,
             title=title,
-            best_epoch=record["best_epoch"],
+            best_epoch=record.best_epoch,
         )
         captions[file] = f"{metric} over the epochs"
     return captions
-
-
-def export(context: WorkerContext, number: int, rank: int) -> None:
-    """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is judged."""
-    context.say("exporting", number=number)
-    paths = context.run.paths.retraining(context.run.study, number)
-    record = json.loads(paths.record.read_text())
-    model = load_weights(paths.best, _build(context, number, record["seed"]))
-    if rank == 1 and record["test"] is None:
-        judge(context, model, record)
-        write_json(paths.record, record)
-    folder = context.run.paths.export(context.run.study, rank)
-    with atomic_folder(folder, needs=export_size(model)) as staging:
-        write_export(model, staging)
-        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
-        made["output_differences"] = check_export(model, staging)
-        made["tables"] = tables(context, model, record)
-        made["pictures"] = draw(context, model, record, staging)
-        publish(staging, {**record, **made})
-        if rank == 1:  # before the folder has its name: a run that is killed here comes back
-            show_winner(context, [staging / file for file in made["pictures"]])
-    context.say("exported", number=number, rank=rank, folder=str(folder), record=_summary(record))
-
-
-def _summary(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in ("trial", "epochs", "valid", "test", "metric")}

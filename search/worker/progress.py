@@ -1,96 +1,103 @@
-"""What the epochs of a trial have to say, and whether they may go on.
+"""What a running trial knows of its epochs, and how it goes on after an interruption.
 
-An epoch's value goes to Optuna (its steps count from 0, epochs from 1), all that was measured
-to a table beside it, and both to the supervisor. While the database is away, reports wait.
+    progress.resume(model)              # to the checkpoint of an earlier attempt, if there is one
+    report = progress.add(result)       # an epoch more
+    progress.save(model)                # a checkpoint
+
+A checkpoint holds the weights, and beside them all that stands here. It is worth no trial: a
+full disk costs the checkpoint, and the older one stays.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from optuna.trial import Trial
-
-from models.evaluation.gan_diagnosis import Health
+from models.base import Model
+from models.errors import CheckpointError
+from models.training.checkpoint import (
+    checkpoint_size,
+    load_checkpoint,
+    read_note,
+    save_checkpoint,
+)
 from models.training.loop import EpochResult
-from search.worker import diagnosis
-from search.worker.context import WorkerContext
-from search.worker.device import gpu_memory
+from search.trials.epoch_report import EpochReport
+from search.worker.diagnosis import GanDiagnosis
+from storage.files.atomic import atomic_file
+
+log = logging.getLogger("genstudy")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What an epoch has to say: its value, and all that was measured."""
-
-    epoch: int
-    value: float
-    measured: dict[str, float]
-
-
-@dataclass
+@dataclass(kw_only=True)
 class TrialProgress:
-    """What is known of a running trial: epochs done, the best value so far, seconds spent."""
+    """The epochs of one trial so far.
 
+    checkpoint: its file; token: of the stored study: files with another are not its files
+    metric: the study's; is_better: ``(value, than)`` as `StudySpec.better`
+    epoch: epochs done; seconds: that training took; best: the best value
+    reported: values that the database has, of earlier attempts too, by Optuna's step from 0
+    unwritten: reports that the database has yet to take, in their order
+    """
+
+    checkpoint: Path
+    token: str
+    metric: str
+    is_better: Callable[[float, float | None], bool]
+    diagnosis: GanDiagnosis
+    reported: dict[int, float]
     epoch: int = 0
     seconds: float = 0.0
     best: float | None = None
-    reported: dict[int, float] = field(default_factory=dict)  # by Optuna's step, from 0
-    unwritten: list[Report] = field(default_factory=list)  # while the database is away
-    left_behind: int = 0  # bytes of earlier trials
-    history: list[Health] = field(default_factory=list)  # of epochs, where samples are judged
-    missing: dict[str, str] = field(default_factory=dict)  # what could not be written, and why
-    picture: str | None = None  # id of the last one that was attached
+    unwritten: list[EpochReport] = field(default_factory=list)
 
+    def add(self, result: EpochResult) -> EpochReport:
+        """Take in one more epoch; returns what is to be reported of it."""
+        step = result.number - 1
+        value = self.reported.setdefault(step, result.valid[self.metric])
+        measured = {f"train_{name}": number for name, number in result.train.items()}
+        measured |= {f"valid_{name}": number for name, number in result.valid.items()}
+        measured["epoch_seconds"] = result.seconds
+        if self.diagnosis.floor is not None:
+            measured["judge_seconds"] = result.judging
+        self.diagnosis.add(result)
+        self.epoch = result.number
+        if self.is_better(value, self.best):
+            self.best = value
+        report = EpochReport(result.number, value, measured)
+        self.unwritten.append(report)
+        return report
 
-def report(
-    context: WorkerContext, trial: Trial, progress: TrialProgress, result: EpochResult
-) -> bool:
-    """Tell the database (Optuna's steps count from 0, epochs from 1) and the supervisor.
+    def is_new(self, epoch: int) -> bool:
+        """Whether no earlier attempt got beyond ``epoch``. Before that nothing is decided anew:
+        the pruner would look at reports that this attempt has yet to reach."""
+        return epoch >= max(self.reported) + 1
 
-    False: the database is away, and will be told with a later epoch.
-    """
-    value = progress.reported.setdefault(result.number - 1, result.valid[context.spec.metric])
-    measured = {f"train_{name}": number for name, number in result.train.items()}
-    measured |= {f"valid_{name}": number for name, number in result.valid.items()}
-    measured["epoch_seconds"] = result.seconds
-    if context.judge is not None:
-        measured["judge_seconds"] = result.judging
-        progress.history.append(diagnosis.health(result))
-    progress.unwritten.append(Report(result.number, value, measured))
-    progress.epoch = result.number
-    if context.spec.better(value, progress.best):
-        progress.best = value
-    context.say(
-        "epoch",
-        number=trial.number,
-        epoch=result.number,
-        epochs=context.run.epochs,
-        value=value,
-        seconds=result.seconds,
-        **gpu_memory(context.device),
-    )
-    try:
-        write(context, trial, progress)
-    except Exception as error:
-        if not context.queue.retry.away(error):
-            raise
-        return False
-    return True
+    def save(self, model: Model) -> None:
+        """Write a checkpoint; raises `OSError` where it does not fit, and the older one stays."""
+        with atomic_file(self.checkpoint, needs=checkpoint_size(model)) as beside:
+            note = {
+                "best": self.best,
+                "seconds": self.seconds,
+                "unwritten": [(r.epoch, r.value, dict(r.measured)) for r in self.unwritten],
+                "history": self.diagnosis.to_plain(),
+                "token": self.token,
+            }
+            save_checkpoint(beside, model, epoch=self.epoch, note=note)
 
-
-def write(context: WorkerContext, trial: Trial, progress: TrialProgress) -> None:
-    """Write the reports that are not written, in their order."""
-    while progress.unwritten:
-        report = progress.unwritten[0]
-        context.queue.report(trial, report.epoch, report.value, report.measured)
-        del progress.unwritten[0]
-        context.queue.retry.back()
-
-
-def should_prune(context: WorkerContext, trial: Trial) -> bool:
-    """What the pruner says; no, while the database that it looks at is away."""
-    try:
-        return trial.should_prune()
-    except Exception as error:
-        if not context.queue.retry.away(error):
-            raise
-        return False
+    def resume(self, model: Model) -> None:
+        """Go to where an earlier attempt got; without a checkpoint the trial starts over."""
+        if not self.checkpoint.exists():
+            return
+        try:
+            if read_note(self.checkpoint).get("token") != self.token:
+                return
+            self.epoch, note = load_checkpoint(self.checkpoint, model)
+        except CheckpointError as error:
+            log.warning("the trial starts over: %s", error)
+            return
+        self.best, self.seconds = note["best"], note.get("seconds", 0.0)
+        self.unwritten = [EpochReport(*written) for written in note.get("unwritten", [])]
+        self.diagnosis.read_plain(note.get("history", []))

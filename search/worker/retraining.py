@@ -1,11 +1,12 @@
-"""The best configurations: retrained with patience, judged once, exported.
+"""The best configurations, trained again until their patience ends.
 
-`retrain` trains one configuration afresh, with a seed of its own, on the
-training split until the validation value has not improved for the study's
-patience. `export` writes it out. Only the first rank meets the test set, once:
-its record is kept, and a run that finds it does not look again.
+    retrain(context, number)
 
-Both run in workers; `search/supervisor/loop.py` hands them out and sets the ranks.
+A retraining trains one trial's configuration afresh, with a seed of its own, on the training
+images, until the validation value has not improved for the study's patience. It keeps the best
+epoch and leaves a record (`search.trials.retraining_record`). An interrupted one goes on.
+
+The supervisor hands retrainings out to workers, and sets the ranks (`search/supervisor/finish.py`).
 """
 
 from __future__ import annotations
@@ -19,198 +20,242 @@ from typing import Any
 
 from optuna.trial import FixedTrial
 
-from models.base import Model, ModelConfig, parameter_count
+from models.base import Model, ModelConfig, evaluating, parameter_count
 from models.errors import CheckpointError, StopRequested
 from models.seeds import derive_seed
-from models.training.checkpoint import checkpoint_size, load_checkpoint, read_note, save_checkpoint
+from models.training.checkpoint import (
+    checkpoint_size,
+    load_checkpoint,
+    load_weights,
+    read_note,
+    save_checkpoint,
+)
 from models.training.loop import EpochResult, fit
+from search.messages import EpochEnded, NotRetrained, Released, Retrained, Retraining
 from search.setup.inputs import describe_base
-from search.worker import diagnosis
-from search.worker.context import WorkerContext, make_model, warn_once
-from search.worker.pictures import ANIMATED, draw_epoch, forget_rows, is_pictured, keep_row
-from storage.files.atomic import atomic_file, write_json
-from storage.paths import RetrainingPaths
+from search.trials.retraining_record import (
+    MOST_EPOCHS,
+    PATIENCE,
+    FailedRetraining,
+    RetrainingRecord,
+)
+from search.worker.context import WorkerContext
+from search.worker.diagnosis import GanDiagnosis, health_of_curve, trial_attributes
+from search.worker.pictures import forget_rows, is_pictured, keep_row
+from storage.files.atomic import atomic_file
 
+ANIMATED = 36  # samples of a row: the export's animation shows them all
+PREVIEWS = 10  # images in the picture of an epoch
 log = logging.getLogger("genstudy")
 
 
 def retrain(context: WorkerContext, number: int) -> None:
     """Train trial ``number``'s configuration until its patience ends; leave a record.
 
-    One that fails in its first epoch leaves a record with the reason under ``failed``; one that
-    diverges later keeps its best epoch.
+    A training that fails in its first epoch leaves a record of that. One that diverges later
+    keeps its best epoch.
     """
-    paths = context.run.paths.retraining(context.run.study, number)
-    paths.record.unlink(missing_ok=True)  # it speaks of weights that are about to be replaced
-    seed = derive_seed(context.run.seed, "retrain", number)
-    model = _build(context, number, seed)
-    curve = _go_on(context, paths, model)
-    for picture in [] if curve else paths.pictures():
-        picture.unlink()  # of an earlier training, or of a deleted study of this name
-    forget_rows(paths.rows(), beyond=len(curve))
-    context.say("retraining", number=number, epochs=context.run.retrain_epochs)
-    failure = None
-    try:
-        _train(context, number, seed, model, curve)
-    except StopRequested:
-        context.say("released", number=number)
-        return
-    except Exception as error:
-        if isinstance(error, OSError):
-            raise
-        log.error("retraining of trial %d failed\n%s", number, traceback.format_exc())
-        failure = f"{type(error).__name__}: {error}"
-    if not curve:
-        write_json(paths.record, {"token": context.run.token, "trial": number, "failed": failure})
-        context.say("not_retrained", number=number, reason=failure)
-        return
-    record = _record(context, number, seed, model, curve, failure)
-    write_json(paths.record, record)
-    paths.last.unlink(missing_ok=True)
-    told = {key: record[key] for key in ("epochs", "ended_by", "best_epoch")}
-    context.say("retrained", number=number, best=record["valid"][context.spec.metric], **told)
+    RetrainingRun(context, number).run()
 
 
-def _train(
-    context: WorkerContext, number: int, seed: int, model: Model, curve: list[dict[str, Any]]
-) -> None:
-    """Add epochs to ``curve`` until the patience ends, keeping the best and the last one."""
-    paths = context.run.paths.retraining(context.run.study, number)
-    for result in fit(
-        model,
-        context.images,
-        epochs=len(curve) if _out_of_patience(context, curve) else context.run.retrain_epochs,
-        seed=seed,
-        start=len(curve),
-        judge=context.judge,
-        interrupted=context.interrupted,
-    ):
-        curve.append(asdict(result))
-        keep_row(context, paths.row(result.number), model, ANIMATED)
-        if _best_epoch(context, curve) == result.number:
-            _keep(context, paths.best, model, curve)
-        try:
-            _keep(context, paths.last, model, curve)
-        except OSError as error:
-            warn_once(context, "checkpoints of retrainings", error)
-        if is_pictured(context.spec, result.number):
-            draw_epoch(context, paths.picture(result.number), model, number, result)
-        _announce(context, number, result)
-        if _out_of_patience(context, curve):
-            break
+def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
+    """Return the model of a record's best epoch."""
+    config, _ = read_configuration(context, record.trial)
+    model = context.make_model(config, record.seed)
+    return load_weights(context.retraining_paths(record.trial).best, model)
 
 
-def configuration(context: WorkerContext, number: int) -> tuple[ModelConfig, dict[str, Any]]:
-    """The configuration that trial ``number`` trained, and its parameters."""
+def read_configuration(context: WorkerContext, number: int) -> tuple[ModelConfig, dict[str, Any]]:
+    """Return the configuration that trial ``number`` trained, and its parameters."""
     queue = context.queue
     trial = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(number)))
     return context.spec.suggest(FixedTrial(trial.params, number=number)), trial.params
 
 
-def _build(context: WorkerContext, number: int, seed: int) -> Model:
-    config, _ = configuration(context, number)
-    return make_model(context, config, seed)
+class RetrainingRun:
+    """One retraining: its model, its epochs so far, and what happens to them."""
 
+    def __init__(self, context: WorkerContext, number: int) -> None:
+        self.context = context
+        self.number = number
+        self.paths = context.retraining_paths(number)
+        self.seed = derive_seed(context.run.seed, "retrain", number)
+        config, self.parameters = read_configuration(context, number)
+        self.model = context.make_model(config, self.seed)
+        self.curve: list[dict[str, Any]] = []  # of each epoch, as its `EpochResult`
 
-def _go_on(context: WorkerContext, paths: RetrainingPaths, model: Model) -> list[dict[str, Any]]:
-    """The epochs an interrupted retraining has done; the model is brought to their end.
+    def run(self) -> None:
+        """Go on from the checkpoints, train, and write the record."""
+        context = self.context
+        self.paths.record.unlink(missing_ok=True)  # its weights are about to be replaced
+        self._resume()
+        for picture in [] if self.curve else self.paths.pictures():
+            picture.unlink()  # of an earlier training, or of a deleted study of this name
+        forget_rows(self.paths.rows(), beyond=len(self.curve))
+        context.send(Retraining(number=self.number, epochs=context.run.retrain_epochs))
+        failure = None
+        try:
+            self._train()
+        except StopRequested:
+            context.send(Released(number=self.number))
+            return
+        except Exception as error:
+            if isinstance(error, OSError):
+                raise
+            log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
+            failure = f"{type(error).__name__}: {error}"
+        if failure is not None and not self.curve:
+            failed = FailedRetraining(trial=self.number, token=context.run.token, failed=failure)
+            failed.write(self.paths.record)
+            context.send(NotRetrained(number=self.number, reason=failure))
+            return
+        record = self._make_record(failure)
+        record.write(self.paths.record)
+        self.paths.last.unlink(missing_ok=True)
+        context.send(
+            Retrained(
+                number=self.number,
+                epochs=record.epochs,
+                ended_by=record.ended_by,
+                best_epoch=record.best_epoch,
+                best=record.valid[context.spec.metric],
+            )
+        )
 
-    The best epoch is later than the last where a full disk had no room for the last.
-    """
-    curves = {path: _curve(context, path) for path in (paths.best, paths.last)}
-    usable = [
-        path for path, curve in curves.items() if 0 < len(curve) <= context.run.retrain_epochs
-    ]
-    if paths.best not in usable:
-        return []
-    latest = max(usable, key=lambda path: len(curves[path]))
-    try:
-        load_checkpoint(latest, model)
-    except CheckpointError:
-        return []
-    return curves[latest]
+    def _train(self) -> None:
+        """Add epochs to the curve until the patience ends, keeping the best and the last one."""
+        context = self.context
+        over = self._is_out_of_patience()
+        for result in fit(
+            self.model,
+            context.images,
+            epochs=len(self.curve) if over else context.run.retrain_epochs,
+            seed=self.seed,
+            start=len(self.curve),
+            judge=context.evaluator,
+            interrupted=context.interrupted,
+        ):
+            self.curve.append(asdict(result))
+            keep_row(context, self.paths.row(result.number), self.model, ANIMATED)
+            if self._best_epoch() == result.number:
+                self._save(self.paths.best)
+            try:
+                self._save(self.paths.last)
+            except OSError as error:
+                context.warn_once("checkpoints of retrainings", error)
+            if is_pictured(context.spec, result.number):
+                self._draw_epoch(result)
+            self._announce(result)
+            if self._is_out_of_patience():
+                break
 
+    def _resume(self) -> None:
+        """Bring curve and model to where an interrupted retraining got.
 
-def _curve(context: WorkerContext, path: Path) -> list[dict[str, Any]]:
-    """The epochs that stand in a checkpoint of this study; none where there is no such file."""
-    try:
-        note = read_note(path)
-    except CheckpointError:
-        return []
-    return list(note["curve"]) if note.get("token") == context.run.token else []
+        The best epoch is later than the last where a full disk had no room for the last.
+        """
+        paths, most = self.paths, self.context.run.retrain_epochs
+        curves = {path: self._read_curve(path) for path in (paths.best, paths.last)}
+        usable = [path for path, curve in curves.items() if 0 < len(curve) <= most]
+        if paths.best not in usable:
+            return
+        latest = max(usable, key=lambda path: len(curves[path]))
+        try:
+            load_checkpoint(latest, self.model)
+        except CheckpointError:
+            return
+        self.curve = curves[latest]
 
+    def _read_curve(self, path: Path) -> list[dict[str, Any]]:
+        """Return the epochs in a checkpoint of this study; none where there is no such file."""
+        try:
+            note = read_note(path)
+        except CheckpointError:
+            return []
+        return list(note["curve"]) if note.get("token") == self.context.run.token else []
 
-def _keep(context: WorkerContext, path: Path, model: Model, curve: list[dict[str, Any]]) -> None:
-    with atomic_file(path, needs=checkpoint_size(model)) as beside:
-        note = {"curve": curve, "token": context.run.token}
-        save_checkpoint(beside, model, epoch=len(curve), note=note)
+    def _save(self, path: Path) -> None:
+        with atomic_file(path, needs=checkpoint_size(self.model)) as beside:
+            note = {"curve": self.curve, "token": self.context.run.token}
+            save_checkpoint(beside, self.model, epoch=len(self.curve), note=note)
 
+    def _best_epoch(self) -> int:
+        spec = self.context.spec
+        values = [epoch["valid"][spec.metric] for epoch in self.curve]
+        best = min(values) if spec.direction == "minimize" else max(values)
+        return values.index(best) + 1
 
-def _best_epoch(context: WorkerContext, curve: list[dict[str, Any]]) -> int:
-    values = [epoch["valid"][context.spec.metric] for epoch in curve]
-    best = min(values) if context.spec.direction == "minimize" else max(values)
-    return values.index(best) + 1
+    def _is_out_of_patience(self) -> bool:
+        waited = len(self.curve) - self._best_epoch() if self.curve else 0
+        return bool(self.curve) and waited >= self.context.spec.patience
 
+    def _draw_epoch(self, result: EpochResult) -> None:
+        """Draw what the model does after an epoch, where the study asks for it."""
+        context = self.context
+        with evaluating(self.model):
+            preview = self.model.preview(context.images, "valid", PREVIEWS)
+        if preview is None:
+            return
+        value = result.valid[context.spec.metric]
+        title = f"{context.run.study} trial {self.number}, retrained, epoch {result.number}"
+        try:
+            with atomic_file(self.paths.picture(result.number)) as beside:
+                preview.draw(beside, f"{title} · {context.spec.metric.upper()} {value:.5f}")
+        except OSError as error:
+            context.warn_once("pictures of epochs", error)
 
-def _out_of_patience(context: WorkerContext, curve: list[dict[str, Any]]) -> bool:
-    return bool(curve) and len(curve) - _best_epoch(context, curve) >= context.spec.patience
+    def _announce(self, result: EpochResult) -> None:
+        self.context.send(
+            EpochEnded(
+                number=self.number,
+                epoch=result.number,
+                epochs=self.context.run.retrain_epochs,
+                value=result.valid[self.context.spec.metric],
+                seconds=result.seconds,
+                retraining=True,
+            )
+        )
 
-
-def _announce(context: WorkerContext, number: int, result: EpochResult) -> None:
-    context.say(
-        "epoch",
-        number=number,
-        epoch=result.number,
-        epochs=context.run.retrain_epochs,
-        value=result.valid[context.spec.metric],
-        seconds=result.seconds,
-        retraining=True,
-    )
-
-
-def _record(
-    context: WorkerContext,
-    number: int,
-    seed: int,
-    model: Model,
-    curve: list[dict[str, Any]],
-    failure: str | None,
-) -> dict[str, Any]:
-    """All that is known of a retraining, as plain values: the export's provenance."""
-    _, parameters = configuration(context, number)
-    best = _best_epoch(context, curve)
-    trial = context.queue.storage.get_trial(context.queue.id_of(number))
-    return {
-        "study": context.run.study,
-        "token": context.run.token,
-        "study_file": context.run.name,
-        "trial": number,
-        "trial_value": trial.value,
-        "parameters": parameters,
-        "starts_from": context.run.base_folder and describe_base(context.run.base_folder),
-        "config": asdict(model.config),
-        "model": type(model).__name__,
-        "model_parameters": parameter_count(model),
-        "data": context.images.name,
-        "images": {part: len(getattr(context.images, part)) for part in ("train", "valid", "test")},
-        "pixels": context.images.fingerprint,
-        "metric": context.spec.metric,
-        "direction": context.spec.direction,
-        "seed": seed,
-        "study_seed": context.run.seed,
-        "epochs": len(curve),
-        "most_epochs": context.run.retrain_epochs,
-        "patience": context.spec.patience,
-        "ended_by": failure or ("patience" if _out_of_patience(context, curve) else "most epochs"),
-        "best_epoch": best,
-        "valid": curve[best - 1]["valid"],
-        "judge": None if context.judge is None else context.judge.record,
-        "verdict": diagnosis.told(diagnosis.final(context, diagnosis.of_curve(curve))),
-        "test": None,
-        "tables": [],
-        "curve": curve,
-        "seconds": round(sum(epoch["seconds"] for epoch in curve), 1),
-        "device": context.device_name,
-        "revision": context.run.revision,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    def _make_record(self, failure: str | None) -> RetrainingRecord:
+        """Return all that is known of the retraining: the export's provenance."""
+        context, model, curve = self.context, self.model, self.curve
+        run, spec, images, evaluator = context.run, context.spec, context.images, context.evaluator
+        best = self._best_epoch()
+        trial = context.queue.storage.get_trial(context.queue.id_of(self.number))
+        diagnosis = GanDiagnosis(None if evaluator is None else evaluator.floor, prunes=False)
+        verdict = diagnosis.final(health_of_curve(curve)) if evaluator is not None else None
+        ended_by = PATIENCE if self._is_out_of_patience() else MOST_EPOCHS
+        return RetrainingRecord(
+            study=run.study,
+            token=run.token,
+            study_file=run.name,
+            trial=self.number,
+            trial_value=trial.value,
+            parameters=self.parameters,
+            starts_from=None if run.base_folder is None else describe_base(run.base_folder),
+            config=asdict(model.config),
+            model=type(model).__name__,
+            model_parameters=parameter_count(model),
+            data=images.name,
+            images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
+            pixels=images.fingerprint,
+            metric=spec.metric,
+            direction=spec.direction,
+            seed=self.seed,
+            study_seed=run.seed,
+            epochs=len(curve),
+            most_epochs=run.retrain_epochs,
+            patience=spec.patience,
+            ended_by=failure or ended_by,
+            best_epoch=best,
+            valid=curve[best - 1]["valid"],
+            judge=None if evaluator is None else evaluator.record,
+            verdict=trial_attributes(verdict),
+            test=None,
+            tables=[],
+            curve=curve,
+            seconds=round(sum(epoch["seconds"] for epoch in curve), 1),
+            device=context.device_name,
+            revision=run.revision,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+        )

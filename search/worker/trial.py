@@ -1,8 +1,10 @@
-"""One trial: parameters -> configuration -> epochs -> reports -> a value.
+"""One trial, from its parameters to its end: config -> model -> epochs -> reports -> outcome.
 
-The value of a trial is its best validation value; every epoch's is reported.
-How it can end is in `search.trials.outcomes`. An interrupted worker does not end its trial:
-it goes on later, from its checkpoint.
+    run_trial(context, trial)
+
+The value of a trial is its best validation value; every epoch's is reported. How a trial can end
+is in `search.trials.outcomes`. A worker that is interrupted does not end its trial: it goes on
+later, from its checkpoint.
 """
 
 from __future__ import annotations
@@ -10,244 +12,336 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
-from dataclasses import replace
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.pruners import NopPruner
 from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import Model
 from models.errors import DivergedError, StopRequested
 from models.seeds import derive_seed
-from models.training.loop import fit
-from search.trials import outcomes
-from search.trials.outcomes import Ending
-from search.worker import diagnosis
-from search.worker.context import WorkerContext, make_model
-from search.worker.device import PeakMemory, lift_limit, memory_budget, taken_memory
-from search.worker.evaluator import second_opinion, told
-from search.worker.kept import checkpoint_path, resume, save
-from search.worker.pictures import (
-    forget_rows,
-    is_pictured,
-    keep_row,
-    picture,
-    show_broken,
-    show_end,
-    trial_row,
-    trial_rows,
+from models.training.loop import EpochResult, fit
+from search.messages import Ended, EpochEnded, Released, Started
+from search.trials.outcomes import (
+    Ending,
+    Outcome,
+    describe_error,
+    is_out_of_memory,
+    requested_bytes,
 )
-from search.worker.progress import TrialProgress, report, should_prune, write
+from search.worker.context import WorkerContext
+from search.worker.device import (
+    PeakMemory,
+    gpu_memory,
+    lift_limit,
+    memory_budget,
+    taken_memory,
+)
+from search.worker.diagnosis import GanDiagnosis, trial_attributes
+from search.worker.pictures import TrialPictures, is_pictured
+from search.worker.progress import TrialProgress
 from storage.database.preferences import PICTURE
-from storage.database.retry import DatabaseLost, GaveUp, is_away
+from storage.database.retry import DatabaseLost, GaveUp
 
-CHECKPOINT_EVERY = 30.0  # seconds; an epoch that is longer is kept each time
+CHECKPOINT_EVERY = 30.0  # seconds; where an epoch takes longer, each has its checkpoint
 log = logging.getLogger("genstudy")
 
 
 class SpentProcess(Exception):
     """This process should not train any more, and a new one can: the GPU's context is broken,
-    or memory ran out and what was taken may not all have been given back."""
+    or memory ran out and may not all have been given back."""
 
 
-class Cramped(Exception):
-    """Memory ran out, but might not have without what earlier trials have left behind."""
+class OutOfMemoryAfterOthers(Exception):
+    """Memory ran out, but might not have without what earlier trials left behind."""
 
 
 class Overdue(Exception):
     """TRIAL_MINUTES are over."""
 
 
-class Unseen(Exception):
-    """A trial that a person is to judge has no picture."""
+class NoPicture(Exception):
+    """A trial that a person is to choose by its picture has none."""
 
 
 def run_trial(context: WorkerContext, trial: Trial) -> None:
-    """Train, report and end ``trial``, whatever happens.
+    """Train, report and end the claimed ``trial``, whatever happens.
 
-    One that is interrupted is released; one that became somebody else's meanwhile (this process
-    was suspended for too long) is dropped without a word. Raises `SpentProcess`.
+    A trial that is interrupted is released. One that became somebody else's meanwhile (this
+    process was suspended for too long) is dropped without a word. Raises `SpentProcess`.
     """
-    began = time.perf_counter()
-    memory = PeakMemory(context.device)
-    progress = TrialProgress(left_behind=_left_behind(context))
-    try:
-        with context.queue.kept_alive(trial.number) as lost:
-            held = replace(context, interrupted=lambda: lost.is_set() or context.interrupted())
-            ending = _attempt(held, trial, progress)
-            if not context.queue.owns(trial.number):
-                raise StopRequested
-            about = {
-                "outcome": ending.outcome,
-                "seconds": round(time.perf_counter() - began, 3),
-                "peak_memory_mib": memory.mebibytes(),
-                **progress.missing,
-            }
-            context.queue.conclude(trial, ending, about)
-    except (StopRequested, GaveUp, UpdateFinishedTrialError):
-        _release(context, trial)
-        context.say("released", number=trial.number)
-        return
-    except Cramped as error:
-        _release(context, trial)
-        context.say("released", number=trial.number)
-        raise SpentProcess(f"trial {trial.number} goes on in a new process: {error}") from error
-    checkpoint_path(context, trial).unlink(missing_ok=True)
-    forget_rows(trial_rows(context, trial))
-    reason = ending.attributes.get("reason", "")
-    context.say(
-        "ended",
-        number=trial.number,
-        outcome=ending.outcome,
-        value=ending.value,
-        reason=reason,
-        verdict=ending.attributes.get("verdict"),
-    )
-    if ending.outcome == "infeasible" or reason.startswith("AcceleratorError"):
-        raise SpentProcess(reason)
+    TrialRun(context, trial).run()
 
 
-def _release(context: WorkerContext, trial: Trial) -> None:
-    """Give the trial back. With the database away its lease runs out instead."""
-    try:
-        context.queue.release(trial.number)
-    except Exception as error:
-        if not is_away(error):
-            raise
-        log.warning("trial %d is not given back: %s", trial.number, error)
+class TrialRun:
+    """One attempt at a trial: what is known of it, and what happens to it."""
 
-
-def _attempt(context: WorkerContext, trial: Trial, progress: TrialProgress) -> Ending:
-    """Train until the trial is decided."""
-    try:
-        wait_for = context.queue.retry.wait_for
-        wait_for(lambda: _record_start(context, trial))
-        config = wait_for(lambda: context.spec.suggest(trial))
-        context.say(
-            "started", number=trial.number, parameters=trial.params, epochs=context.run.epochs
+    def __init__(self, context: WorkerContext, trial: Trial) -> None:
+        self.context = context
+        self.trial = trial
+        self.number = trial.number
+        self.queue = context.queue
+        self.seed = derive_seed(context.run.seed, "trial", trial.number)
+        self.memory = PeakMemory(context.device)
+        self.left_behind = 0  # bytes that earlier trials of this process have not given back
+        if context.memory_before:
+            self.left_behind = max(0, taken_memory(context.device) - context.memory_before)
+        evaluator = context.evaluator
+        self.diagnosis = GanDiagnosis(
+            None if evaluator is None else evaluator.floor,
+            prunes=not isinstance(context.queue.study.pruner, NopPruner),
         )
-        seed = derive_seed(context.run.seed, "trial", trial.number)
-        model = make_model(context, config, seed)
-        wait_for(lambda: resume(context, trial, model, progress))
-        forget_rows(trial_rows(context, trial), beyond=progress.epoch)
+        self.progress = TrialProgress(
+            checkpoint=context.run.paths.trial_checkpoint(context.run.study, trial.number),
+            token=context.run.token,
+            metric=context.spec.metric,
+            is_better=context.spec.better,
+            diagnosis=self.diagnosis,
+            reported={},
+        )
+        self.lost = threading.Event()  # set when the trial has become somebody else's
+        self.missing: dict[str, str] = {}  # what could not be written, and why
+        self.pictures = TrialPictures(context, trial, self.missing)
+
+    def run(self) -> None:
+        """Attempt the trial, then tell Optuna and the supervisor how it ended."""
+        began = time.perf_counter()
         try:
-            pruned = _train(context, trial, model, seed, progress)
-        except DivergedError as error:
-            return _diverged(context, trial, progress, error)
-        wait_for(lambda: write(context, trial, progress))
-        show_end(context, trial, model, progress)
-        about = diagnosis.told(diagnosis.final(context, progress.history))
-        about |= second_opinion(context, model, progress.history)
-        ending = pruned or _complete(context, progress)
-        return ending.with_more(about)
-    except (GaveUp, DatabaseLost):
-        if progress.epoch:
-            save(context, trial, model, progress)
-        raise
-    except (StopRequested, SQLAlchemyError, StorageInternalError, UpdateFinishedTrialError):
-        raise  # no fault of the trial: it goes on later
-    except Overdue:
-        assert context.run.trial_minutes is not None
-        return outcomes.interrupted(context.run.trial_minutes, progress.epoch)
-    except Exception as error:
-        if outcomes.is_out_of_memory(error):
-            return _out_of_memory(context, error, progress.left_behind)
-        log.exception("trial %d failed", trial.number)
-        return outcomes.failed(error)
+            with self.queue.keep_lease(self.number) as self.lost:
+                ending = self._attempt()
+                if not self.queue.renew(self.number):
+                    raise StopRequested
+                about = {
+                    "seconds": round(time.perf_counter() - began, 3),
+                    "peak_memory_mib": self.memory.mebibytes(),
+                    **self.missing,
+                }
+                self.queue.end(self.trial, ending.with_attributes(about))
+        except (StopRequested, GaveUp, UpdateFinishedTrialError):
+            self._release()
+            return
+        except OutOfMemoryAfterOthers as error:
+            self._release()
+            reason = f"trial {self.number} goes on in a new process: {error}"
+            raise SpentProcess(reason) from error
+        self.progress.checkpoint.unlink(missing_ok=True)
+        self.pictures.forget_rows()
+        self._announce(ending)
+        if ending.outcome is Outcome.INFEASIBLE or ending.reason.startswith("AcceleratorError"):
+            raise SpentProcess(ending.reason)
 
+    def interrupted(self) -> bool:
+        """Whether the trial is somebody else's by now, or is wanted back."""
+        return self.lost.is_set() or self.context.interrupted()
 
-def _diverged(
-    context: WorkerContext, trial: Trial, progress: TrialProgress, error: DivergedError
-) -> Ending:
-    show_broken(context, trial, progress, error.epoch)
-    about = diagnosis.told(diagnosis.broken(context, error))
-    return outcomes.diverged(error, context.run.epochs).with_more(about)
+    # Each step of an attempt, in order.
 
+    def _attempt(self) -> Ending:
+        """Train until the trial is decided."""
+        try:
+            self._record_start()
+            config = self.queue.retry.wait_for(lambda: self.context.spec.suggest(self.trial))
+            self.context.send(
+                Started(
+                    number=self.number,
+                    parameters=self.trial.params,
+                    epochs=self.context.run.epochs,
+                )
+            )
+            model = self.context.make_model(config, self.seed)
+            self._resume(model)
+            try:
+                return self._train_to_the_end(model)
+            except DivergedError as error:
+                return self._end_diverged(error)
+            except (GaveUp, DatabaseLost):
+                if self.progress.epoch:
+                    self._save_checkpoint(model)
+                raise
+        except (
+            StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
+            UpdateFinishedTrialError,
+        ):  # fmt: skip
+            raise  # no fault of the trial: it goes on later
+        except Overdue:
+            assert self.context.run.trial_minutes is not None
+            return Ending.interrupted(self.context.run.trial_minutes, self.progress.epoch)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return self._end_out_of_memory(error)
+            log.exception("trial %d failed", self.number)
+            return Ending.failed(error)
 
-def _complete(context: WorkerContext, progress: TrialProgress) -> Ending:
-    """Where a person decides, only with a picture: without one there is nothing to choose."""
-    ending = outcomes.complete(progress.best, progress.epoch)
-    if context.run.shown is None:
-        return ending
-    if progress.picture is None:
-        reason = progress.missing.get("no_picture", "the model's preview() gave none")
-        return outcomes.failed(Unseen(f"no picture to choose by: {reason}"))
-    return ending.with_more({PICTURE: progress.picture})
+    def _record_start(self) -> None:
+        """Write where and from what the trial runs; after an interruption, where it ran last."""
+        about = {
+            "device": self.context.device_name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "seed": self.seed,
+            "revision": self.context.run.revision,
+        }
+        if self.context.evaluators is not None:
+            about |= self.context.evaluators.trial_attributes()
+        self.queue.set_attributes(self.trial, about)
 
+    def _resume(self, model: Model) -> None:
+        """Bring progress and model to where an earlier attempt got."""
+        queue = self.queue
+        stored = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(self.number)))
+        self.progress.reported = dict(stored.intermediate_values)
+        self.progress.resume(model)
+        self.pictures.forget_rows(beyond=self.progress.epoch)
 
-def _left_behind(context: WorkerContext) -> int:
-    """Bytes that earlier trials of this process have taken and not given back."""
-    if not context.taken_at_first:
-        return 0
-    return max(0, taken_memory(context.device) - context.taken_at_first)
+    def _train_to_the_end(self, model: Model) -> Ending:
+        """Train, write what is left to write, and draw what came out."""
+        pruned = self._train(model)
+        while self.progress.unwritten:
+            self.queue.report(self.trial, self.progress.unwritten[0])
+            del self.progress.unwritten[0]
+        verdict = self.diagnosis.final()
+        self.pictures.show_end(model, self.progress, verdict)
+        about = trial_attributes(verdict) | self._measure_again(model)
+        return (pruned or self._end_complete()).with_attributes(about)
 
+    def _train(self, model: Model) -> Ending | None:
+        """Train epoch by epoch, from where `progress` is; returns how that ended early.
 
-def _out_of_memory(context: WorkerContext, error: Exception, left_behind: int) -> Ending:
-    """Infeasible, if it would be so in a new process, too; else `Cramped`.
+        Raises `Overdue` and `StopRequested`.
+        """
+        run, progress = self.context.run, self.progress
+        began = time.monotonic() - progress.seconds
+        limit = 60 * (run.trial_minutes or float("inf"))
+        saved = time.monotonic()
+        try:
+            for result in fit(
+                model,
+                self.context.images,
+                epochs=run.epochs,
+                seed=self.seed,
+                start=progress.epoch,
+                judge=self.context.evaluator,
+                interrupted=lambda: self.interrupted() or time.monotonic() - began > limit,
+            ):
+                written = self._report(result)
+                self.pictures.keep_row(result.number, model)
+                progress.seconds = time.monotonic() - began
+                if result.number == run.epochs:
+                    break
+                if ending := self._prune(result.number, written=written):
+                    return ending
+                is_new = progress.is_new(result.number)
+                if is_new and is_pictured(self.context.spec, result.number):
+                    suffix = f"-epoch-{result.number:03}"
+                    self.pictures.show_preview(model, progress.best, suffix)
+                stop = self.interrupted()
+                if stop or time.monotonic() - saved >= CHECKPOINT_EVERY:
+                    self._save_checkpoint(model)
+                    saved = time.monotonic()
+                if stop:
+                    raise StopRequested
+        except StopRequested:
+            if self.interrupted():
+                raise
+            raise Overdue from None
+        return None
 
-    So it depends on the trial alone, and not on which trials the process has had before.
-    """
-    taken, budget = taken_memory(context.device) - left_behind, memory_budget(context.device)
-    lift_limit(context.device)  # the process has only to say so
-    if left_behind and taken + outcomes.requested_bytes(error) <= budget:
-        raise Cramped(outcomes.describe_error(error)) from error
-    return outcomes.infeasible(error, taken=taken, budget=budget)
+    def _report(self, result: EpochResult) -> bool:
+        """Tell supervisor and database of an epoch. False: the database is told later."""
+        report = self.progress.add(result)
+        memory = gpu_memory(self.context.device)
+        self.context.send(
+            EpochEnded(
+                number=self.number,
+                epoch=result.number,
+                epochs=self.context.run.epochs,
+                value=report.value,
+                seconds=result.seconds,
+                free_memory=None if memory is None else memory.free,
+                peak_memory=None if memory is None else memory.peak,
+            )
+        )
+        while self.progress.unwritten:
+            if not self.queue.try_report(self.trial, self.progress.unwritten[0]):
+                return False
+            del self.progress.unwritten[0]
+        return True
 
+    def _prune(self, epoch: int, *, written: bool) -> Ending | None:
+        """Return the early end after ``epoch``, on the trial's own record or by the pruner.
 
-def _train(
-    context: WorkerContext, trial: Trial, model: Model, seed: int, progress: TrialProgress
-) -> Ending | None:
-    """Epoch by epoch, from where `progress` is; how it ended early, if it was pruned. Raises
-    `Overdue`."""
-    began = time.monotonic() - progress.seconds
-    limit = 60 * (context.run.trial_minutes or float("inf"))
-    saved = time.monotonic()
-    try:
-        for result in fit(
-            model,
-            context.images,
-            epochs=context.run.epochs,
-            seed=seed,
-            start=progress.epoch,
-            judge=context.judge,
-            interrupted=lambda: context.interrupted() or time.monotonic() - began > limit,
-        ):
-            written = report(context, trial, progress, result)
-            keep_row(context, trial_row(context, trial, result.number), model)
-            progress.seconds = time.monotonic() - began
-            if result.number == context.run.epochs:
-                break
-            known = max(progress.reported) + 1  # epochs that an earlier attempt has reported
-            if result.number >= known and (verdict := diagnosis.lost(context, progress.history)):
-                return outcomes.lost(verdict, progress.epoch)
-            if written and result.number >= known and should_prune(context, trial):
-                bound = getattr(context.queue.study.pruner, "bound", None)
-                return outcomes.pruned(progress.epoch, bound)
-            if result.number >= known and is_pictured(context.spec, result.number):
-                picture(context, trial, model, progress, f"-epoch-{result.number:03}")
-            stop = context.interrupted()
-            if stop or time.monotonic() - saved >= CHECKPOINT_EVERY:
-                save(context, trial, model, progress)
-                saved = time.monotonic()
-            if stop:
-                raise StopRequested
-    except StopRequested:
-        if context.interrupted():
-            raise
-        raise Overdue from None
-    return None
+        written: whether the database has all reports, which the pruner compares
+        """
+        if not self.progress.is_new(epoch):
+            return None
+        if verdict := self.diagnosis.lost():
+            return Ending.lost(verdict, epoch)
+        if written and self.queue.try_should_prune(self.trial):
+            return Ending.pruned(epoch, getattr(self.queue.study.pruner, "bound", None))
+        return None
 
+    def _save_checkpoint(self, model: Model) -> None:
+        try:
+            self.progress.save(model)
+        except OSError as error:
+            self.missing["no_checkpoint"] = describe_error(error)
+            self.context.warn_once("checkpoints of trials", error)
 
-def _record_start(context: WorkerContext, trial: Trial) -> None:
-    """Where and from what the trial runs; after a retry, where it ran last."""
-    seed = derive_seed(context.run.seed, "trial", trial.number)
-    about = {
-        "device": context.device_name,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "seed": seed,
-        "revision": context.run.revision,
-        **told(context.judge),
-    }
-    context.queue.describe(trial, about)
+    def _measure_again(self, model: Model) -> dict[str, float]:
+        """Return what an independent evaluator measures of the last epoch's samples, for a study
+        that asks for it: does the ranking depend on the features?"""
+        evaluators, history = self.context.evaluators, self.diagnosis.history
+        if evaluators is None or not self.context.spec.second_judge or not history:
+            return {}
+        measured = evaluators.open_second().measure_model(model, self.context.images)
+        about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
+        return about | {"last_frechet": history[-1].quality["frechet"]}
+
+    # How an attempt can end.
+
+    def _end_complete(self) -> Ending:
+        """Where a person chooses, only with a picture: without one there is nothing to see."""
+        ending = Ending.complete(self.progress.best, self.progress.epoch)
+        if self.context.run.shown is None:
+            return ending
+        if self.pictures.latest is None:
+            reason = self.missing.get("no_picture", "the model's preview() gave none")
+            return Ending.failed(NoPicture(f"no picture to choose by: {reason}"))
+        return ending.with_attributes({PICTURE: self.pictures.latest})
+
+    def _end_diverged(self, error: DivergedError) -> Ending:
+        self.pictures.show_broken(self.progress, error.epoch)
+        about = trial_attributes(self.diagnosis.diverged(error))
+        return Ending.diverged(error, self.context.run.epochs).with_attributes(about)
+
+    def _end_out_of_memory(self, error: Exception) -> Ending:
+        """Infeasible, if it would be so in a new process, too; else `OutOfMemoryAfterOthers`.
+
+        So the outcome depends on the trial alone, not on the trials before it.
+        """
+        device = self.context.device
+        taken, budget = taken_memory(device) - self.left_behind, memory_budget(device)
+        lift_limit(device)  # the process has only to say so
+        if self.left_behind and taken + requested_bytes(error) <= budget:
+            raise OutOfMemoryAfterOthers(describe_error(error)) from error
+        return Ending.infeasible(error, taken=taken, budget=budget)
+
+    def _release(self) -> None:
+        """Give the trial back. While the database is away, its lease runs out instead."""
+        if not self.queue.try_release(self.number):
+            log.warning("trial %d is not given back: the database is away", self.number)
+        self.context.send(Released(number=self.number))
+
+    def _announce(self, ending: Ending) -> None:
+        self.context.send(
+            Ended(
+                number=self.number,
+                outcome=ending.outcome,
+                value=ending.value,
+                reason=ending.reason,
+                verdict=ending.attributes.get("verdict"),
+            )
+        )

@@ -1,11 +1,12 @@
-"""The tables of one study as columns: rows of the driver, put in place by position.
+"""The tables of one study as columns, filled from the driver's rows.
 
     found = Columns(connection, study_id)
     found.numbers, found.states              # one item a trial, by number
     found.values(), found.parameters(), found.attributes()
     found.curves()                           # one item a trial and epoch
 
-Written for Optuna's schema 12; `storage.frames` checks it.
+Every column of trials has n items, one for each trial of the study; the place of a trial is its
+index there. The queries are written for Optuna's schema 12; `storage.frames` checks it.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from storage.database.frozen_trials import INFINITE
-from storage.database.rows import among, fetch_rows, split_into_portions
+from storage.database.rows import fetch_rows, split_into_portions, trial_condition
 
 Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Times = npt.NDArray[np.datetime64]
 
-QUARTER = 900  # seconds: clocks are only ever changed at one of these
+QUARTER = 900  # seconds: local clocks change only at a quarter of an hour
 
 
-class Long(NamedTuple):
-    """One value a row, of the trial in that place and the epoch, under the word of that code."""
+class LongTable(NamedTuple):
+    """One value a row: of the trial in that place, of that epoch, under the word of that code."""
 
-    places: Whole
-    epochs: Whole
-    codes: Whole
+    places: Integers
+    epochs: Integers
+    codes: Integers
     values: Floats
 
 
 class Columns:
-    """What the database holds of a study, read when it is asked for."""
+    """The columns of a study; each is read from the database when its method is called."""
 
     def __init__(self, connection: Connection, study_id: int) -> None:
         self._connection = connection
@@ -50,16 +51,18 @@ class Columns:
             study_id=study_id,
         )
         ids, numbers, states, started, ended = zip(*found, strict=True) if found else [()] * 5
-        self.numbers: Whole = np.array(numbers, dtype=np.int64)
+        self.numbers: Integers = np.array(numbers, dtype=np.int64)
         self.states: list[str] = list(states)
         self.started = local_time(started)
         self.ended = local_time(ended)
         self._ids = ids
         self._place: dict[int, int] = {trial_id: row for row, trial_id in enumerate(ids)}
-        self._ours = among(ids)  # in SQL; may let in trials of others, which have no place
+        self._ours = trial_condition(
+            ids
+        )  # in SQL; may admit trials of other studies, which have no place
 
     def values(self) -> Floats:
-        """The trials' values; NaN where there is none."""
+        """Return the trials' values; NaN where there is none."""
         column = [np.nan] * len(self.numbers)
         for trial_id, value, kind in fetch_rows(
             self._connection,
@@ -71,18 +74,18 @@ class Columns:
         return np.array(column, dtype=np.float64)
 
     def parameters(self) -> dict[str, npt.NDArray[Any] | list[Any]]:
-        """One column a parameter, by name. A distribution is parsed once a parameter."""
-        found = self._wide(
+        """Return a column for each parameter, by name. Each distribution is parsed once."""
+        found = self._read_wide(
             f"SELECT trial_id, param_name, param_value FROM trial_params WHERE {self._ours}"
         )
         columns: dict[str, npt.NDArray[Any] | list[Any]] = {}
         for name, values in found.items():
             column = np.array(values, dtype=np.float64)
-            columns[name] = _external(column, self._distribution(name, column))
+            columns[name] = _to_suggested(column, self._read_distribution(name, column))
         return columns
 
-    def _distribution(self, name: str, column: Floats) -> dict[str, Any]:
-        """As it is written with the first trial that has the parameter."""
+    def _read_distribution(self, name: str, column: Floats) -> dict[str, Any]:
+        """Return the distribution that stands with the first trial that has the parameter."""
         first = int(np.flatnonzero(~np.isnan(column))[0])
         ((written,),) = fetch_rows(
             self._connection,
@@ -95,19 +98,19 @@ class Columns:
         return parsed
 
     def attributes(self) -> dict[str, npt.NDArray[Any]]:
-        """One column a user attribute, by name; NaN where a trial has none."""
-        columns = self._wide(
+        """Return a column for each user attribute, by name; NaN where a trial has none."""
+        columns = self._read_wide(
             f"SELECT trial_id, key, value_json FROM trial_user_attributes WHERE {self._ours}"
         )
-        return {name: _parsed(column) for name, column in columns.items()}
+        return {name: _parse_texts(column) for name, column in columns.items()}
 
     def curves(self) -> dict[str, npt.NDArray[Any]]:
-        """number, epoch (from 1), value and every metric; a row for each epoch with any of them."""
-        reports, kinds = self._long(
+        """Return number, epoch (from 1), value and every metric, for each epoch that has any."""
+        reports, kinds = self._read_long(
             "SELECT trial_id, step + 1, CAST(intermediate_value_type AS VARCHAR), "
             f"intermediate_value FROM trial_intermediate_values WHERE {self._ours}"
         )
-        measured, metrics = self._long(
+        measured, metrics = self._read_long(
             f"SELECT trial_id, epoch, name, value FROM genstudy_metrics WHERE {self._ours}"
         )
         for code, kind in enumerate(kinds):
@@ -120,18 +123,18 @@ class Columns:
         columns: dict[str, npt.NDArray[Any]] = {
             "number": self.numbers[every // span],
             "epoch": every % span,
-            "value": _put(reports.values, np.searchsorted(every, cells), len(every)),
+            "value": _fill_column(reports.values, np.searchsorted(every, cells), len(every)),
         }
         rows_of_others = np.searchsorted(every, others)
         for name in sorted(metrics):
             its = measured.codes == metrics.index(name)
-            columns[name] = _put(measured.values[its], rows_of_others[its], len(every))
+            columns[name] = _fill_column(measured.values[its], rows_of_others[its], len(every))
         return columns
 
-    def _long(self, statement: str) -> tuple[Long, list[str]]:
-        """Trial, epoch, word and value a row, as arrays."""
+    def _read_long(self, statement: str) -> tuple[LongTable, list[str]]:
+        """Return rows of trial, epoch, word and value as arrays, and the words by their codes."""
         words: dict[str, int] = {}
-        whole: list[Whole] = [np.empty((3, 0), dtype=np.int64)]  # places, epochs, codes
+        whole: list[Integers] = [np.empty((3, 0), dtype=np.int64)]  # places, epochs, codes
         floats: list[Floats] = [np.empty(0)]
         for portion in split_into_portions(self._connection, statement):
             own = [
@@ -144,10 +147,10 @@ class Columns:
         joined = np.concatenate(whole, axis=1)
         ours = joined[0] >= 0
         places, epochs, codes = joined[:, ours]
-        return Long(places, epochs, codes, np.concatenate(floats)[ours]), [*words]
+        return LongTable(places, epochs, codes, np.concatenate(floats)[ours]), [*words]
 
-    def _wide(self, statement: str) -> dict[str, list[Any]]:
-        """Trial, name and value a row -> a column a name, by name; NaN where there is no row."""
+    def _read_wide(self, statement: str) -> dict[str, list[Any]]:
+        """Turn rows of trial, name and value into a column a name; NaN where there is no row."""
         size = len(self.numbers)
         place = self._place
         columns: defaultdict[str, list[Any]] = defaultdict(lambda: [np.nan] * size)
@@ -158,8 +161,8 @@ class Columns:
         return dict(sorted(columns.items()))
 
 
-def _external(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] | list[Any]:
-    """From Optuna's stored floats to what the study suggested; NaN where a trial has none."""
+def _to_suggested(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] | list[Any]:
+    """Turn Optuna's stored floats into what the study suggested; NaN where a trial has none."""
     missing = np.isnan(column)
     if distribution["name"] == "CategoricalDistribution":
         choices = [*distribution["attributes"]["choices"], np.nan]
@@ -169,23 +172,23 @@ def _external(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[Any] 
     return column
 
 
-def _parsed(column: list[Any]) -> npt.NDArray[Any]:
-    """All texts of a column by one call of the parser; lists and NaN as they are."""
+def _parse_texts(column: list[Any]) -> npt.NDArray[Any]:
+    """Parse all JSON texts of a column by one call of the parser; the others stay as they are."""
     texts = [text for text in column if isinstance(text, str)]
     values = iter(json.loads(f"[{','.join(texts)}]"))
     filled = (next(values) if isinstance(text, str) else text for text in column)
     return np.fromiter(filled, dtype=object, count=len(column))
 
 
-def _put(values: Floats, rows_: Whole, size: int) -> Floats:
-    """A column of ``size`` with these values in these rows, NaN in the others."""
+def _fill_column(values: Floats, rows: Integers, size: int) -> Floats:
+    """Return a column of ``size`` rows with these values in ``rows``, and NaN in the others."""
     column = np.full(size, np.nan)
-    column[rows_] = values
+    column[rows] = values
     return column
 
 
 def local_time(stored: Any) -> Times:
-    """Naive UTC, as Optuna stores it -> naive local time, as Optuna shows it."""
+    """Turn naive UTC, as Optuna stores it, into naive local time, as Optuna shows it."""
     moments = np.array(stored, dtype="datetime64[us]")
     there = ~np.isnat(moments)
     seconds = moments[there].astype("datetime64[s]").astype(np.int64)

@@ -1,7 +1,11 @@
-"""What complete trials have reported, by step: all that a median pruner looks at.
+"""What complete trials have reported, by step: a median pruner looks at nothing else.
 
-Optuna's pruners list, filter and sort every trial of the study at every question.
-A complete trial never changes, so its reports are read once, into columns.
+    reports = CompletedReports(engine, study_id)
+    reports.refresh()
+    reports.at(4)                 # the values that complete trials reported at step 4
+
+Optuna's pruners list, filter and sort every trial of the study at every question. A complete trial
+never changes, so its reports are read once, into columns.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ from collections import defaultdict
 from sqlalchemy import Engine
 
 from storage.database.frozen_trials import INFINITE
-from storage.database.rows import among, fetch_rows
-from storage.database.trial_states import TrialStates
+from storage.database.rows import fetch_rows, trial_condition
+from storage.database.trial_states import TrialStates, TrialStatus
 
 
 class CompletedReports:
@@ -23,17 +27,18 @@ class CompletedReports:
         self.engine = engine
         self.trials = 0  # how many are complete
         self._states = TrialStates(engine, study_id)
-        self._seen: set[int] = set()  # complete, though a trial before them has not ended
-        self._unread: set[int] = set()
+        self._seen: set[int] = set()  # complete trials after one that has not ended
+        self._unread: set[int] = set()  # complete trials whose reports are not in the columns
         self._columns: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
 
     def at(self, step: int) -> array[float]:
-        """What they reported at ``step``, NaN included, in no order."""
+        """Return the values reported at ``step``, NaN included, in no order."""
         return self._columns[step]
 
     def refresh(self) -> None:
         """Read the trials that have become complete since the last time."""
-        complete = {t.trial_id for t in self._states.read_open() if t.state == "COMPLETE"}
+        recent = self._states.read_open()
+        complete = {trial.trial_id for trial in recent if trial.state == TrialStatus.COMPLETE}
         self._unread |= complete - self._seen
         self._seen = {trial_id for trial_id in complete if trial_id > self._states.settled}
         if self._unread:
@@ -45,7 +50,7 @@ class CompletedReports:
                 connection,
                 "SELECT trial_id, step, intermediate_value, "
                 "CAST(intermediate_value_type AS VARCHAR) "
-                f"FROM trial_intermediate_values WHERE {among(self._unread)}",
+                f"FROM trial_intermediate_values WHERE {trial_condition(self._unread)}",
             )
         for trial_id, step, value, kind in found:
             if trial_id in self._unread:

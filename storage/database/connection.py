@@ -1,14 +1,15 @@
-"""The trial database: SQLite on a local disk, or Postgres, tuned and checked.
+"""Connections to the trial database: SQLite on a local disk, or Postgres, tuned and checked.
 
     storage = open_storage("sqlite:///runs/studies.db")     # for Optuna
-    engine = open_engine("postgresql://me@host/studies")    # for SQL, nothing is created
+    engine = open_engine("postgresql://me@host/studies")    # for SQL; this creates nothing
+    with study_lock(engine, study_id):                      # one process at a time
+        ...
 
-SQLite runs in WAL mode with synchronous=NORMAL and waits a minute for a lock:
-measured at twice to three times the trials per second of its defaults, and no
-worker dies of "database is locked".
+SQLite runs in WAL mode with synchronous=NORMAL and waits a minute for a lock. This was measured at
+two to three times the trials per second of SQLite's defaults, and no worker dies of "database is
+locked".
 
-What Optuna's schema has no place for stands in tables of our own beside
-Optuna's (`metrics`, `leases`, `extractors`), whose names begin with ``genstudy_``.
+What Optuna's schema has no place for stands in tables of our own (`storage.database.schema`).
 """
 
 from __future__ import annotations
@@ -37,32 +38,28 @@ if TYPE_CHECKING:
 LOCK_PATIENCE = 60.0  # seconds that SQLite waits for another writer
 LOCK_POLL = 0.01  # seconds between two attempts at the study's lock file
 CONNECT_PATIENCE = 10  # seconds that Postgres has to answer
-CREATORS = 5  # how often to try again when others create the same tables
-FIRST_TABLES = {"studies", "trials", "version_info"}  # one of them is there before all others
-CREATION = 0  # instead of a study's id: held by who looks whether a study exists and makes it
+CREATORS = 5  # attempts at creating tables that other processes create at the same time
+FIRST_TABLES = {"studies", "trials", "version_info"}  # Optuna creates one of these first
+CREATION = 0  # in place of a study's id: the lock to look for a study and to create it
 
-# what databases say to the second of two processes that create the same tables
+# what a database tells the second of two processes that create the same tables
 _SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
 
 
 def open_storage(url: str) -> TrialStorage:
-    """Optuna's storage at ``url``, created when missing, with our own tables beside.
+    """Open Optuna's storage at ``url``; create it when it is missing, and our own tables.
 
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
     """
-    import storage.database.extractors
-    import storage.database.leases
-    import storage.database.metrics  # noqa: F401  (they register their tables)
-
     place = parse_url(url)
     if is_sqlite(place):
         _check_file(place)
-    with _explained(place):
+    with _explain_errors(place):
         if place.database and is_sqlite(place):
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(CREATORS):
             try:
-                return _create(place)
+                return _create_storage(place)
             except DBAPIError as error:
                 if attempt == CREATORS - 1 or not _SAME_MOMENT.search(str(error.orig)):
                     raise
@@ -70,14 +67,13 @@ def open_storage(url: str) -> TrialStorage:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _create(place: URL) -> TrialStorage:
+def _create_storage(place: URL) -> TrialStorage:
     from storage.database.optuna_storage import TrialStorage
 
     try:
-        opened = TrialStorage(_render(place), _engine_arguments(place))
-    except RuntimeError as error:  # Optuna's word for tables of another version
+        opened = TrialStorage(_full_url(place), _engine_arguments(place))
+    except RuntimeError as error:  # Optuna raises it for tables of another version
         raise DatabaseUnreachable(f"cannot use {_without_password(place)}: {error}") from error
-    _quieten(opened.engine)
     own_tables.create_all(opened.engine)
     return opened
 
@@ -85,16 +81,16 @@ def _create(place: URL) -> TrialStorage:
 def check_database(url: str) -> None:
     """Raise `DatabaseUnreachable` unless a study can be kept at ``url``; nothing is changed there.
 
-    A file must be a database, and of trials: another program's would get tables of ours.
+    A file must be a database of trials: in another program's, we would create our tables.
     """
     place = parse_url(url)
     if is_sqlite(place):
         _check_file(place)
-        with _explained(place):
+        with _explain_errors(place):
             try_writing(Path(place.database or "").parent)
         return
-    with _explained(place):
-        engine = create_engine(_render(place), **_engine_arguments(place))
+    with _explain_errors(place):
+        engine = create_engine(_full_url(place), **_engine_arguments(place))
         try:
             engine.connect().close()
         finally:
@@ -102,9 +98,12 @@ def check_database(url: str) -> None:
 
 
 def _check_file(place: URL) -> None:
-    """Look into the file without the settings of `_connect_sqlite`, which write to it."""
+    """Raise `DatabaseUnreachable` if the file exists and is no database of trials.
+
+    The connection has none of the settings of `_connect_sqlite`, which write to the file.
+    """
     path = Path(place.database or "")
-    with _explained(place):
+    with _explain_errors(place):
         if not path.exists() or (path.is_file() and path.stat().st_size == 0):
             return
         if not path.is_file():
@@ -120,9 +119,9 @@ def _check_file(place: URL) -> None:
 
 
 def open_engine(url: str) -> Engine:
-    """A connection pool for SQL of our own; raises `DatabaseUnreachable` if nothing is there."""
+    """Open a connection pool for our own SQL. Raises `DatabaseUnreachable` if nothing is there."""
     place = parse_url(url)
-    with _explained(place):
+    with _explain_errors(place):
         missing = is_sqlite(place) and not Path(place.database or "").is_file()
     if missing:
         raise DatabaseUnreachable(
@@ -131,16 +130,15 @@ def open_engine(url: str) -> Engine:
         )
     if is_sqlite(place):
         _check_file(place)
-    with _explained(place):
-        engine = create_engine(_render(place), **_engine_arguments(place))
-        _quieten(engine)
+    with _explain_errors(place):
+        engine = create_engine(_full_url(place), **_engine_arguments(place))
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     return engine
 
 
 def parse_url(url: str) -> URL:
-    """``url`` checked and with the driver we use; raises `DatabaseUnreachable`."""
+    """Check ``url`` and return it with the driver that we use. Raises `DatabaseUnreachable`."""
     hint = "use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
     try:
         place = make_url(url)
@@ -161,7 +159,7 @@ def parse_url(url: str) -> URL:
 
 
 def absolute_url(url: str) -> str:
-    """``url`` checked; a relative SQLite path is made absolute: workers start elsewhere."""
+    """Check ``url``; make a relative SQLite path absolute, because workers start elsewhere."""
     place = parse_url(url)
     if not is_sqlite(place):
         return url
@@ -170,16 +168,16 @@ def absolute_url(url: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """``url`` for people: without the password."""
+    """Return ``url`` without its password, to show it to people."""
     return _without_password(parse_url(url))
 
 
 @contextmanager
 def study_lock(engine: Engine, study_id: int) -> Iterator[None]:
-    """Held by one process at a time, over all machines: who creates or takes over trials.
+    """Hold the lock of a study, which one process on one machine holds at a time.
 
-    A file lock beside an SQLite database, an advisory lock in Postgres; both are
-    released by the system when their holder dies.
+    Whoever creates trials or takes them over holds it. It is a file lock beside an SQLite database,
+    and an advisory lock in Postgres; the system releases both when their holder dies.
     """
     if is_sqlite(engine):
         from filelock import FileLock
@@ -187,16 +185,22 @@ def study_lock(engine: Engine, study_id: int) -> Iterator[None]:
         with FileLock(f"{engine.url.database}.study-{study_id}.lock", poll_interval=LOCK_POLL):
             yield
     else:
-        key = 0x67656E73 * 2**31 + study_id  # "gens": out of the way of other programs' locks
+        key = 0x67656E73 * 2**31 + study_id  # "gens": unlike other programs' locks
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
             yield
 
 
 def _engine_arguments(place: URL) -> dict[str, Any]:
+    """Return the arguments of `create_engine`.
+
+    The values of a failed statement stay out of messages: they may be a user's secrets.
+    """
     if is_sqlite(place):
-        return {"creator": partial(_connect_sqlite, str(place.database))}
+        connect = partial(_connect_sqlite, str(place.database))
+        return {"hide_parameters": True, "creator": connect}
     return {
+        "hide_parameters": True,
         "pool_pre_ping": True,
         "connect_args": {
             "connect_timeout": CONNECT_PATIENCE,
@@ -206,7 +210,7 @@ def _engine_arguments(place: URL) -> dict[str, Any]:
 
 
 def _connect_sqlite(path: str) -> sqlite3.Connection:
-    """A connection in WAL mode. As a creator it covers every connection and can be pickled."""
+    """Open a connection in WAL mode. An engine creates all its connections with this function."""
     connection = sqlite3.connect(path, timeout=LOCK_PATIENCE, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
@@ -219,18 +223,13 @@ def _without_password(place: URL) -> str:
     return place.render_as_string(hide_password=True).replace("+psycopg", "").replace("%2A", "*")
 
 
-def _render(place: URL) -> str:
+def _full_url(place: URL) -> str:
     return place.render_as_string(hide_password=False)
 
 
-def _quieten(engine: Engine) -> None:
-    """Keep the values of a failed statement out of messages: they may be a user's secrets."""
-    engine.hide_parameters = True
-
-
 @contextmanager
-def _explained(place: URL) -> Iterator[None]:
-    """Turn what a driver raises into one line that names the place and what to check."""
+def _explain_errors(place: URL) -> Iterator[None]:
+    """Turn a driver's error into one line that names the place and what to check."""
     name = short(_without_password(place))
     if is_sqlite(place):
         check = "is the folder there, writable, on a local disk with space?"

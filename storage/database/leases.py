@@ -1,41 +1,39 @@
-"""Who runs which trial, so that a trial outlives its worker.
+"""Leases say who runs which trial, so that a trial outlives its worker.
 
-A worker holds a lease on its trial and renews it every few seconds. A trial
-that is RUNNING without a live lease was abandoned (its worker was killed, its
-machine went down): it goes back to WAITING, keeps its number, parameters and
-reports, and the next worker takes it. One that was abandoned `MAX_ATTEMPTS`
-times kills its workers, and is failed instead.
+    take_lease(engine, trial_id, owner, first=True)
+    renew_lease(engine, trial_id, owner)              # every `RENEWAL` seconds
+    end_lease(engine, trial_id)
 
-Table ``genstudy_leases(trial_id, owner, attempts, renewed)``; ``renewed`` is the
-database's clock, in seconds, so that machines need not agree on the time.
+A worker holds a lease on its trial and renews it every few seconds. A trial that is RUNNING without
+a live lease is abandoned: its worker was killed, or its machine went down. Such a trial goes back
+to WAITING and keeps its number, parameters and reports, and the next worker takes it. A trial that
+was abandoned `MAX_ATTEMPTS` times seems to kill its workers, and is failed instead.
+
+The leases stand in ``genstudy_leases(trial_id, owner, attempts, renewed)``. ``renewed`` is the time
+in seconds by the database's clock, so that the clocks of the machines need not agree.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    Engine,
-    extract,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import Engine, extract, func, select, text
 from sqlalchemy.sql import ColumnElement
 
 from storage.database.metrics import forget_metrics
 from storage.database.schema import is_sqlite, leases
 
 RENEWAL = 5.0  # seconds between two renewals
-GRACE = 60.0  # seconds without one until a trial counts as abandoned
-MAX_ATTEMPTS = 5  # workers that one trial may take down: some die for other reasons
+GRACE = 60.0  # seconds without a renewal after which a trial counts as abandoned
+MAX_ATTEMPTS = 5  # workers that a trial may take down: some die for other reasons
 
 
 class HeldTrial(NamedTuple):
     """A RUNNING trial and who holds it.
 
-    attempts: so far (0: it never had a lease); owner: None if it was released, or never taken;
-    silent: its owner has not renewed the lease for `GRACE` seconds
+    attempts: how many workers have run it (0: it never had a lease)
+    owner: None if the trial was released, or never taken
+    silent: whether the owner has not renewed the lease for `GRACE` seconds
     """
 
     trial_id: int
@@ -48,9 +46,9 @@ class HeldTrial(NamedTuple):
 def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> None:
     """Make ``owner`` the one who runs the trial.
 
-    first: whatever stood there, or among the metrics, was that of a deleted study's trial
+    first: whether the trial is new; a lease or metrics of its id belong to a deleted study
     """
-    now = _now(engine)
+    now = _database_time(engine)
     with engine.begin() as connection:
         if first:
             connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
@@ -69,18 +67,18 @@ def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> Non
 
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
-    """Keep the trial for another `GRACE` seconds. False: it belongs to somebody else by now."""
+    """Keep the trial for another `GRACE` seconds. Return False if somebody else has it by now."""
     with engine.begin() as connection:
         changed = connection.execute(
             leases.update()
             .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
-            .values(renewed=_now(engine))
+            .values(renewed=_database_time(engine))
         )
     return changed.rowcount == 1
 
 
 def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
-    """Give the trial back unharmed: the attempt does not count. False: it was not ours."""
+    """Give the trial back without counting the attempt. Return False if it was not ours."""
     with engine.begin() as connection:
         changed = connection.execute(
             leases.update()
@@ -91,13 +89,13 @@ def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
 
 
 def clear_owner(engine: Engine, trial_id: int) -> None:
-    """Nobody holds the trial any more; the attempt that was made at it counts."""
+    """Take the trial from its owner; the attempt counts."""
     with engine.begin() as connection:
         connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(owner=None))
 
 
 def uncount_attempt(engine: Engine, owner: str) -> None:
-    """Its worker was ended by us: that attempt does not count against the trial."""
+    """Do not count the attempt of ``owner``, a worker that we have ended, against its trial."""
     with engine.begin() as connection:
         connection.execute(
             leases.update().where(leases.c.owner == owner).values(attempts=leases.c.attempts - 1)
@@ -105,13 +103,13 @@ def uncount_attempt(engine: Engine, owner: str) -> None:
 
 
 def end_lease(engine: Engine, trial_id: int) -> None:
-    """The trial has ended: nothing is left to hold."""
+    """Delete the lease of a trial that has ended."""
     with engine.begin() as connection:
         connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
 
 
 def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[HeldTrial]:
-    """The study's RUNNING trials with ids above ``after``, by number."""
+    """Return the study's RUNNING trials with ids above ``after``, by number."""
     statement = text(
         "SELECT trials.trial_id, trials.number, coalesce(genstudy_leases.attempts, 0), "
         "genstudy_leases.owner, coalesce(:now - genstudy_leases.renewed > :grace, false) "
@@ -120,15 +118,15 @@ def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[He
         "AND trials.state = 'RUNNING' ORDER BY trials.number"
     )
     with engine.connect() as connection:
-        now = connection.scalar(select(_now(engine)))
+        now = connection.scalar(select(_database_time(engine)))
         found = connection.execute(
             statement, {"study_id": study_id, "after": after, "now": now, "grace": GRACE}
         )
         return [HeldTrial(*row) for row in found]
 
 
-def _now(engine: Engine) -> ColumnElement[Any]:
-    """Seconds on the database's clock, as an SQL expression."""
+def _database_time(engine: Engine) -> ColumnElement[Any]:
+    """Return the seconds of the database's clock, as an SQL expression."""
     if is_sqlite(engine):
         return (func.julianday("now") - 2440587.5) * 86400.0
     return extract("epoch", func.clock_timestamp())

@@ -1,8 +1,10 @@
-"""What a trial has to say each epoch beyond the one value it reports.
+"""What is measured in each epoch of a trial, beyond the one value that it reports to Optuna.
 
-Table ``genstudy_metrics(trial_id, epoch, name, value)``: training loss, KL,
-coverage, gradient norms, seconds. Epochs count from 1; Optuna's step of the
-same epoch is one less. NaN and infinities are stored as NULL.
+    replace_metrics(connection, trial_id, 1, {"train_mse": 0.1, "seconds": 2.5})
+
+The measures stand in ``genstudy_metrics(trial_id, epoch, name, value)``: training loss, KL,
+coverage, gradient norms, seconds. Epochs count from 1; Optuna's step of the same epoch is one less.
+NaN and infinities are stored as NULL.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from storage.database.schema import metrics
 def replace_metrics(
     connection: Connection, trial_id: int, epoch: int, values: Mapping[str, float]
 ) -> None:
-    """Write one epoch, in the caller's transaction; an epoch that runs again replaces its rows."""
+    """Write one epoch in the caller's transaction; an epoch that runs again replaces its rows."""
     connection.execute(
         metrics.delete().where(metrics.c.trial_id == trial_id, metrics.c.epoch == epoch)
     )
@@ -36,5 +38,5 @@ def replace_metrics(
 
 
 def forget_metrics(connection: Connection, trial_id: int) -> None:
-    """Drop a trial's rows: it starts anew, or its id was that of a deleted study's trial."""
+    """Delete a trial's rows: it starts anew, or its id belonged to a deleted study."""
     connection.execute(metrics.delete().where(metrics.c.trial_id == trial_id))

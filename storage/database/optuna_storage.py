@@ -1,13 +1,16 @@
-"""Optuna's database storage, quick where a study's size or its epochs make it slow.
+"""Optuna's database storage, made quick where large studies and many epochs slow it down.
 
-    TrialStorage   RDBStorage; trials are read in bulk, an epoch is written in one transaction
-    TrialCache     what Optuna puts in front of it; asks for WAITING trials alone
+    TrialStorage   an RDBStorage that reads trials in bulk and writes an epoch in one transaction
+    TrialCache     the cache that Optuna puts in front of it; it reads WAITING trials alone
 
-Optuna reads every trial of a study when a process asks for its first one, and lists
-them all at each further one, to find those that wait. Here a process reads all
-trials only when its sampler or pruner looks at them.
+    storage = TrialStorage("sqlite:///runs/studies.db", {})
+    study = optuna.load_study(study_name="cae", storage=TrialCache(storage))
 
-Everything else is Optuna's. So is all of it for a database whose schema is not known here.
+Optuna reads every trial of a study when a process asks for its first one, and lists all of them at
+each further one to find those that wait. Here a process reads all trials only when its sampler or
+pruner looks at them.
+
+Everything else is Optuna's, and all is Optuna's for a database whose schema is not known here.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from storage.database.completed_reports import CompletedReports
 from storage.database.frozen_trials import read_trials
 from storage.database.metrics import replace_metrics
 from storage.database.rows import fetch_rows, known_schema
-from storage.database.trial_states import TrialStates
+from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
 STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
 ATTRIBUTE = text(
@@ -44,7 +47,7 @@ REPORT = text(
 
 
 class TrialStorage(RDBStorage):
-    """Optuna's storage; `storage.database.connection.open_storage` makes it."""
+    """Optuna's storage. `storage.database.connection.open_storage` opens it."""
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
         super().__init__(url, engine_kwargs=engine_kwargs)
@@ -53,7 +56,7 @@ class TrialStorage(RDBStorage):
         self._completed: dict[int, CompletedReports] = {}
 
     def completed(self, study_id: int) -> CompletedReports | None:
-        """What the complete trials of a study have reported; None: ask Optuna."""
+        """Return the reports of a study's complete trials; None where only Optuna can tell."""
         if not self.known:
             return None
         return self._completed.setdefault(study_id, CompletedReports(self.engine, study_id))
@@ -66,7 +69,7 @@ class TrialStorage(RDBStorage):
         return super().get_trial(trial_id)
 
     def write_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        """As `set_trial_user_attr` for each, in one transaction."""
+        """Do what `set_trial_user_attr` does for each attribute, in one transaction."""
         if not self.known:
             for key, value in attributes.items():
                 self.set_trial_user_attr(trial_id, key, value)
@@ -80,9 +83,10 @@ class TrialStorage(RDBStorage):
             _check_open(connection, trial_id)
 
     def forget_study_artifact(self, study_id: int, key: str) -> None:
-        """Optuna can only overwrite a system attribute; what it then lists ends in an error.
+        """Delete the system attribute that lists an artifact of a study.
 
-        optuna-dashboard bears the null that is left where the schema is not known.
+        Optuna can only overwrite an attribute, and fails when it then lists the artifacts. Where
+        the schema is not known a null is left, which optuna-dashboard bears.
         """
         if not self.known:
             self.set_study_system_attr(study_id, key, json.dumps(None))
@@ -93,9 +97,9 @@ class TrialStorage(RDBStorage):
     def write_epoch(
         self, trial_id: int, epoch: int, step: int, value: float, measured: Mapping[str, float]
     ) -> None:
-        """An epoch's value and all that was measured in it, in one transaction.
+        """Write an epoch's value and all that was measured in it, in one transaction.
 
-        A value that was reported stays, whoever reported it; what was measured is replaced.
+        A value that was reported before stays, whoever reported it; the measures are replaced.
         """
         if not self.known and step not in self.get_trial(trial_id).intermediate_values:
             self.set_trial_intermediate_value(trial_id, step, value)
@@ -104,7 +108,7 @@ class TrialStorage(RDBStorage):
             if self.known:
                 stored = value if math.isfinite(value) else None
                 report = {"trial_id": trial_id, "step": step, "value": stored}
-                connection.execute(REPORT, report | {"kind": _kind(value)})
+                connection.execute(REPORT, report | {"kind": _value_kind(value)})
                 _check_open(connection, trial_id)
 
     def _get_trials(
@@ -114,7 +118,7 @@ class TrialStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """All trials behind an id, and those listed: Optuna's cache asks for what it lacks."""
+        """Return the trials after an id, and those listed: all that Optuna's cache lacks."""
         if self.known:
             with self.engine.connect() as connection:
                 found = fetch_rows(
@@ -132,17 +136,18 @@ class TrialStorage(RDBStorage):
 
 
 def _check_open(connection: Connection, trial_id: int) -> None:
-    """Raise, so that nothing is written, if the trial has ended. Last in its transaction:
+    """Raise `UpdateFinishedTrialError`, so that nothing is written, if the trial has ended.
 
-    a transaction that begins with reading may not find SQLite's lock when it comes to writing.
+    The check comes last in its transaction: one that begins with reading may not get SQLite's lock
+    when it comes to writing.
     """
     state = connection.scalar(STATE, {"trial_id": trial_id})
-    if state not in ("RUNNING", "WAITING"):
+    if state not in OPEN:
         raise UpdateFinishedTrialError(f"trial {trial_id} is {state}: nothing can be added to it")
 
 
-def _kind(value: float) -> str:
-    """How Optuna tells apart what a column of numbers cannot hold."""
+def _value_kind(value: float) -> str:
+    """Return Optuna's word for a value; a column of numbers holds only finite ones."""
     if math.isnan(value):
         return "NAN"
     if math.isinf(value):
@@ -151,7 +156,7 @@ def _kind(value: float) -> str:
 
 
 class TrialCache(_CachedStorage):
-    """Optuna's cache of trials, which is filled when somebody looks at more than WAITING ones."""
+    """Optuna's cache of trials, which is filled when more than the WAITING trials are read."""
 
     def __init__(self, backend: TrialStorage) -> None:
         super().__init__(backend)
@@ -164,11 +169,12 @@ class TrialCache(_CachedStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
+        """Return the trials in these states; to find WAITING ones the cache is not filled."""
         if states != (TrialState.WAITING,) or not self._backend.known:
             return super().get_all_trials(study_id, deepcopy, states)
-        self.get_study_directions(study_id)  # makes the cache's place for the study
+        self.get_study_directions(study_id)  # creates the cache's entry for the study
         known = self._states.setdefault(study_id, TrialStates(self._backend.engine, study_id))
-        ids = [trial.trial_id for trial in known.read_open() if trial.state == "WAITING"]
+        ids = [trial.trial_id for trial in known.read_open() if trial.state == TrialStatus.WAITING]
         if not ids:
             return []
         with self._backend.engine.connect() as connection:

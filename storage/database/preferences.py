@@ -1,16 +1,22 @@
 """What a person has chosen between trials, as optuna-dashboard keeps it in Optuna's tables.
 
-On the page of a preferential study each click says which of the trials shown is the worst. It is
-stored as system attributes of the study, which are read here without importing the dashboard:
+    choices = read_choices(connection, study_id)
+    choices.ranked({3: 0.1, 7: 0.2})                # numbers of trials, best first
+
+On the page of a preferential study each click says which of the trials shown is the worst. The
+dashboard stores it as system attributes of the study, which are read here without importing it:
 
     preference:is_preferential       true
     preference:n_generate            how many trials are shown at once
     preference:component             what is shown of each: the artifact that an attribute names
     preference:valuesUUID            [[better, worse], ...] of one click; [] when it was undone
-    preference:skip_trial:TRIAL_ID   put aside, neither better nor worse
+    preference:skip_trial:TRIAL_ID   the trial is put aside, neither better nor worse
 
-Strengths follow Bradley and Terry (1952): trial i is preferred to j with probability
-1 / (1 + exp(s_j - s_i)). Each has a normal prior, so that they exist from the first choice on.
+Strengths follow Bradley and Terry (1952): trial i is preferred to trial j with probability
+1 / (1 + exp(s_j - s_i)). Each strength has a normal prior, so that it exists from the first choice
+on.
+
+Shapes: n trials, m pairs.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from storage.database.rows import fetch_rows
+from storage.database.trial_states import OPEN, TrialStatus
 
 PICTURE = "picture"  # a trial's attribute: the id of the artifact that the page shows
 IS_PREFERENTIAL = "preference:is_preferential"
@@ -33,13 +40,13 @@ VALUES = "preference:values"
 SKIP = "preference:skip_trial:"
 
 PRIOR = 1.5  # standard deviation of a strength before any choice
-CONVERGED = 1e-9
+CONVERGED = 1e-9  # the largest step of a strength after which they stand
 
 Pair = tuple[int, int]  # numbers of the better and of the worse trial
 
 
 def page_settings(shown: int) -> dict[str, Any]:
-    """The system attributes that make a study preferential, with ``shown`` trials at once."""
+    """Return the system attributes of a preferential study with ``shown`` trials at once."""
     return {
         IS_PREFERENTIAL: True,
         SHOWN_AT_ONCE: shown,
@@ -49,12 +56,13 @@ def page_settings(shown: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What was chosen so far. Trials by number.
+    """What was chosen so far. Trials are named by their numbers.
 
-    pairs: in no order; clicks: how many, those that were undone left out
-    put_aside: were the worst of a choice, or skipped
-    shown: trained, with a picture, and not put aside
-    training: on their way to be shown
+    pairs: the better and the worse trial of each comparison, in no order
+    clicks: how many choices were made, without those that were undone
+    put_aside: trials that were the worst of a choice, or were skipped
+    shown: trials that are trained, have a picture and are not put aside
+    training: trials that will be shown
     """
 
     pairs: tuple[Pair, ...]
@@ -64,14 +72,14 @@ class Choices:
     training: tuple[int, ...]
 
     def has_room(self, at_once: int) -> bool:
-        """Whether a new trial may begin, with ``at_once`` trials on the page."""
+        """Return whether a new trial may begin, with ``at_once`` trials on the page."""
         return len(self.shown) + len(self.training) < at_once
 
     def ranked(self, values: Mapping[int, float]) -> list[int]:
-        """The trials of ``values``, best first.
+        """Return the trials of ``values``, best first.
 
-        Those that were never put aside come first, then by strength, then by value: the smaller,
-        the better.
+        Trials that were never put aside come first. Then strength decides, then the value: the
+        smaller, the better.
         """
         strengths = strengths_of(self.pairs)
         return sorted(
@@ -81,12 +89,12 @@ class Choices:
 
 
 def is_preferential(attributes: Mapping[str, Any]) -> bool:
-    """Whether a study with these system attributes is ranked by a person."""
+    """Return whether a person ranks a study with these system attributes."""
     return bool(attributes.get(IS_PREFERENTIAL))
 
 
 def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
-    """The system attributes of a study that speak of preferences."""
+    """Read the system attributes of a study that hold preferences."""
     found = fetch_rows(
         connection,
         "SELECT key, value_json FROM study_system_attributes "
@@ -97,7 +105,7 @@ def read_attributes(connection: Connection, study_id: int) -> dict[str, Any]:
 
 
 def read_choices(connection: Connection, study_id: int) -> Choices:
-    """What was chosen in a study until now."""
+    """Read what was chosen in a study until now."""
     attributes = read_attributes(connection, study_id)
     found = fetch_rows(
         connection,
@@ -108,20 +116,20 @@ def read_choices(connection: Connection, study_id: int) -> Choices:
         study_id=study_id,
     )
     numbers = {trial_id: number for trial_id, number, _, _ in found}
-    pictured = {number for _, number, _, picture in found if picture is not None}
-    put_aside = frozenset(_put_aside(attributes, numbers))
+    pictured = [number for _, number, _, picture in found if picture is not None]
+    put_aside = frozenset(_trials_put_aside(attributes, numbers))
     states = {number: state for _, number, state, _ in found if number not in put_aside}
     return Choices(
         pairs=tuple(pairs_of(attributes)),
         clicks=sum(1 for key, value in attributes.items() if key.startswith(VALUES) and value),
         put_aside=put_aside,
-        shown=tuple(n for n, state in states.items() if state == "COMPLETE" and n in pictured),
-        training=tuple(n for n, state in states.items() if state in ("RUNNING", "WAITING")),
+        shown=tuple(n for n in pictured if states.get(n) == TrialStatus.COMPLETE),
+        training=tuple(n for n, state in states.items() if state in OPEN),
     )
 
 
 def pairs_of(attributes: Mapping[str, Any]) -> list[Pair]:
-    """All pairs that stand in a study's system attributes, by the keys of their choices."""
+    """Return all pairs in a study's system attributes, in the order of the attributes' keys."""
     return [
         (better, worse)
         for key in sorted(attributes)
@@ -130,8 +138,11 @@ def pairs_of(attributes: Mapping[str, Any]) -> list[Pair]:
     ]
 
 
-def _put_aside(attributes: Mapping[str, Any], numbers: Mapping[int, int]) -> Iterable[int]:
-    """numbers: of trials, by id"""
+def _trials_put_aside(attributes: Mapping[str, Any], numbers: Mapping[int, int]) -> Iterable[int]:
+    """Yield the trials that were the worst of a choice or were skipped.
+
+    numbers: the trials' numbers by id
+    """
     yield from (worse for _, worse in pairs_of(attributes))
     for key in attributes:
         skipped = key.removeprefix(SKIP)
@@ -140,28 +151,29 @@ def _put_aside(attributes: Mapping[str, Any], numbers: Mapping[int, int]) -> Ite
 
 
 def strengths_of(pairs: Iterable[Pair]) -> dict[int, float]:
-    """The most probable strength of every trial that stands in ``pairs``; 0 is average.
+    """Return the most probable strength of every trial in ``pairs``; 0 is average.
 
-    Newton's method; the negative log posterior is convex, with curvature of at least 1 / PRIOR².
+    Newton's method finds the minimum: the negative log posterior is convex, with a curvature of at
+    least 1 / PRIOR².
     """
     pairs = list(pairs)
     numbers = sorted({number for pair in pairs for number in pair})
     place = {number: index for index, number in enumerate(numbers)}
     better = np.array([place[number] for number, _ in pairs], dtype=int)  # (m,)
     worse = np.array([place[number] for _, number in pairs], dtype=int)  # (m,)
-    strengths = np.zeros(len(numbers))
+    strengths = np.zeros(len(numbers))  # (n,)
     while True:
         doubt = 1 / (1 + np.exp(strengths[better] - strengths[worse]))  # (m,)
         slope = strengths / PRIOR**2  # (n,)
         np.add.at(slope, better, -doubt)
         np.add.at(slope, worse, doubt)
         curve = np.eye(len(numbers)) / PRIOR**2  # (n, n)
-        weight = doubt * (1 - doubt)
+        weight = doubt * (1 - doubt)  # (m,)
         for row, column, sign in (
             (better, better, 1), (worse, worse, 1), (better, worse, -1), (worse, better, -1),
         ):  # fmt: skip
             np.add.at(curve, (row, column), sign * weight)
-        step = np.linalg.solve(curve, slope)
+        step = np.linalg.solve(curve, slope)  # (n,)
         strengths -= step / max(1.0, float(np.abs(step).max(initial=0.0)))
         if np.abs(step).max(initial=0.0) < CONVERGED:
             return dict(zip(numbers, strengths.tolist(), strict=True))

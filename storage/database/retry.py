@@ -1,10 +1,10 @@
-"""Waiting for a database that is away: restarted, cut off, or locked by another program.
+"""Waits for a database that is away: restarted, cut off, or locked by another program.
 
     retry = DatabaseRetry()
     retry.wait_for(lambda: write(...))      # again and again, for ten minutes at most
 
-A call that fails for another reason fails at once. Whoever must not be held up asks `is_away`
-itself and comes back later.
+A call that fails for another reason fails at once. Code that must not be held up asks `is_away`
+itself and tries again later.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from storage.errors import StorageError
 
-OUTAGE = 600.0  # seconds that is waited for it
-FIRST, LONGEST = 0.1, 5.0  # seconds between two attempts: doubled from the one to the other
+OUTAGE = 600.0  # seconds that a run waits for the database
+FIRST, LONGEST = 0.1, 5.0  # seconds between two attempts: the pause doubles each time
 
-FULL = re.compile("disk is full|disk I/O error")  # what SQLite says of it
+FULL = re.compile("disk is full|disk I/O error")  # SQLite's words for a full disk
 
 T = TypeVar("T")
 log = logging.getLogger("genstudy")
 
 
 class DatabaseLost(StorageError):
-    """The trial database has been away for longer than a run waits; the same command goes on."""
+    """The trial database is away for longer than a run waits; the same command goes on."""
 
 
 class GaveUp(Exception):
-    """Asked to stop while waiting for the database."""
+    """The process was asked to stop while it waited for the database."""
 
 
 class DatabaseRetry:
-    """How one process waits.
+    """The waiting of one process.
 
-    given_up: asked while it waits, to end it early; tell: hears when it begins and ends
+    given_up: returns whether to stop waiting; it is called again and again
+    tell: receives a line when the waiting begins and when it ends
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class DatabaseRetry:
         self.away_since: float | None = None
 
     def wait_for(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns, once the database answers it. It must bear being repeated.
+        """Return what ``call`` returns, once the database answers. A call must be repeatable.
 
         Raises `DatabaseLost` after `OUTAGE`, `GaveUp` when asked to stop.
         """
@@ -70,7 +71,10 @@ class DatabaseRetry:
             pause = min(2 * pause, LONGEST)
 
     def away(self, error: Exception) -> bool:
-        """Whether ``error`` means that the database is away, and is so for a bearable time."""
+        """Return whether ``error`` means that the database is away.
+
+        The first such error begins the outage. Raises `DatabaseLost` if it has lasted too long.
+        """
         if not is_away(error):
             return False
         now = time.monotonic()
@@ -89,12 +93,13 @@ class DatabaseRetry:
         return True
 
     def back(self) -> None:
-        """It has answered."""
+        """End the outage, if there is one: the database has answered."""
         if self.away_since is not None:
             self.tell(f"the database is back after {time.monotonic() - self.away_since:.0f} s")
             self.away_since = None
 
     def _sleep(self, seconds: float) -> None:
+        """Wait. Raises `GaveUp` when asked to stop."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self.given_up():
@@ -103,7 +108,7 @@ class DatabaseRetry:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether a database that does not answer stands behind ``error``, however it was wrapped."""
+    """Return whether ``error``, or an error that caused it, means that the database is away."""
     return any(
         isinstance(cause, OperationalError | InterfaceError)
         or (isinstance(cause, DBAPIError) and cause.connection_invalidated)
@@ -112,6 +117,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and the errors behind it."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -121,6 +127,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of the database's message."""
     for cause in _causes(error):
         if isinstance(cause, DBAPIError):
             return str(cause.orig).strip().splitlines()[0]

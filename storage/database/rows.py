@@ -1,9 +1,9 @@
-"""Rows as the driver gives them: for reads so large that an object a row would be the cost.
+"""Rows as the driver gives them, for reads so large that an object for each row costs too much.
 
-    rows(connection, "SELECT trial_id, number FROM trials WHERE study_id = :study_id", study_id=1)
+    fetch_rows(connection, "SELECT number FROM trials WHERE study_id = :study_id", study_id=1)
 
-What stands in a column of an enumeration is selected as ``CAST(state AS VARCHAR)``:
-Postgres sends numbers and dates in its binary form here, and enumerations as bytes.
+A column of an enumeration is selected as ``CAST(state AS VARCHAR)``: Postgres sends numbers and
+dates in its binary form here, and enumerations as bytes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-SCHEMA = 12  # of Optuna's tables, as they are read and written in this room
-PORTION = 2_000  # rows: fresh objects stay few and in the processor's cache
-FEW = 200  # trials that are looked for one by one; more are read as a range
+SCHEMA = 12  # the version of Optuna's tables that storage/ reads and writes itself
+PORTION = 2_000  # rows at once: few enough objects for the processor's cache
+FEW = 200  # trials that are selected one by one; more are read as a range
 
 _NAME = re.compile(r":([a-z_]+)")
 
 
 def fetch_rows(connection: Connection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    """What ``statement`` selects, as plain tuples; its parameters are written ``:name``."""
+    """Return what ``statement`` selects as plain tuples; its parameters are written ``:name``."""
     with closing(_execute(connection, statement, parameters)) as cursor:
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
@@ -32,7 +32,7 @@ def fetch_rows(connection: Connection, statement: str, **parameters: Any) -> lis
 def split_into_portions(
     connection: Connection, statement: str, **parameters: Any
 ) -> Iterator[list[tuple[Any, ...]]]:
-    """As `fetch_rows`, some thousands at a time: for what is not to stand in memory as objects."""
+    """Yield what `fetch_rows` returns in lists of `PORTION` rows, so that few objects exist."""
     with closing(_execute(connection, statement, parameters)) as cursor:
         while found := cursor.fetchmany(PORTION):
             yield found
@@ -49,13 +49,13 @@ def _execute(connection: Connection, statement: str, parameters: dict[str, Any])
     return cursor
 
 
-def among(trial_ids: Collection[int]) -> str:
-    """The condition on ``trial_id`` for these trials, in SQL; for many it lets in some others."""
+def trial_condition(trial_ids: Collection[int]) -> str:
+    """Return the SQL condition on ``trial_id`` for these trials; for many it admits others too."""
     if len(trial_ids) <= FEW:
         return f"trial_id IN ({', '.join(str(int(i)) for i in trial_ids) or 'NULL'})"
     return f"trial_id BETWEEN {int(min(trial_ids))} AND {int(max(trial_ids))}"
 
 
 def known_schema(connection: Connection) -> bool:
-    """Whether Optuna's tables are as we know them; else its own calls are to be used."""
+    """Return whether we know the version of Optuna's tables; if not, use Optuna's own calls."""
     return bool(connection.scalar(text("SELECT schema_version FROM version_info")) == SCHEMA)

@@ -1,4 +1,11 @@
-"""Our own tables, beside Optuna's."""
+"""Our own tables, which stand beside Optuna's in the trial database.
+
+genstudy_metrics      what was measured in each epoch of a trial: a row a trial, epoch and name
+genstudy_leases       who runs which trial, and until when that counts: a row a trial
+genstudy_extractors   the feature extractors that values were measured with: a row an extractor
+
+own_tables.create_all(engine)     # creates those that are missing
+"""
 
 from __future__ import annotations
 
@@ -15,10 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 
 own_tables = MetaData()
-"""Our tables; `metrics`, `leases` and `extractors` add theirs when they are imported."""
 
 
 def is_sqlite(place: URL | Engine) -> bool:
+    """Return whether a database is a file of SQLite; otherwise it is Postgres."""
     url = place.url if isinstance(place, Engine) else place
     return url.get_backend_name() == "sqlite"
 
@@ -29,23 +36,21 @@ metrics = Table(
     Column("trial_id", Integer, primary_key=True),
     Column("epoch", Integer, primary_key=True),
     Column("name", String(100), primary_key=True),
-    Column("value", Float(53)),
+    Column("value", Float(53)),  # NULL: not finite
 )
-
 
 extractors = Table(
     "genstudy_extractors",
     own_tables,
-    Column("hash", String(64), primary_key=True),
-    Column("content", LargeBinary, nullable=False),
+    Column("hash", String(64), primary_key=True),  # SHA-256 of the weights, in hexadecimal
+    Column("content", LargeBinary, nullable=False),  # a safetensors file
 )
-
 
 leases = Table(
     "genstudy_leases",
     own_tables,
     Column("trial_id", Integer, primary_key=True),
     Column("owner", String(200)),  # NULL: released
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("renewed", Float(53), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),  # workers that have run the trial
+    Column("renewed", Float(53), nullable=False),  # seconds, by the database's clock
 )

@@ -1,30 +1,47 @@
-"""Where a study's trials stand, at a price that does not grow with the study.
+"""The states of a study's trials, read at a price that does not grow with the study.
 
-Trials are numbered in the order they are made and an ended one never changes. So
-those up to the first that has not ended are counted once, and every further look
-reads the few behind it.
+    states = TrialStates(engine, study_id)
+    count_ended(states.count())                        # how many trials have ended
+    [t for t in states.read_open() if t.state == TrialStatus.WAITING]
+
+Trials are numbered in the order in which they are made, and a trial that has ended never changes.
+So the trials up to the first one that has not ended are counted once, and every further look reads
+the few behind them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from enum import StrEnum
 from typing import NamedTuple
 
 from sqlalchemy import Engine
 
 from storage.database.rows import fetch_rows
 
-ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+class TrialStatus(StrEnum):
+    """The state of a trial, in Optuna's words: as the database holds it."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+
+
+ENDED = (TrialStatus.COMPLETE, TrialStatus.PRUNED, TrialStatus.FAIL)
+OPEN = (TrialStatus.RUNNING, TrialStatus.WAITING)
 
 
 def count_ended(states: Counter[str]) -> int:
-    """How many of these trials have ended."""
+    """Return how many of the trials that were counted by state have ended."""
     return sum(states[state] for state in ENDED)
 
 
 class OpenTrial(NamedTuple):
-    """A trial that has not ended, or stands behind one that has not."""
+    """A trial that has not ended, or that comes after one that has not."""
 
     trial_id: int
     number: int
@@ -38,21 +55,21 @@ class TrialStates:
         self.engine = engine
         self.study_id = study_id
         self.settled = -1  # this trial and all before it have ended
-        self._counted: Counter[str] = Counter()  # those, by state
+        self._counted: Counter[str] = Counter()  # these trials, by state
         self._lock = threading.Lock()
 
     def read_open(self) -> list[OpenTrial]:
-        """The trials behind `settled`, by id: nothing else can have changed."""
+        """Return the trials after `settled`, by id: nothing else can have changed."""
         with self._lock:
-            return self._look()
+            return self._read()
 
     def count(self) -> Counter[str]:
-        """All trials by state."""
+        """Count all trials by state."""
         with self._lock:
-            recent = self._look()
+            recent = self._read()
             return self._counted + Counter(t.state for t in recent if t.trial_id > self.settled)
 
-    def _look(self) -> list[OpenTrial]:
+    def _read(self) -> list[OpenTrial]:
         with self.engine.connect() as connection:
             found = fetch_rows(
                 connection,

@@ -1,4 +1,9 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there at all, also when the disk is full or the process is killed.
+
+with atomic_file(path) as beside:
+    beside.write_bytes(content)
+write_json(path, {"seed": 1})
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,15 @@ from uuid import uuid4
 
 from storage.errors import DiskFull
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk, of one's share, in a file
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full: the disk, a quota, a file
 
 
 @contextmanager
 def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
-    """A temporary path to write to; it becomes ``path`` at the end, or nothing does.
+    """Yield a temporary path to write to, which becomes ``path`` at the end.
 
-    The old file stays as it was when writing fails or the process is killed.
-    needs: bytes that it takes at least, for the message of `DiskFull`
+    When writing fails or the process is killed, the old file stays as it was.
+    needs: bytes that the file takes at least, for the message of `DiskFull`
     """
     beside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -42,28 +47,33 @@ def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether there was no space to write."""
+    """Return whether ``error`` means that there was no space to write."""
     return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE)
 
 
 def disk_full(place: Path, error: OSError, *, needs: int = 0, file: str = "") -> DiskFull:
-    """What is said when ``place`` (in it, ``file``) does not fit; ``needs``: bytes at least."""
-    free = shutil.disk_usage(_existing(place)).free
+    """Return the error for a ``place`` that does not fit on its disk.
+
+    needs: bytes that it takes at least; file: the one in ``place`` that did not fit
+    """
+    free = shutil.disk_usage(_existing_parent(place)).free
     cause = error.__cause__ if isinstance(error, DiskFull) else error
     where = f"{place} ({file})" if file else str(place)
     least = f"it takes at least {needs:,} bytes, " if needs else ""
-    told = DiskFull(
+    full = DiskFull(
         f"cannot write {where}: {getattr(cause, 'strerror', cause)}; {least}{free:,} are free; "
         "make room, then the same command goes on"
     )
-    told.place = place
-    return told
+    full.place = place
+    return full
 
 
-def _existing(place: Path) -> Path:
-    return place if place.exists() else _existing(place.parent)
+def _existing_parent(place: Path) -> Path:
+    """Return ``place``, or the nearest folder above it that exists."""
+    return place if place.exists() else _existing_parent(place.parent)
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, with sorted keys, whole or not at all."""
     with atomic_file(path) as beside:
         beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

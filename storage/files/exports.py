@@ -1,12 +1,16 @@
-"""Export folders: names, provenance, model card. The programs come from `models/export.py`.
+"""Export folders: provenance, model card, and which folders are whole.
+
+    with atomic_folder(paths.export("cae", 1)) as folder:
+        ...                    # `models/export.py` writes weights and programs
+        publish(folder, about)
 
     RUNS/exports/STUDY/RANK/
       README.md              model card: what it is, how good, how to load it
       provenance.json        study, trial, parameters, data, seeds, curve, revision, files' hashes
       weights.safetensors, config.json, NAME.onnx, NAME.pt2
-      learning_curve.png, reconstructions.png, ...  as many as the model has to show
+      learning_curve.png, reconstructions.png, ...  the model's pictures
 
-A folder appears whole or not at all: it is filled beside and renamed.
+A folder appears whole or not at all: it is filled under another name and renamed.
 """
 
 from __future__ import annotations
@@ -31,9 +35,9 @@ CARD = "README.md"
 
 @contextmanager
 def atomic_folder(folder: Path, *, needs: int = 0) -> Iterator[Path]:
-    """An empty folder to fill; at the end it takes the place of ``folder``.
+    """Yield an empty folder to fill, which takes the place of ``folder`` at the end.
 
-    needs: bytes that it takes at least, for the message of `DiskFull`
+    needs: bytes that the folder takes at least, for the message of `DiskFull`
     """
     beside = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
@@ -49,15 +53,15 @@ def atomic_folder(folder: Path, *, needs: int = 0) -> Iterator[Path]:
     except OSError as error:
         if not is_full(error):
             raise
-        file = _culprit(error, beside)
-        shutil.rmtree(beside, ignore_errors=True)  # so that what it took counts as free
+        file = _file_that_did_not_fit(error, beside)
+        shutil.rmtree(beside, ignore_errors=True)  # first, so that its space counts as free
         raise disk_full(folder, error, needs=needs, file=file) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _culprit(error: OSError, folder: Path) -> str:
-    """The file that did not fit: as the error says, else the last one that was written to."""
+def _file_that_did_not_fit(error: OSError, folder: Path) -> str:
+    """Return the name in the error, else the last file that was written to."""
     if isinstance(error, DiskFull):
         return error.place.name
     if error.filename:
@@ -78,7 +82,7 @@ def publish(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """The record of an export; None where there is none that can be read."""
+    """Return the provenance of an export; None where it is missing or cannot be read."""
     try:
         content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -87,26 +91,26 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
-    """Whether every file that was exported is still there."""
+    """Return whether every file that was exported is still there."""
     files = provenance.get("sha256")
     return isinstance(files, dict) and all((folder / name).is_file() for name in files)
 
 
 def remove_unfinished(exports: Path) -> None:
-    """Remove what killed exports left half filled; called by the one run that exports."""
+    """Remove half filled folders of killed exports; only the one run that exports calls this."""
     for left in exports.glob(".*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_ranks_beyond(exports: Path, last: int) -> None:
-    """Ranks of an earlier, longer leaderboard would be mistaken for today's."""
+    """Remove the ranks of an earlier, longer leaderboard: they would be taken for today's."""
     for folder in exports.glob("[0-9]*"):
         if folder.name.isdigit() and int(folder.name) > last:
             _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """A folder with all that is in it; of a link, or a file, that alone."""
+    """Remove a folder with all that is in it, but of a link or a file only itself."""
     if folder.is_symlink() or not folder.is_dir():
         folder.unlink()
     else:

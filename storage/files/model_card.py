@@ -1,54 +1,53 @@
 """The model card of an export: Markdown for people, made of its provenance alone.
 
+    model_card(read_provenance(folder), rest="provenance.json")
+
 Numbers and pictures first, then how to use it, then where it comes from.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
+
+from storage.files.markdown import escape_markup, format_picture, format_rows, format_table
 
 
 def model_card(about: Mapping[str, Any], *, rest: str) -> str:
-    """The card of the export whose provenance is ``about``; ``rest``: the file with all of it."""
+    """Return the card of the export with the provenance ``about``.
+
+    rest: the name of the file that holds the whole provenance
+    """
     images = about["images"]
     parts = [
         f"# {about['study']}, rank {about['rank']}",
         f"{about['model']} with {about['model_parameters']:,} parameters, trained on "
         f"{about['data']}\n({images['train']:,} training, {images['valid']:,} validation, "
         f"{images['test']:,} test images).",
-        _values(about),
+        _scores(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
-        *(markdown(table).strip() for table in about["tables"]),
-        *_pictures(about["pictures"]),
+        *map(format_table, about["tables"]),
+        *(format_picture(*pair) for pair in about["pictures"].items()),
         _use(about),
         "## Configuration",
-        _rows([("parameter", "value"), *_exactly(about["parameters"])]),
+        format_rows(["parameter", "value"], _exact_values(about["parameters"])),
         _origin(about),
         f"The rest, with the learning curve and every file's SHA-256, is in `{rest}`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _values(about: Mapping[str, Any]) -> str:
+def _scores(about: Mapping[str, Any]) -> str:
     metric = str(about["metric"])
-    rows = [("images", metric.upper()), ("validation", f"{about['valid'][metric]:.6f}")]
+    rows = [("validation", f"{about['valid'][metric]:.6f}")]
     if about["test"] is not None:
         rows.append(("test, judged once", f"{about['test'][metric]:.6f}"))
-    return _rows(rows)
+    return format_rows(["images", metric.upper()], rows)
 
 
-def _exactly(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All digits of a parameter: it is for copying."""
+def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the parameters with all their digits: people copy them."""
     return [(name, str(value)) for name, value in parameters.items()]
-
-
-def _pictures(captions: Mapping[str, str]) -> list[str]:
-    return [
-        f"![{Path(file).stem}]({file})\n*{_plain(caption)}*" for file, caption in captions.items()
-    ]
 
 
 def _use(about: Mapping[str, Any]) -> str:
@@ -78,38 +77,15 @@ def _origin(about: Mapping[str, Any]) -> str:
         ("code", about["revision"]),
         ("made", about["made"]),
     ]  # fmt: skip
-    told = f"Trial {about['trial']} of the study (value {about['trial_value']:.6f}), trained again:"
-    return f"## Where it comes from\n\n{told}\n\n{_rows([('', ''), *rows])}"
+    trial = (
+        f"Trial {about['trial']} of the study (value {about['trial_value']:.6f}), trained again:"
+    )
+    return f"## Where it comes from\n\n{trial}\n\n{format_rows(['', ''], rows)}"
 
 
-def _verdict(told: Mapping[str, Any]) -> str:
-    """How the training went, in one line."""
-    kind = str(told["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    """Say in one line how the training went."""
+    kind = str(verdict["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
     word = "best in" if kind == "healthy" else "since"
-    when = f"{word} epoch {told['verdict_epoch']}"
-    return f"How the training ended: {kind}, {when}. {_plain(told['verdict_reason'])}"
-
-
-def _plain(text: str) -> str:
-    """Words of the user, such as an attribute's name, that Markdown shows as they are."""
-    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-    """A table with its title: a model's, or a study's. A cell's ``|`` is no border."""
-    lines = [f"\n### {table['title']}\n", _rows([table["columns"], *table["rows"]])]
-    if table["note"]:
-        lines.append(f"\n{table['note']}")
-    return "\n".join(lines) + "\n"
-
-
-def _rows(rows: Sequence[Sequence[Any]]) -> str:
-    """A table of Markdown; the first row are its headings."""
-    first, *others = map(_row, rows)
-    return "\n".join([first, "|---" * len(rows[0]) + "|", *others])
-
-
-def _row(cells: Sequence[Any]) -> str:
-    shown = (f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells)
-    shown = (cell.replace("|", "\\|") for cell in shown)
-    return "| " + " | ".join(shown) + " |"
+    when = f"{word} epoch {verdict['verdict_epoch']}"
+    return f"How the training ended: {kind}, {when}. {escape_markup(verdict['verdict_reason'])}"

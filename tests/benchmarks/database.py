@@ -29,8 +29,10 @@ from optuna.trial import Trial, TrialState
 
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
+from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
+from storage.database import leases
 from storage.database.connection import open_storage, parse_url
 from tests.benchmarks.filled import METRICS, SPACE, STEPS, attributes, fill_study
 
@@ -67,33 +69,33 @@ def suggest(trial: Trial) -> None:
     trial.suggest_float("dropout", 0.0, 0.5)
 
 
-def one_trial(claims: TrialQueue, *, steps: int = STEPS, between: float = 0.0) -> float:
+def one_trial(queue: TrialQueue, *, steps: int = STEPS, between: float = 0.0) -> float:
     """All that a trial of the product asks of its database; the seconds that it took.
 
     between: seconds of other work before each report
     """
     clock = Clock()
     with clock:
-        trial = claims.claim(sys.maxsize)
+        trial = queue.claim(sys.maxsize)
         assert trial is not None
-    with claims.kept_alive(trial.number):
+    with queue.keep_lease(trial.number):
         with clock:
-            claims.describe(trial, {**attributes(trial.number), "revision": "0" * 12})
+            queue.set_attributes(trial, {**attributes(trial.number), "revision": "0" * 12})
             suggest(trial)
-            known = claims.storage.get_trial(claims.id_of(trial.number)).intermediate_values
+            known = queue.storage.get_trial(queue.id_of(trial.number)).intermediate_values
             assert not known
         for epoch in range(1, steps + 1):
             time.sleep(between)
             with clock:
-                claims.report(trial, epoch, GOOD / epoch, dict.fromkeys(METRICS, 1.0))
+                queue.report(trial, EpochReport(epoch, GOOD / epoch, dict.fromkeys(METRICS, 1.0)))
                 if epoch < steps and trial.should_prune():
                     raise AssertionError("a value this good is never pruned")
         with clock:
-            assert claims.owns(trial.number)
-            claims.describe(trial, {"outcome": "complete", "epochs": steps, "seconds": 1.0})
-            claims.study.tell(trial, GOOD / steps, state=TrialState.COMPLETE)
+            assert queue.renew(trial.number)
+            queue.set_attributes(trial, {"outcome": "complete", "epochs": steps, "seconds": 1.0})
+            queue.study.tell(trial, GOOD / steps, state=TrialState.COMPLETE)
     with clock:
-        claims.end(trial.number)
+        leases.end_lease(queue.engine, queue.id_of(trial.number))
     return clock.seconds
 
 
@@ -120,10 +122,10 @@ def one_trial_optuna(study: optuna.Study, *, steps: int = STEPS, between: float 
 
 def open_product(url: str, study: str, sampler: str) -> TrialQueue:
     """As a worker opens its study."""
-    claims = open_queue(study, url, owner_name(os.getpid()))
-    claims.study.sampler = make_sampler(sampler, seed=0, space=SPACE)
-    claims.study.pruner = make_pruner(f"median({_written(MEDIAN)})")
-    return claims
+    queue = open_queue(study, url, owner=owner_name(os.getpid()))
+    queue.study.sampler = make_sampler(sampler, seed=0, space=SPACE)
+    queue.study.pruner = make_pruner(f"median({_written(MEDIAN)})")
+    return queue
 
 
 def open_optuna(url: str, study: str, sampler: str) -> optuna.Study:
@@ -184,8 +186,8 @@ def measure_frame(url: str, study: str, side: str) -> dict[str, Any]:
 
 def _runner(url: str, study: str, side: str, sampler: str) -> Any:
     if side == "genstudy":
-        claims = open_product(url, study, sampler)
-        return lambda **given: one_trial(claims, **given)
+        queue = open_product(url, study, sampler)
+        return lambda **given: one_trial(queue, **given)
     plain = open_optuna(url, study, sampler)
     return lambda **given: one_trial_optuna(plain, **given)
 

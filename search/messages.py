@@ -1,0 +1,249 @@
+"""What a supervisor and its workers say to each other: one JSON object a line, over two pipes.
+
+    line = write_message(Retrain(number=7))
+    message = read_message(line)               # the same message again
+
+Jobs go to a worker, events come back. Every message is a frozen dataclass, and this file lists
+all of them. No other file knows how they look on the wire.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from search.run import StudyRun
+
+# Jobs: from the supervisor to a worker.
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetUp:
+    """The first job: the run, the worker's device (``cpu`` or ``cuda:0``), its log's path."""
+
+    run: StudyRun
+    device: str
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Take trials until none is left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """Train the configuration of trial ``number`` afresh."""
+
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Export the retrained trial ``number`` as ``rank`` (1 is the best)."""
+
+    number: int
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halt:
+    """Give the trial back and wait for the next job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Give the trial back and end. The end of a worker's input means the same."""
+
+
+# Events: from a worker to the supervisor.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparing:
+    """The worker trains or waits for something that all trials need; ``line`` says what."""
+
+    line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The worker has loaded study, images and database."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A trial begins or goes on."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochEnded:
+    """One epoch of a trial, or of a retraining.
+
+    value: of the study's metric; seconds: of the epoch
+    free_memory, peak_memory: bytes, free on the GPU and at most taken by this process; None on
+    a CPU and for retrainings
+    """
+
+    number: int
+    epoch: int
+    epochs: int
+    value: float
+    seconds: float
+    retraining: bool = False
+    free_memory: int | None = None
+    peak_memory: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A trial has its outcome (`search.trials.outcomes.Outcome`).
+
+    reason: of an end that is not ``complete``; verdict: on the training of a GAN
+    """
+
+    number: int
+    outcome: str
+    value: float | None
+    reason: str = ""
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """A trial was given back, or a retraining was interrupted: it goes on later."""
+
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """A retraining begins, of at most ``epochs``."""
+
+    number: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """A retraining left a model. best: the value of its best epoch."""
+
+    number: int
+    epochs: int
+    ended_by: str
+    best_epoch: int
+    best: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRetrained:
+    """A retraining failed in its first epoch."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exporting:
+    """An export begins."""
+
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """The test images are measured; ``what`` says how far that is."""
+
+    number: int
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A picture of an export is drawn."""
+
+    number: int
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An export is whole. valid, test: of the study's metric; only rank 1 has ``test``."""
+
+    number: int
+    rank: int
+    folder: str
+    metric: str
+    valid: float
+    test: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle:
+    """The job is done, or was halted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """The worker goes on without ``what``."""
+
+    what: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The worker ends: the run cannot go on, and ``message`` says why."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone:
+    """The worker's process has ended. The supervisor makes this event itself.
+
+    code: the exit code; below 0 the number of the signal
+    """
+
+    code: int
+
+
+Job: TypeAlias = SetUp | Search | Retrain | Export | Halt | Stop
+Event: TypeAlias = (
+    Preparing | Ready | Started | EpochEnded | Ended | Released | Retraining | Retrained
+    | NotRetrained | Exporting | Measuring | Drawing | Exported | Idle | Warned | Failed | Gone
+)  # fmt: skip
+Message: TypeAlias = Job | Event
+
+_TYPES: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        SetUp, Search, Retrain, Export, Halt, Stop,
+        Preparing, Ready, Started, EpochEnded, Ended, Released, Retraining, Retrained,
+        NotRetrained, Exporting, Measuring, Drawing, Exported, Idle, Warned, Failed,
+    )
+}  # fmt: skip
+
+
+def write_message(message: Message) -> str:
+    """Return ``message`` as one line, its end included."""
+    return json.dumps({"message": type(message).__name__, **asdict(message)}) + "\n"
+
+
+def read_message(line: str) -> Message:
+    """Return the message in ``line``; raises `ValueError` for a line that a kill has cut off."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+        kind = _TYPES[values.pop("message")]
+        if kind is SetUp:
+            values["run"] = StudyRun(**values["run"])
+        message: Message = kind(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{line[:100]!r} is not a message ({error})") from error
+    return message

@@ -1,0 +1,92 @@
+"""After the search: the best TOP are retrained, ranked and exported.
+
+    records = finish(supervisor, top=3)
+
+The supervisor hands retrainings and exports out to its workers, and sets the ranks. One run at a
+time does so: a second one under the same RUNS waits, then finds it done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from search.errors import WorkersFailed
+from search.messages import Export, Retrain
+from search.supervisor.loop import TICK, Supervisor
+from search.trials.retraining_record import RetrainingRecord
+from storage.files.exports import remove_ranks_beyond, remove_unfinished
+
+MOST_DEATHS = 3  # workers that a retraining or an export may take down
+
+
+def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
+    """Retrain, rank and export; returns the records of the exports, best first."""
+    with _finishing_lock(supervisor):
+        run, leaderboard = supervisor.run, supervisor.leaderboard
+        supervisor.display.begin_finish()
+        remove_unfinished(run.paths.exports(run.study))
+        chosen = _retrain_best(supervisor, top)
+        if len(chosen) < top:
+            supervisor.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
+        ranked = leaderboard.rank_retrained(chosen)
+        jobs = [
+            Export(number=number, rank=rank)
+            for rank, number in enumerate(ranked, start=1)
+            if not leaderboard.is_exported(number, rank)
+        ]
+        _hand_out(supervisor, jobs)
+        remove_ranks_beyond(run.paths.exports(run.study), len(ranked))
+        return leaderboard.export_records(len(ranked))
+
+
+def _retrain_best(supervisor: Supervisor, top: int) -> list[int]:
+    """Retrain the best trials until ``top`` of them have a model; returns those."""
+    leaderboard = supervisor.leaderboard
+    chosen: list[int] = []
+    candidates = leaderboard.ranked_trials()
+    while candidates and len(chosen) < top:
+        batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
+        missing = [number for number in batch if leaderboard.record(number) is None]
+        _hand_out(supervisor, [Retrain(number=number) for number in missing])
+        records = {number: leaderboard.record(number) for number in batch}
+        chosen += [n for n, record in records.items() if isinstance(record, RetrainingRecord)]
+    return chosen
+
+
+def _hand_out(supervisor: Supervisor, jobs: Sequence[Retrain | Export]) -> None:
+    """Give each idle worker a job until all are done; a dead worker's job goes round again."""
+    waiting, deaths = list(jobs), 0
+    while waiting or supervisor.pool.busy_workers():
+        for worker in supervisor.pool.idle_workers():
+            if waiting:
+                supervisor.pool.send(worker, waiting.pop(0))
+        for worker in supervisor.handle_events():
+            if isinstance(worker.job, Retrain | Export):  # it died at work
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    what = type(worker.job).__name__.lower()
+                    raise WorkersFailed(
+                        f"{what} of trial {worker.job.number} kills its worker again and again; "
+                        f"see {worker.log}"
+                    )
+                waiting.insert(0, worker.job)
+
+
+@contextmanager
+def _finishing_lock(supervisor: Supervisor) -> Iterator[None]:
+    """Hold the lock of the one run that retrains and exports."""
+    lock = FileLock(supervisor.run.paths.finishing_lock(supervisor.run.study))
+    while True:
+        try:
+            lock.acquire(timeout=TICK)
+            break
+        except Timeout:
+            supervisor.handle_events()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,124 @@
+"""What a retraining leaves behind: the record that ranks, exports and model cards are made from.
+
+    record = read_record(paths.record, token=run.token)
+    match record:
+        case RetrainingRecord(): ...     # there is a model
+        case FailedRetraining(): ...     # it failed in its first epoch
+        case None: ...                   # nothing usable is there: train
+
+A record is one JSON file beside the retraining's checkpoints. With the files' hashes it becomes
+an export's provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from storage.files.atomic import write_json
+
+MOST_EPOCHS, PATIENCE = "most epochs", "patience"  # how a retraining ends that nothing broke
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRetraining:
+    """A retraining that failed in its first epoch. token: of the stored study"""
+
+    trial: int
+    token: str
+    failed: str
+
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all."""
+        write_json(path, asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingRecord:
+    """All that is known of a retraining, as plain values.
+
+    token: of the stored study: a deleted namesake has another
+    trial, trial_value, parameters: the trial whose configuration was trained
+    epochs, best_epoch: from 1; ended_by: ``patience``, ``most epochs`` or an error
+    valid, test: metrics of the best epoch by name; ``test`` is None until rank 1 is measured
+    judge, test_judge: what samples were measured with; None where none were
+    curve: of each epoch its ``number``, ``train``, ``valid`` and ``seconds``
+    """
+
+    study: str
+    token: str
+    study_file: str
+    trial: int
+    trial_value: float | None
+    parameters: dict[str, Any]
+    starts_from: dict[str, Any] | None
+    config: dict[str, Any]
+    model: str
+    model_parameters: int
+    data: str
+    images: dict[str, int]
+    pixels: str
+    metric: str
+    direction: str
+    seed: int
+    study_seed: int
+    epochs: int
+    most_epochs: int
+    patience: int
+    ended_by: str
+    best_epoch: int
+    valid: dict[str, float]
+    judge: dict[str, Any] | None
+    verdict: dict[str, Any]
+    test: dict[str, float] | None
+    tables: list[dict[str, Any]]
+    curve: list[dict[str, Any]]
+    seconds: float
+    device: str
+    revision: str
+    made: str
+    test_judge: dict[str, Any] | None = field(default=None)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the record as JSON takes it."""
+        plain = asdict(self)
+        if plain["test_judge"] is None:
+            del plain["test_judge"]
+        return plain
+
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all."""
+        write_json(path, self.to_plain())
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """Return the record in ``plain``; raises `ValueError` where something is missing."""
+        names = {entry.name for entry in fields(cls)}
+        try:
+            record = cls(**{name: plain[name] for name in names & plain.keys()})
+        except TypeError as error:
+            raise ValueError(f"this is no record of a retraining ({error})") from error
+        measured = [record.valid, record.valid if record.test is None else record.test]
+        whole = isinstance(record.epochs, int) and all(
+            isinstance(values, dict) and isinstance(values.get(record.metric), int | float)
+            for values in measured
+        )
+        if not whole:
+            raise ValueError(f"the record has no {record.metric!r} of its best epoch")
+        return record
+
+
+def read_record(path: Path, *, token: str) -> RetrainingRecord | FailedRetraining | None:
+    """Return the record in ``path``; None where there is none of this study, or a damaged one."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict) or plain.get("token") != token:
+            return None
+        if "failed" in plain:
+            reason = str(plain["failed"])
+            return FailedRetraining(trial=int(plain["trial"]), token=token, failed=reason)
+        return RetrainingRecord.from_plain(plain)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
