@@ -33,80 +33,87 @@ Reader = Callable[[str, str], Any]  # (name, text) -> value, or raises `BadVaria
 # ---- how the text of a variable is read ----
 
 
-def _text(name: str, written: str) -> str:
+def _read_text(name: str, written: str) -> str:
+    """Return the text as it is; whoever uses it checks it."""
     return written
 
 
-def _whole(low: int, high: int = 1_000_000_000) -> Reader:
+def _whole_reader(low: int, high: int = 1_000_000_000) -> Reader:
+    """Return a reader of whole numbers from ``low`` to ``high``."""
+
     def read(name: str, written: str) -> int:
         if not (written.isascii() and written.isdigit() and low <= int(written[:20]) <= high):
             raise BadVariable(
-                f"{name}={_shown(written)} is not a whole number from {low} to {high}"
+                f"{name}={_quote(written)} is not a whole number from {low} to {high}"
             )
         return int(written)
 
     return read
 
 
-def _switch(name: str, written: str) -> bool:
-    return bool(_whole(0, 1)(name, written))
+def _read_switch(name: str, written: str) -> bool:
+    return bool(_whole_reader(0, 1)(name, written))
 
 
-def _amount(unit: str) -> Reader:
+def _amount_reader(unit: str) -> Reader:
+    """Return a reader of numbers above 0, in ``unit``."""
+
     def read(name: str, written: str) -> float:
         plain = written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < 12
         if not (plain and 0 < float(written) <= MOST):
             raise BadVariable(
-                f"{name}={_shown(written)} is not a number of {unit} above 0, up to {MOST}"
+                f"{name}={_quote(written)} is not a number of {unit} above 0, up to {MOST}"
             )
         return float(written)
 
     return read
 
 
-def _gpus(name: str, written: str) -> tuple[int, ...]:
+def _read_gpus(name: str, written: str) -> tuple[int, ...]:
+    """Return the numbers of GPUs; none of them means the CPU."""
     if written.lower() == "none":
         return ()
     parts = [part.strip() for part in written.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
-        raise BadVariable(f"{name}={_shown(written)} is neither 'none' nor numbers such as 0,1")
+        raise BadVariable(f"{name}={_quote(written)} is neither 'none' nor numbers such as 0,1")
     numbers = tuple(int(part) for part in parts)
     if len(set(numbers)) < len(numbers):
         raise BadVariable(
-            f"{name}={_shown(written)} names a GPU twice; WORKERS=N puts several on one"
+            f"{name}={_quote(written)} names a GPU twice; WORKERS=N puts several on one"
         )
     return numbers
 
 
-def _path(name: str, written: str) -> Path:
+def _read_path(name: str, written: str) -> Path:
+    """Return the absolute path, so that it means the same place from everywhere."""
     try:
         return Path(written).expanduser().absolute()
     except RuntimeError as error:  # ~nobody
-        raise BadVariable(f"{name}={_shown(written)}: no such user; write the path out") from error
+        raise BadVariable(f"{name}={_quote(written)}: no such user; write the path out") from error
 
 
-def _runs(name: str, written: str) -> Path:
-    runs = _path(name, written)
+def _read_runs(name: str, written: str) -> Path:
+    runs = _read_path(name, written)
     if "?" in str(runs):
-        raise BadVariable(f"{name}={_shown(str(runs))} holds a '?', which ends the database's path")
+        raise BadVariable(f"{name}={_quote(str(runs))} holds a '?', which ends the database's path")
     return runs
 
 
-def _data(name: str, written: str) -> str:
-    """Return the set's name; a folder becomes absolute, so that it is the same from everywhere."""
+def _read_data(name: str, written: str) -> str:
+    """Return the set's name; a folder becomes absolute."""
     kind, colon, place = written.partition(":")
     if kind == "folder" and colon and place:
-        return f"folder:{_path(name, place)}"
+        return f"folder:{_read_path(name, place)}"
     return written
 
 
-def _storage(name: str, written: str) -> str:
+def _read_storage(name: str, written: str) -> str:
     from storage.database.connection import absolute_url
 
     return absolute_url(written)
 
 
-def _shown(written: str) -> str:
+def _quote(written: str) -> str:
     return short(repr(written))
 
 
@@ -115,7 +122,7 @@ def _shown(written: str) -> str:
 
 def _variable(
     help_text: str,
-    read: Reader = _text,
+    read: Reader = _read_text,
     *,
     default: str | None = None,
     name: str = "",
@@ -139,38 +146,38 @@ class Variables:
     """All variables, read and checked; None where the study's own value holds."""
 
     name: str | None = _variable("a study's name, or the path of a study file", typed=True)
-    trials: int | None = _variable("trials of the study in all", _whole(1))
-    epochs: int | None = _variable("most epochs of a trial", _whole(1))
-    retrain_epochs: int | None = _variable("most epochs of a retraining", _whole(1))
+    trials: int | None = _variable("trials of the study in all", _whole_reader(1))
+    epochs: int | None = _variable("most epochs of a trial", _whole_reader(1))
+    retrain_epochs: int | None = _variable("most epochs of a retraining", _whole_reader(1))
     minutes: float | None = _variable(
-        "most minutes of a search; what runs then goes on next time", _amount("minutes")
+        "most minutes of a search; what runs then goes on next time", _amount_reader("minutes")
     )
     trial_minutes: float | None = _variable(
-        "most minutes of a trial; then it ends as interrupted", _amount("minutes")
+        "most minutes of a trial; then it ends as interrupted", _amount_reader("minutes")
     )
     memory: float | None = _variable(
         "GiB that each worker may take; a trial that needs more is infeasible",
-        _amount("GiB"),
+        _amount_reader("GiB"),
         typed=True,
     )
-    workers: int | None = _variable("processes that train at once", _whole(1, 512))
+    workers: int | None = _variable("processes that train at once", _whole_reader(1, 512))
     gpus: tuple[int, ...] | None = _variable(  # (): CPU only
-        "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU", _gpus
+        "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU", _read_gpus
     )
     data: str | None = _variable(
-        "fashion_mnist, mnist, stacked_mnist, digits or folder:PATH", _data
+        "fashion_mnist, mnist, stacked_mnist, digits or folder:PATH", _read_data
     )
     data_root: Path = _variable(
-        "where torchvision's sets lie or are downloaded to", _path, default="data"
+        "where torchvision's sets lie or are downloaded to", _read_path, default="data"
     )
     storage: str | None = _variable(
-        "postgresql://USER:PASSWORD@HOST/DATABASE; unset: SQLite under RUNS", _storage
+        "postgresql://USER:PASSWORD@HOST/DATABASE; unset: SQLite under RUNS", _read_storage
     )
-    seed: int | None = _variable("all random choices follow from it", _whole(0))
-    runs: Path = _variable("folder of everything that is written", _runs, default="runs")
+    seed: int | None = _variable("all random choices follow from it", _whole_reader(0))
+    runs: Path = _variable("folder of everything that is written", _read_runs, default="runs")
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",
-        _whole(0, 1000),
+        _whole_reader(0, 1000),
         default="3",
         typed=True,
     )
@@ -183,43 +190,51 @@ class Variables:
     )
     first: bool = _variable(
         "1: a study that starts from another's export runs that one first if it has none",
-        _switch,
+        _read_switch,
         default="0",
         typed=True,
     )
     start: Path | None = _variable(
         "folder of the export to start from; unset: the best of the study it needs",
-        _path,
+        _read_path,
         name="FROM",
         typed=True,
     )
-    csv: Path | None = _variable("file that `make trials` writes the table to", _path, typed=True)
-    parquet: Path | None = _variable("file that `make trials` writes the table to", _path)
+    csv: Path | None = _variable(
+        "file that `make trials` writes the table to", _read_path, typed=True
+    )
+    parquet: Path | None = _variable("file that `make trials` writes the table to", _read_path)
     host: str = _variable(
         "address of the dashboard; unset: this machine only", default="127.0.0.1", typed=True
     )
-    port: int = _variable("port of the dashboard", _whole(1, 65535), default="8080", typed=True)
+    port: int = _variable(
+        "port of the dashboard", _whole_reader(1, 65535), default="8080", typed=True
+    )
 
     @property
     def paths(self) -> RunPaths:
+        """Return the names of all files under RUNS."""
         return RunPaths(self.runs)
 
     @property
     def storage_url(self) -> str:
+        """Return the URL of the trial database; without STORAGE it is SQLite under RUNS."""
         return self.storage or self.paths.database_url
 
     @property
     def needed_name(self) -> str:
+        """Return NAME; raise `BadVariable` where it is not set."""
         if self.name is None:
             raise BadVariable("NAME is not set; say which study: make study NAME=cae")
         return self.name
 
 
-def _name(variable: Field[Any]) -> str:
+def _make_name(variable: Field[Any]) -> str:
+    """Return what make calls a variable."""
     return variable.metadata["name"] or variable.name.upper()
 
 
-VARIABLES: dict[str, str] = {_name(each): each.metadata["help"] for each in fields(Variables)}
+VARIABLES: dict[str, str] = {_make_name(each): each.metadata["help"] for each in fields(Variables)}
 
 
 def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
@@ -234,7 +249,7 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
             raise BadVariable(unknown_name("variable", name, VARIABLES))
     values = {}
     for each in fields(Variables):
-        name = _name(each)
+        name = _make_name(each)
         written = given.get(name, "").strip()
         foreign = each.metadata["typed"] and name not in typed
         if not written or (foreign and "GENSTUDY_GIVEN" in given):

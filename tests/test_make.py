@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import search.variables
+from tests.test_house import ARROWS
 
 ROOT = Path(__file__).parent.parent
 
@@ -169,6 +170,17 @@ def test_the_readmes_name_every_file_of_a_room_and_no_other(folder: str) -> None
     for place, names in words.items():
         for name in names:
             assert next(place.rglob(name), None), f"{place}/README.md names {name}: not there"
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_the_readmes_draw_the_arrows_that_hold(room: str) -> None:
+    text = (
+        (ROOT / room / "README.md").read_text().partition("(`tests/test_house.py` checks it):\n")[2]
+    )
+    drawn = re.match(r"\n((?: {4}.*\n)+)", text)
+    assert drawn
+    lines = [line.replace("/", "").split() for line in drawn[1].splitlines()]
+    assert lines == [list(level) for level in ARROWS[room]]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
