@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from models.analysis.latent_models import codes_of
 from models.base import build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
 from models.data.noise import KINDS, corrupt
@@ -135,10 +136,8 @@ def train_autoencoder(
 def draw_from_codes(model: DenseAE, real: Images, count: int, *, seed: int) -> Tensor:
     """(count, C, H, W) uint8, on the model's device: decoded draws from a Gaussian with the mean
     and the full covariance of the codes of ``real``."""
-    parts = range(0, len(real), EVALUATION_BATCH)
     with evaluating(model):
-        seen = [real.batch(slice(first, first + EVALUATION_BATCH)).images for first in parts]
-        codes = torch.cat([model.encode(part) for part in seen]).double().cpu()  # (N, Z)
+        codes = codes_of(model, real)  # (N, Z)
         covariance = codes.T.cov()  # (Z, Z)
         covariance += JITTER * covariance.diagonal().mean() * torch.eye(len(covariance))
         generator = torch.Generator().manual_seed(seed)  # of the CPU: the same on every device

@@ -10,23 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.analysis.latent_models import LatentModel
-from models.data.images import EVALUATION_BATCH, Images
-from models.kernels.fast_convolution import fast_convolutions
+from models.analysis.latent_models import LatentModel, codes_of
+from models.data.images import Images
 from models.results import Table
 
 SHARES = (0.5, 0.9, 0.99)  # of the variance
 STILL = 1e-8  # variance of a number that says the same of every image
-
-
-def codes_of(model: LatentModel, images: Images) -> Tensor:
-    """(N, Z) float64 on the CPU: codes of the clean images."""
-    with torch.no_grad(), fast_convolutions(model) as laid_out:
-        found = [
-            model.encode(laid_out(images.batch(slice(first, first + EVALUATION_BATCH))).images)
-            for first in range(0, len(images), EVALUATION_BATCH)
-        ]
-    return torch.cat(found).double().cpu()
 
 
 def code_table(model: LatentModel, images: Images) -> Table:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.data.images import EVALUATION_BATCH, Images
+from models.data.images import Images
 from models.figures.canvas import INK, new_figure, save_figure
 from models.results import Table
 
@@ -23,8 +23,7 @@ Counts = NDArray[np.int64]
 def confusion_matrix(model: nn.Module, images: Images, classes: int) -> Counts:
     """(K, K) counts over ``images``; ``model`` gives scores (N, K)."""
     total = torch.zeros(classes * classes, dtype=torch.int64)
-    for first in range(0, len(images), EVALUATION_BATCH):
-        batch = images.batch(slice(first, first + EVALUATION_BATCH))
+    for batch in images.batches():
         assert batch.labels is not None
         found = model(batch.images).argmax(1)  # (N,)
         pairs = batch.labels * classes + found

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from models.analysis.latent_models import LatentModel
 from models.base import Note, build, evaluating
-from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.data.images import Images, ImageSplits
 from models.data.noise import ALL, KINDS, NONE, corrupt
 from models.errors import DivergedError
 from models.figures.grids import draw_rows
@@ -127,8 +127,8 @@ def measure_fidelity(
     the memory layout of ``model``."""
     errors = []
     with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images), EVALUATION_BATCH):
-            clean = laid_out(images.batch(slice(first, first + EVALUATION_BATCH))).images
+        for batch in images.batches():
+            clean = laid_out(batch).images
             made = restore(corrupt(clean, kind, strength))
             errors.append((made - clean).square().flatten(1).mean(1))  # (n,)
     each = torch.cat(errors).double()  # (N,)

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.analysis.importance_sampling import Estimate, Progress, estimate_by_importance_sampling
 from models.analysis.latent_models import VariationalModel
 from models.base import Note
-from models.data.images import EVALUATION_BATCH, Images
+from models.data.images import Images
 from models.kernels.fast_convolution import fast_convolutions
 from models.results import Picture, Table
 from models.seeds import derive_seed
@@ -166,11 +166,8 @@ def estimate_likelihood(
 
 def encode_posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
-    found = []
     with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images), EVALUATION_BATCH):
-            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
-            found.append(model.posterior(batch.images))
+        found = [model.posterior(laid_out(batch).images) for batch in images.batches()]
     means, log_variances = zip(*found, strict=True)
     return torch.cat(means), torch.cat(log_variances)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.base import Model, ModelConfig
+from models.data.images import Images
 from models.data.noise import check_noise, corrupt
 
 
@@ -64,6 +65,12 @@ class LatentModel(Model):
         """(2, Z): the corners of decoded grids. Here they hold the central 95 % of ``codes``
         (N, Z)."""
         return codes.quantile(codes.new_tensor([0.025, 0.975]), dim=0)
+
+
+@torch.no_grad()
+def codes_of(model: LatentModel, images: Images) -> Tensor:
+    """The codes of all ``images`` without noise: (N, Z) float64 on the CPU."""
+    return torch.cat([model.encode(batch.images) for batch in images.batches()]).double().cpu()
 
 
 class VariationalModel(LatentModel):

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.analysis.latent_models import LatentModel
-from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.analysis.latent_models import LatentModel, codes_of
+from models.data.images import Images, ImageSplits
 from models.figures.canvas import save_figure
 from models.figures.grids import interpolation_figure, sample_figure
 from models.figures.latent import Coloring, grid_figure, line_figure, map_figure
@@ -96,7 +96,7 @@ def latent_pictures(model: LatentModel, images: ImageSplits, part: str) -> Itera
     shown: Images = getattr(images, part)
     codes = Codes(
         model=model,
-        values=encode(model, shown),
+        values=codes_of(model, shown).numpy(),
         coloring=coloring(images, shown),
         where={"valid": "validation"}.get(part, part),
     )
@@ -107,15 +107,6 @@ def latent_pictures(model: LatentModel, images: ImageSplits, part: str) -> Itera
         yield _samples(codes)
     if codes.count > 1:
         yield _interpolations(codes, shown)
-
-
-def encode(model: LatentModel, images: Images) -> Array:
-    """The codes of all ``images``: (N, Z) float64 on the host."""
-    batches = [
-        model.encode(images.batch(slice(first, first + EVALUATION_BATCH)).images)
-        for first in range(0, len(images), EVALUATION_BATCH)
-    ]
-    return torch.cat(batches).double().cpu().numpy()
 
 
 def coloring(images: ImageSplits, part: Images) -> Coloring:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +64,11 @@ class Images:
             labels=None if labels is None else _rows(labels, index),
             attributes=None if attributes is None else _rows(attributes, index),
         )
+
+    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
+        """Yield all images in their order, ``size`` at once; the last batch may be smaller."""
+        for first in range(0, len(self), size):
+            yield self.batch(slice(first, first + size))
 
     def to(self, device: str | torch.device) -> Images:
         return Images(

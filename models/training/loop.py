@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from models.base import Metrics, Model, evaluating
-from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
+from models.data.images import Batch, Images, ImageSplits
 from models.errors import DivergedError, StopRequested
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed, same_draws
@@ -117,9 +117,8 @@ def evaluate(model: Model, images: Images) -> dict[str, float]:
     """
     total = _Mean()
     with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images), EVALUATION_BATCH):
-            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
-            total.add(model.evaluate(batch), len(batch.images))
+        for batch in images.batches():
+            total.add(model.evaluate(laid_out(batch)), len(batch.images))
     return total.on_host()
 
 
