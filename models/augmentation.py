@@ -37,7 +37,7 @@ from models.data.noise import KINDS, corrupt
 from models.dense_ae import DenseAE, DenseAEConfig
 from models.errors import require, require_one_of
 from models.gan import GAN, GANConfig
-from models.seeds import derive_seed
+from models.seeds import derive_seed, drawing
 from models.training.loop import fit
 
 EXTRAS = ("none", "autoencoder", "noise")
@@ -127,7 +127,7 @@ def train_autoencoder(
     model = build(DenseAE, config, images.shape, seed=derive_seed(seed, "weights"), device=device)
     assert isinstance(model, DenseAE)
     few = replace(images, valid=images.train.take(torch.arange(1, device=device)))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with drawing(device, seed):
         for _ in fit(model, few, epochs=AE_EPOCHS, seed=seed, interrupted=interrupted):
             pass  # it is judged by what is drawn from it, not by its error
     return model
@@ -149,9 +149,7 @@ def draw_from_codes(model: DenseAE, real: Images, count: int, *, seed: int) -> T
 
 def noisy_copies(real: Images, *, seed: int) -> Tensor:
     """(3N, C, H, W) uint8: every image of ``real`` under each kind of `models.data.noise`."""
-    device = real.pixels.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with drawing(real.pixels.device, seed):
         clean = real.batch(slice(None)).images
         return torch.cat([_bytes(corrupt(clean, kind, NOISE)) for kind in KINDS])
 

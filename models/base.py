@@ -30,6 +30,7 @@ from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
 from models.optimizers import SCHEDULES, set_rates
 from models.results import Picture, Table
+from models.seeds import drawing
 
 __all__ = [
     "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Note", "Program", "Shape", "build",
@@ -202,8 +203,7 @@ def build(
 
     base: the exported model that it starts from
     """
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on undisturbed
-        torch.manual_seed(seed)
+    with drawing("cpu", seed):
         model = family(config if base is None else family.based_on(config, base), shape)
     if base is not None:
         model.start_from(base)

@@ -33,6 +33,7 @@ from models.figures.grids import draw_labelled
 from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 from models.results import Picture, Table
+from models.seeds import drawing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +193,7 @@ class Classifier(Model):
 
     def with_random_encoder(self, seed: int) -> Classifier:
         """The same architecture and head, frozen on an encoder that was never trained."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawing("cpu", seed):
             return Classifier(replace(self.config, frozen=True), self.shape).to(self.device)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 
 import torch
@@ -23,7 +22,7 @@ from models.base import Note
 from models.data.images import Images
 from models.kernels.fast_convolution import fast_convolutions
 from models.results import Picture, Table
-from models.seeds import derive_seed
+from models.seeds import derive_seed, drawing, same_draws
 from models.training.loop import evaluate
 
 ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
@@ -153,7 +152,7 @@ def estimate_likelihood(
     chosen = torch.randperm(len(images), generator=generator)[:count]
     some = images.take(chosen.to(images.pixels.device))
     posterior = encode_posteriors(model, some)
-    with _drawing(model, "importance"), fast_convolutions(model):
+    with drawing(model.device, derive_seed(0, "importance")), fast_convolutions(model):
         return estimate_by_importance_sampling(
             model.log_likelihood,
             posterior,
@@ -166,19 +165,10 @@ def estimate_likelihood(
 
 def encode_posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
-    with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
+    with same_draws(model.device), fast_convolutions(model) as laid_out:
         found = [model.posterior(laid_out(batch).images) for batch in images.batches()]
     means, log_variances = zip(*found, strict=True)
     return torch.cat(means), torch.cat(log_variances)
-
-
-@contextmanager
-def _drawing(model: VariationalModel, purpose: str) -> Iterator[None]:
-    """The same random numbers every time; the caller's go on undisturbed."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(0, purpose))
-        yield
 
 
 def _telling(say: Note, what: str) -> Progress:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -33,7 +32,7 @@ from models.data.images import STACKED, Images, ImageSplits
 from models.errors import StopRequested
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, check_extractor_hash, weights_hash
-from models.seeds import derive_seed
+from models.seeds import derive_seed, drawing
 from models.training.loop import fit
 
 Kept = Callable[[str], bytes | None]
@@ -155,7 +154,7 @@ def _train(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> tupl
     steps = max(len(plan.images.train) // plan.config.batch_size, 1)
     epochs = min(max(round(STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
     accuracy = 0.0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with drawing(device, seed):
         for epoch in fit(model, plan.images, epochs=epochs, seed=seed, interrupted=interrupted):
             accuracy = epoch.valid["accuracy"]
             progress(

@@ -172,6 +172,3 @@ def _check_finite(result: EpochResult) -> None:
     broken = {name: value for name, value in measured.items() if not math.isfinite(value)}
     if broken:
         raise DivergedError(result.number, broken)
-
-
-__all__ = ["Batch", "EpochResult", "evaluate", "fit", "same_draws"]
