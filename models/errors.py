@@ -46,6 +46,10 @@ class DataMissing(DataError):
     """The image set is neither on this machine nor can it be downloaded."""
 
 
+class TensorFileError(ValueError):
+    """The file holds no tensors, or not the header that is asked for."""
+
+
 class CheckpointError(ValueError):
     """The file is not a checkpoint of this model; delete it to start from the beginning."""
 

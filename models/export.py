@@ -44,8 +44,7 @@ PROTOBUF_LIMIT = 1_500_000_000  # bytes of weights an ONNX file can hold inside 
 def write_export(model: Model, folder: Path) -> None:
     """Write every file of ``model`` into the existing ``folder``."""
     with _on_cpu(model), evaluating(model):
-        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_tensors(folder / WEIGHTS, weights, {})
+        write_tensors(folder / WEIGHTS, model.state_dict(), {})
         (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
         for name, program in model.programs().items():

@@ -20,12 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from models.base import Model, Note, build
 from models.data.images import STACKED, Images, ImageSplits
@@ -33,6 +29,7 @@ from models.errors import StopRequested
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, check_extractor_hash, weights_hash
 from models.seeds import derive_seed, drawing
+from models.tensor_files import atomic_file, read_tensors, tensor_content
 from models.training.loop import fit
 
 Kept = Callable[[str], bytes | None]
@@ -172,30 +169,22 @@ def extractor_content(extractor: Extractor) -> bytes:
 
 def _content(model: Model, accuracy: float) -> bytes:
     about = {"hash": weights_hash(model), "accuracy": accuracy}
-    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    return save(tensors, {"about": json.dumps(about)})
+    return tensor_content(model.state_dict(), {"about": about})
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
+    with atomic_file(path) as beside:
         beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read(plan: _Plan) -> Extractor | None:
     """What the file holds; None where there is none, or where it is not what was written."""
     model = build(FeatureNet, plan.config, plan.images.shape, seed=0)
     try:
-        with safe_open(plan.path, framework="pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        about, tensors = read_tensors(plan.path, "about")
+        model.load_state_dict(tensors)
         accuracy, written = float(about["accuracy"]), about["hash"]
-    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError):
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         return None
     if weights_hash(model) != written:
         return None

@@ -12,16 +12,14 @@ The caller writes to a temporary path and renames (storage's `whole_file`).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.base import Model
 from models.errors import CheckpointError
-from models.tensor_files import tensor_bytes, write_tensors
+from models.tensor_files import read_header, read_tensors, tensor_bytes, write_tensors
 
 
 def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any]) -> None:
@@ -38,8 +36,7 @@ def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any
                 else:
                     plain.setdefault(str(index), {})[key] = value
         header["optimizers"][name] = {"groups": state["param_groups"], "plain": plain}
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_tensors(path, whole, {"checkpoint": json.dumps(header)})
+    write_tensors(path, tensors, {"checkpoint": header})
 
 
 def checkpoint_size(model: Model) -> int:
@@ -57,9 +54,7 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
     Raises `CheckpointError`, with the model untouched, when the file does not fit.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["checkpoint"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header, tensors = read_tensors(path, "checkpoint")
         weights = _below("model/", tensors)
         expected = model.state_dict()
         if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in expected.items()}:
@@ -70,7 +65,7 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
             )
             for name in model.optimizers
         }
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this model ({error})") from error
     model.load_state_dict(weights)
     for name, optimizer in model.optimizers.items():
@@ -81,9 +76,8 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
 def read_note(path: Path) -> dict[str, Any]:
     """The note of a checkpoint, without its tensors; raises `CheckpointError`."""
     try:
-        with safe_open(path, framework="pt") as file:
-            note: dict[str, Any] = json.loads(file.metadata()["checkpoint"])["note"]
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        note: dict[str, Any] = read_header(path, "checkpoint")["note"]
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not a checkpoint ({error})") from error
     return note
 
@@ -115,9 +109,3 @@ def _optimizer_state(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
 def _group(group: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples: Adam's betas come back as one."""
     return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
-
-
-__all__ = [
-    "CheckpointError", "checkpoint_size", "load_checkpoint", "load_weights", "read_note",
-    "save_checkpoint", "tensor_bytes", "write_tensors",
-]  # fmt: skip
