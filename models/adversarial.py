@@ -38,12 +38,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Metrics, Model, Program, evaluating
+from models.base import Metrics, Model, Program, detached, evaluating
 from models.data.images import Batch
 from models.optimizers import make_optimizer
 from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
-    _detached,
     discriminator_health,
     discriminator_loss,
     generator_loss,
@@ -185,7 +184,7 @@ class Adversarial(Model):
             "spread": sample_spread(fakes, images),
         }
         norm = gradient_norm(self.discriminator)
-        return _detached(measured | about | {"gradient_d": norm})
+        return detached(measured | about | {"gradient_d": norm})
 
     def _update_generator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
         optimizer = self.optimizers["generator"]
@@ -197,7 +196,7 @@ class Adversarial(Model):
         optimizer.step()
         if self.averaged is not None:
             update_average(self.averaged, self.generator, self.config.ema, self.followed)
-        return _detached({"loss_g": loss, **about, "gradient_g": gradient_norm(self.generator)})
+        return detached({"loss_g": loss, **about, "gradient_g": gradient_norm(self.generator)})
 
     def _weighted(self, loss: Tensor, about: Metrics) -> Tensor:
         for name, value in about.items():

@@ -7,8 +7,8 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width.
     noise    what the encoder sees; the target is always the clean image (Vincent et al. 2008)
 
 A family fills ``encoder`` and ``decoder``, whose outputs are codes and images as above, and
-``optimizers["all"]``; where its loss is not the mean squared error, its own ``train_step``
-and ``evaluate`` too.
+``optimizers["all"]``; where its loss is not the mean squared error, its own ``loss`` and
+``evaluate`` too.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ class Autoencoder(LatentModel):
         """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""
         return self.decode(self.encode(images))
 
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return what training minimises on ``batch``, and what it measures on the way."""
+        measured = self.evaluate(batch)
+        return measured["mse"], measured
+
     def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.mse_loss(self(self.seen(batch.images)), batch.images)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"mse": loss.detach()}
+        return self.descend(self.loss, batch)
 
     def evaluate(self, batch: Batch) -> Metrics:
         return {"mse": F.mse_loss(self(self.seen(batch.images)), batch.images)}

@@ -100,6 +100,18 @@ class Model(nn.Module, ABC):
     def evaluate(self, batch: Batch) -> Metrics:
         """The metrics of one batch, weights untouched. Called in eval mode, without gradients."""
 
+    def descend(self, loss: Callable[[Batch], tuple[Tensor, Metrics]], batch: Batch) -> Metrics:
+        """Take one step of ``optimizers["all"]`` down the gradient of a loss.
+
+        loss: computes from ``batch`` the loss and what is measured on the way, which is returned
+        """
+        optimizer = self.optimizers["all"]
+        optimizer.zero_grad(set_to_none=True)  # first, so that their memory is free for the loss
+        value, measured = loss(batch)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return detached(measured)
+
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture | None:
         """One quick picture of what the model does with ``count`` images of ``part`` ("valid" or
         "test"): a trial's picture in the dashboard. In eval mode, without gradients."""
@@ -208,6 +220,11 @@ def build(
     if base is not None:
         model.start_from(base)
     return model.to(device)
+
+
+def detached(metrics: Metrics) -> Metrics:
+    """Return the same values without the graph that computed them."""
+    return {name: value.detach() for name, value in metrics.items()}
 
 
 @contextmanager

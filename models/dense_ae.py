@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
@@ -79,14 +79,10 @@ class DenseAE(Autoencoder):
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         unclipped = self.decoder[:-1](self.encode(self.seen(batch.images)))  # (N, C, H, W)
-        loss = F.mse_loss(unclipped, batch.images)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"mse": loss.detach()}
+        mse = F.mse_loss(unclipped, batch.images)
+        return mse, {"mse": mse}
 
 
 def _dense(sizes: Sequence[int]) -> list[nn.Module]:

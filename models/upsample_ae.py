@@ -94,13 +94,9 @@ class UpsampleAE(Autoencoder):
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         measured = self.evaluate(batch)
-        measured["bce"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
+        return measured["bce"], measured
 
     def evaluate(self, batch: Batch) -> Metrics:
         logits: Tensor = self.decoder[:-1](self.encode(self.seen(batch.images)))  # (N, C, H, W)

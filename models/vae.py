@@ -103,28 +103,23 @@ class VAE(Autoencoder, VariationalModel):
         super().begin_epoch(number, epochs)
         self.beta.fill_(self.config.beta_in(number))
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         mean, log_variance = self.posterior(batch.images)
-        measured = self._measured(mean, log_variance, batch.images)
+        measured = self._measure_draw(mean, log_variance, batch.images)
         values = prod(self.shape)
         bce = self.config.reconstruction == "bce"
         error = measured["bce"] / values if bce else measured["mse"]
-        loss = error + self.beta * measured["kl"] / values
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
+        return error + self.beta * measured["kl"] / values, measured
 
     def evaluate(self, batch: Batch) -> Metrics:
         """``mse`` is a mean over values, the others are nats per image, all of one draw of z.
         ``active`` counts dimensions on this batch alone; `tables` does on the whole set."""
         mean, log_variance = self.posterior(batch.images)
-        measured = self._measured(mean, log_variance, batch.images)
+        measured = self._measure_draw(mean, log_variance, batch.images)
         return measured | {"active": active_dimensions(mean).sum().float()}
 
-    def _measured(self, mean: Tensor, log_variance: Tensor, images: Tensor) -> Metrics:
-        """Of one draw of z from N(mean, exp(log_variance)), (N, Z) each."""
+    def _measure_draw(self, mean: Tensor, log_variance: Tensor, images: Tensor) -> Metrics:
+        """Return the metrics of one draw of z from N(mean, exp(log_variance)), (N, Z) each."""
         codes = mean + torch.randn_like(mean) * torch.exp(log_variance / 2)
         logits = self.decoder.logits(codes)
         bce = F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)

@@ -78,7 +78,3 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, steps: 
     steps += 1
     for kept, new in zip(average.buffers(), network.buffers(), strict=True):
         kept.copy_(new)
-
-
-def _detached(metrics: Metrics) -> Metrics:
-    return {name: value.detach() for name, value in metrics.items()}
