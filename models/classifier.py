@@ -21,15 +21,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.analysis.confusion import class_table, confusion_matrix, draw_confusion
 from models.autoencoder import Autoencoder
-from models.base import Metrics, Model, ModelConfig, Note, Program
-from models.data.images import PARTS, Batch, ImageSplits, Shape
+from models.base import Model, ModelConfig, Note
+from models.data.images import PARTS, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.export import describe, family_named
 from models.figures.grids import draw_labelled
+from models.image_classifier import ImageClassifier, ImageClassifierConfig
 from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 from models.results import Picture, Table
@@ -37,13 +37,12 @@ from models.seeds import drawing
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(ModelConfig):
+class ClassifierConfig(ImageClassifierConfig):
     """Defaults are the reported best configuration (reference system A2).
 
     hidden: N_h, >= 1; dropout: share of hidden units, below 1
     frozen: whether the encoder stays as it was exported
     encoder: which autoencoder (`models.export.describe`); set when a study starts from one
-    classes: K; set from the images
     """
 
     hidden: int = 276
@@ -51,25 +50,20 @@ class ClassifierConfig(ModelConfig):
     lr: float = 0.0031332
     weight_decay: float = 1.014e-5
     frozen: bool = True
-    classes: int = 10
     encoder: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("hidden", self.hidden, 1, 65536)
-        require("dropout", self.dropout, 0.0, 0.95)
-        require("lr", self.lr, 0.0, 10.0)
         require("weight_decay", self.weight_decay, 0.0, 10.0)
-        require("classes", self.classes, 2, 65536)
 
 
-class Classifier(Model):
+class Classifier(ImageClassifier):
     """10,498 parameters in the head at Z 27, hidden 276, 10 classes."""
 
-    metrics = ("accuracy", "loss")
     config_type = ClassifierConfig
     config: ClassifierConfig
-    usage = "classes = model(images).argmax(1)   # (N,), images (N, C, H, W) in [0, 1]"
+    too_few = ", a classifier needs 2 or more: put the images in a folder a class"
 
     def __init__(self, config: ClassifierConfig, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -91,16 +85,6 @@ class Classifier(Model):
         self.optimizers["all"] = make_optimizer(
             "adam", trained.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
-
-    @classmethod
-    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        if len(images.classes) < 2:
-            raise ConfigError(
-                f"{images.name} has {len(images.classes)} classes, a classifier needs 2 or more: "
-                "put the images in a folder a class"
-            )
-        assert isinstance(config, ClassifierConfig)
-        return replace(config, classes=len(images.classes))
 
     @classmethod
     def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
@@ -132,25 +116,6 @@ class Classifier(Model):
         """(N, C, H, W) in [0, 1] -> scores (N, K); their softmax is the class probabilities."""
         scores: Tensor = self.head(self.encoder(images))
         return scores
-
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
-        measured = self._measure(batch)
-        measured["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
-
-    def evaluate(self, batch: Batch) -> Metrics:
-        return self._measure(batch)
-
-    def _measure(self, batch: Batch) -> Metrics:
-        assert batch.labels is not None, "checked by `fitted`"
-        scores = self(batch.images)
-        return {
-            "accuracy": (scores.argmax(1) == batch.labels).float().mean(),
-            "loss": F.cross_entropy(scores, batch.labels),
-        }
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         batch = getattr(images, part).batch(slice(0, count))
@@ -187,9 +152,8 @@ class Classifier(Model):
             random_encoder=self.with_random_encoder,
         )
 
-    def programs(self) -> dict[str, Program]:
-        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
-        return {"classifier": Program(module=_Scores(self), example=images.to(self.device))}
+    def network(self) -> nn.Module:
+        return _EncoderAndHead(self)
 
     def with_random_encoder(self, seed: int) -> Classifier:
         """The same architecture and head, frozen on an encoder that was never trained."""
@@ -197,8 +161,8 @@ class Classifier(Model):
             return Classifier(replace(self.config, frozen=True), self.shape).to(self.device)
 
 
-class _Scores(nn.Module):
-    """The classifier's forward pass alone: what is exported."""
+class _EncoderAndHead(nn.Module):
+    """The classifier's forward pass alone, which is what is exported."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
