@@ -1,29 +1,35 @@
-"""What images show, as numbers that a network is given and has to tell: classes or attributes.
+"""What GANs share whose generator is given labels: the labels, losses on them, and their picture.
 
-    config = fitted_to(config, images)
+    config = fit_config_to_labels(config, images)
     Labels(config)(batch)              # (N, L) in [0, 1]
 
-Images with attributes (`attributes.csv` beside a folder) give one number each, brought from the
-training images' range to [0, 1]; they may be all 0 and 1, -1 and 1, or anything between. Images
-with classes alone give a 1 in their class's place and 0 elsewhere.
+Labels are numbers that say what an image shows. Images with attributes (`attributes.csv` beside a
+folder) have one number for each, brought from the training images' range to [0, 1]; attributes
+may be all 0 and 1, -1 and 1, or anything between. Images with classes alone have a 1 in their
+class's place and 0 elsewhere.
 
-Shape legend: N batch, L labels.
+Shape legend: N batch, C channels, H/W pixels, L labels.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.data.images import Batch, ImageSplits
+from models.adversarial import Adversarial
+from models.base import Metrics, ModelConfig
+from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
+from models.results import Picture
 from models.training.gan_balance import BalanceConfig
 
-ROWS, LETTERS = 16, 24  # of a picture, and of a name in it
-
+ROWS, LETTERS = 16, 24  # labels that a picture shows, and letters of a name in it
 
 Range = tuple[float, float]
 
@@ -126,3 +132,70 @@ def short_label_names(names: tuple[str, ...]) -> list[tuple[int, str]]:
         (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
         for i, name in enumerate(names[:ROWS])
     ]
+
+
+class LabelledGAN(Adversarial):
+    """A GAN whose discriminator also tells the labels of images, and whose generator is given some.
+
+    Classes are compared by cross-entropy; how attributes are, `attribute_loss` says.
+    """
+
+    metrics = (*Adversarial.metrics, "labels_real", "labels_fake")
+    config: LabelledConfig
+
+    def __init__(self, config: LabelledConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.labels = Labels(config)
+
+    @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        assert isinstance(config, LabelledConfig)
+        return fit_config_to_labels(config, images)
+
+    @abstractmethod
+    def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the error of scores (N, L) before the sigmoid from attributes (N, L)."""
+
+    @abstractmethod
+    def labels_in(self, given: Tensor) -> Tensor:
+        """Return the labels (N, L) in the conditions that the generator was given."""
+
+    def label_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the error of scores (N, L) from labels (N, L)."""
+        if self.config.exclusive:
+            return F.cross_entropy(scores, labels)
+        return self.attribute_loss(scores, labels)
+
+    def generator_extra_losses(
+        self, batch: Batch, given: Tensor, fakes: Tensor, scores: Tensor
+    ) -> Metrics:
+        return {"label_g": self.label_loss(scores, self.labels_in(given))}
+
+    def label_metrics(
+        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
+        """Return the shares of labels that the discriminator tells right."""
+        exclusive = self.config.exclusive
+        return {
+            "labels_real": label_accuracy(real, self.labels(batch), exclusive=exclusive),
+            "labels_fake": label_accuracy(fake, self.labels_in(given), exclusive=exclusive),
+        }
+
+    def changed_labels(self, labels: Tensor, images: ImageSplits) -> dict[str, Tensor]:
+        """Return ``labels`` (N, L) with one changed, for one after the other, by its name."""
+        exclusive = self.config.exclusive
+        return {
+            name: flip_label(labels, index, exclusive=exclusive)
+            for index, name in short_label_names(label_names(images))
+        }
+
+    @property
+    def change(self) -> str:
+        """What `changed_labels` does to the images of a row, for captions."""
+        return "as each class" if self.config.exclusive else "one attribute changed in each row"
+
+    @abstractmethod
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture: ...
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self.preview(images, part, 10)

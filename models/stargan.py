@@ -18,7 +18,6 @@ Shape legend: N batch, C channels, H/W pixels, L labels, P patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,17 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.adversarial import Adversarial
-from models.base import Metrics, ModelConfig
-from models.conditional_gan import (
-    LabelledConfig,
-    Labels,
-    fit_config_to_labels,
-    flip_label,
-    label_accuracy,
-    label_names,
-    short_label_names,
-)
+from models.base import Metrics
+from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
@@ -68,17 +58,16 @@ class StarGANConfig(LabelledConfig):
         require("reconstruction_weight", self.reconstruction_weight, 0.0, 1e6)
 
 
-class StarGAN(Adversarial):
+class StarGAN(LabelledGAN):
     """8,439,936 and 2,966,272 parameters at 8 labels, 64x64x3."""
 
-    metrics = (*Adversarial.metrics, "labels_real", "labels_fake", "reconstruction")
+    metrics = (*LabelledGAN.metrics, "reconstruction")
     config_type = StarGANConfig
     config: StarGANConfig
     usage = "other = model.translate(images, labels)   # labels (N, L) in [0, 1]; (N, C, H, W)"
 
     def __init__(self, config: StarGANConfig, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.labels = Labels(config)
         discriminator = PatchDiscriminator(
             shape, labels=config.labels, normalization=config.normalization, width=config.width
         )
@@ -93,11 +82,6 @@ class StarGAN(Adversarial):
             },
         )
 
-    @classmethod
-    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        assert isinstance(config, StarGANConfig)
-        return fit_config_to_labels(config, images)
-
     def conditions(self, batch: Batch) -> Tensor:
         """(N, C + L, H, W): each image with the labels of the one a random way further on."""
         labels = self.labels(batch)
@@ -109,36 +93,29 @@ class StarGAN(Adversarial):
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        return {"label_d": self._label_loss(real, self.labels(batch))}
+        return {"label_d": self.label_loss(real, self.labels(batch))}
 
     def generator_extra_losses(
-        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
+        self, batch: Batch, given: Tensor, fakes: Tensor, scores: Tensor
     ) -> Metrics:
         back = self.generator(with_planes(fakes, self.labels(batch)))
-        return {
-            "label_g": self._label_loss(said, self._labels_in(given)),
-            "reconstruction": F.l1_loss(back, to_signed(batch.images)),
-        }
+        losses = super().generator_extra_losses(batch, given, fakes, scores)
+        return losses | {"reconstruction": F.l1_loss(back, to_signed(batch.images))}
 
     def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        """Shares of labels that the discriminator tells right, and the way back."""
-        labels, exclusive = self.labels(batch), self.config.exclusive
-        back = self.generate_signed(with_planes(fakes, labels))
-        return {
-            "labels_real": label_accuracy(real, labels, exclusive=exclusive),
-            "labels_fake": label_accuracy(fake, self._labels_in(given), exclusive=exclusive),
-            "reconstruction": F.l1_loss(back, to_signed(batch.images)),
-        }
+        """Return the shares of labels that the discriminator tells right, and the error of the
+        way back."""
+        back = self.generate_signed(with_planes(fakes, self.labels(batch)))
+        measured = super().label_metrics(batch, given, fakes, real, fake)
+        return measured | {"reconstruction": F.l1_loss(back, to_signed(batch.images))}
 
-    def _labels_in(self, given: Tensor) -> Tensor:
+    def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(scores, labels)
+
+    def labels_in(self, given: Tensor) -> Tensor:
         return given[:, self.shape[0] :, 0, 0]
-
-    def _label_loss(self, said: Tensor, labels: Tensor) -> Tensor:
-        if self.config.exclusive:
-            return F.cross_entropy(said, labels)
-        return F.binary_cross_entropy_with_logits(said, labels)
 
     def translate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] with other labels (N, L) in [0, 1]."""
@@ -172,24 +149,17 @@ class StarGAN(Adversarial):
         return self.translate(batch.images, torch.cat(wanted))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
-        """Each image translated to every label, row under row."""
-        config = self.config
+        """Show each image translated to every label, one row for a label."""
         batch = getattr(images, part).batch(slice(0, count))
-        own = self.labels(batch)
         rows = {"(original)": batch.images}
-        for i, name in short_label_names(label_names(images)):
-            rows[name] = self.translate(
-                batch.images, flip_label(own, i, exclusive=config.exclusive)
-            )
-        what = "as each class" if config.exclusive else "one attribute changed in each row"
+        for name, labels in self.changed_labels(self.labels(batch), images).items():
+            rows[name] = self.translate(batch.images, labels)
+        what = self.change
 
         def draw(path: Path, title: str) -> None:
             draw_rows(path, rows, title=f"{title}: {PARTS[part]} images translated, {what}")
 
         return Picture(name="translations", caption=f"images translated, {what}", draw=draw)
-
-    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        yield self.preview(images, part, 10)
 
 
 def with_planes(images: Tensor, labels: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def test_targets_are_the_labels_of_other_images(digits: ImageSplits) -> None:
         torch.manual_seed(seed)
         given = model.conditions(batch)
         assert torch.equal(given[:, :1], to_signed(batch.images))
-        targets = model._labels_in(given)
+        targets = model.labels_in(given)
         found = [way for way in range(16) if torch.equal(targets, own.roll(-way, 0))]
         ways |= set(found)
         assert found
