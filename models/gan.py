@@ -22,6 +22,8 @@ from torch import Tensor
 from models.adversarial import Adversarial
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
+from models.figures.canvas import figure_picture
+from models.figures.grids import sample_figure
 from models.networks.dcgan import ARCHITECTURES, build_discriminator, build_generator
 from models.results import Picture
 from models.seeds import derive_seed
@@ -102,40 +104,29 @@ class GAN(Adversarial):
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """Fakes of codes that are the same in every epoch; no image of ``part`` is needed."""
-        return self._samples(ROWS * count, count)
+        return self._sample_picture(ROWS * count, count)
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        yield self._samples(SHOWN, 10)
-        yield self._interpolations()
+        yield self._sample_picture(SHOWN, 10)
+        yield self._interpolation_picture()
 
-    def _samples(self, count: int, columns: int) -> Picture:
-        from models.figures.canvas import save_figure
-        from models.figures.grids import sample_figure
-
+    def _sample_picture(self, count: int, columns: int) -> Picture:
         drawn = self.sample(count, generator=_generator("samples"))
         what = "images made of draws from N(0, I)"
-        return Picture(
-            name="samples",
-            caption=what,
-            draw=lambda path, title: save_figure(
-                sample_figure(drawn, f"{title}: {what}", columns=columns), path
-            ),
+        return figure_picture(
+            "samples", what, what, lambda title: sample_figure(drawn, title, columns=columns)
         )
 
-    def _interpolations(self) -> Picture:
-        from models.figures.canvas import save_figure
-        from models.figures.grids import sample_figure
-
+    def _interpolation_picture(self) -> Picture:
         ends = self.codes(2 * WAYS, _generator("interpolations"))
         ways = [great_circle(first, last, STEPS) for first, last in ends.view(WAYS, 2, -1)]
         drawn = self.generate(torch.cat(ways))
-        return Picture(
-            name="interpolations",
-            caption="each row: from one code to another, along the sphere that draws from N(0, I) "
-            "lie near; a generator that has learnt its images by heart jumps between them",
-            draw=lambda path, title: save_figure(
-                sample_figure(drawn, f"{title}: from one code to another", columns=STEPS), path
-            ),
+        return figure_picture(
+            "interpolations",
+            "each row: from one code to another, along the sphere that draws from N(0, I) lie "
+            "near; a generator that has learnt its images by heart jumps between them",
+            "from one code to another",
+            lambda title: sample_figure(drawn, title, columns=STEPS),
         )
 
 

@@ -22,6 +22,7 @@ from models.autoencoder import Autoencoder
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import Images, ImageSplits
+from models.figures import canvas
 from models.figures.canvas import as_picture, as_strip
 from models.figures.latent import GROUPS, OTHERS, Coloring, as_row, map_figure
 
@@ -45,7 +46,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """What was saved, by file name."""
     saved: dict[str, Figure] = {}
     monkeypatch.setattr(
-        latent_space, "save_figure", lambda figure, path: saved.update({path.name: figure})
+        canvas, "save_figure", lambda figure, path: saved.update({path.name: figure})
     )
     return saved
 

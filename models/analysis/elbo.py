@@ -20,6 +20,9 @@ from models.analysis.importance_sampling import Estimate, Progress, estimate_by_
 from models.analysis.latent_models import VariationalModel
 from models.base import Note
 from models.data.images import Images
+from models.figures.canvas import figure_picture
+from models.figures.grids import sample_figure
+from models.figures.latent import grid_figure
 from models.kernels.fast_convolution import fast_convolutions
 from models.results import Picture, Table
 from models.seeds import derive_seed, drawing, same_draws
@@ -39,28 +42,20 @@ SAID_EVERY = 5.0  # seconds between two lines on progress
 
 def prior_pictures(model: VariationalModel) -> Iterator[Picture]:
     """New images from N(0, I), and a grid of its quantiles where the latent is a plane."""
-    from models.figures.canvas import save_figure
-    from models.figures.grids import sample_figure
-    from models.figures.latent import grid_figure
 
     generator = torch.Generator().manual_seed(derive_seed(0, "prior samples"))
     drawn = model.sample(SHOWN, generator=generator)
     what = "decoded draws from the prior N(0, I)"
-    yield Picture(
-        name="samples",
-        caption=what,
-        draw=lambda path, title: save_figure(sample_figure(drawn, f"{title}: {what}"), path),
-    )
+    yield figure_picture("samples", what, what, lambda title: sample_figure(drawn, title))
     if model.latent == 2:
         axis = prior_quantiles(GRID)
         decoded = model.decode(torch.cartesian_prod(axis, axis).flip(1).to(model.device))
         axes = [axis.numpy(), axis.numpy()]
-        yield Picture(
-            name="prior_grid",
-            caption=f"decoded {GRID}x{GRID} quantiles of the prior N(0, I)",
-            draw=lambda path, title: save_figure(
-                grid_figure(decoded, axes, f"{title}: quantiles of the prior"), path
-            ),
+        yield figure_picture(
+            "prior_grid",
+            f"decoded {GRID}x{GRID} quantiles of the prior N(0, I)",
+            "quantiles of the prior",
+            lambda title: grid_figure(decoded, axes, title),
         )
 
 

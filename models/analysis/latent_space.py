@@ -17,9 +17,8 @@ Shape legend: N images, C channels, H/W pixels, Z latent width, K steps or point
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +27,13 @@ from torch import Tensor
 
 from models.analysis.latent_models import LatentModel, codes_of
 from models.data.images import Images, ImageSplits
-from models.figures.canvas import save_figure
+from models.figures.canvas import figure_picture
 from models.figures.grids import interpolation_figure, sample_figure
 from models.figures.latent import Coloring, grid_figure, line_figure, map_figure
 from models.results import Picture
 from models.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from sklearn.decomposition import PCA
 
 
@@ -152,14 +150,14 @@ def _as_they_are(codes: Codes, what: str, caption: str) -> Picture:
     """The first two dimensions, or the only one."""
     if codes.width == 1:
         line = codes.values[:, 0]
-        return _picture(
-            "latent_line", what, caption, lambda title: line_figure(line, codes.coloring, title)
+        return figure_picture(
+            "latent_line", caption, what, lambda title: line_figure(line, codes.coloring, title)
         )
     points = codes.values[:, :2]
-    return _picture(
+    return figure_picture(
         "latent_plane" if codes.width == 2 else "latent_pca",
-        what,
         caption,
+        what,
         lambda title: map_figure(points, codes.coloring, title, axes=("z1", "z2")),
     )
 
@@ -175,10 +173,10 @@ def _principal(codes: Codes) -> Picture:
         f"codes of {codes.images} on the first two of {codes.width} principal components, which "
         f"hold {100 * shares.sum():.0f} % of the variance{codes.coloring.said}"
     )
-    return _picture(
+    return figure_picture(
         "latent_pca",
-        f"PCA of the codes of {codes.images}",
         caption,
+        f"PCA of the codes of {codes.images}",
         lambda title: map_figure(points, codes.coloring, title, axes=(axes[0], axes[1])),
     )
 
@@ -202,10 +200,10 @@ def _embedded(codes: Codes) -> Picture:
         f"t-SNE (perplexity {perplexity:.3g}) of the codes of {shown}{codes.images}"
         f"{codes.coloring.said}; who is near whom has a meaning, distances between groups have none"
     )
-    return _picture(
+    return figure_picture(
         "latent_tsne",
-        f"t-SNE of the codes of {shown}{codes.images}",
         caption,
+        f"t-SNE of the codes of {shown}{codes.images}",
         lambda title: map_figure(points, codes.coloring.of(chosen), title),
     )
 
@@ -233,10 +231,10 @@ def _decoded(codes: Codes) -> Picture:
     caption = f"what the decoder makes of codes from all over: {', '.join(spans)}"
     points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, codes.width)  # z1 goes fastest
     images = codes.decode(points)
-    return _picture(
+    return figure_picture(
         "decoded_grid",
-        "what the decoder makes of each code",
         caption,
+        "what the decoder makes of each code",
         lambda title: grid_figure(images, axes, title),
     )
 
@@ -258,10 +256,10 @@ def _samples(codes: Codes) -> Picture:
         "new images: random points of the codes' PCA plane, from the Gaussian that fits the codes "
         f"of {codes.images} there, through the inverse PCA and the decoder"
     )
-    return _picture(
+    return figure_picture(
         "pca_samples",
-        "new images from the PCA plane of the codes",
         caption,
+        "new images from the PCA plane of the codes",
         lambda title: sample_figure(images, title),
     )
 
@@ -275,10 +273,10 @@ def _interpolations(codes: Codes, images: Images) -> Picture:
         f"on the left and right {codes.where} images, between them {STEPS} decoded steps from the "
         "one's code to the other's"
     )
-    return _picture(
+    return figure_picture(
         "interpolations",
-        f"from one {codes.where} image to another",
         caption,
+        f"from one {codes.where} image to another",
         lambda title: interpolation_figure(
             [torch.cat([end[:1], steps, end[1:]]) for steps, end in zip(ways, ends, strict=True)],
             [(codes.coloring.name(first), codes.coloring.name(last)) for first, last in chosen],
@@ -305,15 +303,6 @@ def pairs(groups: Coloring) -> list[tuple[int, int]]:
         )
         found.append((int(first[row % len(first)]), int(last[row % len(last)])))
     return list(dict.fromkeys(found))
-
-
-def _picture(name: str, what: str, caption: str, figure: Callable[[str], Figure]) -> Picture:
-    """``figure``: makes it under a title."""
-
-    def draw(path: Path, title: str) -> None:
-        save_figure(figure(f"{title}: {what}"), path)
-
-    return Picture(name=name, caption=caption, draw=draw)
 
 
 def _random(purpose: str) -> np.random.Generator:

@@ -6,11 +6,14 @@ Shape legend: N images, C channels, H/W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
+
+from models.results import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,5 +68,19 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """As PNG whatever the suffix: ``path`` may be a temporary name."""
+    """Write ``figure`` as PNG whatever the suffix: ``path`` may be a temporary name."""
     figure.savefig(path, dpi=144, format="png")
+
+
+def figure_picture(
+    name: str, caption: str, what: str, make_figure: Callable[[str], Figure]
+) -> Picture:
+    """Return the picture that draws and saves a figure.
+
+    what: the end of its title; make_figure: makes it under the title that it is given
+    """
+
+    def draw(path: Path, title: str) -> None:
+        save_figure(make_figure(f"{title}: {what}"), path)
+
+    return Picture(name=name, caption=caption, draw=draw)
