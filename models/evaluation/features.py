@@ -44,14 +44,6 @@ class ExtractedFeatures:
     def __len__(self) -> int:
         return len(self.features)
 
-    def first(self, count: int) -> ExtractedFeatures:
-        """Of the first ``count`` images."""
-        return ExtractedFeatures(
-            features=self.features[:count],
-            classes=None if self.classes is None else self.classes[:count],
-            confidence=None if self.confidence is None else self.confidence[:count],
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
@@ -76,10 +68,6 @@ class Extractor:
     def record(self) -> dict[str, Any]:
         """What belongs beside every value that was measured with it, as JSON takes it."""
         return {"extractor": self.kind, "hash": self.hash, "accuracy": self.accuracy}
-
-    def check(self, expected: str | None) -> None:
-        """Raise `ExtractorError` where earlier values were measured with another one."""
-        check_extractor_hash(self.hash, expected, f"a {self.kind} trained on this machine")
 
     def __call__(self, images: Tensor) -> ExtractedFeatures:
         """(N, C, H, W), floats in [0, 1] or uint8 -> what it sees, on the images' device."""
