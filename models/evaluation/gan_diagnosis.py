@@ -20,8 +20,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
 from models.evaluation.measures import ALL_MEASURES
 
@@ -79,6 +79,15 @@ class Health:
         known = {name: value for name, value in train.items() if name in names}
         quality = {name: value for name, value in (valid or {}).items() if name in ALL_MEASURES}
         return cls(epoch=epoch, quality=quality, **known)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the record as JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Health:
+        """Return the record that `to_plain` made ``plain`` of."""
+        return cls(**plain)
 
     @property
     def numbers(self) -> dict[str, float]:
