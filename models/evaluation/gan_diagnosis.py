@@ -21,17 +21,28 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from models.evaluation.measures import ALL_MEASURES
 
-Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
-WORDS: dict[Kind, str] = {  # for people
-    "healthy": "healthy",
-    "collapsed": "collapsed",
-    "d_won": "D won",
-    "g_won": "G won",
-    "diverged": "diverged",
+
+class Kind(StrEnum):
+    """The verdicts; their values are the words that databases and checkpoints hold."""
+
+    HEALTHY = "healthy"
+    COLLAPSED = "collapsed"
+    D_WON = "d_won"
+    G_WON = "g_won"
+    DIVERGED = "diverged"
+
+
+WORDS: dict[str, str] = {  # for people
+    Kind.HEALTHY: "healthy",
+    Kind.COLLAPSED: "collapsed",
+    Kind.D_WON: "D won",
+    Kind.G_WON: "G won",
+    Kind.DIVERGED: "diverged",
 }
 
 # Collapse, in the samples' measures; each relative to those of real images (the floor).
@@ -131,7 +142,7 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
     shown = _shown(best, ("frechet", "realism", "recall", "coverage"))
     if _unreal(best, floor):
         shown = f"neither side has won, but few samples look real yet; {shown}"
-    return Verdict(kind="healthy", epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
+    return Verdict(kind=Kind.HEALTHY, epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
 
 
 def find_lost_game(
@@ -144,7 +155,7 @@ def find_lost_game(
     if not history:
         return None
     verdict, epochs = _lasting(history, floor)
-    if verdict is None or verdict.kind == "diverged":
+    if verdict is None or verdict.kind == Kind.DIVERGED:
         return verdict
     if history[-1].epoch <= warm_up or epochs < LASTING or not _stalled(history):
         return None
@@ -155,10 +166,10 @@ def epoch_verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> lis
     """Of each epoch, as it stood then. Poor samples at the beginning that got better were no
     collapse: every generator begins with noise."""
     found = [_verdict(history[: end + 1], floor) for end in range(len(history))]
-    kinds: list[Kind] = ["healthy" if verdict is None else verdict.kind for verdict in found]
-    poor = len(list(itertools.takewhile(lambda kind: kind == "collapsed", kinds)))
-    if kinds[poor : poor + 1] == ["healthy"]:
-        kinds[:poor] = ["healthy"] * poor
+    kinds: list[Kind] = [Kind.HEALTHY if verdict is None else verdict.kind for verdict in found]
+    poor = len(list(itertools.takewhile(lambda kind: kind == Kind.COLLAPSED, kinds)))
+    if kinds[poor : poor + 1] == [Kind.HEALTHY]:
+        kinds[:poor] = [Kind.HEALTHY] * poor
     return kinds
 
 
@@ -170,7 +181,7 @@ def _lasting(history: Sequence[Health], floor: Mapping[str, float]) -> tuple[Ver
     if not bad:
         return None, 0
     same = list(itertools.takewhile(lambda v: v.kind == bad[0].kind, bad))
-    if bad[0].kind == "diverged":
+    if bad[0].kind == Kind.DIVERGED:
         return same[-1], len(bad)  # what broke first says more than what broke after it
     return replace(bad[0], epoch=same[-1].epoch), len(bad)
 
@@ -181,7 +192,7 @@ def _verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict |
     broken = [name for name, value in health.numbers.items() if not math.isfinite(value)]
     if broken:
         reason = f"{', '.join(broken)} not finite"
-        return Verdict(kind="diverged", epoch=health.epoch, reason=reason)
+        return Verdict(kind=Kind.DIVERGED, epoch=health.epoch, reason=reason)
     one_sided = _one_sided(health, floor) if _stalled(history) else None
     if one_sided is not None and _unreal(health, floor):
         return one_sided  # noise is no mode: the game explains it
@@ -201,7 +212,7 @@ def _collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
     if not found:
         return None
     reason = "; ".join([*found, _shown(health, ("realism", "recall"))])
-    return Verdict(kind="collapsed", epoch=health.epoch, reason=reason, modes=_modes(health))
+    return Verdict(kind=Kind.COLLAPSED, epoch=health.epoch, reason=reason, modes=_modes(health))
 
 
 def _one_sided(health: Health, floor: Mapping[str, float]) -> Verdict | None:
@@ -212,10 +223,10 @@ def _one_sided(health: Health, floor: Mapping[str, float]) -> Verdict | None:
     shown = _shown(health, ("loss_d", "loss_g", "frechet", "realism"))
     reason = f"{told}, and no better samples for {STALLED} epochs; {shown}"
     if min(real, fake) >= D_CERTAIN:
-        return Verdict(kind="d_won", epoch=health.epoch, reason=reason, modes=_modes(health))
+        return Verdict(kind=Kind.D_WON, epoch=health.epoch, reason=reason, modes=_modes(health))
     blind = abs((real + fake) / 2 - 0.5) <= D_BLIND
     if (fake <= D_FOOLED or blind) and _unreal(health, floor):
-        return Verdict(kind="g_won", epoch=health.epoch, reason=reason, modes=_modes(health))
+        return Verdict(kind=Kind.G_WON, epoch=health.epoch, reason=reason, modes=_modes(health))
     return None
 
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 G, D, THIRD, FLOOR = "#c2410c", "#1d4ed8", "#047857", "#6b7280"
 BANDS: dict[Kind, str] = {
-    "collapsed": "#fdebb0",
-    "d_won": "#cfe2fd",
-    "g_won": "#e6d7fb",
-    "diverged": "#fbc9c9",
+    Kind.COLLAPSED: "#fdebb0",
+    Kind.D_WON: "#cfe2fd",
+    Kind.G_WON: "#e6d7fb",
+    Kind.DIVERGED: "#fbc9c9",
 }
 VARIETY = (("modes", THIRD), ("coverage", D), ("recall", G))
 WIDE_LOSSES = 30  # times the smallest loss: beyond, a linear axis shows only the largest

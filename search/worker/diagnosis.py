@@ -17,7 +17,7 @@ from typing import Any
 from optuna.pruners import NopPruner
 
 from models.errors import DivergedError
-from models.evaluation.gan_diagnosis import Health, Verdict, final_verdict, find_lost_game
+from models.evaluation.gan_diagnosis import Health, Kind, Verdict, final_verdict, find_lost_game
 from models.training.loop import EpochResult
 from search.worker.context import WorkerContext
 
@@ -58,7 +58,7 @@ def broken(context: WorkerContext, error: DivergedError) -> Verdict | None:
     """The verdict of a game that left the finite numbers."""
     if context.judge is None:
         return None
-    return Verdict(kind="diverged", epoch=error.epoch, reason=str(error))
+    return Verdict(kind=Kind.DIVERGED, epoch=error.epoch, reason=str(error))
 
 
 def told(verdict: Verdict | None) -> dict[str, Any]:
