@@ -30,9 +30,9 @@ from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
+from models.networks.pixel_range import to_signed
 from models.networks.stargan import PatchDiscriminator, build_translator
 from models.results import Picture
-from models.training.gan_losses import to_signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class StarGAN(LabelledGAN):
         discriminator = PatchDiscriminator(
             shape, labels=config.labels, normalization=config.normalization, width=config.width
         )
-        self.judgements = discriminator.count
+        self.scores_per_image = discriminator.count
         self.set_networks(
             build_translator(shape, labels=config.labels, blocks=config.blocks, width=config.width),
             discriminator,

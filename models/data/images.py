@@ -171,6 +171,14 @@ class Batch:
     labels: Tensor | None = None
     attributes: Tensor | None = None
 
+    def rows(self, chosen: slice) -> Batch:
+        """Return the chosen images with their labels and attributes."""
+        return Batch(
+            images=self.images[chosen],
+            labels=None if self.labels is None else self.labels[chosen],
+            attributes=None if self.attributes is None else self.attributes[chosen],
+        )
+
 
 def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     """Training and test images of a set that comes without a test part; always the same."""
