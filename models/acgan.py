@@ -5,8 +5,8 @@
     generator      Z + L -> 256 -> 256 (linear, batch norm, ReLU) -> transposed convolutions
     discriminator  strided convolutions -> 512 -> 256 -> 1 + L scores
 
-The discriminator tells the labels of real images and of fakes, and both networks are trained to
-get them right: attributes by the squared error of sigmoids, since more than one may be true,
+The discriminator also tells the labels of real images and of fakes, and both networks are trained
+to get them right: attributes by the squared error of sigmoids, since more than one may be true,
 classes by cross-entropy. Fakes are given the labels of the real images in their batch.
 
     python -c "from models.acgan import *; print(ACGAN(ACGANConfig(labels=13), (3, 64, 64)))"
@@ -42,14 +42,14 @@ from models.seeds import derive_seed
 
 HIDDEN = 256
 UP, DOWN, STRIDES = (512, 256, 128, 64), (64, 128, 256, 512), (2, 2, 2, 2)
-REMEMBERED = 256  # images whose labels samples are given
+REMEMBERED = 256  # images whose labels are kept, to be given to samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class ACGANConfig(LabelledConfig):
     """Defaults are the reference's.
 
-    latent: Z, >= 1; width: of all channels and hidden layers, 1.0 the reference's
+    latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
     """
 
     latent: int = 128
@@ -70,17 +70,19 @@ class ACGAN(LabelledGAN):
     usage = (
         "new = model.sample(16, labels=rows)   # rows (16, L) in [0, 1]; (16, C, H, W) in [0, 1]"
     )
-    remembered: Tensor  # (REMEMBERED, L): labels as real images have them, also in an export
+    remembered: Tensor  # (REMEMBERED, L): labels of real images, also in an export
 
     def __init__(self, config: ACGANConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         rows = torch.arange(REMEMBERED)[:, None] % config.labels == torch.arange(config.labels)
         self.register_buffer("remembered", rows.float())
         weights = {"label_d": config.label_weight, "label_g": config.label_weight}
-        self.set_networks(_generator(config, shape), _discriminator(config, shape), weights)
+        self.set_networks(
+            _build_generator(config, shape), _build_discriminator(config, shape), weights
+        )
 
     def conditions(self, batch: Batch) -> Tensor:
-        """(N, Z + L)."""
+        """Return codes and labels of the batch's images: (N, Z + L)."""
         labels = self.labels(batch)
         codes = torch.randn(len(labels), self.config.latent, device=labels.device)
         return torch.cat([codes, labels], dim=1)
@@ -109,10 +111,10 @@ class ACGAN(LabelledGAN):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """New images: (count, C, H, W) in [0, 1].
+        """Make new images: (count, C, H, W) in [0, 1].
 
-        labels: (count, L) in [0, 1]; without them, drawn from those of the last training images
-        generator: of the CPU, so that it gives the same codes on all devices
+        labels: (count, L) in [0, 1]; None draws them from those of the last training images
+        generator: one of the CPU, so that it draws the same codes for all devices
         """
         codes = torch.randn(count, self.config.latent, generator=generator)
         if labels is None:
@@ -161,7 +163,7 @@ class ACGAN(LabelledGAN):
         return labels.cpu()
 
 
-def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
+def _build_generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
     """(N, Z + L) -> (N, C, H, W) in [-1, 1]."""
     hidden, *channels = scale_channels(config.width, HIDDEN, *UP)
     return initialise_weights(
@@ -178,7 +180,7 @@ def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
     )
 
 
-def _discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
+def _build_discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
     """(N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
     hidden, *channels = scale_channels(config.width, HIDDEN, *DOWN)
     batch = config.normalization == "batch"

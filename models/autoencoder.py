@@ -1,10 +1,11 @@
-"""What all autoencoders share: images -> codes -> images, trained on images clean or noisy.
+"""What all autoencoders share: images -> codes -> images, trained on clean or noisy images.
 
 Shape legend: N batch, C channels, H/W pixels, Z latent width.
 
     encoder  (N, C, H, W) -> (N, Z)
     decoder  (N, Z) -> (N, C, H, W)
-    noise    what the encoder sees; the target is always the clean image (Vincent et al. 2008)
+    noise    corrupts what the encoder sees; the target is always the clean image
+             (Vincent et al. 2008)
 
 A family fills ``encoder`` and ``decoder``, whose outputs are codes and images as above, and
 ``optimizers["all"]``; where its loss is not the mean squared error, its own ``loss`` and
@@ -37,7 +38,7 @@ SHOWN = 10  # images in an export's picture
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(LatentConfig):
-    """optimizer: by name (`models.optimizers.make_optimizer`)
+    """optimizer: its name (`models.optimizers.make_optimizer`)
     lr, weight_decay: learning rate and L2 of the optimiser
     """
 
@@ -52,7 +53,7 @@ class AutoencoderConfig(LatentConfig):
 
 
 class Autoencoder(LatentModel):
-    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw."""
+    """An encoder to codes and a decoder back; ``mse`` compares its images with the clean ones."""
 
     metrics: ClassVar[tuple[str, ...]] = ("mse",)
     usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"

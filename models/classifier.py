@@ -5,9 +5,9 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, K classes.
     encoder  of an exported autoencoder, frozen (or trained along at the end): -> Z
     head     Z -> hidden (ReLU, dropout) -> K, cross entropy, Adam
 
-How good the codes are shows beside what needs none: the table sets the accuracy next to
-logistic regressions on pixels and on principal components, and to a frozen encoder of
-random weights (`models/analysis/baselines.py`).
+A table shows how much the codes are worth: it sets the accuracy beside those of logistic
+regressions on pixels and on principal components, and of a frozen encoder with random weights
+(`models/analysis/baselines.py`).
 
     make study NAME=classifier FIRST=1
 """
@@ -41,8 +41,8 @@ class ClassifierConfig(ImageClassifierConfig):
     """Defaults are the reported best configuration (reference system A2).
 
     hidden: N_h, >= 1; dropout: share of hidden units, below 1
-    frozen: whether the encoder stays as it was exported
-    encoder: which autoencoder (`models.export.describe`); set when a study starts from one
+    frozen: True if the encoder stays as it was exported
+    encoder: describes the autoencoder (`models.export.describe`); set when a study starts from one
     """
 
     hidden: int = 276
@@ -69,7 +69,7 @@ class Classifier(ImageClassifier):
         super().__init__(config, shape)
         if not config.encoder:
             raise ConfigError('a Classifier needs an encoder: set starts_from="cae" in the study')
-        autoencoder = _autoencoder(config.encoder, shape)
+        autoencoder = _build_autoencoder(config.encoder, shape)
         self.encoder = autoencoder.encoder
         with torch.no_grad():
             self.width = autoencoder.latent  # Z
@@ -88,7 +88,7 @@ class Classifier(ImageClassifier):
 
     @classmethod
     def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
-        """From an autoencoder: its encoder. From a classifier: its head's width as well."""
+        """Take the encoder of an autoencoder; of a classifier take the head's width as well."""
         assert isinstance(config, ClassifierConfig)
         if isinstance(base, Classifier):
             return replace(config, hidden=base.config.hidden, encoder=base.config.encoder)
@@ -156,7 +156,7 @@ class Classifier(ImageClassifier):
         return _EncoderAndHead(self)
 
     def with_random_encoder(self, seed: int) -> Classifier:
-        """The same architecture and head, frozen on an encoder that was never trained."""
+        """Return a classifier of the same widths whose frozen encoder was never trained."""
         with drawing("cpu", seed):
             return Classifier(replace(self.config, frozen=True), self.shape).to(self.device)
 
@@ -173,8 +173,8 @@ class _EncoderAndHead(nn.Module):
         return scores
 
 
-def _autoencoder(described: Mapping[str, Any], shape: Shape) -> Autoencoder:
-    """The described autoencoder with fresh weights, for images of ``shape``."""
+def _build_autoencoder(described: Mapping[str, Any], shape: Shape) -> Autoencoder:
+    """Build the described autoencoder with fresh weights, for images of ``shape``."""
     family = family_named(described["model"])
     if tuple(described["shape"]) != shape:
         raise ConfigError(

@@ -37,9 +37,9 @@ Range = tuple[float, float]
 @dataclass(frozen=True, kw_only=True)
 class LabelledConfig(BalanceConfig):
     """labels: L; set from the images
-    exclusive: whether they are classes, of which an image has one; set from the images
+    exclusive: True for classes, of which an image has one; set from the images
     ranges: (lowest, highest) of each attribute; set from the images, empty for classes
-    label_weight: of the losses on labels beside those on real or fake
+    label_weight: weight of the losses on labels beside those on real or fake
     """
 
     labels: int = 1
@@ -61,7 +61,10 @@ Config = TypeVar("Config", bound=LabelledConfig)
 
 
 def fit_config_to_labels(config: Config, images: ImageSplits) -> Config:
-    """``config`` for the attributes of ``images``, or their classes. Raises `ConfigError`."""
+    """Return ``config`` for the attributes of ``images``, or else their classes.
+
+    Raises `ConfigError` for images that have neither.
+    """
     values = images.train.attributes
     if values is None:
         if len(images.classes) < 2:
@@ -82,7 +85,7 @@ def fit_config_to_labels(config: Config, images: ImageSplits) -> Config:
 
 
 class Labels(nn.Module):
-    """Batch -> (N, L) float32 in [0, 1]: of attributes beyond their range, its nearer end."""
+    """Batch -> (N, L) float32 in [0, 1]; an attribute beyond its range counts as the nearer end."""
 
     low: Tensor
     extent: Tensor
@@ -106,28 +109,30 @@ class Labels(nn.Module):
         return ((batch.attributes - self.low) / self.extent).clamp(0, 1)
 
 
-def label_accuracy(said: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
-    """Share of labels (N, L) that scores (N, L) tell: of an image's class, or of all attributes
-    the side of their range's middle."""
+def label_accuracy(scores: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
+    """Return the share of labels (N, L) that scores (N, L) tell rightly.
+
+    A class is told by the largest score; an attribute by the side of its range's middle.
+    """
     if exclusive:
-        return (said.argmax(1) == given.argmax(1)).float().mean()
-    return ((said > 0) == (given > 0.5)).float().mean()
+        return (scores.argmax(1) == given.argmax(1)).float().mean()
+    return ((scores > 0) == (given > 0.5)).float().mean()
 
 
 def label_names(images: ImageSplits) -> tuple[str, ...]:
-    """As `fit_config_to_labels` counts them."""
+    """Return the names of the labels, in the order of `fit_config_to_labels`."""
     return images.classes if images.train.attributes is None else images.attribute_names
 
 
 def flip_label(given: Tensor, label: int, *, exclusive: bool) -> Tensor:
-    """Labels (N, L) with one changed: that class instead, or that attribute the other way."""
+    """Return labels (N, L) with one changed: to that class, or that attribute the other way."""
     other = torch.zeros_like(given) if exclusive else given.clone()
     other[:, label] = 1 if exclusive else 1 - (given[:, label] > 0.5).float()
     return other
 
 
 def short_label_names(names: tuple[str, ...]) -> list[tuple[int, str]]:
-    """The first `ROWS` labels with their names, cut to fit beside a picture."""
+    """Return the first `ROWS` labels with their names, cut to fit beside a picture."""
     return [
         (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
         for i, name in enumerate(names[:ROWS])

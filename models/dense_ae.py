@@ -5,8 +5,8 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width. Figures in commen
 
     encoder  4096 -> 256 -> 64 -> 12 -> 3, ReLU between
     decoder  the mirror, ReLU between, a tanh at the end
-    loss     mean squared error of the tanh from clean pixels in [0, 1]; what a tanh says
-             below 0 is black, so that images are clipped to [0, 1]
+    loss     mean squared error of the tanh from clean pixels in [0, 1]; values of the tanh below
+             0 mean black, so that images are clipped to [0, 1]
 
     make study NAME=dense_denoise
 """
@@ -28,14 +28,16 @@ from models.errors import ConfigError, require
 from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 
-NEARLY_BLACK = 0.1  # of the usual deviation, in the last layer: a third of the first epoch's error
+# The last layer's first weights have a tenth of the usual deviation, so that images begin nearly
+# black: that is a third of the first epoch's error.
+NEARLY_BLACK = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseAEConfig(AutoencoderConfig):
     """Defaults are reference system A4's.
 
-    widths: of the layers from the pixels to the code, the code's (Z) last; each >= 1
+    widths: outputs of the layers from the pixels to the code, whose width Z is the last; each >= 1
     """
 
     widths: tuple[int, ...] = (256, 64, 12, 3)
@@ -69,7 +71,7 @@ class DenseAE(Autoencoder):
             *upwards,
             nn.Unflatten(1, shape),  # (N, C, H, W)
             nn.Tanh(),
-            nn.Hardtanh(0.0, 1.0),  # clips; the loss is taken before it, where it has a gradient
+            nn.Hardtanh(0.0, 1.0),  # clips; the loss is taken before, where there is a gradient
         )
         initialise_for_relu(self)
         pixels = upwards[-1]
@@ -86,7 +88,7 @@ class DenseAE(Autoencoder):
 
 
 def _dense(sizes: Sequence[int]) -> list[nn.Module]:
-    """Linear layers through ``sizes``, ReLU between two of them."""
+    """Return linear layers through ``sizes``, with a ReLU between any two of them."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]

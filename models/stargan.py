@@ -4,12 +4,12 @@
 
 Beside the adversarial loss:
 
-    label_d          of what the discriminator says of real images' labels
-    label_g          of what it says of translated images, whose labels are the targets
+    label_d          error of the labels that the discriminator tells of real images
+    label_g          error of those that it tells of translated images, from the targets
     reconstruction   mean absolute difference, in [-1, 1], of images translated there and back
 
-Losses on labels are cross-entropies: of one class among L, or of each attribute alone. Targets
-are the labels of another image in the batch.
+Errors of labels are cross-entropies: of one class among L, or of each attribute alone. The target
+is the labels of another image in the batch.
 
     python -c "from models.stargan import *; print(StarGAN(StarGANConfig(labels=8), (3, 64, 64)))"
 
@@ -39,8 +39,8 @@ from models.results import Picture
 class StarGANConfig(LabelledConfig):
     """Defaults are the reference's: one update of the generator every four, equal rates.
 
-    blocks: residual ones, >= 0; width: of all channels, 1.0 the reference's
-    reconstruction_weight: beside the adversarial loss
+    blocks: residual blocks, >= 0; width: factor of all channels, 1.0 is the reference
+    reconstruction_weight: weight of the reconstruction beside the adversarial loss
     """
 
     labels: int = 8
@@ -83,7 +83,10 @@ class StarGAN(LabelledGAN):
         )
 
     def conditions(self, batch: Batch) -> Tensor:
-        """(N, C + L, H, W): each image with the labels of the one a random way further on."""
+        """Return each image with the labels of another one of the batch: (N, C + L, H, W).
+
+        The other one stands a random number of places further on.
+        """
         labels = self.labels(batch)
         count = len(labels)
         places = torch.arange(count, device=labels.device)
@@ -118,15 +121,15 @@ class StarGAN(LabelledGAN):
         return given[:, self.shape[0] :, 0, 0]
 
     def translate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] with other labels (N, L) in [0, 1]."""
+        """Give images (N, C, H, W) in [0, 1] other labels (N, L) in [0, 1]."""
         images, labels = images.to(self.device), labels.to(self.device)
         return self.generate(with_planes(to_signed(images), labels))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Translations of ``part``'s images, each as another one of them is labelled."""
+        """Translate images of ``part``, each to the labels of another one."""
         real: Images = getattr(images, part)
         rows = torch.arange(count, device=self.device) % len(real)
-        size = self.config.batch_size  # labels are planes as large as an image: a part at a time
+        size = self.config.batch_size  # a few at once: labels are planes as large as an image
         return torch.cat(
             [self.generate(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
         )
@@ -137,7 +140,7 @@ class StarGAN(LabelledGAN):
         return with_planes(to_signed(images), torch.eye(self.config.labels)[[0, -1]])
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """The first images, each with a label of its own changed: the first of the first, ..."""
+        """Translate the first images: image i has its label number i changed."""
         batch = getattr(images, part).batch(slice(0, count))
         own = self.labels(batch)  # (N, L)
         places = torch.arange(len(own)) % self.config.labels
@@ -163,6 +166,6 @@ class StarGAN(LabelledGAN):
 
 
 def with_planes(images: Tensor, labels: Tensor) -> Tensor:
-    """(N, C, H, W), (N, L) -> (N, C + L, H, W): a constant plane for each label."""
+    """(N, C, H, W), (N, L) -> (N, C + L, H, W): each label becomes a constant plane."""
     planes = labels[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, planes], dim=1)
