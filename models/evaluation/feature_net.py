@@ -1,4 +1,4 @@
-"""The small classifier in whose eyes generated images are judged.
+"""The small classifier whose features measure generated images.
 
 Shape legend: N batch, C channels, H/W pixels, D features, K classes. Figures are for 28x28x1.
 
@@ -7,7 +7,8 @@ Shape legend: N batch, C channels, H/W pixels, D features, K classes. Figures ar
     head  dropout, D -> K, cross entropy, Adam along a cosine
 
 It is trained once for each labelled set and then stays as it is (`models/evaluation/features.py`).
-Why not Inception: that has seen photographs, no digits, and costs a hundred times as much an image.
+Inception is not used because it was trained on photographs, not on digits, and takes a hundred
+times as long for an image.
 
     python -c "from models.evaluation.feature_net import *
     print(FeatureNet(FeatureNetConfig(), (1, 28, 28)))"
@@ -28,7 +29,7 @@ from models.optimizers import make_optimizer
 
 CHANNELS = (32, 64, 128)  # the last is repeated where more layers are needed
 SMALLEST = 4  # pixels a side after the convolutions, at most
-LARGEST = 64  # pixels a side that the first convolution sees: what is larger is averaged
+LARGEST = 64  # pixels a side that the first convolution sees; larger images are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class FeatureNet(ImageClassifier):
 
 
 def _convolutions(shape: Shape) -> list[nn.Module]:
-    """Layers that halve the images until `SMALLEST` pixels a side are left."""
+    """Return layers that halve images until `SMALLEST` pixels a side are left."""
     channels, height, width = shape
     layers: list[nn.Module] = []
     averaged = -(-max(height, width) // LARGEST)

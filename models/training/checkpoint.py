@@ -1,13 +1,13 @@
-"""Checkpoints: all that `fit` needs to go on, in one safetensors file, no pickle.
+"""Checkpoints: all that `fit` needs to go on, in one safetensors file, without pickle.
 
-    save_checkpoint(path, model, epoch=7)
-    epoch = load_checkpoint(path, model)         # 7; fit(..., start=epoch) goes on
+    save_checkpoint(path, model, epoch=7, note={})
+    epoch, note = load_checkpoint(path, model)         # 7, {}; fit(..., start=epoch) goes on
 
-Weights and the optimisers' tensors are stored as they are; step counters and
-settings of the optimisers as JSON in the file's header. An epoch draws its
-random numbers from (seed, epoch number), so no generator state is needed.
+Weights and the optimisers' tensors are stored as they are. Step counters and settings of the
+optimisers stand as JSON in the file's header. An epoch draws its random numbers from (seed, epoch
+number), so that no generator state is needed.
 
-The caller writes to a temporary path and renames (storage's `whole_file`).
+The caller writes to a temporary path and renames that file (storage's `atomic_file`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any
 
 
 def checkpoint_size(model: Model) -> int:
-    """Bytes of a checkpoint's tensors: the least that it takes on a disk."""
+    """Return the bytes of a checkpoint's tensors, the least that it takes on a disk."""
     states = [entry for o in model.optimizers.values() for entry in o.state.values()]
     optimizers = [value for state in states for value in state.values()]
     return tensor_bytes(model.state_dict()) + sum(
@@ -49,19 +49,19 @@ def checkpoint_size(model: Model) -> int:
 
 
 def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
-    """Bring ``model`` and its optimisers to the file's state; returns its epoch and note.
+    """Bring ``model`` and its optimisers to the file's state, and return its epoch and note.
 
     Raises `CheckpointError`, with the model untouched, when the file does not fit.
     """
     try:
         header, tensors = read_tensors(path, "checkpoint")
-        weights = _below("model/", tensors)
+        weights = _tensors_below("model/", tensors)
         expected = model.state_dict()
         if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in expected.items()}:
             raise KeyError("other layers")
         states = {
             name: _optimizer_state(
-                header["optimizers"][name], _below(f"optimizer/{name}/", tensors)
+                header["optimizers"][name], _tensors_below(f"optimizer/{name}/", tensors)
             )
             for name in model.optimizers
         }
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of a checkpoint, without its tensors; raises `CheckpointError`."""
+    """Read the note of a checkpoint without its tensors. Raises `CheckpointError`."""
     try:
         note: dict[str, Any] = read_header(path, "checkpoint")["note"]
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -83,12 +83,13 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, model: Model) -> Model:
-    """Only the weights of a checkpoint."""
+    """Load a checkpoint and return the model, for callers that need only its weights."""
     load_checkpoint(path, model)
     return model
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of the tensors whose names begin with ``prefix``, without it."""
     return {
         name.removeprefix(prefix): value.clone()  # the file is mapped; weights are written to
         for name, value in tensors.items()
@@ -97,15 +98,16 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer_state(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return an optimiser's state dictionary from its part of the header and its tensors."""
     state: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in header["plain"].items()
     }
     for name, value in tensors.items():
         index, _, key = name.partition("/")
         state.setdefault(int(index), {})[key] = value
-    return {"state": state, "param_groups": [_group(group) for group in header["groups"]]}
+    return {"state": state, "param_groups": [_parameter_group(group) for group in header["groups"]]}
 
 
-def _group(group: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples: Adam's betas come back as one."""
+def _parameter_group(group: dict[str, Any]) -> dict[str, Any]:
+    """Return ``group`` with Adam's betas as a tuple, which JSON does not know."""
     return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
