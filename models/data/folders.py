@@ -1,15 +1,15 @@
 """A folder of one's own images, with or without classes.
 
     PATH/*.png                     no classes
-    PATH/cats/*.jpg PATH/dogs/...  a class a folder (torchvision's ImageFolder layout)
+    PATH/cats/*.jpg PATH/dogs/...  a folder for each class (torchvision's ImageFolder layout)
     PATH/train/... PATH/test/...   the same, already split
     PATH/attributes.csv            optional: file,smiling,glasses,... with a number each
 
     make study NAME=cae DATA=folder:PATH
 
-Without ``train`` and ``test`` folders a tenth of the images is held out as the
-test set. Images are resized and cropped from the centre to the study's shape.
-Links to files are followed, links to folders are not.
+Without ``train`` and ``test`` folders a tenth of the images is held out as the test set. Images are
+resized and cropped from the centre to the study's shape. Links to files are followed, links to
+folders are not.
 
 Shape legend: N images, C channels, H/W pixels, A attributes.
 """
@@ -47,13 +47,13 @@ MODES = {1: "L", 3: "RGB"}
 
 
 class FolderSource:
-    """Reads ``folder``; see the module's first lines for the layouts."""
+    """The images of ``folder``; the module's first lines show its layouts."""
 
     def __init__(self, folder: Path) -> None:
         try:
             self.folder = folder.expanduser().resolve()
             found = self.folder.is_dir()
-        except (OSError, RuntimeError) as error:  # a name too long, a loop of links, nobody's home
+        except (OSError, RuntimeError) as error:  # a long name, a loop of links, no such user
             raise DataError(
                 f"no folder {short(str(folder))} ({short(first_line(error))}); "
                 "DATA=folder:PATH takes a folder of images"
@@ -83,9 +83,9 @@ class FolderSource:
         return ImagePool(train=train, test=test, classes=classes, attribute_names=names)
 
     def _paths(self, folder: Path) -> list[Path]:
-        """All images below ``folder``, sorted; links to folders are not followed.
+        """Return all images below ``folder``, sorted; links to folders are not followed.
 
-        What is no file, a pipe for one, would be waited for or read for ever.
+        Raises `DataError` for what is no file: reading a pipe, for one, would wait for ever.
         """
         found = [
             Path(place) / name
@@ -104,7 +104,7 @@ class FolderSource:
         return sorted(found)
 
     def _classes(self, folder: Path) -> tuple[str, ...]:
-        """Names of the class folders; empty where the images lie in ``folder`` itself."""
+        """Return the names of the class folders; none where images lie in ``folder`` itself."""
         inside = {path.relative_to(folder).parts for path in self._paths(folder)}
         flat = [parts for parts in inside if len(parts) == 1]
         if flat and len(flat) < len(inside):
@@ -131,7 +131,7 @@ class FolderSource:
         paths = self._paths(folder)
         return Images(
             pixels=read_pixels(paths, shape, progress),
-            labels=self._labels(folder, paths, classes) if classes else None,
+            labels=self._read_labels(folder, paths, classes) if classes else None,
             attributes=self._attribute_rows(paths),
         )
 
@@ -145,7 +145,7 @@ class FolderSource:
                     "(validation images are cut off the training images)"
                 )
 
-    def _labels(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Tensor:
+    def _read_labels(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Tensor:
         names = [path.relative_to(folder).parts[0] for path in paths]
         unknown = sorted(set(names) - set(classes))
         if unknown:
@@ -156,11 +156,12 @@ class FolderSource:
         return torch.tensor([classes.index(name) for name in names])  # (N,)
 
     def _attributes(self) -> tuple[list[str], dict[str, list[float]]]:
-        """Column names, and numbers by file name, of ``attributes.csv``; empty without one."""
+        """Read the column names, and the numbers by file name, of ``attributes.csv``; none
+        without one."""
         table = self.folder / ATTRIBUTES
         if not os.path.lexists(table):
             return [], {}
-        if not table.is_file():  # one would wait for a pipe
+        if not table.is_file():  # reading a pipe would wait for ever
             raise DataError(f"{table} is not a file; replace or remove it")
         try:
             with table.open(newline="", encoding="utf-8-sig") as file:
@@ -189,7 +190,7 @@ class FolderSource:
 
 
 def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[float]]]) -> None:
-    """Raise `DataError` for a table whose numbers would not be those that were meant."""
+    """Raise `DataError` for a table whose numbers may not be those that were meant."""
     if len(header) < 2 or "" in header or len(set(header)) < len(header):
         raise DataError(
             f"{table} begins with {short(','.join(header))!r}, not with file,NAME,NAME,...; "
@@ -215,7 +216,7 @@ def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[floa
 def read_pixels(paths: list[Path], shape: Shape | None, progress: CountProgress) -> Tensor:
     """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to ``shape``.
 
-    Without a shape all must be as large as the first, whose colour decides too.
+    Without a shape all must be as large as the first, which also decides on grey or colour.
     """
     if shape is None:
         first = decode(paths[0], None, None)
@@ -239,7 +240,7 @@ def read_pixels(paths: list[Path], shape: Shape | None, progress: CountProgress)
 
 
 def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
-    """One image file -> (C, H, W) uint8. ``mode`` None: grey stays grey, the rest is RGB.
+    """Decode one image file -> (C, H, W) uint8. With ``mode`` None grey stays grey, others are RGB.
 
     Pixels of 16 bits lose their lower 8. Raises `DataError` for whatever cannot be decoded.
     """
@@ -249,7 +250,7 @@ def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.nda
             array = _decode(path, mode, size)
     except DataError:
         raise
-    except Exception as error:  # damaged files make Pillow's readers raise all there is
+    except Exception as error:  # damaged files make Pillow's readers raise errors of all kinds
         raise DataError(
             f"cannot decode {path} ({short(first_line(error))}); replace or remove that file"
         ) from error
@@ -266,7 +267,7 @@ def _decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.nd
                 f"{path} has pixels of 32 bits, whose white is unknown; "
                 "save it with 8 or 16 bits a channel"
             )
-        if image.mode.startswith("I;16"):  # Pillow's own conversion makes all above 255 white
+        if image.mode.startswith("I;16"):  # Pillow would make all values above 255 white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         grey = image.mode in ("1", "L")
         image = image.convert(mode or ("L" if grey else "RGB"))

@@ -1,4 +1,7 @@
-"""From a set's name to its images: found, read, split, and kept for the next process."""
+"""Image sets by name: they are found, read, split, and kept in a file for the next process.
+
+    splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
+"""
 
 from __future__ import annotations
 
@@ -20,22 +23,24 @@ from models.data.torchvision_sets import (
 )
 from models.tensor_files import atomic_file, read_tensors, write_tensors
 
-CACHE_FORMAT = 1  # raise when the file's content changes meaning
-
-
+CACHE_FORMAT = 1  # raise it when the file's content changes its meaning
 FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
 
 
 class Source(Protocol):
-    label: str  # fit for a file name
+    """Where the images of a set come from."""
 
-    def fingerprint(self) -> str: ...
+    label: str  # becomes part of file names
 
-    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool: ...
+    def fingerprint(self) -> str:
+        """Return, quickly, a word that changes when the content does."""
+
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
+        """Read all images, resized to ``shape`` (C, H, W) unless that is None."""
 
 
 def find_source(name: str, root: Path) -> Source:
-    """The source called ``name``; a missing torchvision set is downloaded to ``root``."""
+    """Return the source called ``name``; a missing torchvision set is downloaded to ``root``."""
     if name in TORCHVISION_SETS:
         return TorchvisionSource(name, root)
     if name == "digits":
@@ -59,7 +64,7 @@ def load_images(
     shape: Shape | None = None,
     progress: CountProgress | None = None,
 ) -> ImageSplits:
-    """The splits of the set called ``name``, from the cache or made now.
+    """Return the splits of the set called ``name``, from the cache or made now.
 
     name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``digits`` or ``folder:PATH``
     root: where downloaded sets lie, in torchvision's layout
@@ -79,7 +84,10 @@ def prepare_images(
     shape: Shape | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
-    """The cached file of a set, made now if the set is new or has changed; see `load_images`."""
+    """Return the cached file of a set, which is made now if the set is new or has changed.
+
+    `load_images` explains the parameters.
+    """
     source = find_source(name, root)
     key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
     digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
