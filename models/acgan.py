@@ -130,8 +130,10 @@ class ACGAN(LabelledGAN):
         return torch.cat([codes, self.remembered[:2].cpu()], dim=1)
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """Images of fixed codes with the labels of the first images, which repeat where there are
-        fewer."""
+        """Make images of fixed codes with the labels of the first images.
+
+        Labels repeat where there are fewer images.
+        """
         codes, labels = self._fixed_codes(count), self._first_labels(images, part, count)
         rows = torch.arange(count) % len(labels)
         return self.generate(torch.cat([codes, labels[rows]], dim=1))
@@ -164,7 +166,7 @@ class ACGAN(LabelledGAN):
 
 
 def _build_generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
-    """(N, Z + L) -> (N, C, H, W) in [-1, 1]."""
+    """Build (N, Z + L) -> (N, C, H, W) in [-1, 1]."""
     hidden, *channels = scale_channels(config.width, HIDDEN, *UP)
     return initialise_weights(
         nn.Sequential(
@@ -181,7 +183,7 @@ def _build_generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
 
 
 def _build_discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
-    """(N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
+    """Build (N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
     hidden, *channels = scale_channels(config.width, HIDDEN, *DOWN)
     batch = config.normalization == "batch"
     last = channels[-1]

@@ -241,8 +241,7 @@ class Adversarial(Model):
         return measured | self.label_metrics(batch, given, fakes, labels_of_real, labels_of_fake)
 
     def generate_signed(self, given: Tensor) -> Tensor:
-        """Conditions (N, ...) -> (N, C, H, W) in [-1, 1], as many at once as training has room
-        for."""
+        """Conditions (N, ...) -> (N, C, H, W) in [-1, 1]; at once as many as a training batch."""
         return torch.cat(
             [self.sampling_generator(part) for part in torch.split(given, self.config.batch_size)]
         )
@@ -257,7 +256,8 @@ class Adversarial(Model):
             return to_unit(self.generate_signed(given.to(self.device)))
 
     def programs(self) -> dict[str, Program]:
-        """Both take and give images in [0, 1]; the discriminator gives scores (N, P + A)."""
+        """Return the generator, which gives images in [0, 1], and the discriminator, which takes
+        such images and gives scores (N, P + A)."""
         random = torch.Generator().manual_seed(0)
         images = self.seen(torch.rand(2 * self.packed, *self.shape, generator=random))
         generator = ExportedGenerator(self.sampling_generator)

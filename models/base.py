@@ -137,7 +137,7 @@ class Model(nn.Module, ABC):
         It is called in eval mode, without gradients, and draws the same random numbers each time.
         images, part: for families that make theirs from real images
         """
-        raise NotImplementedError(f"{type(self).__name__} makes no new images; it cannot be judged")
+        raise NotImplementedError(f"{type(self).__name__} makes no new images to be measured")
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:

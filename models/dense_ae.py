@@ -65,8 +65,8 @@ class DenseAE(Autoencoder):
     def __init__(self, config: DenseAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         sizes = (math.prod(shape), *config.widths)  # 4096, 256, 64, 12, 3
-        self.encoder = nn.Sequential(nn.Flatten(), *_dense(sizes))
-        upwards = _dense(sizes[::-1])
+        self.encoder = nn.Sequential(nn.Flatten(), *_dense_layers(sizes))
+        upwards = _dense_layers(sizes[::-1])
         self.decoder = nn.Sequential(
             *upwards,
             nn.Unflatten(1, shape),  # (N, C, H, W)
@@ -87,7 +87,7 @@ class DenseAE(Autoencoder):
         return mse, {"mse": mse}
 
 
-def _dense(sizes: Sequence[int]) -> list[nn.Module]:
+def _dense_layers(sizes: Sequence[int]) -> list[nn.Module]:
     """Return linear layers through ``sizes``, with a ReLU between any two of them."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):

@@ -142,7 +142,7 @@ def _write_program(program: Program, folder: Path, name: str) -> None:
     torch.export.save(exported, whole)
     (folder / f"{name}.pt2").write_bytes(whole.getbuffer())
     size = tensor_bytes(program.module.state_dict())
-    with _quiet():
+    with _quiet_exporter():
         torch.onnx.export(
             exported,
             (),
@@ -189,7 +189,7 @@ def _on_cpu(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_exporter() -> Iterator[None]:
     """Silence the ONNX exporter, which reports every optimisation pass as if it were news."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

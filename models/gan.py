@@ -95,13 +95,13 @@ class GAN(Adversarial):
         return self.generate(self.codes(count, generator))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        return self.sample(count, generator=_generator("judged"))
+        return self.sample(count, generator=_fixed_generator("judged"))
 
     def example(self) -> Tensor:
         return self.codes(2, torch.Generator().manual_seed(0))
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        return self.sample(count, generator=_generator("samples"))
+        return self.sample(count, generator=_fixed_generator("samples"))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """Show fakes of codes that are the same in every epoch; no image of ``part`` is needed."""
@@ -112,14 +112,14 @@ class GAN(Adversarial):
         yield self._interpolation_picture()
 
     def _sample_picture(self, count: int, columns: int) -> Picture:
-        drawn = self.sample(count, generator=_generator("samples"))
+        drawn = self.sample(count, generator=_fixed_generator("samples"))
         what = "images made of draws from N(0, I)"
         return figure_picture(
             "samples", what, what, lambda title: sample_figure(drawn, title, columns=columns)
         )
 
     def _interpolation_picture(self) -> Picture:
-        ends = self.codes(2 * WAYS, _generator("interpolations"))
+        ends = self.codes(2 * WAYS, _fixed_generator("interpolations"))
         ways = [great_circle(first, last, STEPS) for first, last in ends.view(WAYS, 2, -1)]
         drawn = self.generate(torch.cat(ways))
         return figure_picture(
@@ -155,6 +155,6 @@ def great_circle(first: Tensor, last: Tensor, steps: int) -> Tensor:
     return (from_first * first + from_last * last) / torch.sin(angle)
 
 
-def _generator(purpose: str) -> torch.Generator:
+def _fixed_generator(purpose: str) -> torch.Generator:
     """Return a generator that draws the same numbers for ``purpose`` every time."""
     return torch.Generator().manual_seed(derive_seed(0, purpose))

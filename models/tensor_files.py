@@ -65,14 +65,14 @@ def read_tensors(path: Path, name: str) -> tuple[Any, dict[str, Tensor]]:
     Raises `TensorFileError` for a file that `write_tensors` did not write, and `OSError` for one
     that cannot be opened.
     """
-    with _reading(), safe_open(path, framework="pt") as file:
+    with _translating_errors(), safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()[name])
         return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def read_header(path: Path, name: str) -> Any:
     """Return what the header holds under ``name``. Raises what `read_tensors` raises."""
-    with _reading(), safe_open(path, framework="pt") as file:
+    with _translating_errors(), safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()[name])
 
 
@@ -82,7 +82,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _translating_errors() -> Iterator[None]:
     """Turn whatever a damaged file raises into `TensorFileError`."""
     try:
         yield

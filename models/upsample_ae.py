@@ -75,16 +75,16 @@ class UpsampleAE(Autoencoder):
         for _ in config.channels:
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
         self.encoder = nn.Sequential(
-            *_down(colours, first),  # (N, 16, 14, 14)
-            *_down(first, second),  # (N, 8, 7, 7)
-            *_down(second, third),  # (N, 8, 4, 4)
+            *_down_layers(colours, first),  # (N, 16, 14, 14)
+            *_down_layers(first, second),  # (N, 8, 7, 7)
+            *_down_layers(second, third),  # (N, 8, 4, 4)
             nn.Flatten(),  # (N, 128)
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, (third, *sizes[3])),  # (N, 8, 4, 4)
-            *_up(third, third, sizes[2]),  # (N, 8, 7, 7)
-            *_up(third, second, sizes[1]),  # (N, 8, 14, 14)
-            *_up(second, first, sizes[0]),  # (N, 16, 28, 28)
+            *_up_layers(third, third, sizes[2]),  # (N, 8, 7, 7)
+            *_up_layers(third, second, sizes[1]),  # (N, 8, 14, 14)
+            *_up_layers(second, first, sizes[0]),  # (N, 16, 28, 28)
             nn.Conv2d(first, colours, 3, padding=1),  # (N, C, 28, 28), logits
             nn.Sigmoid(),
         )
@@ -133,13 +133,13 @@ def _centre_filters(model: UpsampleAE) -> None:
         layer.weight.data -= layer.weight.data.mean((1, 2, 3), keepdim=True)
 
 
-def _down(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    """(N, C_in, H, W) -> (N, C_out, ceil(H/2), ceil(W/2))."""
+def _down_layers(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    """Return layers (N, C_in, H, W) -> (N, C_out, ceil(H/2), ceil(W/2))."""
     convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1)
     return convolution, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)
 
 
-def _up(channels_in: int, channels_out: int, size: tuple[int, int]) -> tuple[nn.Module, ...]:
-    """(N, C_in, h, w) -> (N, C_out, *size)."""
+def _up_layers(channels_in: int, channels_out: int, size: tuple[int, int]) -> tuple[nn.Module, ...]:
+    """Return layers (N, C_in, h, w) -> (N, C_out, *size)."""
     convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1)
     return nn.Upsample(size=size, mode="nearest"), convolution, nn.ReLU()

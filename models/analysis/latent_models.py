@@ -54,7 +54,7 @@ class LatentModel(Model):
 
     @property
     def latent(self) -> int:
-        """Z."""
+        """Z, the width of a code."""
         return int(self.encode(torch.zeros(1, *self.shape, device=self.device)).shape[1])
 
     def seen(self, images: Tensor) -> Tensor:

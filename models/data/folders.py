@@ -65,24 +65,24 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         table = self.folder / ATTRIBUTES
-        return fingerprint_files(self._paths(self.folder) + ([table] if table.is_file() else []))
+        return fingerprint_files(self._find_images(self.folder) + ([table] if table.is_file() else []))
 
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         parts = [self.folder / "train", self.folder / "test"]
         if all(part.is_dir() for part in parts):
             self._check_split(parts)
-            classes = self._classes(parts[0])
+            classes = self._find_classes(parts[0])
             train, test = (self._read_part(part, classes, shape, progress) for part in parts)
             if train.pixels.shape[1:] != test.pixels.shape[1:]:
                 raise DataError(f"{parts[0]} and {parts[1]} hold images of different sizes")
         else:
-            classes = self._classes(self.folder)
+            classes = self._find_classes(self.folder)
             everything = self._read_part(self.folder, classes, shape, progress)
             train, test = hold_out(everything, TEST_SHARE)
-        names = tuple(self._attributes()[0])
+        names = tuple(self._read_attributes()[0])
         return ImagePool(train=train, test=test, classes=classes, attribute_names=names)
 
-    def _paths(self, folder: Path) -> list[Path]:
+    def _find_images(self, folder: Path) -> list[Path]:
         """Return all images below ``folder``, sorted; links to folders are not followed.
 
         Raises `DataError` for what is no file: reading a pipe, for one, would wait for ever.
@@ -103,9 +103,9 @@ class FolderSource:
                 raise DataError(f"{path}{link} is not a file; replace or remove it")
         return sorted(found)
 
-    def _classes(self, folder: Path) -> tuple[str, ...]:
+    def _find_classes(self, folder: Path) -> tuple[str, ...]:
         """Return the names of the class folders; none where images lie in ``folder`` itself."""
-        inside = {path.relative_to(folder).parts for path in self._paths(folder)}
+        inside = {path.relative_to(folder).parts for path in self._find_images(folder)}
         flat = [parts for parts in inside if len(parts) == 1]
         if flat and len(flat) < len(inside):
             raise DataError(
@@ -128,16 +128,16 @@ class FolderSource:
     def _read_part(
         self, folder: Path, classes: tuple[str, ...], shape: Shape | None, progress: CountProgress
     ) -> Images:
-        paths = self._paths(folder)
+        paths = self._find_images(folder)
         return Images(
             pixels=read_pixels(paths, shape, progress),
             labels=self._read_labels(folder, paths, classes) if classes else None,
-            attributes=self._attribute_rows(paths),
+            attributes=self._read_attribute_rows(paths),
         )
 
     def _check_split(self, parts: list[Path]) -> None:
         """Raise `DataError` for images that would not be read."""
-        for path in self._paths(self.folder):
+        for path in self._find_images(self.folder):
             if not any(path.is_relative_to(part) for part in parts):
                 raise DataError(
                     f"{self.folder} holds images outside of train and test, such as "
@@ -155,7 +155,7 @@ class FolderSource:
             )
         return torch.tensor([classes.index(name) for name in names])  # (N,)
 
-    def _attributes(self) -> tuple[list[str], dict[str, list[float]]]:
+    def _read_attributes(self) -> tuple[list[str], dict[str, list[float]]]:
         """Read the column names, and the numbers by file name, of ``attributes.csv``; none
         without one."""
         table = self.folder / ATTRIBUTES
@@ -175,8 +175,8 @@ class FolderSource:
         _check_table(table, header, values)
         return header[1:], dict(values)
 
-    def _attribute_rows(self, paths: list[Path]) -> Tensor | None:
-        names, values = self._attributes()
+    def _read_attribute_rows(self, paths: list[Path]) -> Tensor | None:
+        names, values = self._read_attributes()
         if not names:
             return None
         files = [path.relative_to(self.folder).as_posix() for path in paths]
@@ -247,7 +247,7 @@ def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.nda
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files that it can read
-            array = _decode(path, mode, size)
+            array = _decode_file(path, mode, size)
     except DataError:
         raise
     except Exception as error:  # damaged files make Pillow's readers raise errors of all kinds
@@ -259,7 +259,7 @@ def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.nda
     return np.array(array.transpose(2, 0, 1))  # (H, W, 3) -> (3, H, W)
 
 
-def _decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
+def _decode_file(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
     with Image.open(path) as opened:
         image: Image.Image = ImageOps.exif_transpose(opened)
         if image.mode in ("I", "F"):

@@ -48,10 +48,10 @@ class TorchvisionSource:
     def fingerprint(self) -> str:
         if os.path.lexists(self.root) and not self.root.is_dir():
             raise DataError(f"DATA_ROOT={self.root} is not a folder; name the one with the sets")
-        files = self._files()
+        files = self._find_files()
         if not files:
             self._download()
-            files = self._files()
+            files = self._find_files()
         return fingerprint_files(files)
 
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
@@ -59,7 +59,7 @@ class TorchvisionSource:
         for done, train in enumerate((True, False)):
             progress(done, 2)
             try:
-                found = self._dataset(train=train)
+                found = self._open_dataset(train=train)
                 _check_idx(found)
             except (RuntimeError, ValueError, AssertionError, OSError, LookupError) as error:
                 raise DataError(
@@ -72,10 +72,10 @@ class TorchvisionSource:
         progress(2, 2)
         return ImagePool(train=parts[True], test=parts[False], classes=tuple(found.classes))
 
-    def _files(self) -> list[Path]:
+    def _find_files(self) -> list[Path]:
         return sorted((self.root / self.class_name / "raw").glob("*-ubyte"))
 
-    def _dataset(self, *, train: bool, download: bool = False):  # type: ignore[no-untyped-def]
+    def _open_dataset(self, *, train: bool, download: bool = False):  # type: ignore[no-untyped-def]
         from torchvision import datasets  # takes seconds: only where images are decoded
 
         return getattr(datasets, self.class_name)(self.root, train=train, download=download)
@@ -86,7 +86,7 @@ class TorchvisionSource:
         socket.setdefaulttimeout(DOWNLOAD_PATIENCE)
         try:
             for train in (True, False):
-                self._dataset(train=train, download=True)
+                self._open_dataset(train=train, download=True)
         except (RuntimeError, OSError) as error:
             for folder in (self.root / self.class_name / "raw", self.root / self.class_name):
                 with suppress(OSError):
@@ -112,7 +112,7 @@ def _check_idx(found: Any) -> None:
 
 
 class DigitsSource:
-    """scikit-learn's 1,797 handwritten digits, 8x8x1: small, real and always at hand."""
+    """scikit-learn's 1,797 handwritten digits, 8x8x1: small, real, and no download is needed."""
 
     label = "digits"
 

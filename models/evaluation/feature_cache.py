@@ -75,37 +75,37 @@ def make_extractor(
     `StopRequested` when asked to stop.
     """
     plan = _make_plan(images, cache, seed)
-    found = _read(plan)
+    found = _read_extractor(plan)
     if expected is not None and (found is None or found.hash != expected):
-        found = _fetch(plan, expected, kept) or found
+        found = _fetch_expected(plan, expected, kept) or found
     if found is None:
-        found = _make(plan, progress, interrupted)
+        found = _train_once(plan, progress, interrupted)
     check_extractor_hash(found.hash, expected, f"that of {plan.path.name}")
     return found
 
 
-def _make(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> Extractor:
+def _train_once(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> Extractor:
     """Train the extractor, or wait for another worker that trains it."""
     plan.path.parent.mkdir(parents=True, exist_ok=True)  # for the lock
     with _hold_lock(plan.path, progress, interrupted):
-        found = _read(plan)  # another may have trained while this one waited
+        found = _read_extractor(plan)  # another may have trained while this one waited
         if found is None:
-            _write(plan.path, _content(*_train(plan, progress, interrupted)))
-            found = _read(plan)
+            _write_content(plan.path, _file_content(*_train_network(plan, progress, interrupted)))
+            found = _read_extractor(plan)
     assert found is not None, "just written"
     return found
 
 
-def _fetch(plan: _Plan, expected: str, kept: Kept) -> Extractor | None:
+def _fetch_expected(plan: _Plan, expected: str, kept: Kept) -> Extractor | None:
     """Return the expected extractor, which another machine has made, or None.
 
     It has a file of its own, since other studies here may use this machine's extractor.
     """
     theirs = replace(plan, path=plan.path.with_stem(f"{plan.path.stem}-{expected[:16]}"))
-    found = _read(theirs)
+    found = _read_extractor(theirs)
     if found is None and (content := kept(expected)) is not None:
-        _write(theirs.path, content)
-        found = _read(theirs)
+        _write_content(theirs.path, content)
+        found = _read_extractor(theirs)
     return found if found is not None and found.hash == expected else None
 
 
@@ -114,7 +114,7 @@ def _make_plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
     assert isinstance(config, FeatureNetConfig)
     by_channel = images.name == STACKED and images.shape[0] == 3
     if by_channel:
-        images, config = _one_channel(images), replace(config, classes=10)
+        images, config = _first_channel(images), replace(config, classes=10)
     known = {
         "format": FORMAT,
         "images": [content_digest(images.train), content_digest(images.valid)],
@@ -126,7 +126,7 @@ def _make_plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
     return _Plan(images=images, config=config, seed=seed, path=path, by_channel=by_channel)
 
 
-def _one_channel(images: ImageSplits) -> ImageSplits:
+def _first_channel(images: ImageSplits) -> ImageSplits:
     """Return the first digit of each stacked image, labelled as that digit."""
 
     def first(part: Images) -> Images:
@@ -150,7 +150,9 @@ def content_digest(images: Images) -> str:
     return digest.hexdigest()[:16]
 
 
-def _train(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> tuple[Model, float]:
+def _train_network(
+    plan: _Plan, progress: Note, interrupted: Callable[[], bool]
+) -> tuple[Model, float]:
     """Train the network, and return it with its accuracy on the validation images."""
     device = plan.images.train.pixels.device
     seed = derive_seed(plan.seed, "extractor")
@@ -171,20 +173,20 @@ def _train(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> tupl
 def extractor_content(extractor: Extractor) -> bytes:
     """Return a classifier's content of the file that `make_extractor` reads."""
     assert extractor.accuracy is not None
-    return _content(extractor.model, extractor.accuracy)
+    return _file_content(extractor.model, extractor.accuracy)
 
 
-def _content(model: Model, accuracy: float) -> bytes:
+def _file_content(model: Model, accuracy: float) -> bytes:
     about = {"hash": weights_hash(model), "accuracy": accuracy}
     return tensor_content(model.state_dict(), {"about": about})
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_content(path: Path, content: bytes) -> None:
     with atomic_file(path) as beside:
         beside.write_bytes(content)
 
 
-def _read(plan: _Plan) -> Extractor | None:
+def _read_extractor(plan: _Plan) -> Extractor | None:
     """Read the file's extractor; return None where there is none, or where it is damaged."""
     model = build(FeatureNet, plan.config, plan.images.shape, seed=0)
     try:

@@ -34,7 +34,7 @@ LARGEST = 64  # pixels a side that the first convolution sees; larger images are
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureNetConfig(ImageClassifierConfig):
-    """features: D"""
+    """features: D; dropout: share of features left out of a training step, below 1"""
 
     batch_size: int = 128
     schedule: str = "cosine"

@@ -139,15 +139,17 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
     floor: the measures of real images, `models.evaluation.sample_evaluator.SampleEvaluator.floor`
     """
     if not history:
-        raise ValueError("no epoch has ended: there is nothing to judge")
+        raise ValueError("no epoch has ended: there is nothing to diagnose")
     verdict, _ = _lasting_verdict(history, floor)
     if verdict is not None:
         return verdict
     best = min(history, key=lambda health: health.quality.get("frechet", math.inf))
     shown = _in_words(best, ("frechet", "realism", "recall", "coverage"))
-    if _unreal(best, floor):
+    if _looks_unreal(best, floor):
         shown = f"neither side has won, but few samples look real yet; {shown}"
-    return Verdict(kind=Kind.HEALTHY, epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
+    return Verdict(
+        kind=Kind.HEALTHY, epoch=best.epoch, reason=shown, modes=_mode_count(history[-1])
+    )
 
 
 def find_lost_game(
@@ -164,7 +166,7 @@ def find_lost_game(
     verdict, epochs = _lasting_verdict(history, floor)
     if verdict is None or verdict.kind == Kind.DIVERGED:
         return verdict
-    if history[-1].epoch <= warm_up or epochs < LASTING or not _stalled(history):
+    if history[-1].epoch <= warm_up or epochs < LASTING or not _has_stalled(history):
         return None
     return verdict
 
@@ -205,8 +207,8 @@ def _last_epoch_verdict(history: Sequence[Health], floor: Mapping[str, float]) -
     if broken:
         reason = f"{', '.join(broken)} not finite"
         return Verdict(kind=Kind.DIVERGED, epoch=health.epoch, reason=reason)
-    one_sided = _find_winner(health, floor) if _stalled(history) else None
-    if one_sided is not None and _unreal(health, floor):
+    one_sided = _find_winner(health, floor) if _has_stalled(history) else None
+    if one_sided is not None and _looks_unreal(health, floor):
         return one_sided  # samples are noise, which the lost training explains better
     return _find_collapse(health, floor) or one_sided
 
@@ -225,7 +227,9 @@ def _find_collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None
     if not found:
         return None
     reason = "; ".join([*found, _in_words(health, ("realism", "recall"))])
-    return Verdict(kind=Kind.COLLAPSED, epoch=health.epoch, reason=reason, modes=_modes(health))
+    return Verdict(
+        kind=Kind.COLLAPSED, epoch=health.epoch, reason=reason, modes=_mode_count(health)
+    )
 
 
 def _find_winner(health: Health, floor: Mapping[str, float]) -> Verdict | None:
@@ -233,31 +237,35 @@ def _find_winner(health: Health, floor: Mapping[str, float]) -> Verdict | None:
     real, fake = health.accuracy_real, health.accuracy_fake
     if real is None or fake is None:
         return None
-    told = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
+    accuracies = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
     shown = _in_words(health, ("loss_d", "loss_g", "frechet", "realism"))
-    reason = f"{told}, and no better samples for {STALLED} epochs; {shown}"
+    reason = f"{accuracies}, and no better samples for {STALLED} epochs; {shown}"
     if min(real, fake) >= D_CERTAIN:
-        return Verdict(kind=Kind.D_WON, epoch=health.epoch, reason=reason, modes=_modes(health))
+        return Verdict(
+            kind=Kind.D_WON, epoch=health.epoch, reason=reason, modes=_mode_count(health)
+        )
     blind = abs((real + fake) / 2 - 0.5) <= D_BLIND
-    if (fake <= D_FOOLED or blind) and _unreal(health, floor):
-        return Verdict(kind=Kind.G_WON, epoch=health.epoch, reason=reason, modes=_modes(health))
+    if (fake <= D_FOOLED or blind) and _looks_unreal(health, floor):
+        return Verdict(
+            kind=Kind.G_WON, epoch=health.epoch, reason=reason, modes=_mode_count(health)
+        )
     return None
 
 
-def _unreal(health: Health, floor: Mapping[str, float]) -> bool:
+def _looks_unreal(health: Health, floor: Mapping[str, float]) -> bool:
     """Return True if few samples look real; where that is unknown, False."""
     realism = health.quality.get("realism")
     return realism is not None and realism < UNREAL * floor["realism"]
 
 
-def _stalled(history: Sequence[Health]) -> bool:
+def _has_stalled(history: Sequence[Health]) -> bool:
     """Return True if the last `STALLED` epochs brought no clearly better Fréchet distance."""
     values = [health.quality.get("frechet", math.inf) for health in history]
     before, recent = values[:-STALLED], values[-STALLED:]
     return bool(before) and min(recent) > BETTER * min(before)
 
 
-def _modes(health: Health) -> int | None:
+def _mode_count(health: Health) -> int | None:
     """Return how many modes were counted, or None."""
     modes = health.quality.get("modes")
     return None if modes is None or not math.isfinite(modes) else round(modes)

@@ -38,7 +38,7 @@ def mode_table(model: Model, evaluator: SampleEvaluator, images: ImageSplits) ->
     assert real is not None
     assert labels is not None
     shares = _class_shares(labels, extractor.classes)
-    rows = [_row("this model", made, shares), _row("as many real images", real, shares)]
+    rows = [_table_row("this model", made, shares), _table_row("as many real images", real, shares)]
     return Table(
         name="modes",
         title="Modes of Stacked MNIST",
@@ -48,7 +48,7 @@ def mode_table(model: Model, evaluator: SampleEvaluator, images: ImageSplits) ->
     )
 
 
-def _row(name: str, classes: Tensor, shares: Tensor) -> tuple[str, int, float]:
+def _table_row(name: str, classes: Tensor, shares: Tensor) -> tuple[str, int, float]:
     """Return the table's row of images of ``classes`` (N,)."""
     found = _class_shares(classes, len(shares))
     return name, int((found > 0).sum()), float(class_divergence(found, shares))

@@ -50,7 +50,7 @@ MODE_SHARE = 0.1  # of a class's real share: fewer clear samples are strays, not
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What is kept of the real images.
+    """What an evaluator keeps of the real images.
 
     moments: of the features of all; histogram: shares of their classes (K,), None without classes
     features: those of the first N (N, D), with the radii of their balls (N,)
@@ -67,7 +67,7 @@ class Reference:
         features = seen.features[:count]
         return cls(
             moments=Moments.of(seen.features),
-            histogram=_histogram(seen, classes),
+            histogram=_class_histogram(seen, classes),
             features=features,
             radii=radii(features),
         )
@@ -138,7 +138,7 @@ class SampleEvaluator:
         found = neighbourhoods(real.features, real.radii, made, radii(made))
         found["diversity"] = _median_distance(made) / self.real_distance.clamp(min=1e-12)
         if real.histogram is not None:
-            shares = _histogram(seen, len(real.histogram))
+            shares = _class_histogram(seen, len(real.histogram))
             assert shares is not None
             found |= {
                 "modes": self._count_modes(seen),
@@ -204,7 +204,7 @@ def open_evaluator(
     return _evaluators[key]
 
 
-def _histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
+def _class_histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
     """Return the shares of the classes (K,), as the extractor sees them; None without classes."""
     if seen.classes is None:
         return None

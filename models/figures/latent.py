@@ -35,7 +35,7 @@ BINS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Coloring:
-    """What points are coloured by.
+    """What tells the colours of points.
 
     by: "class", the name of an attribute, or nothing
     values: (N,) places in ``names``; numbers on a scale where ``by`` has no names
@@ -101,11 +101,11 @@ def _draw_points(figure: Figure, axes: Axes, points: Array, coloring: Coloring) 
         scale.set_label(short_name(coloring.by))
         show_literally(scale.ax.yaxis.label)
         return
-    axes.scatter(points[:, 0], points[:, 1], c=_colors(coloring), **style)
+    axes.scatter(points[:, 0], points[:, 1], c=_point_colors(coloring), **style)
     _draw_legend(figure, coloring)
 
 
-def _colors(coloring: Coloring) -> list[str]:
+def _point_colors(coloring: Coloring) -> list[str]:
     """Return the colour of each point."""
     if not coloring.names:
         return [PLAIN] * len(coloring.values)
@@ -138,7 +138,7 @@ def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
     figure = new_figure(7.2, 3.8)
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
-    colors = np.array(_colors(coloring) if coloring.names else [PLAIN] * len(codes))
+    colors = np.array(_point_colors(coloring) if coloring.names else [PLAIN] * len(codes))
     order = [color for color in (*GROUPS, OTHERS, PLAIN) if (colors == color).any()]
     stacks = [codes[colors == color] for color in order]
     axes.hist(stacks, bins=BINS, stacked=True, color=order)

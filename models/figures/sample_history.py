@@ -100,7 +100,7 @@ def write_animation(path: Path, rows: Mapping[int, Path], *, most: int = LARGEST
     """
     epochs = sorted(rows)
     while True:
-        content = _animation([_frame(read_row(rows[epoch]), epoch) for epoch in epochs])
+        content = _gif_content([_draw_frame(read_row(rows[epoch]), epoch) for epoch in epochs])
         if len(content) <= most or len(epochs) <= 2:
             break
         fitting = int(len(epochs) * most / len(content))
@@ -108,7 +108,7 @@ def write_animation(path: Path, rows: Mapping[int, Path], *, most: int = LARGEST
     path.write_bytes(content)
 
 
-def _frame(images: Tensor, epoch: int) -> Image:
+def _draw_frame(images: Tensor, epoch: int) -> Image:
     """Return images (N, C, H, W) as a grid about as wide as high, under the epoch's number."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -134,7 +134,7 @@ def _frame(images: Tensor, epoch: int) -> Image:
     return frame.quantize(COLORS, dither=Image.Dither.NONE)
 
 
-def _animation(frames: Sequence[Image]) -> bytes:
+def _gif_content(frames: Sequence[Image]) -> bytes:
     """Return the content of a GIF with these frames."""
     whole = io.BytesIO()
     first, *others = frames

@@ -58,7 +58,7 @@ def fast_convolutions(model: nn.Module) -> Iterator[Callable[[Batch], Batch]]:
     layers = [layer for layer in model.modules() if _fits(layer)]
     between = [layer for layer in model.modules() if layers and _treats_channels_as_images(layer)]
     for layer in layers:
-        vars(layer)["forward"] = MethodType(_forward, layer)
+        vars(layer)["forward"] = MethodType(_forward_fast, layer)
     for layer in between:
         vars(layer)["forward"] = MethodType(_forward_exchanged, layer)
     try:
@@ -110,9 +110,9 @@ def _forward_exchanged(layer: nn.Module, x: Tensor) -> Tensor:
     return exchanged.transpose(0, 1)
 
 
-def _forward(layer: Layer, x: Tensor) -> Tensor:
+def _forward_fast(layer: Layer, x: Tensor) -> Tensor:
     """Run a convolution by the kernels, or as usual where they do not fit its input."""
-    plain = x.is_cpu and x.dtype == _dtype(layer) == torch.float32 and x.dim() == 4
+    plain = x.is_cpu and x.dtype == _parameter_dtype(layer) == torch.float32 and x.dim() == 4
     if not plain or torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu"):
         usual: Tensor = type(layer).forward(layer, x)  # type: ignore[arg-type]
         return usual
@@ -124,7 +124,7 @@ def _forward(layer: Layer, x: Tensor) -> Tensor:
     return result
 
 
-def _dtype(layer: Layer) -> torch.dtype:
+def _parameter_dtype(layer: Layer) -> torch.dtype:
     return next(layer.parameters()).dtype
 
 

@@ -64,17 +64,17 @@ class Code:
         return self.code.load(register, typ=_VECTOR)
 
     def add(self, a: ir.Value, b: ir.Value | int) -> ir.Value:
-        return self.code.add(a, _number(b))
+        return self.code.add(a, _as_constant(b))
 
     def mul(self, a: ir.Value, b: ir.Value | int) -> ir.Value:
-        return self.code.mul(a, _number(b))
+        return self.code.mul(a, _as_constant(b))
 
     def multiple(self, a: ir.Value, of: int) -> ir.Value:
         """Return the largest multiple of ``of`` that is not above ``a``."""
-        return self.code.sub(a, self.code.urem(a, _number(of)))
+        return self.code.sub(a, self.code.urem(a, _as_constant(of)))
 
     def at(self, address: ir.Value, offset: ir.Value | int, kind: ir.Type = F32) -> ir.Value:
-        return self.code.gep(address, [_number(offset)], source_etype=kind)
+        return self.code.gep(address, [_as_constant(offset)], source_etype=kind)
 
     def load(self, kind: ir.Type, address: ir.Value, offset: ir.Value | int) -> ir.Value:
         return self.code.load(self.at(address, offset, kind), typ=kind)
@@ -138,8 +138,8 @@ class Code:
         self.code.branch(head)
         self.code.position_at_end(head)
         index = self.code.phi(I64)
-        index.add_incoming(_number(start), before)
-        self.code.cbranch(self.code.icmp_signed("<", index, _number(stop)), body, after)
+        index.add_incoming(_as_constant(start), before)
+        self.code.cbranch(self.code.icmp_signed("<", index, _as_constant(stop)), body, after)
         self.code.position_at_end(body)
         yield index
         index.add_incoming(self.add(index, step), self.code.block)
@@ -174,5 +174,5 @@ class Code:
         return ir.Function(self.module, ir.FunctionType(result, kinds), name)
 
 
-def _number(value: ir.Value | int) -> ir.Value:
+def _as_constant(value: ir.Value | int) -> ir.Value:
     return ir.Constant(I64, value) if isinstance(value, int) else value

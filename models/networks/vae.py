@@ -79,7 +79,7 @@ Networks = tuple[GaussianEncoder, BernoulliDecoder]
 
 
 def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
-    """Encoder 494,244 and decoder 56,385 parameters at Z 2, 28x28x1."""
+    """Build the networks: encoder 494,244 and decoder 56,385 parameters at Z 2, 28x28x1."""
     channels, *size = shape
     n, wide, hidden = _scale_sizes(width, 32, 64, 32)
     hidden = max(hidden, 32)  # fewer units all die soon for some seeds, and the code with them
@@ -113,7 +113,7 @@ def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
 
 
 def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
-    """33,470,851 parameters at Z 128, 64x64x3."""
+    """Build the networks: 33,470,851 parameters at Z 128, 64x64x3."""
     channels, height, across = shape
     if min(height, across) < 8:
         raise ConfigError(
@@ -147,7 +147,10 @@ def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
 
 
 def wide_64(shape: Shape, *, latent: int, width: float) -> Networks:
-    """538,821,035 parameters at Z 20, 64x64x3; each head has a hidden layer of its own."""
+    """Build the networks: 538,821,035 parameters at Z 20, 64x64x3.
+
+    Each head has a hidden layer of its own.
+    """
     channels, height, across = shape
     n, wide, hidden = _scale_sizes(width, 64, 128, 1024)
     sizes = [(height, across)]  # 64, 46, 37

@@ -78,7 +78,7 @@ class CapturedStep:
         )
         graph = torch.cuda.CUDAGraph()
         try:
-            with _capturable(self.model.optimizers.values()), torch.cuda.graph(graph):
+            with _allow_capture(self.model.optimizers.values()), torch.cuda.graph(graph):
                 self.metrics = self.model.train_step(self.batch)
         except (RuntimeError, AssertionError) as error:
             self.refused = True
@@ -102,7 +102,7 @@ class CapturedStep:
 
 
 @contextmanager
-def _capturable(optimizers: Iterable[Optimizer]) -> Iterator[None]:
+def _allow_capture(optimizers: Iterable[Optimizer]) -> Iterator[None]:
     """Tell the optimisers for the time of the block that they are recorded.
 
     They refuse to be recorded without it, and complain where it stays set.

@@ -66,7 +66,7 @@ def fit(
     judge: MeasuresSamples | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochResult]:
-    """Train ``model`` in place, and yield one `EpochResult` an epoch.
+    """Train ``model`` in place, and yield an `EpochResult` for each epoch.
 
     images: splits that lie on the model's device already; the model trains on what it makes of
         them (`Model.training_set`), and is measured on all validation images
