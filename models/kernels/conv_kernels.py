@@ -5,8 +5,8 @@ they put channels into the SIMD lanes and find too few. Here the lanes hold imag
 activations lie as (C, pixels, N) with the batch innermost, each weight is multiplied with 16 images
 at once, and a block of sums stays in registers while its inputs stream by.
 
-Two kernels are enough. A list says which pixel feeds which through which tap (`Plan` in
-`models.kernels.fast_convolution`). So strides, paddings, transposed convolutions and gradients with
+Two kernels are enough. A list says which pixel feeds which through which tap
+(`models.kernels.conv_plan.Plan`). So strides, paddings, transposed convolutions and gradients with
 respect to the input all use the first kernel, with other lists:
 
     gather   y[co, d, :] = bias[co] + sum over (s, k) feeding d, ci:  w[k, ci, co] * x[ci, s, :]
