@@ -28,7 +28,7 @@ from models.networks.layers import (
 from models.optimizers import make_optimizer
 
 HIDDEN = 64  # width between the convolutions and the latent code
-PADDINGS = (1, 1, 0)  # of the three strided convolutions: 28 -> 14 -> 7 -> 3
+PADDINGS = (1, 1, 0)  # one for each strided convolution: 28 -> 14 -> 7 -> 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def write_export(model: Model, folder: Path) -> None:
     """Write every file of ``model`` into the existing ``folder``."""
     with _on_cpu(model), evaluating(model):
         write_tensors(folder / WEIGHTS, model.state_dict(), {})
-        (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
+        (folder / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read it
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
         for name, program in model.programs().items():
             _write_program(program, folder, name)

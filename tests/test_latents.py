@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from models.analysis import latent_space
+from models.analysis.latent_codes import coloring
 from models.analysis.latent_models import codes_of
 from models.analysis.latent_projections import STEPS, embed, pairs
-from models.analysis.latent_space import coloring, latent_pictures
+from models.analysis.latent_space import latent_pictures
 from models.autoencoder import Autoencoder
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-PAIRS = 5  # interpolations
+PAIRS = 5  # of images that interpolations go between
 STEPS = 8  # decoded images of each, both ends among them
 
 

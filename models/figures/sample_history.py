@@ -27,7 +27,7 @@ from models.figures.grids import draw_rows
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ROWS, COLUMNS = 10, 10  # of a picture, at most
+ROWS, COLUMNS = 10, 10  # of images in a picture, at most
 LARGEST_TILE = 96  # pixels of an image in a row: as many as a picture shows of it
 FRAME = 320  # pixels of an animation's longer side, about
 SHOWN_FOR, LAST_FOR = 350, 2500  # milliseconds of a frame, of the last one

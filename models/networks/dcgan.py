@@ -117,7 +117,7 @@ def upsampling_layers(
 
     strides: the discriminator's
     """
-    sizes = stage_sizes(shape, strides)[::-1]  # 1x1, before them, is no stage
+    sizes = stage_sizes(shape, strides)[::-1]  # the 1x1 input is not among them
     layers: list[nn.Module] = [
         nn.ConvTranspose2d(inputs, channels[0], sizes[0], bias=False),
         nn.BatchNorm2d(channels[0]),

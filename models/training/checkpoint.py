@@ -91,7 +91,7 @@ def load_weights(path: Path, model: Model) -> Model:
 def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return copies of the tensors whose names begin with ``prefix``, without it."""
     return {
-        name.removeprefix(prefix): value.clone()  # the file is mapped; weights are written to
+        name.removeprefix(prefix): value.clone()  # the file is mapped; weights change
         for name, value in tensors.items()
         if name.startswith(prefix)
     }

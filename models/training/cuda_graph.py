@@ -112,7 +112,7 @@ def _allow_capture(optimizers: Iterable[Optimizer]) -> Iterator[None]:
     settable = [group for group in groups if "capturable" in group]
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
-            if torch.is_tensor(state.get("step")):  # some count on the host
+            if torch.is_tensor(state.get("step")):  # some optimisers count on the host
                 state["step"] = state["step"].to(parameter.device)
     before = [group["capturable"] for group in settable]
     for group in settable:
