@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from models.analysis.code_usage import code_table, codes_of, count_components
+from models.analysis.code_usage import code_table, count_components
+from models.analysis.latent_models import codes_of
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits

@@ -52,7 +52,7 @@ ARROWS = {
         ("augmentation", "upsample_ae"),
         ("cae", "classifier", "dense_ae", "evaluation", "vae"),
         ("acgan", "autoencoder", "gan", "stargan"),
-        ("adversarial", "analysis", "conditional_gan"),
+        ("adversarial", "analysis", "conditional_gan", "image_classifier"),
         ("export", "training"),
         ("base", "kernels", "networks"),
         ("data", "optimizers"),

@@ -16,11 +16,15 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from models.analysis import latent_space
-from models.analysis.latent_space import STEPS, coloring, embed, encode, latent_pictures, pairs
+from models.analysis.latent_codes import coloring
+from models.analysis.latent_models import codes_of
+from models.analysis.latent_projections import STEPS, embed, pairs
+from models.analysis.latent_space import latent_pictures
 from models.autoencoder import Autoencoder
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import Images, ImageSplits
+from models.figures import canvas
 from models.figures.canvas import as_picture, as_strip
 from models.figures.latent import GROUPS, OTHERS, Coloring, as_row, map_figure
 
@@ -44,7 +48,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """What was saved, by file name."""
     saved: dict[str, Figure] = {}
     monkeypatch.setattr(
-        latent_space, "save_figure", lambda figure, path: saved.update({path.name: figure})
+        canvas, "save_figure", lambda figure, path: saved.update({path.name: figure})
     )
     return saved
 
@@ -132,7 +136,7 @@ def test_points_have_the_colour_of_their_class(
 def test_the_axes_of_a_pca_say_what_they_hold(few: ImageSplits, figures: dict[str, Figure]) -> None:
     model = cae(4)
     draw(model, few)
-    centred = encode(model, few.test) - encode(model, few.test).mean(axis=0)
+    centred = codes_of(model, few.test).numpy() - codes_of(model, few.test).numpy().mean(axis=0)
     squares = np.linalg.svd(centred, compute_uv=False) ** 2
     (axes,) = figures["latent_pca.png"].axes
     share = 100 * squares[0] / squares.sum()
@@ -151,7 +155,7 @@ def test_a_latent_plane_shows_the_codes_as_they_are(
     (axes,) = figures["latent_plane.png"].axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z1", "z2")
     (points,) = axes.collections
-    assert np.allclose(np.asarray(points.get_offsets()), encode(model, few.test))
+    assert np.allclose(np.asarray(points.get_offsets()), codes_of(model, few.test).numpy())
 
 
 def with_attribute(few: ImageSplits, values: Tensor) -> ImageSplits:
@@ -238,7 +242,7 @@ def test_the_decoded_grid_is_what_the_decoder_makes(
     draw(model, few)
     (axes,) = figures["decoded_grid.png"].axes
     (grid,) = drawn_images(figures["decoded_grid.png"])
-    low, high = np.quantile(encode(model, few.test), [0.025, 0.975], axis=0)
+    low, high = np.quantile(codes_of(model, few.test).numpy(), [0.025, 0.975], axis=0)
     z1, z2 = (np.linspace(low[i], high[i], 15) for i in (0, 1))
     for row, column in ((0, 0), (14, 0), (3, 11)):
         code = torch.tensor([[z1[column], z2[row]]], dtype=torch.float32)
@@ -279,7 +283,7 @@ def test_samples_are_points_of_the_pca_plane(
     monkeypatch.setattr(model, "decode", remember)
     draw(model, few)
     points = decoded[0].double().numpy()
-    codes = encode(model, few.test)
+    codes = codes_of(model, few.test).numpy()
     _, sizes, directions = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)
     placed = (points - codes.mean(axis=0)) @ directions.T  # (50, 6)
     assert len(points) == 50
@@ -362,7 +366,7 @@ def test_a_denoiser_encodes_clean_images(few: ImageSplits, figures: dict[str, Fi
     ).eval()
     assert isinstance(noisy, Autoencoder)
     draw(noisy, few)
-    assert np.array_equal(encode(noisy, few.test), encode(cae(3), few.test))
+    assert np.array_equal(codes_of(noisy, few.test), codes_of(cae(3), few.test))
 
 
 @pytest.mark.parametrize("latent", [1, 2])  # the t-SNE of one dimension begins at random

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -238,6 +239,11 @@ def test_a_set_without_classes_is_judged_by_what_is_covered() -> None:
     verdict = final_verdict(game({**good, "coverage": 0.01}), floor)
     assert (verdict.kind, verdict.modes) == ("collapsed", None)
     assert verdict.reason.startswith("coverage 0.010, real images 0.950")
+
+
+def test_a_record_comes_back_from_plain_values() -> None:
+    health = Health.of(3, {"loss_g": 0.5, "seconds": 1.0}, {"frechet": 2.0})
+    assert Health.from_plain(json.loads(json.dumps(health.to_plain()))) == health
 
 
 def test_nothing_cannot_be_judged() -> None:
