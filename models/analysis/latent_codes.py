@@ -43,7 +43,7 @@ class Codes:
 
     @property
     def images(self) -> str:
-        """How many images of which part these are, in words."""
+        """The number of images and their part, in words."""
         return f"{self.count:,} {self.where} image{'s' * (self.count != 1)}"
 
     @property

@@ -27,7 +27,7 @@ FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
 
 
 class Source(Protocol):
-    """Where the images of a set come from."""
+    """A place that the images of a set come from."""
 
     label: str  # becomes part of file names
 

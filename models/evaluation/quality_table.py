@@ -12,7 +12,7 @@ from models.results import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What an evaluator measured of a model's samples, against one part of the images.
+    """The measures of a model's samples against one part of the images.
 
     measured: its measures by name
     record: `models.evaluation.sample_evaluator.SampleEvaluator.record`

@@ -48,7 +48,7 @@ PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal
 
 @dataclass
 class WorkerStatus:
-    """What one worker does.
+    """The present work of one worker.
 
     what: in words; number: of its trial; epoch, epochs: done, and at most; value: the last one
     seconds: of the last epoch; since: when it began, on the monotonic clock

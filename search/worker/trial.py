@@ -289,7 +289,7 @@ class TrialRun:
     # How an attempt can end.
 
     def _end_complete(self) -> Ending:
-        """Where a person chooses, only with a picture: without one there is nothing to see."""
+        """End a trial that trained all its epochs. Where a person chooses, it needs a picture."""
         ending = Ending.complete(self.progress.best, self.progress.epoch)
         if self.context.run.shown is None:
             return ending
