@@ -14,58 +14,56 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-# What a person may set; unset means the study's own value (see `make help`).
-export NAME TRIALS EPOCHS RETRAIN_EPOCHS MINUTES TRIAL_MINUTES MEMORY WORKERS GPUS DATA DATA_ROOT STORAGE SEED RUNS TOP
-export SAMPLER PRUNER FIRST FROM CSV PARQUET HOST PORT
-export ROWS FULL OUT
-
-# Shells export some of these for purposes of their own: here they count only on the command line.
-NOT_FROM_ENVIRONMENT := NAME HOST PORT TOP MEMORY FIRST FROM CSV ROWS FULL OUT
-$(foreach v,$(NOT_FROM_ENVIRONMENT),$(if $(filter environment,$(origin $(v))),$(eval unexport $(v))))
-
-# Names given on the command line, so that a misspelt one is refused.
+# The variables stand in `search/variables.py`. Make passes on those of its command line and of the
+# environment, and Python reads and checks them. This list says which ones stand on the command line,
+# so that Python refuses a misspelt one and ignores a NAME or a HOST that only the shell exports.
 export GENSTUDY_GIVEN := $(filter-out VENV,$(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(v))))
 
-# A password may hold a $: taken as it was typed.
+# The variables of `make bench` count only on the command line.
+$(foreach v,ROWS FULL OUT,$(if $(filter environment,$(origin $(v))),$(eval unexport $(v))))
+
+# A password may hold a $: STORAGE is passed on as it was typed.
 ifeq ($(origin STORAGE),command line)
 override STORAGE := $(value STORAGE)
+export STORAGE
 endif
 
 .DEFAULT_GOAL := help
 .PHONY: help study studies trials report dashboard test torture bench check format lock install clean
 
-help:  ## what there is
+# `help` needs no environment: any Python from 3.11 on prints the variables.
+help:  ## list all commands and variables
 	@printf '\ngenstudy: hyperparameter search for generative models\n\n'
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 	@printf '\nVariables, on the command line: make study NAME=cae TRIALS=10\n\n'
-	@sed -n 's/^    "\([A-Z_]*\)": "\(.*\)",$$/  \1|\2/p' search/variables.py | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@$(or $(wildcard $(PY)),$(BASE_PYTHON),false) -B -m search.variables || echo '  (Python 3.11 or later lists them; none is on PATH)'
 	@echo
 
-study: $(STAMP)  ## search, retrain and export: NAME=cae
+study: $(STAMP)  ## search, retrain the best and export them: NAME=cae
 	@$(PY) -m search study
 
-studies: $(STAMP)  ## what can be studied, and how far each study is
+studies: $(STAMP)  ## list the studies, and how far each is
 	@$(PY) -m search studies
 
-trials: $(STAMP)  ## the leaderboard: NAME=cae, CSV=path or PARQUET=path for all of it
+trials: $(STAMP)  ## show the best: NAME=cae; CSV=path or PARQUET=path writes all
 	@$(PY) -m search trials
 
-report: $(STAMP)  ## a page about a study, with pictures: NAME=cae
+report: $(STAMP)  ## write a page about a study, with pictures: NAME=cae
 	@$(PY) -m search report
 
-dashboard: $(STAMP)  ## optuna-dashboard with pictures, also while a study runs
+dashboard: $(STAMP)  ## serve optuna-dashboard, also while a study runs
 	@$(PY) -m search dashboard
 
-test: $(STAMP)  ## all tests
+test: $(STAMP)  ## run all tests
 	@env -u GENSTUDY_GIVEN $(PY) -m pytest
 
-torture: $(STAMP)  ## random faults over a running study: MINUTES=10
+torture: $(STAMP)  ## test a running study with random faults: MINUTES=10
 	@$(PY) -m tests.torture
 
-bench: $(PEER_STAMP)  ## measure against Optuna, Lightning and Ray Tune: ROWS=training,start-up FULL=1
+bench: $(PEER_STAMP)  ## measure beside other tools: ROWS=training,start-up FULL=1
 	@$(PY) -m tests.benchmarks
 
-check: $(STAMP)  ## lint, format and types
+check: $(STAMP)  ## check lint, format and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
@@ -74,7 +72,7 @@ format: $(STAMP)  ## put the code in shape
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
-install: $(STAMP)  ## only make the environment
+install: $(STAMP)  ## make the environment, and nothing else
 
 PIN := uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev
 
@@ -82,7 +80,7 @@ lock:  ## pin the dependencies anew (needs uv)
 	$(PIN) pyproject.toml -o $(LOCK)
 	$(PIN) --extra bench -c $(LOCK) pyproject.toml -o $(PEER_LOCK)
 
-clean:  ## remove the environment and caches; runs and data stay
+clean:  ## remove the environment and all caches; runs and data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find search models storage tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -97,7 +95,7 @@ $(STAMP): | $(LOCK)
 	@touch $@
 	@echo "the environment is ready"
 
-# The peers come on top: same versions of all that is shared, so that the tests see no difference.
+# The peers are installed on top, with the same versions of all that is shared: tests see no difference.
 $(PEER_STAMP): $(PEER_LOCK) | $(STAMP)
 	@echo "installing what genstudy is measured against into $(VENV): once"
 	@rm -f $(VENV)/.peers-*

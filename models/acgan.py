@@ -5,8 +5,8 @@
     generator      Z + L -> 256 -> 256 (linear, batch norm, ReLU) -> transposed convolutions
     discriminator  strided convolutions -> 512 -> 256 -> 1 + L scores
 
-The discriminator tells the labels of real images and of fakes, and both networks are trained to
-get them right: attributes by the squared error of sigmoids, since more than one may be true,
+The discriminator also tells the labels of real images and of fakes, and both networks are trained
+to get them right: attributes by the squared error of sigmoids, since more than one may be true,
 classes by cross-entropy. Fakes are given the labels of the real images in their batch.
 
     python -c "from models.acgan import *; print(ACGAN(ACGANConfig(labels=13), (3, 64, 64)))"
@@ -16,7 +16,6 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,17 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.adversarial import Adversarial
-from models.base import Metrics, ModelConfig
-from models.conditional_gan import (
-    LabelledConfig,
-    Labels,
-    fit_config_to_labels,
-    flip_label,
-    label_accuracy,
-    label_names,
-    short_label_names,
-)
+from models.base import Metrics
+from models.conditional_gan import LabelledConfig, LabelledGAN
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
@@ -52,14 +42,14 @@ from models.seeds import derive_seed
 
 HIDDEN = 256
 UP, DOWN, STRIDES = (512, 256, 128, 64), (64, 128, 256, 512), (2, 2, 2, 2)
-REMEMBERED = 256  # images whose labels samples are given
+REMEMBERED = 256  # images whose labels are kept, to be given to samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class ACGANConfig(LabelledConfig):
     """Defaults are the reference's.
 
-    latent: Z, >= 1; width: of all channels and hidden layers, 1.0 the reference's
+    latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
     """
 
     latent: int = 128
@@ -72,32 +62,27 @@ class ACGANConfig(LabelledConfig):
         require("width", self.width, 0.001, 16)
 
 
-class ACGAN(Adversarial):
+class ACGAN(LabelledGAN):
     """4,957,824 and 7,088,142 parameters at Z 128, 13 labels, 64x64x3."""
 
-    metrics = (*Adversarial.metrics, "labels_real", "labels_fake")
     config_type = ACGANConfig
     config: ACGANConfig
     usage = (
         "new = model.sample(16, labels=rows)   # rows (16, L) in [0, 1]; (16, C, H, W) in [0, 1]"
     )
-    remembered: Tensor  # (REMEMBERED, L): labels as real images have them, also in an export
+    remembered: Tensor  # (REMEMBERED, L): labels of real images, also in an export
 
     def __init__(self, config: ACGANConfig, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.labels = Labels(config)
         rows = torch.arange(REMEMBERED)[:, None] % config.labels == torch.arange(config.labels)
         self.register_buffer("remembered", rows.float())
         weights = {"label_d": config.label_weight, "label_g": config.label_weight}
-        self.set_networks(_generator(config, shape), _discriminator(config, shape), weights)
-
-    @classmethod
-    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        assert isinstance(config, ACGANConfig)
-        return fit_config_to_labels(config, images)
+        self.set_networks(
+            _build_generator(config, shape), _build_discriminator(config, shape), weights
+        )
 
     def conditions(self, batch: Batch) -> Tensor:
-        """(N, Z + L)."""
+        """Return codes and labels of the batch's images: (N, Z + L)."""
         labels = self.labels(batch)
         codes = torch.randn(len(labels), self.config.latent, device=labels.device)
         return torch.cat([codes, labels], dim=1)
@@ -110,30 +95,13 @@ class ACGAN(Adversarial):
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        error = self._label_loss(real, self.labels(batch))
-        return {"label_d": error + self._label_loss(fake, self._labels_in(given))}
+        error = self.label_loss(real, self.labels(batch))
+        return {"label_d": error + self.label_loss(fake, self.labels_in(given))}
 
-    def generator_extra_losses(
-        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
-    ) -> Metrics:
-        return {"label_g": self._label_loss(said, self._labels_in(given))}
+    def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return F.mse_loss(torch.sigmoid(scores), labels)
 
-    def label_metrics(
-        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
-    ) -> Metrics:
-        """Shares of labels that the discriminator tells right."""
-        exclusive = self.config.exclusive
-        return {
-            "labels_real": label_accuracy(real, self.labels(batch), exclusive=exclusive),
-            "labels_fake": label_accuracy(fake, self._labels_in(given), exclusive=exclusive),
-        }
-
-    def _label_loss(self, said: Tensor, labels: Tensor) -> Tensor:
-        if self.config.exclusive:
-            return F.cross_entropy(said, labels)
-        return F.mse_loss(torch.sigmoid(said), labels)
-
-    def _labels_in(self, given: Tensor) -> Tensor:
+    def labels_in(self, given: Tensor) -> Tensor:
         return given[:, self.config.latent :]
 
     def sample(
@@ -143,10 +111,10 @@ class ACGAN(Adversarial):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """New images: (count, C, H, W) in [0, 1].
+        """Make new images: (count, C, H, W) in [0, 1].
 
-        labels: (count, L) in [0, 1]; without them, drawn from those of the last training images
-        generator: of the CPU, so that it gives the same codes on all devices
+        labels: (count, L) in [0, 1]; None draws them from those of the last training images
+        generator: one of the CPU, so that it draws the same codes for all devices
         """
         codes = torch.randn(count, self.config.latent, generator=generator)
         if labels is None:
@@ -162,40 +130,43 @@ class ACGAN(Adversarial):
         return torch.cat([codes, self.remembered[:2].cpu()], dim=1)
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """Of fixed codes, with the labels of the first images: of fewer, over and over."""
-        generator = torch.Generator().manual_seed(derive_seed(0, "samples"))
-        codes = torch.randn(count, self.config.latent, generator=generator)
-        labels = self.labels(getattr(images, part).batch(slice(0, count))).cpu()
+        """Make images of fixed codes with the labels of the first images.
+
+        Labels repeat where there are fewer images.
+        """
+        codes, labels = self._fixed_codes(count), self._first_labels(images, part, count)
         rows = torch.arange(count) % len(labels)
         return self.generate(torch.cat([codes, labels[rows]], dim=1))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
-        """The same codes, drawn once for all epochs, with one label after the other changed."""
-        config, names = self.config, label_names(images)
-        generator = torch.Generator().manual_seed(derive_seed(0, "samples"))
-        codes = torch.randn(count, config.latent, generator=generator)
-        labels = self.labels(getattr(images, part).batch(slice(0, count))).cpu()
-        codes = codes[: len(labels)]
-        wanted = {
-            name: flip_label(labels, i, exclusive=config.exclusive)
-            for i, name in short_label_names(names)
-        }
-        if not config.exclusive:
+        """Show images of fixed codes with one label after the other changed."""
+        labels = self._first_labels(images, part, count)
+        codes = self._fixed_codes(count)[: len(labels)]
+        wanted = self.changed_labels(labels, images)
+        if not self.config.exclusive:
             wanted = {"(unchanged)": labels} | wanted
         rows = {name: self.generate(torch.cat([codes, row], 1)) for name, row in wanted.items()}
-        what = "as each class" if config.exclusive else "one attribute changed in each row"
+        what = self.change
 
         def draw(path: Path, title: str) -> None:
             draw_rows(path, rows, title=f"{title}: the same noise, {what}")
 
         return Picture(name="labels", caption=f"the same noise in each column, {what}", draw=draw)
 
-    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        yield self.preview(images, part, 10)
+    def _fixed_codes(self, count: int) -> Tensor:
+        """Return codes (count, Z) on the CPU that are the same in every epoch."""
+        generator = torch.Generator().manual_seed(derive_seed(0, "samples"))
+        return torch.randn(count, self.config.latent, generator=generator)
+
+    def _first_labels(self, images: ImageSplits, part: str, count: int) -> Tensor:
+        """Return the labels (n, L) of the first images of ``part``, at most ``count``, on the
+        CPU."""
+        labels: Tensor = self.labels(getattr(images, part).batch(slice(0, count)))
+        return labels.cpu()
 
 
-def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
-    """(N, Z + L) -> (N, C, H, W) in [-1, 1]."""
+def _build_generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
+    """Build (N, Z + L) -> (N, C, H, W) in [-1, 1]."""
     hidden, *channels = scale_channels(config.width, HIDDEN, *UP)
     return initialise_weights(
         nn.Sequential(
@@ -211,8 +182,8 @@ def _generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
     )
 
 
-def _discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
-    """(N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
+def _build_discriminator(config: ACGANConfig, shape: Shape) -> nn.Sequential:
+    """Build (N, C, H, W) in [-1, 1] -> (N, 1 + L)."""
     hidden, *channels = scale_channels(config.width, HIDDEN, *DOWN)
     batch = config.normalization == "batch"
     last = channels[-1]

@@ -1,4 +1,4 @@
-"""What all GANs share: two networks that train each other, in turns, and how that goes.
+"""What all GANs share: two networks that train against each other, and the record of how that goes.
 
     generator       conditions -> images in [-1, 1]
     discriminator   images in [-1, 1] -> scores (N, P + A): P that say real or fake (before the
@@ -9,20 +9,20 @@ The generator's loss is the non-saturating one (Goodfellow et al. 2014):
 
     loss_d = -log D(real) - log(1 - D(fake))        loss_g = -log D(fake)
 
-How often each is updated, and with what beside these losses, is the `models.training.gan_balance`.
-The discriminator sees real and fake images in batches of their own, as DCGAN's does. The first
-update of the generator goes through the fakes that the discriminator has just seen, any other
-draws new ones.
+`models.training.gan_balance` says how often each network is updated, and with what beside these
+losses. The discriminator sees real and fake images in batches of their own, as DCGAN's does. The
+first update of the generator goes through the fakes that the discriminator has just seen; any
+other draws new ones.
 
 Losses do not say how good images are. They are measured to see whether both networks still
-learn: the health record of a training.
+learn; this is the health record of a training:
 
     loss_g, loss_d                 as above, without conditions and penalties
     d_real, d_fake                 mean of D's probabilities
     accuracy_real, accuracy_fake   share that D gets right
     spread                         root mean square distance of two fakes over that of two reals
     gradient_g, gradient_d         norms of the gradients
-    g_steps                        updates of the generator, where they adapt
+    g_steps                        updates of the generator, where their number adapts
 
 Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 """
@@ -32,26 +32,28 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Metrics, Model, Program, evaluating
+from models.base import Metrics, Model, Program, detached, evaluating
 from models.data.images import Batch
+from models.networks.pixel_range import (
+    ExportedDiscriminator,
+    ExportedGenerator,
+    to_signed,
+    to_unit,
+)
 from models.optimizers import make_optimizer
 from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
-    _detached,
     discriminator_health,
     discriminator_loss,
     generator_loss,
     gradient_norm,
     gradient_penalty,
     sample_spread,
-    to_signed,
-    to_unit,
     update_average,
 )
 
@@ -70,37 +72,46 @@ class Adversarial(Model):
     generator: nn.Module
     discriminator: nn.Module
     averaged: nn.Module | None
-    followed: Tensor
-    noise: Tensor  # standard deviation of this epoch's: a recorded step sees it change
-    judgements = 1  # P
+    followed: Tensor  # steps of the moving average so far
+    noise: Tensor  # standard deviation in this epoch, a tensor so that a recorded step sees it
+    scores_per_image = 1  # P
     packed = 1  # images that the discriminator sees as one
-    weights: Mapping[str, float]  # of further losses, by name
+    weights: Mapping[str, float]  # of the family's own losses, by name
 
     @abstractmethod
     def conditions(self, batch: Batch) -> Tensor:
-        """What the generator makes as many images of as the batch has: drawn anew each time."""
+        """Draw what the generator makes as many images of as ``batch`` has."""
+
+    @abstractmethod
+    def example(self) -> Tensor:
+        """Return conditions of two images that are always the same."""
 
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        """Further losses of the discriminator, by name: of what its A scores (N, A) of the
-        batch's images and of the fakes made of ``given`` say."""
+        """Return the discriminator's losses on labels, by name.
+
+        real, fake: its A scores (N, A) of the batch's images and of the fakes made of ``given``
+        """
+        return {}
+
+    def generator_extra_losses(
+        self, batch: Batch, given: Tensor, fakes: Tensor, scores: Tensor
+    ) -> Metrics:
+        """Return the generator's further losses, by name.
+
+        fakes: (N, C, H, W) made of ``given``; scores: their A scores (N, A)
+        """
         return {}
 
     def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        """What else `evaluate` measures."""
-        return {}
-
-    def generator_extra_losses(
-        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
-    ) -> Metrics:
-        """Further losses of the generator, by name: of fakes (N, C, H, W) and their A scores."""
+        """Return what `evaluate` measures beside the health record."""
         return {}
 
     def seen(self, images: Tensor) -> Tensor:
-        """How the discriminator is given (N, C, H, W) in [-1, 1]."""
+        """Return images (N, C, H, W) in [-1, 1] as the discriminator is given them."""
         return images
 
     def set_networks(
@@ -109,7 +120,7 @@ class Adversarial(Model):
         discriminator: nn.Module,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        """Set the two against each other: optimisers, average and rule."""
+        """Take the two networks, and make their optimisers, the average and the rule."""
         config = self.config
         self.weights = weights or {}
         self.generator, self.discriminator = generator, discriminator
@@ -119,7 +130,7 @@ class Adversarial(Model):
             self.optimizers[name] = make_optimizer(
                 "adam", getattr(self, name).parameters(), lr=lr, betas=betas
             )
-        self.register_buffer("followed", torch.zeros(()))  # steps of the average
+        self.register_buffer("followed", torch.zeros(()))
         noise = torch.tensor(float(config.instance_noise))
         self.register_buffer("noise", noise, persistent=False)
         self.rule = AdaptiveSteps(config)
@@ -127,7 +138,7 @@ class Adversarial(Model):
 
     @property
     def images_per_step(self) -> int:
-        """A minibatch for each update of the discriminator."""
+        """Images of a training step: a minibatch for each update of the discriminator."""
         return self.config.batch_size * self.config.d_steps
 
     @property
@@ -163,18 +174,18 @@ class Adversarial(Model):
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
         size = self.config.minibatch(len(batch.images))
         for first in range(0, size * self.config.d_steps, size):
-            yield _rows(batch, slice(first, first + size))
+            yield batch.rows(slice(first, first + size))
 
     def _update_discriminator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
         optimizer = self.optimizers["discriminator"]
         optimizer.zero_grad(set_to_none=True)
         images = to_signed(batch.images)
-        reals = self._noisy(self.seen(images)).requires_grad_(self.config.r1 > 0)
-        real, said_of_real = self._judge(reals)
-        fake, said_of_fake = self._judge(self._noisy(self.seen(fakes)))
+        reals = self._add_noise(self.seen(images)).requires_grad_(self.config.r1 > 0)
+        real, labels_of_real = self._scores(reals)
+        fake, labels_of_fake = self._scores(self._add_noise(self.seen(fakes)))
         loss = discriminator_loss(real, fake, self.config.smoothing)
-        about = self.discriminator_label_losses(batch, given, said_of_real, said_of_fake)
-        total = self._weighted(loss, about)
+        on_labels = self.discriminator_label_losses(batch, given, labels_of_real, labels_of_fake)
+        total = self._add_weighted(loss, on_labels)
         if self.config.r1:
             total = total + self.config.r1 / 2 * gradient_penalty(real, reals)
         total.backward()  # type: ignore[no-untyped-call]
@@ -185,103 +196,73 @@ class Adversarial(Model):
             "spread": sample_spread(fakes, images),
         }
         norm = gradient_norm(self.discriminator)
-        return _detached(measured | about | {"gradient_d": norm})
+        return detached(measured | on_labels | {"gradient_d": norm})
 
     def _update_generator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
         optimizer = self.optimizers["generator"]
         optimizer.zero_grad(set_to_none=True)
-        fake, said = self._judge(self._noisy(self.seen(fakes)))
+        fake, labels_of_fake = self._scores(self._add_noise(self.seen(fakes)))
         loss = generator_loss(fake)
-        about = self.generator_extra_losses(batch, given, fakes, said)
-        self._weighted(loss, about).backward()  # type: ignore[no-untyped-call]
+        extra = self.generator_extra_losses(batch, given, fakes, labels_of_fake)
+        self._add_weighted(loss, extra).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if self.averaged is not None:
             update_average(self.averaged, self.generator, self.config.ema, self.followed)
-        return _detached({"loss_g": loss, **about, "gradient_g": gradient_norm(self.generator)})
+        return detached({"loss_g": loss, **extra, "gradient_g": gradient_norm(self.generator)})
 
-    def _weighted(self, loss: Tensor, about: Metrics) -> Tensor:
-        for name, value in about.items():
+    def _add_weighted(self, loss: Tensor, others: Metrics) -> Tensor:
+        """Return ``loss`` and the family's own losses, each times its weight."""
+        for name, value in others.items():
             loss = loss + self.weights[name] * value
         return loss
 
-    def _judge(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of images in [-1, 1]: real or fake (N, P), and of what they show (N, A)."""
+    def _scores(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores for real or fake (N, P), and those of what images show (N, A)."""
         scores = self.discriminator(seen)
-        return scores[:, : self.judgements], scores[:, self.judgements :]
+        return scores[:, : self.scores_per_image], scores[:, self.scores_per_image :]
 
-    def _noisy(self, seen: Tensor) -> Tensor:
+    def _add_noise(self, seen: Tensor) -> Tensor:
         if not self.config.instance_noise:
             return seen
         return seen + self.noise * torch.randn_like(seen)
 
     def evaluate(self, batch: Batch) -> Metrics:
-        """Of the images and as many fakes, without smoothing and noise. Losses on images that
-        the discriminator was not trained on show whether it knows more than those."""
+        """Return the health of the images and as many fakes, without smoothing and noise.
+
+        Losses on images that the discriminator was not trained on show whether it knows more
+        than its training images.
+        """
         given = self.conditions(batch)
         fakes, images = self.generate_signed(given), to_signed(batch.images)
-        real, said_of_real = self._judge(self.seen(images))
-        fake, said_of_fake = self._judge(self.seen(fakes))
+        real, labels_of_real = self._scores(self.seen(images))
+        fake, labels_of_fake = self._scores(self.seen(fakes))
         measured = {"loss_g": generator_loss(fake), "loss_d": discriminator_loss(real, fake)}
         measured |= discriminator_health(real, fake) | {"spread": sample_spread(fakes, images)}
-        return measured | self.label_metrics(batch, given, fakes, said_of_real, said_of_fake)
+        return measured | self.label_metrics(batch, given, fakes, labels_of_real, labels_of_fake)
 
     def generate_signed(self, given: Tensor) -> Tensor:
-        """Conditions (N, ...) -> (N, C, H, W) in [-1, 1], in parts that training has room for."""
+        """Conditions (N, ...) -> (N, C, H, W) in [-1, 1]; at once as many as a training batch."""
         return torch.cat(
             [self.sampling_generator(part) for part in torch.split(given, self.config.batch_size)]
         )
 
     def generate(self, given: Tensor) -> Tensor:
-        """Conditions (N, ...) -> images (N, C, H, W) in [0, 1], of the generator that samples are
-        drawn from, in eval mode: each follows from its own conditions alone."""
+        """Conditions (N, ...) -> images (N, C, H, W) in [0, 1].
+
+        They come from the generator that samples are drawn from, in eval mode, so that each image
+        follows from its own conditions alone.
+        """
         with evaluating(self):
             return to_unit(self.generate_signed(given.to(self.device)))
 
     def programs(self) -> dict[str, Program]:
-        """Both take and give images in [0, 1]; the discriminator gives scores (N, P + A)."""
-        given = self.example()
-        generator = torch.Generator().manual_seed(0)
-        pictures = self.seen(torch.rand(2 * self.packed, *self.shape, generator=generator))
-        painter, judge = (
-            ExportedGenerator(self.sampling_generator),
-            ExportedDiscriminator(self.discriminator),
-        )
+        """Return the generator, which gives images in [0, 1], and the discriminator, which takes
+        such images and gives scores (N, P + A)."""
+        random = torch.Generator().manual_seed(0)
+        images = self.seen(torch.rand(2 * self.packed, *self.shape, generator=random))
+        generator = ExportedGenerator(self.sampling_generator)
+        discriminator = ExportedDiscriminator(self.discriminator)
         return {
-            "generator": Program(module=painter, example=given.to(self.device)),
-            "discriminator": Program(module=judge, example=pictures.to(self.device)),
+            "generator": Program(module=generator, example=self.example().to(self.device)),
+            "discriminator": Program(module=discriminator, example=images.to(self.device)),
         }
-
-    @abstractmethod
-    def example(self) -> Tensor:
-        """Conditions of two images, always the same."""
-
-
-class ExportedGenerator(nn.Module):
-    """A generator whose images lie in [0, 1]: what is exported."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, given: Tensor) -> Tensor:
-        return to_unit(self.network(given))
-
-
-class ExportedDiscriminator(nn.Module):
-    """A discriminator that takes images in [0, 1]: what is exported."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.network(to_signed(images))
-        return scores
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    def cut(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[rows]
-
-    labels, attributes = cut(batch.labels), cut(batch.attributes)
-    return replace(batch, images=batch.images[rows], labels=labels, attributes=attributes)

@@ -1,19 +1,19 @@
-"""A GAN on few images, and on what is made of them to help it: reference section C.
+"""A GAN that trains on few images, and on others that are made from them: reference section C.
 
     real images, the first so many  ->  autoencoder   ->  new images   \\
                                     ->  noisy copies                    ->  what the GAN trains on
                                     ->  nothing                        /
 
 How many real images there are, and what is added, are values of the configuration like any
-other, so that a study can search them. Only what is trained on changes: samples are judged
+other, so that a study can search them. Only what is trained on changes: samples are measured
 against all images.
 
     none          the real images alone
-    autoencoder   and ``drawn`` new ones: a fully connected autoencoder learns the real images,
-                  and decodes draws from the Gaussian with its codes' mean and covariance
-    noise         and three noisy copies of each: Gaussian, salt & pepper, photon noise
+    autoencoder   ``drawn`` new images are added: a fully connected autoencoder learns the real
+                  ones, and decodes draws from the Gaussian with its codes' mean and covariance
+    noise         three noisy copies of each are added: Gaussian, salt & pepper, photon noise
 
-An epoch is one pass through what is trained on, or ``epoch_images`` of it: with those, rows of
+An epoch is one pass through what is trained on, or shows ``epoch_images`` of it, so that sets of
 5,000, 10,000 and 48,000 images make equally many steps. A larger set is seen in parts, other ones
 each epoch; a smaller one several times over, all of it before any image comes again.
 
@@ -30,21 +30,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from models.analysis.latent_models import codes_of
 from models.base import build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
 from models.data.noise import KINDS, corrupt
 from models.dense_ae import DenseAE, DenseAEConfig
 from models.errors import require, require_one_of
 from models.gan import GAN, GANConfig
-from models.seeds import derive_seed
+from models.seeds import derive_seed, drawing
 from models.training.loop import fit
 
 EXTRAS = ("none", "autoencoder", "noise")
 CODE = 64  # Z of every autoencoder: they differ in depth alone
-WIDTHS = {1: (CODE,), 2: (256, CODE), 3: (256, 128, CODE)}  # of each side, by its layers
-AE_EPOCHS = 25  # of 5,000 images in batches of 128: 975 steps
+WIDTHS = {1: (CODE,), 2: (256, CODE), 3: (256, 128, CODE)}  # of each side, by its number of layers
+AE_EPOCHS = 25  # 975 steps for 5,000 images in batches of 128
 AE_BATCH = 128
-JITTER = 1e-6  # of the codes' mean variance: a code that is always 0 has none
+JITTER = 1e-6  # times the codes' mean variance is added: a code that is always 0 has no variance
 NOISE = 0.2  # strength of all kinds, each in its own unit
 
 
@@ -52,9 +53,9 @@ NOISE = 0.2  # strength of all kinds, each in its own unit
 class AugmentedGANConfig(GANConfig):
     """real: the first so many training images; 0, or more than there are: all
     extra: what is added to them, see above
-    layers: of the autoencoder, each side: pixels-64, pixels-256-64 or pixels-256-128-64
-    drawn: new images from the autoencoder
-    epoch_images: that an epoch shows, whatever the set's size; 0: each image once
+    layers: the autoencoder's on each side: pixels-64, pixels-256-64 or pixels-256-128-64
+    drawn: how many new images the autoencoder makes
+    epoch_images: how many images an epoch shows, whatever the set's size; 0: each image once
     """
 
     real: int = 0
@@ -85,7 +86,7 @@ class AugmentedGAN(GAN):
         seed: int,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Images:
-        """The real images, and what is made of them; without classes where there is such."""
+        """Return the real images and what is made of them; with such, there are no classes."""
         config = self.config
         count = config.real or len(images.train)
         rows = torch.arange(min(count, len(images.train)), device=images.train.pixels.device)
@@ -102,7 +103,8 @@ class AugmentedGAN(GAN):
         return Images(pixels=torch.cat([real.pixels, added]))
 
     def order(self, count: int) -> Tensor:
-        """Passes through all images, each in an order of its own, cut off at ``epoch_images``."""
+        """Return passes through all images, each in an order of its own, up to
+        ``epoch_images``."""
         wanted = self.config.epoch_images or count
         passes = -(-wanted // count)
         return torch.cat([torch.randperm(count) for _ in range(passes)])[:wanted]
@@ -115,7 +117,7 @@ def train_autoencoder(
     seed: int,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> DenseAE:
-    """An autoencoder of ``layers`` fully connected layers each side, trained on ``images.train``.
+    """Train an autoencoder of ``layers`` fully connected layers each side on ``images.train``.
 
     Raises `models.errors.StopRequested` when asked to stop.
     """
@@ -126,37 +128,35 @@ def train_autoencoder(
     model = build(DenseAE, config, images.shape, seed=derive_seed(seed, "weights"), device=device)
     assert isinstance(model, DenseAE)
     few = replace(images, valid=images.train.take(torch.arange(1, device=device)))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with drawing(device, seed):
         for _ in fit(model, few, epochs=AE_EPOCHS, seed=seed, interrupted=interrupted):
-            pass  # it is judged by what is drawn from it, not by its error
+            pass  # what is drawn from it counts, not its error
     return model
 
 
 def draw_from_codes(model: DenseAE, real: Images, count: int, *, seed: int) -> Tensor:
-    """(count, C, H, W) uint8, on the model's device: decoded draws from a Gaussian with the mean
-    and the full covariance of the codes of ``real``."""
-    parts = range(0, len(real), EVALUATION_BATCH)
+    """Return decoded draws (count, C, H, W) uint8 on the model's device.
+
+    They are drawn from the Gaussian with the mean and the full covariance of the codes of ``real``.
+    """
     with evaluating(model):
-        seen = [real.batch(slice(first, first + EVALUATION_BATCH)).images for first in parts]
-        codes = torch.cat([model.encode(part) for part in seen]).double().cpu()  # (N, Z)
+        codes = codes_of(model, real)  # (N, Z)
         covariance = codes.T.cov()  # (Z, Z)
         covariance += JITTER * covariance.diagonal().mean() * torch.eye(len(covariance))
-        generator = torch.Generator().manual_seed(seed)  # of the CPU: the same on every device
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same for every device
         normal = torch.randn(count, codes.shape[1], generator=generator, dtype=torch.float64)
         drawn = codes.mean(0) + normal @ torch.linalg.cholesky(covariance).T  # (count, Z)
         pieces = torch.split(drawn.float().to(model.device), EVALUATION_BATCH)
-        return torch.cat([_bytes(model.decode(piece)) for piece in pieces])
+        return torch.cat([_to_bytes(model.decode(piece)) for piece in pieces])
 
 
 def noisy_copies(real: Images, *, seed: int) -> Tensor:
-    """(3N, C, H, W) uint8: every image of ``real`` under each kind of `models.data.noise`."""
-    device = real.pixels.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    """Return each image of ``real`` under each kind of `models.data.noise`: (3N, C, H, W) uint8."""
+    with drawing(real.pixels.device, seed):
         clean = real.batch(slice(None)).images
-        return torch.cat([_bytes(corrupt(clean, kind, NOISE)) for kind in KINDS])
+        return torch.cat([_to_bytes(corrupt(clean, kind, NOISE)) for kind in KINDS])
 
 
-def _bytes(images: Tensor) -> Tensor:
+def _to_bytes(images: Tensor) -> Tensor:
     """[0, 1] -> 0 to 255."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,14 +1,15 @@
-"""What all autoencoders share: images -> codes -> images, trained on images clean or noisy.
+"""What all autoencoders share: images -> codes -> images, trained on clean or noisy images.
 
 Shape legend: N batch, C channels, H/W pixels, Z latent width.
 
     encoder  (N, C, H, W) -> (N, Z)
     decoder  (N, Z) -> (N, C, H, W)
-    noise    what the encoder sees; the target is always the clean image (Vincent et al. 2008)
+    noise    corrupts what the encoder sees; the target is always the clean image
+             (Vincent et al. 2008)
 
 A family fills ``encoder`` and ``decoder``, whose outputs are codes and images as above, and
-``optimizers["all"]``; where its loss is not the mean squared error, its own ``train_step``
-and ``evaluate`` too.
+``optimizers["all"]``; where its loss is not the mean squared error, its own ``loss`` and
+``evaluate`` too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SHOWN = 10  # images in an export's picture
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(LatentConfig):
-    """optimizer: by name (`models.optimizers.make_optimizer`)
+    """optimizer: its name (`models.optimizers.make_optimizer`)
     lr, weight_decay: learning rate and L2 of the optimiser
     """
 
@@ -52,7 +53,7 @@ class AutoencoderConfig(LatentConfig):
 
 
 class Autoencoder(LatentModel):
-    """An encoder to codes and a decoder back; ``mse`` of clean images from what it saw."""
+    """An encoder to codes and a decoder back; ``mse`` compares its images with the clean ones."""
 
     metrics: ClassVar[tuple[str, ...]] = ("mse",)
     usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"
@@ -74,13 +75,13 @@ class Autoencoder(LatentModel):
         """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""
         return self.decode(self.encode(images))
 
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return what training minimises on ``batch``, and what it measures on the way."""
+        measured = self.evaluate(batch)
+        return measured["mse"], measured
+
     def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.mse_loss(self(self.seen(batch.images)), batch.images)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"mse": loss.detach()}
+        return self.descend(self.loss, batch)
 
     def evaluate(self, batch: Batch) -> Metrics:
         return {"mse": F.mse_loss(self(self.seen(batch.images)), batch.images)}

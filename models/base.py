@@ -1,15 +1,13 @@
 """The contract between a model and everything around it.
 
-A model *owns* its training step: its networks, losses and optimisers. The
-training loop (`models/training/loop.py`) knows only the order: step, step, ...,
-evaluate. So an autoencoder with one optimiser and a GAN with two and several
-steps a batch are the same thing to it.
+A model *owns* its training step: its networks, losses and optimisers. The training loop
+(`models/training/loop.py`) knows only the order: step, step, ..., evaluate. So an autoencoder with
+one optimiser and a GAN with two and several steps a batch are the same to it.
+
+A step never waits for the device: `train_step` and `evaluate` return tensors, have static shapes
+and never branch on values. The loop copies an epoch's metrics to the host once.
 
 Shape legend: N batch, C channels, H/W pixels, Z latent width.
-
-A step never waits for the device: `train_step` and `evaluate` return tensors,
-have static shapes and never branch on values. The loop copies an epoch's
-metrics to the host once.
 
     python -c "from models.cae import CAE, CAEConfig; print(CAE(CAEConfig(), (1, 28, 28)))"
 """
@@ -30,6 +28,7 @@ from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
 from models.optimizers import SCHEDULES, set_rates
 from models.results import Picture, Table
+from models.seeds import drawing
 
 __all__ = [
     "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Note", "Program", "Shape", "build",
@@ -42,9 +41,9 @@ Metrics = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every configuration has. A family adds its own fields, all with defaults.
+    """The fields of every configuration. A family adds its own, all with defaults.
 
-    schedule: of the learning rates, by name (`models.optimizers`)
+    schedule: name of how the learning rates go over the epochs (`models.optimizers`)
     """
 
     batch_size: int = 256
@@ -57,7 +56,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A part of a model that can be exported alone: a module and an input it takes.
+    """A part of a model that can be exported alone: a module and an input that it takes.
 
     example: (N, ...) with N >= 2; the first dimension stays free in the export
     """
@@ -71,12 +70,12 @@ class Model(nn.Module, ABC):
 
     Subclasses are built as ``Family(config, shape)`` and fill `optimizers`.
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
-    `judged` says that `samples` makes new images, whose quality (`models.evaluation.measures`) is
-    measured each epoch beside `metrics`, and may be a study's metric.
-    `usage` is what a loaded export is for, as one line of Python, for its model card.
-    `static_step`: every `train_step` runs the same operations on tensors of the same shapes,
-    so that a GPU may replay one (`models.training.cuda_graph`); False for a step that decides on
-    the host.
+    `judged` says that `samples` makes new images. Their quality (`models.evaluation.measures`) is
+    then measured each epoch beside `metrics`, and may be a study's metric.
+    `usage` shows how a loaded export is used, in one line of Python for its model card.
+    `static_step` says that every `train_step` runs the same operations on tensors of the same
+    shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
+    that decides something on the host.
     """
 
     metrics: ClassVar[tuple[str, ...]]
@@ -93,41 +92,62 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def train_step(self, batch: Batch) -> Metrics:
-        """One update from one batch. Returns tensors; never waits for the device."""
+        """Update the weights from one batch. Return tensors; never wait for the device."""
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Metrics:
-        """The metrics of one batch, weights untouched. Called in eval mode, without gradients."""
+        """Return the metrics of one batch and leave the weights alone.
+
+        It is called in eval mode, without gradients.
+        """
+
+    def descend(self, loss: Callable[[Batch], tuple[Tensor, Metrics]], batch: Batch) -> Metrics:
+        """Take one step of ``optimizers["all"]`` down the gradient of a loss.
+
+        loss: computes from ``batch`` the loss and what is measured on the way, which is returned
+        """
+        optimizer = self.optimizers["all"]
+        optimizer.zero_grad(set_to_none=True)  # first, so that their memory is free for the loss
+        value, measured = loss(batch)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return detached(measured)
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture | None:
-        """One quick picture of what the model does with ``count`` images of ``part`` ("valid" or
-        "test"): a trial's picture in the dashboard. In eval mode, without gradients."""
+        """Return a trial's picture for the dashboard: what the model does with ``count`` images.
+
+        It is quick, and called in eval mode, without gradients.
+        part: "valid" or "test"
+        """
         return None
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor | None:
-        """At most ``count`` images (N, C, H, W) in [0, 1] that the model makes of what stays the
-        same in every epoch: standing under each other they show how it learned. None: it makes
-        none. In eval mode, without gradients; the caller's random numbers go on undisturbed.
+        """Return at most ``count`` images (N, C, H, W) in [0, 1] made of the same input each epoch.
 
-        images: whoever makes images of images takes those of ``part`` ("valid" or "test")
+        Rows of them, one for each epoch, show how the model learned. None means that it makes no
+        images. It is called in eval mode, without gradients, and leaves the caller's random
+        numbers undisturbed.
+        images: a model that makes images from images takes those of ``part`` ("valid" or "test")
         """
         return None
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Images of its own making, to be judged: (count, C, H, W) in [0, 1]. In eval mode,
-        without gradients, the same random draws each time.
+        """Return images that the model makes, to be measured: (count, C, H, W) in [0, 1].
 
+        It is called in eval mode, without gradients, and draws the same random numbers each time.
         images, part: for families that make theirs from real images
         """
-        raise NotImplementedError(f"{type(self).__name__} makes no new images; it cannot be judged")
+        raise NotImplementedError(f"{type(self).__name__} makes no new images to be measured")
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:
-        """The parts worth exporting by name, such as encoder and decoder."""
+        """Return the parts that are worth exporting by name, such as encoder and decoder."""
 
     def begin_epoch(self, number: int, epochs: int) -> None:
-        """Called before epoch ``number`` (from 1) of ``epochs``: rates and whatever else follows
-        from these two alone."""
+        """Set learning rates, and whatever else follows from the epoch alone.
+
+        It is called before epoch ``number`` (from 1) of ``epochs``.
+        """
         set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
 
     def training_set(
@@ -137,56 +157,67 @@ class Model(nn.Module, ABC):
         seed: int,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Images:
-        """What the model trains on, on its device: ``images.train``, a part of it, or more.
+        """Return what the model trains on, on its device: ``images.train``, a part of it, or more.
 
-        Called once by `models.training.loop.fit` when it starts, also when a training is taken up
-        again: it must follow from ``images``, the configuration and ``seed`` alone. It leaves
-        torch's global random numbers as they are, and where it takes long it asks
-        ``interrupted``, to raise `models.errors.StopRequested`.
+        `models.training.loop.fit` calls it once when it starts, also when a training is taken up
+        again: the result must follow from ``images``, the configuration and ``seed`` alone. It
+        leaves torch's global random numbers as they are. Where it takes long it asks
+        ``interrupted``, and raises `models.errors.StopRequested`.
         """
         return images.train
 
     def order(self, count: int) -> Tensor:
-        """Which of ``count`` training images an epoch sees, and when: (n,) int64, drawn on the
-        CPU from torch's global random numbers, so that it is the same on every device."""
+        """Return which of ``count`` training images an epoch sees, in their order: (n,) int64.
+
+        They are drawn on the CPU from torch's global random numbers, so that all devices see the
+        same order.
+        """
         return torch.randperm(count)
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        """``config`` for these images: what follows from their classes or attributes. Raises
-        `ConfigError` when the family has no use for them."""
+        """Return ``config`` with what follows from the images' classes or attributes.
+
+        Raises `ConfigError` when the family has no use for these images.
+        """
         return config
 
     @classmethod
     def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
-        """``config`` for a model that starts from the exported model ``base``."""
+        """Return ``config`` for a model that starts from the exported model ``base``."""
         raise ConfigError(f"{cls.__name__} starts from no other model; remove starts_from")
 
     def start_from(self, base: Model) -> None:
-        """Take over the weights of ``base``; called once, on the CPU, after `based_on`."""
+        """Take over the weights of ``base``. It is called once, on the CPU, after `based_on`."""
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        """Pictures for an export, of ``part`` ("valid" or "test") of ``images``. In eval mode,
-        without gradients, on the model's device."""
+        """Yield pictures for an export, made with ``part`` ("valid" or "test") of ``images``.
+
+        It is called in eval mode, without gradients; images lie on the model's device.
+        """
         return iter(())
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
-        """What is measured of a study's winner on the test images, beyond `metrics`: baselines,
-        matrices, bounds. Called once, in eval mode; whoever trains here says how far it is."""
+        """Yield what a study's winner is measured by on the test images, beyond `metrics`.
+
+        Baselines, matrices and bounds are examples. It is called once, in eval mode; a family that
+        trains something here says by ``progress`` how far it is.
+        """
         return iter(())
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property
     def images_per_step(self) -> int:
-        """Of a `train_step`: more than the batch size where a step makes several updates."""
+        """Images of a `train_step`: more than the batch size where a step makes several updates."""
         return self.config.batch_size
 
 
 Note = Callable[[str], None]
-"""Called with one line on what is being done."""
+"""A function that is called with one line on what is being done."""
 
 
 def build(
@@ -198,21 +229,25 @@ def build(
     device: str | torch.device = "cpu",
     base: Model | None = None,
 ) -> Model:
-    """The model with weights that follow from ``seed`` (and ``base``) alone, whatever the device.
+    """Build a model whose weights follow from ``seed`` (and ``base``) alone, whatever the device.
 
     base: the exported model that it starts from
     """
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on undisturbed
-        torch.manual_seed(seed)
+    with drawing("cpu", seed):
         model = family(config if base is None else family.based_on(config, base), shape)
     if base is not None:
         model.start_from(base)
     return model.to(device)
 
 
+def detached(metrics: Metrics) -> Metrics:
+    """Return the same values without the graph that computed them."""
+    return {name: value.detach() for name, value in metrics.items()}
+
+
 @contextmanager
 def evaluating(model: Model) -> Iterator[Model]:
-    """The model in eval mode and without gradients; back to its former mode after."""
+    """Put the model in eval mode without gradients; afterwards it is in its former mode again."""
     was_training = model.training
     model.eval()
     try:
@@ -223,5 +258,5 @@ def evaluating(model: Model) -> Iterator[Model]:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Weights, biases and batch-norm affine parameters, as the reference systems count them."""
+    """Count weights, biases and batch norms' parameters, as the reference systems count them."""
     return sum(parameter.numel() for parameter in module.parameters())

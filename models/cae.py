@@ -28,7 +28,7 @@ from models.networks.layers import (
 from models.optimizers import make_optimizer
 
 HIDDEN = 64  # width between the convolutions and the latent code
-PADDINGS = (1, 1, 0)  # of the three strided convolutions: 28 -> 14 -> 7 -> 3
+PADDINGS = (1, 1, 0)  # one for each strided convolution: 28 -> 14 -> 7 -> 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class CAE(Autoencoder):
     """Encoder to Z numbers, decoder back: 60,240 parameters at n 9, Z 27, 28x28x1."""
 
     config_type = CAEConfig
-    noise_epochs = 20  # of a trial in the study `denoise`, which has chosen the configuration
+    noise_epochs = 20  # as a trial of the study `denoise`, which has chosen the configuration
     config: CAEConfig
 
     def __init__(self, config: CAEConfig, shape: Shape) -> None:

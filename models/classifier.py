@@ -5,9 +5,9 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, K classes.
     encoder  of an exported autoencoder, frozen (or trained along at the end): -> Z
     head     Z -> hidden (ReLU, dropout) -> K, cross entropy, Adam
 
-How good the codes are shows beside what needs none: the table sets the accuracy next to
-logistic regressions on pixels and on principal components, and to a frozen encoder of
-random weights (`models/analysis/baselines.py`).
+A table shows how much the codes are worth: it sets the accuracy beside those of logistic
+regressions on pixels and on principal components, and of a frozen encoder with random weights
+(`models/analysis/baselines.py`).
 
     make study NAME=classifier FIRST=1
 """
@@ -21,28 +21,28 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.analysis.confusion import class_table, confusion_matrix, draw_confusion
 from models.autoencoder import Autoencoder
-from models.base import Metrics, Model, ModelConfig, Note, Program
-from models.data.images import PARTS, Batch, ImageSplits, Shape
+from models.base import Model, ModelConfig, Note
+from models.data.images import PARTS, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.export import describe, family_named
 from models.figures.grids import draw_labelled
+from models.image_classifier import ImageClassifier, ImageClassifierConfig
 from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 from models.results import Picture, Table
+from models.seeds import drawing
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(ModelConfig):
+class ClassifierConfig(ImageClassifierConfig):
     """Defaults are the reported best configuration (reference system A2).
 
     hidden: N_h, >= 1; dropout: share of hidden units, below 1
-    frozen: whether the encoder stays as it was exported
-    encoder: which autoencoder (`models.export.describe`); set when a study starts from one
-    classes: K; set from the images
+    frozen: True if the encoder stays as it was exported
+    encoder: describes the autoencoder (`models.export.describe`); set when a study starts from one
     """
 
     hidden: int = 276
@@ -50,31 +50,26 @@ class ClassifierConfig(ModelConfig):
     lr: float = 0.0031332
     weight_decay: float = 1.014e-5
     frozen: bool = True
-    classes: int = 10
     encoder: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("hidden", self.hidden, 1, 65536)
-        require("dropout", self.dropout, 0.0, 0.95)
-        require("lr", self.lr, 0.0, 10.0)
         require("weight_decay", self.weight_decay, 0.0, 10.0)
-        require("classes", self.classes, 2, 65536)
 
 
-class Classifier(Model):
+class Classifier(ImageClassifier):
     """10,498 parameters in the head at Z 27, hidden 276, 10 classes."""
 
-    metrics = ("accuracy", "loss")
     config_type = ClassifierConfig
     config: ClassifierConfig
-    usage = "classes = model(images).argmax(1)   # (N,), images (N, C, H, W) in [0, 1]"
+    too_few = ", a classifier needs 2 or more: put the images in a folder a class"
 
     def __init__(self, config: ClassifierConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         if not config.encoder:
             raise ConfigError('a Classifier needs an encoder: set starts_from="cae" in the study')
-        autoencoder = _autoencoder(config.encoder, shape)
+        autoencoder = _build_autoencoder(config.encoder, shape)
         self.encoder = autoencoder.encoder
         with torch.no_grad():
             self.width = autoencoder.latent  # Z
@@ -92,18 +87,8 @@ class Classifier(Model):
         )
 
     @classmethod
-    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        if len(images.classes) < 2:
-            raise ConfigError(
-                f"{images.name} has {len(images.classes)} classes, a classifier needs 2 or more: "
-                "put the images in a folder a class"
-            )
-        assert isinstance(config, ClassifierConfig)
-        return replace(config, classes=len(images.classes))
-
-    @classmethod
     def based_on(cls, config: ModelConfig, base: Model) -> ModelConfig:
-        """From an autoencoder: its encoder. From a classifier: its head's width as well."""
+        """Take the encoder of an autoencoder; of a classifier take the head's width as well."""
         assert isinstance(config, ClassifierConfig)
         if isinstance(base, Classifier):
             return replace(config, hidden=base.config.hidden, encoder=base.config.encoder)
@@ -131,25 +116,6 @@ class Classifier(Model):
         """(N, C, H, W) in [0, 1] -> scores (N, K); their softmax is the class probabilities."""
         scores: Tensor = self.head(self.encoder(images))
         return scores
-
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
-        measured = self._measure(batch)
-        measured["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
-
-    def evaluate(self, batch: Batch) -> Metrics:
-        return self._measure(batch)
-
-    def _measure(self, batch: Batch) -> Metrics:
-        assert batch.labels is not None, "checked by `fitted`"
-        scores = self(batch.images)
-        return {
-            "accuracy": (scores.argmax(1) == batch.labels).float().mean(),
-            "loss": F.cross_entropy(scores, batch.labels),
-        }
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         batch = getattr(images, part).batch(slice(0, count))
@@ -186,19 +152,17 @@ class Classifier(Model):
             random_encoder=self.with_random_encoder,
         )
 
-    def programs(self) -> dict[str, Program]:
-        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
-        return {"classifier": Program(module=_Scores(self), example=images.to(self.device))}
+    def network(self) -> nn.Module:
+        return _EncoderAndHead(self)
 
     def with_random_encoder(self, seed: int) -> Classifier:
-        """The same architecture and head, frozen on an encoder that was never trained."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        """Return a classifier of the same widths whose frozen encoder was never trained."""
+        with drawing("cpu", seed):
             return Classifier(replace(self.config, frozen=True), self.shape).to(self.device)
 
 
-class _Scores(nn.Module):
-    """The classifier's forward pass alone: what is exported."""
+class _EncoderAndHead(nn.Module):
+    """The classifier's forward pass alone, which is what is exported."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -209,8 +173,8 @@ class _Scores(nn.Module):
         return scores
 
 
-def _autoencoder(described: Mapping[str, Any], shape: Shape) -> Autoencoder:
-    """The described autoencoder with fresh weights, for images of ``shape``."""
+def _build_autoencoder(described: Mapping[str, Any], shape: Shape) -> Autoencoder:
+    """Build the described autoencoder with fresh weights, for images of ``shape``."""
     family = family_named(described["model"])
     if tuple(described["shape"]) != shape:
         raise ConfigError(

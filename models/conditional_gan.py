@@ -1,29 +1,35 @@
-"""What images show, as numbers that a network is given and has to tell: classes or attributes.
+"""What GANs share whose generator is given labels: the labels, losses on them, and their picture.
 
-    config = fitted_to(config, images)
+    config = fit_config_to_labels(config, images)
     Labels(config)(batch)              # (N, L) in [0, 1]
 
-Images with attributes (`attributes.csv` beside a folder) give one number each, brought from the
-training images' range to [0, 1]; they may be all 0 and 1, -1 and 1, or anything between. Images
-with classes alone give a 1 in their class's place and 0 elsewhere.
+Labels are numbers that say what an image shows. Images with attributes (`attributes.csv` beside a
+folder) have one number for each, brought from the training images' range to [0, 1]; attributes
+may be all 0 and 1, -1 and 1, or anything between. Images with classes alone have a 1 in their
+class's place and 0 elsewhere.
 
-Shape legend: N batch, L labels.
+Shape legend: N batch, C channels, H/W pixels, L labels.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.data.images import Batch, ImageSplits
+from models.adversarial import Adversarial
+from models.base import Metrics, ModelConfig
+from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
+from models.results import Picture
 from models.training.gan_balance import BalanceConfig
 
-ROWS, LETTERS = 16, 24  # of a picture, and of a name in it
-
+ROWS, LETTERS = 16, 24  # labels that a picture shows, and letters of a name in it
 
 Range = tuple[float, float]
 
@@ -31,9 +37,9 @@ Range = tuple[float, float]
 @dataclass(frozen=True, kw_only=True)
 class LabelledConfig(BalanceConfig):
     """labels: L; set from the images
-    exclusive: whether they are classes, of which an image has one; set from the images
+    exclusive: True for classes, of which an image has one; set from the images
     ranges: (lowest, highest) of each attribute; set from the images, empty for classes
-    label_weight: of the losses on labels beside those on real or fake
+    label_weight: weight of the losses on labels beside those on real or fake
     """
 
     labels: int = 1
@@ -55,7 +61,10 @@ Config = TypeVar("Config", bound=LabelledConfig)
 
 
 def fit_config_to_labels(config: Config, images: ImageSplits) -> Config:
-    """``config`` for the attributes of ``images``, or their classes. Raises `ConfigError`."""
+    """Return ``config`` for the attributes of ``images``, or else their classes.
+
+    Raises `ConfigError` for images that have neither.
+    """
     values = images.train.attributes
     if values is None:
         if len(images.classes) < 2:
@@ -76,7 +85,7 @@ def fit_config_to_labels(config: Config, images: ImageSplits) -> Config:
 
 
 class Labels(nn.Module):
-    """Batch -> (N, L) float32 in [0, 1]: of attributes beyond their range, its nearer end."""
+    """Batch -> (N, L) float32 in [0, 1]; an attribute beyond its range counts as the nearer end."""
 
     low: Tensor
     extent: Tensor
@@ -100,29 +109,98 @@ class Labels(nn.Module):
         return ((batch.attributes - self.low) / self.extent).clamp(0, 1)
 
 
-def label_accuracy(said: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
-    """Share of labels (N, L) that scores (N, L) tell: of an image's class, or of all attributes
-    the side of their range's middle."""
+def label_accuracy(scores: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
+    """Return the share of labels (N, L) that scores (N, L) tell rightly.
+
+    A class is told by the largest score; an attribute by the side of its range's middle.
+    """
     if exclusive:
-        return (said.argmax(1) == given.argmax(1)).float().mean()
-    return ((said > 0) == (given > 0.5)).float().mean()
+        return (scores.argmax(1) == given.argmax(1)).float().mean()
+    return ((scores > 0) == (given > 0.5)).float().mean()
 
 
 def label_names(images: ImageSplits) -> tuple[str, ...]:
-    """As `fit_config_to_labels` counts them."""
+    """Return the names of the labels, in the order of `fit_config_to_labels`."""
     return images.classes if images.train.attributes is None else images.attribute_names
 
 
 def flip_label(given: Tensor, label: int, *, exclusive: bool) -> Tensor:
-    """Labels (N, L) with one changed: that class instead, or that attribute the other way."""
+    """Return labels (N, L) with one changed: to that class, or that attribute the other way."""
     other = torch.zeros_like(given) if exclusive else given.clone()
     other[:, label] = 1 if exclusive else 1 - (given[:, label] > 0.5).float()
     return other
 
 
 def short_label_names(names: tuple[str, ...]) -> list[tuple[int, str]]:
-    """The first `ROWS` labels with their names, cut to fit beside a picture."""
+    """Return the first `ROWS` labels with their names, cut to fit beside a picture."""
     return [
         (i, name if len(name) <= LETTERS else f"{name[: LETTERS - 4]}… {i}")
         for i, name in enumerate(names[:ROWS])
     ]
+
+
+class LabelledGAN(Adversarial):
+    """A GAN whose discriminator also tells the labels of images, and whose generator is given some.
+
+    Classes are compared by cross-entropy; how attributes are, `attribute_loss` says.
+    """
+
+    metrics = (*Adversarial.metrics, "labels_real", "labels_fake")
+    config: LabelledConfig
+
+    def __init__(self, config: LabelledConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.labels = Labels(config)
+
+    @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        assert isinstance(config, LabelledConfig)
+        return fit_config_to_labels(config, images)
+
+    @abstractmethod
+    def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the error of scores (N, L) before the sigmoid from attributes (N, L)."""
+
+    @abstractmethod
+    def labels_in(self, given: Tensor) -> Tensor:
+        """Return the labels (N, L) in the conditions that the generator was given."""
+
+    def label_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the error of scores (N, L) from labels (N, L)."""
+        if self.config.exclusive:
+            return F.cross_entropy(scores, labels)
+        return self.attribute_loss(scores, labels)
+
+    def generator_extra_losses(
+        self, batch: Batch, given: Tensor, fakes: Tensor, scores: Tensor
+    ) -> Metrics:
+        return {"label_g": self.label_loss(scores, self.labels_in(given))}
+
+    def label_metrics(
+        self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
+    ) -> Metrics:
+        """Return the shares of labels that the discriminator tells right."""
+        exclusive = self.config.exclusive
+        return {
+            "labels_real": label_accuracy(real, self.labels(batch), exclusive=exclusive),
+            "labels_fake": label_accuracy(fake, self.labels_in(given), exclusive=exclusive),
+        }
+
+    def changed_labels(self, labels: Tensor, images: ImageSplits) -> dict[str, Tensor]:
+        """Return ``labels`` (N, L) with one changed, for one after the other, by its name."""
+        exclusive = self.config.exclusive
+        return {
+            name: flip_label(labels, index, exclusive=exclusive)
+            for index, name in short_label_names(label_names(images))
+        }
+
+    @property
+    def change(self) -> str:
+        """What `changed_labels` does to the images of a row, for captions."""
+        return "as each class" if self.config.exclusive else "one attribute changed in each row"
+
+    @abstractmethod
+    def preview(self, images: ImageSplits, part: str, count: int) -> Picture: ...
+
+    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
+        yield self.preview(images, part, 10)

@@ -5,8 +5,8 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width. Figures in commen
 
     encoder  4096 -> 256 -> 64 -> 12 -> 3, ReLU between
     decoder  the mirror, ReLU between, a tanh at the end
-    loss     mean squared error of the tanh from clean pixels in [0, 1]; what a tanh says
-             below 0 is black, so that images are clipped to [0, 1]
+    loss     mean squared error of the tanh from clean pixels in [0, 1]; values of the tanh below
+             0 mean black, so that images are clipped to [0, 1]
 
     make study NAME=dense_denoise
 """
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
@@ -28,14 +28,16 @@ from models.errors import ConfigError, require
 from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 
-NEARLY_BLACK = 0.1  # of the usual deviation, in the last layer: a third of the first epoch's error
+# The last layer's first weights have a tenth of the usual deviation, so that images begin nearly
+# black: that is a third of the first epoch's error.
+NEARLY_BLACK = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseAEConfig(AutoencoderConfig):
     """Defaults are reference system A4's.
 
-    widths: of the layers from the pixels to the code, the code's (Z) last; each >= 1
+    widths: outputs of the layers from the pixels to the code, whose width Z is the last; each >= 1
     """
 
     widths: tuple[int, ...] = (256, 64, 12, 3)
@@ -63,13 +65,13 @@ class DenseAE(Autoencoder):
     def __init__(self, config: DenseAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         sizes = (math.prod(shape), *config.widths)  # 4096, 256, 64, 12, 3
-        self.encoder = nn.Sequential(nn.Flatten(), *_dense(sizes))
-        upwards = _dense(sizes[::-1])
+        self.encoder = nn.Sequential(nn.Flatten(), *_dense_layers(sizes))
+        upwards = _dense_layers(sizes[::-1])
         self.decoder = nn.Sequential(
             *upwards,
             nn.Unflatten(1, shape),  # (N, C, H, W)
             nn.Tanh(),
-            nn.Hardtanh(0.0, 1.0),  # clips; the loss is taken before it, where it has a gradient
+            nn.Hardtanh(0.0, 1.0),  # clips; the loss is taken before, where there is a gradient
         )
         initialise_for_relu(self)
         pixels = upwards[-1]
@@ -79,18 +81,14 @@ class DenseAE(Autoencoder):
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         unclipped = self.decoder[:-1](self.encode(self.seen(batch.images)))  # (N, C, H, W)
-        loss = F.mse_loss(unclipped, batch.images)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"mse": loss.detach()}
+        mse = F.mse_loss(unclipped, batch.images)
+        return mse, {"mse": mse}
 
 
-def _dense(sizes: Sequence[int]) -> list[nn.Module]:
-    """Linear layers through ``sizes``, ReLU between two of them."""
+def _dense_layers(sizes: Sequence[int]) -> list[nn.Module]:
+    """Return linear layers through ``sizes``, with a ReLU between any two of them."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""What can go wrong in this room, and the checks that say so.
+"""The errors of models/, and the checks that raise them.
 
 Every message is one line: the value, what it must be, and what to change.
 """
@@ -14,7 +14,7 @@ class ConfigError(ValueError):
 
 
 class DivergedError(ArithmeticError):
-    """Training left the finite numbers: a metric is NaN or infinite. Lower the learning rate."""
+    """A metric is NaN or infinite: training has diverged. Lower the learning rate."""
 
     def __init__(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.epoch = epoch
@@ -23,7 +23,7 @@ class DivergedError(ArithmeticError):
 
 
 def require(name: str, value: Any, low: float, high: float) -> None:
-    """Raise `ConfigError` unless ``low <= value <= high`` (NaN never is)."""
+    """Raise `ConfigError` unless ``low <= value <= high``, which NaN never satisfies."""
     if not low <= value <= high:
         raise ConfigError(f"{name}={value!r} is outside [{low:g}, {high:g}]")
 
@@ -43,7 +43,11 @@ class DataError(ValueError):
 
 
 class DataMissing(DataError):
-    """The image set is neither on this machine nor can it be downloaded."""
+    """The image set is not on this machine, and cannot be downloaded."""
+
+
+class TensorFileError(ValueError):
+    """The file holds no tensors, or not the header that is asked for."""
 
 
 class CheckpointError(ValueError):
@@ -51,7 +55,7 @@ class CheckpointError(ValueError):
 
 
 class ExportError(ValueError):
-    """An export cannot be made, read, or does not compute what the live model computes."""
+    """An export cannot be made or read, or does not compute what the live model computes."""
 
 
 class ExtractorError(ValueError):
@@ -59,19 +63,21 @@ class ExtractorError(ValueError):
 
 
 class StopRequested(Exception):
-    """Asked to stop in the middle of an epoch: the epoch is dropped, the last checkpoint counts."""
+    """The caller asked to stop in the middle of an epoch, which is dropped; the last checkpoint
+    counts."""
 
 
 def short(text: str) -> str:
-    """``text`` on one line, its middle left out where it is long: for messages."""
+    """Return ``text`` on one line for a message; where it is long, its middle is left out."""
     line = " ".join(text.split())
     return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def last_line(error: Exception) -> str:
-    """Of torchvision's download errors: why the last mirror failed."""
+    """Return the last line: of torchvision's download errors it says why the last mirror failed."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -37,28 +37,28 @@ from models.tensor_files import tensor_bytes, write_tensors
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 OUR_MODELS = "models."
-TOLERANCE = 1e-4  # largest difference of an output, relative to the outputs' largest
+TOLERANCE = 1e-4  # largest difference of outputs, relative to the largest output
 PROTOBUF_LIMIT = 1_500_000_000  # bytes of weights an ONNX file can hold inside itself
 
 
 def write_export(model: Model, folder: Path) -> None:
     """Write every file of ``model`` into the existing ``folder``."""
     with _on_cpu(model), evaluating(model):
-        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_tensors(folder / WEIGHTS, weights, {})
-        (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
+        write_tensors(folder / WEIGHTS, model.state_dict(), {})
+        (folder / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read it
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
         for name, program in model.programs().items():
             _write_program(program, folder, name)
 
 
 def export_size(model: Model) -> int:
-    """Bytes of all weights in an export: the least that it takes on a disk."""
+    """Return the bytes of all weights in an export, the least that it takes on a disk."""
     programs = [tensor_bytes(p.module.state_dict()) for p in model.programs().values()]
     return tensor_bytes(model.state_dict()) + 2 * sum(programs)  # in ONNX and `torch.export`
 
 
 def describe(model: Model) -> dict[str, Any]:
+    """Return the model's class, shape and configuration as JSON takes them."""
     family = type(model)
     return {
         "model": f"{family.__module__}:{family.__qualname__}",
@@ -68,18 +68,18 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
-    """The model in ``folder``, on the CPU, in eval mode.
+    """Load the model in ``folder``, on the CPU, in eval mode.
 
-    family: its class; needed only for models that are not part of genstudy, because
-    a file must not decide which code is imported.
+    family: its class; needed only for models that are not part of genstudy, because a file must
+        not decide which code is imported
     """
     try:
-        described = json.loads(_file(folder, CONFIG).read_text(encoding="utf-8"))
+        described = json.loads(_find_file(folder, CONFIG).read_text(encoding="utf-8"))
         family = family or family_named(described["model"])
         config = family.config_type(**described["config"])
         channels, height, width = described["shape"]
         model = family(config, (channels, height, width))
-        model.load_state_dict(load_file(_file(folder, WEIGHTS)))
+        model.load_state_dict(load_file(_find_file(folder, WEIGHTS)))
     except ExportError:
         raise
     except Exception as error:  # any file may be damaged in any way
@@ -91,7 +91,8 @@ def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
 def check_export(model: Model, folder: Path) -> dict[str, float]:
     """Load everything back and compare its outputs with the live model's, on 3 inputs.
 
-    Returns the largest relative difference by file; raises `ExportError` beyond `TOLERANCE`.
+    Returns the largest relative difference by file; raises `ExportError` for one beyond
+    `TOLERANCE`.
     """
     differences: dict[str, float] = {}
     with _on_cpu(model), evaluating(model):
@@ -101,11 +102,11 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
             live = program.module(example)
             runs: dict[str, Callable[[Tensor], Tensor]] = {
                 f"{WEIGHTS} {name}": loaded[name].module,
-                f"{name}.onnx": _onnx(folder / f"{name}.onnx"),
+                f"{name}.onnx": _open_onnx(folder / f"{name}.onnx"),
                 f"{name}.pt2": torch.export.load(folder / f"{name}.pt2").module(),
             }
             for file, run in runs.items():
-                differences[file] = _difference(run(example), live)
+                differences[file] = _relative_difference(run(example), live)
     off = {file: value for file, value in differences.items() if not value <= TOLERANCE}
     if off:
         shown = ", ".join(f"{file} by {value:.1e}" for file, value in off.items())
@@ -113,14 +114,15 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
     return differences
 
 
-def _file(folder: Path, name: str) -> Path:
-    if not (folder / name).is_file():  # one would wait for a pipe
+def _find_file(folder: Path, name: str) -> Path:
+    """Return the path of a file of an export. Raises `ExportError` where there is none."""
+    if not (folder / name).is_file():  # reading a pipe would wait for ever
         raise ExportError(f"{folder} is not a whole export (no file {name}); export again")
     return folder / name
 
 
 def family_named(name: str) -> type[Model]:
-    """A family of genstudy's own by ``module:class``, as `describe` writes it."""
+    """Return one of genstudy's own families by ``module:class``, as `describe` writes it."""
     module, _, attribute = str(name).partition(":")
     if not module.startswith(OUR_MODELS):
         raise ExportError(f"{short(str(name))} is no model of genstudy; pass its class: family=...")
@@ -140,7 +142,7 @@ def _write_program(program: Program, folder: Path, name: str) -> None:
     torch.export.save(exported, whole)
     (folder / f"{name}.pt2").write_bytes(whole.getbuffer())
     size = tensor_bytes(program.module.state_dict())
-    with _quiet():
+    with _quiet_exporter():
         torch.onnx.export(
             exported,
             (),
@@ -151,7 +153,8 @@ def _write_program(program: Program, folder: Path, name: str) -> None:
         )
 
 
-def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
+def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs the ONNX file at ``path``."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -166,7 +169,8 @@ def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _difference(output: Tensor, live: Tensor) -> float:
+def _relative_difference(output: Tensor, live: Tensor) -> float:
+    """Return the largest difference, relative to the largest value of ``live``."""
     if output.shape != live.shape:
         raise ExportError(f"exported output is {tuple(output.shape)}, live {tuple(live.shape)}")
     scale = max(float(live.abs().max()), 1e-12)
@@ -175,7 +179,7 @@ def _difference(output: Tensor, live: Tensor) -> float:
 
 @contextmanager
 def _on_cpu(model: Model) -> Iterator[None]:
-    """Programs are exported and compared on the CPU; the model goes back to its device."""
+    """Bring the model to the CPU, where programs are exported and compared, and back afterwards."""
     device = model.device
     model.to("cpu")
     try:
@@ -185,8 +189,8 @@ def _on_cpu(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The ONNX exporter reports every optimisation pass as if it were news."""
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the ONNX exporter, which reports every optimisation pass as if it were news."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

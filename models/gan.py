@@ -2,8 +2,8 @@
 
     codes from N(0, I)  ->  generator  ->  images  ->  discriminator  ->  real or fake
 
-What there is to tune is the `models.training.gan_balance` of the two. With ``pack`` m the
-discriminator judges m images at once, side by side as channels, and so sees when a generator makes
+The configuration tunes the balance of the two (`models.training.gan_balance`). With ``pack`` m the
+discriminator sees m images at once, side by side as channels, and so notices when a generator makes
 the same image over and over (PacGAN, Lin et al. 2018).
 
     python -c "from models.gan import GAN, GANConfig; print(GAN(GANConfig(), (1, 32, 32)))"
@@ -22,24 +22,26 @@ from torch import Tensor
 from models.adversarial import Adversarial
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
+from models.figures.canvas import figure_picture
+from models.figures.grids import sample_figure
 from models.networks.dcgan import ARCHITECTURES, build_discriminator, build_generator
 from models.results import Picture
 from models.seeds import derive_seed
 from models.training.gan_balance import BalanceConfig
 
-SHOWN = 100  # new images of an export
-ROWS = 4  # of a trial's picture
-WAYS, STEPS = 8, 10  # between two codes
+SHOWN = 100  # new images in an export's picture
+ROWS = 4  # of images in a trial's picture
+WAYS, STEPS = 8, 10  # pairs of codes; codes on the way from one to the other
 
 
 @dataclass(frozen=True, kw_only=True)
 class GANConfig(BalanceConfig):
     """Defaults are the reference configuration ``32`` and the rates that worked.
 
-    architecture: of `models.networks.dcgan`: 32, 64, 512 or dropout-28
+    architecture: a name in `models.networks.dcgan`: 32, 64, 512 or dropout-28
     latent: Z; 0: the architecture's own
-    width: of all channels, 1.0 the reference's
-    pack: m, images that the discriminator judges together
+    width: factor of all channels, 1.0 is the reference
+    pack: m, images that the discriminator sees together
     """
 
     architecture: str = "32"
@@ -68,10 +70,10 @@ class GAN(Adversarial):
         self.latent = config.latent or ARCHITECTURES[name].latent
         self.packed = config.pack
         channels, *size = shape
-        judged = (config.pack * channels, size[0], size[1])
+        packed = (config.pack * channels, size[0], size[1])
         self.set_networks(
             build_generator(name, shape, latent=self.latent, width=width),
-            build_discriminator(name, judged, normalization=config.normalization, width=width),
+            build_discriminator(name, packed, normalization=config.normalization, width=width),
         )
 
     def conditions(self, batch: Batch) -> Tensor:
@@ -81,68 +83,58 @@ class GAN(Adversarial):
         return pack(images, self.packed)
 
     def codes(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """(count, Z) from N(0, I), drawn on the CPU: the same for all devices."""
+        """Draw codes (count, Z) from N(0, I) on the CPU, so that they are the same for all
+        devices."""
         return torch.randn(count, self.latent, generator=generator)
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """New images: (count, C, H, W) in [0, 1].
+        """Make new images: (count, C, H, W) in [0, 1].
 
-        generator: of the CPU, so that it gives the same codes on all devices
+        generator: one of the CPU, so that it draws the same codes for all devices
         """
         return self.generate(self.codes(count, generator))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        return self.sample(count, generator=_generator("judged"))
+        return self.sample(count, generator=_fixed_generator("judged"))
 
     def example(self) -> Tensor:
         return self.codes(2, torch.Generator().manual_seed(0))
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        return self.sample(count, generator=_generator("samples"))
+        return self.sample(count, generator=_fixed_generator("samples"))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
-        """Fakes of codes that are the same in every epoch; no image of ``part`` is needed."""
-        return self._samples(ROWS * count, count)
+        """Show fakes of codes that are the same in every epoch; no image of ``part`` is needed."""
+        return self._sample_picture(ROWS * count, count)
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        yield self._samples(SHOWN, 10)
-        yield self._interpolations()
+        yield self._sample_picture(SHOWN, 10)
+        yield self._interpolation_picture()
 
-    def _samples(self, count: int, columns: int) -> Picture:
-        from models.figures.canvas import save_figure
-        from models.figures.grids import sample_figure
-
-        drawn = self.sample(count, generator=_generator("samples"))
+    def _sample_picture(self, count: int, columns: int) -> Picture:
+        drawn = self.sample(count, generator=_fixed_generator("samples"))
         what = "images made of draws from N(0, I)"
-        return Picture(
-            name="samples",
-            caption=what,
-            draw=lambda path, title: save_figure(
-                sample_figure(drawn, f"{title}: {what}", columns=columns), path
-            ),
+        return figure_picture(
+            "samples", what, what, lambda title: sample_figure(drawn, title, columns=columns)
         )
 
-    def _interpolations(self) -> Picture:
-        from models.figures.canvas import save_figure
-        from models.figures.grids import sample_figure
-
-        ends = self.codes(2 * WAYS, _generator("interpolations"))
+    def _interpolation_picture(self) -> Picture:
+        ends = self.codes(2 * WAYS, _fixed_generator("interpolations"))
         ways = [great_circle(first, last, STEPS) for first, last in ends.view(WAYS, 2, -1)]
         drawn = self.generate(torch.cat(ways))
-        return Picture(
-            name="interpolations",
-            caption="each row: from one code to another, along the sphere that draws from N(0, I) "
-            "lie near; a generator that has learnt its images by heart jumps between them",
-            draw=lambda path, title: save_figure(
-                sample_figure(drawn, f"{title}: from one code to another", columns=STEPS), path
-            ),
+        return figure_picture(
+            "interpolations",
+            "each row: from one code to another, along the sphere that draws from N(0, I) lie "
+            "near; a generator that has learnt its images by heart jumps between them",
+            "from one code to another",
+            lambda title: sample_figure(drawn, title, columns=STEPS),
         )
 
 
 def pack(images: Tensor, count: int) -> Tensor:
-    """(N, C, H, W) -> (N / m, mC, H, W): ``count`` = m neighbours as channels of one image.
+    """(N, C, H, W) -> (N / m, mC, H, W): ``count`` = m neighbours become channels of one image.
 
-    Where m does not divide N, the last one is filled up with the first images.
+    Where m does not divide N, the last image is filled up with the first ones.
     """
     if count == 1:
         return images
@@ -155,7 +147,7 @@ def pack(images: Tensor, count: int) -> Tensor:
 
 
 def great_circle(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Codes (steps, Z) from ``first`` to ``last``, (Z,) each, in equal angles (White 2016)."""
+    """Return codes (steps, Z) between ``first`` and ``last`` (Z,), at equal angles (White 2016)."""
     cosine = torch.dot(first, last) / (first.norm() * last.norm()).clamp_min(1e-12)
     angle = torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
     share = torch.linspace(0, 1, steps)[:, None]  # (steps, 1)
@@ -163,5 +155,6 @@ def great_circle(first: Tensor, last: Tensor, steps: int) -> Tensor:
     return (from_first * first + from_last * last) / torch.sin(angle)
 
 
-def _generator(purpose: str) -> torch.Generator:
+def _fixed_generator(purpose: str) -> torch.Generator:
+    """Return a generator that draws the same numbers for ``purpose`` every time."""
     return torch.Generator().manual_seed(derive_seed(0, purpose))

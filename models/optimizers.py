@@ -1,8 +1,8 @@
 """Optimisers by name, and how their learning rate goes over the epochs of a training.
 
-    constant    the configuration's, all the time
-    cosine      a first epoch at a third, then the configuration's, falling along half a cosine
-                (Loshchilov and Hutter 2017) to a hundredth in the last epoch
+    constant    the configuration's rate in every epoch
+    cosine      a third of it in the first epoch; then it falls along half a cosine from the
+                configuration's rate to a hundredth in the last epoch (Loshchilov and Hutter 2017)
 
 A rate is a function of (epoch, epochs) alone, so that a training that was interrupted goes on
 with the same one.
@@ -23,10 +23,12 @@ LAST = 0.01  # of the rate, in the last epoch
 
 
 def constant(epoch: int, epochs: int) -> float:
+    """Return the factor of the rate in ``epoch`` (from 1) of ``epochs``."""
     return 1.0
 
 
 def cosine(epoch: int, epochs: int) -> float:
+    """Return the factor of the rate in ``epoch`` (from 1) of ``epochs``."""
     if epoch == 1 and epochs > 2:
         return WARM_UP
     done = (epoch - 1) / max(epochs - 1, 1)  # 0 in the first epoch, 1 in the last
@@ -52,9 +54,9 @@ def make_optimizer(
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> Optimizer:
-    """Adam, Adamax, or SGD with momentum; ``weight_decay`` is L2 in all (not decoupled).
+    """Make Adam, Adamax, or SGD with momentum; ``weight_decay`` is L2 in all (not decoupled).
 
-    betas: of Adam and Adamax
+    momentum: only SGD takes it; betas: only Adam and Adamax take them
     """
     parameters = list(parameters)
     # one pass over each tensor instead of a dozen; not offered for tensors without data

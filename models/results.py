@@ -1,4 +1,4 @@
-"""What a model has to say of itself beyond its metrics: pictures and tables.
+"""Pictures and tables: what a model shows beyond its metrics.
 
     for picture in model.pictures(images, "test"):
         picture.draw(folder / picture.file, "cae trial 7")
@@ -16,8 +16,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """name: fit for a file name; caption: one line on what is seen
-    draw: write it to a path, as PNG, under a title that begins with the given words
+    """A picture that is drawn when it is needed.
+
+    name: becomes the file's name; caption: one line on what it shows
+    draw: writes it to a path as PNG, under a title that begins with the given words
     """
 
     name: str
@@ -33,8 +35,8 @@ class Picture:
 class Table:
     """Measured numbers with their words.
 
-    columns: headings, the first of the row names
-    rows: as long as `columns` each; numbers are shown with the digits that matter
+    columns: headings; the first stands above the rows' names
+    rows: each is as long as `columns`; numbers are shown with the digits that matter
     note: one line on how it was measured
     """
 
@@ -49,5 +51,5 @@ class Table:
             raise ValueError(f"table {self.name!r}: {uneven[0]} does not fit {self.columns}")
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Return the table as JSON takes it."""
         return asdict(self)

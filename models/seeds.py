@@ -1,23 +1,25 @@
 """Seeds: every random choice of a trial follows from (study seed, trial number).
 
-A seed is derived from a path of integers and words, so that neighbours share
-nothing and the order in which workers take trials does not matter::
+A seed is derived from a path of integers and words, so that neighbours share nothing and the
+order in which workers take trials does not matter:
 
     >>> derive_seed(0, "trial", 7) == derive_seed(0, "trial", 7)
     True
     >>> derive_seed(0, "trial", 7) == derive_seed(0, "trial", 8)
     False
+
+A block inside `drawing` draws the same numbers every time.
 """
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 
 def derive_seed(*path: int | str) -> int:
-    """The seed, in [0, 2**31), that belongs to ``path``.
+    """The seed in [0, 2**31) that belongs to ``path``.
 
     2**31 because torch, numpy and Optuna all take it.
     """
@@ -26,9 +28,17 @@ def derive_seed(*path: int | str) -> int:
 
 
 @contextmanager
-def same_draws(device: torch.device) -> Iterator[None]:
-    """What is drawn at random inside is the same every time; the caller's random numbers go on
-    undisturbed."""
+def drawing(device: str | torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's global generators of the CPU and of ``device`` inside the block.
+
+    Afterwards the caller's random numbers go on as if nothing had been drawn.
+    """
+    device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(0, "evaluation"))
+        torch.manual_seed(seed)
         yield
+
+
+def same_draws(device: str | torch.device) -> AbstractContextManager[None]:
+    """`drawing` with the seed of all evaluations, so that epochs and trials are measured alike."""
+    return drawing(device, derive_seed(0, "evaluation"))

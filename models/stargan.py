@@ -4,12 +4,12 @@
 
 Beside the adversarial loss:
 
-    label_d          of what the discriminator says of real images' labels
-    label_g          of what it says of translated images, whose labels are the targets
+    label_d          error of the labels that the discriminator tells of real images
+    label_g          error of those that it tells of translated images, from the targets
     reconstruction   mean absolute difference, in [-1, 1], of images translated there and back
 
-Losses on labels are cross-entropies: of one class among L, or of each attribute alone. Targets
-are the labels of another image in the batch.
+Errors of labels are cross-entropies: of one class among L, or of each attribute alone. The target
+is the labels of another image in the batch.
 
     python -c "from models.stargan import *; print(StarGAN(StarGANConfig(labels=8), (3, 64, 64)))"
 
@@ -18,7 +18,6 @@ Shape legend: N batch, C channels, H/W pixels, L labels, P patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,31 +25,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.adversarial import Adversarial
-from models.base import Metrics, ModelConfig
-from models.conditional_gan import (
-    LabelledConfig,
-    Labels,
-    fit_config_to_labels,
-    flip_label,
-    label_accuracy,
-    label_names,
-    short_label_names,
-)
+from models.base import Metrics
+from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
+from models.networks.pixel_range import to_signed
 from models.networks.stargan import PatchDiscriminator, build_translator
 from models.results import Picture
-from models.training.gan_losses import to_signed
 
 
 @dataclass(frozen=True, kw_only=True)
 class StarGANConfig(LabelledConfig):
     """Defaults are the reference's: one update of the generator every four, equal rates.
 
-    blocks: residual ones, >= 0; width: of all channels, 1.0 the reference's
-    reconstruction_weight: beside the adversarial loss
+    blocks: residual blocks, >= 0; width: factor of all channels, 1.0 is the reference
+    reconstruction_weight: weight of the reconstruction beside the adversarial loss
     """
 
     labels: int = 8
@@ -68,21 +58,20 @@ class StarGANConfig(LabelledConfig):
         require("reconstruction_weight", self.reconstruction_weight, 0.0, 1e6)
 
 
-class StarGAN(Adversarial):
+class StarGAN(LabelledGAN):
     """8,439,936 and 2,966,272 parameters at 8 labels, 64x64x3."""
 
-    metrics = (*Adversarial.metrics, "labels_real", "labels_fake", "reconstruction")
+    metrics = (*LabelledGAN.metrics, "reconstruction")
     config_type = StarGANConfig
     config: StarGANConfig
     usage = "other = model.translate(images, labels)   # labels (N, L) in [0, 1]; (N, C, H, W)"
 
     def __init__(self, config: StarGANConfig, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.labels = Labels(config)
         discriminator = PatchDiscriminator(
             shape, labels=config.labels, normalization=config.normalization, width=config.width
         )
-        self.judgements = discriminator.count
+        self.scores_per_image = discriminator.count
         self.set_networks(
             build_translator(shape, labels=config.labels, blocks=config.blocks, width=config.width),
             discriminator,
@@ -93,13 +82,11 @@ class StarGAN(Adversarial):
             },
         )
 
-    @classmethod
-    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        assert isinstance(config, StarGANConfig)
-        return fit_config_to_labels(config, images)
-
     def conditions(self, batch: Batch) -> Tensor:
-        """(N, C + L, H, W): each image with the labels of the one a random way further on."""
+        """Return each image with the labels of another one of the batch: (N, C + L, H, W).
+
+        The other one stands a random number of places further on.
+        """
         labels = self.labels(batch)
         count = len(labels)
         places = torch.arange(count, device=labels.device)
@@ -109,47 +96,40 @@ class StarGAN(Adversarial):
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        return {"label_d": self._label_loss(real, self.labels(batch))}
+        return {"label_d": self.label_loss(real, self.labels(batch))}
 
     def generator_extra_losses(
-        self, batch: Batch, given: Tensor, fakes: Tensor, said: Tensor
+        self, batch: Batch, given: Tensor, fakes: Tensor, scores: Tensor
     ) -> Metrics:
         back = self.generator(with_planes(fakes, self.labels(batch)))
-        return {
-            "label_g": self._label_loss(said, self._labels_in(given)),
-            "reconstruction": F.l1_loss(back, to_signed(batch.images)),
-        }
+        losses = super().generator_extra_losses(batch, given, fakes, scores)
+        return losses | {"reconstruction": F.l1_loss(back, to_signed(batch.images))}
 
     def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
-        """Shares of labels that the discriminator tells right, and the way back."""
-        labels, exclusive = self.labels(batch), self.config.exclusive
-        back = self.generate_signed(with_planes(fakes, labels))
-        return {
-            "labels_real": label_accuracy(real, labels, exclusive=exclusive),
-            "labels_fake": label_accuracy(fake, self._labels_in(given), exclusive=exclusive),
-            "reconstruction": F.l1_loss(back, to_signed(batch.images)),
-        }
+        """Return the shares of labels that the discriminator tells right, and the error of the
+        way back."""
+        back = self.generate_signed(with_planes(fakes, self.labels(batch)))
+        measured = super().label_metrics(batch, given, fakes, real, fake)
+        return measured | {"reconstruction": F.l1_loss(back, to_signed(batch.images))}
 
-    def _labels_in(self, given: Tensor) -> Tensor:
+    def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(scores, labels)
+
+    def labels_in(self, given: Tensor) -> Tensor:
         return given[:, self.shape[0] :, 0, 0]
 
-    def _label_loss(self, said: Tensor, labels: Tensor) -> Tensor:
-        if self.config.exclusive:
-            return F.cross_entropy(said, labels)
-        return F.binary_cross_entropy_with_logits(said, labels)
-
     def translate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] with other labels (N, L) in [0, 1]."""
+        """Give images (N, C, H, W) in [0, 1] other labels (N, L) in [0, 1]."""
         images, labels = images.to(self.device), labels.to(self.device)
         return self.generate(with_planes(to_signed(images), labels))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Translations of ``part``'s images, each as another one of them is labelled."""
+        """Translate images of ``part``, each to the labels of another one."""
         real: Images = getattr(images, part)
         rows = torch.arange(count, device=self.device) % len(real)
-        size = self.config.batch_size  # labels are planes as large as an image: a part at a time
+        size = self.config.batch_size  # a few at once: labels are planes as large as an image
         return torch.cat(
             [self.generate(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
         )
@@ -160,7 +140,7 @@ class StarGAN(Adversarial):
         return with_planes(to_signed(images), torch.eye(self.config.labels)[[0, -1]])
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """The first images, each with a label of its own changed: the first of the first, ..."""
+        """Translate the first images: image i has its label number i changed."""
         batch = getattr(images, part).batch(slice(0, count))
         own = self.labels(batch)  # (N, L)
         places = torch.arange(len(own)) % self.config.labels
@@ -172,27 +152,20 @@ class StarGAN(Adversarial):
         return self.translate(batch.images, torch.cat(wanted))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
-        """Each image translated to every label, row under row."""
-        config = self.config
+        """Show each image translated to every label, one row for a label."""
         batch = getattr(images, part).batch(slice(0, count))
-        own = self.labels(batch)
         rows = {"(original)": batch.images}
-        for i, name in short_label_names(label_names(images)):
-            rows[name] = self.translate(
-                batch.images, flip_label(own, i, exclusive=config.exclusive)
-            )
-        what = "as each class" if config.exclusive else "one attribute changed in each row"
+        for name, labels in self.changed_labels(self.labels(batch), images).items():
+            rows[name] = self.translate(batch.images, labels)
+        what = self.change
 
         def draw(path: Path, title: str) -> None:
             draw_rows(path, rows, title=f"{title}: {PARTS[part]} images translated, {what}")
 
         return Picture(name="translations", caption=f"images translated, {what}", draw=draw)
 
-    def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
-        yield self.preview(images, part, 10)
-
 
 def with_planes(images: Tensor, labels: Tensor) -> Tensor:
-    """(N, C, H, W), (N, L) -> (N, C + L, H, W): a constant plane for each label."""
+    """(N, C, H, W), (N, L) -> (N, C + L, H, W): each label becomes a constant plane."""
     planes = labels[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, planes], dim=1)

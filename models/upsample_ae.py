@@ -8,8 +8,8 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width. Figures in commen
     loss     binary cross entropy on the logits, pixels in [0, 1]
 
 Transposed convolutions of stride 2 reach some pixels with more weights than others, and may leave
-a checkerboard (Odena et al. 2016); pixels that are resized first are all reached alike. How much
-of one there is here and there, `models.analysis.checkerboard` measures.
+a checkerboard (Odena et al. 2016). Resizing first treats all pixels alike.
+`models.analysis.checkerboard` measures how much of a checkerboard either leaves.
 
     make study NAME=cae_upsample
 """
@@ -32,7 +32,7 @@ from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 from models.results import Picture, Table
 
-SMALLEST = 9  # pixels a side, as of the autoencoder that it is compared with
+SMALLEST = 9  # pixels a side, the same as for the autoencoder that it is compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,16 @@ class UpsampleAE(Autoencoder):
         for _ in config.channels:
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
         self.encoder = nn.Sequential(
-            *_down(colours, first),  # (N, 16, 14, 14)
-            *_down(first, second),  # (N, 8, 7, 7)
-            *_down(second, third),  # (N, 8, 4, 4)
+            *_down_layers(colours, first),  # (N, 16, 14, 14)
+            *_down_layers(first, second),  # (N, 8, 7, 7)
+            *_down_layers(second, third),  # (N, 8, 4, 4)
             nn.Flatten(),  # (N, 128)
         )
         self.decoder = nn.Sequential(
             nn.Unflatten(1, (third, *sizes[3])),  # (N, 8, 4, 4)
-            *_up(third, third, sizes[2]),  # (N, 8, 7, 7)
-            *_up(third, second, sizes[1]),  # (N, 8, 14, 14)
-            *_up(second, first, sizes[0]),  # (N, 16, 28, 28)
+            *_up_layers(third, third, sizes[2]),  # (N, 8, 7, 7)
+            *_up_layers(third, second, sizes[1]),  # (N, 8, 14, 14)
+            *_up_layers(second, first, sizes[0]),  # (N, 16, 28, 28)
             nn.Conv2d(first, colours, 3, padding=1),  # (N, C, 28, 28), logits
             nn.Sigmoid(),
         )
@@ -94,13 +94,9 @@ class UpsampleAE(Autoencoder):
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         measured = self.evaluate(batch)
-        measured["bce"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
+        return measured["bce"], measured
 
     def evaluate(self, batch: Batch) -> Metrics:
         logits: Tensor = self.decoder[:-1](self.encode(self.seen(batch.images)))  # (N, C, H, W)
@@ -111,15 +107,15 @@ class UpsampleAE(Autoencoder):
 
     def tables(self, images: ImageSplits, progress: Note) -> Iterator[Table]:
         yield from super().tables(images, progress)
-        yield from checkerboard_tables(self, self._cae_beside, images, progress)
+        yield from checkerboard_tables(self, self._untrained_cae, images, progress)
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
         yield from super().pictures(images, part)
-        if part == "test":  # the winner's, whose table has trained what stands beside it
-            yield from checkerboard_pictures(self, self._cae_beside, images)
+        if part == "test":  # the winner's table has trained the model of the comparison
+            yield from checkerboard_pictures(self, self._untrained_cae, images)
 
-    def _cae_beside(self, latent: int) -> CAE:
-        """Reference system A1 with as wide a code, untrained: the model of the comparison."""
+    def _untrained_cae(self, latent: int) -> CAE:
+        """Return the model of the comparison: reference system A1, untrained, its code as wide."""
         config = CAEConfig(latent=latent, schedule="cosine")
         built = build(CAE, config, self.shape, seed=SEED, device=self.device)
         assert isinstance(built, CAE)
@@ -127,21 +123,23 @@ class UpsampleAE(Autoencoder):
 
 
 def _centre_filters(model: UpsampleAE) -> None:
-    """Let each filter but the last layer's sum to 0. What it sees is never negative, so that one
-    with a negative sum may answer no image at all: of eight channels of the code, one then
-    stayed dead for all of a training."""
+    """Let the weights of each filter but the last layer's sum to 0.
+
+    A filter's input is never negative, so that a filter with a negative sum may give 0 for all
+    images: of eight channels of the code, one then stayed dead for all of a training.
+    """
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions[:-1]:
         layer.weight.data -= layer.weight.data.mean((1, 2, 3), keepdim=True)
 
 
-def _down(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    """(N, C_in, H, W) -> (N, C_out, ceil(H/2), ceil(W/2))."""
+def _down_layers(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    """Return layers (N, C_in, H, W) -> (N, C_out, ceil(H/2), ceil(W/2))."""
     convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1)
     return convolution, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)
 
 
-def _up(channels_in: int, channels_out: int, size: tuple[int, int]) -> tuple[nn.Module, ...]:
-    """(N, C_in, h, w) -> (N, C_out, *size)."""
+def _up_layers(channels_in: int, channels_out: int, size: tuple[int, int]) -> tuple[nn.Module, ...]:
+    """Return layers (N, C_in, h, w) -> (N, C_out, *size)."""
     convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1)
     return nn.Upsample(size=size, mode="nearest"), convolution, nn.ReLU()

@@ -9,13 +9,13 @@ The reconstruction term is a sum over all C * H * W values of an image:
     bce       cross-entropy: -log p(x | z) of a Bernoulli; beta 1 is the evidence lower bound
     mse       squared error: -log p(x | z) of a Gaussian of variance 1/2, up to a constant
 
-so that beta weighs the same KL, nats of an image, against either. A report that takes the mean
-squared error over values and 1e-3 KL means beta = 1e-3 * C * H * W: 12.288 at 64x64x3. What the
-optimiser follows is the loss over C * H * W, so that learning rates and L2 mean the same for all
-sizes.
+so that beta weighs the same KL, in nats per image, against either. A publication that takes the
+mean squared error over values and 1e-3 KL means beta = 1e-3 * C * H * W: 12.288 at 64x64x3. The
+optimiser follows the loss divided by C * H * W, so that learning rates and L2 mean the same for
+all sizes.
 
-Measured, whatever the loss was: ``nelbo`` = ``bce`` + ``kl``, the negative evidence lower bound
-in nats per image at beta 1. A small beta is no way to a better one.
+Whatever the loss was, ``nelbo`` = ``bce`` + ``kl`` is measured, the negative evidence lower bound
+in nats per image at beta 1. A small beta does not make it better.
 
     make study NAME=vae
 """
@@ -49,10 +49,10 @@ SAMPLED = 256  # images decoded at once
 class VAEConfig(AutoencoderConfig):
     """Defaults are the reference configuration ``latent-2``.
 
-    architecture: of `models.networks.vae`: latent-2, faces-64 or wide-64
-    latent: Z, >= 1; width: of all channels and hidden layers, 1.0 the reference's
-    beta: weight of the KL, >= 0; in which units, see the module's first lines
-    warm_up: epochs in which beta is still below that, in equal steps; 0: never
+    architecture: a name in `models.networks.vae`: latent-2, faces-64 or wide-64
+    latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
+    beta: weight of the KL, >= 0; the module's first lines say in which units
+    warm_up: epochs in which beta rises to that value in equal steps; 0: none
     reconstruction: bce or mse
     """
 
@@ -74,7 +74,8 @@ class VAEConfig(AutoencoderConfig):
         require_one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
 
     def beta_in(self, epoch: int) -> float:
-        """In epoch 1, 2, ...: never 0, or the first epochs would learn codes without bounds."""
+        """Return beta in epoch 1, 2, ...; it is never 0, since codes would then grow without
+        bounds."""
         return self.beta * min(1.0, epoch / (self.warm_up + 1))
 
 
@@ -88,7 +89,7 @@ class VAE(Autoencoder, VariationalModel):
     config: VAEConfig
     encoder: GaussianEncoder
     decoder: BernoulliDecoder
-    beta: Tensor  # of this epoch: a tensor, so that a recorded step sees it change
+    beta: Tensor  # in this epoch; a tensor, so that a recorded step sees it change
 
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -103,28 +104,23 @@ class VAE(Autoencoder, VariationalModel):
         super().begin_epoch(number, epochs)
         self.beta.fill_(self.config.beta_in(number))
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         mean, log_variance = self.posterior(batch.images)
-        measured = self._measured(mean, log_variance, batch.images)
+        measured = self._measure_draw(mean, log_variance, batch.images)
         values = prod(self.shape)
         bce = self.config.reconstruction == "bce"
         error = measured["bce"] / values if bce else measured["mse"]
-        loss = error + self.beta * measured["kl"] / values
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
+        return error + self.beta * measured["kl"] / values, measured
 
     def evaluate(self, batch: Batch) -> Metrics:
-        """``mse`` is a mean over values, the others are nats per image, all of one draw of z.
-        ``active`` counts dimensions on this batch alone; `tables` does on the whole set."""
+        """Return the metrics of one draw of z: ``mse`` is a mean over values, the others are nats
+        per image. ``active`` counts dimensions on this batch alone, `tables` on the whole set."""
         mean, log_variance = self.posterior(batch.images)
-        measured = self._measured(mean, log_variance, batch.images)
+        measured = self._measure_draw(mean, log_variance, batch.images)
         return measured | {"active": active_dimensions(mean).sum().float()}
 
-    def _measured(self, mean: Tensor, log_variance: Tensor, images: Tensor) -> Metrics:
-        """Of one draw of z from N(mean, exp(log_variance)), (N, Z) each."""
+    def _measure_draw(self, mean: Tensor, log_variance: Tensor, images: Tensor) -> Metrics:
+        """Return the metrics of one draw of z from N(mean, exp(log_variance)), (N, Z) each."""
         codes = mean + torch.randn_like(mean) * torch.exp(log_variance / 2)
         logits = self.decoder.logits(codes)
         bce = F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
@@ -133,26 +129,26 @@ class VAE(Autoencoder, VariationalModel):
         return {"nelbo": bce + kl, "bce": bce, "mse": mse, "kl": kl}
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x), (N, Z) each, for images (N, C, H, W)."""
+        """Return mean and log-variance of q(z | x), (N, Z) each, for images (N, C, H, W)."""
         mean, log_variance = self.encoder.posterior(self.seen(images))
         return mean, log_variance
 
     def log_likelihood(self, codes: Tensor, images: Tensor) -> Tensor:
-        """log p(x | z) of a Bernoulli, in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
+        """Return log p(x | z) of a Bernoulli in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
         logits = self.decoder.logits(codes)
         losses = F.binary_cross_entropy_with_logits(logits, images, reduction="none")
         return -losses.flatten(1).sum(1, dtype=torch.float64)
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """New images of codes from the prior N(0, I): (count, C, H, W) in [0, 1].
+        """Make new images of codes from the prior N(0, I): (count, C, H, W) in [0, 1].
 
-        generator: of the CPU, so that it gives the same codes on all devices
+        generator: one of the CPU, so that it draws the same codes for all devices
         """
         codes = torch.randn(count, self.config.latent, generator=generator)
         return self.decode(codes.to(self.device))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """In parts: `sample` decodes all at once."""
+        """Make samples in parts, since `sample` decodes all at once."""
         generator = torch.Generator().manual_seed(derive_seed(0, "judged"))
         parts = [min(SAMPLED, count - first) for first in range(0, count, SAMPLED)]
         return torch.cat([self.sample(part, generator=generator) for part in parts])
@@ -171,5 +167,5 @@ class VAE(Autoencoder, VariationalModel):
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)) of each number, in nats: shapes alike."""
+    """Return KL(N(mean, exp(log_variance)) || N(0, 1)) of each number in nats; shapes stay."""
     return (mean.square() + log_variance.exp() - 1 - log_variance) / 2

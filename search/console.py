@@ -6,7 +6,7 @@ console.print(make_table(["trial", "mse"], [[7, 0.1]], right=[1]))
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +58,24 @@ def make_table(
     for cells in rows:
         table.add_row(*map(format_cell, cells))
     return table
+
+
+def format_parameters(parameters: Mapping[str, Any]) -> str:
+    """Return ``channels 9, lr 0.00312``."""
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in parameters.items()
+    )
+
+
+def format_count(number: int, thing: str) -> str:
+    """Return ``1 trial``, ``2 trials``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return ``8 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -233,14 +233,14 @@ _TYPES: dict[str, type[Any]] = {
 
 def write_message(message: Message) -> str:
     """Return ``message`` as one line, its end included."""
-    return json.dumps({"message": type(message).__name__, **asdict(message)}) + "\n"
+    return json.dumps({"type": type(message).__name__, **asdict(message)}) + "\n"
 
 
 def read_message(line: str) -> Message:
     """Return the message in ``line``; raises `ValueError` for a line that a kill has cut off."""
     try:
         values: dict[str, Any] = json.loads(line)
-        kind = _TYPES[values.pop("message")]
+        kind = _TYPES[values.pop("type")]
         if kind is SetUp:
             values["run"] = StudyRun(**values["run"])
         message: Message = kind(**values)

@@ -14,7 +14,7 @@ from storage.paths import RunPaths
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRun:
-    """What is to be run, and how.
+    """One run: what is searched, and how, as plain values.
 
     name: what `load_study` takes; study: the study's name in the database
     storage: URL of the trial database; runs: the folder RUNS; images: the cached file of images

@@ -141,7 +141,7 @@ class Study:
 
     @property
     def reference(self) -> str:
-        """What `load_study` takes to find the study again, from any folder."""
+        """The name or path with which `load_study` finds the study again, from any folder."""
         return self.name if self.path.parent == STUDIES else str(self.path)
 
 

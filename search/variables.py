@@ -1,198 +1,276 @@
 """The variables of every target: ``make study NAME=cae TRIALS=10``.
 
-They reach Python through the environment. Unset means the study's own value.
-Each is checked here, so that a typing mistake is one line and not a lost night.
+They reach Python through the environment. Each is a field of `Variables`, the one place that says
+its help, how its text is read and checked, and what an unset one stands for. Each is checked before
+anything starts, so that a typing mistake is one line and not a lost night.
+
+    python -m search.variables     print them: the second half of `make help`
+
+`make help` works before the environment is made, so this file imports only the standard library
+until a database's URL is read.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from search.errors import BadVariable, unknown_name
-from storage.database.connection import absolute_url
 from storage.errors import short
 from storage.paths import RunPaths
 
-MOST = 1_000_000  # minutes: two years; or GiB
+MOST = 1_000_000  # minutes, which are two years; or GiB
+INDENT = 18  # columns before the help of a variable, as before that of a target
 
-# name -> what it means, for `make help` and for messages
-VARIABLES = {
-    "NAME": "a study's name, or the path of a study file",
-    "TRIALS": "trials of the study in all",
-    "EPOCHS": "most epochs of a trial",
-    "RETRAIN_EPOCHS": "most epochs of a retraining",
-    "MINUTES": "at most so long a search; what runs then goes on next time",
-    "TRIAL_MINUTES": "at most so long a trial; then it ends as interrupted",
-    "MEMORY": "GiB that each worker may take; a trial that needs more is infeasible",
-    "WORKERS": "processes that train at once",
-    "GPUS": "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU",
-    "DATA": "fashion_mnist, mnist, stacked_mnist, digits or folder:PATH",
-    "DATA_ROOT": "where torchvision's sets lie or are downloaded to (default data)",
-    "STORAGE": "postgresql://USER:PASSWORD@HOST/DATABASE (default SQLite under RUNS)",
-    "SEED": "all random choices follow from it",
-    "RUNS": "folder of everything that is written (default runs)",
-    "TOP": "how many of the best are retrained and exported (default 3; 0: search only)",
-    "SAMPLER": "random, tpe, gp, cmaes, qmc, grid, preference (by eye); 'tpe(n_startup_trials=5)'",
-    "PRUNER": "median, hyperband, successive_halving, percentile, none; with arguments",
-    "FIRST": "1: a study that starts from another's export runs that one first if it has none",
-    "FROM": "folder of the export to start from (default: the best of the study it needs)",
-    "CSV": "file that `make trials` writes the table to",
-    "PARQUET": "file that `make trials` writes the table to",
-    "HOST": "address of the dashboard (default 127.0.0.1: this machine only)",
-    "PORT": "port of the dashboard (default 8080)",
-}
+Reader = Callable[[str, str], Any]  # (name, text) -> value, or raises `BadVariable`
+
+
+# ---- how the text of a variable is read ----
+
+
+def _read_text(name: str, written: str) -> str:
+    """Return the text as it is; whoever uses it checks it."""
+    return written
+
+
+def _whole_reader(low: int, high: int = 1_000_000_000) -> Reader:
+    """Return a reader of whole numbers from ``low`` to ``high``."""
+
+    def read(name: str, written: str) -> int:
+        if not (written.isascii() and written.isdigit() and low <= int(written[:20]) <= high):
+            raise BadVariable(
+                f"{name}={_quote(written)} is not a whole number from {low} to {high}"
+            )
+        return int(written)
+
+    return read
+
+
+def _read_switch(name: str, written: str) -> bool:
+    return bool(_whole_reader(0, 1)(name, written))
+
+
+def _amount_reader(unit: str) -> Reader:
+    """Return a reader of numbers above 0, in ``unit``."""
+
+    def read(name: str, written: str) -> float:
+        plain = written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < 12
+        if not (plain and 0 < float(written) <= MOST):
+            raise BadVariable(
+                f"{name}={_quote(written)} is not a number of {unit} above 0, up to {MOST}"
+            )
+        return float(written)
+
+    return read
+
+
+def _read_gpus(name: str, written: str) -> tuple[int, ...]:
+    """Return the numbers of GPUs; none of them means the CPU."""
+    if written.lower() == "none":
+        return ()
+    parts = [part.strip() for part in written.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        raise BadVariable(f"{name}={_quote(written)} is neither 'none' nor numbers such as 0,1")
+    numbers = tuple(int(part) for part in parts)
+    if len(set(numbers)) < len(numbers):
+        raise BadVariable(
+            f"{name}={_quote(written)} names a GPU twice; WORKERS=N puts several on one"
+        )
+    return numbers
+
+
+def _read_path(name: str, written: str) -> Path:
+    """Return the absolute path, so that it means the same place from everywhere."""
+    try:
+        return Path(written).expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise BadVariable(f"{name}={_quote(written)}: no such user; write the path out") from error
+
+
+def _read_runs(name: str, written: str) -> Path:
+    runs = _read_path(name, written)
+    if "?" in str(runs):
+        raise BadVariable(f"{name}={_quote(str(runs))} holds a '?', which ends the database's path")
+    return runs
+
+
+def _read_data(name: str, written: str) -> str:
+    """Return the set's name; a folder becomes absolute."""
+    kind, colon, place = written.partition(":")
+    if kind == "folder" and colon and place:
+        return f"folder:{_read_path(name, place)}"
+    return written
+
+
+def _read_storage(name: str, written: str) -> str:
+    from storage.database.connection import absolute_url
+
+    return absolute_url(written)
+
+
+def _quote(written: str) -> str:
+    return short(repr(written))
+
+
+# ---- the variables ----
+
+
+def _variable(
+    help_text: str,
+    read: Reader = _read_text,
+    *,
+    default: str | None = None,
+    name: str = "",
+    typed: bool = False,
+) -> Any:
+    """Return a field of `Variables`.
+
+    default: the text that an unset variable stands for; None: the study's own value holds
+    name: what make calls it, where that is not the field's name in capitals
+    typed: it counts only on make's command line, since shells export this name for themselves
+    """
+    shown = "" if default in (None, "0") else f" (default {default})"
+    return field(
+        default_factory=lambda: None if default is None else read(name, default),
+        metadata={"name": name, "help": help_text + shown, "read": read, "typed": typed},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variables:
-    """All variables, read and checked; None where unset."""
+    """All variables, read and checked; None where the study's own value holds."""
 
-    name: str | None = None
-    trials: int | None = None
-    epochs: int | None = None
-    retrain_epochs: int | None = None
-    minutes: float | None = None
-    trial_minutes: float | None = None
-    memory: float | None = None  # GiB
-    workers: int | None = None
-    gpus: tuple[int, ...] | None = None  # (): CPU only
-    data: str | None = None
-    data_root: Path = Path("data")
-    storage: str | None = None
-    seed: int | None = None
-    runs: Path = Path("runs")
-    top: int = 3
-    sampler: str | None = None
-    pruner: str | None = None
-    first: bool = False
-    start: Path | None = None  # FROM
-    csv: Path | None = None
-    parquet: Path | None = None
-    host: str = "127.0.0.1"
-    port: int = 8080
+    name: str | None = _variable("a study's name, or the path of a study file", typed=True)
+    trials: int | None = _variable("trials of the study in all", _whole_reader(1))
+    epochs: int | None = _variable("most epochs of a trial", _whole_reader(1))
+    retrain_epochs: int | None = _variable("most epochs of a retraining", _whole_reader(1))
+    minutes: float | None = _variable(
+        "most minutes of a search; what runs then goes on next time", _amount_reader("minutes")
+    )
+    trial_minutes: float | None = _variable(
+        "most minutes of a trial; then it ends as interrupted", _amount_reader("minutes")
+    )
+    memory: float | None = _variable(
+        "GiB that each worker may take; a trial that needs more is infeasible",
+        _amount_reader("GiB"),
+        typed=True,
+    )
+    workers: int | None = _variable("processes that train at once", _whole_reader(1, 512))
+    gpus: tuple[int, ...] | None = _variable(  # (): CPU only
+        "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU", _read_gpus
+    )
+    data: str | None = _variable(
+        "fashion_mnist, mnist, stacked_mnist, digits or folder:PATH", _read_data
+    )
+    data_root: Path = _variable(
+        "where torchvision's sets lie or are downloaded to", _read_path, default="data"
+    )
+    storage: str | None = _variable(
+        "postgresql://USER:PASSWORD@HOST/DATABASE; unset: SQLite under RUNS", _read_storage
+    )
+    seed: int | None = _variable("all random choices follow from it", _whole_reader(0))
+    runs: Path = _variable("folder of everything that is written", _read_runs, default="runs")
+    top: int = _variable(
+        "how many of the best are retrained and exported; 0: search only",
+        _whole_reader(0, 1000),
+        default="3",
+        typed=True,
+    )
+    sampler: str | None = _variable(
+        "random, tpe, gp, cmaes, qmc, grid, preference (by eye); with arguments: "
+        "'tpe(n_startup_trials=5)'"
+    )
+    pruner: str | None = _variable(
+        "median, hyperband, successive_halving, percentile, none; with arguments"
+    )
+    first: bool = _variable(
+        "1: a study that starts from another's export runs that one first if it has none",
+        _read_switch,
+        default="0",
+        typed=True,
+    )
+    start: Path | None = _variable(
+        "folder of the export to start from; unset: the best of the study it needs",
+        _read_path,
+        name="FROM",
+        typed=True,
+    )
+    csv: Path | None = _variable(
+        "file that `make trials` writes the table to", _read_path, typed=True
+    )
+    parquet: Path | None = _variable("file that `make trials` writes the table to", _read_path)
+    host: str = _variable(
+        "address of the dashboard; unset: this machine only", default="127.0.0.1", typed=True
+    )
+    port: int = _variable(
+        "port of the dashboard", _whole_reader(1, 65535), default="8080", typed=True
+    )
 
     @property
     def paths(self) -> RunPaths:
+        """Return the names of all files under RUNS."""
         return RunPaths(self.runs)
 
     @property
     def storage_url(self) -> str:
+        """Return the URL of the trial database; without STORAGE it is SQLite under RUNS."""
         return self.storage or self.paths.database_url
 
     @property
     def needed_name(self) -> str:
+        """Return NAME; raise `BadVariable` where it is not set."""
         if self.name is None:
             raise BadVariable("NAME is not set; say which study: make study NAME=cae")
         return self.name
 
 
-def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
-    """Variables from the environment; raises `BadVariable` for the first that is wrong.
+def _make_name(variable: Field[Any]) -> str:
+    """Return what make calls a variable."""
+    return variable.metadata["name"] or variable.name.upper()
 
-    GENSTUDY_GIVEN, set by the Makefile, names what stood on make's command line, so
-    that ``TRAILS=5`` is refused rather than ignored.
+
+VARIABLES: dict[str, str] = {_make_name(each): each.metadata["help"] for each in fields(Variables)}
+
+
+def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
+    """Read the variables from the environment; raise `BadVariable` for the first that is wrong.
+
+    The Makefile sets GENSTUDY_GIVEN to the names that stand on make's command line. So
+    ``TRAILS=5`` is refused rather than ignored, and a HOST that the shell exports is not ours.
     """
-    for name in given.get("GENSTUDY_GIVEN", "").split():
+    typed = given.get("GENSTUDY_GIVEN", "").split()
+    for name in typed:
         if name not in VARIABLES:
             raise BadVariable(unknown_name("variable", name, VARIABLES))
-    values = {name: given[name].strip() for name in VARIABLES if given.get(name, "").strip()}
-    for name, written in values.items():
+    values = {}
+    for each in fields(Variables):
+        name = _make_name(each)
+        written = given.get(name, "").strip()
+        foreign = each.metadata["typed"] and name not in typed
+        if not written or (foreign and "GENSTUDY_GIVEN" in given):
+            continue
         if "\0" in written or any("\ud800" <= letter <= "\udfff" for letter in written):
             raise BadVariable(f"{name} is not UTF-8 text; write it with other characters")
-    gpus = values.get("GPUS")
-    storage = values.get("STORAGE")
-    if storage is not None:
-        storage = absolute_url(storage)
-    return Variables(
-        name=values.get("NAME"),
-        trials=_whole(values, "TRIALS", 1),
-        epochs=_whole(values, "EPOCHS", 1),
-        retrain_epochs=_whole(values, "RETRAIN_EPOCHS", 1),
-        minutes=_amount(values, "MINUTES", "minutes"),
-        trial_minutes=_amount(values, "TRIAL_MINUTES", "minutes"),
-        memory=_amount(values, "MEMORY", "GiB"),
-        workers=_whole(values, "WORKERS", 1, 512),
-        gpus=None if gpus is None else _gpus(gpus),
-        data=_data(values.get("DATA")),
-        data_root=_path(values, "DATA_ROOT", "data"),
-        storage=storage,
-        seed=_whole(values, "SEED", 0),
-        runs=_runs(values),
-        top=_whole({"TOP": "3", **values}, "TOP", 0, 1000) or 0,
-        sampler=values.get("SAMPLER"),
-        pruner=values.get("PRUNER"),
-        first=_whole(values, "FIRST", 0, 1) == 1,
-        start=_path(values, "FROM", "") if "FROM" in values else None,
-        csv=_path(values, "CSV", "") if "CSV" in values else None,
-        parquet=_path(values, "PARQUET", "") if "PARQUET" in values else None,
-        host=values.get("HOST", "127.0.0.1"),
-        port=_whole(values, "PORT", 1, 65535) or 8080,
+        values[each.name] = each.metadata["read"](name, written)
+    return Variables(**values)
+
+
+def describe_variables(width: int) -> str:
+    """Return a line for each variable, and more where its help is wider than ``width`` columns."""
+    wrapper = textwrap.TextWrapper(
+        width, subsequent_indent=" " * INDENT, break_on_hyphens=False, break_long_words=False
     )
+    lines = []
+    for name, text in VARIABLES.items():
+        wrapper.initial_indent = f"  {name}".ljust(INDENT)
+        lines.append(wrapper.fill(text.replace("(default ", "(default\0")).replace("\0", " "))
+    return "\n".join(lines)
 
 
-def _whole(values: Mapping[str, str], name: str, low: int, high: int = 1_000_000_000) -> int | None:
-    written = values.get(name)
-    if written is None:
-        return None
-    if not (written.isascii() and written.isdigit() and low <= int(written[:20]) <= high):
-        raise BadVariable(f"{name}={_shown(written)} is not a whole number from {low} to {high}")
-    return int(written)
-
-
-def _amount(values: Mapping[str, str], name: str, unit: str) -> float | None:
-    written = values.get(name)
-    if written is None:
-        return None
-    plain = written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < 12
-    if not (plain and 0 < float(written) <= MOST):
-        raise BadVariable(
-            f"{name}={_shown(written)} is not a number of {unit} above 0, up to {MOST}"
-        )
-    return float(written)
-
-
-def _gpus(written: str) -> tuple[int, ...]:
-    if written.lower() == "none":
-        return ()
-    parts = [part.strip() for part in written.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
-        raise BadVariable(f"GPUS={_shown(written)} is neither 'none' nor numbers such as 0,1")
-    numbers = tuple(int(part) for part in parts)
-    if len(set(numbers)) < len(numbers):
-        raise BadVariable(
-            f"GPUS={_shown(written)} names a GPU twice; WORKERS=N puts several on one"
-        )
-    return numbers
-
-
-def _data(written: str | None) -> str | None:
-    """Folders become absolute, so that a name means the same place from everywhere."""
-    kind, colon, place = (written or "").partition(":")
-    if written and kind == "folder" and colon and place:
-        return f"folder:{_absolute('DATA', place)}"
-    return written
-
-
-def _runs(values: Mapping[str, str]) -> Path:
-    runs = _path(values, "RUNS", "runs")
-    if "?" in str(runs):
-        raise BadVariable(f"RUNS={_shown(str(runs))} holds a '?', which ends the database's path")
-    return runs
-
-
-def _path(values: Mapping[str, str], name: str, default: str) -> Path:
-    return _absolute(name, values.get(name, default))
-
-
-def _absolute(name: str, written: str) -> Path:
-    try:
-        return Path(written).expanduser().absolute()
-    except RuntimeError as error:  # ~nobody
-        raise BadVariable(f"{name}={_shown(written)}: no such user; write the path out") from error
-
-
-def _shown(written: str) -> str:
-    return short(repr(written))
+if __name__ == "__main__":
+    print(describe_variables(max(shutil.get_terminal_size().columns, 60)))

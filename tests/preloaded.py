@@ -256,7 +256,7 @@ def load_all() -> None:
     import alembic.command  # noqa: F401
     import matplotlib.pyplot as plt
     import torch
-    import tqdm
+    import tqdm  # type: ignore[import-untyped]
     from sklearn.datasets import load_digits
     from sklearn.manifold import TSNE
 

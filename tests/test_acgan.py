@@ -150,7 +150,7 @@ def test_losses_on_labels_are_those_of_their_kind(
     squared = ((torch.sigmoid(said) - labels) ** 2).mean()
     entropy = -said.softmax(1).log()[0, 0]
     for images, expected in ((digits, entropy), (described, squared)):
-        assert float(acgan(images)._label_loss(said, labels)) == pytest.approx(float(expected))
+        assert float(acgan(images).label_loss(said, labels)) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("normalization", ["batch", "spectral", "none"])

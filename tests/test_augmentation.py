@@ -33,6 +33,7 @@ def test_nothing_added_are_the_first_images_with_their_classes(digits: ImageSpli
     seen = small(real=200).training_set(digits, seed=0)
     assert digits.train.labels is not None
     assert torch.equal(seen.pixels, digits.train.pixels[:200])
+    assert seen.labels is not None
     assert torch.equal(seen.labels, digits.train.labels[:200])
 
 

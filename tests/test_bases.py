@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ HEAD = """
         starts_from="BASE",
     )
 """
-SIZES = {"WORKERS": 2, "TOP": 1}
+SIZES: dict[str, Any] = {"WORKERS": 2, "TOP": 1}
 
 
 def test_a_study_starts_from_the_best_export_of_another(user: User, study_file: WriteStudy) -> None:

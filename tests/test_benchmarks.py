@@ -246,7 +246,7 @@ def test_our_side_has_the_environment_of_a_worker(
         seen.update(env)
         raise InterruptedError
 
-    monkeypatch.setattr(process.subprocess, "Popen", instead)
+    monkeypatch.setattr("subprocess.Popen", instead)
     with pytest.raises(InterruptedError):
         process.start_process(tmp_path / "log")
     mine = layout_environment(layouts(cores=2)[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from models.analysis.code_usage import code_table, codes_of, count_components
+from models.analysis.code_usage import code_table, count_components
+from models.analysis.latent_models import codes_of
 from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
@@ -15,7 +16,7 @@ def test_units_that_died_are_counted(digits: ImageSplits) -> None:
     model = build(CAE, CAEConfig(channels=2, latent=6), CAE_SHAPE, seed=0)
     assert isinstance(model, CAE)
     with torch.no_grad():
-        model.encoder[-2].bias[:4] = -1e3  # what a burst of the optimiser does to a ReLU
+        model.encoder[-2].bias[:4] = -1e3  # type: ignore[index]  # what a burst of the optimiser does to a ReLU
     with evaluating(model):
         alive = int((codes_of(model, digits.test).amax(0) > 0).sum())
         table = code_table(model, digits.test)

@@ -213,7 +213,7 @@ def test_elementwise_layers_keep_the_batch_innermost():
         assert batch_innermost(y) is y
 
 
-def test_training_gives_the_losses_of_plain_pytorch(digits: ImageSplits):
+def test_training_gives_the_losses_of_plain_pytorch(digits: ImageSplits) -> None:
     def losses() -> list[float]:
         model = build(CAE, CAEConfig(batch_size=100), digits.shape, seed=0)
         return [epoch.valid["mse"] for epoch in fit(model, digits, epochs=3, seed=0)]

@@ -207,6 +207,6 @@ def test_the_picture_shows_each_noise_above_what_is_made_of_it(
         for file in ("once.png", "again.png"):
             noise_picture(model, few, "test").draw(tmp_path / file, "few trial 1")
             drawn.append(np.asarray(Image.open(tmp_path / file).convert("L")))
-    assert np.array_equal(*drawn)
+    assert np.array_equal(drawn[0], drawn[1])
     assert drawn[0].shape[0] > 10 * 60  # ten rows of images
     assert drawn[0].shape[1] > 10 * 60

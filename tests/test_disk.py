@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -128,7 +129,8 @@ def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
     user: User, disk: Disk, study_file: WriteStudy, postgres_url: str
 ) -> None:
     name = study_file(replace=TALKATIVE)
-    variables = {"NAME": name, "TRIALS": 2, "WORKERS": 1, "TOP": 1, "STORAGE": postgres_url}
+    sizes: dict[str, Any] = {"TRIALS": 2, "WORKERS": 1, "TOP": 1}
+    variables = {"NAME": name, "STORAGE": postgres_url, **sizes}
     with disk.leave(2 * PAGE):
         process = user.start(**variables)  # which inherits a limit
         with watched(process):
@@ -216,7 +218,7 @@ class Line(Model):
     def evaluate(self, batch: Batch) -> Metrics:
         return {"mse": batch.images.mean()}
 
-    def preview(self, images: Tensor) -> Tensor:
+    def preview(self, images: Tensor) -> Tensor:  # type: ignore[override]
         return images
 
     def programs(self) -> dict[str, Program]:

@@ -15,7 +15,7 @@ from search.setup.loading import study_names
 from storage import trials
 from tests.user import User
 
-SMALLEST = {
+SMALLEST: dict[str, Any] = {
     "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "RETRAIN_EPOCHS": 1, "WORKERS": 1, "TOP": 1,
 }  # fmt: skip
 RUN_BY_ANOTHER = {"cae", "classifier", "classifier_tuned"}  # one after the other, by FIRST
@@ -179,7 +179,11 @@ def test_a_folder_of_colour_images_of_many_sizes_runs_to_its_export(
     draw_folder(tmp_path / "shapes", 120)
     file = tmp_path / "vae_faces.py"
     file.write_text(narrow("vae_faces", 0.03))
-    data = {"DATA": f"folder:{tmp_path / 'shapes'}", "EPOCHS": 4, "RETRAIN_EPOCHS": 8}
+    data: dict[str, Any] = {
+        "DATA": f"folder:{tmp_path / 'shapes'}",
+        "EPOCHS": 4,
+        "RETRAIN_EPOCHS": 8,
+    }
     code, _, error = user.run(NAME=file, **{**SMALLEST, **data})
     assert (code, error) == (0, "")
     found = provenance(user, "vae_faces-folder-shapes")

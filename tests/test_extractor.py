@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -285,7 +286,9 @@ def test_the_extractor_of_stacked_digits_is_trained_on_single_ones(
         pixels, labels = part.pixels.expand(-1, 3, -1, -1).contiguous(), part.labels * 111
         return Images(pixels=pixels, labels=labels)
 
-    parts = {part: stacked(getattr(few, part)) for part in ("train", "valid", "test")}
+    parts: dict[str, Any] = {
+        part: stacked(getattr(few, part)) for part in ("train", "valid", "test")
+    }
     classes = tuple(f"{number:03}" for number in range(1000))
     images = replace(few, name="stacked_mnist", classes=classes, **parts)
     found = make_extractor(images, tmp_path)

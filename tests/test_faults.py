@@ -50,7 +50,7 @@ def test_a_database_that_is_away_costs_nothing(
     user: User, study_file: WriteStudy, own_postgres: Any
 ) -> None:
     name = study_file(replace={**LONGER, **slow(0.01)})
-    variables = {"NAME": name, "TRIALS": 3, "WORKERS": 2, "TOP": 0, "SEED": 3}
+    variables: dict[str, Any] = {"NAME": name, "TRIALS": 3, "WORKERS": 2, "TOP": 0, "SEED": 3}
     url = own_postgres.get_uri()
     make_leases_short(user)
     with watched(user.start(**variables, STORAGE=url)) as process:
@@ -76,7 +76,7 @@ def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
 ) -> None:
     name = study_file(replace={**LONGER, **slow(0.02)})
     url = own_postgres.get_uri()
-    variables = {"NAME": name, "TRIALS": 2, "WORKERS": 2, "TOP": 0, "STORAGE": url}
+    variables: dict[str, Any] = {"NAME": name, "TRIALS": 2, "WORKERS": 2, "TOP": 0, "STORAGE": url}
     with watched(user.start(**variables)) as process:
         wait_until(lambda: progress(url)() > 4)
         own_postgres.stop()

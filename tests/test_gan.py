@@ -18,12 +18,12 @@ from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig, great_circle, pack
 from models.kernels.fast_convolution import fast_convolutions
+from models.networks.pixel_range import to_signed
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.gan_losses import (
     discriminator_loss,
     gradient_penalty,
     sample_spread,
-    to_signed,
     update_average,
 )
 from models.training.loop import fit

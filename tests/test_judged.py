@@ -284,7 +284,7 @@ def test_images_without_classes_are_judged_by_an_autoencoders_codes(
         Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
     base = study_file("small")
     name = study_file("gan", UNLABELLED.replace("BASE", str(base)))
-    data = {"DATA": f"folder:{folder}", "WORKERS": 1, "TOP": 1}
+    data: dict[str, Any] = {"DATA": f"folder:{folder}", "WORKERS": 1, "TOP": 1}
     code, _, error = user.run(NAME=name, **data)
     assert code == 2
     assert error.startswith("error: these images have no classes: study 'gan' judges samples by")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 import search.variables
+from tests.test_house import ARROWS
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,6 +43,7 @@ def test_help_lists_every_target_and_variable() -> None:
         "report",
         "dashboard",
         "test",
+        "torture",
         "bench",
         "check",
         "clean",
@@ -47,6 +51,41 @@ def test_help_lists_every_target_and_variable() -> None:
         assert f"make {target} " in done.stdout
     for name in search.variables.VARIABLES:
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", ["80", "150"])
+def test_help_fits_the_terminal_and_needs_no_environment(columns: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help", f"VENV={tmp_path}/venv"],
+        env={**os.environ, "COLUMNS": columns},
+        capture_output=True, text=True, cwd=ROOT, timeout=100, check=True,
+    )  # fmt: skip
+    assert max(map(len, done.stdout.splitlines())) <= int(columns)
+    assert "RETRAIN_EPOCHS" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_without_python_lists_the_commands_and_says_what_is_missing(tmp_path: Path) -> None:
+    for tool in ("make", "bash", "sh", "sed", "awk", "cksum", "tr", "cat"):
+        found = shutil.which(tool)
+        assert found
+        (tmp_path / tool).symlink_to(found)
+    done = subprocess.run(
+        ["make", "help", f"VENV={tmp_path}/venv"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True, text=True, cwd=ROOT, timeout=100, check=True,
+    )  # fmt: skip
+    assert "  make study " in done.stdout
+    assert "Python 3.11 or later lists them; none is on PATH" in done.stdout
+
+
+def test_help_imports_the_standard_library_alone() -> None:
+    program = "import search.variables; print(search.variables.describe_variables(80))"
+    without_packages = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(
+        without_packages, capture_output=True, text=True, cwd=ROOT, timeout=100, check=True
+    )
+    assert "NAME" in done.stdout
 
 
 def test_studies_lists_what_there_is(tmp_path: Path) -> None:
@@ -98,6 +137,50 @@ def test_the_peers_change_no_version_that_the_tests_run_with() -> None:
     )
     different = {name for name, version in ours.items() if with_peers.get(name) != version}
     assert not different, "pin both anew: make lock"
+
+
+def readmes() -> list[Path]:
+    rooms = [ROOT / room for room in ("search", "models", "storage", "tests")]
+    return [ROOT / "README.md", *(path for room in rooms for path in room.rglob("README.md"))]
+
+
+@pytest.mark.parametrize("readme", readmes(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_and_picture_of_a_readme_is_there(readme: Path) -> None:
+    text = re.sub(r"```.*?```", "", readme.read_text(), flags=re.DOTALL)
+    links = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', text)
+    for place, _, heading in ((link or source).partition("#") for link, source in links):
+        target = (readme.parent / place) if place else readme
+        assert target.exists(), f"{place} is not there"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in slugs
+
+
+@pytest.mark.parametrize("folder", ["search", "models", "storage", "tests"])
+def test_the_readmes_name_every_file_of_a_room_and_no_other(folder: str) -> None:
+    room = ROOT / folder
+    words: dict[Path, set[str]] = {}  # file names that a README names, with * where it has one
+    for readme in (path for path in readmes() if path.is_relative_to(room)):
+        words[readme.parent] = set(re.findall(r"`(\w+\*?\.py)`", readme.read_text()))
+    for path in room.rglob("*.py"):
+        nearest = next(parent for parent in path.parents if parent in words)
+        named = any(fnmatch(path.name, word) for word in words[nearest])
+        assert named or path.name == "__init__.py", f"{nearest}/README.md does not name {path}"
+    for place, names in words.items():
+        for name in names:
+            assert next(place.rglob(name), None), f"{place}/README.md names {name}: not there"
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_the_readmes_draw_the_arrows_that_hold(room: str) -> None:
+    text = (
+        (ROOT / room / "README.md").read_text().partition("(`tests/test_house.py` checks it):\n")[2]
+    )
+    drawn = re.match(r"\n((?: {4}.*\n)+)", text)
+    assert drawn
+    lines = [line.replace("/", "").split() for line in drawn[1].splitlines()]
+    assert lines == [list(level) for level in ARROWS[room]]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -55,7 +56,7 @@ KILLED = {
 }
 
 
-def searched(user: User, count: int, **variables: object) -> tuple[pd.DataFrame, str]:
+def searched(user: User, count: int, **variables: Any) -> tuple[pd.DataFrame, str]:
     """The table and what was printed, of a run that is stopped before it retrains."""
 
     def ended() -> bool:
@@ -116,14 +117,14 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     context = make_context(model=Greedy)
     monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
     monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**53)
-    monkeypatch.setattr("search.worker.trial.taken_memory", lambda device: 2**53)
-    context.taken_at_first = 1
+    monkeypatch.setattr("search.worker.device.taken_memory", lambda device: 2**53)
+    context.memory_before = 1
     trial = context.queue.claim(9)
     assert trial is not None
     with pytest.raises(SpentProcess, match=r"trial 0 goes on in a new process: .*can't allocate"):
         run_trial(context, trial)
     assert context.queue.count() == {"WAITING": 1}
-    context.taken_at_first = 2**53  # as in a new process
+    context.memory_before = 2**53  # as in a new process
     assert run_again(context.queue, context) == {"PRUNED": 1}
 
 

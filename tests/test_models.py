@@ -188,7 +188,7 @@ def test_cae_layers_follow_the_reference() -> None:
     model = CAE(CAEConfig(), (1, 28, 28))
     images = torch.rand(2, 1, 28, 28)
     sizes = []
-    for layer in model.encoder:
+    for layer in model.encoder:  # type: ignore[attr-defined]
         images = layer(images)
         if isinstance(layer, torch.nn.ReLU):
             sizes.append(tuple(images.shape[1:]))
@@ -316,7 +316,7 @@ def test_widths_come_as_a_tuple_or_as_the_list_that_json_makes_of_it(kind: str) 
         (lambda: DenseAEConfig(widths=()), r"widths=\(\) has no layer"),
         (lambda: DenseAEConfig(widths=(3, 0)), "widths=0 is outside"),
         (lambda: UpsampleAEConfig(channels=(3, 0, 1)), "channels=0 is outside"),
-        (lambda: UpsampleAEConfig(channels=(3, 1)), r"channels=\(3, 1\) are not three"),
+        (lambda: UpsampleAEConfig(channels=(3, 1)), r"channels=\(3, 1\) are not three"),  # type: ignore[arg-type]
         (lambda: UpsampleAE(UpsampleAEConfig(), (1, 28, 8)), "28x8 are too small.*at least 9x9"),
     ],
 )

@@ -131,7 +131,7 @@ def test_tpe_turns_away_from_what_is_infeasible(make_context: MakeContext) -> No
             return super().train_step(batch)
 
     context = make_context(model=Wide, epochs=1)
-    context.queue.study.sampler = make_sampler("tpe(n_startup_trials=8)", seed=0, space=None)
+    context.queue.study.sampler = make_sampler("tpe(n_startup_trials=8)", seed=0, space={})
     context.run = replace(context.run, trials=30)
     for _ in range(30):
         with suppress(SpentProcess):

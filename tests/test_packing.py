@@ -91,5 +91,6 @@ def test_gpus_are_judged_apart_and_cores_bound_them_together():
 
 def test_a_cpu_is_never_packed():
     packing = GpuPacking(["cpu", "cpu"], most=16)
-    packing.handle_event(0, "cpu", {"event": "epoch", "number": 0, "seconds": 1.0})
+    epoch = EpochEnded(number=0, epoch=1, epochs=9, value=0.0, seconds=1.0)
+    packing.handle_event(0, "cpu", epoch)
     assert packing.devices_to_fill() == []

@@ -68,7 +68,7 @@ class Stored:
 
     def write(self, trials: list[FrozenTrial], direction: str = "minimize") -> None:
         storage = open_storage(self.paths.database_url)
-        study = optuna.create_study(study_name="s", storage=storage, direction=direction)
+        study = optuna.create_study(study_name="s", storage=storage, direction=direction)  # type: ignore[arg-type]
         study.add_trials(trials)
         storage.engine.dispose()
 
@@ -183,7 +183,7 @@ def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
     storage.engine.dispose()
     folder, page = stored.report()
     assert page.index("## Rows") < page.index("0.1 ± 0.0") < page.index("## Values")
-    assert "Of the 3 trials that had ended then. Means." in page
+    assert "The table covers the 3 trials that had ended then. Means." in page
     assert "&lt;all&gt;" in (folder / "index.html").read_text()
 
 

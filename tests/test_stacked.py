@@ -68,9 +68,8 @@ def test_the_card_of_every_rank_counts_them(
     monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
     judge = SampleEvaluator(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
-    empty = SimpleNamespace(
-        judge=None, test=None, tables=[]
-    )  # rank 2 does not meet the test images
+    # of a rank that does not meet the test images
+    empty = SimpleNamespace(judge=None, test=None, tables=[])
     record = cast("RetrainingRecord", empty)
     context = cast("WorkerContext", SimpleNamespace(evaluator=judge, images=triples))
     (table,) = make_tables(context, model, record)

@@ -14,10 +14,10 @@ from models.base import build, evaluating, parameter_count
 from models.data.images import ImageSplits, Shape
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
+from models.networks.pixel_range import to_signed
 from models.networks.stargan import Residual
 from models.stargan import StarGAN, StarGANConfig, with_planes
 from models.training.checkpoint import load_checkpoint, save_checkpoint
-from models.training.gan_losses import to_signed
 from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
@@ -58,7 +58,7 @@ def test_the_defaults_are_the_references() -> None:
 def test_a_score_sees_a_patch_of_70_pixels() -> None:
     model = stargan(replace(SMALL, normalization="none", width=0.02), (1, 160, 160))
     image = torch.zeros(1, 1, 160, 160, requires_grad=True)
-    side = round(model.judgements**0.5)
+    side = round(model.scores_per_image**0.5)
     middle = side * (side // 2) + side // 2
     (slope,) = torch.autograd.grad(model.discriminator(image)[0, middle], image)
     seen = slope[0, 0] != 0
@@ -72,7 +72,7 @@ def test_images_of_any_size_are_translated(shape: Shape) -> None:
     made = model.translate(images, torch.eye(10)[:3])
     assert made.shape == images.shape
     assert 0 <= float(made.min()) <= float(made.max()) <= 1
-    assert model.discriminator(images).shape == (3, model.judgements + 10)
+    assert model.discriminator(images).shape == (3, model.scores_per_image + 10)
 
 
 def test_images_too_small_for_a_patch_are_refused() -> None:
@@ -97,7 +97,7 @@ def test_targets_are_the_labels_of_other_images(digits: ImageSplits) -> None:
         torch.manual_seed(seed)
         given = model.conditions(batch)
         assert torch.equal(given[:, :1], to_signed(batch.images))
-        targets = model._labels_in(given)
+        targets = model.labels_in(given)
         found = [way for way in range(16) if torch.equal(targets, own.roll(-way, 0))]
         ways |= set(found)
         assert found

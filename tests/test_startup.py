@@ -138,7 +138,7 @@ def test_garbage_is_collected_again_after_quick_imports():
     assert gc.isenabled()
 
 
-def test_the_early_process_becomes_the_first_worker(tmp_path: Path):
+def test_the_early_process_becomes_the_first_worker(tmp_path: Path) -> None:
     process.start_early()
     (early,) = process._early
     first = process.start_process(tmp_path / "first.log")
@@ -153,7 +153,7 @@ def test_the_early_process_becomes_the_first_worker(tmp_path: Path):
     assert (tmp_path / "second.log").exists()
 
 
-def test_an_early_process_that_died_is_not_used(tmp_path: Path):
+def test_an_early_process_that_died_is_not_used(tmp_path: Path) -> None:
     process.start_early()
     (early,) = process._early
     early.kill()

@@ -34,7 +34,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def make_study(url: str, name: str = "s", direction: str = "minimize") -> TrialQueue:
     storage = open_storage(url)
     study = optuna.create_study(
-        study_name=name, storage=storage, direction=direction,
+        study_name=name, storage=storage, direction=direction,  # type: ignore[arg-type]
         sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner(),
     )  # fmt: skip
     return TrialQueue(study, storage, owner=owner_name(os.getpid()))
@@ -57,8 +57,8 @@ def run_some(queue: TrialQueue, count: int) -> None:
         trial.set_user_attr("list", [1, {"a": None}])
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
         state = states[index % 3]
-        value = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
-        queue.study.tell(trial, value, state=state)
+        final = [0.25, math.inf][index == 3] if state == TrialState.COMPLETE else None
+        queue.study.tell(trial, final, state=state)
         leases.end_lease(queue.engine, queue.id_of(trial.number))
 
 
@@ -327,9 +327,9 @@ def test_a_trial_that_was_taken_back_is_nobodys_until_it_is_claimed(storage_url:
     queue = make_study(storage_url)
     late = TrialQueue(queue.study, queue.storage, owner="another-machine:1:1")
     assert late.claim(1) is not None
-    assert late.owns(0)
+    assert late.renew(0)
     queue.reclaim_from(late.owner)
-    assert not late.owns(0)  # it wakes up before anybody has gone on with the trial
+    assert not late.renew(0)  # it wakes up before anybody has gone on with the trial
     assert queue.count() == {"WAITING": 1}
 
 
@@ -379,7 +379,7 @@ def test_many_processes_end_exactly_as_many_trials_as_asked_for(
 ) -> None:
     make_study(storage_url)
     pool = [preloaded.run_program(TAKE_ALL, storage_url) for _ in range(4)]
-    taken = []
+    taken: list[int] = []
     for process in pool:
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error

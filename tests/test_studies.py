@@ -16,7 +16,7 @@ from models.base import Model, build
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.vae import VAEConfig
-from search.cli.listing import _described
+from search.cli.listing import _read_study_file
 from search.errors import SearchError, StudyChanged, StudyFileError, UnknownStudy
 from search.setup.checks import check_fit
 from search.setup.loading import load_study, study_names
@@ -44,7 +44,7 @@ def test_every_study_loads_and_builds_what_it_suggests(name: str) -> None:
     assert study.space
     assert study.path.read_text().startswith('"""'), "the first line says what it is about"
     assert f"make study NAME={name}" in study.path.read_text()
-    shown = _described(study.path)  # without running the file
+    shown = _read_study_file(study.path)  # without running the file
     assert shown[:2] == (study.spec.data, str(study.spec.trials))
     shape = study.spec.shape or (1, 28, 28)
     images = blank_images(shape)

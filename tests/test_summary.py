@@ -195,7 +195,7 @@ def test_nothing_is_concluded_from_no_complete_trial(ended_run: Any) -> None:
 
 MISTAKES = {
     'trials["nmber"]': "line 15: KeyError: 'nmber'",
-    "5": "summary returned 5; return a Table of models.results",
+    "5": "summary returned 5; return a Table of search.study",
     "Table(name='t', title='t', columns=('a',), rows=((None,),))": "summary has a cell None",
     "Table(name='t', title='t', columns=('a',), rows=((1, 2),))": "does not fit ('a',)",
     "exit(3)": "line 15: SystemExit: 3",

@@ -29,7 +29,7 @@ ODD = [1.0, 0.5, -2.5, 1e-300, math.nan, math.inf, -math.inf]
 
 
 def make_queue(url: str, name: str = "s", direction: str = "minimize") -> TrialQueue:
-    optuna.create_study(study_name=name, storage=open_storage(url), direction=direction)
+    optuna.create_study(study_name=name, storage=open_storage(url), direction=direction)  # type: ignore[arg-type]
     queue = open_queue(name, url, owner="tests:1:1")
     queue.study.sampler = optuna.samplers.RandomSampler(seed=0)
     queue.study.pruner = optuna.pruners.NopPruner()
@@ -73,7 +73,11 @@ def shown(trials: list[FrozenTrial]) -> list[str]:
 
 
 def optunas_own(storage: TrialStorage, study_id: int, **chosen: Any) -> list[FrozenTrial]:
-    arguments = {"states": None, "included_trial_ids": set(), "trial_id_greater_than": -1}
+    arguments: dict[str, Any] = {
+        "states": None,
+        "included_trial_ids": set(),
+        "trial_id_greater_than": -1,
+    }
     return RDBStorage._get_trials(storage, study_id, **{**arguments, **chosen})
 
 
@@ -101,7 +105,7 @@ def test_trials_are_read_as_optuna_reads_them(
             {"trial_id_greater_than": ids[-3], "included_trial_ids": {ids[0], ids[2], ids[-1]}},
             {"trial_id_greater_than": ids[-1]},
         ):
-            arguments = {"states": None, "included_trial_ids": set(), **chosen}
+            arguments: dict[str, Any] = {"states": None, "included_trial_ids": set(), **chosen}
             arguments.setdefault("trial_id_greater_than", -1)
             read = one.storage._get_trials(one.study_id, **arguments)  # type: ignore[arg-type]
             assert shown(read) == shown(optunas_own(one.storage, one.study_id, **chosen))

@@ -186,7 +186,12 @@ def test_beta_decides_what_is_learned_not_what_is_measured(digits: ImageSplits) 
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, digits: ImageSplits, optimizer: str
 ) -> None:
-    changes = {"optimizer": optimizer, "warm_up": 3, "schedule": "cosine", "noise": "salt_pepper"}
+    changes: dict[str, Any] = {
+        "optimizer": optimizer,
+        "warm_up": 3,
+        "schedule": "cosine",
+        "noise": "salt_pepper",
+    }
     whole, first, second = small(**changes), small(**changes), small(seed=9, **changes)
     expected = [(r.train, r.valid) for r in fit(whole, digits, epochs=4, seed=3)]
     found = []
@@ -207,16 +212,16 @@ def test_a_healthy_latent_is_told_from_a_collapsed_one(digits: ImageSplits, trai
     list(fit(collapsed, digits, epochs=3, seed=0))
     with evaluating(collapsed):
         table = elbo.latent_table(collapsed, digits.test)
-    assert dict(table.rows)["verdict"] == (
+    assert {row[0]: row[1] for row in table.rows}["verdict"] == (
         "collapsed: 0 of 2 latent dimensions active; lower beta or lengthen warm_up"
     )
-    assert dict(table.rows)["active dimensions"] == 0
+    assert {row[0]: row[1] for row in table.rows}["active dimensions"] == 0
     measured = evaluate(collapsed, digits.test)
     assert measured["active"] == 0
     assert measured["kl"] < 0.05
     with torch.no_grad():
         healthy = elbo.latent_table(trained, digits.test)
-    assert dict(healthy.rows)["verdict"] == "2 of 2 latent dimensions active"
+    assert {row[0]: row[1] for row in healthy.rows}["verdict"] == "2 of 2 latent dimensions active"
     assert evaluate(trained, digits.test)["active"] == 2
 
 
@@ -402,7 +407,7 @@ def test_new_images_are_drawn_from_the_prior(
         drawn.append(np.asarray(Image.open(tmp_path / "s.png")))
         for name in names:
             pictures[name].draw(tmp_path / f"{name}.png", "a trial")
-    assert np.array_equal(*drawn)
+    assert np.array_equal(drawn[0], drawn[1])
     assert drawn[0].shape[1] > 600
     assert drawn[0].std() > 5
 

@@ -8,7 +8,7 @@ import pytest
 
 from search.errors import BadVariable
 from search.supervisor.devices import assign_devices, count_cores
-from search.variables import Variables, read_variables
+from search.variables import VARIABLES, Variables, describe_variables, read_variables
 from storage.errors import StorageError
 from storage.paths import RunPaths, check_name
 
@@ -68,6 +68,20 @@ def test_a_wrong_value_is_one_line(name: str, value: str, message: str) -> None:
 def test_a_misspelt_variable_is_refused() -> None:
     with pytest.raises(BadVariable, match=r"unknown variable 'TRAILS'; .*did you mean 'TRIALS'"):
         read_variables({"GENSTUDY_GIVEN": "NAME TRAILS", "TRAILS": "5"})
+
+
+def test_a_name_that_shells_export_counts_only_on_makes_command_line() -> None:
+    exported = {"HOST": "desktop", "NAME": "desktop", "TOP": "9", "TRIALS": "7"}
+    found = read_variables({"GENSTUDY_GIVEN": "TOP", **exported})
+    assert (found.host, found.name, found.top, found.trials) == ("127.0.0.1", None, 9, 7)
+    assert read_variables(exported).host == "desktop"  # without make, the environment is all
+
+
+def test_the_help_of_a_variable_says_its_default() -> None:
+    assert VARIABLES["PORT"] == "port of the dashboard (default 8080)"
+    lines = describe_variables(80).splitlines()
+    assert "  SEED            all random choices follow from it" in lines
+    assert [line.split()[0] for line in lines if line[2] != " "] == list(VARIABLES)
 
 
 def test_folders_are_made_absolute() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -204,7 +205,7 @@ def test_a_collapse_that_mends_goes_on() -> None:
 @pytest.mark.parametrize("make", [
     lambda value: Health(epoch=3, loss_g=value, quality=GOOD),
     lambda value: Health(epoch=3, gradient_d=value, quality=GOOD),
-    lambda value: Health(epoch=3, quality=dict.fromkeys(GOOD, value)),
+    lambda value: Health(epoch=3, quality={name: float(value) for name in GOOD}),
 ])  # fmt: skip
 def test_what_is_not_finite_has_diverged_at_once(
     make: Callable[[float], Health], value: float
@@ -238,6 +239,11 @@ def test_a_set_without_classes_is_judged_by_what_is_covered() -> None:
     verdict = final_verdict(game({**good, "coverage": 0.01}), floor)
     assert (verdict.kind, verdict.modes) == ("collapsed", None)
     assert verdict.reason.startswith("coverage 0.010, real images 0.950")
+
+
+def test_a_record_comes_back_from_plain_values() -> None:
+    health = Health.of(3, {"loss_g": 0.5, "seconds": 1.0}, {"frechet": 2.0})
+    assert Health.from_plain(json.loads(json.dumps(health.to_plain()))) == health
 
 
 def test_nothing_cannot_be_judged() -> None:

@@ -169,8 +169,8 @@ def verdict(victim: Victim, undisturbed: Victim, count: int) -> dict[str, int]:
     for number in range(count):
         ours = learned.loc[learned["number"] == number, columns].reset_index(drop=True)
         theirs = expected.loc[expected["number"] == number, columns].reset_index(drop=True)
-        same = number in complete.index and ours.equals(theirs)
-        same = same and complete.loc[number, "value"] == wanted.loc[number, "value"]
+        same: Any = number in complete.index and ours.equals(theirs)
+        same = same and complete.loc[number, "value"] == wanted.loc[number, "value"]  # type: ignore[operator]
         different += not same
     return {
         "faults": victim.faults.total(),

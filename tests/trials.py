@@ -45,7 +45,7 @@ def run_one(context: WorkerContext) -> dict[str, Any]:
     assert trial is not None
     run_trial(context, trial)
     frame = trials("small", storage=context.run.storage)
-    row: dict[str, Any] = frame[frame["number"] == trial.number].to_dict("records")[0]
+    row: Any = frame[frame["number"] == trial.number].to_dict("records")[0]
     return row
 
 

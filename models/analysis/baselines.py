@@ -1,6 +1,6 @@
-"""What a classifier on codes has to beat, measured on the same images.
+"""Baselines that a classifier on codes has to beat, measured on the same images.
 
-Shape legend: N images, D numbers an image.
+Shape legend: N images, D numbers an image, K classes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from models.results import Table
 from models.seeds import derive_seed
 from models.training.loop import fit
 
-EPOCHS = 20  # of the head on the random encoder: its validation accuracy is flat by then
-STRENGTHS = (0.01, 0.1, 1.0)  # of the regressions' inverse regularisation, chosen on validation
+EPOCHS = 20  # for the head on the random encoder: its validation accuracy is flat by then
+STRENGTHS = (0.01, 0.1, 1.0)  # inverse regularisations of a regression; validation chooses one
 ITERATIONS = 300
 
 Floats = NDArray[np.float64]
@@ -35,20 +35,26 @@ def compare_with_baselines(
     width: int,
     random_encoder: Callable[[int], Model],
 ) -> Table:
-    """Test accuracies: of a classifier, without its codes, and with those of an untrained encoder.
+    """Return test accuracies: a classifier's, and those without its codes or with untrained ones.
 
     matrix: the classifier's confusions (K, K) on the test images; name: what it is called
     width: numbers an image that its head sees
-    random_encoder: from a seed, the same head on an encoder that was never trained
+    random_encoder: makes from a seed the same head on an encoder that was never trained
     """
     progress("logistic regression on pixels")
     raw = _pixels(images)
-    rows = [("logistic regression on the pixels", raw[0].shape[1], _logistic(images, raw))]
+    rows = [("logistic regression on the pixels", raw[0].shape[1], _logistic_accuracy(images, raw))]
     kept = min(width, *raw[0].shape)
     progress(f"logistic regression on {kept} principal components")
-    rows.append((f"PCA-{kept} + logistic", kept, _logistic(images, _components(raw, kept))))
+    rows.append(
+        (
+            f"PCA-{kept} + logistic",
+            kept,
+            _logistic_accuracy(images, _principal_components(raw, kept)),
+        )
+    )
     progress("the same head on a random encoder")
-    found = _random_encoder(random_encoder, images, progress)
+    found = _random_encoder_accuracy(random_encoder, images, progress)
     rows.append(("this head, random encoder", width, found))
     rows.append((name, width, accuracy(matrix)))
     return Table(
@@ -62,38 +68,41 @@ def compare_with_baselines(
 
 
 def _pixels(images: ImageSplits) -> list[Floats]:
-    """Of train, valid, test: (N, D) in [0, 1]."""
+    """Return the pixels of train, valid and test: (N, D) in [0, 1] each."""
     parts: list[Images] = [images.train, images.valid, images.test]
     return [part.pixels.flatten(1).cpu().numpy().astype(np.float64) / 255 for part in parts]
 
 
-def _components(parts: list[Floats], width: int) -> list[Floats]:
-    """Principal components of the training images, scaled to unit variance."""
+def _principal_components(parts: list[Floats], width: int) -> list[Floats]:
+    """Return principal components of the training images, scaled to unit variance."""
     from sklearn.decomposition import PCA
 
     pca = PCA(width, whiten=True, svd_solver="covariance_eigh").fit(parts[0])
     return [pca.transform(part) for part in parts]
 
 
-def _logistic(images: ImageSplits, parts: list[Floats]) -> float:
-    """Test accuracy of the regression whose strength does best on the validation images."""
+def _logistic_accuracy(images: ImageSplits, parts: list[Floats]) -> float:
+    """Return the test accuracy of the regression that does best on the validation images."""
     train, valid, test = parts
-    best = max(_regressions(train, _labels(images.train)), key=lambda r: _score(r, valid, images))
+    best = max(
+        _regressions(train, _labels(images.train)), key=lambda r: _valid_accuracy(r, valid, images)
+    )
     return float(best.score(test, _labels(images.test)))
 
 
 def _regressions(train: Floats, labels: NDArray[np.int64]) -> Iterator[Any]:
+    """Yield a fitted regression for each of `STRENGTHS`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     for strength in STRENGTHS:
         with warnings.catch_warnings():
-            # stopped after ITERATIONS: the last digit of an accuracy is not worth more
+            # it stops after ITERATIONS: the last digit of an accuracy is not worth more
             warnings.simplefilter("ignore", ConvergenceWarning)
             yield LogisticRegression(C=strength, max_iter=ITERATIONS, tol=1e-3).fit(train, labels)
 
 
-def _score(regression: Any, valid: Floats, images: ImageSplits) -> float:
+def _valid_accuracy(regression: Any, valid: Floats, images: ImageSplits) -> float:
     return float(regression.score(valid, _labels(images.valid)))
 
 
@@ -103,8 +112,10 @@ def _labels(images: Images) -> NDArray[np.int64]:
     return labels
 
 
-def _random_encoder(build: Callable[[int], Model], images: ImageSplits, progress: Note) -> float:
-    """Test accuracy in the epoch that does best on the validation images."""
+def _random_encoder_accuracy(
+    build: Callable[[int], Model], images: ImageSplits, progress: Note
+) -> float:
+    """Return the test accuracy of the epoch that does best on the validation images."""
     seed = derive_seed(0, "random encoder")
     other = build(seed)
     best, test = -1.0, 0.0

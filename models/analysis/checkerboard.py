@@ -1,15 +1,15 @@
-"""How much of a checkerboard a decoder draws, beside one of the other kind.
+"""How much of a checkerboard a decoder draws, compared with a decoder of the other kind.
 
-    yield from checkerboard_tables(model, beside, images, print)
-    yield from checkerboard_pictures(model, beside, images)
+    yield from checkerboard_tables(model, make_other, images, print)
+    yield from checkerboard_pictures(model, make_other, images)
 
-A decoder that doubles its images leaves its mark, if any, at the period of its last step, 2
-pixels, and of the one before, 4. A periodic pattern is a peak in the spectrum of rows and
-columns; pictures as such have a smooth one. So each figure is the power at a period over the
+A decoder that doubles its images leaves a pattern, if any, at the period of its last step, 2
+pixels, and of the one before, 4. A periodic pattern is a peak in the spectrum of rows and columns;
+the spectrum of pictures as such is smooth. So each number is the power at a period over the
 (geometric) mean power at the two neighbouring frequencies: about 1 where there is no peak.
 
-Beside the model stands another with transposed convolutions of stride 2 and a code of the same
-width. The caller builds it; here it is trained on the same images for `EPOCHS` epochs.
+The model is compared with one that has transposed convolutions of stride 2 and a code of the same
+width. The caller builds that one; here it is trained on the same images for `EPOCHS` epochs.
 
 Shape legend: N images, C channels, H/W pixels, S side of the square that is analysed, Z latent
 width.
@@ -33,19 +33,19 @@ from models.results import Picture, Table
 from models.seeds import derive_seed
 from models.training.loop import fit
 
-EPOCHS = 5  # of the transposed convolutions
-JUDGED = 1000  # images and codes
+EPOCHS = 5  # for the transposed convolutions
+ANALYSED = 1000  # images and codes
 SHOWN = 10
 PERIODS = (2, 4)  # pixels
 RESIZED, TRANSPOSED, DATA = "resized", "transposed", "test images"
 SEED = derive_seed(0, "checkerboard")
 
-_beside: WeakKeyDictionary[LatentModel, LatentModel] = WeakKeyDictionary()
-"""What was trained for a model already: its tables and its pictures show the same one."""
+_trained_for: WeakKeyDictionary[LatentModel, LatentModel] = WeakKeyDictionary()
+"""The trained model of a comparison, by model: its tables and its pictures show the same one."""
 
 
 def line_power(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (S / 2 + 1,): mean power of rows and columns at 0, 1, ... cycles a side.
+    """Images (N, C, H, W) -> (S / 2 + 1,): mean power of lines at 0, 1, ... cycles a side.
 
     S: the largest multiple of the longest period that fits, so that periods fall on frequencies
     """
@@ -57,9 +57,10 @@ def line_power(images: Tensor) -> Tensor:
 
 
 def grid_peak(images: Tensor, period: int) -> float:
-    """Power of (N, C, H, W) at ``period`` pixels over that at its two neighbours; 1: no peak.
+    """Return the power of (N, C, H, W) at ``period`` pixels over that at its two neighbours.
 
-    The highest frequency, period 2, has neighbours on one side only: the next two.
+    1 means that there is no peak. The highest frequency, period 2, has neighbours on one side
+    only: the next two.
     """
     power = line_power(images)
     place = 2 * (len(power) - 1) // period
@@ -67,17 +68,17 @@ def grid_peak(images: Tensor, period: int) -> float:
     return float(power[place] / (power[around[0]] * power[around[1]]).sqrt())
 
 
-Beside = Callable[[int], LatentModel]
-"""``beside(latent)``: an untrained model with transposed convolutions and a code of that width."""
+MakeOther = Callable[[int], LatentModel]
+"""``make_other(latent)`` builds the untrained model of the comparison, with a code so wide."""
 
 
 def checkerboard_tables(
-    model: LatentModel, beside: Beside, images: ImageSplits, progress: Note
+    model: LatentModel, make_other: MakeOther, images: ImageSplits, progress: Note
 ) -> Iterator[Table]:
-    """Peaks of outputs before training, of outputs after it, and of their errors."""
-    test = images.test.batch(slice(0, JUDGED)).images
+    """Yield the peaks of outputs before training, of outputs after it, and of their errors."""
+    test = images.test.batch(slice(0, ANALYSED)).images
     rows: list[tuple[str | float, ...]] = []
-    for name, (before, after) in _both(model, beside, images, progress).items():
+    for name, (before, after) in _outputs_of_both(model, make_other, images, progress).items():
         shown = (before, after, after - test)
         rows.append((name, *(grid_peak(made, period) for made in shown for period in PERIODS)))
     own = [grid_peak(test, period) for period in PERIODS]
@@ -89,26 +90,28 @@ def checkerboard_tables(
         columns=("decoder", *(f"{stage}, {period} px" for stage in what for period in PERIODS)),
         rows=tuple(rows),
         note=(
-            f"1: no peak. untrained: of {JUDGED} random codes; made: of test images, clean; error: "
-            f"less these. {TRANSPOSED}: a CAE with as long a code after {EPOCHS} epochs."
+            f"1: no peak. untrained: of {ANALYSED} random codes; made: of test images, clean; "
+            f"error: less these. {TRANSPOSED}: a CAE with as long a code after {EPOCHS} epochs."
         ),
     )
 
 
 def checkerboard_pictures(
-    model: LatentModel, beside: Beside, images: ImageSplits
+    model: LatentModel, make_other: MakeOther, images: ImageSplits
 ) -> Iterator[Picture]:
-    """Outputs of both decoders before and after training; and the spectra behind the table."""
-    both = _both(model, beside, images, lambda _: None)
-    test = images.test.batch(slice(0, JUDGED)).images
+    """Yield outputs of both decoders before and after training, and the spectra behind the
+    table."""
+    outputs = _outputs_of_both(model, make_other, images, lambda _: None)
+    test = images.test.batch(slice(0, ANALYSED)).images
     rows = {
-        f"{name}, untrained": stretch_contrast(before[:SHOWN]) for name, (before, _) in both.items()
+        f"{name}, untrained": stretch_contrast(before[:SHOWN])
+        for name, (before, _) in outputs.items()
     }
     rows |= {DATA: test[:SHOWN]}
-    rows |= {name: after[:SHOWN] for name, (_, after) in both.items()}
+    rows |= {name: after[:SHOWN] for name, (_, after) in outputs.items()}
     spectra = {
-        "untrained, of random codes": {n: line_power(before) for n, (before, _) in both.items()},
-        "error on test images": {n: line_power(after - test) for n, (_, after) in both.items()},
+        "untrained, of random codes": {n: line_power(before) for n, (before, _) in outputs.items()},
+        "error on test images": {n: line_power(after - test) for n, (_, after) in outputs.items()},
     }
 
     def draw(path: Path, title: str) -> None:
@@ -143,47 +146,52 @@ def checkerboard_pictures(
 
 
 def stretch_contrast(images: Tensor) -> Tensor:
-    """Each of (N, C, H, W) from its darkest to its brightest value over [0, 1]."""
+    """Stretch each of (N, C, H, W) from its darkest to its brightest value over [0, 1]."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1e-12)
 
 
 def _frequencies(power: Tensor) -> Tensor:
+    """Return the frequencies (S / 2 + 1,) of a spectrum, in cycles per pixel."""
     return torch.linspace(0, 0.5, len(power))
 
 
-def _both(
-    model: LatentModel, beside: Beside, images: ImageSplits, progress: Note
+def _outputs_of_both(
+    model: LatentModel, make_other: MakeOther, images: ImageSplits, progress: Note
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Outputs (N, C, H, W) of ``model`` and of the one beside it: untrained, trained."""
-    models = {RESIZED: model, TRANSPOSED: _transposed(model, beside, images, progress)}
-    return {name: (_untrained(each), _made(each, images)) for name, each in models.items()}
+    """Return outputs (N, C, H, W) of both models, untrained and trained."""
+    models = {RESIZED: model, TRANSPOSED: _train_other(model, make_other, images, progress)}
+    return {
+        name: (_untrained_outputs(each), _reconstructions(each, images))
+        for name, each in models.items()
+    }
 
 
-def _untrained(model: LatentModel) -> Tensor:
-    """What the weights that training started from make of random codes."""
+def _untrained_outputs(model: LatentModel) -> Tensor:
+    """Return what first weights, as before training, make of random codes."""
     fresh = build(type(model), model.config, model.shape, seed=SEED)
     assert isinstance(fresh, LatentModel)
     with evaluating(fresh):
         width = fresh.encode(torch.zeros(1, *model.shape)).shape[1]
         generator = torch.Generator().manual_seed(SEED)
-        codes = torch.randn(JUDGED, width, generator=generator).abs()  # as after a ReLU
+        codes = torch.randn(ANALYSED, width, generator=generator).abs()  # as after a ReLU
         return fresh.decode(codes)
 
 
-def _made(model: LatentModel, images: ImageSplits) -> Tensor:
+def _reconstructions(model: LatentModel, images: ImageSplits) -> Tensor:
+    """Return what ``model`` makes of the first test images."""
     with evaluating(model):
-        made: Tensor = model(images.test.batch(slice(0, JUDGED)).images)
+        made: Tensor = model(images.test.batch(slice(0, ANALYSED)).images)
     return made
 
 
-def _transposed(
-    model: LatentModel, beside: Beside, images: ImageSplits, progress: Note
+def _train_other(
+    model: LatentModel, make_other: MakeOther, images: ImageSplits, progress: Note
 ) -> LatentModel:
-    """The autoencoder beside ``model``, trained on clean images; once for each model."""
-    if model in _beside:
-        return _beside[model]
-    other = beside(model.latent)
+    """Return the other model of the comparison, which is trained once for each ``model``."""
+    if model in _trained_for:
+        return _trained_for[model]
+    other = make_other(model.latent)
     seconds = 0.0
     with torch.enable_grad():
         for result in fit(other, images, epochs=EPOCHS, seed=SEED):
@@ -191,4 +199,4 @@ def _transposed(
             left = seconds / result.number * (EPOCHS - result.number)
             epoch = f"epoch {result.number}/{EPOCHS}, {left:.0f} s left"
             progress(f"training transposed convolutions: {epoch}")
-    return _beside.setdefault(model, other)
+    return _trained_for.setdefault(model, other)

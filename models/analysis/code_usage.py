@@ -1,4 +1,4 @@
-"""How much of its code an autoencoder uses: units that died cost width without a word.
+"""How much of its code an autoencoder uses: dead units go unnoticed otherwise.
 
     table = code_table(model, images.test)
 
@@ -10,27 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.analysis.latent_models import LatentModel
-from models.data.images import EVALUATION_BATCH, Images
-from models.kernels.fast_convolution import fast_convolutions
+from models.analysis.latent_models import LatentModel, codes_of
+from models.data.images import Images
 from models.results import Table
 
 SHARES = (0.5, 0.9, 0.99)  # of the variance
-STILL = 1e-8  # variance of a number that says the same of every image
-
-
-def codes_of(model: LatentModel, images: Images) -> Tensor:
-    """(N, Z) float64 on the CPU: codes of the clean images."""
-    with torch.no_grad(), fast_convolutions(model) as laid_out:
-        found = [
-            model.encode(laid_out(images.batch(slice(first, first + EVALUATION_BATCH))).images)
-            for first in range(0, len(images), EVALUATION_BATCH)
-        ]
-    return torch.cat(found).double().cpu()
+STILL = 1e-8  # a number with at most this variance is the same for every image
 
 
 def code_table(model: LatentModel, images: Images) -> Table:
-    """Numbers of the code that differ between images, and directions that hold their variance."""
+    """Count the code's numbers that differ between images, and directions with their variance."""
     codes = codes_of(model, images)  # (N, Z)
     variances = codes.var(0, correction=0)
     used, width = int((variances > STILL).sum()), codes.shape[1]
@@ -57,8 +46,10 @@ def code_table(model: LatentModel, images: Images) -> Table:
 
 
 def count_components(codes: Tensor) -> list[int]:
-    """How many principal components of ``codes`` (N, Z) hold each of `SHARES`; 0 without any
-    variance."""
+    """Count the principal components of ``codes`` (N, Z) that hold each of `SHARES`.
+
+    The counts are 0 where the codes have no variance.
+    """
     spectrum = torch.linalg.eigvalsh(torch.cov(codes.T, correction=0).reshape(codes.shape[1], -1))
     held = spectrum.clamp(min=0).flip(0).cumsum(0)  # (Z,), largest first
     if held[-1] <= STILL:

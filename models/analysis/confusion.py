@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the matrix, its table and its picture.
+"""The confusion matrix of a classifier, its table and its picture.
 
 Shape legend: N images, K classes; matrix (K, K) counts, rows true, columns predicted.
 """
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.data.images import EVALUATION_BATCH, Images
+from models.data.images import Images
 from models.figures.canvas import INK, new_figure, save_figure
 from models.results import Table
 
@@ -21,10 +21,9 @@ Counts = NDArray[np.int64]
 
 
 def confusion_matrix(model: nn.Module, images: Images, classes: int) -> Counts:
-    """(K, K) counts over ``images``; ``model`` gives scores (N, K)."""
+    """Return counts (K, K) over ``images``; ``model`` gives scores (N, K)."""
     total = torch.zeros(classes * classes, dtype=torch.int64)
-    for first in range(0, len(images), EVALUATION_BATCH):
-        batch = images.batch(slice(first, first + EVALUATION_BATCH))
+    for batch in images.batches():
         assert batch.labels is not None
         found = model(batch.images).argmax(1)  # (N,)
         pairs = batch.labels * classes + found
@@ -34,11 +33,12 @@ def confusion_matrix(model: nn.Module, images: Images, classes: int) -> Counts:
 
 
 def accuracy(matrix: Counts) -> float:
+    """Return the share of images on the diagonal."""
     return float(np.trace(matrix) / matrix.sum())
 
 
 def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
-    """Precision, recall and F1 of each class; nan where a class never occurs."""
+    """Return precision, recall and F1 of each class; nan where a class never occurs."""
     right = np.diag(matrix).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = right / matrix.sum(0)
@@ -57,7 +57,7 @@ def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
 
 
 def draw_confusion(path: Path, matrix: Counts, classes: tuple[str, ...], *, title: str) -> None:
-    """Counts in their cells, coloured by the share of the true class."""
+    """Draw the counts in their cells, coloured by the share of the true class."""
     from matplotlib.ticker import PercentFormatter
 
     size = max(4.2, 0.62 * len(classes) + 2.0)

@@ -1,16 +1,16 @@
-"""What a denoiser makes of noise that it was trained on, and of noise that it was not.
+"""How well a denoiser restores images from noise that it was trained on, and from other noise.
 
     noise_tables(model, images, print)           # trained on x tested on: MSE and PSNR
-    noise_picture(model, images, "test")         # noisy images of every kind, and what it made
+    noise_picture(model, images, "test")         # noisy images of every kind, and restored ones
 
-A model alone does not say what its noise was good for. So the same configuration is trained
-afresh on clean images and on every kind of noise, and each of these meets every kind on the test
-images (reference system A3). All of them start from the same weights and see the images in the
-same order, so that rows differ by the noise alone. A fixed number of epochs with a rate that
-falls to the end leaves none of them on a lucky last epoch.
+One model does not show what its noise was good for. So the same configuration is trained afresh on
+clean images and on every kind of noise, and each of these models is tested with every kind on the
+test images (reference system A3). All start from the same weights and see the images in the same
+order, so that rows differ by the noise alone. They train a fixed number of epochs with a rate that
+falls to the end, so that no last epoch is good by luck.
 
-Every evaluation draws the same noise, that of `models.training.loop.evaluate`: a column is measured
-on the same noisy images in all rows.
+Every evaluation draws the same noise, that of `models.training.loop.evaluate`: all rows of a column
+are measured on the same noisy images.
 
 Shape legend: N images, C channels, H/W pixels.
 """
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from models.analysis.latent_models import LatentModel
 from models.base import Note, build, evaluating
-from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.data.images import Images, ImageSplits
 from models.data.noise import ALL, KINDS, NONE, corrupt
 from models.errors import DivergedError
 from models.figures.grids import draw_rows
@@ -42,61 +42,68 @@ UNTOUCHED = "untouched"
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """Means over images. mse: squared difference from the clean pixels; psnr: of each image,
-    10 log10(1 / its mse), in dB; infinite where an image came back exactly."""
+    """How close restored images are to the clean ones: means over images.
+
+    mse: squared difference of pixels; psnr: 10 log10(1 / mse) of each image, in dB; infinite where
+    an image is restored exactly
+    """
 
     mse: float
     psnr: float
 
 
 Row = list[Fidelity] | None
-"""Of one model, a kind of noise each; None: its training diverged."""
+"""One model's results, one for each kind of noise; None: its training diverged."""
 
 
 def noise_tables(model: LatentModel, images: ImageSplits, progress: Note) -> Iterator[Table]:
-    """Test MSE and PSNR by noise: of the noisy images themselves, of ``model``, and of its
-    configuration trained on each kind for ``model.noise_epochs`` epochs (0: not trained)."""
+    """Yield the test MSE and PSNR for each kind of noise.
+
+    The rows are the noisy images themselves, ``model``, and its configuration trained on each kind
+    for ``model.noise_epochs`` epochs (0: not trained).
+    """
     kinds, strength = noise_kinds(model.config.noise), model.config.strength
     columns = ("trained on", *(noise_label(kind) for kind in kinds))
 
-    def row(judged: LatentModel, restore: Callable[[Tensor], Tensor]) -> Row:
-        return [measure_fidelity(judged, images.test, kind, strength, restore) for kind in kinds]
+    def row(tested: LatentModel, restore: Callable[[Tensor], Tensor]) -> Row:
+        return [measure_fidelity(tested, images.test, kind, strength, restore) for kind in kinds]
 
-    rows = {UNTOUCHED: row(model, lambda noisy: noisy), _own_row(model): row(model, model)}
+    rows = {UNTOUCHED: row(model, lambda noisy: noisy), _own_name(model): row(model, model)}
     if model.noise_epochs:
-        for kind, trained in _trained_afresh(model, images, kinds, progress):
+        for kind, trained in _train_on_each(model, images, kinds, progress):
             rows[noise_label(kind)] = None if trained is None else row(trained, trained)
     for measure, unit in (("mse", "MSE"), ("psnr", "PSNR in dB")):
         yield Table(
             name=f"noise_{measure}",
             title=f"{unit} on noisy test images, trained on (rows) × tested on (columns)",
             columns=columns,
-            rows=tuple((name, *_cells(row, measure, len(kinds))) for name, row in rows.items()),
-            note=_how(model, strength) + (PSNR_NOTE if measure == "psnr" else ""),
+            rows=tuple((name, *_row_cells(row, measure, len(kinds))) for name, row in rows.items()),
+            note=_method_note(model, strength) + (PSNR_NOTE if measure == "psnr" else ""),
         )
 
 
 PSNR_NOTE = " PSNR: 10 log10(1 / MSE) of each image, then the mean over images."
 
 
-def _how(model: LatentModel, strength: float) -> str:
-    said = f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones."
+def _method_note(model: LatentModel, strength: float) -> str:
+    """Return how the tables were measured, in words."""
+    note = f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones."
     if model.noise_epochs:
-        said += (
+        note += (
             f" The last rows: this configuration trained {model.noise_epochs} epochs on one noise "
             "each, from the same weights, the rate falling along a cosine."
         )
-    return said
+    return note
 
 
 def noise_kinds(own: str) -> tuple[str, ...]:
-    """Clean, each kind of noise, all by turns; and ``own``, if it is yet another."""
+    """Return clean, each kind of noise, all in turn; and ``own``, if it is yet another."""
     kinds = (NONE, *KINDS, ALL)
     return kinds if own in kinds else (*kinds, own)
 
 
 def noise_label(kind: str) -> str:
-    """As people read it: ``salt & pepper + gaussian``."""
+    """Return the kind as people read it: ``salt & pepper + gaussian``."""
     return (
         "clean"
         if kind == NONE
@@ -104,12 +111,16 @@ def noise_label(kind: str) -> str:
     )
 
 
-def _own_row(model: LatentModel) -> str:
+def _own_name(model: LatentModel) -> str:
+    """Return the name of the model's row."""
     return f"this model ({noise_label(model.config.noise)})"
 
 
-def _cells(row: Row, measure: str, count: int) -> list[str | float]:
-    """JSON has no infinity; a training that diverged has no numbers."""
+def _row_cells(row: Row, measure: str, count: int) -> list[str | float]:
+    """Return the row's numbers as a table takes them.
+
+    Infinity is a word, since JSON has none; a training that diverged has no numbers.
+    """
     if row is None:
         return ["diverged"] * count
     values = [float(getattr(cell, measure)) for cell in row]
@@ -123,22 +134,24 @@ def measure_fidelity(
     strength: float,
     restore: Callable[[Tensor], Tensor],
 ) -> Fidelity:
-    """How close ``restore`` brings noisy ``images`` to the clean ones, on the device and with
-    the memory layout of ``model``."""
+    """Measure how close ``restore`` brings noisy ``images`` to the clean ones.
+
+    They lie on the device and in the memory layout of ``model``.
+    """
     errors = []
     with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images), EVALUATION_BATCH):
-            clean = laid_out(images.batch(slice(first, first + EVALUATION_BATCH))).images
+        for batch in images.batches():
+            clean = laid_out(batch).images
             made = restore(corrupt(clean, kind, strength))
             errors.append((made - clean).square().flatten(1).mean(1))  # (n,)
     each = torch.cat(errors).double()  # (N,)
     return Fidelity(mse=float(each.mean()), psnr=float((-10 * each.log10()).mean()))
 
 
-def _trained_afresh(
+def _train_on_each(
     model: LatentModel, images: ImageSplits, kinds: tuple[str, ...], progress: Note
 ) -> Iterator[tuple[str, LatentModel | None]]:
-    """``model``'s configuration, trained on each of ``kinds``; None: that training diverged."""
+    """Train ``model``'s configuration on each of ``kinds``; yield None where training diverges."""
     epochs, seed = model.noise_epochs, derive_seed(0, "noise")
     seconds: list[float] = []
     for index, kind in enumerate(kinds):
@@ -160,7 +173,7 @@ def _trained_afresh(
 
 
 def noise_picture(model: LatentModel, images: ImageSplits, part: str) -> Picture:
-    """Noisy images of every kind, each row above what ``model`` makes of it."""
+    """Show noisy images of every kind, each row above what ``model`` makes of it."""
     clean = getattr(images, part).batch(slice(0, SHOWN)).images  # (N, C, H, W)
     rows = {}
     for kind in noise_kinds(model.config.noise):

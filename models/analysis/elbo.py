@@ -1,8 +1,8 @@
-"""What a variational autoencoder has to show: draws from its prior, its bounds, its dimensions.
+"""Pictures and tables of a variational autoencoder: draws from its prior, bounds, dimensions.
 
-Bounds are of a Bernoulli likelihood in nats per image, on two versions of the test images. On
-grey values it is what was trained and searched. Published figures for MNIST are of binarised
-images: each pixel is drawn once, white with the probability of its grey value.
+Bounds are on a Bernoulli likelihood in nats per image, for two versions of the test images. With
+grey values it is the bound that was trained and searched. Published numbers for MNIST are those of
+binarised images: each pixel is drawn once, white with the probability of its grey value.
 
 Shape legend: N images, C channels, H/W pixels, Z latent width.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 
 import torch
@@ -20,60 +19,53 @@ from torch import Tensor
 from models.analysis.importance_sampling import Estimate, Progress, estimate_by_importance_sampling
 from models.analysis.latent_models import VariationalModel
 from models.base import Note
-from models.data.images import EVALUATION_BATCH, Images
+from models.data.images import Images
+from models.figures.canvas import figure_picture
+from models.figures.grids import sample_figure
+from models.figures.latent import grid_figure
 from models.kernels.fast_convolution import fast_convolutions
 from models.results import Picture, Table
-from models.seeds import derive_seed
+from models.seeds import derive_seed, drawing, same_draws
 from models.training.loop import evaluate
 
 ACTIVE = 0.01  # variance over images from which a dimension's mean tells them apart
-
-
 SHOWN = 100  # new images
 GRID = 15  # codes of the prior's grid in each direction
 SAMPLES = {"cuda": 500}  # importance samples an image
-DECODED = {"cuda": 4e9}  # values decoded for them, at most: decides on how many images
-FEWER_SAMPLES, FEWER_DECODED = 100, 4e7  # elsewhere
+DECODED = {"cuda": 4e9}  # values decoded for them, at most: decides how many images are used
+FEWER_SAMPLES, FEWER_DECODED = 100, 4e7  # the same on other devices
 AT_ONCE = 2**20  # values decoded at once
 SAID_EVERY = 5.0  # seconds between two lines on progress
 
 
 def prior_pictures(model: VariationalModel) -> Iterator[Picture]:
-    """New images from N(0, I), and a grid of its quantiles where the latent is a plane."""
-    from models.figures.canvas import save_figure
-    from models.figures.grids import sample_figure
-    from models.figures.latent import grid_figure
+    """Yield new images from N(0, I), and a grid of its quantiles where the latent is a plane."""
 
     generator = torch.Generator().manual_seed(derive_seed(0, "prior samples"))
     drawn = model.sample(SHOWN, generator=generator)
     what = "decoded draws from the prior N(0, I)"
-    yield Picture(
-        name="samples",
-        caption=what,
-        draw=lambda path, title: save_figure(sample_figure(drawn, f"{title}: {what}"), path),
-    )
+    yield figure_picture("samples", what, what, lambda title: sample_figure(drawn, title))
     if model.latent == 2:
         axis = prior_quantiles(GRID)
         decoded = model.decode(torch.cartesian_prod(axis, axis).flip(1).to(model.device))
         axes = [axis.numpy(), axis.numpy()]
-        yield Picture(
-            name="prior_grid",
-            caption=f"decoded {GRID}x{GRID} quantiles of the prior N(0, I)",
-            draw=lambda path, title: save_figure(
-                grid_figure(decoded, axes, f"{title}: quantiles of the prior"), path
-            ),
+        yield figure_picture(
+            "prior_grid",
+            f"decoded {GRID}x{GRID} quantiles of the prior N(0, I)",
+            "quantiles of the prior",
+            lambda title: grid_figure(decoded, axes, title),
         )
 
 
 def prior_quantiles(count: int) -> Tensor:
-    """(count,): places of N(0, 1) with the same probability between any two neighbours."""
+    """Return ``count`` places of N(0, 1) with the same probability between any two neighbours."""
     steps = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     quantiles: Tensor = torch.special.ndtri(steps)
     return quantiles.float()
 
 
 def latent_table(model: VariationalModel, images: Images) -> Table:
-    """How many latent dimensions carry something, over all ``images``, and what that means."""
+    """Count the latent dimensions that are active over all ``images``, and say what that means."""
     mean, _ = encode_posteriors(model, images)
     active = int(active_dimensions(mean).sum())
     return Table(
@@ -87,13 +79,13 @@ def latent_table(model: VariationalModel, images: Images) -> Table:
 
 
 def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
-    """The negative evidence lower bound on all ``images``, and -log p(x) on as many as the
+    """Return the negative evidence lower bound on all ``images``, and -log p(x) on as many as the
     device manages in minutes."""
     versions = {"grey values": images}
     if model.shape[0] == 1:
         versions["binarised"] = binarise(images)
     samples, count = sampling_effort(model, len(images))
-    columns = [_bounds(model, version, name, say) for name, version in versions.items()]
+    columns = [_bound_column(model, version, name, say) for name, version in versions.items()]
     names = (
         "negative ELBO, reconstruction + KL",
         "reconstruction (cross-entropy)",
@@ -114,7 +106,7 @@ def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
 
 
 def binarise(images: Images) -> Images:
-    """Each value 0 or 255, drawn with the probability that it says; the same every time."""
+    """Draw each value as 0 or 255, with the probability that it says; the same every time."""
     generator = torch.Generator().manual_seed(derive_seed(0, "binarised"))
     drawn = torch.rand(images.pixels.shape, generator=generator).to(images.pixels.device)
     pixels = (drawn < images.pixels.float() / 255).to(torch.uint8) * 255
@@ -122,15 +114,15 @@ def binarise(images: Images) -> Images:
 
 
 def sampling_effort(model: VariationalModel, images: int) -> tuple[int, int]:
-    """Importance samples an image, and of how many images out of ``images``."""
+    """Return how many importance samples an image gets, and how many of ``images`` are used."""
     kind = model.device.type
     samples = SAMPLES.get(kind, FEWER_SAMPLES)
     affordable = DECODED.get(kind, FEWER_DECODED) / (samples * prod(model.shape))
     return samples, max(1, min(images, round(affordable)))
 
 
-def _bounds(model: VariationalModel, images: Images, name: str, say: Note) -> list[float]:
-    """One column of `bound_table`."""
+def _bound_column(model: VariationalModel, images: Images, name: str, say: Note) -> list[float]:
+    """Return one column of `bound_table`."""
     say(f"the bound on {len(images)} test images, {name}")
     measured = evaluate(model, images)
     found = estimate_likelihood(model, images, say=say, name=name)
@@ -147,52 +139,40 @@ def _bounds(model: VariationalModel, images: Images, name: str, say: Note) -> li
 def estimate_likelihood(
     model: VariationalModel, images: Images, *, say: Note, name: str
 ) -> Estimate:
-    """log p(x) of some of ``images``, drawn at random but always the same, with its bound."""
+    """Estimate log p(x) and its bound for some of ``images``, which are always the same."""
     samples, count = sampling_effort(model, len(images))
     generator = torch.Generator().manual_seed(derive_seed(0, "likelihood"))
     chosen = torch.randperm(len(images), generator=generator)[:count]
     some = images.take(chosen.to(images.pixels.device))
     posterior = encode_posteriors(model, some)
-    with _drawing(model, "importance"), fast_convolutions(model):
+    with drawing(model.device, derive_seed(0, "importance")), fast_convolutions(model):
         return estimate_by_importance_sampling(
             model.log_likelihood,
             posterior,
             some.batch(slice(None)).images,
             samples=samples,
             rows=max(1, AT_ONCE // prod(model.shape)),
-            progress=_telling(say, f"log p(x), {name}, {samples} samples an image"),
+            progress=_progress_notes(say, f"log p(x), {name}, {samples} samples an image"),
         )
 
 
 def encode_posteriors(model: VariationalModel, images: Images) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
-    found = []
-    with _drawing(model, "evaluation"), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images), EVALUATION_BATCH):
-            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
-            found.append(model.posterior(batch.images))
+    """Return mean and log-variance of all ``images``, (N, Z) each, as the encoder sees them."""
+    with same_draws(model.device), fast_convolutions(model) as laid_out:
+        found = [model.posterior(laid_out(batch).images) for batch in images.batches()]
     means, log_variances = zip(*found, strict=True)
     return torch.cat(means), torch.cat(log_variances)
 
 
-@contextmanager
-def _drawing(model: VariationalModel, purpose: str) -> Iterator[None]:
-    """The same random numbers every time; the caller's go on undisturbed."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(0, purpose))
-        yield
-
-
-def _telling(say: Note, what: str) -> Progress:
-    """Says how far it is every few seconds, and how long it will take."""
-    began = told = time.monotonic()
+def _progress_notes(say: Note, what: str) -> Progress:
+    """Return a function that says every few seconds how far it is, and how long it will take."""
+    began = last = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal last
         now = time.monotonic()
-        if now - told >= SAID_EVERY and done < total:
-            told = now
+        if now - last >= SAID_EVERY and done < total:
+            last = now
             left = (now - began) / done * (total - done)
             say(f"{what}: {done} of {total} images, {left:.0f} s left")
 
@@ -200,13 +180,13 @@ def _telling(say: Note, what: str) -> Progress:
 
 
 def active_dimensions(means: Tensor) -> Tensor:
-    """Which dimensions tell images apart (Burda et al. 2016): means (N, Z) -> (Z,) bool."""
+    """Return which dimensions tell images apart: means (N, Z) -> (Z,) bool (Burda et al. 2016)."""
     return means.var(0, correction=0) > ACTIVE
 
 
 def describe_activity(active: int, latent: int) -> str:
-    """On the latent space, of which ``active`` of ``latent`` dimensions are."""
-    said = f"{active} of {latent} latent dimensions active"
+    """Return the verdict on a latent space with ``active`` of ``latent`` dimensions active."""
+    words = f"{active} of {latent} latent dimensions active"
     if active == 0:
-        return f"collapsed: {said}; lower beta or lengthen warm_up"
-    return said
+        return f"collapsed: {words}; lower beta or lengthen warm_up"
+    return words

@@ -1,9 +1,9 @@
-"""log p(x) of a latent-variable model, by importance sampling (Burda et al. 2016).
+"""Estimates of log p(x) of a latent-variable model by importance sampling (Burda et al. 2016).
 
     log p(x) >= E log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),   z_k drawn from q(z | x)
 
 For K = 1 the right side is the evidence lower bound; it grows with K, towards log p(x). The prior
-is N(0, I), q an independent Gaussian a dimension, everything in nats.
+is N(0, I), q an independent Gaussian in each dimension. Everything is in nats.
 
 Shape legend: N images, B of them at once, K samples an image, Z latent width.
 """
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 Density = Callable[[Tensor, Tensor], Tensor]
-"""log p(x | z) of codes (n, Z) and images (n, ...): (n,), float64."""
+"""A function that returns log p(x | z) of codes (n, Z) and images (n, ...): (n,) float64."""
 
 Progress = Callable[[int, int], None]
-"""Called as ``progress(done, total)`` with images."""
+"""A function that is called as ``progress(done, total)``, in images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Both (N,) float64, of the same samples: elbo <= log_likelihood in each place."""
+    """log p(x) and its bound, (N,) float64 each, from the same samples: elbo <= log_likelihood."""
 
     log_likelihood: Tensor
     elbo: Tensor
@@ -41,11 +41,11 @@ def estimate_by_importance_sampling(
     rows: int,
     progress: Progress = lambda done, total: None,
 ) -> Estimate:
-    """Estimates of log p(x) and of its lower bound, for each of ``images`` (N, ...).
+    """Estimate log p(x) and its lower bound for each of ``images`` (N, ...).
 
     posterior: mean and log-variance of q(z | x), (N, Z) each
-    samples: K, of each image
-    rows: codes that ``density`` is asked about at once, at most: what bounds the memory
+    samples: K, for each image
+    rows: codes that ``density`` is given at once, at most, which bounds the memory
     """
     mean, log_variance = posterior
     at_once, part = max(1, rows // samples), min(rows, samples)
@@ -67,7 +67,7 @@ def estimate_by_importance_sampling(
 def _log_weights(
     density: Density, mean: Tensor, log_variance: Tensor, images: Tensor, *, count: int
 ) -> Tensor:
-    """log p(x | z) p(z) / q(z | x) of ``count`` draws for each of B images: (B, count) float64."""
+    """Return log p(x | z) p(z) / q(z | x) of ``count`` draws for each of B images: (B, count)."""
     noise = torch.randn(len(mean), count, mean.shape[1], device=mean.device)
     codes = mean.unsqueeze(1) + noise * torch.exp(log_variance / 2).unsqueeze(1)  # (B, count, Z)
     against = (noise.double().square() - codes.double().square()).sum(2)

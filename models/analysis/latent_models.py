@@ -1,4 +1,4 @@
-"""What the analysis of codes asks of a model: it stands below the families that fulfil it.
+"""What the analysis of codes asks of a model; the families that fulfil it stand above.
 
     LatentModel         images -> codes -> images, perhaps trained on noisy images
     VariationalModel    the same with a distribution over codes
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from models.base import Model, ModelConfig
+from models.data.images import Images
 from models.data.noise import check_noise, corrupt
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig(ModelConfig):
-    """noise: what corrupts the images that the encoder sees: ``none`` or a kind of
-    `models.data.noise` strength: how much of it, in that kind's unit
+    """noise: corrupts the images that the encoder sees: ``none`` or a kind of `models.data.noise`
+    strength: how much of it, in that kind's unit
     """
 
     noise: str = "none"
@@ -53,17 +54,23 @@ class LatentModel(Model):
 
     @property
     def latent(self) -> int:
-        """Z."""
+        """Z, the width of a code."""
         return int(self.encode(torch.zeros(1, *self.shape, device=self.device)).shape[1])
 
     def seen(self, images: Tensor) -> Tensor:
-        """The encoder's view of ``images`` (N, C, H, W): with this configuration's noise."""
+        """Return ``images`` (N, C, H, W) as the encoder sees them, with this model's noise."""
         return corrupt(images, self.config.noise, self.config.strength)
 
     def plane(self, codes: Tensor) -> Tensor:
-        """(2, Z): the corners of decoded grids. Here they hold the central 95 % of ``codes``
-        (N, Z)."""
+        """Return the corners (2, Z) of decoded grids, which hold the central 95 % of ``codes``
+        (N, Z) in each dimension."""
         return codes.quantile(codes.new_tensor([0.025, 0.975]), dim=0)
+
+
+@torch.no_grad()
+def codes_of(model: LatentModel, images: Images) -> Tensor:
+    """Return the codes of all ``images`` without noise: (N, Z) float64 on the CPU."""
+    return torch.cat([model.encode(batch.images) for batch in images.batches()]).double().cpu()
 
 
 class VariationalModel(LatentModel):
@@ -71,12 +78,13 @@ class VariationalModel(LatentModel):
 
     @abstractmethod
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, (N, Z) each, for images (N, C, H, W) with this model's noise."""
+        """Return mean and log-variance (N, Z) of the codes of images (N, C, H, W) with this
+        model's noise."""
 
     @abstractmethod
     def log_likelihood(self, codes: Tensor, images: Tensor) -> Tensor:
-        """log p(x | z) in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
+        """Return log p(x | z) in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
 
     @abstractmethod
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """New images of codes from the prior: (count, C, H, W) in [0, 1]."""
+        """Make new images of codes from the prior: (count, C, H, W) in [0, 1]."""

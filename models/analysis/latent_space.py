@@ -1,4 +1,4 @@
-"""What an autoencoder's codes look like, and what its decoder makes of others.
+"""Pictures of an autoencoder's codes, and of what its decoder makes of other codes.
 
     a map                   codes in two dimensions: PCA, or the latent plane itself if Z is 2
     t-SNE                   neighbours in Z dimensions stay neighbours (van der Maaten 2008)
@@ -9,171 +9,108 @@
     for picture in latent_pictures(model, images, "test"):
         picture.draw(folder / picture.file, "cae trial 7")
 
-The figures themselves are in `models/figures/latent.py`. The same model and images give the same
-pictures, byte for byte.
+`models/figures/latent.py` draws the figures. The same model and images give the same pictures, byte
+for byte.
 
 Shape legend: N images, C channels, H/W pixels, Z latent width, K steps or points of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from models.analysis.latent_models import LatentModel
-from models.data.images import EVALUATION_BATCH, Images, ImageSplits
-from models.figures.canvas import save_figure
+from models.analysis.latent_codes import Codes, coloring
+from models.analysis.latent_models import LatentModel, codes_of
+from models.analysis.latent_projections import (
+    STEPS,
+    embed,
+    pairs,
+    principal_plane,
+    seeded_random,
+    way,
+)
+from models.data.images import Images, ImageSplits
+from models.figures.canvas import figure_picture
 from models.figures.grids import interpolation_figure, sample_figure
 from models.figures.latent import Coloring, grid_figure, line_figure, map_figure
 from models.results import Picture
-from models.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from sklearn.decomposition import PCA
-
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 EMBEDDED = 2000  # images that t-SNE takes: 7 s on one core
-PERPLEXITY = 30.0  # neighbours that t-SNE minds
+PERPLEXITY = 30.0  # neighbours that t-SNE considers
 FEWEST = 5  # images for a t-SNE
 GRID = 15  # points of the decoded grid in each direction
 SAMPLES = 50
-PAIRS = 5  # interpolations
-STEPS = 8  # decoded images of each, both ends among them
-EQUAL = 1e-6  # of the largest code: codes that differ by less are equal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Codes:
-    """The codes of one part of a set.
-
-    values: (N, Z) float64 on the host; where: "test" or "validation"
-    """
-
-    model: LatentModel
-    values: Array
-    coloring: Coloring
-    where: str
-
-    @property
-    def count(self) -> int:
-        return len(self.values)
-
-    @property
-    def width(self) -> int:
-        return int(self.values.shape[1])
-
-    @property
-    def images(self) -> str:
-        return f"{self.count:,} {self.where} image{'s' * (self.count != 1)}"
-
-    @property
-    def equal(self) -> bool:
-        """Whether all images have the same code: dead units, or a single image."""
-        spread = np.ptp(self.values, axis=0).max()
-        return bool(spread <= EQUAL * np.abs(self.values).max())
-
-    def decode(self, codes: Array) -> Tensor:
-        """(n, Z) -> images (n, C, H, W) in [0, 1], on the host."""
-        taken = torch.from_numpy(codes).to(self.model.device, torch.float32)
-        return self.model.decode(taken).cpu()
 
 
 def latent_pictures(model: LatentModel, images: ImageSplits, part: str) -> Iterator[Picture]:
-    """All pictures of the codes of ``part`` ("valid" or "test") of ``images``.
+    """Yield all pictures of the codes of ``part`` ("valid" or "test") of ``images``.
 
-    In eval mode, without gradients, on the model's device. Images are encoded as they are, also
-    by a model that was trained on noisy ones.
+    The caller puts the model in eval mode, without gradients; images lie on its device. They are
+    encoded as they are, also by a model that was trained on noisy ones.
     """
     shown: Images = getattr(images, part)
     codes = Codes(
         model=model,
-        values=encode(model, shown),
+        values=codes_of(model, shown).numpy(),
         coloring=coloring(images, shown),
         where={"valid": "validation"}.get(part, part),
     )
     if codes.equal:
-        yield _equal(codes)
+        yield _equal_codes_picture(codes)
     else:
-        yield from _maps(codes)
-        yield _samples(codes)
+        yield from _map_pictures(codes)
+        yield _sample_picture(codes)
     if codes.count > 1:
-        yield _interpolations(codes, shown)
+        yield _interpolation_picture(codes, shown)
 
 
-def encode(model: LatentModel, images: Images) -> Array:
-    """The codes of all ``images``: (N, Z) float64 on the host."""
-    batches = [
-        model.encode(images.batch(slice(first, first + EVALUATION_BATCH)).images)
-        for first in range(0, len(images), EVALUATION_BATCH)
-    ]
-    return torch.cat(batches).double().cpu().numpy()
-
-
-def coloring(images: ImageSplits, part: Images) -> Coloring:
-    """By class; without classes by the first attribute; without either plain.
-
-    An attribute with one value or two stands for classes, with more for a scale.
-    """
-    if part.labels is not None:
-        return Coloring(by="class", values=part.labels.cpu().numpy(), names=images.classes)
-    if part.attributes is None:
-        return Coloring(by="", values=np.zeros(len(part), dtype=int))
-    name = images.attribute_names[0]
-    values = part.attributes[:, 0].cpu().numpy()
-    found, index = np.unique(values, return_inverse=True)
-    if len(found) > 2:
-        return Coloring(by=name, values=values)
-    return Coloring(by=name, values=index, names=tuple(f"{name} = {value:g}" for value in found))
-
-
-def _maps(codes: Codes) -> Iterator[Picture]:
-    """The codes in two dimensions, and what the decoder makes of those two."""
+def _map_pictures(codes: Codes) -> Iterator[Picture]:
+    """Yield the codes in two dimensions, and what the decoder makes of those two."""
     if codes.width > 2:
-        yield _principal(codes)
+        yield _pca_picture(codes)
     else:
         scale = codes.width == 1 and not codes.coloring.names  # which a histogram cannot show
-        caption = f"codes of {codes.images}{'' if scale else codes.coloring.said}"
-        yield _as_they_are(codes, f"codes of {codes.images}", caption)
+        caption = f"codes of {codes.images}{'' if scale else codes.coloring.caption_end}"
+        yield _plain_picture(codes, f"codes of {codes.images}", caption)
     if codes.count >= FEWEST:
-        yield _embedded(codes)
+        yield _tsne_picture(codes)
     if codes.width <= 2:
-        yield _decoded(codes)
+        yield _grid_picture(codes)
 
 
-def _equal(codes: Codes) -> Picture:
-    """No colours: nobody could see them."""
+def _equal_codes_picture(codes: Codes) -> Picture:
+    """Show codes that are all equal, without colours, which nobody could see."""
     plain = Coloring(by="", values=np.zeros(codes.count, dtype=int))
     what = f"one and the same code for {codes.images}"
     caption = f"the codes of {codes.images} are all equal: they tell nothing of the images"
-    return _as_they_are(replace(codes, coloring=plain), what, caption)
+    return _plain_picture(replace(codes, coloring=plain), what, caption)
 
 
-def _as_they_are(codes: Codes, what: str, caption: str) -> Picture:
-    """The first two dimensions, or the only one."""
+def _plain_picture(codes: Codes, what: str, caption: str) -> Picture:
+    """Show the first two dimensions of the codes, or the only one."""
     if codes.width == 1:
         line = codes.values[:, 0]
-        return _picture(
-            "latent_line", what, caption, lambda title: line_figure(line, codes.coloring, title)
+        return figure_picture(
+            "latent_line", caption, what, lambda title: line_figure(line, codes.coloring, title)
         )
     points = codes.values[:, :2]
-    return _picture(
+    return figure_picture(
         "latent_plane" if codes.width == 2 else "latent_pca",
-        what,
         caption,
+        what,
         lambda title: map_figure(points, codes.coloring, title, axes=("z1", "z2")),
     )
 
 
-def _principal(codes: Codes) -> Picture:
+def _pca_picture(codes: Codes) -> Picture:
+    """Show the codes on their first two principal components."""
     pca = principal_plane(codes.values)
     points = pca.transform(codes.values)
     shares = pca.explained_variance_ratio_
@@ -182,76 +119,53 @@ def _principal(codes: Codes) -> Picture:
     ]
     caption = (
         f"codes of {codes.images} on the first two of {codes.width} principal components, which "
-        f"hold {100 * shares.sum():.0f} % of the variance{codes.coloring.said}"
+        f"hold {100 * shares.sum():.0f} % of the variance{codes.coloring.caption_end}"
     )
-    return _picture(
+    return figure_picture(
         "latent_pca",
-        f"PCA of the codes of {codes.images}",
         caption,
+        f"PCA of the codes of {codes.images}",
         lambda title: map_figure(points, codes.coloring, title, axes=(axes[0], axes[1])),
     )
 
 
-def principal_plane(values: Array) -> PCA:
-    """scikit-learn's PCA of codes (N, Z) that are not all equal, to two dimensions at most."""
-    from sklearn.decomposition import PCA
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        return PCA(min(2, *values.shape), svd_solver="full").fit(values)
-
-
-def _embedded(codes: Codes) -> Picture:
-    """t-SNE, of `EMBEDDED` images drawn at random: it takes more than linear time."""
-    chosen = _random("t-sne").permutation(codes.count)[:EMBEDDED]
+def _tsne_picture(codes: Codes) -> Picture:
+    """Show the t-SNE of at most `EMBEDDED` images drawn at random: it takes more than linear
+    time."""
+    chosen = seeded_random("t-sne").permutation(codes.count)[:EMBEDDED]
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
     points = embed(codes.values[chosen], perplexity)
     shown = f"{len(chosen):,} of " if len(chosen) < codes.count else ""
     caption = (
         f"t-SNE (perplexity {perplexity:.3g}) of the codes of {shown}{codes.images}"
-        f"{codes.coloring.said}; who is near whom has a meaning, distances between groups have none"
+        f"{codes.coloring.caption_end}; who is near whom has a meaning, distances between groups "
+        "have none"
     )
-    return _picture(
+    return figure_picture(
         "latent_tsne",
-        f"t-SNE of the codes of {shown}{codes.images}",
         caption,
+        f"t-SNE of the codes of {shown}{codes.images}",
         lambda title: map_figure(points, codes.coloring.of(chosen), title),
     )
 
 
-def embed(values: Array, perplexity: float) -> Array:
-    """t-SNE of codes (N, Z), at least `FEWEST` and not all equal -> (N, 2).
-
-    On one thread: a worker has one core, and threads that wait for each other on a busy machine
-    took five times as long.
-    """
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    start = "pca" if values.shape[1] > 1 else "random"
-    with threadpool_limits(1):
-        points: Array = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(
-            values
-        )
-    return points
-
-
-def _decoded(codes: Codes) -> Picture:
+def _grid_picture(codes: Codes) -> Picture:
+    """Show what the decoder makes of codes all over the plane."""
     axes = grid_axes(codes)
     spans = [f"z{i + 1} from {z[0]:.2f} to {z[-1]:.2f}" for i, z in enumerate(axes)]
     caption = f"what the decoder makes of codes from all over: {', '.join(spans)}"
     points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, codes.width)  # z1 goes fastest
     images = codes.decode(points)
-    return _picture(
+    return figure_picture(
         "decoded_grid",
-        "what the decoder makes of each code",
         caption,
+        "what the decoder makes of each code",
         lambda title: grid_figure(images, axes, title),
     )
 
 
 def grid_axes(codes: Codes) -> list[Array]:
-    """The points of the decoded grid in each latent dimension; one alone where a unit is dead."""
+    """Return the points of the decoded grid in each latent dimension; a dead unit has one."""
     low, high = codes.model.plane(torch.from_numpy(codes.values)).tolist()
     return [
         np.linspace(start, end, GRID if end > start else 1)
@@ -259,23 +173,25 @@ def grid_axes(codes: Codes) -> list[Array]:
     ]
 
 
-def _samples(codes: Codes) -> Picture:
+def _sample_picture(codes: Codes) -> Picture:
+    """Show new images from the PCA plane of the codes."""
     pca = principal_plane(codes.values)
-    points = _random("samples").standard_normal((SAMPLES, pca.n_components_))
+    points = seeded_random("samples").standard_normal((SAMPLES, pca.n_components_))
     images = codes.decode(pca.inverse_transform(points * np.sqrt(pca.explained_variance_)))
     caption = (
         "new images: random points of the codes' PCA plane, from the Gaussian that fits the codes "
         f"of {codes.images} there, through the inverse PCA and the decoder"
     )
-    return _picture(
+    return figure_picture(
         "pca_samples",
-        "new images from the PCA plane of the codes",
         caption,
+        "new images from the PCA plane of the codes",
         lambda title: sample_figure(images, title),
     )
 
 
-def _interpolations(codes: Codes, images: Images) -> Picture:
+def _interpolation_picture(codes: Codes, images: Images) -> Picture:
+    """Show decoded steps between the codes of pairs of images."""
     chosen = pairs(codes.coloring)
     ways = [codes.decode(way(codes.values[first], codes.values[last])) for first, last in chosen]
     flat = torch.tensor(chosen, device=images.pixels.device).flatten()
@@ -284,46 +200,13 @@ def _interpolations(codes: Codes, images: Images) -> Picture:
         f"on the left and right {codes.where} images, between them {STEPS} decoded steps from the "
         "one's code to the other's"
     )
-    return _picture(
+    return figure_picture(
         "interpolations",
-        f"from one {codes.where} image to another",
         caption,
+        f"from one {codes.where} image to another",
         lambda title: interpolation_figure(
             [torch.cat([end[:1], steps, end[1:]]) for steps, end in zip(ways, ends, strict=True)],
             [(codes.coloring.name(first), codes.coloring.name(last)) for first, last in chosen],
             title,
         ),
     )
-
-
-def way(first: Array, last: Array) -> Array:
-    """`STEPS` codes (K, Z) on the straight line between two (Z,), both ends among them."""
-    return np.linspace(first, last, STEPS)
-
-
-def pairs(groups: Coloring) -> list[tuple[int, int]]:
-    """Up to `PAIRS` pairs of images drawn at random; of different classes if there are several."""
-    order = _random("pairs").permutation(len(groups.values))
-    kinds = np.unique(groups.values) if groups.names else np.empty(0)
-    if len(kinds) < 2:
-        return [(int(a), int(b)) for a, b in zip(order[0::2], order[1::2], strict=False)][:PAIRS]
-    found = []
-    for row in range(PAIRS):
-        first, last = (
-            order[groups.values[order] == kinds[(2 * row + side) % len(kinds)]] for side in (0, 1)
-        )
-        found.append((int(first[row % len(first)]), int(last[row % len(last)])))
-    return list(dict.fromkeys(found))
-
-
-def _picture(name: str, what: str, caption: str, figure: Callable[[str], Figure]) -> Picture:
-    """``figure``: makes it under a title."""
-
-    def draw(path: Path, title: str) -> None:
-        save_figure(figure(f"{title}: {what}"), path)
-
-    return Picture(name=name, caption=caption, draw=draw)
-
-
-def _random(purpose: str) -> np.random.Generator:
-    return np.random.default_rng(derive_seed(0, "latents", purpose))

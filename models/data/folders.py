@@ -1,15 +1,15 @@
 """A folder of one's own images, with or without classes.
 
     PATH/*.png                     no classes
-    PATH/cats/*.jpg PATH/dogs/...  a class a folder (torchvision's ImageFolder layout)
+    PATH/cats/*.jpg PATH/dogs/...  a folder for each class (torchvision's ImageFolder layout)
     PATH/train/... PATH/test/...   the same, already split
     PATH/attributes.csv            optional: file,smiling,glasses,... with a number each
 
     make study NAME=cae DATA=folder:PATH
 
-Without ``train`` and ``test`` folders a tenth of the images is held out as the
-test set. Images are resized and cropped from the centre to the study's shape.
-Links to files are followed, links to folders are not.
+Without ``train`` and ``test`` folders a tenth of the images is held out as the test set. Images are
+resized and cropped from the centre to the study's shape. Links to files are followed, links to
+folders are not.
 
 Shape legend: N images, C channels, H/W pixels, A attributes.
 """
@@ -28,16 +28,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from models.errors import DataError, first_line, short
 from models.data.images import (
+    CountProgress,
     ImagePool,
     Images,
-    CountProgress,
     Shape,
     check_memory,
     fingerprint_files,
     hold_out,
 )
+from models.errors import DataError, first_line, short
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_SHARE = 0.1
@@ -47,13 +47,13 @@ MODES = {1: "L", 3: "RGB"}
 
 
 class FolderSource:
-    """Reads ``folder``; see the module's first lines for the layouts."""
+    """The images of ``folder``; the module's first lines show its layouts."""
 
     def __init__(self, folder: Path) -> None:
         try:
             self.folder = folder.expanduser().resolve()
             found = self.folder.is_dir()
-        except (OSError, RuntimeError) as error:  # a name too long, a loop of links, nobody's home
+        except (OSError, RuntimeError) as error:  # a long name, a loop of links, no such user
             raise DataError(
                 f"no folder {short(str(folder))} ({short(first_line(error))}); "
                 "DATA=folder:PATH takes a folder of images"
@@ -65,27 +65,29 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         table = self.folder / ATTRIBUTES
-        return fingerprint_files(self._paths(self.folder) + ([table] if table.is_file() else []))
+        return fingerprint_files(
+            self._find_images(self.folder) + ([table] if table.is_file() else [])
+        )
 
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         parts = [self.folder / "train", self.folder / "test"]
         if all(part.is_dir() for part in parts):
             self._check_split(parts)
-            classes = self._classes(parts[0])
+            classes = self._find_classes(parts[0])
             train, test = (self._read_part(part, classes, shape, progress) for part in parts)
             if train.pixels.shape[1:] != test.pixels.shape[1:]:
                 raise DataError(f"{parts[0]} and {parts[1]} hold images of different sizes")
         else:
-            classes = self._classes(self.folder)
+            classes = self._find_classes(self.folder)
             everything = self._read_part(self.folder, classes, shape, progress)
             train, test = hold_out(everything, TEST_SHARE)
-        names = tuple(self._attributes()[0])
+        names = tuple(self._read_attributes()[0])
         return ImagePool(train=train, test=test, classes=classes, attribute_names=names)
 
-    def _paths(self, folder: Path) -> list[Path]:
-        """All images below ``folder``, sorted; links to folders are not followed.
+    def _find_images(self, folder: Path) -> list[Path]:
+        """Return all images below ``folder``, sorted; links to folders are not followed.
 
-        What is no file, a pipe for one, would be waited for or read for ever.
+        Raises `DataError` for what is no file: reading a pipe, for one, would wait for ever.
         """
         found = [
             Path(place) / name
@@ -103,9 +105,9 @@ class FolderSource:
                 raise DataError(f"{path}{link} is not a file; replace or remove it")
         return sorted(found)
 
-    def _classes(self, folder: Path) -> tuple[str, ...]:
-        """Names of the class folders; empty where the images lie in ``folder`` itself."""
-        inside = {path.relative_to(folder).parts for path in self._paths(folder)}
+    def _find_classes(self, folder: Path) -> tuple[str, ...]:
+        """Return the names of the class folders; none where images lie in ``folder`` itself."""
+        inside = {path.relative_to(folder).parts for path in self._find_images(folder)}
         flat = [parts for parts in inside if len(parts) == 1]
         if flat and len(flat) < len(inside):
             raise DataError(
@@ -128,16 +130,16 @@ class FolderSource:
     def _read_part(
         self, folder: Path, classes: tuple[str, ...], shape: Shape | None, progress: CountProgress
     ) -> Images:
-        paths = self._paths(folder)
+        paths = self._find_images(folder)
         return Images(
             pixels=read_pixels(paths, shape, progress),
-            labels=self._labels(folder, paths, classes) if classes else None,
-            attributes=self._attribute_rows(paths),
+            labels=self._read_labels(folder, paths, classes) if classes else None,
+            attributes=self._read_attribute_rows(paths),
         )
 
     def _check_split(self, parts: list[Path]) -> None:
         """Raise `DataError` for images that would not be read."""
-        for path in self._paths(self.folder):
+        for path in self._find_images(self.folder):
             if not any(path.is_relative_to(part) for part in parts):
                 raise DataError(
                     f"{self.folder} holds images outside of train and test, such as "
@@ -145,7 +147,7 @@ class FolderSource:
                     "(validation images are cut off the training images)"
                 )
 
-    def _labels(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Tensor:
+    def _read_labels(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Tensor:
         names = [path.relative_to(folder).parts[0] for path in paths]
         unknown = sorted(set(names) - set(classes))
         if unknown:
@@ -155,12 +157,13 @@ class FolderSource:
             )
         return torch.tensor([classes.index(name) for name in names])  # (N,)
 
-    def _attributes(self) -> tuple[list[str], dict[str, list[float]]]:
-        """Column names, and numbers by file name, of ``attributes.csv``; empty without one."""
+    def _read_attributes(self) -> tuple[list[str], dict[str, list[float]]]:
+        """Read the column names, and the numbers by file name, of ``attributes.csv``; none
+        without one."""
         table = self.folder / ATTRIBUTES
         if not os.path.lexists(table):
             return [], {}
-        if not table.is_file():  # one would wait for a pipe
+        if not table.is_file():  # reading a pipe would wait for ever
             raise DataError(f"{table} is not a file; replace or remove it")
         try:
             with table.open(newline="", encoding="utf-8-sig") as file:
@@ -174,8 +177,8 @@ class FolderSource:
         _check_table(table, header, values)
         return header[1:], dict(values)
 
-    def _attribute_rows(self, paths: list[Path]) -> Tensor | None:
-        names, values = self._attributes()
+    def _read_attribute_rows(self, paths: list[Path]) -> Tensor | None:
+        names, values = self._read_attributes()
         if not names:
             return None
         files = [path.relative_to(self.folder).as_posix() for path in paths]
@@ -189,7 +192,7 @@ class FolderSource:
 
 
 def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[float]]]) -> None:
-    """Raise `DataError` for a table whose numbers would not be those that were meant."""
+    """Raise `DataError` for a table whose numbers may not be those that were meant."""
     if len(header) < 2 or "" in header or len(set(header)) < len(header):
         raise DataError(
             f"{table} begins with {short(','.join(header))!r}, not with file,NAME,NAME,...; "
@@ -215,7 +218,7 @@ def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[floa
 def read_pixels(paths: list[Path], shape: Shape | None, progress: CountProgress) -> Tensor:
     """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to ``shape``.
 
-    Without a shape all must be as large as the first, whose colour decides too.
+    Without a shape all must be as large as the first, which also decides on grey or colour.
     """
     if shape is None:
         first = decode(paths[0], None, None)
@@ -239,17 +242,17 @@ def read_pixels(paths: list[Path], shape: Shape | None, progress: CountProgress)
 
 
 def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
-    """One image file -> (C, H, W) uint8. ``mode`` None: grey stays grey, the rest is RGB.
+    """Decode one image file -> (C, H, W) uint8. With ``mode`` None grey stays grey, others are RGB.
 
     Pixels of 16 bits lose their lower 8. Raises `DataError` for whatever cannot be decoded.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files that it can read
-            array = _decode(path, mode, size)
+            array = _decode_file(path, mode, size)
     except DataError:
         raise
-    except Exception as error:  # damaged files make Pillow's readers raise all there is
+    except Exception as error:  # damaged files make Pillow's readers raise errors of all kinds
         raise DataError(
             f"cannot decode {path} ({short(first_line(error))}); replace or remove that file"
         ) from error
@@ -258,7 +261,7 @@ def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.nda
     return np.array(array.transpose(2, 0, 1))  # (H, W, 3) -> (3, H, W)
 
 
-def _decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
+def _decode_file(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
     with Image.open(path) as opened:
         image: Image.Image = ImageOps.exif_transpose(opened)
         if image.mode in ("I", "F"):
@@ -266,7 +269,7 @@ def _decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.nd
                 f"{path} has pixels of 32 bits, whose white is unknown; "
                 "save it with 8 or 16 bits a channel"
             )
-        if image.mode.startswith("I;16"):  # Pillow's own conversion makes all above 255 white
+        if image.mode.startswith("I;16"):  # Pillow would make all values above 255 white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         grey = image.mode in ("1", "L")
         image = image.convert(mode or ("L" if grey else "RGB"))

@@ -3,14 +3,14 @@
     splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
     splits.train.batch(torch.arange(256)).images        # (256, 1, 28, 28) in [0, 1]
 
-The first call decodes and splits the set and writes one safetensors file; every
-later call, in any process, maps that file into memory, so that the pixels lie
-in a machine's memory once however many workers read them. On a GPU each worker
-moves its splits over with `to(device)` and a batch never leaves the device.
+The first call decodes and splits the set and writes one safetensors file. Every later call, in any
+process, maps that file into memory, so that the pixels lie in a machine's memory once however many
+workers read them. On a GPU each worker moves its splits there with `to(device)`, and a batch never
+leaves the device.
 
-The training images are cut at random into 80 % train and 20 % validation
-(Fashion-MNIST: 48,000 and 12,000). The cut does not depend on a study's seed:
-values of two studies are measured on the same images.
+The training images are cut at random into 80 % train and 20 % validation (Fashion-MNIST: 48,000 and
+12,000). The cut does not depend on a study's seed: values of two studies are measured on the same
+images.
 
 Shape legend: N images, C channels, H/W pixels, A attributes.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,12 +37,10 @@ Shape = tuple[int, int, int]
 STACKED = "stacked_mnist"
 EVALUATION_BATCH = 1024  # images; bounds memory, does not change the metric
 PARTS = {"valid": "validation", "test": "test"}
-
-
 VALIDATION_SHARE = 0.2
 
 CountProgress = Callable[[int, int], None]
-"""Called as ``progress(done, total)`` while images are read."""
+"""A function that is called as ``progress(done, total)`` while images are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +55,18 @@ class Images:
         return len(self.pixels)
 
     def batch(self, index: Tensor | slice) -> Batch:
-        """The chosen images as floats in [0, 1]: (N, C, H, W) uint8 -> (n, C, H, W) float32."""
-        pixels, labels, attributes = _rows(self.pixels, index), self.labels, self.attributes
+        """Return the chosen images as floats in [0, 1]: (n, C, H, W) float32."""
+        pixels, labels, attributes = _select_rows(self.pixels, index), self.labels, self.attributes
         return Batch(
             images=pixels.to(torch.float32).div_(255),
-            labels=None if labels is None else _rows(labels, index),
-            attributes=None if attributes is None else _rows(attributes, index),
+            labels=None if labels is None else _select_rows(labels, index),
+            attributes=None if attributes is None else _select_rows(attributes, index),
         )
+
+    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
+        """Yield all images in their order, ``size`` at once; the last batch may be smaller."""
+        for first in range(0, len(self), size):
+            yield self.batch(slice(first, first + size))
 
     def to(self, device: str | torch.device) -> Images:
         return Images(
@@ -73,7 +76,7 @@ class Images:
         )
 
     def take(self, index: Tensor) -> Images:
-        """A copy of the images at ``index`` (n,)."""
+        """Return a copy of the images at ``index`` (n,)."""
         return Images(
             pixels=self.pixels[index],
             labels=None if self.labels is None else self.labels[index],
@@ -81,8 +84,8 @@ class Images:
         )
 
 
-def _rows(tensor: Tensor, index: Tensor | slice) -> Tensor:
-    """``tensor[index]``; where a list of rows is meant, in a twentieth of the time."""
+def _select_rows(tensor: Tensor, index: Tensor | slice) -> Tensor:
+    """Return ``tensor[index]``; for a list of rows, in a twentieth of the time."""
     return tensor[index] if isinstance(index, slice) else tensor.index_select(0, index)
 
 
@@ -98,7 +101,7 @@ class ImagePool:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplits:
-    """A named set in three parts. `fingerprint` is that of the pixels, wherever they lie."""
+    """A named set in three parts. `fingerprint` depends on the pixels, not on where they lie."""
 
     name: str
     fingerprint: str
@@ -146,6 +149,7 @@ def split(pool: ImagePool, *, name: str) -> ImageSplits:
 
 
 def _fingerprint(pool: ImagePool) -> str:
+    """Return a digest of all pixels."""
     digest = hashlib.sha256()
     for images in (pool.train, pool.test):
         digest.update(str(tuple(images.pixels.shape)).encode())
@@ -155,7 +159,7 @@ def _fingerprint(pool: ImagePool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a step sees.
+    """The images of one step.
 
     images: (N, C, H, W) float32 in [0, 1], on the model's device
     labels: (N,) int64, or None where the set has no classes
@@ -166,9 +170,17 @@ class Batch:
     labels: Tensor | None = None
     attributes: Tensor | None = None
 
+    def rows(self, chosen: slice) -> Batch:
+        """Return the chosen images with their labels and attributes."""
+        return Batch(
+            images=self.images[chosen],
+            labels=None if self.labels is None else self.labels[chosen],
+            attributes=None if self.attributes is None else self.attributes[chosen],
+        )
+
 
 def hold_out(images: Images, share: float) -> tuple[Images, Images]:
-    """Training and test images of a set that comes without a test part; always the same."""
+    """Cut test images off a set that has none; return training and test images, always the same."""
     generator = torch.Generator().manual_seed(derive_seed(0, "test"))
     order = torch.randperm(len(images), generator=generator)
     count = round(len(images) * share)
@@ -176,7 +188,8 @@ def hold_out(images: Images, share: float) -> tuple[Images, Images]:
 
 
 def resize(pixels: Tensor, shape: Shape | None) -> Tensor:
-    """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colour added or averaged, pixels interpolated."""
+    """(N, c, h, w) uint8 -> (N, C, H, W) uint8: colours are added or averaged, pixels
+    interpolated."""
     if shape is None or tuple(pixels.shape[1:]) == shape:
         return pixels
     check_memory(len(pixels), shape, each=10)  # as floats, before and after rounding
@@ -191,7 +204,7 @@ def resize(pixels: Tensor, shape: Shape | None) -> Tensor:
 
 
 def check_memory(count: int, shape: Shape, each: int = 1) -> None:
-    """Raise `DataError` for images that memory does not hold, with ``each`` bytes a pixel."""
+    """Raise `DataError` for images of ``each`` bytes a pixel that free memory does not hold."""
     needed = count * math.prod(shape) * each
     free = psutil.virtual_memory().available
     if needed > free:
@@ -203,7 +216,7 @@ def check_memory(count: int, shape: Shape, each: int = 1) -> None:
 
 
 def fingerprint_files(paths: list[Path]) -> str:
-    """Changes when a file is added, removed, renamed, resized or written again."""
+    """Return a digest that changes when a file is added, removed, renamed, resized or rewritten."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()

@@ -1,44 +1,45 @@
-"""From a set's name to its images: found, read, split, and kept for the next process."""
+"""Image sets by name: they are found, read, split, and kept in a file for the next process.
+
+splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Protocol
-from uuid import uuid4
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from models.errors import DataError, short
 from models.data.folders import FolderSource
-from models.data.images import STACKED, ImagePool, Images, ImageSplits, CountProgress, Shape, split
+from models.data.images import STACKED, CountProgress, ImagePool, Images, ImageSplits, Shape, split
 from models.data.torchvision_sets import (
     TORCHVISION_SETS,
     DigitsSource,
     StackedSource,
     TorchvisionSource,
 )
+from models.errors import DataError, TensorFileError, short
+from models.tensor_files import atomic_file, read_tensors, write_tensors
 
-CACHE_FORMAT = 1  # raise when the file's content changes meaning
-
-
+CACHE_FORMAT = 1  # raise it when the file's content changes its meaning
 FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
 
 
 class Source(Protocol):
-    label: str  # fit for a file name
+    """A place that the images of a set come from."""
 
-    def fingerprint(self) -> str: ...
+    label: str  # becomes part of file names
 
-    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool: ...
+    def fingerprint(self) -> str:
+        """Return, quickly, a word that changes when the content does."""
+
+    def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
+        """Read all images, resized to ``shape`` (C, H, W) unless that is None."""
 
 
 def find_source(name: str, root: Path) -> Source:
-    """The source called ``name``; a missing torchvision set is downloaded to ``root``."""
+    """Return the source called ``name``; a missing torchvision set is downloaded to ``root``."""
     if name in TORCHVISION_SETS:
         return TorchvisionSource(name, root)
     if name == "digits":
@@ -62,7 +63,7 @@ def load_images(
     shape: Shape | None = None,
     progress: CountProgress | None = None,
 ) -> ImageSplits:
-    """The splits of the set called ``name``, from the cache or made now.
+    """Return the splits of the set called ``name``, from the cache or made now.
 
     name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``digits`` or ``folder:PATH``
     root: where downloaded sets lie, in torchvision's layout
@@ -82,52 +83,44 @@ def prepare_images(
     shape: Shape | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
-    """The cached file of a set, made now if the set is new or has changed; see `load_images`."""
-    pass
+    """Return the cached file of a set, which is made now if the set is new or has changed.
 
+    `load_images` explains the parameters.
+    """
     source = find_source(name, root)
     key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
-    short = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
-    path = cache / f"{source.label}-{short}.safetensors"
+    digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+    path = cache / f"{source.label}-{digest}.safetensors"
     if not path.exists():
         pool = source.read(shape, progress or (lambda done, total: None))
-        _write(path, split(pool, name=name))
+        write_images(path, split(pool, name=name))
     return path
 
 
-def _write(path: Path, splits: ImageSplits) -> None:
-    """Write beside and rename, so that a reader never meets half a file."""
+def write_images(path: Path, splits: ImageSplits) -> None:
+    """Write the file that `open_images` reads."""
     tensors = {}
     for part in ("train", "valid", "test"):
         images: Images = getattr(splits, part)
         for field in ("pixels", "labels", "attributes"):
             tensor = getattr(images, field)
             if tensor is not None:
-                tensors[f"{part}.{field}"] = tensor.contiguous()
+                tensors[f"{part}.{field}"] = tensor
     about = {
         "name": splits.name,
         "fingerprint": splits.fingerprint,
         "classes": splits.classes,
         "attribute_names": splits.attribute_names,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        save_file(tensors, beside, metadata={"about": json.dumps(about)})
-        beside.replace(path)
-    except SafetensorError as error:  # the library's wrapper of a full disk, among others
-        raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_file(path) as beside:
+        write_tensors(beside, tensors, {"about": about})
 
 
 def open_images(path: Path) -> ImageSplits:
     """Map a file of `prepare_images` into memory."""
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:
+        about, tensors = read_tensors(path, "about")
+    except TensorFileError as error:
         raise DataError(f"the cached images in {path} are damaged; delete that file") from error
     parts = {
         part: Images(

@@ -1,19 +1,19 @@
-"""Noise on images: what a denoising autoencoder sees, and what it is tested on.
+"""Noise on images, for training and testing denoising autoencoders.
 
     corrupt(images, "gaussian", 0.2)                  # one kind
-    corrupt(images, "gaussian+salt_pepper", 0.2)      # one after the other
-    corrupt(images, "all", 0.2)                       # each image one of the three, by turns
+    corrupt(images, "gaussian+salt_pepper", 0.2)      # one kind after the other
+    corrupt(images, "all", 0.2)                       # each image has one of the three, in turn
 
 Every kind takes one number, its strength, in [0, 1], and gives pixels in [0, 1]:
 
     gaussian      standard deviation of what is added to each pixel
     salt_pepper   share of pixels that become white or black, half each
-    poisson       photon noise; the standard deviation at a white pixel, so that
-                  1 / strength**2 photons are what white is made of
+    poisson       photon noise; its standard deviation at a white pixel, so that white is made of
+                  1 / strength**2 photons
 
-Random numbers come from torch's generator of the images' device, drawn in the order in which
-the images lie in memory. What comes out lies there in the same way, which the fast convolutions
-ask for (`models.kernels.fast_convolution`); images laid out in another way meet other numbers.
+Random numbers come from torch's generator for the images' device, and are drawn in the order in
+which the images lie in memory. The results lie there in the same way, which the fast convolutions
+ask for (`models.kernels.fast_convolution`); images that lie in another way get other numbers.
 
 Shape legend: N images, C channels, H/W pixels.
 """
@@ -27,21 +27,23 @@ from torch import Tensor
 
 from models.errors import ConfigError, require
 
-MANY_PHOTONS = 1e6  # counts are normal by then, and soon after too large for float32
+MANY_PHOTONS = 1e6  # as many are normally distributed; float32 cannot count many more
 
 
 def gaussian(images: Tensor, strength: float) -> Tensor:
+    """Add a normal number to each value."""
     return (images + strength * _in_memory_order(torch.randn_like, images)).clamp(0, 1)
 
 
 def salt_pepper(images: Tensor, strength: float) -> Tensor:
-    """Each pixel is hit as a whole: all of its channels alike."""
+    """Make pixels white or black; all channels of a pixel together."""
     dice = _in_memory_order(torch.rand_like, images[:, :1])  # (N, 1, H, W) in [0, 1)
     salted = torch.where(dice < strength / 2, 1.0, images)
     return torch.where(dice >= 1 - strength / 2, 0.0, salted)
 
 
 def poisson(images: Tensor, strength: float) -> Tensor:
+    """Replace each value by a number of photons."""
     if strength**2 * MANY_PHOTONS < 1:
         deviations = strength * images.sqrt()
         return (images + deviations * _in_memory_order(torch.randn_like, images)).clamp(0, 1)
@@ -58,19 +60,22 @@ NONE, ALL = "none", "all"
 
 
 def corrupt(images: Tensor, kind: str, strength: float) -> Tensor:
-    """(N, C, H, W) in [0, 1] -> the same with noise, clipped to [0, 1]."""
+    """Add noise to images (N, C, H, W) in [0, 1], and clip them to [0, 1]."""
     if kind == NONE:
         return images
     if kind == ALL:
-        return _by_turns(images, strength)
+        return _corrupt_in_turn(images, strength)
     for name in kind.split("+"):
         images = KINDS[name](images, strength)
     return images
 
 
-def _by_turns(images: Tensor, strength: float) -> Tensor:
-    """Every third image one kind. Training batches come in random order, so that any image meets
-    each kind as often; the shapes stay static and no noise is drawn in vain."""
+def _corrupt_in_turn(images: Tensor, strength: float) -> Tensor:
+    """Give every third image the same kind of noise.
+
+    Training batches come in random order, so that an image gets each kind equally often. Shapes
+    stay static, and no noise is drawn in vain.
+    """
     noisy = torch.empty_like(images)
     for first, noise in enumerate(KINDS.values()):
         noisy[first :: len(KINDS)] = noise(images[first :: len(KINDS)], strength)
@@ -78,14 +83,17 @@ def _by_turns(images: Tensor, strength: float) -> Tensor:
 
 
 def _in_memory_order(draw: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """``draw(like)``, seen as it lies in memory. With the batch innermost, torch would draw normal
-    numbers eight times slower, and Poisson's into another layout."""
+    """Return ``draw(like)``, drawn in the order in which ``like`` lies in memory.
+
+    With the batch innermost, torch would else draw normal numbers eight times slower, and
+    Poisson's into another layout.
+    """
     order = sorted(range(like.dim()), key=like.stride, reverse=True)
     return draw(like.permute(order)).permute([order.index(axis) for axis in range(like.dim())])
 
 
 def check_noise(kind: str, strength: float) -> None:
-    """Raise `ConfigError` unless `corrupt` takes these."""
+    """Raise `ConfigError` unless `corrupt` takes this kind and strength."""
     if kind not in (NONE, ALL) and not all(name in KINDS for name in kind.split("+")):
         raise ConfigError(
             f"unknown noise {kind!r}; available: {NONE}, {', '.join(KINDS)}, {ALL}, "

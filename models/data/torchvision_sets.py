@@ -1,8 +1,8 @@
-"""Where images come from: torchvision's MNIST family and scikit-learn's digits.
+"""Sources of images: torchvision's MNIST family and scikit-learn's digits.
 
-A source says what its content is (`fingerprint`, cheap: it decides whether a
-cached copy is still right) and reads it (`read`, slow). Folders of one's own
-images are in `models/data/folders.py`.
+A source says what its content is (`fingerprint`, which is quick and tells if a cached copy is still
+right) and reads it (`read`, which is slow). `models/data/folders.py` reads folders of one's own
+images.
 
 Shape legend: N images, C channels, H/W pixels.
 """
@@ -18,21 +18,20 @@ from typing import Any
 
 import torch
 
-from models.errors import DataError, DataMissing, first_line, last_line, short
 from models.data.images import (
     STACKED,
+    CountProgress,
     ImagePool,
     Images,
-    CountProgress,
     Shape,
     fingerprint_files,
     hold_out,
     resize,
 )
+from models.errors import DataError, DataMissing, first_line, last_line, short
 from models.seeds import derive_seed
 
 DOWNLOAD_PATIENCE = 20.0  # seconds without an answer until a mirror counts as away
-
 
 # name -> torchvision's class, whose name is also the folder under DATA_ROOT
 TORCHVISION_SETS = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST"}
@@ -49,10 +48,10 @@ class TorchvisionSource:
     def fingerprint(self) -> str:
         if os.path.lexists(self.root) and not self.root.is_dir():
             raise DataError(f"DATA_ROOT={self.root} is not a folder; name the one with the sets")
-        files = self._files()
+        files = self._find_files()
         if not files:
             self._download()
-            files = self._files()
+            files = self._find_files()
         return fingerprint_files(files)
 
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
@@ -60,7 +59,7 @@ class TorchvisionSource:
         for done, train in enumerate((True, False)):
             progress(done, 2)
             try:
-                found = self._dataset(train=train)
+                found = self._open_dataset(train=train)
                 _check_idx(found)
             except (RuntimeError, ValueError, AssertionError, OSError, LookupError) as error:
                 raise DataError(
@@ -73,11 +72,11 @@ class TorchvisionSource:
         progress(2, 2)
         return ImagePool(train=parts[True], test=parts[False], classes=tuple(found.classes))
 
-    def _files(self) -> list[Path]:
+    def _find_files(self) -> list[Path]:
         return sorted((self.root / self.class_name / "raw").glob("*-ubyte"))
 
-    def _dataset(self, *, train: bool, download: bool = False):  # type: ignore[no-untyped-def]
-        from torchvision import datasets  # seconds to import: only where images are decoded
+    def _open_dataset(self, *, train: bool, download: bool = False):  # type: ignore[no-untyped-def]
+        from torchvision import datasets  # takes seconds: only where images are decoded
 
         return getattr(datasets, self.class_name)(self.root, train=train, download=download)
 
@@ -87,11 +86,11 @@ class TorchvisionSource:
         socket.setdefaulttimeout(DOWNLOAD_PATIENCE)
         try:
             for train in (True, False):
-                self._dataset(train=train, download=True)
+                self._open_dataset(train=train, download=True)
         except (RuntimeError, OSError) as error:
             for folder in (self.root / self.class_name / "raw", self.root / self.class_name):
                 with suppress(OSError):
-                    folder.rmdir()  # if nothing was fetched
+                    folder.rmdir()  # where nothing was fetched
             raise DataMissing(
                 f"{self.class_name} is not in {self.root} and cannot be downloaded "
                 f"({last_line(error)}); set DATA_ROOT to a folder that holds "
@@ -113,7 +112,7 @@ def _check_idx(found: Any) -> None:
 
 
 class DigitsSource:
-    """scikit-learn's 1,797 handwritten digits, 8x8x1: small, real and always at hand."""
+    """scikit-learn's 1,797 handwritten digits, 8x8x1: small, real, and no download is needed."""
 
     label = "digits"
 
@@ -136,9 +135,9 @@ class DigitsSource:
 class StackedSource:
     """Three random MNIST digits in the colour channels: 60,000 + 10,000, 28x28x3, 1,000 classes.
 
-    The class is the number that the digits make, the red one its hundreds. How many of the
-    1,000 a generator can make is the usual measure of mode collapse (Metz et al. 2017).
-    Training images are made of MNIST's training digits, test images of its test digits.
+    The class is the number that the digits make, the red one its hundreds. The usual measure of
+    mode collapse is how many of the 1,000 a generator can make (Metz et al. 2017). Training images
+    are made of MNIST's training digits, test images of its test digits.
     """
 
     label = STACKED
@@ -152,7 +151,7 @@ class StackedSource:
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
         pool = self.digits.read(None, progress)
         classes = tuple(f"{number:03}" for number in range(1000))
-        train, test = _stacked(pool.train, "train"), _stacked(pool.test, "test")
+        train, test = _stack(pool.train, "train"), _stack(pool.test, "test")
         return ImagePool(
             train=replace(train, pixels=resize(train.pixels, shape)),
             test=replace(test, pixels=resize(test.pixels, shape)),
@@ -160,9 +159,12 @@ class StackedSource:
         )
 
 
-def _stacked(digits: Images, part: str) -> Images:
-    """As many images as ``digits``; always the same. Every digit is once in every channel, so that
-    validation images have digits in their first channel that no training image has there."""
+def _stack(digits: Images, part: str) -> Images:
+    """Stack as many images as there are ``digits``; they are always the same.
+
+    Every digit is once in every channel, so that validation images have digits in their first
+    channel that no training image has there.
+    """
     generator = torch.Generator().manual_seed(derive_seed(0, STACKED, part))
     chosen = torch.stack([torch.randperm(len(digits), generator=generator) for _ in range(3)])
     assert digits.labels is not None

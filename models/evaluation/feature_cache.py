@@ -1,13 +1,13 @@
-"""The extractor of a labelled set: trained once for all workers, read by all others.
+"""The extractor of a labelled set: one worker trains it, all others read it.
 
     extractor = make_extractor(images, Path("runs/cache"), progress=print)
 
-One safetensors file in the cache holds the weights, and what is known of them as JSON in its
-header. Its name follows from the training images, their labels, the network and the seed, so
-that another set never meets another's judge. Workers who come at the same time wait for the
-one who trains; when that one dies, the system frees its lock and the next one trains. A damaged
-file is made again. The same machine makes the same weights, to the bit; another one need not: a
-caller that knows where the expected weights are kept says so, and they are read instead.
+One safetensors file in the cache holds the weights, and their hash and accuracy as JSON in its
+header. Its name follows from the training images, their labels, the network and the seed, so that
+each set has an extractor of its own. Workers that come at the same time wait for the one that
+trains; when that one dies, the system frees its lock and the next one trains. A damaged file is
+made again. The same machine makes the same weights, to the bit; another machine need not. A caller
+that knows where the expected weights are kept says so, and they are read instead.
 
 Shape legend: N images, C channels, H/W pixels, K classes.
 """
@@ -20,34 +20,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from models.base import Model, Note, build
 from models.data.images import STACKED, Images, ImageSplits
 from models.errors import StopRequested
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, check_extractor_hash, weights_hash
-from models.seeds import derive_seed
+from models.seeds import derive_seed, drawing
+from models.tensor_files import atomic_file, read_tensors, tensor_content
 from models.training.loop import fit
 
 Kept = Callable[[str], bytes | None]
-"""``kept(digest)``: content of the file of an extractor with these weights, if anybody has it."""
+"""``kept(digest)`` returns the file's content of the extractor with these weights, or None."""
 
-FORMAT = 1  # raise when the network or its training change, so that nobody reads an old judge
-STEPS = 3000  # of training, about: 98.9 % of MNIST's and 91.6 % of Fashion-MNIST's images are right
+FORMAT = 1  # raise it when the network or its training change, so that old files are not read
+STEPS = 3000  # of training, about: it tells 98.9 % of MNIST and 91.6 % of Fashion-MNIST rightly
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
 LOCK_POLL = 0.2  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What is trained, on what, and where it is kept."""
+    """Which extractor is trained on which images, and where it is kept."""
 
     images: ImageSplits
     config: FeatureNetConfig
@@ -66,55 +62,59 @@ def make_extractor(
     progress: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Extractor:
-    """The pinned classifier of ``images``, read from ``cache`` or trained now on their device.
+    """Return the pinned classifier of ``images``: read from ``cache``, or trained now.
 
-    images: with labels, all of the set's training images: a part of them makes another judge
-    seed: of the judge; not a study's, so that the values of two studies can be compared
+    images: labelled, with all of the set's training images: a part makes another extractor; it is
+        trained on their device
+    seed: the extractor's; not a study's, so that the values of two studies can be compared
     expected: hash of the extractor that earlier values were measured with
-    kept: where to ask for the expected one, if this machine has or makes another
+    kept: asked for the expected extractor, if this machine has or makes another
     interrupted: asked before every training step, and while another worker trains
 
     Raises `ConfigError` without classes, `ExtractorError` when the hash is not the expected one,
     `StopRequested` when asked to stop.
     """
-    plan = _plan(images, cache, seed)
-    found = _read(plan)
+    plan = _make_plan(images, cache, seed)
+    found = _read_extractor(plan)
     if expected is not None and (found is None or found.hash != expected):
-        found = _fetch(plan, expected, kept) or found
+        found = _fetch_expected(plan, expected, kept) or found
     if found is None:
-        found = _make(plan, progress, interrupted)
+        found = _train_once(plan, progress, interrupted)
     check_extractor_hash(found.hash, expected, f"that of {plan.path.name}")
     return found
 
 
-def _make(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> Extractor:
-    """Train it, unless another worker does."""
+def _train_once(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> Extractor:
+    """Train the extractor, or wait for another worker that trains it."""
     plan.path.parent.mkdir(parents=True, exist_ok=True)  # for the lock
-    with _alone(plan.path, progress, interrupted):
-        found = _read(plan)  # another may have trained while this one waited
+    with _hold_lock(plan.path, progress, interrupted):
+        found = _read_extractor(plan)  # another may have trained while this one waited
         if found is None:
-            _write(plan.path, _content(*_train(plan, progress, interrupted)))
-            found = _read(plan)
+            _write_content(plan.path, _file_content(*_train_network(plan, progress, interrupted)))
+            found = _read_extractor(plan)
     assert found is not None, "just written"
     return found
 
 
-def _fetch(plan: _Plan, expected: str, kept: Kept) -> Extractor | None:
-    """That of another machine, in a file of its own: other studies here may go by this one's."""
+def _fetch_expected(plan: _Plan, expected: str, kept: Kept) -> Extractor | None:
+    """Return the expected extractor, which another machine has made, or None.
+
+    It has a file of its own, since other studies here may use this machine's extractor.
+    """
     theirs = replace(plan, path=plan.path.with_stem(f"{plan.path.stem}-{expected[:16]}"))
-    found = _read(theirs)
+    found = _read_extractor(theirs)
     if found is None and (content := kept(expected)) is not None:
-        _write(theirs.path, content)
-        found = _read(theirs)
+        _write_content(theirs.path, content)
+        found = _read_extractor(theirs)
     return found if found is not None and found.hash == expected else None
 
 
-def _plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
+def _make_plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
     config = FeatureNet.fitted(FeatureNetConfig(), images)
     assert isinstance(config, FeatureNetConfig)
     by_channel = images.name == STACKED and images.shape[0] == 3
     if by_channel:
-        images, config = _one_channel(images), replace(config, classes=10)
+        images, config = _first_channel(images), replace(config, classes=10)
     known = {
         "format": FORMAT,
         "images": [content_digest(images.train), content_digest(images.valid)],
@@ -126,8 +126,8 @@ def _plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
     return _Plan(images=images, config=config, seed=seed, path=path, by_channel=by_channel)
 
 
-def _one_channel(images: ImageSplits) -> ImageSplits:
-    """Of stacked digits: the first digit of each image and what it is."""
+def _first_channel(images: ImageSplits) -> ImageSplits:
+    """Return the first digit of each stacked image, labelled as that digit."""
 
     def first(part: Images) -> Images:
         assert part.labels is not None
@@ -139,7 +139,10 @@ def _one_channel(images: ImageSplits) -> ImageSplits:
 
 
 def content_digest(images: Images) -> str:
-    """Of pixels and labels: a study may train on a part of a set, with the set's fingerprint."""
+    """Return a digest of pixels and labels.
+
+    The set's fingerprint does not suffice: a study may train on a part of the set.
+    """
     digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
     for tensor in (images.pixels, images.labels):
         if tensor is not None:
@@ -147,15 +150,17 @@ def content_digest(images: Images) -> str:
     return digest.hexdigest()[:16]
 
 
-def _train(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> tuple[Model, float]:
-    """The trained network and its accuracy on the validation images."""
+def _train_network(
+    plan: _Plan, progress: Note, interrupted: Callable[[], bool]
+) -> tuple[Model, float]:
+    """Train the network, and return it with its accuracy on the validation images."""
     device = plan.images.train.pixels.device
     seed = derive_seed(plan.seed, "extractor")
     model = build(FeatureNet, plan.config, plan.images.shape, seed=seed, device=device)
     steps = max(len(plan.images.train) // plan.config.batch_size, 1)
     epochs = min(max(round(STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
     accuracy = 0.0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with drawing(device, seed):
         for epoch in fit(model, plan.images, epochs=epochs, seed=seed, interrupted=interrupted):
             accuracy = epoch.valid["accuracy"]
             progress(
@@ -166,37 +171,29 @@ def _train(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> tupl
 
 
 def extractor_content(extractor: Extractor) -> bytes:
-    """A classifier's as the file that `make_extractor` reads."""
+    """Return a classifier's content of the file that `make_extractor` reads."""
     assert extractor.accuracy is not None
-    return _content(extractor.model, extractor.accuracy)
+    return _file_content(extractor.model, extractor.accuracy)
 
 
-def _content(model: Model, accuracy: float) -> bytes:
+def _file_content(model: Model, accuracy: float) -> bytes:
     about = {"hash": weights_hash(model), "accuracy": accuracy}
-    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    return save(tensors, {"about": json.dumps(about)})
+    return tensor_content(model.state_dict(), {"about": about})
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
+def _write_content(path: Path, content: bytes) -> None:
+    with atomic_file(path) as beside:
         beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
-def _read(plan: _Plan) -> Extractor | None:
-    """What the file holds; None where there is none, or where it is not what was written."""
+def _read_extractor(plan: _Plan) -> Extractor | None:
+    """Read the file's extractor; return None where there is none, or where it is damaged."""
     model = build(FeatureNet, plan.config, plan.images.shape, seed=0)
     try:
-        with safe_open(plan.path, framework="pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        about, tensors = read_tensors(plan.path, "about")
+        model.load_state_dict(tensors)
         accuracy, written = float(about["accuracy"]), about["hash"]
-    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError):
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         return None
     if weights_hash(model) != written:
         return None
@@ -213,10 +210,10 @@ def _read(plan: _Plan) -> Extractor | None:
 
 
 @contextmanager
-def _alone(path: Path, progress: Note, interrupted: Callable[[], bool]) -> Iterator[None]:
-    """Hold the lock of ``path``; wait for it as long as nobody asks to stop."""
+def _hold_lock(path: Path, progress: Note, interrupted: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock of ``path``; wait for it until ``interrupted`` asks to stop."""
     lock = FileLock(f"{path}.lock")
-    told = False
+    said = False
     while True:
         if interrupted():
             raise StopRequested
@@ -224,9 +221,9 @@ def _alone(path: Path, progress: Note, interrupted: Callable[[], bool]) -> Itera
             lock.acquire(timeout=LOCK_POLL)
             break
         except Timeout:
-            if not told:
+            if not said:
                 progress("waiting for the extractor that another worker trains")
-            told = True
+            said = True
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The small classifier in whose eyes generated images are judged.
+"""The small classifier whose features measure generated images.
 
 Shape legend: N batch, C channels, H/W pixels, D features, K classes. Figures are for 28x28x1.
 
@@ -7,7 +7,8 @@ Shape legend: N batch, C channels, H/W pixels, D features, K classes. Figures ar
     head  dropout, D -> K, cross entropy, Adam along a cosine
 
 It is trained once for each labelled set and then stays as it is (`models/evaluation/features.py`).
-Why not Inception: that has seen photographs, no digits, and costs a hundred times as much an image.
+Inception is not used because it was trained on photographs, not on digits, and takes a hundred
+times as long for an image.
 
     python -c "from models.evaluation.feature_net import *
     print(FeatureNet(FeatureNetConfig(), (1, 28, 28)))"
@@ -15,51 +16,46 @@ Why not Inception: that has seen photographs, no digits, and costs a hundred tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.base import Metrics, Model, ModelConfig, Program
-from models.data.images import Batch, ImageSplits, Shape
-from models.errors import ConfigError, require
+from models.data.images import Shape
+from models.errors import require
+from models.image_classifier import ImageClassifier, ImageClassifierConfig
 from models.networks.layers import halved_size, initialise_for_relu
 from models.optimizers import make_optimizer
 
 CHANNELS = (32, 64, 128)  # the last is repeated where more layers are needed
 SMALLEST = 4  # pixels a side after the convolutions, at most
-LARGEST = 64  # pixels a side that the first convolution sees: what is larger is averaged
+LARGEST = 64  # pixels a side that the first convolution sees; larger images are averaged
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureNetConfig(ModelConfig):
-    """features: D; dropout: share of features left out of a training step, below 1
-    classes: K; set from the images
-    """
+class FeatureNetConfig(ImageClassifierConfig):
+    """features: D; dropout: share of features left out of a training step, below 1"""
 
     batch_size: int = 128
     schedule: str = "cosine"
     features: int = 64
     dropout: float = 0.2
     lr: float = 2e-3
-    classes: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("features", self.features, 1, 4096)
-        require("dropout", self.dropout, 0.0, 0.95)
-        require("lr", self.lr, 0.0, 10.0)
-        require("classes", self.classes, 2, 65536)
 
 
-class FeatureNet(Model):
+class FeatureNet(ImageClassifier):
     """A convolutional classifier whose last layer but one holds the features."""
 
-    metrics = ("accuracy", "loss")
     config_type = FeatureNetConfig
     config: FeatureNetConfig
-    usage = "classes = model(images).argmax(1)   # (N,), images (N, C, H, W) in [0, 1]"
+    too_few = (
+        ": too few to train what judges generated images; put the images in a folder a class, or "
+        "export an autoencoder of them first"
+    )
 
     def __init__(self, config: FeatureNetConfig, shape: Shape) -> None:
         super().__init__(config, shape)
@@ -73,17 +69,6 @@ class FeatureNet(Model):
         initialise_for_relu(self)
         self.optimizers["all"] = make_optimizer("adam", self.parameters(), lr=config.lr)
 
-    @classmethod
-    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        if len(images.classes) < 2:
-            raise ConfigError(
-                f"{images.name} has {len(images.classes)} classes: too few to train what judges "
-                "generated images; put the images in a folder a class, or export an autoencoder "
-                "of them first"
-            )
-        assert isinstance(config, FeatureNetConfig)
-        return replace(config, classes=len(images.classes))
-
     def features_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) in [0, 1] -> features (N, D), scores (N, K)."""
         features = self.body(images)
@@ -93,29 +78,9 @@ class FeatureNet(Model):
         """(N, C, H, W) in [0, 1] -> scores (N, K)."""
         return self.features_and_scores(images)[1]
 
-    def train_step(self, batch: Batch) -> Metrics:
-        optimizer = self.optimizers["all"]
-        optimizer.zero_grad(set_to_none=True)
-        measured = self.evaluate(batch)
-        measured["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {name: value.detach() for name, value in measured.items()}
-
-    def evaluate(self, batch: Batch) -> Metrics:
-        assert batch.labels is not None, "checked by `fitted`"
-        scores = self(batch.images)
-        return {
-            "accuracy": (scores.argmax(1) == batch.labels).float().mean(),
-            "loss": F.cross_entropy(scores, batch.labels),
-        }
-
-    def programs(self) -> dict[str, Program]:
-        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
-        return {"classifier": Program(module=self, example=images.to(self.device))}
-
 
 def _convolutions(shape: Shape) -> list[nn.Module]:
-    """Layers that halve the images until `SMALLEST` pixels a side are left."""
+    """Return layers that halve images until `SMALLEST` pixels a side are left."""
     channels, height, width = shape
     layers: list[nn.Module] = []
     averaged = -(-max(height, width) // LARGEST)

@@ -1,15 +1,15 @@
-"""What turns images into the numbers that judge them: pinned, and the same for every trial.
+"""Feature extractors: networks that turn images into the features in which they are measured.
 
     extractor = make_extractor(images, Path("runs/cache"))     # trained once, then read
     seen = extractor(samples)                                   # features, classes, confidence
     extractor.hash, extractor.accuracy
 
-A Fréchet distance means nothing without the features it was measured in. Those of a labelled set
-are a small classifier's (`models/evaluation/feature_net.py`), trained once on the set's training
-images; whoever comes first trains it under a lock, all others read the file. Its hash is recorded
-with every value: values of two hashes cannot be compared. Another ``seed`` gives another judge, as
-good and independent of the first. A set without labels is seen through the encoder of an
-autoencoder that was exported (`encoder_extractor`).
+A Fréchet distance means nothing without the features it was measured in. For a labelled set they
+come from a small classifier (`models/evaluation/feature_net.py`) that is trained once on the set's
+training images and is then the same for every trial. Its hash is recorded with every value: values
+of two hashes cannot be compared. Another ``seed`` gives another extractor, as good as the first and
+independent of it. For a set without labels, the encoder of an exported autoencoder takes its place
+(`encoder_extractor`).
 
 Shape legend: N images, C channels, H/W pixels, D features, K classes.
 """
@@ -34,7 +34,7 @@ from models.kernels.fast_convolution import fast_convolutions
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractedFeatures:
-    """features (N, D) float32; of a classifier also classes (N,) int64 and its confidence in
+    """features (N, D) float32; a classifier also gives classes (N,) int64 and its confidence in
     them, (N,) in [0, 1]."""
 
     features: Tensor
@@ -44,24 +44,16 @@ class ExtractedFeatures:
     def __len__(self) -> int:
         return len(self.features)
 
-    def first(self, count: int) -> ExtractedFeatures:
-        """Of the first ``count`` images."""
-        return ExtractedFeatures(
-            features=self.features[:count],
-            classes=None if self.classes is None else self.classes[:count],
-            confidence=None if self.confidence is None else self.confidence[:count],
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """A model that no longer changes, as a judge of images.
+    """A model that no longer changes and gives the features of images.
 
     kind: ``classifier`` or ``encoder``
     hash: SHA-256 of the weights
-    accuracy: on the validation images, of a classifier
+    accuracy: a classifier's on the validation images
     classes: K; 0 where it knows none
-    by_channel: whether it was trained on single channels and sees each for itself: the
+    by_channel: True if it was trained on single channels and sees each of them alone: the
         features then stand side by side, and the K classes are all combinations
     """
 
@@ -74,20 +66,16 @@ class Extractor:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What belongs beside every value that was measured with it, as JSON takes it."""
+        """What is stored beside every value that was measured with it, as JSON takes it."""
         return {"extractor": self.kind, "hash": self.hash, "accuracy": self.accuracy}
 
-    def check(self, expected: str | None) -> None:
-        """Raise `ExtractorError` where earlier values were measured with another one."""
-        check_extractor_hash(self.hash, expected, f"a {self.kind} trained on this machine")
-
     def __call__(self, images: Tensor) -> ExtractedFeatures:
-        """(N, C, H, W), floats in [0, 1] or uint8 -> what it sees, on the images' device."""
+        """Images (N, C, H, W), floats in [0, 1] or uint8 -> features, on the images' device."""
         parts = []
         with evaluating(self.model), fast_convolutions(self.model) as laid_out:
             for part in torch.split(images, EVALUATION_BATCH):
                 part = part if part.is_floating_point() else part.float().div_(255)
-                parts.append(self._look(laid_out(Batch(images=part)).images))
+                parts.append(self._extract(laid_out(Batch(images=part)).images))
         features, classes, confidence = zip(*parts, strict=True)
         if self.kind == "encoder":
             return ExtractedFeatures(features=torch.cat(features))
@@ -97,7 +85,8 @@ class Extractor:
             confidence=torch.cat(confidence),
         )
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _extract(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features, classes and confidence; an encoder's last two are empty."""
         if isinstance(self.model, Autoencoder):
             codes = self.model.encode(reshape_images(images, self.model.shape)).flatten(1)
             return codes, codes.new_empty(0), codes.new_empty(0)
@@ -114,7 +103,10 @@ class Extractor:
 
 
 def reshape_images(images: Tensor, shape: Shape) -> Tensor:
-    """(N, C, H, W) as an autoencoder of other images takes them: resized, grey or in colours."""
+    """Return images (N, C, H, W) as an autoencoder of other images takes them.
+
+    They are resized, and made grey or coloured.
+    """
     channels, height, width = shape
     if images.shape[1] != channels:
         images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
@@ -124,9 +116,9 @@ def reshape_images(images: Tensor, shape: Shape) -> Tensor:
 
 
 def encoder_extractor(model: Model, *, expected: str | None = None) -> Extractor:
-    """The codes of an autoencoder as features: for sets without labels.
+    """Return an extractor whose features are an autoencoder's codes, for sets without labels.
 
-    model: as `models.export.load_export` gives it, or live; its weights must not change after
+    model: from `models.export.load_export`, or live; its weights must not change afterwards
     expected: hash of the extractor that earlier values were measured with
     """
     if not isinstance(model, Autoencoder):
@@ -149,7 +141,7 @@ def check_extractor_hash(found: str, expected: str | None, what: str) -> None:
 
 
 def weights_hash(model: Model) -> str:
-    """SHA-256 over names, shapes and values of all weights; the same on every device."""
+    """Return the SHA-256 of names, shapes and values of all weights; the same on every device."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())

@@ -5,8 +5,8 @@
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2)
 
 between the Gaussians with their means and covariances. The trace of the root is the sum of the
-singular values of C1^1/2 C2^1/2: no complex numbers, nothing to regularise, and exact zeros for
-features that never vary.
+singular values of C1^1/2 C2^1/2. So there are no complex numbers, nothing needs regularising, and
+features that never vary give exact zeros.
 
 Shape legend: N images, D features.
 """
@@ -32,7 +32,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """Of features (N, D), summed up in float64; N >= 2."""
+        """Return the moments of features (N, D), summed up in float64; N >= 2."""
         if len(features) < 2:
             raise ValueError(f"{len(features)} images have no covariance; give at least 2")
         values = features.double()
@@ -51,7 +51,10 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """At least 0, in squared units of the features; symmetric; 0 for equal moments."""
+    """Return the distance, at least 0, in squared units of the features.
+
+    It is symmetric, and 0 for equal moments.
+    """
     between = float(((a.mean - b.mean) ** 2).sum())
     overlap = float(np.linalg.svd(a.root @ b.root, compute_uv=False).sum())
     spread = float(np.trace(a.covariance) + np.trace(b.covariance)) - 2 * overlap

@@ -1,8 +1,8 @@
-"""How a game between a generator G and a discriminator D went, from what each epoch recorded.
+"""The diagnosis of a GAN's training: what its generator G and discriminator D have come to.
 
     history = [Health(epoch=1, ...), Health(epoch=2, ...), ...]
-    verdict = hopeless(history, judge.floor)     # after each epoch: prune if there is one
-    verdict = final_verdict(history, judge.floor)
+    verdict = find_lost_game(history, evaluator.floor)     # after each epoch: prune if there is one
+    verdict = final_verdict(history, evaluator.floor)
 
     healthy    none of the others
     collapsed  the samples are images of few classes, or few images over and over
@@ -10,9 +10,9 @@
     g_won      D takes nearly all samples for real, or sees no difference, while they look unreal
     diverged   a number is NaN or infinite
 
-The losses alone do not say: D's is small in a lost game, and in a good one. So a one-sided game
-needs both what D says and samples that do not get better, and a collapse is seen in the samples.
-What is bad in one epoch may mend in the next, so that only what lasts is hopeless.
+The losses alone do not say it: D's loss is small when training is lost, and when it goes well. So
+D or G has won only if D's accuracies say so and samples do not get better, and a collapse is seen
+in the samples. What is bad in one epoch may mend in the next, so that only what lasts is a loss.
 """
 
 from __future__ import annotations
@@ -20,45 +20,57 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any
 
 from models.evaluation.measures import ALL_MEASURES
 
-Kind = Literal["healthy", "collapsed", "d_won", "g_won", "diverged"]
-WORDS: dict[Kind, str] = {  # for people
-    "healthy": "healthy",
-    "collapsed": "collapsed",
-    "d_won": "D won",
-    "g_won": "G won",
-    "diverged": "diverged",
+
+class Kind(StrEnum):
+    """The verdicts; their values are the words that databases and checkpoints hold."""
+
+    HEALTHY = "healthy"
+    COLLAPSED = "collapsed"
+    D_WON = "d_won"
+    G_WON = "g_won"
+    DIVERGED = "diverged"
+
+
+WORDS: dict[str, str] = {  # for people
+    Kind.HEALTHY: "healthy",
+    Kind.COLLAPSED: "collapsed",
+    Kind.D_WON: "D won",
+    Kind.G_WON: "G won",
+    Kind.DIVERGED: "diverged",
 }
 
 # Collapse, in the samples' measures; each relative to those of real images (the floor).
-FEW_MODES = 0.5  # of the classes: half of the digits may be hard, more are not by chance
+FEW_MODES = 0.5  # of the classes: half of the digits may be hard; more are not missing by chance
 CROWDED = math.log(2)  # nats of class_kl above real images': as if half of the classes were gone
-LITTLE_COVERAGE = 0.1  # of the real images: a good DCGAN covers 0.7 of what real ones do
-LITTLE_DIVERSITY = 0.2  # repeats have 0; ten clean classes without any strays about 0.8
-# One-sided games. A small DCGAN's D was measured to tell 0.99 of MNIST apart in its first two
-# epochs and 0.92 to 0.95 from then on; with a hundred times G's rate it stayed at 0.98 to 1.
-D_CERTAIN = 0.97  # of real images and of samples: hardly a sample teaches G anything
-D_FOOLED = 0.05  # of the samples are told: D is of no use to G
-D_BLIND = 0.02  # around a mean of 0.5: D could as well toss a coin
-UNREAL = 0.25  # of the real images' realism: nobody should be fooled by such samples
-BETTER = 0.95  # of the best Fréchet distance before: less is noise of the measure
-STALLED = 3  # epochs without a better one
+LITTLE_COVERAGE = 0.1  # of the real images' coverage: a good DCGAN has 0.7 of it
+LITTLE_DIVERSITY = 0.2  # repeated images have 0; ten clean classes without strays about 0.8
+# Training that D or G has won. A small DCGAN's D was measured to tell 0.99 of MNIST apart in its
+# first two epochs and 0.92 to 0.95 from then on; with a hundred times G's rate it stayed at 0.98
+# to 1.
+D_CERTAIN = 0.97  # D tells this share of both rightly: hardly a sample teaches G anything
+D_FOOLED = 0.05  # D tells only this share of the samples: it is of no use to G
+D_BLIND = 0.02  # D's mean accuracy is as near to 0.5: it could as well toss a coin
+UNREAL = 0.25  # of the real images' realism: such samples should fool nobody
+BETTER = 0.95  # of the best Fréchet distance before: a smaller gain is noise of the measure
+STALLED = 3  # epochs without a better distance
 # Pruning.
-WARM_UP = 3  # epochs that are never pruned: every generator begins with noise
+WARM_UP = 3  # epochs in which nothing is pruned: every generator begins with noise
 LASTING = 3  # epochs in a row that must be bad
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """What an epoch of a game recorded. None: not measured.
+    """What an epoch of a GAN's training recorded; None means that it was not measured.
 
     accuracy_real, accuracy_fake: share of real images, of samples, that D tells rightly
     loss_d, loss_g, gradient_d, gradient_g: means over steps; norms of the gradients
-    quality: of the samples, as `models.evaluation.sample_evaluator.SampleEvaluator` gives it
+    quality: measures of the samples (`models.evaluation.sample_evaluator.SampleEvaluator`)
     """
 
     epoch: int
@@ -74,11 +86,20 @@ class Health:
     def of(
         cls, epoch: int, train: Mapping[str, float], valid: Mapping[str, float] | None = None
     ) -> Health:
-        """From what an epoch measured, by name: in the steps of its training, and after it."""
+        """Return the record of what an epoch measured, by name: in its training, and after it."""
         names = {item.name for item in fields(cls)} - {"epoch", "quality"}
         known = {name: value for name, value in train.items() if name in names}
         quality = {name: value for name, value in (valid or {}).items() if name in ALL_MEASURES}
         return cls(epoch=epoch, quality=quality, **known)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the record as JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Health:
+        """Return the record that `to_plain` made ``plain`` of."""
+        return cls(**plain)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -90,9 +111,10 @@ class Health:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """kind; the epoch since which it holds (of a healthy game: the best one); why, as one line.
+    """The diagnosis of a training.
 
-    modes: classes left, where they can be counted
+    epoch: since when it holds; of a healthy training the best epoch
+    reason: one line; modes: classes left, where they can be counted
     """
 
     kind: Kind
@@ -105,81 +127,94 @@ class Verdict:
 
     @property
     def words(self) -> str:
+        """The verdict as people read it."""
         return WORDS[self.kind]
 
 
 def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict:
-    """Of a game that has ended, by the state it ended in; ``history`` holds an epoch or more.
+    """Return the verdict on a training that has ended, by the state it ended in.
+
+    history: one epoch or more
 
     floor: the measures of real images, `models.evaluation.sample_evaluator.SampleEvaluator.floor`
     """
     if not history:
-        raise ValueError("no epoch has ended: there is nothing to judge")
-    verdict, _ = _lasting(history, floor)
+        raise ValueError("no epoch has ended: there is nothing to diagnose")
+    verdict, _ = _lasting_verdict(history, floor)
     if verdict is not None:
         return verdict
     best = min(history, key=lambda health: health.quality.get("frechet", math.inf))
-    shown = _shown(best, ("frechet", "realism", "recall", "coverage"))
-    if _unreal(best, floor):
+    shown = _in_words(best, ("frechet", "realism", "recall", "coverage"))
+    if _looks_unreal(best, floor):
         shown = f"neither side has won, but few samples look real yet; {shown}"
-    return Verdict(kind="healthy", epoch=best.epoch, reason=shown, modes=_modes(history[-1]))
+    return Verdict(
+        kind=Kind.HEALTHY, epoch=best.epoch, reason=shown, modes=_mode_count(history[-1])
+    )
 
 
 def find_lost_game(
     history: Sequence[Health], floor: Mapping[str, float], *, warm_up: int = WARM_UP
 ) -> Verdict | None:
-    """Why a game need not go on, or None: what is bad has lasted and the samples do not mend.
+    """Return why a training need not go on, or None.
+
+    It is lost when what is bad has lasted and the samples do not get better.
 
     warm_up: epochs that are never pruned; more of them for a set of few steps an epoch
     """
     if not history:
         return None
-    verdict, epochs = _lasting(history, floor)
-    if verdict is None or verdict.kind == "diverged":
+    verdict, epochs = _lasting_verdict(history, floor)
+    if verdict is None or verdict.kind == Kind.DIVERGED:
         return verdict
-    if history[-1].epoch <= warm_up or epochs < LASTING or not _stalled(history):
+    if history[-1].epoch <= warm_up or epochs < LASTING or not _has_stalled(history):
         return None
     return verdict
 
 
 def epoch_verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
-    """Of each epoch, as it stood then. Poor samples at the beginning that got better were no
-    collapse: every generator begins with noise."""
-    found = [_verdict(history[: end + 1], floor) for end in range(len(history))]
-    kinds: list[Kind] = ["healthy" if verdict is None else verdict.kind for verdict in found]
-    poor = len(list(itertools.takewhile(lambda kind: kind == "collapsed", kinds)))
-    if kinds[poor : poor + 1] == ["healthy"]:
-        kinds[:poor] = ["healthy"] * poor
+    """Return the verdict of each epoch, from what was known then.
+
+    Poor samples at the beginning that got better were no collapse: every generator begins with
+    noise.
+    """
+    found = [_last_epoch_verdict(history[: end + 1], floor) for end in range(len(history))]
+    kinds: list[Kind] = [Kind.HEALTHY if verdict is None else verdict.kind for verdict in found]
+    poor = len(list(itertools.takewhile(lambda kind: kind == Kind.COLLAPSED, kinds)))
+    if kinds[poor : poor + 1] == [Kind.HEALTHY]:
+        kinds[:poor] = [Kind.HEALTHY] * poor
     return kinds
 
 
-def _lasting(history: Sequence[Health], floor: Mapping[str, float]) -> tuple[Verdict | None, int]:
-    """The verdict of the last epoch, dated back to where that kind began, and how many epochs in
-    a row have been bad, in whatever way: a lost game may go from one to another."""
-    verdicts = [_verdict(history[: end + 1], floor) for end in range(len(history))]
+def _lasting_verdict(
+    history: Sequence[Health], floor: Mapping[str, float]
+) -> tuple[Verdict | None, int]:
+    """Return the verdict of the last epoch, dated back to where that kind began, and how many
+    epochs in a row have been bad in any way: a lost training may go from one way to another."""
+    verdicts = [_last_epoch_verdict(history[: end + 1], floor) for end in range(len(history))]
     bad = [v for v in itertools.takewhile(lambda v: v is not None, reversed(verdicts)) if v]
     if not bad:
         return None, 0
     same = list(itertools.takewhile(lambda v: v.kind == bad[0].kind, bad))
-    if bad[0].kind == "diverged":
+    if bad[0].kind == Kind.DIVERGED:
         return same[-1], len(bad)  # what broke first says more than what broke after it
     return replace(bad[0], epoch=same[-1].epoch), len(bad)
 
 
-def _verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict | None:
-    """What is bad in the last epoch of ``history``."""
+def _last_epoch_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verdict | None:
+    """Return what is bad in the last epoch of ``history``, or None."""
     health = history[-1]
     broken = [name for name, value in health.numbers.items() if not math.isfinite(value)]
     if broken:
         reason = f"{', '.join(broken)} not finite"
-        return Verdict(kind="diverged", epoch=health.epoch, reason=reason)
-    one_sided = _one_sided(health, floor) if _stalled(history) else None
-    if one_sided is not None and _unreal(health, floor):
-        return one_sided  # noise is no mode: the game explains it
-    return _collapse(health, floor) or one_sided
+        return Verdict(kind=Kind.DIVERGED, epoch=health.epoch, reason=reason)
+    one_sided = _find_winner(health, floor) if _has_stalled(history) else None
+    if one_sided is not None and _looks_unreal(health, floor):
+        return one_sided  # samples are noise, which the lost training explains better
+    return _find_collapse(health, floor) or one_sided
 
 
-def _collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
+def _find_collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
+    """Return the verdict if the samples are few kinds of images, or None."""
     found, quality = [], health.quality
     modes, all_modes = quality.get("modes"), floor.get("modes", 0.0)
     if modes is not None and modes <= FEW_MODES * all_modes:
@@ -191,43 +226,52 @@ def _collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
             found.append(f"{name} {quality[name]:.3f}, real images {floor[name]:.3f}")
     if not found:
         return None
-    reason = "; ".join([*found, _shown(health, ("realism", "recall"))])
-    return Verdict(kind="collapsed", epoch=health.epoch, reason=reason, modes=_modes(health))
+    reason = "; ".join([*found, _in_words(health, ("realism", "recall"))])
+    return Verdict(
+        kind=Kind.COLLAPSED, epoch=health.epoch, reason=reason, modes=_mode_count(health)
+    )
 
 
-def _one_sided(health: Health, floor: Mapping[str, float]) -> Verdict | None:
+def _find_winner(health: Health, floor: Mapping[str, float]) -> Verdict | None:
+    """Return the verdict if D or G has won, or None."""
     real, fake = health.accuracy_real, health.accuracy_fake
     if real is None or fake is None:
         return None
-    told = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
-    shown = _shown(health, ("loss_d", "loss_g", "frechet", "realism"))
-    reason = f"{told}, and no better samples for {STALLED} epochs; {shown}"
+    accuracies = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
+    shown = _in_words(health, ("loss_d", "loss_g", "frechet", "realism"))
+    reason = f"{accuracies}, and no better samples for {STALLED} epochs; {shown}"
     if min(real, fake) >= D_CERTAIN:
-        return Verdict(kind="d_won", epoch=health.epoch, reason=reason, modes=_modes(health))
+        return Verdict(
+            kind=Kind.D_WON, epoch=health.epoch, reason=reason, modes=_mode_count(health)
+        )
     blind = abs((real + fake) / 2 - 0.5) <= D_BLIND
-    if (fake <= D_FOOLED or blind) and _unreal(health, floor):
-        return Verdict(kind="g_won", epoch=health.epoch, reason=reason, modes=_modes(health))
+    if (fake <= D_FOOLED or blind) and _looks_unreal(health, floor):
+        return Verdict(
+            kind=Kind.G_WON, epoch=health.epoch, reason=reason, modes=_mode_count(health)
+        )
     return None
 
 
-def _unreal(health: Health, floor: Mapping[str, float]) -> bool:
-    """Whether few samples look real; unknown counts as no."""
+def _looks_unreal(health: Health, floor: Mapping[str, float]) -> bool:
+    """Return True if few samples look real; where that is unknown, False."""
     realism = health.quality.get("realism")
     return realism is not None and realism < UNREAL * floor["realism"]
 
 
-def _stalled(history: Sequence[Health]) -> bool:
-    """Whether the last `STALLED` epochs brought no clearly better Fréchet distance."""
+def _has_stalled(history: Sequence[Health]) -> bool:
+    """Return True if the last `STALLED` epochs brought no clearly better Fréchet distance."""
     values = [health.quality.get("frechet", math.inf) for health in history]
     before, recent = values[:-STALLED], values[-STALLED:]
     return bool(before) and min(recent) > BETTER * min(before)
 
 
-def _modes(health: Health) -> int | None:
+def _mode_count(health: Health) -> int | None:
+    """Return how many modes were counted, or None."""
     modes = health.quality.get("modes")
     return None if modes is None or not math.isfinite(modes) else round(modes)
 
 
-def _shown(health: Health, names: Sequence[str]) -> str:
+def _in_words(health: Health, names: Sequence[str]) -> str:
+    """Return the named numbers of an epoch for a reason."""
     numbers = health.numbers
     return ", ".join(f"{name} {numbers[name]:.3g}" for name in names if name in numbers)

@@ -1,10 +1,10 @@
-"""A game between a generator G and a discriminator D as one picture, for the dashboard and exports.
+"""The picture of how a GAN's training went, for the dashboard and exports.
 
-    draw_game(path, history, judge.floor, "gan_balance trial 7")
+    draw_game(path, history, evaluator.floor, "gan_balance trial 7")
 
-Panels over the epochs, one under the other: the losses, how often D is right, the Fréchet distance
-of the samples, and what the samples have of the real images' variety. Behind them the verdict of
-each epoch in a colour of its own; healthy epochs have none.
+Panels over the epochs stand one under the other: the losses, how often the discriminator D is
+right, the Fréchet distance of the samples of the generator G, and how much of the real images'
+variety they have. A colour behind them shows the verdict of each epoch; healthy epochs have none.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ if TYPE_CHECKING:
 
 G, D, THIRD, FLOOR = "#c2410c", "#1d4ed8", "#047857", "#6b7280"
 BANDS: dict[Kind, str] = {
-    "collapsed": "#fdebb0",
-    "d_won": "#cfe2fd",
-    "g_won": "#e6d7fb",
-    "diverged": "#fbc9c9",
+    Kind.COLLAPSED: "#fdebb0",
+    Kind.D_WON: "#cfe2fd",
+    Kind.G_WON: "#e6d7fb",
+    Kind.DIVERGED: "#fbc9c9",
 }
 VARIETY = (("modes", THIRD), ("coverage", D), ("recall", G))
-WIDE_LOSSES = 30  # times the smallest loss: beyond, a linear axis shows only the largest
-FEW = 30  # epochs that have a mark each
+WIDE_LOSSES = 30  # times the smallest loss: beyond it, a linear axis shows only the largest
+FEW = 30  # epochs that have a mark each; beyond, there are lines alone
 WIDTH, PANEL, HEAD, FOOT = 5.2, 0.78, 0.26, 0.64  # inches
-LEFT, RIGHT, GAP = 0.5, 0.86, 0.27  # the axis' numbers; names of lines; a panel's name
-LINE = 0.2  # of a panel: between the names of two lines
+LEFT, RIGHT, GAP = 0.5, 0.86, 0.27  # inches for the axis' numbers, lines' names, a panel's name
+LINE = 0.2  # of a panel's height: distance between the names of two lines
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """name: at its right end; values: one an epoch, NaN where there is none to show"""
+    """A line of a panel.
+
+    name: stands at its right end; values: one an epoch, NaN where there is none to show
+    """
 
     name: str
     color: str
@@ -49,7 +52,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """bounds: of its axis, None: what the values need; floor: where real images are"""
+    """Lines that share an axis.
+
+    bounds: the axis' ends, None: what the values need; floor: the value of real images
+    """
 
     name: str
     lines: Sequence[Line]
@@ -61,7 +67,7 @@ class Panel:
 def draw_game(
     path: Path, history: Sequence[Health], floor: Mapping[str, float], title: str
 ) -> None:
-    """Write the picture of ``history``, an epoch or more, as PNG.
+    """Write the picture of ``history``, which has an epoch or more, as PNG.
 
     floor: the measures of real images, `models.evaluation.sample_evaluator.SampleEvaluator.floor`
     """
@@ -69,35 +75,37 @@ def draw_game(
         raise ValueError("no epoch has ended: there is nothing to draw")
     epochs = [health.epoch for health in history]
     kinds = epoch_verdicts(history, floor)
-    panels = _panels(history, floor)
+    panels = _make_panels(history, floor)
     height = HEAD + len(panels) * (PANEL + GAP) + FOOT
     figure = new_figure(WIDTH, height)
     for number, panel in enumerate(panels):
         bottom = height - HEAD - (number + 1) * (PANEL + GAP) + 0.06
         place = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, PANEL / height)
         axes = figure.add_axes(place)
-        _bands(axes, epochs, kinds)
+        _draw_bands(axes, epochs, kinds)
         _draw_panel(axes, epochs, panel)
         axes.tick_params(labelbottom=number == len(panels) - 1)
     axes.set_xlabel("epoch", fontsize=9, labelpad=1)
     name = figure.text(0.1 / WIDTH, 1 - 0.08 / height, title, va="top", fontsize=9.5, color=INK)
     name.set_parse_math(False)
-    _legend(figure, kinds)
+    _draw_legend(figure, kinds)
     save_figure(figure, path)
 
 
-def _panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[Panel]:
+def _make_panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[Panel]:
+    """Return the panels; a model that is no GAN has only those of its samples."""
+
     def line(name: str, color: str, measure: str, unit: float = 1.0) -> Line:
         found = (health.numbers.get(measure, math.nan) / unit for health in history)
         values = [value if math.isfinite(value) else math.nan for value in found]
         return Line(name=name, color=color, values=values)
 
     losses = [line("G", G, "loss_g"), line("D", D, "loss_d")]
-    told = [line("real images", D, "accuracy_real"), line("samples", G, "accuracy_fake")]
+    accuracies = [line("real images", D, "accuracy_real"), line("samples", G, "accuracy_fake")]
     shares = [line(name, color, name, floor[name]) for name, color in VARIETY if floor.get(name)]
     panels = [
         Panel(name="loss", lines=losses, log=_is_wide(losses)),
-        Panel(name="share that D tells right", lines=told, bounds=(-0.04, 1.04)),
+        Panel(name="share that D tells right", lines=accuracies, bounds=(-0.04, 1.04)),
         Panel(
             name="Fréchet distance",
             lines=[line("samples", G, "frechet")],
@@ -107,17 +115,18 @@ def _panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[Panel
         Panel(name="variety beside real images (1)", lines=shares, bounds=(-0.05, 1.15), floor=1.0),
     ]
     measured = {name for health in history for name in health.numbers}
-    played = {"loss_d", "loss_g", "accuracy_real", "accuracy_fake"} & measured
-    return panels if played else panels[2:]  # other models than GANs have samples, too
+    is_gan = {"loss_d", "loss_g", "accuracy_real", "accuracy_fake"} & measured
+    return panels if is_gan else panels[2:]
 
 
 def _is_wide(lines: Sequence[Line]) -> bool:
+    """Return True if the values need a logarithmic axis, and allow one."""
     values = [value for line in lines for value in line.values if not math.isnan(value)]
     return bool(values) and min(values) > 0 and max(values) > WIDE_LOSSES * min(values)
 
 
-def _bands(axes: Axes, epochs: Sequence[int], kinds: Sequence[Kind]) -> None:
-    """From half an epoch before to half an epoch after those of one kind."""
+def _draw_bands(axes: Axes, epochs: Sequence[int], kinds: Sequence[Kind]) -> None:
+    """Colour epochs of one kind, from half an epoch before them to half an epoch after."""
     for kind, run in groupby(zip(epochs, kinds, strict=True), key=lambda pair: pair[1]):
         numbers = [epoch for epoch, _ in run]
         if kind in BANDS:
@@ -155,19 +164,21 @@ def _draw_panel(axes: Axes, epochs: Sequence[int], panel: Panel) -> None:
         axes.set_ylim(*panel.bounds)
         axes.set_yticks([0, 0.5, 1])
     axes.grid(alpha=0.25)
-    ends = [(line.name, line.color, _last(line.values)) for line in lines]
+    ends = [(line.name, line.color, _last_number(line.values)) for line in lines]
     if panel.floor is not None:
         ends.append(("real images" if panel.log else "", FLOOR, panel.floor))
     _name_lines(axes, ends)
 
 
-def _last(values: Sequence[float]) -> float:
+def _last_number(values: Sequence[float]) -> float:
     return next(value for value in reversed(values) if not math.isnan(value))
 
 
 def _name_lines(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
-    """Names (name, colour, value) at the right, as high as their values, but never on each
-    other."""
+    """Write names at the right, as high as their values, but never on each other.
+
+    ends: (name, colour, value) of each
+    """
     places = []
     for name, color, value in ends:
         pixels = axes.transData.transform((0, value))
@@ -183,7 +194,7 @@ def _name_lines(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
 
 
 def apart(places: Sequence[float], least: float) -> list[float]:
-    """Rising ``places`` moved as little as need be, so that neighbours are ``least`` apart."""
+    """Move rising ``places`` as little as possible so that neighbours are ``least`` apart."""
     groups: list[list[float]] = []  # [sum of wanted first places, members]
     for index, place in enumerate(places):
         groups.append([place - index * least, 1.0])
@@ -195,7 +206,7 @@ def apart(places: Sequence[float], least: float) -> list[float]:
     return [first + index * least for index, first in enumerate(firsts)]
 
 
-def _legend(figure: Figure, kinds: Sequence[Kind]) -> None:
+def _draw_legend(figure: Figure, kinds: Sequence[Kind]) -> None:
     from matplotlib.patches import Patch
 
     found = [(color, WORDS[kind]) for kind, color in BANDS.items() if kind in kinds]

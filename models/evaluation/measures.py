@@ -1,9 +1,9 @@
-"""What is measured of a generator's samples: the names, and what each one says.
+"""The measures of a generator's samples: their names, and what each one says.
 
     StudySpec(model=GAN, metric="frechet", ...)
 
-`models.evaluation.sample_evaluator` measures them, `models.evaluation.gan_diagnosis` reads them,
-and they stand in the trial database once an epoch, as ``valid_frechet`` and so on.
+`models.evaluation.sample_evaluator` measures them and `models.evaluation.gan_diagnosis` reads them.
+The trial database has them once an epoch, as ``valid_frechet`` and so on.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How many of Stacked MNIST's 1,000 modes a generator finds, counted as PacGAN counts them.
 
-    record_table = mode_table(model, judge, images)
+    table = mode_table(model, evaluator, images)
 
-26,000 samples are drawn; a mode is found if one of them is taken for it by the classifier of
-single digits. The divergence is that of the samples' classes from the training images' classes
-(Metz et al. 2017; Lin et al. 2018, whose figures stand beside).
+26,000 samples are drawn; a mode is found if the classifier of single digits takes one of them for
+it. The divergence is that of the samples' classes from the training images' classes (Metz et al.
+2017; Lin et al. 2018, whose figures stand in the same table).
 
 Shape legend: N samples, C channels, H/W pixels, K classes.
 """
@@ -27,31 +27,33 @@ REPORTED = (
 )
 
 
-def mode_table(model: Model, judge: SampleEvaluator, images: ImageSplits) -> Table:
-    """Of ``model``, beside as many real images and what was reported."""
+def mode_table(model: Model, evaluator: SampleEvaluator, images: ImageSplits) -> Table:
+    """Count the modes of ``model``, of as many real images, and those of publications."""
+    extractor = evaluator.extractor
     with same_draws(model.device), evaluating(model):
-        made = judge.extractor(model.samples(DRAWN, images, judge.part)).classes
-    real = judge.extractor(images.train.pixels[:DRAWN]).classes
+        made = extractor(model.samples(DRAWN, images, evaluator.part)).classes
+    real = extractor(images.train.pixels[:DRAWN]).classes
     labels = images.train.labels
     assert made is not None
     assert real is not None
     assert labels is not None
-    shares = _shares(labels, judge.extractor.classes)
-    rows = [_row("this model", made, shares), _row("as many real images", real, shares)]
+    shares = _class_shares(labels, extractor.classes)
+    rows = [_table_row("this model", made, shares), _table_row("as many real images", real, shares)]
     return Table(
         name="modes",
         title="Modes of Stacked MNIST",
-        columns=("", f"modes of {judge.extractor.classes:,}", "KL (nats)"),
+        columns=("", f"modes of {extractor.classes:,}", "KL (nats)"),
         rows=(*rows, *REPORTED),
         note=f"{DRAWN:,} samples; a mode counts if one of them is taken for it.",
     )
 
 
-def _row(name: str, classes: Tensor, shares: Tensor) -> tuple[str, int, float]:
-    found = _shares(classes, len(shares))
+def _table_row(name: str, classes: Tensor, shares: Tensor) -> tuple[str, int, float]:
+    """Return the table's row of images of ``classes`` (N,)."""
+    found = _class_shares(classes, len(shares))
     return name, int((found > 0).sum()), float(class_divergence(found, shares))
 
 
-def _shares(classes: Tensor, count: int) -> Tensor:
-    """(N,) -> (K,), which add up to 1."""
+def _class_shares(classes: Tensor, count: int) -> Tensor:
+    """Classes (N,) -> their shares (K,), which add up to 1."""
     return torch.bincount(classes, minlength=count).double() / len(classes)

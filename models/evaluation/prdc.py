@@ -1,15 +1,15 @@
-"""How much of the real images a generator covers, and how much of what it makes is real.
+"""Precision, recall, density, coverage: how real samples are, and how much of the real they cover.
 
-Balls around images, as wide as the K-th nearest image of the same set, stand for the place where
-the set lies. After Kynkäänniemi et al. (2019) and Naeem et al. (2020):
+Balls around images, each reaching to the K-th nearest image of the same set, stand for the region
+where the set lies (Kynkäänniemi et al. 2019; Naeem et al. 2020):
 
     precision  share of samples in the ball of any real image: do they look real?
-    recall     share of real images in the ball of any sample: can it make them?
+    recall     share of real images in the ball of any sample: can the generator make them?
     density    real balls that a sample lies in, over K: above 1 where samples are only typical
-    coverage   share of real images whose own ball holds a sample: unlike recall, a few samples
-               far out cannot blow it up
-    realism    precision by the smaller half of the real balls: the wide one of a single odd image
-               can take in black images and noise, which then count as precise
+    coverage   share of real images whose own ball holds a sample: unlike recall, it does not grow
+               by a few samples that lie far out
+    realism    precision by the smaller half of the real balls: the wide ball of a single odd image
+               may hold black images and noise, which then count as precise
 
 Shape legend: N images, D features.
 """
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 K = 5  # the usual number of neighbours (Naeem et al. 2020)
-ROWS = 1024  # distances of so many images at once: bounds memory, does not change results
+ROWS = 1024  # images whose distances are computed at once: bounds memory, not results
 
 
 def radii(features: Tensor, k: int = K) -> Tensor:
-    """(N, D) -> distance of each to its ``k``-th nearest other: (N,). N must exceed k."""
+    """Features (N, D) -> distance of each to its ``k``-th nearest other: (N,). N must exceed k."""
     if len(features) <= k:
         raise ValueError(f"{len(features)} images have no {k} neighbours; give more than {k}")
     features = features - features.mean(0)  # distances round least around the origin
@@ -38,11 +38,11 @@ def radii(features: Tensor, k: int = K) -> Tensor:
 def neighbourhoods(
     real: Tensor, real_radii: Tensor, made: Tensor, made_radii: Tensor
 ) -> dict[str, Tensor]:
-    """The five measures, of real (N, D) and made (M, D) with the radii of each."""
+    """Return the five measures of real (N, D) and made (M, D) features with the radii of each."""
     centre = real.mean(0)
     real, made = real - centre, made - centre
     around = torch.zeros(len(made), device=made.device)  # real balls that each sample lies in
-    tight = torch.zeros(len(made), device=made.device)  # of the smaller half
+    tight = torch.zeros(len(made), device=made.device)  # those of the smaller half
     recalled, covered, middle = [], [], real_radii.median()
     for rows, reach in zip(torch.split(real, ROWS), torch.split(real_radii, ROWS), strict=True):
         distances = torch.cdist(rows, made)  # (rows, M)

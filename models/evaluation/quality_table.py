@@ -1,4 +1,4 @@
-"""What a judge measured of a model's samples, as a table beside real images: for a model card."""
+"""The table of a model card that sets measures of a model's samples beside those of real images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from models.results import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """measured: of the model's samples, by name; record:
-    `models.evaluation.sample_evaluator.SampleEvaluator.record`"""
+    """The measures of a model's samples against one part of the images.
+
+    measured: its measures by name
+    record: `models.evaluation.sample_evaluator.SampleEvaluator.record`
+    """
 
     part: str
     measured: Mapping[str, float]
@@ -21,7 +24,8 @@ class Judged:
 
 
 def quality_table(*parts: Judged) -> Table:
-    """A row a measure; for each part two columns, the model and as many real training images."""
+    """Return the table: a row for each measure, and two columns for each part, the model's and that
+    of as many real training images."""
     first = parts[0].record
     rows = []
     for name, meaning in {**MEASURES, **CLASS_MEASURES}.items():

@@ -1,22 +1,22 @@
-"""How good a generator's samples are, from their features: the objective of every GAN.
+"""The evaluator of a generator's samples, by their features: it gives the objective of every GAN.
 
-    judge = open_judge(images, Path("runs/cache"))   # looks at the real images once
-    judge(samples)                                   # {"frechet": 12.3, "precision": 0.71, ...}
-    judge.floor                                      # of real images: as good as it gets
-    judge.record                                     # belongs beside every value
+    evaluator = open_evaluator(images, Path("runs/cache"))   # looks at the real images once
+    evaluator(samples)                             # {"frechet": 12.3, "precision": 0.71, ...}
+    evaluator.floor                                # real images' measures: as good as it gets
+    evaluator.record                               # is stored beside every value
 
-The real images are the validation images; the test images for a study's winner. The floor is
-what real training images get, as many as samples are judged: also what a generator gets that
-knows its training images by heart. A Fréchet distance falls with the number of samples, so that
-number is part of the measure: `SampleEvaluator.count`.
+The real images are the validation images; the test images for a study's winner. The floor holds
+the measures of real training images, as many as there are samples: those that a generator gets
+which has learnt its training images by heart. A Fréchet distance falls with the number of samples,
+so that number is part of the measure: `SampleEvaluator.count`.
 
     frechet      Fréchet distance of the features (`models/evaluation/frechet.py`); lower is better
-    precision, realism, recall, density, coverage    of `models/evaluation/prdc.py`
+    precision, realism, recall, density, coverage    see `models/evaluation/prdc.py`
     diversity    distance of a sample to the next most alike sample, over that of real images:
                  about 1, and 0 for a generator that repeats itself
     modes        classes with a fair share of clear samples
     class_kl     nats between the samples' classes and the real ones; 0: the same balance,
-                 log K: one of K equal classes
+                 log K: the samples show one of K equal classes
 
 Shape legend: N samples, C channels, H/W pixels, D features, K classes.
 """
@@ -41,19 +41,19 @@ from models.evaluation.prdc import K, neighbourhoods, radii
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import same_draws
 
-SAMPLES = 5000  # judged at once, where there are as many training images: see `SampleEvaluator`
-CONFIDENCE = (
-    0.8  # of the classifier in a clear sample; of real images 99 % (MNIST), 85 % (Fashion-MNIST)
-)
+SAMPLES = 5000  # measured at once, where there are as many training images
+# The classifier is at least as sure of a clear sample; 99 % of MNIST's and 85 % of Fashion-MNIST's
+# real images are clear.
+CONFIDENCE = 0.8
 MODE_SHARE = 0.1  # of a class's real share: fewer clear samples are strays, not a mode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What is kept of the real images.
+    """What an evaluator keeps of the real images.
 
-    moments: of all of them; histogram: shares of their classes (K,), or None without classes
-    features: of the first (N, D), with their balls' radii (N,)
+    moments: of the features of all; histogram: shares of their classes (K,), None without classes
+    features: those of the first N (N, D), with the radii of their balls (N,)
     """
 
     moments: Moments
@@ -63,10 +63,11 @@ class Reference:
 
     @classmethod
     def of(cls, seen: ExtractedFeatures, classes: int, count: int) -> Reference:
+        """Return the reference for ``count`` samples; ``seen`` is of all real images."""
         features = seen.features[:count]
         return cls(
             moments=Moments.of(seen.features),
-            histogram=_histogram(seen, classes),
+            histogram=_class_histogram(seen, classes),
             features=features,
             radii=radii(features),
         )
@@ -75,12 +76,12 @@ class Reference:
 class SampleEvaluator:
     """Measures samples against the real images of one part.
 
-    count: samples that it wants each time: what was asked for, or all training images if fewer
+    count: samples that it takes each time: as many as asked for, or as there are training images
     floor: its measures of ``count`` real training images
-    measures: names of what it gives
+    measures: names of what it returns
 
-    5,000 samples of 28x28x1 take it 0.7 s on a core; an epoch of even a small DCGAN on 48,000
-    images takes 24 s.
+    It takes 0.7 s for 5,000 samples of 28x28x1 on one core; an epoch of even a small DCGAN on
+    48,000 images takes 24 s.
     """
 
     def __init__(
@@ -102,11 +103,12 @@ class SampleEvaluator:
         self.measures = (*MEASURES, *(CLASS_MEASURES if extractor.classes else ()))
         self.reference = Reference.of(extractor(real.pixels), extractor.classes, self.count)
         others = extractor(images.train.pixels[: self.count])
-        self.apart = _apart(others.features)
+        self.real_distance = _median_distance(others.features)
         self.floor = self.measure(others)
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
-        """Of samples (count, C, H, W) in [0, 1]. All NaN where a sample is not finite."""
+        """Return the measures of samples (count, C, H, W) in [0, 1]; all are NaN where a sample is
+        not finite."""
         if len(samples) != self.count:
             raise ValueError(f"{len(samples)} samples, but values of {self.count} are comparable")
         if not bool(samples.isfinite().all()):
@@ -119,36 +121,35 @@ class SampleEvaluator:
         return self.measure(self.extractor(samples))
 
     def measure_model(self, model: Model, images: ImageSplits) -> dict[str, float]:
-        """Of the samples that a model of these images gives: the same draws every time."""
+        """Return the measures of a model's samples, drawn with the same random numbers always."""
         with same_draws(model.device), evaluating(model), fast_convolutions(model):
             samples = model.samples(self.count, images, self.part)
         return self(samples)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What decides whether two values can be compared, and what they compare to, as JSON
-        takes it."""
+        """What tells if two values can be compared, and what they compare to, as JSON takes it."""
         about = {"part": self.part, "samples": self.count, "floor": self.floor}
         return {**self.extractor.record, **about}
 
     def measure(self, seen: ExtractedFeatures) -> dict[str, float]:
-        """The measures of what the extractor sees of ``count`` images."""
+        """Return the measures of ``count`` images, from what the extractor sees of them."""
         real, made = self.reference, seen.features
         found = neighbourhoods(real.features, real.radii, made, radii(made))
-        found["diversity"] = _apart(made) / self.apart.clamp(min=1e-12)
+        found["diversity"] = _median_distance(made) / self.real_distance.clamp(min=1e-12)
         if real.histogram is not None:
-            shares = _histogram(seen, len(real.histogram))
+            shares = _class_histogram(seen, len(real.histogram))
             assert shares is not None
             found |= {
-                "modes": self._modes(seen),
+                "modes": self._count_modes(seen),
                 "class_kl": class_divergence(shares, real.histogram),
             }
         values = torch.stack([value.double() for value in found.values()]).tolist()
         frechet = frechet_distance(real.moments, Moments.of(made))
         return {"frechet": frechet, **dict(zip(found, values, strict=True))}
 
-    def _modes(self, seen: ExtractedFeatures) -> Tensor:
-        """Classes with at least `MODE_SHARE` of their real share in clear samples."""
+    def _count_modes(self, seen: ExtractedFeatures) -> Tensor:
+        """Count the classes with at least `MODE_SHARE` of their real share in clear samples."""
         real = self.reference.histogram
         assert real is not None
         assert seen.classes is not None
@@ -158,9 +159,8 @@ class SampleEvaluator:
         return ((counts >= MODE_SHARE * real * len(seen)) & (counts > 0)).sum()
 
 
-_judges: dict[
-    tuple[Any, ...], SampleEvaluator
-] = {}  # of this process: trials share what they compare to
+# the trials of this process share what they compare to
+_evaluators: dict[tuple[Any, ...], SampleEvaluator] = {}
 
 
 def open_evaluator(
@@ -176,11 +176,11 @@ def open_evaluator(
     progress: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> SampleEvaluator:
-    """The judge of ``images``, made once a process; see
-    `models.evaluation.feature_cache.make_extractor`.
+    """Return the evaluator of ``images``, which is made once a process.
 
+    `models.evaluation.feature_cache.make_extractor` explains the other parameters.
     encoder: an autoencoder's export, loaded; needed where the images have no classes
-    seed: of the extractor; another one is an independent judge
+    seed: the extractor's; another seed makes an independent evaluator
 
     Raises `ConfigError` for images that have neither, and what `make_extractor` raises.
     """
@@ -199,27 +199,29 @@ def open_evaluator(
         extractor = encoder_extractor(encoder.to(device), expected=expected)
     contents = [content_digest(getattr(images, name)) for name in ("train", part)]
     key = (extractor.hash, part, count, device, *contents)
-    if key not in _judges:
-        _judges[key] = SampleEvaluator(extractor, images, part=part, count=count)
-    return _judges[key]
+    if key not in _evaluators:
+        _evaluators[key] = SampleEvaluator(extractor, images, part=part, count=count)
+    return _evaluators[key]
 
 
-def _histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
-    """Shares of the classes (K,), as the extractor sees them."""
+def _class_histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
+    """Return the shares of the classes (K,), as the extractor sees them; None without classes."""
     if seen.classes is None:
         return None
     return torch.bincount(seen.classes, minlength=classes).double() / len(seen)
 
 
 def class_divergence(made: Tensor, real: Tensor) -> Tensor:
-    """KL of the samples' class shares (K,) from the real ones, in nats; finite: a class that no
-    real image was seen in counts as if half a sample's share of them was."""
+    """Return the KL of the samples' class shares (K,) from the real ones, in nats.
+
+    It is finite: a class without any real image counts half as much as the smallest other.
+    """
     floor = real[real > 0].min() / 2
     known = real.clamp(min=float(floor))
     divergence: Tensor = torch.xlogy(made, made / known).sum()
     return divergence
 
 
-def _apart(features: Tensor) -> Tensor:
-    """Median distance of each to the nearest other: (N, D) -> ()."""
+def _median_distance(features: Tensor) -> Tensor:
+    """Features (N, D) -> the median distance to the nearest other: ()."""
     return radii(features, 1).median()

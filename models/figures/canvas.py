@@ -1,4 +1,4 @@
-"""Pictures for people: arrays in, a figure file out. Drawn without a display.
+"""Figures: made of arrays without a display, and saved as PNG.
 
 Shape legend: N images, C channels, H/W pixels.
 """
@@ -6,11 +6,14 @@ Shape legend: N images, C channels, H/W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
+
+from models.results import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +26,7 @@ COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
 
 
 def as_strip(images: Tensor) -> np.ndarray[Any, Any]:
-    """(N, C, H, W) -> (H + gap, N * (W + gap), 3): side by side, a white gap around each."""
+    """(N, C, H, W) -> (H + gap, N * (W + gap), 3): images side by side with white gaps."""
     gap = max(1, images.shape[-1] // 28)
     tiles = [
         np.pad(as_picture(image), ((0, gap), (0, gap), (0, 0)), constant_values=1.0)
@@ -33,7 +36,7 @@ def as_strip(images: Tensor) -> np.ndarray[Any, Any]:
 
 
 def as_picture(image: Tensor) -> np.ndarray[Any, Any]:
-    """(1 or 3, H, W) in [0, 1] -> (H, W, 3) for drawing, on the host."""
+    """(1 or 3, H, W) in [0, 1] -> (H, W, 3) on the host, ready to be drawn."""
     pixels = image.detach().float().clamp(0, 1).cpu().numpy()
     if len(pixels) == 1:
         pixels = np.repeat(pixels, 3, axis=0)
@@ -41,10 +44,10 @@ def as_picture(image: Tensor) -> np.ndarray[Any, Any]:
 
 
 def plain_log_labels(axes: Axes, *, most: float = math.inf, across: bool = False) -> None:
-    """0.02 rather than 2 x 10^-2 on an axis that spans few decades.
+    """Write 0.02 rather than 2 x 10^-2 on a logarithmic axis that spans few decades.
 
-    most: numbers that there is room for; where 1, 2, 5, 10, ... are more, it is 1, 10, ...
-    across: on the axis to the right, not upwards
+    most: numbers that there is room for; where 1, 2, 5, 10, ... are more, only 1, 10, ... stay
+    across: label the horizontal axis, not the vertical one
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -58,12 +61,26 @@ def plain_log_labels(axes: Axes, *, most: float = math.inf, across: bool = False
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure of so many inches."""
+    """Return an empty white figure; both sizes are in inches."""
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     return Figure(figsize=(width, height), facecolor="white")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """As PNG whatever the suffix: ``path`` may be a temporary name."""
+    """Write ``figure`` as PNG whatever the suffix: ``path`` may be a temporary name."""
     figure.savefig(path, dpi=144, format="png")
+
+
+def figure_picture(
+    name: str, caption: str, what: str, make_figure: Callable[[str], Figure]
+) -> Picture:
+    """Return the picture that draws and saves a figure.
+
+    what: the end of its title; make_figure: makes it under the title that it is given
+    """
+
+    def draw(path: Path, title: str) -> None:
+        save_figure(make_figure(f"{title}: {what}"), path)
+
+    return Picture(name=name, caption=caption, draw=draw)

@@ -1,4 +1,4 @@
-"""Lines over epochs and frequencies."""
+"""Figures of lines: metrics over epochs, and spectra."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def draw_learning_curve(
     title: str,
     best_epoch: int | None = None,
 ) -> None:
-    """Lines over epochs 1, 2, ...; a logarithmic axis where the values allow and need it."""
+    """Draw lines over epochs 1, 2, ...; the axis is logarithmic where the values allow and need
+    it."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(6.4, 3.6)
@@ -54,9 +55,9 @@ def draw_lines(
     title: str,
     marks: Mapping[float, str] | None = None,
 ) -> None:
-    """Panels side by side, each with its lines (x, y), y logarithmic.
+    """Draw panels side by side, each with its lines (x, y); y is logarithmic.
 
-    x, y: what the axes are; marks: places on x and their words
+    x, y: names of the axes; marks: places on x and their words
     """
     figure = new_figure(3.6 * len(panels), 3.4)
     for index, (name, lines) in enumerate(panels.items()):

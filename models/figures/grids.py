@@ -1,4 +1,4 @@
-"""Images in rows and grids.
+"""Figures of images in rows and grids.
 
 Shape legend: N images, K images of a row, C channels, H/W pixels.
 """
@@ -28,33 +28,27 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 LABEL = 1.2  # inches: the column of row names
-ROW_LETTER = 0.078  # inches of a row's name, at most; longer names widen their column
-
-
+ROW_LETTER = 0.078  # inches of a letter in a row's name; longer names widen their column
 NAME = 28  # characters of a name that are shown
-
-
 LETTER, HEAD = 0.075, 0.34  # inches: a letter of a name, the title above
-
-
 TITLE_LINE = 0.16  # inches
 
 
 def sample_figure(images: Tensor, title: str, *, columns: int = 10) -> Figure:
-    """Images (N, C, H, W) in rows of ``columns``."""
+    """Draw images (N, C, H, W) in rows of ``columns``."""
     rows = [images[first : first + columns] for first in range(0, len(images), columns)]
-    return _strips(rows, [("", "")] * len(rows), title, side=MARGIN)
+    return _draw_named_rows(rows, [("", "")] * len(rows), title, side=MARGIN)
 
 
 def interpolation_figure(
     rows: Sequence[Tensor], names: Sequence[tuple[str, str]], title: str
 ) -> Figure:
-    """Rows (K, C, H, W) whose first and last image are originals, with the names of these two."""
+    """Draw rows (K, C, H, W) whose first and last image are originals, with the names of both."""
     longest = max(len(short_name(name)) for pair in names for name in pair)
-    return _strips(rows, names, title, side=2 * MARGIN + LETTER * longest, apart=True)
+    return _draw_named_rows(rows, names, title, side=2 * MARGIN + LETTER * longest, apart=True)
 
 
-def _strips(
+def _draw_named_rows(
     rows: Sequence[Tensor],
     names: Sequence[tuple[str, str]],
     title: str,
@@ -62,9 +56,9 @@ def _strips(
     side: float,
     apart: bool = False,
 ) -> Figure:
-    """Rows of images with names on both sides.
+    """Draw rows of images with names on both sides.
 
-    side: inches for the names; apart: the first and last image stand off from those between
+    side: inches for the names; apart: leave a gap after the first image and before the last
     """
     count = max(len(row) for row in rows)
     away = 0.3 * TILE if apart else 0.0
@@ -76,7 +70,7 @@ def _strips(
         bottom = TILE * (len(rows) - 1 - number) + MARGIN / 2
         x = side
         for piece in (images[:1], images[1:-1], images[-1:]) if apart else (images,):
-            _strip(figure, piece, x, bottom)
+            _draw_strip(figure, piece, x, bottom)
             x += TILE * len(piece) + away
         middle = (bottom + TILE / 2) / height
         style: dict[str, Any] = {"va": "center", "fontsize": 9, "color": INK}
@@ -89,8 +83,8 @@ def _strips(
     return figure
 
 
-def _strip(figure: Figure, images: Tensor, left: float, bottom: float) -> None:
-    """Images side by side, from a place in inches on."""
+def _draw_strip(figure: Figure, images: Tensor, left: float, bottom: float) -> None:
+    """Draw images side by side, beginning at a place in inches."""
     width, height = figure.get_size_inches()
     place = (left / width, bottom / height, TILE * len(images) / width, TILE / height)
     axes = figure.add_axes(place)
@@ -99,16 +93,17 @@ def _strip(figure: Figure, images: Tensor, left: float, bottom: float) -> None:
 
 
 def short_name(name: str) -> str:
+    """Return ``name``, cut where it is longer than `NAME` characters."""
     return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def show_literally(text: Text) -> None:
-    """Names of classes and attributes are the user's: a dollar sign begins no formula."""
+    """Show a user's name as it is written: a dollar sign in it begins no formula."""
     text.set_parse_math(False)
 
 
 def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
-    """One labelled row of images above the other; each (N, C, H, W) in [0, 1], N alike."""
+    """Draw labelled rows of images, one under the other; each (N, C, H, W) in [0, 1], N alike."""
     count = max(len(images) for images in rows.values())
     label_width = max(LABEL, ROW_LETTER * max(map(len, rows)) + 2 * MARGIN)
     width = label_width + TILE * count + MARGIN
@@ -130,7 +125,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
             fontsize=9,
             color=INK,
         )
-        name.set_parse_math(False)  # a user's name of a class may hold a dollar sign
+        show_literally(name)
     figure.text(
         MARGIN / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=9, color=INK
     )
@@ -140,7 +135,7 @@ def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
 def draw_labelled(
     path: Path, images: Tensor, words: Sequence[str], right: Sequence[bool], *, title: str
 ) -> None:
-    """Images (N, C, H, W) in a row with a word below each, red where it is not right."""
+    """Draw images (N, C, H, W) in a row with a word below each, red where it is not right."""
     tile, foot, head = 0.95, 0.24, 0.34
     width, height = tile * len(images) + 2 * MARGIN, tile + foot + head
     figure = new_figure(width, height)

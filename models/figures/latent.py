@@ -1,4 +1,4 @@
-"""How latent spaces are drawn: points with the names of their groups, and grids of decoded images.
+"""Figures of latent spaces: points with the names of their groups, and grids of decoded images.
 
 Each function makes a figure from arrays and tensors on the host; `models/analysis/latent_space.py`
 computes them.
@@ -35,7 +35,7 @@ BINS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Coloring:
-    """What points are coloured by.
+    """What tells the colours of points.
 
     by: "class", the name of an attribute, or nothing
     values: (N,) places in ``names``; numbers on a scale where ``by`` has no names
@@ -46,20 +46,20 @@ class Coloring:
     names: tuple[str, ...] = ()
 
     @property
-    def said(self) -> str:
-        """For the end of a caption."""
+    def caption_end(self) -> str:
+        """The words that a caption of coloured points ends with."""
         return f", coloured by {self.by}" if self.by else ""
 
     def of(self, index: Array) -> Coloring:
-        """For the points at ``index`` alone."""
+        """Return the coloring of the points at ``index`` alone."""
         return Coloring(by=self.by, values=self.values[index], names=self.names)
 
     def name(self, point: int) -> str:
-        """Of one point's group; empty where there are no groups."""
+        """Return the name of one point's group; empty where there are no groups."""
         return self.names[self.values[point]] if self.names else ""
 
     def shown(self) -> list[int]:
-        """The groups that have a colour of their own: the ten largest, in their order."""
+        """Return the groups that have a colour of their own: the ten largest, in their order."""
         sizes = np.bincount(self.values, minlength=len(self.names))
         largest = np.argsort(-sizes, kind="stable")[: len(GROUPS)]
         return sorted(int(group) for group in largest if sizes[group])
@@ -68,7 +68,7 @@ class Coloring:
 def map_figure(
     points: Array, coloring: Coloring, title: str, *, axes: tuple[str, str] | None = None
 ) -> Figure:
-    """Points (N, 2) with a legend or a scale beside them; the same unit in both directions.
+    """Draw points (N, 2) with a legend or a scale beside them; one unit for both directions.
 
     axes: labels; None: the axes have no meaning and no numbers
     """
@@ -77,7 +77,7 @@ def map_figure(
     figure = new_figure(7.2, 0.8 + 5.2 * min(max(slope, 0.4), 1.0))
     figure.set_layout_engine("constrained")
     drawn = figure.add_subplot()
-    _scatter(figure, drawn, points, coloring)
+    _draw_points(figure, drawn, points, coloring)
     drawn.set_aspect("equal", adjustable="datalim")
     if axes is None:
         drawn.set_xticks([])
@@ -90,8 +90,8 @@ def map_figure(
     return figure
 
 
-def _scatter(figure: Figure, axes: Axes, points: Array, coloring: Coloring) -> None:
-    """All in one call, in the order of the set: no class lies on top of the others."""
+def _draw_points(figure: Figure, axes: Axes, points: Array, coloring: Coloring) -> None:
+    """Draw all points in one call, in the order of the set, so that no class covers the others."""
     size = float(np.clip(9000 / max(len(points), 1), 4, 30))
     style: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0}
     if coloring.by and not coloring.names:
@@ -101,19 +101,19 @@ def _scatter(figure: Figure, axes: Axes, points: Array, coloring: Coloring) -> N
         scale.set_label(short_name(coloring.by))
         show_literally(scale.ax.yaxis.label)
         return
-    axes.scatter(points[:, 0], points[:, 1], c=_colors(coloring), **style)
-    _legend(figure, coloring)
+    axes.scatter(points[:, 0], points[:, 1], c=_point_colors(coloring), **style)
+    _draw_legend(figure, coloring)
 
 
-def _colors(coloring: Coloring) -> list[str]:
-    """Of each point."""
+def _point_colors(coloring: Coloring) -> list[str]:
+    """Return the colour of each point."""
     if not coloring.names:
         return [PLAIN] * len(coloring.values)
     chosen = dict(zip(coloring.shown(), GROUPS, strict=False))
     return [chosen.get(int(group), OTHERS) for group in coloring.values]
 
 
-def _legend(figure: Figure, coloring: Coloring) -> None:
+def _draw_legend(figure: Figure, coloring: Coloring) -> None:
     from matplotlib.lines import Line2D
 
     if not coloring.names:
@@ -134,11 +134,11 @@ def _legend(figure: Figure, coloring: Coloring) -> None:
 
 
 def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
-    """How often each value of a one-dimensional code (N,) occurs, group upon group."""
+    """Draw how often each value of a one-dimensional code (N,) occurs, group upon group."""
     figure = new_figure(7.2, 3.8)
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
-    colors = np.array(_colors(coloring) if coloring.names else [PLAIN] * len(codes))
+    colors = np.array(_point_colors(coloring) if coloring.names else [PLAIN] * len(codes))
     order = [color for color in (*GROUPS, OTHERS, PLAIN) if (colors == color).any()]
     stacks = [codes[colors == color] for color in order]
     axes.hist(stacks, bins=BINS, stacked=True, color=order)
@@ -146,12 +146,12 @@ def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
     axes.set_ylabel("images")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
-    _legend(figure, coloring)
+    _draw_legend(figure, coloring)
     return figure
 
 
 def grid_figure(images: Tensor, axes: Sequence[Array], title: str) -> Figure:
-    """Decoded images at their codes, z1 to the right and z2, if there is one, upwards.
+    """Draw decoded images at their codes, z1 to the right and z2, if there is one, upwards.
 
     images: (K1 * K2, C, H, W), z1 going fastest; axes: the values (K1,) of z1 and (K2,) of z2
     """
@@ -174,11 +174,11 @@ def grid_figure(images: Tensor, axes: Sequence[Array], title: str) -> Figure:
 
 
 def as_row(images: Tensor) -> Array:
-    """(K, C, H, W) -> (H, K * W, 3), side by side without gaps."""
+    """(K, C, H, W) -> (H, K * W, 3): images side by side without gaps."""
     return np.concatenate([as_picture(image) for image in images], axis=1)
 
 
 def _ticks(values: Array) -> tuple[list[int], list[str]]:
-    """Places and labels of every second point or so."""
+    """Return the places and labels of every second point or so."""
     places = list(range(0, len(values), 2 if len(values) < 20 else 4))
     return places, [f"{values[place]:.2f}" for place in places]

@@ -1,4 +1,4 @@
-"""How a generator learned: after every epoch a row of samples of the same fixed noise.
+"""Pictures of how a generator learned: for every epoch a row of samples of the same noise.
 
     row = model.fixed_samples(images, "valid", 10)         # after each epoch
     write_row(path, row)                                   # a small PNG, kept beside a checkpoint
@@ -27,7 +27,7 @@ from models.figures.grids import draw_rows
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ROWS, COLUMNS = 10, 10  # of a picture, at most
+ROWS, COLUMNS = 10, 10  # of images in a picture, at most
 LARGEST_TILE = 96  # pixels of an image in a row: as many as a picture shows of it
 FRAME = 320  # pixels of an animation's longer side, about
 SHOWN_FOR, LAST_FOR = 350, 2500  # milliseconds of a frame, of the last one
@@ -38,8 +38,8 @@ COUNT = "images"  # the word in a row's file that tells how many there are
 
 
 def write_row(path: Path, images: Tensor) -> None:
-    """Samples (N, C, H, W) in [0, 1] side by side, as PNG whatever the suffix; large ones are
-    made smaller."""
+    """Write samples (N, C, H, W) in [0, 1] side by side as PNG, whatever the suffix; large ones
+    are made smaller."""
     from PIL import Image, PngImagePlugin
 
     shrink = LARGEST_TILE / max(images.shape[-2:])
@@ -56,7 +56,7 @@ def write_row(path: Path, images: Tensor) -> None:
 
 
 def read_row(path: Path) -> Tensor:
-    """What `write_row` wrote: (N, C, H, W) in [0, 1]."""
+    """Read the samples that `write_row` wrote: (N, C, H, W) in [0, 1]."""
     from PIL import Image
 
     with Image.open(path) as file:
@@ -70,7 +70,7 @@ def read_row(path: Path) -> Tensor:
 def draw_learned(
     path: Path, rows: Mapping[int, Path], title: str, *, best: int | None = None
 ) -> None:
-    """Rows by epoch, at most `ROWS` of them, one under the other.
+    """Draw the rows of at most `ROWS` epochs, one under the other.
 
     best: the epoch whose weights were kept: it is always shown, and named
     """
@@ -85,7 +85,8 @@ def draw_learned(
 
 
 def choose_epochs(epochs: Sequence[int], most: int) -> list[int]:
-    """``most`` of ``epochs``, evenly, the first and the last among them; all where they are few."""
+    """Choose ``most`` of ``epochs`` at even distances, with the first and the last; all where there
+    are no more."""
     if len(epochs) <= most:
         return list(epochs)
     last = len(epochs) - 1
@@ -93,13 +94,13 @@ def choose_epochs(epochs: Sequence[int], most: int) -> list[int]:
 
 
 def write_animation(path: Path, rows: Mapping[int, Path], *, most: int = LARGEST_ANIMATION) -> None:
-    """A GIF with a frame an epoch: the row's samples as a grid. It repeats for ever.
+    """Write a GIF that repeats for ever, with a frame an epoch: the row's samples as a grid.
 
-    most: bytes; where it would be larger, epochs are left out, the first and the last never
+    most: bytes; a larger one leaves out epochs, but never the first and the last
     """
     epochs = sorted(rows)
     while True:
-        content = _animation([_frame(read_row(rows[epoch]), epoch) for epoch in epochs])
+        content = _gif_content([_draw_frame(read_row(rows[epoch]), epoch) for epoch in epochs])
         if len(content) <= most or len(epochs) <= 2:
             break
         fitting = int(len(epochs) * most / len(content))
@@ -107,15 +108,15 @@ def write_animation(path: Path, rows: Mapping[int, Path], *, most: int = LARGEST
     path.write_bytes(content)
 
 
-def _frame(images: Tensor, epoch: int) -> Image:
-    """(N, C, H, W) as a grid about as wide as high, under the epoch's number."""
+def _draw_frame(images: Tensor, epoch: int) -> Image:
+    """Return images (N, C, H, W) as a grid about as wide as high, under the epoch's number."""
     from PIL import Image, ImageDraw, ImageFont
 
     columns = math.ceil(math.sqrt(len(images)))
     while len(images) % columns:  # no gap in the last row
         columns += 1
     largest = FRAME / columns / max(images.shape[-2:])
-    if largest < 0.75:  # one that is little too large stays sharp
+    if largest < 0.75:  # an image that is only a little too large stays sharp
         images = F.interpolate(images, scale_factor=largest, mode="area")
     gap = ((0, 1), (0, 1), (0, 0))
     tiles = [np.pad(as_picture(image), gap, constant_values=0.5) for image in images]
@@ -133,7 +134,8 @@ def _frame(images: Tensor, epoch: int) -> Image:
     return frame.quantize(COLORS, dither=Image.Dither.NONE)
 
 
-def _animation(frames: Sequence[Image]) -> bytes:
+def _gif_content(frames: Sequence[Image]) -> bytes:
+    """Return the content of a GIF with these frames."""
     whole = io.BytesIO()
     first, *others = frames
     shown = [SHOWN_FOR] * len(others) + [LAST_FOR]

@@ -1,20 +1,20 @@
 """Machine code for small convolutions, generated for the CPU it runs on.
 
-The libraries under PyTorch reach a fifth of a core's arithmetic on convolutions of a few
-channels: they put channels into the SIMD lanes and find too few. Here the lanes hold
-images: a layer's activations lie as (C, pixels, N) with the batch innermost, each weight
-meets 16 images at once, and a block of sums stays in registers while its inputs stream by.
+The libraries under PyTorch reach a fifth of a core's arithmetic on convolutions of a few channels:
+they put channels into the SIMD lanes and find too few. Here the lanes hold images: a layer's
+activations lie as (C, pixels, N) with the batch innermost, each weight is multiplied with 16 images
+at once, and a block of sums stays in registers while its inputs stream by.
 
-Two kernels are enough. Which pixel feeds which through which tap is a list (`Plan` in
-`models.kernels.fast_convolution`), so that strides, paddings, transposed convolutions and gradients
-with respect to the input are all the first kernel, with other lists:
+Two kernels are enough. A list says which pixel feeds which through which tap
+(`models.kernels.conv_plan.Plan`). So strides, paddings, transposed convolutions and gradients with
+respect to the input all use the first kernel, with other lists:
 
     gather   y[co, d, :] = bias[co] + sum over (s, k) feeding d, ci:  w[k, ci, co] * x[ci, s, :]
     reduce   g[k, ci, co] = sum over (s, d) joined by k:  sum(x[ci, s, :] * y[co, d, :])
 
-Code is made by LLVM (`llvmlite`) for a block of channels, about 25 ms each and once a
-process, and runs on one thread, without the interpreter's lock. ``ragged`` code also takes
-batches that do not fill their last vector.
+LLVM (`llvmlite`) makes the code for a block of channels, once a process and in about 25 ms. It runs
+on one thread, without the interpreter's lock. ``ragged`` code also takes batches that do not fill
+their last vector.
 
 Shape legend: N images, ci/co input and output channels, s/d source and destination pixels,
 k tap: an element of the kernel, 9 of them in a 3x3 one.
@@ -29,8 +29,8 @@ from llvmlite import ir
 from models.kernels.llvm import F32, I64, LANES, REGISTERS, Code, Kernel
 
 MANY = REGISTERS == 32
-GATHERED = 12 if MANY else 6  # most output channels in one block of `gather`
-REDUCED = 5 if MANY else 3  # most channels on either side of a block of `reduce`
+GATHERED = 12 if MANY else 6  # output channels in one block of `gather`, at most
+REDUCED = 5 if MANY else 3  # channels on either side of a block of `reduce`, at most
 
 
 def blocks(channels: int, most: int) -> list[tuple[int, int]]:
@@ -45,13 +45,13 @@ def blocks(channels: int, most: int) -> list[tuple[int, int]]:
 
 
 def gathered_lanes(size: int) -> int:
-    """Images that `gather` takes at once: as many as leave the sums of a block in registers."""
+    """Return how many images `gather` takes at once, so that a block's sums stay in registers."""
     return LANES * next(v for v in (8, 4, 2, 1) if v * (size + 1) <= (28 if MANY else 15))
 
 
 @cache
 def gather_kernel(size: int, ragged: bool) -> Kernel:
-    """``gather`` for ``count`` blocks of ``size`` output channels.
+    """Compile ``gather`` for ``count`` blocks of ``size`` output channels.
 
     (x, y, w, bias, starts, sources, taps, count, pixels, ci, co, x_step, y_step, n): addresses of
     float32 x (ci, S, n), y (co, pixels, n), w (K, ci, co), bias (co,) and of int64 lists; starts
@@ -64,7 +64,8 @@ def gather_kernel(size: int, ragged: bool) -> Kernel:
     sums = [[code.register() for _ in range(vectors)] for _ in range(size)]
 
     def pixel(d: ir.Value, first: ir.Value, lane: ir.Value, width: int, masked: bool) -> None:
-        """One destination pixel, ``size`` channels from ``first``, ``width`` vectors of images."""
+        """Compute one destination pixel, ``size`` channels from ``first``, ``width`` vectors of
+        images."""
         mask = code.below(lane, n) if masked else None
         for r in range(size):
             start = code.splat(code.load(F32, bias, code.add(first, r)))
@@ -102,11 +103,11 @@ def gather_kernel(size: int, ragged: bool) -> Kernel:
 
 @cache
 def reduce_kernel(ci_size: int, co_size: int, ragged: bool) -> Kernel:
-    """``reduce`` for ci_count x co_count blocks of channels; adds to g.
+    """Compile ``reduce`` for ci_count x co_count blocks of channels; it adds to g.
 
     (x, y, g, sources, targets, edges, taps, groups, ci_count, co_count, ci, co, x_step, y_step, n):
-    as for `gather_kernel`; g (K, ci, co). Pairs of pixels come in ``groups`` of one tap each,
-    cut by edges (groups + 1,), small enough that their rows stay in the cache.
+    the same as for `gather_kernel`, and g (K, ci, co). Pairs of pixels come in ``groups`` of one
+    tap each, cut by edges (groups + 1,) and so small that their rows stay in the cache.
     """
     code = Code(addresses=7, numbers=8)
     x, y, g, sources, targets, edges, taps = code.addresses

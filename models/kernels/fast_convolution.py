@@ -5,29 +5,26 @@
 
 Inside, the model's `Conv2d` and `ConvTranspose2d` layers run the kernels of
 `models.kernels.conv_kernels` where those fit; weights, gradients and results are PyTorch's up to
-rounding. The model does not know: it stays plain torch code, and outside (export, checkpoints)
-nothing has changed.
+rounding. The model stays plain torch code and does not know of it; outside the block (export,
+checkpoints) nothing changes.
 
-Activations keep the batch innermost in memory (strides (1, HWN, WN, N) of a (N, C, H, W)
-tensor). Elementwise operations keep such strides, so no layer between converts anything.
-Pooling and nearest-neighbour resizing would; they treat images and channels alike, and are
-given them exchanged: what lies there is then PyTorch's own channels-last layout.
+Activations keep the batch innermost in memory (strides (1, HWN, WN, N) of a (N, C, H, W) tensor).
+Elementwise operations keep such strides, so that no layer between converts anything. Pooling and
+nearest-neighbour resizing would convert. They treat images and channels alike, and are given them
+exchanged: memory then has PyTorch's own channels-last layout.
 
-Shape legend: N batch, C channels, H/W pixels, P = H * W, K elements of the kernel.
+Shape legend: N batch, C channels, H/W pixels, K elements of the kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -40,40 +37,38 @@ from models.kernels.conv_kernels import (
     gathered_lanes,
     reduce_kernel,
 )
+from models.kernels.conv_plan import Layer, Plan, plan_of
 from models.kernels.llvm import LANES
 
-WIDEST = 16384  # input times output channels; from 256 x 512 on PyTorch was measured as fast
-
-Layer = nn.Conv2d | nn.ConvTranspose2d
-Pixels = tuple[int, int]
-Integers = NDArray[np.int64]
+WIDEST = 16384  # input times output channels; PyTorch was measured as fast from 256 x 512 on
 
 
 @contextmanager
 def fast_convolutions(model: nn.Module) -> Iterator[Callable[[Batch], Batch]]:
     """Run the fitting convolutions of ``model`` by the kernels, until the block ends.
 
-    Gives a function that lays out a batch as its first layer wants it.
+    The block is given a function that lays out a batch as the first layer takes it.
     """
     layers = [layer for layer in model.modules() if _fits(layer)]
     between = [layer for layer in model.modules() if layers and _treats_channels_as_images(layer)]
     for layer in layers:
-        vars(layer)["forward"] = MethodType(_forward, layer)
+        vars(layer)["forward"] = MethodType(_forward_fast, layer)
     for layer in between:
-        vars(layer)["forward"] = MethodType(_exchanged, layer)
+        vars(layer)["forward"] = MethodType(_forward_exchanged, layer)
     try:
-        yield _laid_out if layers else lambda batch: batch
+        yield _lay_out if layers else lambda batch: batch
     finally:
         for layer in (*layers, *between):
             del vars(layer)["forward"]
 
 
-def _laid_out(batch: Batch) -> Batch:
+def _lay_out(batch: Batch) -> Batch:
+    """Return ``batch`` with images as the kernels read them."""
     return replace(batch, images=batch_innermost(batch.images))
 
 
 def batch_innermost(x: Tensor) -> Tensor:
-    """The same (N, C, H, W) values, laid out as the kernels read them; a copy only if needed."""
+    """Return (N, C, H, W) laid out as the kernels read it; it is copied only if needed."""
     if x.permute(1, 2, 3, 0).is_contiguous():
         return x
     flat = x.flatten(1).t().contiguous()  # (CHW, N): two dimensions transpose fastest
@@ -81,7 +76,7 @@ def batch_innermost(x: Tensor) -> Tensor:
 
 
 def _fits(layer: nn.Module) -> bool:
-    """Whether a layer is one that the kernels know, with few enough channels to be worth it."""
+    """Return True if the kernels know the layer, and its channels are few enough to be worth it."""
     if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         return False
     return (
@@ -94,14 +89,14 @@ def _fits(layer: nn.Module) -> bool:
 
 
 def _treats_channels_as_images(layer: nn.Module) -> bool:
-    """Whether a layer does the same to every channel of every image."""
+    """Return True if the layer does the same to every channel of every image."""
     if isinstance(layer, nn.Upsample):
         return type(layer).forward is nn.Upsample.forward and layer.mode == "nearest"
     return type(layer).forward in (nn.MaxPool2d.forward, nn.AvgPool2d.forward)
 
 
-def _exchanged(layer: nn.Module, x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H', W') by way of (C, N, H, W)."""
+def _forward_exchanged(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run a layer (N, C, H, W) -> (N, C, H', W') on (C, N, H, W)."""
     if not x.is_cpu or x.dim() != 4:
         usual: Tensor = type(layer).forward(layer, x)
         return usual
@@ -109,12 +104,13 @@ def _exchanged(layer: nn.Module, x: Tensor) -> Tensor:
     return exchanged.transpose(0, 1)
 
 
-def _forward(layer: Layer, x: Tensor) -> Tensor:
-    plain = x.is_cpu and x.dtype == _dtype(layer) == torch.float32 and x.dim() == 4
+def _forward_fast(layer: Layer, x: Tensor) -> Tensor:
+    """Run a convolution by the kernels, or as usual where they do not fit its input."""
+    plain = x.is_cpu and x.dtype == _parameter_dtype(layer) == torch.float32 and x.dim() == 4
     if not plain or torch.get_num_threads() > 1 or torch.is_autocast_enabled("cpu"):
         usual: Tensor = type(layer).forward(layer, x)  # type: ignore[arg-type]
         return usual
-    weight = layer.weight  # asked for once: a spectral norm goes one step on each time
+    weight = layer.weight  # read once: a spectral norm goes one step further each time
     plan = plan_of(layer, (x.shape[2], x.shape[3]))
     order = (2, 3, 0, 1) if isinstance(layer, nn.ConvTranspose2d) else (2, 3, 1, 0)
     taps = weight.permute(order).flatten(0, 1).contiguous()  # (K, C_in, C_out)
@@ -122,95 +118,15 @@ def _forward(layer: Layer, x: Tensor) -> Tensor:
     return result
 
 
-def _dtype(layer: Layer) -> torch.dtype:
+def _parameter_dtype(layer: Layer) -> torch.dtype:
     return next(layer.parameters()).dtype
-
-
-def plan_of(layer: Layer, size: Pixels) -> Plan:
-    """Which pixels of its input, ``size`` (H, W), feed which of its output."""
-    kernel, stride = layer.kernel_size, layer.stride
-    padding, dilation = layer.padding, layer.dilation
-    assert not isinstance(padding, str)
-    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    geometry = [tuple(pair) for pair in (kernel, stride, padding, dilation)]
-    if isinstance(layer, nn.ConvTranspose2d):
-        larger = [
-            (size[i] - 1) * stride[i] - 2 * padding[i] + reach[i] + layer.output_padding[i]
-            for i in (0, 1)
-        ]
-        return _plan((larger[0], larger[1]), size, *geometry).reverse
-    smaller = [(size[i] + 2 * padding[i] - reach[i]) // stride[i] + 1 for i in (0, 1)]
-    if min(smaller) < 1:
-        raise ValueError(f"images of {size[0]}x{size[1]} are smaller than the {kernel} kernel")
-    return _plan(size, (smaller[0], smaller[1]), *geometry)
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Pairs of pixels that a convolution joins: source ``sources[i]`` feeds ``targets[i]``
-    through the element ``taps[i]`` of the kernel; pixels are numbered row by row."""
-
-    kernel: int  # K
-    source: Pixels
-    target: Pixels
-    sources: Integers
-    targets: Integers
-    taps: Integers
-
-    @cached_property
-    def reverse(self) -> Plan:
-        """Everything the other way: the gradient's plan, and that of a transposed convolution."""
-        reverse = Plan(self.kernel, self.target, self.source, self.targets, self.sources, self.taps)
-        vars(reverse)["reverse"] = self
-        return reverse
-
-    @cached_property
-    def by_target(self) -> tuple[Integers, Integers, Integers]:
-        """(starts, sources, taps): pairs in order of their target, cut by starts (P + 1,)."""
-        order = np.argsort(self.targets, kind="stable")
-        pixels = self.target[0] * self.target[1]
-        starts = np.searchsorted(self.targets[order], np.arange(pixels + 1))
-        return starts.astype(np.int64), self.sources[order], self.taps[order]
-
-    @cached_property
-    def by_tap(self) -> tuple[Integers, Integers, Integers, Integers]:
-        """(sources, targets, edges, taps): pairs in groups of one target row and one tap."""
-        order = np.lexsort((self.taps, self.targets // self.target[1]))
-        group = (self.targets // self.target[1] * self.kernel + self.taps)[order]
-        begins = np.flatnonzero(np.diff(group, prepend=-1))
-        edges = np.append(begins, len(group)).astype(np.int64)
-        return self.sources[order], self.targets[order], edges, self.taps[order][begins]
-
-
-@cache
-def _plan(
-    larger: Pixels,
-    smaller: Pixels,
-    kernel: Pixels,
-    stride: Pixels,
-    padding: Pixels,
-    dilation: Pixels,
-) -> Plan:
-    """Of a convolution from ``larger`` to ``smaller``."""
-    sources, targets, taps = [], [], []
-    rows, columns = np.indices(smaller)
-    for tap in range(kernel[0] * kernel[1]):
-        down, right = divmod(tap, kernel[1])
-        row = rows * stride[0] - padding[0] + down * dilation[0]
-        column = columns * stride[1] - padding[1] + right * dilation[1]
-        inside = (row >= 0) & (row < larger[0]) & (column >= 0) & (column < larger[1])
-        sources.append((row * larger[1] + column)[inside])
-        targets.append((rows * smaller[1] + columns)[inside])
-        taps.append(np.full(inside.sum(), tap))
-    found = (np.concatenate(part).astype(np.int64) for part in (sources, targets, taps))
-    return Plan(kernel[0] * kernel[1], larger, smaller, *found)
 
 
 class _Convolve(Function):
     """(N, C_in, H, W), (K, C_in, C_out), (C_out,) or None, plan -> (N, C_out, H', W').
 
-    Input and output have the batch innermost. The gradients are made of `_Convolve` and
-    `_Correlate` again, so that they can be differentiated in turn (gradient penalties).
+    Input and output have the batch innermost. Gradients use `_Convolve` and `_Correlate` again, so
+    that they can be differentiated themselves, for gradient penalties.
     """
 
     @staticmethod
@@ -255,7 +171,7 @@ class _Convolve(Function):
 
 
 class _Correlate(Function):
-    """What the weights of a convolution from x to y have to do with both: its weight gradient.
+    """The gradient of a convolution's weights, from its input x and the gradient of its output y.
 
     (N, C_in, H, W), (N, C_out, H', W'), plan -> (K, C_in, C_out)
     """

@@ -7,7 +7,7 @@
     copy = code.compiled()
     copy(source.data_ptr(), target.data_ptr(), 256)
 
-What the kernels of `models.kernels.conv_kernels` are written in. Integers may be Python's or values
+The kernels of `models.kernels.conv_kernels` are written in it. Integers may be Python's or values
 of the function; a register is a stack slot, which LLVM turns into a vector register.
 """
 
@@ -23,7 +23,7 @@ from llvmlite import ir
 F32, I64, I32, POINTER = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.PointerType()
 
 Kernel = Callable[..., None]
-"""A compiled function: takes addresses, then integers. It lets other threads run meanwhile."""
+"""A compiled function that takes addresses, then integers. Other threads may run meanwhile."""
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -34,8 +34,8 @@ LANES = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx2") else 4
 REGISTERS = 32 if LANES == 16 or _ARM else 16
 
 _VECTOR = ir.VectorType(F32, LANES)
-_FIRST_LANE = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)  # of a shuffle: all from it
-_alive: list[llvm.ExecutionEngine] = []  # an engine that is collected takes its code along
+_FIRST_LANE = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)  # a shuffle's: all lanes from it
+_alive: list[llvm.ExecutionEngine] = []  # code is gone when its engine is collected
 
 
 class Code:
@@ -64,36 +64,36 @@ class Code:
         return self.code.load(register, typ=_VECTOR)
 
     def add(self, a: ir.Value, b: ir.Value | int) -> ir.Value:
-        return self.code.add(a, _number(b))
+        return self.code.add(a, _as_constant(b))
 
     def mul(self, a: ir.Value, b: ir.Value | int) -> ir.Value:
-        return self.code.mul(a, _number(b))
+        return self.code.mul(a, _as_constant(b))
 
     def multiple(self, a: ir.Value, of: int) -> ir.Value:
-        """The largest multiple of ``of`` that is not above ``a``."""
-        return self.code.sub(a, self.code.urem(a, _number(of)))
+        """Return the largest multiple of ``of`` that is not above ``a``."""
+        return self.code.sub(a, self.code.urem(a, _as_constant(of)))
 
     def at(self, address: ir.Value, offset: ir.Value | int, kind: ir.Type = F32) -> ir.Value:
-        return self.code.gep(address, [_number(offset)], source_etype=kind)
+        return self.code.gep(address, [_as_constant(offset)], source_etype=kind)
 
     def load(self, kind: ir.Type, address: ir.Value, offset: ir.Value | int) -> ir.Value:
         return self.code.load(self.at(address, offset, kind), typ=kind)
 
     def splat(self, scalar: ir.Value) -> ir.Value:
-        """A vector with ``scalar`` in every lane."""
+        """Return a vector with ``scalar`` in every lane."""
         undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
         first = self.code.insert_element(undefined, scalar, ir.Constant(I32, 0))
         return self.code.shuffle_vector(first, undefined, _FIRST_LANE)
 
     def below(self, lane: ir.Value, n: ir.Value) -> ir.Value:
-        """A mask: which of the lanes from ``lane`` on are below ``n``."""
+        """Return the mask of the lanes from ``lane`` on that are below ``n``."""
         counted = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
         return self.code.icmp_signed("<", counted, self.splat(self.code.sub(n, lane)))
 
     def vector(
         self, address: ir.Value, offset: ir.Value | int, mask: ir.Value | None = None
     ) -> ir.Value:
-        """`LANES` floats from ``address`` + offset; zeros where the mask says no."""
+        """Load `LANES` floats from ``address`` + offset; zeros outside of the mask."""
         place = self.at(address, offset)
         if mask is None:
             return self.code.load(place, typ=_VECTOR, align=4)
@@ -117,7 +117,7 @@ class Code:
         self.code.call(masked, [value, place, ir.Constant(I32, 4), mask])
 
     def multiply_add(self, a: ir.Value, b: ir.Value, register: ir.Value) -> None:
-        """register += a * b, in one rounding where the CPU can."""
+        """Do register += a * b, with one rounding where the CPU can."""
         fused = ("contract",)
         product = self.code.fmul(a, b, flags=fused)
         self.store(self.code.fadd(self.value(register), product, flags=fused), register)
@@ -132,14 +132,14 @@ class Code:
     def loop(
         self, start: ir.Value | int, stop: ir.Value | int, step: int = 1
     ) -> Iterator[ir.Value]:
-        """``for index in range(start, stop, step)``: the block that follows is its body."""
+        """Loop ``for index in range(start, stop, step)``; the ``with`` block is its body."""
         before = self.code.block
         head, body, after = (self.function.append_basic_block() for _ in range(3))
         self.code.branch(head)
         self.code.position_at_end(head)
         index = self.code.phi(I64)
-        index.add_incoming(_number(start), before)
-        self.code.cbranch(self.code.icmp_signed("<", index, _number(stop)), body, after)
+        index.add_incoming(_as_constant(start), before)
+        self.code.cbranch(self.code.icmp_signed("<", index, _as_constant(stop)), body, after)
         self.code.position_at_end(body)
         yield index
         index.add_incoming(self.add(index, step), self.code.block)
@@ -147,10 +147,10 @@ class Code:
         self.code.position_at_end(after)
 
     def compiled(self) -> Kernel:
-        """The finished function; this `Code` is then used up."""
+        """Return the finished function; this `Code` is then used up."""
         self.code.ret_void()
         self.entry.branch(self.function.blocks[1])
-        # tuned for some Intel CPUs, vectors would else be cut in halves, and sums spilled
+        # when LLVM tunes for some Intel CPUs, it would else halve vectors, and spill sums
         width = f') "min-legal-vector-width"="{32 * LANES}"\n{{'
         text = str(self.module).replace(")\n{", width, 1)
         machine = llvm.Target.from_default_triple().create_target_machine(
@@ -158,7 +158,7 @@ class Code:
         )
         module = llvm.parse_assembly(text)
         options = llvm.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization = options.slp_vectorization = False  # done by hand above
+        options.loop_vectorization = options.slp_vectorization = False  # done by hand here
         passes = llvm.create_pass_builder(machine, options)
         passes.getModulePassManager().run(module, passes)
         engine = llvm.create_mcjit_compiler(module, machine)
@@ -174,5 +174,5 @@ class Code:
         return ir.Function(self.module, ir.FunctionType(result, kinds), name)
 
 
-def _number(value: ir.Value | int) -> ir.Value:
+def _as_constant(value: ir.Value | int) -> ir.Value:
     return ir.Constant(I64, value) if isinstance(value, int) else value

@@ -7,8 +7,8 @@
     discriminator  strided convolutions, batch norm (not after the first), leaky ReLU 0.2
 
 An architecture is a list of channels and strides. The sizes between follow from the image: the
-discriminator halves (or quarters) it until a last convolution takes in all that is left, and the
-generator goes the same way back, with the row that a stride cut off.
+discriminator halves (or quarters) it until a last convolution takes in all that is left. The
+generator goes the same way back, and adds the row that a stride cut off.
 
     32           32 -> 16 -> 8 -> 4 -> 1, Fashion-MNIST
     64           64 -> 32 -> 16 -> 8 -> 4 -> 1, faces
@@ -35,7 +35,7 @@ from models.errors import ConfigError
 
 SLOPE = 0.2  # of the leaky ReLU
 SPREAD = 0.02  # standard deviation of initial weights
-DROPOUT = 0.1  # of dropout-28
+DROPOUT = 0.1  # for dropout-28
 
 Pixels = tuple[int, int]
 Network = TypeVar("Network", bound=nn.Module)
@@ -45,8 +45,8 @@ Network = TypeVar("Network", bound=nn.Module)
 class Architecture:
     """latent: Z of the reference
     up: the generator's channels, from the smallest map on; the image's come after them
-    down: the discriminator's, from the largest map on; the image's come before them
-    strides: of the discriminator, from the image on
+    down: the discriminator's channels, from the largest map on; the image's come before them
+    strides: the discriminator's, from the image on
     """
 
     latent: int
@@ -70,7 +70,7 @@ ARCHITECTURES = {
 
 
 def build_generator(name: str, shape: Shape, *, latent: int, width: float) -> nn.Sequential:
-    """(N, Z) -> (N, C, H, W) in [-1, 1]."""
+    """Build (N, Z) -> (N, C, H, W) in [-1, 1]."""
     architecture = ARCHITECTURES[name]
     channels = scale_channels(width, *architecture.up)
     if name == "dropout-28":
@@ -82,7 +82,7 @@ def build_generator(name: str, shape: Shape, *, latent: int, width: float) -> nn
 def build_discriminator(
     name: str, shape: Shape, *, normalization: str, width: float
 ) -> nn.Sequential:
-    """(N, C, H, W) in [-1, 1] -> (N, 1)."""
+    """Build (N, C, H, W) in [-1, 1] -> (N, 1)."""
     architecture = ARCHITECTURES[name]
     channels = scale_channels(width, *architecture.down)
     if name == "dropout-28":
@@ -98,7 +98,7 @@ def build_discriminator(
 
 
 def stage_sizes(shape: Shape, strides: Sequence[int]) -> list[Pixels]:
-    """Sizes from the image's (H, W) down, one more than there are strides."""
+    """Return sizes from the image's (H, W) down, one more than there are strides."""
     sizes = [(shape[1], shape[2])]
     for stride in strides:
         sizes.append((sizes[-1][0] // stride, sizes[-1][1] // stride))
@@ -113,9 +113,11 @@ def stage_sizes(shape: Shape, strides: Sequence[int]) -> list[Pixels]:
 def upsampling_layers(
     inputs: int, channels: Sequence[int], shape: Shape, strides: Sequence[int]
 ) -> list[nn.Module]:
-    """Layers from (N, inputs, 1, 1) to (N, C, H, W) in [-1, 1]; strides are those of the way
-    down."""
-    sizes = stage_sizes(shape, strides)[::-1]  # 1x1, before them, is no stage
+    """Return layers from (N, inputs, 1, 1) to (N, C, H, W) in [-1, 1].
+
+    strides: the discriminator's
+    """
+    sizes = stage_sizes(shape, strides)[::-1]  # the 1x1 input is not among them
     layers: list[nn.Module] = [
         nn.ConvTranspose2d(inputs, channels[0], sizes[0], bias=False),
         nn.BatchNorm2d(channels[0]),
@@ -137,10 +139,10 @@ def upsampling_layers(
 def downsampling_layers(
     channels: Sequence[int], shape: Shape, strides: Sequence[int], normalization: str
 ) -> list[nn.Module]:
-    """Layers from (N, C, H, W) in [-1, 1] to (N, channels[-1], the last of `stage_sizes`)."""
+    """Return layers from (N, C, H, W) in [-1, 1] to (N, channels[-1], last of `stage_sizes`)."""
     layers: list[nn.Module] = []
     for (before, after), stride in zip(pairwise((shape[0], *channels)), strides, strict=True):
-        biased = normalization != "batch"  # which brings biases of its own
+        biased = normalization != "batch"  # batch norm has biases of its own
         layers.append(nn.Conv2d(before, after, 4, stride, (4 - stride) // 2, bias=biased))
         if layers[1:] and normalization == "batch":
             layers.append(nn.BatchNorm2d(after))
@@ -185,11 +187,12 @@ def _dropout_discriminator(
 
 
 def scale_channels(width: float, *channels: int) -> list[int]:
+    """Return ``channels`` times ``width``, each at least 1."""
     return [max(1, round(width * count)) for count in channels]
 
 
 def initialise_weights(network: Network) -> Network:
-    """DCGAN's weights: N(0, 0.02), batch norms N(1, 0.02), biases 0."""
+    """Draw DCGAN's first weights: N(0, 0.02), batch norms N(1, 0.02), biases 0."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
             nn.init.normal_(layer.weight, 1.0, SPREAD)
@@ -203,7 +206,7 @@ def initialise_weights(network: Network) -> Network:
 
 
 def as_discriminator(network: Network, normalization: str) -> Network:
-    """A discriminator with its first weights, and their spectral norms if it is to have them."""
+    """Give a discriminator its first weights, and spectral norms where they are asked for."""
     initialise_weights(network)
     if normalization == "spectral":
         for layer in list(network.modules()):

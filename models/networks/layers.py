@@ -1,4 +1,4 @@
-"""Layers and optimisers that several families share.
+"""Layers that several families share.
 
 Shape legend: N batch, C channels, H/W pixels.
 """
@@ -11,11 +11,11 @@ from torch import nn
 
 
 def initialise_for_relu(network: nn.Module) -> None:
-    """Draw weights from N(0, 2 / fan-in), biases 0 (He et al. 2015), which keeps ReLUs alive.
+    """Draw weights from N(0, 2 / fan-in) and set biases to 0, which keeps ReLUs alive.
 
-    PyTorch's default is a third of that variance: the reference autoencoder then loses
-    12 of 27 latent units in its first epochs and ends at a worse error. The fan-in of a
-    transposed convolution is what reaches one output pixel: 1 / stride**2 of the kernel.
+    PyTorch's default is a third of that variance (He et al. 2015): the reference autoencoder then
+    loses 12 of 27 latent units in its first epochs and ends at a worse error. The fan-in of a
+    transposed convolution counts what reaches one output pixel: 1 / stride**2 of the kernel.
     """
     for layer in network.modules():
         if isinstance(layer, nn.ConvTranspose2d):
@@ -30,20 +30,20 @@ def initialise_for_relu(network: nn.Module) -> None:
 
 
 def halved_size(size: int, padding: int) -> int:
-    """Pixels left of ``size`` after a 3x3 convolution with stride 2."""
+    """Return the pixels left of ``size`` after a 3x3 convolution with stride 2."""
     return (size + 2 * padding - 3) // 2 + 1
 
 
 def down_convolution(channels_in: int, channels_out: int, padding: int) -> nn.Conv2d:
-    """3x3 convolution, stride 2: (N, C_in, H, W) -> (N, C_out, ~H/2, ~W/2)."""
+    """Return a 3x3 convolution of stride 2: (N, C_in, H, W) -> (N, C_out, ~H/2, ~W/2)."""
     return nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=padding)
 
 
 def up_convolution(
     channels_in: int, channels_out: int, padding: int, size: tuple[int, int]
 ) -> nn.ConvTranspose2d:
-    """The mirror of `down_convolution`: a transposed convolution back to exactly ``size`` pixels
-    (H, W)."""
+    """Return the mirror of `down_convolution`: a transposed convolution back to exactly ``size``
+    pixels (H, W)."""
     odd = tuple(
         pixels - ((halved_size(pixels, padding) - 1) * 2 - 2 * padding + 3) for pixels in size
     )  # 0 or 1: the row that the stride cut off

@@ -1,9 +1,10 @@
 """The two networks of StarGAN (Choi et al. 2018), by DCGAN's rules for norms and first weights.
 
-    generator      (N, C + L, H, W): images in [-1, 1] and a plane for each label, constant
+    generator      (N, C + L, H, W): images in [-1, 1] and a constant plane for each label
                    -> two strided convolutions -> residual blocks -> two transposed -> images
-    discriminator  (N, C, H, W) in [-1, 1] -> (N, P + L): is it real, for each of P overlapping
-                   70x70 patches (Isola et al. 2017), and scores of the labels, from the whole
+    discriminator  (N, C, H, W) in [-1, 1] -> (N, P + L): a score for real or fake of each of P
+                   overlapping 70x70 patches (Isola et al. 2017), and scores of the labels, which
+                   see the whole image
 
 Shape legend: N batch, C channels, H/W pixels, L labels, P patches.
 """
@@ -28,7 +29,7 @@ from models.networks.dcgan import (
 
 UP, DOWN, STRIDES = (64, 128, 256), (64, 128, 256), (2, 2, 2)
 LAST = 512  # channels before the patches
-SMALLEST = 24  # pixels: of less, no patch is left
+SMALLEST = 24  # pixels a side: smaller images have no patch
 
 
 class Residual(nn.Module):
@@ -50,36 +51,38 @@ class Residual(nn.Module):
 
 
 def build_translator(shape: Shape, *, labels: int, blocks: int, width: float) -> nn.Sequential:
-    """(N, C + L, H, W) -> (N, C, H, W) in [-1, 1]; with 6 blocks as published."""
+    """Build (N, C + L, H, W) -> (N, C, H, W) in [-1, 1]; the published one has 6 blocks."""
     first, second, third = scale_channels(width, *UP)
     large, middle, small = stage_sizes(shape, (2, 2))
     return initialise_weights(
         nn.Sequential(
-            *_layer(nn.Conv2d(shape[0] + labels, first, 7, padding=3, bias=False)),
-            *_layer(nn.Conv2d(first, second, 4, 2, 1, bias=False)),
-            *_layer(nn.Conv2d(second, third, 4, 2, 1, bias=False)),
+            *_with_norm(nn.Conv2d(shape[0] + labels, first, 7, padding=3, bias=False)),
+            *_with_norm(nn.Conv2d(first, second, 4, 2, 1, bias=False)),
+            *_with_norm(nn.Conv2d(second, third, 4, 2, 1, bias=False)),
             *(Residual(third) for _ in range(blocks)),
-            *_layer(_doubled(third, second, small, middle)),
-            *_layer(_doubled(second, first, middle, large)),
+            *_with_norm(_doubling(third, second, small, middle)),
+            *_with_norm(_doubling(second, first, middle, large)),
             nn.Conv2d(first, shape[0], 7, padding=3, bias=False),
             nn.Tanh(),
         )
     )
 
 
-def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+def _with_norm(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    """Return the convolution, batch norm and ReLU."""
     return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]
 
 
-def _doubled(
+def _doubling(
     before: int, after: int, small: Sequence[int], large: Sequence[int]
 ) -> nn.ConvTranspose2d:
+    """Return a transposed convolution from ``small`` to ``large`` pixels (H, W)."""
     odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
     return nn.ConvTranspose2d(before, after, 4, 2, 1, odd, bias=False)
 
 
 class PatchDiscriminator(nn.Module):
-    """P scores that say real or fake, then L of labels."""
+    """Images (N, C, H, W) -> P scores for real or fake, then L scores of labels."""
 
     def __init__(self, shape: Shape, *, labels: int, normalization: str, width: float) -> None:
         super().__init__()

@@ -6,8 +6,8 @@
     faces-64   pairs of convolutions before each of three poolings; 64x64 -> 8x8x512 -> Z
     wide-64    4x4 convolutions, stride 2, padding 15; 64 -> 46 -> 37, then 175232 -> 1024 -> Z
 
-``width`` multiplies channels and hidden layers; 1.0 is the reference. Other image sizes are
-followed by the same layers: an odd row that a stride cut off comes back on the way up.
+``width`` multiplies channels and hidden layers; 1.0 is the reference. Images of other sizes pass
+through the same layers: an odd row that a stride cut off comes back on the way up.
 
 Shape legend: N batch, C channels, H/W pixels, Z latent width. Figures in comments are for the
 reference's images at width 1.0.
@@ -30,15 +30,15 @@ from models.networks.layers import (
     up_convolution,
 )
 
-QUIET = 0.1  # of the usual weights, in last layers whose outputs start near 0
+QUIET = 0.1  # factor of the first weights in last layers, whose outputs then start near 0
 
 Pixels = tuple[int, int]
 
 
 class GaussianEncoder(nn.Module):
-    """q(z | x) = N(mean, exp(log_variance)), a dimension independent of the other.
+    """q(z | x) = N(mean, exp(log_variance)), with independent dimensions.
 
-    Called, it gives the mean alone: an image's code.
+    When called it gives the mean alone, which is an image's code.
     """
 
     def __init__(self, body: nn.Module, mean: nn.Module, log_variance: nn.Module) -> None:
@@ -59,7 +59,7 @@ class GaussianEncoder(nn.Module):
 
 
 class BernoulliDecoder(nn.Module):
-    """p(x | z): each pixel value with a probability of its own, which is the picture it makes."""
+    """p(x | z): each value of an image has a probability, and these make the decoded image."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -79,10 +79,10 @@ Networks = tuple[GaussianEncoder, BernoulliDecoder]
 
 
 def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
-    """Encoder 494,244 and decoder 56,385 parameters at Z 2, 28x28x1."""
+    """Build the networks: encoder 494,244 and decoder 56,385 parameters at Z 2, 28x28x1."""
     channels, *size = shape
-    n, wide, hidden = _scaled(width, 32, 64, 32)
-    hidden = max(hidden, 32)  # of fewer, all are soon dead for some seeds, and the code with them
+    n, wide, hidden = _scale_sizes(width, 32, 64, 32)
+    hidden = max(hidden, 32)  # fewer units all die soon for some seeds, and the code with them
     small = (halved_size(size[0], 1), halved_size(size[1], 1))  # 14x14
     grid = (wide, *small)
     body = nn.Sequential(
@@ -107,13 +107,13 @@ def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.Conv2d(n, channels, 3, padding=1),
     )
     heads = [nn.Linear(hidden, latent) for _ in range(2)]
-    networks = _initialised(body, heads, decoder)
+    networks = _initialise(body, heads, decoder)
     nn.init.ones_(neck.bias)  # units that start below zero for all images pass on nothing
     return networks
 
 
 def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
-    """33,470,851 parameters at Z 128, 64x64x3."""
+    """Build the networks: 33,470,851 parameters at Z 128, 64x64x3."""
     channels, height, across = shape
     if min(height, across) < 8:
         raise ConfigError(
@@ -121,7 +121,7 @@ def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
             "times: at least 8x8; take latent-2 or a larger shape"
         )
     sizes = [(height >> level, across >> level) for level in range(4)]  # 64, 32, 16, 8
-    n = _scaled(width, 128, 256, 512)
+    n = _scale_sizes(width, 128, 256, 512)
     layers: list[nn.Module] = []
     for before, after, kernel in zip((channels, *n), n, (3, 5, 5), strict=False):
         layers += [
@@ -136,20 +136,23 @@ def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.Linear(latent, prod(grid)),
         nn.ReLU(),
         nn.Unflatten(1, grid),  # (N, 512, 8, 8)
-        _up4(n[-1], n[-1], 1, sizes[3], sizes[2]),
+        _up_convolution_4x4(n[-1], n[-1], 1, sizes[3], sizes[2]),
         nn.ReLU(),
-        _up4(n[-1], n[-1], 1, sizes[2], sizes[1]),
+        _up_convolution_4x4(n[-1], n[-1], 1, sizes[2], sizes[1]),
         nn.ReLU(),
-        _up4(n[-1], channels, 1, sizes[1], sizes[0]),
+        _up_convolution_4x4(n[-1], channels, 1, sizes[1], sizes[0]),
     )
     heads = [nn.Linear(prod(grid), latent) for _ in range(2)]
-    return _initialised(nn.Sequential(*layers, nn.Flatten()), heads, decoder)
+    return _initialise(nn.Sequential(*layers, nn.Flatten()), heads, decoder)
 
 
 def wide_64(shape: Shape, *, latent: int, width: float) -> Networks:
-    """538,821,035 parameters at Z 20, 64x64x3; each head has a hidden layer of its own."""
+    """Build the networks: 538,821,035 parameters at Z 20, 64x64x3.
+
+    Each head has a hidden layer of its own.
+    """
     channels, height, across = shape
-    n, wide, hidden = _scaled(width, 64, 128, 1024)
+    n, wide, hidden = _scale_sizes(width, 64, 128, 1024)
     sizes = [(height, across)]  # 64, 46, 37
     for _ in range(2):
         sizes.append(((sizes[-1][0] + 26) // 2 + 1, (sizes[-1][1] + 26) // 2 + 1))
@@ -171,11 +174,11 @@ def wide_64(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.Linear(hidden, prod(grid)),
         nn.ReLU(),
         nn.Unflatten(1, grid),  # (N, 128, 37, 37)
-        _up4(wide, n, 15, sizes[2], sizes[1]),
+        _up_convolution_4x4(wide, n, 15, sizes[2], sizes[1]),
         nn.ReLU(),
-        _up4(n, channels, 15, sizes[1], sizes[0]),
+        _up_convolution_4x4(n, channels, 15, sizes[1], sizes[0]),
     )
-    return _initialised(body, heads, decoder)
+    return _initialise(body, heads, decoder)
 
 
 NETWORKS: dict[str, Callable[..., Networks]] = {
@@ -185,14 +188,15 @@ NETWORKS: dict[str, Callable[..., Networks]] = {
 }
 
 
-def _scaled(width: float, *sizes: int) -> list[int]:
+def _scale_sizes(width: float, *sizes: int) -> list[int]:
+    """Return ``sizes`` times ``width``, each at least 1."""
     return [max(1, round(width * size)) for size in sizes]
 
 
-def _up4(
+def _up_convolution_4x4(
     channels_in: int, channels_out: int, padding: int, small: Pixels, size: Pixels
 ) -> nn.ConvTranspose2d:
-    """Transposed 4x4 convolution, stride 2, from ``small`` back to exactly ``size`` pixels."""
+    """Return a transposed 4x4 convolution of stride 2 from ``small`` to exactly ``size`` pixels."""
     odd = [
         after - (2 * before - 2 * padding + 2) for before, after in zip(small, size, strict=True)
     ]
@@ -201,28 +205,29 @@ def _up4(
     )
 
 
-def _initialised(body: nn.Module, heads: Sequence[nn.Module], decoder: nn.Sequential) -> Networks:
-    """Weights that keep ReLUs alive, and a start from which the codes come to mean something.
+def _initialise(body: nn.Module, heads: Sequence[nn.Module], decoder: nn.Sequential) -> Networks:
+    """Give the networks first weights that keep ReLUs alive and from which codes get a meaning.
 
-    The posterior's variances start near 1, and all logits near 0. The decoder's first layer bends
-    at places spread over the prior: without biases it would at the origin alone. After 300 steps
-    of latent-2 on MNIST, He's weights alone are 4 nats behind and PyTorch's defaults 15.
+    The posterior's variances start near 1, and all logits near 0. The ReLUs of the decoder's first
+    layer bend at places spread over the prior: without biases they would all bend at the origin.
+    After 300 steps of latent-2 on MNIST, He's weights alone are 4 nats behind and PyTorch's
+    defaults 15.
     """
     mean, log_variance = heads
     encoder = GaussianEncoder(body, mean, log_variance)
     for part in (encoder, decoder):
         initialise_for_relu(part)
-    first, last = _weighted(decoder)[0], _weighted(decoder)[-1]
+    first, last = _layers_with_weights(decoder)[0], _layers_with_weights(decoder)[-1]
     nn.init.normal_(first.weight, std=first.weight.shape[1] ** -0.5)  # (_, Z)
     assert first.bias is not None
     nn.init.normal_(first.bias, std=0.5**0.5)
     with torch.no_grad():
-        for layer in (last, _weighted(log_variance)[-1]):
+        for layer in (last, _layers_with_weights(log_variance)[-1]):
             layer.weight.mul_(QUIET)
     return encoder, BernoulliDecoder(decoder)
 
 
-def _weighted(network: nn.Module) -> list[nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
-    """Its layers with weights, in their order."""
+def _layers_with_weights(network: nn.Module) -> list[nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
+    """Return the layers with weights, in their order."""
     kinds = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
     return [layer for layer in network.modules() if isinstance(layer, kinds)]

@@ -1,27 +1,25 @@
-"""Checkpoints: all that `fit` needs to go on, in one safetensors file, no pickle.
+"""Checkpoints: all that `fit` needs to go on, in one safetensors file, without pickle.
 
-    save_checkpoint(path, model, epoch=7)
-    epoch = load_checkpoint(path, model)         # 7; fit(..., start=epoch) goes on
+    save_checkpoint(path, model, epoch=7, note={})
+    epoch, note = load_checkpoint(path, model)         # 7, {}; fit(..., start=epoch) goes on
 
-Weights and the optimisers' tensors are stored as they are; step counters and
-settings of the optimisers as JSON in the file's header. An epoch draws its
-random numbers from (seed, epoch number), so no generator state is needed.
+Weights and the optimisers' tensors are stored as they are. Step counters and settings of the
+optimisers stand as JSON in the file's header. An epoch draws its random numbers from (seed, epoch
+number), so that no generator state is needed.
 
-The caller writes to a temporary path and renames (storage's `whole_file`).
+The caller writes to a temporary path and renames that file (storage's `atomic_file`).
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.base import Model
 from models.errors import CheckpointError
-from models.tensor_files import tensor_bytes, write_tensors
+from models.tensor_files import read_header, read_tensors, tensor_bytes, write_tensors
 
 
 def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any]) -> None:
@@ -38,12 +36,11 @@ def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any
                 else:
                     plain.setdefault(str(index), {})[key] = value
         header["optimizers"][name] = {"groups": state["param_groups"], "plain": plain}
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_tensors(path, whole, {"checkpoint": json.dumps(header)})
+    write_tensors(path, tensors, {"checkpoint": header})
 
 
 def checkpoint_size(model: Model) -> int:
-    """Bytes of a checkpoint's tensors: the least that it takes on a disk."""
+    """Return the bytes of a checkpoint's tensors, the least that it takes on a disk."""
     states = [entry for o in model.optimizers.values() for entry in o.state.values()]
     optimizers = [value for state in states for value in state.values()]
     return tensor_bytes(model.state_dict()) + sum(
@@ -52,25 +49,23 @@ def checkpoint_size(model: Model) -> int:
 
 
 def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
-    """Bring ``model`` and its optimisers to the file's state; returns its epoch and note.
+    """Bring ``model`` and its optimisers to the file's state, and return its epoch and note.
 
     Raises `CheckpointError`, with the model untouched, when the file does not fit.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["checkpoint"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        weights = _below("model/", tensors)
+        header, tensors = read_tensors(path, "checkpoint")
+        weights = _tensors_below("model/", tensors)
         expected = model.state_dict()
         if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in expected.items()}:
             raise KeyError("other layers")
         states = {
             name: _optimizer_state(
-                header["optimizers"][name], _below(f"optimizer/{name}/", tensors)
+                header["optimizers"][name], _tensors_below(f"optimizer/{name}/", tensors)
             )
             for name in model.optimizers
         }
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this model ({error})") from error
     model.load_state_dict(weights)
     for name, optimizer in model.optimizers.items():
@@ -79,45 +74,40 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of a checkpoint, without its tensors; raises `CheckpointError`."""
+    """Read the note of a checkpoint without its tensors. Raises `CheckpointError`."""
     try:
-        with safe_open(path, framework="pt") as file:
-            note: dict[str, Any] = json.loads(file.metadata()["checkpoint"])["note"]
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        note: dict[str, Any] = read_header(path, "checkpoint")["note"]
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not a checkpoint ({error})") from error
     return note
 
 
 def load_weights(path: Path, model: Model) -> Model:
-    """Only the weights of a checkpoint."""
+    """Load a checkpoint and return the model, for callers that need only its weights."""
     load_checkpoint(path, model)
     return model
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of the tensors whose names begin with ``prefix``, without it."""
     return {
-        name.removeprefix(prefix): value.clone()  # the file is mapped; weights are written to
+        name.removeprefix(prefix): value.clone()  # the file is mapped; weights change
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
 
 
 def _optimizer_state(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return an optimiser's state dictionary from its part of the header and its tensors."""
     state: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in header["plain"].items()
     }
     for name, value in tensors.items():
         index, _, key = name.partition("/")
         state.setdefault(int(index), {})[key] = value
-    return {"state": state, "param_groups": [_group(group) for group in header["groups"]]}
+    return {"state": state, "param_groups": [_parameter_group(group) for group in header["groups"]]}
 
 
-def _group(group: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples: Adam's betas come back as one."""
+def _parameter_group(group: dict[str, Any]) -> dict[str, Any]:
+    """Return ``group`` with Adam's betas as a tuple, which JSON does not know."""
     return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
-
-
-__all__ = [
-    "CheckpointError", "checkpoint_size", "load_checkpoint", "load_weights", "read_note",
-    "save_checkpoint", "tensor_bytes", "write_tensors",
-]  # fmt: skip

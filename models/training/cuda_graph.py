@@ -1,16 +1,16 @@
 """The whole training step as one CUDA graph: one launch instead of a hundred.
 
-    step = captured(model)          # model.train_step itself on a CPU
+    step = capture_step(model)          # model.train_step itself on a CPU
     for batch in batches:
         metrics = step(batch)
 
 A small model leaves a GPU waiting for Python between launches. Steps of static shape that never
-wait for the host can be recorded once and replayed: the first few run as usual (they bring
-buffers and optimiser state into being), the next is recorded, all others are replayed with
-their batch copied to where the recording read its own.
+wait for the host can be recorded once and replayed. The first few run as usual, and make buffers
+and optimiser state. The next is recorded. All others are replayed with their batch copied to where
+the recording read its own.
 
-A model whose step does other things from time to time (chosen on the host) says so with
-``static_step = False``, and is never captured. One whose step cannot be recorded goes on as
+A model whose step does other things from time to time, chosen on the host, says so with
+``static_step = False`` and is never captured. A model whose step cannot be recorded goes on as
 usual, with a warning.
 """
 
@@ -26,20 +26,21 @@ from torch.optim import Optimizer
 from models.base import Metrics, Model
 from models.data.images import Batch
 
-USUAL_STEPS = 4  # before the recording; one to make the state, more for lazy initialisations
+USUAL_STEPS = 4  # before the recording: one makes the state, others what is initialised lazily
 
 log = logging.getLogger("genstudy")
 
 
 def capture_step(model: Model) -> Callable[[Batch], Metrics]:
-    """``model.train_step``, recorded and replayed where the model lies on an NVIDIA GPU."""
+    """Return ``model.train_step``, recorded and replayed if the model lies on an NVIDIA GPU."""
     if model.device.type == "cuda" and model.static_step:
         return CapturedStep(model)
     return model.train_step
 
 
 class CapturedStep:
-    """Calls count: `USUAL_STEPS` as usual, then one recording, then replays."""
+    """A training step: `USUAL_STEPS` calls run as usual, then one is recorded, then it is
+    replayed."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -54,13 +55,13 @@ class CapturedStep:
         if self.refused:
             return self.model.train_step(batch)
         if self.taken <= USUAL_STEPS:
-            return self._beside(batch)
+            return self._run_on_stream(batch)
         if self.graph is None and not self._record(batch):
             return self.model.train_step(batch)
         return self._replay(batch)
 
-    def _beside(self, batch: Batch) -> Metrics:
-        """As usual, on a stream of its own, as recording asks of what comes before it."""
+    def _run_on_stream(self, batch: Batch) -> Metrics:
+        """Run the step on a stream of its own, which recording asks of the steps before it."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -69,7 +70,7 @@ class CapturedStep:
         return metrics
 
     def _record(self, batch: Batch) -> bool:
-        """Record one step without running it; False: this model's cannot be recorded."""
+        """Record one step without running it. Return False if it cannot be recorded."""
         self.batch = Batch(
             images=batch.images.clone(),
             labels=None if batch.labels is None else batch.labels.clone(),
@@ -77,7 +78,7 @@ class CapturedStep:
         )
         graph = torch.cuda.CUDAGraph()
         try:
-            with _capturable(self.model.optimizers.values()), torch.cuda.graph(graph):
+            with _allow_capture(self.model.optimizers.values()), torch.cuda.graph(graph):
                 self.metrics = self.model.train_step(self.batch)
         except (RuntimeError, AssertionError) as error:
             self.refused = True
@@ -88,7 +89,7 @@ class CapturedStep:
         return True
 
     def _replay(self, batch: Batch) -> Metrics:
-        """The recorded step with this batch. Its metrics are overwritten by the next one."""
+        """Replay the recorded step with ``batch``. The next one overwrites its metrics."""
         assert self.graph is not None
         assert self.batch is not None
         self.batch.images.copy_(batch.images)
@@ -101,21 +102,23 @@ class CapturedStep:
 
 
 @contextmanager
-def _capturable(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """Optimisers refuse to be recorded unless told that they will be; only then, since they
-    complain about the opposite too."""
+def _allow_capture(optimizers: Iterable[Optimizer]) -> Iterator[None]:
+    """Tell the optimisers for the time of the block that they are recorded.
+
+    They refuse to be recorded without it, and complain where it stays set.
+    """
     optimizers = list(optimizers)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    told = [group for group in groups if "capturable" in group]
+    settable = [group for group in groups if "capturable" in group]
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
-            if torch.is_tensor(state.get("step")):  # some count on the host
+            if torch.is_tensor(state.get("step")):  # some optimisers count on the host
                 state["step"] = state["step"].to(parameter.device)
-    before = [group["capturable"] for group in told]
-    for group in told:
+    before = [group["capturable"] for group in settable]
+    for group in settable:
         group["capturable"] = True
     try:
         yield
     finally:
-        for group, capturable in zip(told, before, strict=True):
+        for group, capturable in zip(settable, before, strict=True):
             group["capturable"] = capturable

@@ -1,13 +1,13 @@
-"""Which of a GAN's two networks learns how fast, and how often: what there is to tune in it.
+"""The balance of a GAN's two networks: how fast and how often each of them learns.
 
 A training step updates the discriminator D ``d_steps`` times, each time on a minibatch of its
 own (Goodfellow et al. 2014, algorithm 1), and then the generator G ``g_steps`` times, each time
-on noise of its own. Both numbers may be 1: 1:1 is DCGAN, 4:1 updates G once every four of D.
+on noise of its own. 1:1 is DCGAN; 4:1 updates G once for every four updates of D.
 
-The adaptive rule gives G ``extra_g_steps`` more while it loses: while its loss exceeds D's by
-more than ``threshold``. What it looks at are the losses of the step before last. They have been
-copied to the host while the last step ran, so that the host goes ahead of the device and waits
-for nothing; that they are two steps old on a CPU as well makes all devices decide alike.
+The adaptive rule gives G ``extra_g_steps`` more updates while its loss exceeds D's by more than
+``threshold``. It looks at the losses of the step before last. They are copied to the host while
+the last step runs, so that the host goes ahead of the device and waits for nothing. On a CPU they
+are two steps old as well, so that all devices decide alike.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ LAG = 2  # steps between a loss and what follows from it
 class BalanceConfig(ModelConfig):
     """Defaults are those with which the reported DCGAN gave readable faces.
 
-    lr_g, lr_d: learning rates of G and D (Adam); beta1, beta2: its moments' decays
+    lr_g, lr_d: Adam's learning rates for G and D; beta1, beta2: the decays of its moments
     d_steps, g_steps: updates in a training step, see above
-    extra_g_steps: of the adaptive rule, 0: never; threshold: of loss_g - loss_d
+    extra_g_steps: further updates by the adaptive rule, 0: none; threshold: for loss_g - loss_d
     smoothing: real images count as 1 - smoothing, fakes as 0 (Salimans et al. 2016)
-    instance_noise: standard deviation of the noise on D's images, which lie in [-1, 1], in the
-        first epoch; falls in equal steps to nothing after the last (Sønderby et al. 2017)
+    instance_noise: standard deviation, in the first epoch, of the noise on D's images, which lie
+        in [-1, 1]; it falls in equal steps to nothing after the last (Sønderby et al. 2017)
     r1: weight of the gradient penalty on real images, gamma (Mescheder et al. 2018); 0: none
-    normalization: of D: batch, spectral (Miyato et al. 2018) or none
-    ema: decay of the weights' moving average that samples are drawn from; 0: from G itself
+    normalization: D's layers: batch, spectral (Miyato et al. 2018) or none
+    ema: decay of the moving average of G's weights that samples are drawn from; 0: of G itself
     """
 
     lr_g: float = 4e-4
@@ -73,14 +73,16 @@ class BalanceConfig(ModelConfig):
 
     @property
     def adaptive(self) -> bool:
+        """True if the number of G's updates adapts."""
         return self.extra_g_steps > 0
 
     def noise_in(self, epoch: int, epochs: int) -> float:
-        """Standard deviation of the instance noise in ``epoch`` (from 1) of ``epochs``."""
+        """Return the deviation of the instance noise in ``epoch`` (from 1) of ``epochs``."""
         return self.instance_noise * (1 - (epoch - 1) / epochs)
 
     def minibatch(self, images: int) -> int:
-        """Images in each of a step's minibatches, of all its ``images``. Raises `ConfigError`."""
+        """Return how many of a step's ``images`` each minibatch has. Raises `ConfigError` where
+        they are too few."""
         size = images // self.d_steps
         if size < 2:
             raise ConfigError(
@@ -91,13 +93,13 @@ class BalanceConfig(ModelConfig):
 
 
 class AdaptiveSteps:
-    """How many updates of G come next.
+    """The rule that decides how many updates of G come next.
 
-    rule = Rule(config)
+    rule = AdaptiveSteps(config)
     for step in range(5):
-        turns = rule.g_steps()
+        updates = rule.g_steps()
         ...
-        rule.saw(loss_g, loss_d)     # tensors; nothing waits for them
+        rule.observe(loss_g, loss_d)     # tensors; nothing waits for them
     """
 
     def __init__(self, config: BalanceConfig) -> None:
@@ -105,10 +107,11 @@ class AdaptiveSteps:
         self.seen: deque[Losses] = deque(maxlen=LAG)
 
     def reset(self) -> None:
-        """An epoch follows from no step before it, or it could not be resumed."""
+        """Forget all losses: an epoch that followed from steps before it could not be resumed."""
         self.seen.clear()
 
     def g_steps(self) -> int:
+        """Return the number of updates of G in the next step."""
         if not self.config.adaptive or len(self.seen) < LAG:
             return self.config.g_steps
         loss_g, loss_d = self.seen[0].on_host()
@@ -116,23 +119,25 @@ class AdaptiveSteps:
         return self.config.g_steps + losing * self.config.extra_g_steps
 
     def observe(self, loss_g: Tensor, loss_d: Tensor) -> None:
+        """Take note of a step's losses."""
         if self.config.adaptive:
             self.seen.append(Losses(loss_g, loss_d))
 
 
 class Losses:
-    """Of G and D, on their way to the host."""
+    """The losses of G and D on their way to the host."""
 
     def __init__(self, loss_g: Tensor, loss_d: Tensor) -> None:
-        both = torch.stack([loss_g.detach(), loss_d.detach()])  # (2,)
-        self.values, self.arrived = both, None
-        if both.is_cuda:
-            self.values = torch.empty(2, dtype=both.dtype, pin_memory=True)
-            self.values.copy_(both, non_blocking=True)
+        losses = torch.stack([loss_g.detach(), loss_d.detach()])  # (2,)
+        self.values, self.arrived = losses, None
+        if losses.is_cuda:
+            self.values = torch.empty(2, dtype=losses.dtype, pin_memory=True)
+            self.values.copy_(losses, non_blocking=True)
             self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.arrived.record()
 
     def on_host(self) -> tuple[float, float]:
+        """Wait until both have arrived, and return them."""
         if self.arrived is not None:
             self.arrived.synchronize()
         loss_g, loss_d = self.values.tolist()

@@ -12,35 +12,27 @@ from torch.nn import functional as F
 from models.base import Metrics
 
 
-def to_signed(images: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1]."""
-    return images * 2 - 1
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1]."""
-    return (images + 1) / 2
-
-
 def discriminator_loss(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of scores (N, P) each, summed over the two kinds."""
+    """Return the cross-entropy of scores (N, P) each, summed over the two kinds."""
     target = torch.full_like(real, 1 - smoothing)
     return F.binary_cross_entropy_with_logits(real, target) + F.softplus(fake).mean()
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """-log D(fake) of scores (N, P)."""
+    """Return -log D(fake) of scores (N, P)."""
     return F.softplus(-fake).mean()
 
 
 def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
-    """R1: mean over images (N, ...) of the squared gradient of their score, a mean of P."""
+    """Return R1: the mean over images (N, ...) of the squared gradient of their score, which is a
+    mean of P."""
     (slopes,) = torch.autograd.grad(scores.mean(1).sum(), images, create_graph=True)
     return slopes.square().flatten(1).sum(1).mean()
 
 
 def discriminator_health(real: Tensor, fake: Tensor) -> Metrics:
-    """Of scores (N, P): what the discriminator takes them for, and how often it is right."""
+    """Return what the discriminator takes images for, and how often it is right, from its scores
+    (N, P) of real and fake ones."""
     return {
         "d_real": torch.sigmoid(real).mean(),
         "d_fake": torch.sigmoid(fake).mean(),
@@ -50,35 +42,36 @@ def discriminator_health(real: Tensor, fake: Tensor) -> Metrics:
 
 
 def sample_spread(fakes: Tensor, reals: Tensor) -> Tensor:
-    """Root mean square distance of two fakes (N, C, H, W) over that of two reals; 0 when all
-    fakes are one image."""
+    """Return the root mean square distance of two fakes (N, C, H, W) over that of two reals.
 
-    def apart(images: Tensor) -> Tensor:  # half the mean squared distance of two images
+    It is 0 when all fakes are one image.
+    """
+
+    def half_squared_distance(images: Tensor) -> Tensor:  # the mean over pairs of images
         return images.detach().var(0).sum()
 
-    return (apart(fakes) / apart(reals).clamp_min(1e-12)).sqrt()
+    return (half_squared_distance(fakes) / half_squared_distance(reals).clamp_min(1e-12)).sqrt()
 
 
 def gradient_norm(network: nn.Module) -> Tensor:
+    """Return the norm of all gradients of ``network``."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, steps: Tensor) -> None:
-    """A step of the moving average of weights; batch norms' statistics are averages already.
+    """Take a step of the moving average of weights; the statistics of batch norms are averages
+    already, and are copied.
 
-    steps: (), so far; counted on. The decay begins small, (1 + n) / (10 + n) after n steps, so
-    that what a generator was before it had learnt anything is soon forgotten.
+    steps: (), how many there were so far; it is counted up. The decay begins small,
+        (1 + n) / (10 + n) after n steps, so that the weights from before the generator had learnt
+        anything are soon forgotten.
     """
-    ours: list[Tensor] = list(average.parameters())
-    theirs: list[Tensor] = list(network.parameters())
+    averages: list[Tensor] = list(average.parameters())
+    current: list[Tensor] = list(network.parameters())
     weight = (9 / (10 + steps)).clamp(min=1 - decay)
-    torch._foreach_lerp_(ours, theirs, [weight] * len(ours))
+    torch._foreach_lerp_(averages, current, [weight] * len(averages))
     steps += 1
     for kept, new in zip(average.buffers(), network.buffers(), strict=True):
         kept.copy_(new)
-
-
-def _detached(metrics: Metrics) -> Metrics:
-    return {name: value.detach() for name, value in metrics.items()}

@@ -3,15 +3,14 @@
     for epoch in fit(model, images, epochs=20, seed=0):
         print(epoch.number, epoch.valid)
 
-Whoever iterates decides what an epoch means: a trial reports it and may prune,
-a retraining watches its patience, a test just counts. Pruning therefore stays
-outside `models`, and two trials can take turns in one process.
+The caller decides what an epoch means: a trial reports it and may prune, a retraining watches its
+patience, a test just counts. Pruning therefore stays outside `models`, and two trials can take
+turns in one process.
 
-An epoch is a function of (weights and optimiser state, seed, epoch number) and
-of nothing else: its data order and its noise are drawn from seeds derived from
-the last two, and what is trained on (`Model.training_set`) follows from the
-seed. A checkpoint after epoch k is therefore all that is needed to go on with
-k + 1, bit for bit the same on a CPU.
+An epoch is a function of (weights and optimiser state, seed, epoch number) and of nothing else:
+its data order and its noise are drawn from seeds derived from the last two, and what is trained on
+(`Model.training_set`) follows from the seed. A checkpoint after epoch k is therefore all that is
+needed to go on with k + 1, bit for bit the same on a CPU.
 
 Shape legend: N batch, C channels, H/W pixels.
 """
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 
 from models.base import Metrics, Model, evaluating
-from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
+from models.data.images import Batch, Images, ImageSplits
 from models.errors import DivergedError, StopRequested
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed, same_draws
@@ -36,18 +35,18 @@ from models.training.cuda_graph import capture_step
 
 
 class MeasuresSamples(Protocol):
-    """What `fit` asks of an evaluator of samples (`models.evaluation.sample_evaluator`
-    has one)."""
+    """What `fit` asks of an evaluator of samples, such as
+    `models.evaluation.sample_evaluator.SampleEvaluator`."""
 
     def measure_model(self, model: Model, images: ImageSplits) -> dict[str, float]:
-        """Measures of the samples that ``model`` makes, by name."""
+        """Return measures of the samples that ``model`` makes, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
     """One epoch: number counts from 1; train and valid are means over images; wall seconds.
 
-    judging: of these seconds, those that a judge took for samples
+    judging: how many of the seconds the evaluator took for samples
     """
 
     number: int
@@ -67,24 +66,24 @@ def fit(
     judge: MeasuresSamples | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochResult]:
-    """Train ``model`` in place, one `EpochResult` an epoch.
+    """Train ``model`` in place, and yield an `EpochResult` for each epoch.
 
-    images: splits that lie on the model's device already; it trains on what the model makes of
+    images: splits that lie on the model's device already; the model trains on what it makes of
         them (`Model.training_set`), and is measured on all validation images
-    start: epochs that a checkpoint has brought along
-    judge: what it measures of the model's samples stands among the validation metrics
+    start: epochs that the loaded checkpoint has already been trained for
+    judge: the evaluator of the model's samples; its measures join the validation metrics
     interrupted: asked before every step, and while the model prepares what it trains on
 
     Raises `DivergedError` when a metric is not finite, `StopRequested` when asked to stop.
     """
     if start >= epochs:
-        return  # what is trained on may cost more than to look
+        return  # before anything is prepared, which may be expensive
     seen = model.training_set(images, seed=derive_seed(seed, "set"), interrupted=interrupted)
     step, rates = capture_step(model), _rates(model)
     for number in range(start + 1, epochs + 1):
         began = time.perf_counter()
         model.begin_epoch(number, epochs)
-        if rates != _rates(model):  # they are part of what was captured
+        if rates != _rates(model):  # a captured step contains them
             step, rates = capture_step(model), _rates(model)
         torch.manual_seed(derive_seed(seed, "epoch", number))
         order = model.order(len(seen)).to(model.device)
@@ -105,21 +104,21 @@ def fit(
 
 
 def _rates(model: Model) -> list[float]:
+    """Return the learning rates of all parameter groups."""
     groups = [group for optimizer in model.optimizers.values() for group in optimizer.param_groups]
     return [group["lr"] for group in groups]
 
 
 def evaluate(model: Model, images: Images) -> dict[str, float]:
-    """The metrics over all ``images``: means weighted by batch size.
+    """Return the metrics over all ``images``: means weighted by batch size.
 
     What a model draws at random to evaluate (noise, latent codes) is the same every time, so
     that epochs and trials are measured alike.
     """
     total = _Mean()
     with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
-        for first in range(0, len(images), EVALUATION_BATCH):
-            batch = laid_out(images.batch(slice(first, first + EVALUATION_BATCH)))
-            total.add(model.evaluate(batch), len(batch.images))
+        for batch in images.batches():
+            total.add(model.evaluate(laid_out(batch)), len(batch.images))
     return total.on_host()
 
 
@@ -130,11 +129,14 @@ def _train(
     order: Tensor,
     interrupted: Callable[[], bool],
 ) -> dict[str, float]:
-    """The images at ``order`` (n,), by turns. The ragged last batch is left out: static shapes."""
+    """Train on the images at ``order`` (n,) and return mean metrics.
+
+    Images that do not fill a batch at the end are left out, so that shapes are static.
+    """
     model.train()
     size = min(model.images_per_step, len(order))
     total = _Mean()
-    # whoever measures without gradients may still train another model to compare with
+    # a caller that measures without gradients may train another model to compare with
     with torch.enable_grad(), fast_convolutions(model) as laid_out:
         for first in range(0, len(order) - size + 1, size):
             if interrupted():
@@ -168,11 +170,9 @@ class _Mean:
 
 
 def _check_finite(result: EpochResult) -> None:
+    """Raise `DivergedError` for a metric that is not finite."""
     measured = {f"train {name}": value for name, value in result.train.items()}
     measured |= {f"valid {name}": value for name, value in result.valid.items()}
     broken = {name: value for name, value in measured.items() if not math.isfinite(value)}
     if broken:
         raise DivergedError(result.number, broken)
-
-
-__all__ = ["Batch", "EpochResult", "evaluate", "fit", "same_draws"]

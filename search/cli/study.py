@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from models.results import Table
-from search.console import LOUD, open_console, shorten_path
+from search.console import LOUD, format_count, format_duration, open_console, shorten_path
 from search.errors import BaseMissing, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
@@ -27,7 +27,7 @@ from search.setup.loading import load_study
 from search.setup.prepare import check_names, prepare_run
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus
-from search.supervisor.display import Display, format_count, format_duration
+from search.supervisor.display import Display
 from search.supervisor.finish import finish
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals

@@ -6,7 +6,7 @@
     STUDY = StudySpec(..., summary=summary)
 
 The function is called when the search has ended, before the best trials are retrained. It returns a
-`models.results.Table`; `search.repeats` computes means over repeats for it. A mistake in it costs
+`search.study.Table`; `search.repeats` computes means over repeats for it. A mistake in it costs
 one line of output and nothing else.
 """
 
@@ -84,7 +84,7 @@ def summarise(study: Study, trials: pd.DataFrame, curves: pd.DataFrame) -> Table
         table = study.spec.summary(ended, epochs)
         if not isinstance(table, Table):
             raise StudyFileError(
-                f"summary returned {short(repr(table))}; return a Table of models.results"
+                f"summary returned {short(repr(table))}; return a Table of search.study"
             )
         rows = tuple(tuple(_to_plain(cell) for cell in row) for row in table.rows)
         return replace(table, rows=rows)

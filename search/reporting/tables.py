@@ -28,7 +28,7 @@ def conclusion_blocks(study: Study) -> list[str]:
         return []
     kept, ended = found
     rows = [[_cell(cell) for cell in row] for row in kept["rows"]]
-    note = f"Of the {ended} trials that had ended then. {kept['note']}"
+    note = f"The table covers the {ended} trials that had ended then. {kept['note']}"
     return [heading(kept["title"]), table(kept["columns"], rows), paragraph(note)]
 
 

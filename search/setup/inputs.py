@@ -120,7 +120,7 @@ def weights_digest(folder: Path) -> str:
 
 
 class RunInputs(NamedTuple):
-    """What a run starts with.
+    """The images and exports that a run starts with.
 
     data: name of the set of images; cached: their file; images: its content
     base: folder of the export that every model starts from

@@ -27,7 +27,7 @@ ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
 
 @dataclass(frozen=True, kw_only=True)
 class StudyIdentity:
-    """What a stored study was made with, as plain values.
+    """The settings that a stored study was made with, as plain values.
 
     model: module and class, ``models.cae:CAE``; data, pixels: name and fingerprint of the images
     space: parameter -> Optuna's distribution as JSON

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.console import shorten_path
+from search.console import format_duration, format_parameters, shorten_path
 from search.messages import (
     Drawing,
     Ended,
@@ -48,7 +48,7 @@ PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal
 
 @dataclass
 class WorkerStatus:
-    """What one worker does.
+    """The present work of one worker.
 
     what: in words; number: of its trial; epoch, epochs: done, and at most; value: the last one
     seconds: of the last epoch; since: when it began, on the monotonic clock
@@ -291,24 +291,3 @@ def _status_cells(status: WorkerStatus) -> tuple[str, str, str, str]:
         "" if status.value is None else f"{status.value:.6g}",
         f"{status.seconds:.1f} s/epoch" if status.epoch else "",
     )
-
-
-def format_parameters(parameters: Mapping[str, Any]) -> str:
-    """Return ``channels 9, lr 0.00312``."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in parameters.items()
-    )
-
-
-def format_count(number: int, thing: str) -> str:
-    """Return ``1 trial``, ``2 trials``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def format_duration(seconds: float) -> str:
-    """Return ``8 s``, ``3 min``, ``2 h 05 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -29,7 +29,7 @@ CONTEXT = 768 * 2**20  # bytes that a process takes on a GPU before it has done 
 
 @dataclass
 class Sharing:
-    """What is known of one GPU.
+    """The workers of one GPU and their measured times.
 
     workers: on it, with those that start; settled: no other is added
     """

@@ -223,8 +223,13 @@ class WorkerPool:
     def _listen(self, worker: WorkerHandle, lines: IO[str]) -> None:
         with lines:
             for line in lines:
-                with suppress(ValueError):  # a line cut off by a kill
-                    self._heard.put((worker, cast(Event, read_message(line))))
+                if not line.endswith("\n"):
+                    break  # a kill has cut it off
+                try:
+                    event = cast(Event, read_message(line))
+                except ValueError as error:
+                    event = Failed(message=str(error))
+                self._heard.put((worker, event))
         self._heard.put((worker, Gone(code=worker.process.wait())))
 
 

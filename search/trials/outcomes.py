@@ -33,7 +33,7 @@ REQUEST = re.compile(r"(?:[Tt]ri?e?d?|Unable) to allocate ([\d.]+) (bytes|B|KiB|
 
 
 class Outcome(StrEnum):
-    """How a trial ended, in the words that the trial database keeps."""
+    """The ways in which a trial ends. Each value is the word that the trial database keeps."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.strategies.samplers import OneSequence
+from search.trials.abandoned import AbandonedTrials
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
@@ -39,8 +39,6 @@ from storage.database.optuna_storage import TrialCache, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.trial_states import TrialStates, count_ended
-
-SECOND_LOOK = 2 * leases.RENEWAL  # seconds: who renews has done so by then
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,7 +96,7 @@ class TrialQueue:
         self._is_waiting = False
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
-        self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
+        self._abandoned = AbandonedTrials(storage, self.study_id, self._states)
 
     @waits_out_outages
     def claim(self, total: int) -> Trial | None:
@@ -108,7 +106,7 @@ class TrialQueue:
         """
         with study_lock(self.engine, self.study_id):
             states = self.count()
-            if states["RUNNING"] and self._reclaim(is_gone):
+            if states["RUNNING"] and self._abandoned.reclaim(is_gone):
                 states = self.count()
             if not states["WAITING"] and (states.total() >= total or not self.has_room()):
                 return None
@@ -204,36 +202,6 @@ class TrialQueue:
                 raise  # else it was told before the database went away
         leases.end_lease(self.engine, trial._trial_id)
 
-    def _reclaim(self, is_dead: Callable[[str], bool]) -> list[int]:
-        """Put trials of dead workers back to WAITING, and fail those that killed several workers.
-
-        The caller holds the study's lock. Returns the numbers of these trials.
-        """
-        held = leases.running_trials(self.engine, self.study_id, after=self._states.settled)
-        found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
-        for trial in found:
-            if trial.attempts >= leases.MAX_ATTEMPTS:
-                self._fail(
-                    trial.trial_id, Outcome.FAILED, f"its worker died {trial.attempts} times"
-                )
-            else:
-                leases.clear_owner(
-                    self.engine, trial.trial_id
-                )  # should its worker wake up after all
-                self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
-        return [trial.number for trial in found]
-
-    def _stays_silent(self, trial: leases.HeldTrial) -> bool:
-        """Whether nobody has renewed a lease that ran out, though the database was there.
-
-        After an outage all leases have run out. Workers that live then renew theirs at once.
-        """
-        if not trial.silent:
-            self._silent.pop(trial.trial_id, None)
-            return False
-        seen = self._silent.setdefault(trial.trial_id, time.monotonic())
-        return time.monotonic() - seen >= SECOND_LOOK
-
     @waits_out_outages
     def reclaim_from(self, owner: str, *, blame: bool = True) -> list[int]:
         """Put the trials of one worker that is gone back to WAITING; returns their numbers.
@@ -243,7 +211,7 @@ class TrialQueue:
         with study_lock(self.engine, self.study_id):
             if not blame:
                 leases.uncount_attempt(self.engine, owner)
-            return self._reclaim(lambda holder: holder == owner)
+            return self._abandoned.reclaim(lambda holder: holder == owner)
 
     @waits_out_outages
     def end_hung(self, number: int, reason: str) -> bool:
@@ -252,20 +220,15 @@ class TrialQueue:
             trial_id = self.id_of(number)
             if self.storage.get_trial(trial_id).state.is_finished():
                 return False
-            self._fail(trial_id, Outcome.INTERRUPTED, reason)
+            self._abandoned.fail(trial_id, Outcome.INTERRUPTED, reason)
             return True
-
-    def _fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
-        self.storage.write_attributes(trial_id, {"outcome": str(outcome), "reason": reason})
-        self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        leases.end_lease(self.engine, trial_id)
 
     @waits_out_outages
     def reclaim_abandoned(self) -> list[int]:
         """Put the trials of all workers that are gone, or silent for too long, back to WAITING;
         returns their numbers."""
         with study_lock(self.engine, self.study_id):
-            return self._reclaim(is_gone)
+            return self._abandoned.reclaim(is_gone)
 
     @waits_out_outages
     def count(self) -> Counter[str]:

@@ -48,7 +48,7 @@ class Supervision(Protocol):
 
 @dataclass
 class WorkerContext:
-    """Where a worker's trials run.
+    """Everything that the trials of one worker share.
 
     base: the exported model that every model starts from, if the study has one
     device_name: of the device, with the GPU's model

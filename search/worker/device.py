@@ -1,8 +1,8 @@
 """A worker's device: how it is prepared, what memory may be taken of it, what was taken.
 
     limit_memory("cpu", 2.0, before=taken_memory("cpu"))     # GiB
-    peak = PeakMemory("cpu")
-    peak.mebibytes()
+    memory = TrialMemory("cpu", before=taken)
+    memory.peak_mebibytes()
 
 On a CPU the limit is on the process's data (Linux's RLIMIT_DATA): an allocation beyond it is
 refused, which ends the trial as infeasible, where the kernel would have killed the worker.
@@ -93,24 +93,33 @@ def taken_memory(device: str) -> int:
     return _status_bytes("VmData") or int(psutil.Process().memory_info().rss)
 
 
-class PeakMemory:
-    """Measures the most memory that is taken after it is made: of the GPU, or of this process."""
+class TrialMemory:
+    """The memory of one trial, measured from when this is made.
 
-    def __init__(self, device: str) -> None:
+    before: bytes that the process took before its first trial; 0: unknown
+    """
+
+    def __init__(self, device: str, *, before: int) -> None:
         self.device = device
+        # bytes that earlier trials of this process have taken and not given back
+        self.left_behind = max(0, taken_memory(device) - before) if before else 0
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
         else:
             with suppress(OSError):  # Linux can forget a peak; elsewhere it is the whole life's
                 Path("/proc/self/clear_refs").write_text("5")
 
-    def mebibytes(self) -> float:
-        """Return the peak in MiB."""
+    def peak_mebibytes(self) -> float:
+        """Return the most that was taken, in MiB: of the GPU, or by this process on a CPU."""
         if self.device.startswith("cuda"):
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
             peak = _status_bytes("VmHWM") or int(psutil.Process().memory_info().rss)
         return round(peak / 2**20, 1)
+
+    def taken_by_trial(self) -> int:
+        """Return the bytes that count against the budget, without what earlier trials left."""
+        return taken_memory(self.device) - self.left_behind
 
 
 def _machine_bytes() -> int:

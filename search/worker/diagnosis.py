@@ -13,11 +13,10 @@ record, whatever other trials do (`models.evaluation.gan_diagnosis`). PRUNER=non
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from models.errors import DivergedError
-from models.evaluation.gan_diagnosis import Health, Verdict, final_verdict, find_lost_game
+from models.evaluation.gan_diagnosis import Health, Kind, Verdict, final_verdict, find_lost_game
 from models.training.loop import EpochResult
 
 
@@ -58,15 +57,15 @@ class GanDiagnosis:
         """Return the verdict on a training that left the finite numbers."""
         if self.floor is None:
             return None
-        return Verdict(kind="diverged", epoch=error.epoch, reason=str(error))
+        return Verdict(kind=Kind.DIVERGED, epoch=error.epoch, reason=str(error))
 
     def to_plain(self) -> list[dict[str, Any]]:
         """Return the history as JSON takes it, for a checkpoint."""
-        return [asdict(health) for health in self.history]
+        return [health.to_plain() for health in self.history]
 
     def read_plain(self, plain: Sequence[Mapping[str, Any]]) -> None:
         """Go on from a checkpoint's history."""
-        self.history = [Health(**health) for health in plain]
+        self.history = [Health.from_plain(health) for health in plain]
 
 
 def health_of_curve(curve: Sequence[Mapping[str, Any]]) -> list[Health]:

@@ -69,6 +69,12 @@ class StudyEvaluators:
         """Return an evaluator that shares nothing with the study's own but the images."""
         return self._agree_on(SECOND_ATTRIBUTE, seed=SECOND_SEED)
 
+    def measure_again(self, model: Model) -> dict[str, float]:
+        """Return what the second evaluator measures, as attributes of the trial: does the ranking
+        depend on the features?"""
+        measured = self.open_second().measure_model(model, self.images)
+        return {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
+
     def trial_attributes(self) -> dict[str, Any]:
         """Return what stands with every trial: its value says nothing without it."""
         record = self.own.record

@@ -113,7 +113,7 @@ def _search(context: WorkerContext) -> None:
 
 
 def _send_output_to(log: Path) -> None:
-    """From now on all that this process prints goes to ``log``."""
+    """Send all that this process prints from now on to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as errors:
         for output in (1, 2):

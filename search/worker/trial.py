@@ -33,13 +33,7 @@ from search.trials.outcomes import (
     requested_bytes,
 )
 from search.worker.context import WorkerContext
-from search.worker.device import (
-    PeakMemory,
-    gpu_memory,
-    lift_limit,
-    memory_budget,
-    taken_memory,
-)
+from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_budget
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
 from search.worker.pictures import TrialPictures, is_pictured
 from search.worker.progress import TrialProgress
@@ -85,10 +79,7 @@ class TrialRun:
         self.number = trial.number
         self.queue = context.queue
         self.seed = derive_seed(context.run.seed, "trial", trial.number)
-        self.memory = PeakMemory(context.device)
-        self.left_behind = 0  # bytes that earlier trials of this process have not given back
-        if context.memory_before:
-            self.left_behind = max(0, taken_memory(context.device) - context.memory_before)
+        self.memory = TrialMemory(context.device, before=context.memory_before)
         evaluator = context.evaluator
         self.diagnosis = GanDiagnosis(
             None if evaluator is None else evaluator.floor,
@@ -116,7 +107,7 @@ class TrialRun:
                     raise StopRequested
                 about = {
                     "seconds": round(time.perf_counter() - began, 3),
-                    "peak_memory_mib": self.memory.mebibytes(),
+                    "peak_memory_mib": self.memory.peak_mebibytes(),
                     **self.missing,
                 }
                 self.queue.end(self.trial, ending.with_attributes(about))
@@ -204,7 +195,12 @@ class TrialRun:
             del self.progress.unwritten[0]
         verdict = self.diagnosis.final()
         self.pictures.show_end(model, self.progress, verdict)
-        about = trial_attributes(verdict) | self._measure_again(model)
+        about = trial_attributes(verdict)
+        evaluators, history = self.context.evaluators, self.diagnosis.history
+        if evaluators is not None and history and self.context.spec.second_judge:
+            about |= evaluators.measure_again(model) | {
+                "last_frechet": history[-1].quality["frechet"]
+            }
         return (pruned or self._end_complete()).with_attributes(about)
 
     def _train(self, model: Model) -> Ending | None:
@@ -290,20 +286,10 @@ class TrialRun:
             self.missing["no_checkpoint"] = describe_error(error)
             self.context.warn_once("checkpoints of trials", error)
 
-    def _measure_again(self, model: Model) -> dict[str, float]:
-        """Return what an independent evaluator measures of the last epoch's samples, for a study
-        that asks for it: does the ranking depend on the features?"""
-        evaluators, history = self.context.evaluators, self.diagnosis.history
-        if evaluators is None or not self.context.spec.second_judge or not history:
-            return {}
-        measured = evaluators.open_second().measure_model(model, self.context.images)
-        about = {f"second_{name}": measured[name] for name in ("frechet", "coverage", "precision")}
-        return about | {"last_frechet": history[-1].quality["frechet"]}
-
     # How an attempt can end.
 
     def _end_complete(self) -> Ending:
-        """Where a person chooses, only with a picture: without one there is nothing to see."""
+        """End a trial that trained all its epochs. Where a person chooses, it needs a picture."""
         ending = Ending.complete(self.progress.best, self.progress.epoch)
         if self.context.run.shown is None:
             return ending
@@ -322,10 +308,10 @@ class TrialRun:
 
         So the outcome depends on the trial alone, not on the trials before it.
         """
-        device = self.context.device
-        taken, budget = taken_memory(device) - self.left_behind, memory_budget(device)
-        lift_limit(device)  # the process has only to say so
-        if self.left_behind and taken + requested_bytes(error) <= budget:
+        taken = self.memory.taken_by_trial()
+        budget = memory_budget(self.context.device)
+        lift_limit(self.context.device)  # the process has only to say so
+        if self.memory.left_behind and taken + requested_bytes(error) <= budget:
             raise OutOfMemoryAfterOthers(describe_error(error)) from error
         return Ending.infeasible(error, taken=taken, budget=budget)
 

@@ -91,7 +91,7 @@ def one_trial(queue: TrialQueue, *, steps: int = STEPS, between: float = 0.0) ->
                 if epoch < steps and trial.should_prune():
                     raise AssertionError("a value this good is never pruned")
         with clock:
-            assert queue.owns(trial.number)
+            assert queue.renew(trial.number)
             queue.set_attributes(trial, {"outcome": "complete", "epochs": steps, "seconds": 1.0})
             queue.study.tell(trial, GOOD / steps, state=TrialState.COMPLETE)
     with clock:
@@ -242,7 +242,9 @@ def fresh(measure: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each in a process of its own; workers go off together, when the last of them is ready."""
     command = [sys.executable, "-m", "tests.benchmarks.database", "measure", measure]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([*command, json.dumps(one)], cwd=ROOT, **pipes) for one in given]
+    started: list[Any] = [
+        subprocess.Popen([*command, json.dumps(one)], cwd=ROOT, **pipes) for one in given
+    ]
     if measure == "worker":
         for process in started:
             process.stdout.readline()
@@ -266,7 +268,11 @@ def _written(arguments: dict[str, int]) -> str:
     return ", ".join(f"{name}={value}" for name, value in arguments.items())
 
 
-MEASURES = {"trial": measure_trial, "worker": measure_worker, "frame": measure_frame}
+MEASURES: dict[str, Any] = {
+    "trial": measure_trial,
+    "worker": measure_worker,
+    "frame": measure_frame,
+}
 FIGURES = {"growth": growth, "frames": frames, "workers": workers}
 
 

@@ -161,7 +161,7 @@ def medians(
     """(sampler, trials or workers) -> what ours and Optuna took, where both are there."""
     values: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
-        case = str(line.get("sampler", "")), int(line.get("workers", line.get("trials", 0)))
+        case = str(line.get("sampler", "")), int(line.get("workers") or line.get("trials", 0))
         values[case][line["side"]].append(float(line[key]))
     return {
         case: (median(sides[ours]), median(sides["optuna"]))

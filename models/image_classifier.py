@@ -1,0 +1,77 @@
+"""What all classifiers share: images -> scores of classes, trained by cross-entropy.
+
+A family fills ``optimizers["all"]`` and gives scores as its ``forward``.
+
+Shape legend: N batch, C channels, H/W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import Metrics, Model, ModelConfig, Program
+from models.data.images import Batch, ImageSplits
+from models.errors import ConfigError, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageClassifierConfig(ModelConfig):
+    """dropout: share of units left out of a training step, below 1
+    lr: learning rate
+    classes: K; set from the images
+    """
+
+    dropout: float = 0.0
+    lr: float = 1e-3
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("dropout", self.dropout, 0.0, 0.95)
+        require("lr", self.lr, 0.0, 10.0)
+        require("classes", self.classes, 2, 65536)
+
+
+class ImageClassifier(Model):
+    """Images (N, C, H, W) in [0, 1] -> scores (N, K); their softmax is the class probabilities."""
+
+    metrics = ("accuracy", "loss")
+    usage = "classes = model(images).argmax(1)   # (N,), images (N, C, H, W) in [0, 1]"
+    too_few: ClassVar[str]  # the end of the message for images of fewer than two classes
+
+    @classmethod
+    def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
+        count = len(images.classes)
+        if count < 2:
+            raise ConfigError(f"{images.name} has {count} classes{cls.too_few}")
+        assert isinstance(config, ImageClassifierConfig)
+        return replace(config, classes=count)
+
+    def train_step(self, batch: Batch) -> Metrics:
+        return self.descend(self.loss, batch)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return what training minimises on ``batch``, and what it measures on the way."""
+        measured = self.evaluate(batch)
+        return measured["loss"], measured
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        assert batch.labels is not None, "checked by `fitted`"
+        scores = self(batch.images)
+        return {
+            "accuracy": (scores.argmax(1) == batch.labels).float().mean(),
+            "loss": F.cross_entropy(scores, batch.labels),
+        }
+
+    def programs(self) -> dict[str, Program]:
+        images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
+        return {"classifier": Program(module=self.network(), example=images.to(self.device))}
+
+    def network(self) -> nn.Module:
+        """Return the module that is exported: images -> scores."""
+        return self

@@ -1,0 +1,64 @@
+"""Trials whose worker is gone: they are put back for another worker, or failed.
+
+A worker that is killed, or whose machine goes down, leaves its trial RUNNING with a lease that
+nobody renews. Such a trial goes back to WAITING, and the next worker takes it. One that was
+abandoned `storage.database.leases.MAX_ATTEMPTS` times kills its workers, and fails instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from optuna.trial import TrialState
+
+from search.trials.outcomes import Outcome
+from storage.database import leases
+from storage.database.optuna_storage import TrialStorage
+from storage.database.trial_states import TrialStates
+
+SECOND_LOOK = 2 * leases.RENEWAL  # seconds: a worker that lives has renewed its lease by then
+
+
+class AbandonedTrials:
+    """Finds the abandoned trials of one study. Its caller holds the study's lock."""
+
+    def __init__(self, storage: TrialStorage, study_id: int, states: TrialStates) -> None:
+        self.storage = storage
+        self.study_id = study_id
+        self.states = states
+        self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
+
+    def reclaim(self, is_dead: Callable[[str], bool]) -> list[int]:
+        """Put trials of dead workers back to WAITING, and fail those that killed several workers.
+
+        is_dead: whether the owner of a lease is gone. Returns the numbers of these trials.
+        """
+        engine = self.storage.engine
+        held = leases.running_trials(engine, self.study_id, after=self.states.settled)
+        found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
+        for trial in found:
+            if trial.attempts >= leases.MAX_ATTEMPTS:
+                reason = f"its worker died {trial.attempts} times"
+                self.fail(trial.trial_id, Outcome.FAILED, reason)
+            else:
+                leases.clear_owner(engine, trial.trial_id)  # should its worker wake up after all
+                self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
+        return [trial.number for trial in found]
+
+    def fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
+        """End a trial that its worker cannot end any more."""
+        self.storage.write_attributes(trial_id, {"outcome": str(outcome), "reason": reason})
+        self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        leases.end_lease(self.storage.engine, trial_id)
+
+    def _stays_silent(self, trial: leases.HeldTrial) -> bool:
+        """Whether nobody has renewed a lease that ran out, though the database was there.
+
+        After an outage all leases have run out. Workers that live then renew theirs at once.
+        """
+        if not trial.silent:
+            self._silent.pop(trial.trial_id, None)
+            return False
+        seen = self._silent.setdefault(trial.trial_id, time.monotonic())
+        return time.monotonic() - seen >= SECOND_LOOK
