@@ -126,13 +126,13 @@ def half_files(place: Path) -> list[Path]:
 
 
 def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
-    user: User, disk: Disk, study_file: WriteStudy, postgres_url: str
+    real_user: User, user: User, disk: Disk, study_file: WriteStudy, postgres_url: str
 ) -> None:
     name = study_file(replace=TALKATIVE)
     sizes: dict[str, Any] = {"TRIALS": 2, "WORKERS": 1, "TOP": 1}
     variables = {"NAME": name, "STORAGE": postgres_url, **sizes}
     with disk.leave(2 * PAGE):
-        process = user.start(**variables)  # which inherits a limit
+        process = real_user.start(**variables)  # which inherits a limit
         with watched(process):
             out, error = process.communicate(timeout=200)
     frame = trials("small", storage=postgres_url)
