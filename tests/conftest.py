@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -40,6 +41,7 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
+from tests.preloaded import Preloaded
 from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
 
@@ -73,6 +75,16 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*VARIABLES, "GENSTUDY_GIVEN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         monkeypatch.delenv(name, raising=False)
     torch.set_num_threads(1)  # whatever a test before has set
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heed_ctrl_c() -> None:
+    """Let the processes that tests start be ended by SIGINT.
+
+    A shell that runs the tests in the background makes them ignore it, and what they start
+    inherits that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -176,8 +188,23 @@ def plain_process() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "default"}
 
 
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """What forks the commands of `user`."""
+    server = Preloaded()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def user(tmp_path: Path, plain_process: dict[str, str]) -> User:
+def user(tmp_path: Path, plain_process: dict[str, str], preloaded: Preloaded) -> User:
+    """A user whose commands are forked from a process that has imported genstudy."""
+    return User(tmp_path / "runs", plain_process, preloaded)
+
+
+@pytest.fixture
+def real_user(tmp_path: Path, plain_process: dict[str, str]) -> User:
+    """A user whose commands are new interpreters, as they are outside tests."""
     return User(tmp_path / "runs", plain_process)
 
 

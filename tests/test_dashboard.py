@@ -6,12 +6,7 @@ import io
 import json
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
@@ -21,22 +16,7 @@ from PIL import Image
 from storage.database.connection import open_storage
 from storage.files.artifacts import attach_to_trial
 from storage.paths import RunPaths
-from tests.user import free_port, get
-
-ROOT = Path(__file__).parent.parent
-
-
-@contextmanager
-def serving(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "search", "dashboard"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+from tests.user import User, free_port, get, watched
 
 
 @pytest.fixture
@@ -53,12 +33,9 @@ def runs(tmp_path: Path) -> RunPaths:
     return paths
 
 
-def test_the_dashboard_shows_trials_with_their_pictures(
-    runs: RunPaths, plain_process: dict[str, str]
-) -> None:
+def test_the_dashboard_shows_trials_with_their_pictures(runs: RunPaths, real_user: User) -> None:
     port = free_port()
-    environment = {**plain_process, "RUNS": str(runs.root), "PORT": str(port)}
-    with serving(environment) as process:
+    with watched(real_user.start("dashboard", PORT=port)) as process:
         place = f"http://127.0.0.1:{port}"
         assert b"<html" in get(f"{place}/dashboard/").lower()
         studies = json.loads(get(f"{place}/api/studies"))["study_summaries"]
@@ -76,45 +53,34 @@ def test_the_dashboard_shows_trials_with_their_pictures(
         }
         assert listening == {"127.0.0.1"}
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=10)
+        out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, "")
     assert f"http://127.0.0.1:{port}/dashboard" in out
     assert "warning" not in out
 
 
-def test_an_open_dashboard_warns(runs: RunPaths, plain_process: dict[str, str]) -> None:
+def test_an_open_dashboard_warns(runs: RunPaths, user: User) -> None:
     port = free_port()
-    with serving(
-        {**plain_process, "RUNS": str(runs.root), "PORT": str(port), "HOST": "0.0.0.0"}
-    ) as process:
+    with watched(user.start("dashboard", PORT=port, HOST="0.0.0.0")) as process:
         get(f"http://127.0.0.1:{port}/api/studies")
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=60)
     assert "warning: HOST=0.0.0.0 opens the dashboard to other machines" in out
 
 
-def fails(environment: dict[str, str]) -> Any:
-    return subprocess.run(
-        [sys.executable, "-m", "search", "dashboard"],
-        env=environment, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
-    )  # fmt: skip
-
-
-def test_a_taken_port_is_one_line(runs: RunPaths, plain_process: dict[str, str]) -> None:
+def test_a_taken_port_is_one_line(runs: RunPaths, user: User) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = fails({**plain_process, "RUNS": str(runs.root), "PORT": str(port)})
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: cannot serve on 127.0.0.1:{port}")
-    assert done.stderr.count("\n") == 1
+        code, _, error = user.run("dashboard", PORT=port)
+    assert code == 2
+    assert error.startswith(f"error: cannot serve on 127.0.0.1:{port}")
+    assert error.count("\n") == 1
 
 
-def test_without_a_study_there_is_nothing_to_show(
-    tmp_path: Path, plain_process: dict[str, str]
-) -> None:
-    done = fails({**plain_process, "RUNS": str(tmp_path / "runs")})
-    assert done.returncode == 2
-    assert "run a study first" in done.stderr
-    assert not (tmp_path / "runs").exists()
+def test_without_a_study_there_is_nothing_to_show(user: User) -> None:
+    code, _, error = user.run("dashboard")
+    assert code == 2
+    assert "run a study first" in error
+    assert not user.runs.exists()

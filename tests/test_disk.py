@@ -6,6 +6,7 @@ limit on the size of files, which any user can set and which fails in the same p
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -28,15 +29,15 @@ from storage import curves, trials
 from storage.database.connection import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull
 from storage.files.exports import atomic_folder, is_whole, publish, read_provenance
-from tests.user import LONGER, User, WriteStudy, one_line, progress, slow, wait_until, watched
+from tests.user import LONGER, User, WriteStudy, is_error_line, progress, slow, wait_until, watched
 
 PAGE = 4096
 FULL = "(?:No space left on device|File too large)"
 # It keeps a checkpoint of every epoch, and prints more than a full disk takes.
 TALKATIVE = {
     "model=CAE,": "model=Talkative,",
-    "def suggest": """from search import objective
-    objective.CHECKPOINT_EVERY = 0.0
+    "def suggest": """import search.worker.trial
+    search.worker.trial.CHECKPOINT_EVERY = 0.0
 
     class Talkative(CAE):
         def train_step(self, batch):
@@ -56,8 +57,14 @@ class SmallDisk:
 
     @contextmanager
     def leave(self, room: int, *processes: psutil.Process) -> Iterator[None]:
-        free = os.statvfs(self.place).f_bavail * PAGE
-        self.ballast.write_bytes(bytes(free - room))
+        try:
+            with self.ballast.open("wb", buffering=0) as file:
+                left = os.statvfs(self.place).f_bavail * PAGE - room
+                while left > 0:
+                    left -= file.write(bytes(min(left, 2**20)))
+        except OSError as error:  # what runs there has written meanwhile
+            if error.errno != errno.ENOSPC:
+                raise
         try:
             yield
         finally:
@@ -138,7 +145,7 @@ def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
 
     # the weights of a retraining are needed: it ends, with the place and the reason
     assert process.returncode == 2
-    assert one_line(error)
+    assert is_error_line(error)
     needed = rf"retrain-\d-best.safetensors: {FULL}; it takes at least [\d,]+ bytes, [\d,]+ are"
     assert re.search(needed, error)
     assert half_files(user.runs) == []

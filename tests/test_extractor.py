@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, encoder_extractor, weights_hash
 from tests.conftest import CAE_SHAPE, blank_images
+from tests.preloaded import Preloaded
 
 
 @pytest.fixture
@@ -98,32 +98,33 @@ def test_another_seed_and_other_images_have_judges_of_their_own(
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
 
 
-def _make(images: ImageSplits, cache: Path, trained: Path, name: str) -> None:
-    torch.set_num_threads(1)
-    made = make_extractor(images, cache, progress=lambda line: _note(trained, line))
-    (cache / name).write_text(made.hash)
+TRAIN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.data.loading import load_images
+from models.evaluation import feature_cache
+
+feature_cache.MOST_EPOCHS = feature_cache.FEWEST_EPOCHS = 3
+place = Path(sys.argv[1])
+digits = load_images("digits", root=place, cache=place / "images", shape=(1, 28, 28))
+few = replace(digits, train=digits.train.take(torch.arange(300)))
+print(feature_cache.make_extractor(few, place, progress=print).hash)
+"""
 
 
-def _note(trained: Path, line: str) -> None:
-    with trained.open("a") as file:
-        file.write(line + "\n")
-
-
-def test_processes_that_come_together_train_it_once(digits: ImageSplits, tmp_path: Path) -> None:
-    few = replace(digits, train=digits.train.take(torch.arange(300)))
-    context = multiprocessing.get_context("spawn")
-    trained = tmp_path / "trained"
-    workers = [
-        context.Process(target=_make, args=(few, tmp_path, trained, name)) for name in ("a", "b")
-    ]
+def test_processes_that_come_together_train_it_once(tmp_path: Path, preloaded: Preloaded) -> None:
+    workers = [preloaded.run_program(TRAIN, tmp_path) for _ in range(2)]
+    lines: list[list[str]] = []
     for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
-    lines = trained.read_text().splitlines()
-    assert sum("epoch 1/20" in line for line in lines) == 1
+        out, error = worker.communicate(timeout=120)
+        assert worker.returncode == 0, error
+        lines.append(out.splitlines())
+    assert lines[0][-1] == lines[1][-1]
+    assert sum("epoch 1/3" in line for line in lines[0] + lines[1]) == 1
 
 
 def test_who_waits_for_another_worker_says_so_and_can_be_stopped(

@@ -22,6 +22,7 @@ from tests.user import (
     WriteStudy,
     make_leases_short,
     progress,
+    set_constants,
     slow,
     wait_until,
     watched,
@@ -48,25 +49,26 @@ def values_of(url: str) -> list[tuple[Any, ...]]:
 def test_a_database_that_is_away_costs_nothing(
     user: User, study_file: WriteStudy, own_postgres: Any
 ) -> None:
-    name = study_file(replace={**LONGER, **slow(0.02)})
-    variables: dict[str, Any] = {"NAME": name, "TRIALS": 4, "WORKERS": 2, "TOP": 0, "SEED": 3}
+    name = study_file(replace={**LONGER, **slow(0.01)})
+    variables: dict[str, Any] = {"NAME": name, "TRIALS": 3, "WORKERS": 2, "TOP": 0, "SEED": 3}
     url = own_postgres.get_uri()
     make_leases_short(user)
     with watched(user.start(**variables, STORAGE=url)) as process:
         wait_until(lambda: progress(url)() > 10)
         own_postgres.stop()
-        time.sleep(6.0)  # longer than a lease: afterwards all have run out
+        time.sleep(4.0)  # longer than a lease: afterwards all have run out
         assert process.poll() is None
         own_postgres.ensure_postgres_running()
         out, error = process.communicate(timeout=250)
     assert (process.returncode, error) == (0, "")
     assert "the trial database is away, waiting for it" in out
     assert "the database is back after" in out
-    undisturbed = User(user.runs.with_name("other"), user.environment)
+    undisturbed = user.with_other_runs("other")
+    study_file(replace=LONGER)  # the same trials, without waiting
     code, _, _ = undisturbed.run(**variables)
     assert code == 0
     assert values_of(url) == values_of(undisturbed.url)
-    assert trials("small", storage=url)["state"].tolist() == ["COMPLETE"] * 4
+    assert trials("small", storage=url)["state"].tolist() == ["COMPLETE"] * 3
 
 
 def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
@@ -95,7 +97,7 @@ def test_a_lock_on_sqlite_is_waited_for(user: User, study_file: WriteStudy) -> N
         wait_until(lambda: progress(user.url)() > 2)
         with sqlite3.connect(user.runs / "studies.db", timeout=60) as other:
             other.execute("BEGIN EXCLUSIVE")
-            time.sleep(12.0)  # SQLite itself waits for five
+            time.sleep(8.0)  # SQLite itself waits for five
         other.close()
         _, error = process.communicate(timeout=200)
     assert (process.returncode, error) == (0, "")
@@ -115,6 +117,7 @@ def test_a_trial_that_takes_too_long_ends_and_counts(user: User, study_file: Wri
 
 def test_a_trial_that_hangs_is_ended_by_the_supervisor(user: User, study_file: WriteStudy) -> None:
     name = study_file(replace=slow(10_000))
+    set_constants(user, HANG=4.0)
     code, out, _ = user.run(NAME=name, TRIALS=1, WORKERS=1, TRIAL_MINUTES=0.02)
     assert code == 1
     frame = trials("small", storage=user.url)
@@ -125,10 +128,10 @@ def test_a_trial_that_hangs_is_ended_by_the_supervisor(user: User, study_file: W
 def test_a_search_ends_with_its_minutes_and_goes_on_the_next_time(
     user: User, study_file: WriteStudy
 ) -> None:
-    name = study_file(replace={**LONGER, **slow(0.02)})
-    code, out, error = user.run(NAME=name, TRIALS=60, WORKERS=2, TOP=1, MINUTES=0.4)
+    name = study_file(replace={"epochs=2, retrain": "epochs=8, retrain", **slow(0.02)})
+    code, out, error = user.run(NAME=name, TRIALS=60, WORKERS=2, TOP=1, MINUTES=0.2)
     assert (code, error) == (0, "")
-    assert "MINUTES=0.4 are over; the same command goes on from here" in out
+    assert "MINUTES=0.2 are over; the same command goes on from here" in out
     states = trials("small", storage=user.url)["state"].value_counts()
     assert 0 < states["COMPLETE"] < 60
     assert states.get("RUNNING", 0) == 0

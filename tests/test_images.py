@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-import subprocess
-import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,8 +20,7 @@ from PIL import Image
 from models.data.images import ImageSplits, resize
 from models.data.loading import find_source, load_images, open_images
 from models.errors import DataError, DataMissing
-
-ROOT = Path(__file__).parent.parent
+from tests.preloaded import Preloaded
 
 
 def write_mnist(root: Path, train: int = 50, test: int = 10, folder: str = "FashionMNIST") -> None:
@@ -141,7 +138,7 @@ def test_the_fingerprint_is_the_pixels_not_the_place(tmp_path: Path) -> None:
     assert len(prints) == 1
 
 
-def test_processes_share_the_pixels_in_memory(tmp_path: Path, digits: ImageSplits) -> None:
+def test_processes_share_the_pixels_in_memory(tmp_path: Path, preloaded: Preloaded) -> None:
     """A mapped file: reading a set does not copy it into the process."""
     load("digits", tmp_path, shape=(1, 256, 256))
     (cached,) = (tmp_path / "cache").iterdir()
@@ -153,16 +150,14 @@ def test_processes_share_the_pixels_in_memory(tmp_path: Path, digits: ImageSplit
         "i = psutil.Process().memory_full_info()\n"
         "print(i.uss // 2**20)\n"
     )
-    run = [sys.executable, "-c", program, str(cached)]
-    own = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT)
-    nothing = subprocess.run(
-        [sys.executable, "-c", program.replace("s.train", "#").replace("s = m", "#"), str(cached)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    assert int(own.stdout) - int(nothing.stdout) < 40  # MiB that are the process's alone
+    nothing = program.replace("s.train", "#").replace("s = m", "#")
+    taken = []
+    for text in (program, nothing):
+        process = preloaded.run_program(text, cached)
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        taken.append(int(out))
+    assert taken[0] - taken[1] < 40  # MiB that are the process's alone
 
 
 def test_a_damaged_cache_says_which_file_to_delete(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from search.worker.context import WorkerContext
 from search.worker.trial import SpentProcess, run_trial
 from storage import trials
 from tests.trials import Greedy, MakeContext
-from tests.user import User, WriteStudy, one_line, wait_until, watched
+from tests.user import User, WriteStudy, is_error_line, wait_until, watched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds to the limit")
 
@@ -43,7 +43,7 @@ WIDE = {
 KILLED = {
     "model=CAE,": "model=Killed,",
     "def suggest": """import os, signal
-    from storage import leases
+    from storage.database import leases
     leases.MAX_ATTEMPTS = 2
 
     class Killed(CAE):
@@ -76,10 +76,10 @@ def searched(user: User, count: int, **variables: Any) -> tuple[pd.DataFrame, st
 
 
 def test_what_does_not_fit_is_infeasible_and_all_else_is_as_if_it_had(
-    user: User, study_file: WriteStudy
+    real_user: User, study_file: WriteStudy
 ) -> None:
     name = study_file(replace=WIDE)
-    frame, out = searched(user, 4, NAME=name, SEED=SEED, MEMORY=LIMIT)
+    frame, out = searched(real_user, 4, NAME=name, SEED=SEED, MEMORY=LIMIT)
     fits = frame["outcome"] == "complete"
     assert fits.tolist() == FITS  # the second too, though the first had left pieces behind
     (infeasible,) = frame[~fits].to_dict("records")
@@ -90,24 +90,24 @@ def test_what_does_not_fit_is_infeasible_and_all_else_is_as_if_it_had(
     assert infeasible["needed_memory_mib"] > TOO_LARGE * 128 + 500
     assert 100 < infeasible["peak_memory_mib"] < LIMIT * 1024
     over = infeasible["needed_memory_mib"] - infeasible["memory_budget_mib"]
-    stored = optuna.load_study(study_name="small", storage=user.url).trials
+    stored = optuna.load_study(study_name="small", storage=real_user.url).trials
     assert [bool(trial.constraints) for trial in stored] == [not fit for fit in FITS]
     assert stored[2].constraints == {"memory": pytest.approx(over, abs=0.2)}
     assert frame["pid"][3] != frame["pid"][2]  # a new process went on
 
-    roomy = User(user.runs.with_name("roomy"), user.environment)
+    roomy = real_user.with_other_runs("roomy")
     undisturbed, _ = searched(roomy, 4, NAME=name, SEED=SEED, MEMORY=8)
     assert set(undisturbed["outcome"]) == {"complete"}
     assert frame["value"][fits].tolist() == undisturbed["value"][fits].tolist()
     assert frame["latent"].tolist() == undisturbed["latent"].tolist()
 
 
-def test_a_limit_that_holds_no_worker_is_one_line(user: User, study_file: WriteStudy) -> None:
-    code, _, error = user.run(NAME=study_file(), TRIALS=1, WORKERS=1, MEMORY=0.2)
+def test_a_limit_that_holds_no_worker_is_one_line(real_user: User, study_file: WriteStudy) -> None:
+    code, _, error = real_user.run(NAME=study_file(), TRIALS=1, WORKERS=1, MEMORY=0.2)
     assert code == 2
-    assert one_line(error)
+    assert is_error_line(error)
     assert re.search(r"MEMORY=0.2 is too little: a worker takes [\d.]+ GiB before its first", error)
-    frame = trials("small", storage=user.url)
+    frame = trials("small", storage=real_user.url)
     assert frame.empty
 
 
@@ -137,10 +137,10 @@ def run_again(queue: TrialQueue, context: WorkerContext) -> dict[str, int]:
 
 
 def test_a_trial_that_gets_its_workers_killed_is_given_up(
-    user: User, study_file: WriteStudy
+    real_user: User, study_file: WriteStudy
 ) -> None:
     """As the kernel does when all workers together take too much: nobody says whose fault it is."""
-    frame, out = searched(user, 2, NAME=study_file(replace=KILLED), SEED=2)
+    frame, out = searched(real_user, 2, NAME=study_file(replace=KILLED), SEED=2)
     killed = frame["channels"] == 3
     assert killed.tolist() == [True, False]
     assert frame["outcome"][killed].tolist() == ["failed"]

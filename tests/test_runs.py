@@ -20,8 +20,8 @@ from tests.user import (
     ROOT,
     User,
     WriteStudy,
+    is_error_line,
     make_leases_short,
-    one_line,
     wait_until,
     watched,
     workers_of,
@@ -35,14 +35,16 @@ def epochs_of(url: str) -> int:
         return 0
 
 
-def test_a_study_runs_from_file_to_checked_exports(user: User, study_file: WriteStudy) -> None:
+def test_a_study_runs_from_file_to_checked_exports(
+    real_user: User, user: User, study_file: WriteStudy
+) -> None:
     name = study_file()
-    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
+    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
-    frame = trials("small", storage=user.url)
+    frame = trials("small", storage=real_user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 5
     assert frame["number"].tolist() == list(range(5))
-    folders = sorted((user.runs / "exports" / "small").iterdir())
+    folders = sorted((real_user.runs / "exports" / "small").iterdir())
     assert [folder.name for folder in folders] == ["1", "2"]
     records = [json.loads((folder / "provenance.json").read_text()) for folder in folders]
     values = [record["valid"]["mse"] for record in records]
@@ -346,7 +348,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     code, _, error = user.run(**variables)
     assert code == 2
-    assert one_line(error)
+    assert is_error_line(error)
     assert message in error
     assert "pw" not in error
     assert not list(user.runs.glob("exports"))
@@ -361,7 +363,7 @@ def test_a_changed_search_space_is_refused_and_nothing_is_lost(
     name.write_text(name.read_text().replace('"latent", 2, 8', '"latent", 2, 16'))
     code, _, error = user.run(NAME=name, TRIALS=4)
     assert code == 2
-    assert one_line(error)
+    assert is_error_line(error)
     assert "latent 2 to 8, now 2 to 16" in error
     assert trials("small", storage=user.url).equals(before)
 
@@ -376,7 +378,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(user: User, study_file: Write
         capture_output=True, text=True, cwd=ROOT, timeout=100, check=False,
     )  # fmt: skip
     assert run.returncode == 2
-    assert one_line(run.stderr), run.stderr
+    assert is_error_line(run.stderr), run.stderr
     assert not list((user.runs / "cache").iterdir())
     assert user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=0)[0] == 0
 
@@ -392,12 +394,14 @@ def test_a_study_that_another_tool_made_is_left_alone(user: User, study_file: Wr
 
 
 def test_the_database_password_stays_out_of_sight(
-    user: User, study_file: WriteStudy, postgres_url: str
+    real_user: User, study_file: WriteStudy, postgres_url: str
 ) -> None:
     secret = "hunter2secret"
     url = postgres_url.replace("postgres:@", f"postgres:{secret}@")
     assert secret in url
-    process = user.start(NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=0, STORAGE=url)
+    process = real_user.start(
+        NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=0, STORAGE=url
+    )
     with watched(process):
         wait_until(lambda: epochs_of(url) >= 1)
         (worker,) = workers_of(process)
@@ -406,5 +410,5 @@ def test_the_database_password_stays_out_of_sight(
         out, error = process.communicate(timeout=100)
     assert process.returncode == 0
     assert secret not in out + error
-    for path in user.runs.rglob("*"):
+    for path in real_user.runs.rglob("*"):
         assert path.is_dir() or secret.encode() not in path.read_bytes()

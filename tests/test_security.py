@@ -31,30 +31,30 @@ load_export(Path({folder!r}))
 
 
 @pytest.fixture
-def audited(user: User, tmp_path: Path) -> Path:
+def audited(real_user: User, tmp_path: Path) -> Path:
     """Every process of ``user`` writes there what its pickles ask for."""
     (tmp_path / "auditor").mkdir()
     (tmp_path / "auditor" / "sitecustomize.py").write_text(AUDITOR)
     paths = [str(tmp_path / "auditor"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    user.environment["PYTHONPATH"] = os.pathsep.join(paths)
-    user.environment["AUDITED"] = str(tmp_path / "audited")
-    run(user, UNPICKLE)
+    real_user.environment["PYTHONPATH"] = os.pathsep.join(paths)
+    real_user.environment["AUDITED"] = str(tmp_path / "audited")
+    run(real_user, UNPICKLE)
     assert "pathlib.PurePosixPath" in (tmp_path / "audited").read_text(), "the auditor works"
     (tmp_path / "audited").write_text("")
     return tmp_path / "audited"
 
 
-def run(user: User, script: str) -> None:
+def run(real_user: User, script: str) -> None:
     root = Path(__file__).parent.parent
     subprocess.run(
-        [sys.executable, "-c", script], env=user.environment, cwd=root, check=True, timeout=120
+        [sys.executable, "-c", script], env=real_user.environment, cwd=root, check=True, timeout=120
     )
 
 
 def test_no_pickle_is_loaded_from_the_first_trial_to_the_loaded_export(
-    user: User, study_file: WriteStudy, audited: Path
+    real_user: User, study_file: WriteStudy, audited: Path
 ) -> None:
-    code, _, error = user.run(NAME=study_file(), TRIALS=2, WORKERS=1, TOP=1)
+    code, _, error = real_user.run(NAME=study_file(), TRIALS=2, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    run(user, LOAD.format(folder=str(user.runs / "exports" / "small" / "1")))
+    run(real_user, LOAD.format(folder=str(real_user.runs / "exports" / "small" / "1")))
     assert audited.read_text() == ""

@@ -1,8 +1,11 @@
 """A process of ours begins early, and nothing of that changes what it computes."""
 
 import gc
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,25 +13,60 @@ import pytest
 from search.fast_imports import quick_imports
 from search.supervisor import process
 
+# An interpreter that has put the compiler off, and forks for each script.
 DEFERRED = """
-import sys
+import json, os, sys, traceback
 import torch
 from search.fast_imports import defer_compiler
 defer_compiler()
 def has_compiler():
     return "torch._dynamo.eval_frame" in sys.modules
+for line in sys.stdin:
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        os.dup2(write, 1)
+        try:
+            exec(json.loads(line))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(write)
+    with open(read) as output:
+        printed = output.read()
+    print(json.dumps([os.waitpid(pid, 0)[1], printed.strip()]), flush=True)
 """
 
 
-def run(script: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", DEFERRED + script], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+class Deferred:
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", DEFERRED],
+            env={**os.environ, **process.ONE_THREAD},  # it forks
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, script: str) -> str:
+        """Return what ``script`` prints."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(script), file=self.process.stdin, flush=True)
+        status, printed = json.loads(self.process.stdout.readline())
+        assert status == 0, "its traceback is in standard error"
+        return printed
 
 
-def test_training_does_not_load_the_compiler():
+@pytest.fixture(scope="module")
+def deferred() -> Iterator[Deferred]:
+    made = Deferred()
+    yield made
+    made.process.communicate(timeout=60)
+
+
+def test_training_does_not_load_the_compiler(deferred):
     script = """
 from models.base import Batch, build
 from models.cae import CAE, CAEConfig
@@ -37,7 +75,7 @@ model.train_step(Batch(images=torch.rand(4, 1, 12, 12)))
 model.optimizers["all"].load_state_dict(model.optimizers["all"].state_dict())
 print(has_compiler())
 """
-    assert run(script) == "False"
+    assert deferred.run(script) == "False"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +88,7 @@ print(has_compiler())
         "torch._dynamo.reset()",
     ],
 )
-def test_whoever_needs_the_compiler_gets_it(use):
+def test_whoever_needs_the_compiler_gets_it(deferred, use):
     """Also with an optimiser that was made, and used, before."""
     script = f"""
 weight = torch.nn.Parameter(torch.ones(2))
@@ -63,10 +101,10 @@ optimizer.step()
 optimizer.zero_grad()
 print(has_compiler(), type(sys.modules["torch._dynamo"]).__name__)
 """
-    assert run(script) == "True module"
+    assert deferred.run(script) == "True module"
 
 
-def test_deferring_twice_or_too_late_changes_nothing():
+def test_deferring_twice_or_too_late_changes_nothing(deferred):
     script = """
 defer_compiler()
 torch._dynamo.reset()
@@ -74,10 +112,10 @@ loaded = sys.modules["torch._dynamo"]
 defer_compiler()
 print(sys.modules["torch._dynamo"] is loaded is torch._dynamo)
 """
-    assert run(script) == "True"
+    assert deferred.run(script) == "True"
 
 
-def test_a_study_is_checked_without_the_compiler():
+def test_a_study_is_checked_without_the_compiler(deferred):
     script = """
 from search.setup.checks import check_fit
 from search.setup.loading import load_study
@@ -87,7 +125,7 @@ images = ImageSplits(name="a", fingerprint="a", train=part, valid=part, test=par
 check_fit(load_study("cae"), images.shape, images)
 print(has_compiler() or "sympy" in sys.modules)
 """
-    assert run(script) == "False"
+    assert deferred.run(script) == "False"
 
 
 def test_garbage_is_collected_again_after_quick_imports():

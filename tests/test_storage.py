@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -20,13 +19,14 @@ from optuna.trial import TrialState
 import search.trials.queue
 from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
-from search.trials.queue import TrialQueue, open_queue
+from search.trials.queue import TrialQueue
 from storage import best, curves, studies, trials
 from storage.database import leases
 from storage.database.columns import local_time
 from storage.database.connection import open_engine, open_storage, redact_url, study_lock
 from storage.database.extractors import keep_extractor, read_extractor
 from storage.errors import DatabaseUnreachable, StudyNotFound
+from tests.preloaded import Preloaded
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -343,63 +343,66 @@ def test_a_trial_that_is_somebody_elses_cannot_be_released(storage_url: str) -> 
     assert queue.count() == {"RUNNING": 1}
 
 
-def _take_all(url: str, total: int, taken: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    queue = open_queue("s", url, owner=owner_name(os.getpid()))
-    while (trial := queue.claim(total)) is not None:
-        queue.study.tell(trial, 0.0)
-        leases.end_lease(queue.engine, queue.id_of(trial.number))
-        taken.put(trial.number)
+TAKE_ALL = """
+import os, sys
+from search.trials.owner import owner_name
+from search.trials.queue import open_queue
+from storage.database import leases
+
+queue = open_queue("s", sys.argv[1], owner=owner_name(os.getpid()))
+while (trial := queue.claim(20)) is not None:
+    queue.study.tell(trial, 0.0)
+    leases.end_lease(queue.engine, queue.id_of(trial.number))
+    print(trial.number)
+"""
+
+OPEN = """
+import sys
+from storage.database.connection import open_storage
+
+open_storage(sys.argv[1])
+"""
 
 
-def _open(url: str) -> None:
-    open_storage(url)
-
-
-def test_many_processes_may_create_the_database_at_once(storage_url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    pool = [context.Process(target=_open, args=(storage_url,)) for _ in range(4)]
+def test_many_processes_may_create_the_database_at_once(
+    storage_url: str, preloaded: Preloaded
+) -> None:
+    pool = [preloaded.run_program(OPEN, storage_url) for _ in range(4)]
     for process in pool:
-        process.start()
-    for process in pool:
-        process.join(120)
-        assert process.exitcode == 0
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
     make_study(storage_url)
 
 
-def test_many_processes_end_exactly_as_many_trials_as_asked_for(storage_url: str) -> None:
+def test_many_processes_end_exactly_as_many_trials_as_asked_for(
+    storage_url: str, preloaded: Preloaded
+) -> None:
     make_study(storage_url)
-    context = multiprocessing.get_context("spawn")
-    taken = context.Queue()
-    pool = [context.Process(target=_take_all, args=(storage_url, 20, taken)) for _ in range(4)]
+    pool = [preloaded.run_program(TAKE_ALL, storage_url) for _ in range(4)]
+    taken = []
     for process in pool:
-        process.start()
-    for process in pool:
-        process.join(120)
-        assert process.exitcode == 0
-    assert sorted(taken.get(timeout=5) for _ in range(20)) == list(range(20))
-    assert taken.empty()
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        taken += map(int, out.split())
+    assert sorted(taken) == list(range(20))
     assert trials("s", storage=storage_url)["state"].tolist() == ["COMPLETE"] * 20
 
 
-def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str) -> None:
+def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str, preloaded: Preloaded) -> None:
     queue = make_study(storage_url)
     program = (
         "import sys, time; from storage.database.connection import *\n"
         "engine = open_engine(sys.argv[1])\n"
         "with study_lock(engine, 1):\n"
-        "    print('held', flush=True); time.sleep(3.0)\n"
+        "    print('held', flush=True); time.sleep(1.5)\n"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, storage_url],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
+    holder = preloaded.run_program(program, storage_url)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     began = time.monotonic()
     with study_lock(queue.engine, 1):
         assert time.monotonic() - began > 0.5
-    holder.wait()
-    holder.stdout.close()
+    holder.communicate(timeout=60)
 
 
 def test_sqlite_is_tuned(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from storage import curves
+from tests.preloaded import Preloaded
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,45 +26,40 @@ WriteStudy = Callable[..., Path]
 LONGER = {"epochs=2, retrain": "epochs=40, retrain"}
 
 
-# Seconds instead of a minute of grace, for the processes of one test: set as they import it.
-SHORT_LEASES = """
-import importlib.abc, importlib.util, sys
+# Constants of genstudy that have other values in the processes of one test.
+CONSTANTS = """
+import sys
 
-class Quick(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name not in ("storage.database.leases", "search.supervisor.loop"):
-            return None
-        sys.meta_path.remove(self)
-        try:
-            found = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
-        run = found.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            for key, value in {"GRACE": 3.0, "RENEWAL": 0.5, "LINGER": 2.0}.items():
-                if hasattr(module, key):
-                    setattr(module, key, value)
-
-        found.loader.exec_module = exec_module
-        return found
-
-sys.meta_path.insert(0, Quick())
+for name, module in list(sys.modules.items()):
+    if name.startswith(("search.", "storage.")):
+        for key, value in {values}.items():
+            if hasattr(module, key):
+                setattr(module, key, value)
 """
 
 
 class User:
-    """Runs commands with variables, as make does."""
+    """Runs commands with variables, as make does.
 
-    def __init__(self, runs: Path, environment: dict[str, str]) -> None:
+    preloaded: what forks them; None: each is a new interpreter
+    before: a program that each command runs first, where they are forked
+    """
+
+    def __init__(
+        self, runs: Path, environment: dict[str, str], preloaded: Preloaded | None = None
+    ) -> None:
         self.runs = runs
+        self.preloaded = preloaded
+        self.before = ""
         self.environment = {**environment, "RUNS": str(runs), "GPUS": "none"}
 
     def start(self, command: str = "study", **variables: object) -> subprocess.Popen[str]:
+        given = {name: str(value) for name, value in variables.items()}
+        if self.preloaded is not None:
+            return self.preloaded.start(command, {**self.environment, **given}, self.before)
         return subprocess.Popen(
             [sys.executable, "-m", "search", command],
-            env={**self.environment, **{name: str(value) for name, value in variables.items()}},
+            env={**self.environment, **given},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,6 +76,10 @@ class User:
             raise
         return process.returncode, out, error
 
+    def with_other_runs(self, name: str) -> User:
+        """The same user with another folder RUNS, beside this one."""
+        return User(self.runs.with_name(name), self.environment, self.preloaded)
+
     @property
     def url(self) -> str:
         return f"sqlite:///{self.runs / 'studies.db'}"
@@ -93,7 +93,9 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
-        child for child in psutil.Process(process.pid).children() if "worker" in child.cmdline()
+        child
+        for child in psutil.Process(process.pid).children()
+        if "worker" in (child.name(), *child.cmdline())
     ]
 
 
@@ -127,14 +129,17 @@ def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+def set_constants(user: User, **values: float) -> None:
+    assert user.preloaded is not None, "a new interpreter has the constants of the source"
+    user.before = CONSTANTS.format(values=values)
+
+
 def make_leases_short(user: User) -> None:
-    site = user.runs.parent / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(SHORT_LEASES)
-    user.environment["PYTHONPATH"] = str(site)
+    """Seconds instead of a minute of grace."""
+    set_constants(user, GRACE=3.0, RENEWAL=0.5, SECOND_LOOK=1.0, LINGER=2.0)
 
 
-def one_line(text: str) -> bool:
+def is_error_line(text: str) -> bool:
     return text.count("\n") == 1 and text.startswith("error: ")
 
 

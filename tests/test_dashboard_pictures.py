@@ -1,4 +1,7 @@
-"""The winner's pictures stand with the study in the dashboard, and no others pile up there."""
+"""Pictures in the dashboard: the winner's with the study, and every few epochs with a trial.
+
+No others pile up there.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from optuna_dashboard.artifact import _backend as dashboard
 from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialStorage
 from storage.files.artifacts import KEY, ArtifactFolder, attach_to_trial, show_with_study
+from storage.paths import RunPaths
+from tests.user import User, WriteStudy
 
 
 @pytest.fixture
@@ -95,3 +100,27 @@ def test_where_the_schema_is_unknown_the_dashboard_still_lists_them(
     (listed,) = dashboard.list_study_artifacts(attributes)
     assert listed["filename"] == "pca.png"
     assert len(list(artifacts.iterdir())) == 1
+
+
+def test_a_trial_and_the_export_show_how_the_model_came_about(
+    user: User, study_file: WriteStudy
+) -> None:
+    replaced = "epochs=5, retrain_epochs=5, patience=5, pictures_every=2,"
+    name = study_file(replace={"epochs=2, retrain_epochs=2,": replaced})
+    stale = RunPaths(user.runs).retraining("small", 0).picture(1)  # of a deleted namesake
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"another study's")
+    code, _, error = user.run(NAME=name, TRIALS=1, WORKERS=1, TOP=1)
+    assert (code, error) == (0, "")
+    storage = open_storage(user.url)
+    (trial,) = optuna.load_study(study_name="small", storage=storage).trials
+    shown = [meta.filename for meta in get_all_artifact_meta(trial, storage=storage)]
+    storage.engine.dispose()
+    epochs = [f"reconstructions-epoch-{epoch:03}.png" for epoch in (2, 4)]
+    assert sorted(shown) == sorted(["reconstructions.png", *epochs])
+    folder = user.runs / "exports" / "small" / "1"
+    found = json.loads((folder / "provenance.json").read_text())
+    kept = [f"epoch_{epoch:03}.png" for epoch in (2, 4) if epoch <= found["best_epoch"]]
+    assert kept, "the small study goes on getting better"
+    assert [file for file in found["pictures"] if file.startswith("epoch_")] == kept
+    assert all((folder / file).stat().st_size > 1000 for file in kept)

@@ -1,0 +1,299 @@
+"""A process that has imported genstudy once, and forks for every command of a test.
+
+    server = Preloaded()
+    process = server.start("study", environment)      # a subprocess.Popen
+
+What a command costs before its first trial is imports: seconds for the supervisor and for each of
+its workers, and ten more for the first ONNX export of a process. Here they are paid once for all
+tests of a session. A forked command is a process like any other: it has its own pipes, signals,
+session and children, and runs the same `search.__main__.main` as ``python -m search study``.
+
+    tests            Preloaded.start: sends a command, its environment and its three files
+    server           forks the command, reports its process id and, later, its return code
+    command          forks some workers, which wait, then runs `main`; where genstudy starts a
+                     worker's process, one of those that wait takes it over
+    worker           runs `main(["worker"])`
+
+What only a new interpreter can show (start-up, memory, environments) is tested with
+`tests.conftest.real_user`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from search.supervisor.process import KEEP_MEMORY, ONE_THREAD
+
+ROOT = Path(__file__).parent.parent
+WORKER = [sys.executable, "-m", "search", "worker"]
+SPARE = 4  # workers that a command has; further ones are new interpreters
+LARGEST = 2**17  # bytes of a message: an environment
+FILES = 3  # standard input, output and error
+
+
+class Preloaded:
+    """The server, as tests see it."""
+
+    def __init__(self) -> None:
+        self._server, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.preloaded", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **KEEP_MEMORY, **ONE_THREAD, "PYTHONWARNINGS": "default"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        theirs.close()
+
+    def start(
+        self, command: str, environment: dict[str, str], before: str = ""
+    ) -> subprocess.Popen[str]:
+        """Run a command; ``before``: a program that it runs before all else."""
+        return _Forked(self._server, [command], environment, before)
+
+    def run_program(self, program: str, *arguments: object) -> subprocess.Popen[str]:
+        """Run a program, as ``python -c`` does, with ``arguments`` in `sys.argv`."""
+        words = ["-c", program, *map(str, arguments)]
+        return _Forked(self._server, words, dict(os.environ), before="")
+
+    def close(self) -> None:
+        self._server.close()  # which ends it
+        self._process.wait(timeout=30)
+
+
+class _Forked(subprocess.Popen[str]):
+    """A process that the server has forked: not a child of this process, but used as one."""
+
+    def __init__(
+        self, server: socket.socket, words: list[str], environment: dict[str, str], before: str
+    ) -> None:
+        self._server, self._before = server, before
+        pipe = subprocess.PIPE
+        super().__init__(words, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        environment, (read, write, _, output, _, error) = rest[5], rest[9:15]
+        assert (read, write) == (-1, -1)
+        self._ended, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        order = {"words": args, "environment": environment, "before": self._before}
+        with Path(os.devnull).open() as nothing, theirs:
+            files = [nothing.fileno(), output, error, theirs.fileno()]
+            socket.send_fds(self._server, [json.dumps(order).encode()], files)
+        self.pid = json.loads(self._server.recv(LARGEST))
+        os.close(output)
+        os.close(error)
+        self._closed_child_pipe_fds = True
+        self._child_created = True
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            self._ask(0)
+        return self.returncode
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        self._ask(0 if wait_flags & os.WNOHANG else None)
+        return (0, 0) if self.returncode is None else (self.pid, self.returncode)
+
+    def _handle_exitstatus(self, sts: int, *_: Any) -> None:
+        """`_ask` has set ``returncode``."""
+
+    def _ask(self, seconds: float | None) -> None:
+        if self.returncode is None and select.select([self._ended], [], [], seconds)[0]:
+            answer = self._ended.recv(LARGEST)
+            assert answer, "the preloaded process has died"
+            self.returncode = json.loads(answer)
+            self._ended.close()
+
+
+def serve(orders: socket.socket) -> None:
+    """Fork a command for each order, until nobody can order any more."""
+    running: dict[int, socket.socket] = {}
+    while True:
+        ready, _, _ = select.select([orders], [], [], 0.02 if running else None)
+        for pid in list(running):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                with running.pop(pid) as told:
+                    _tell(told, os.waitstatus_to_exitcode(status))
+        if not ready:
+            continue
+        order, files, _, _ = socket.recv_fds(orders, LARGEST, FILES + 1)
+        if not order:
+            return
+        pid = _fork()
+        if pid == 0:
+            for inherited in (orders, *running.values()):
+                inherited.close()
+            os.close(files.pop())
+            _end(partial(_run, files, **json.loads(order)))
+        running[pid] = socket.socket(fileno=files.pop())
+        for file in files:
+            os.close(file)
+        _tell(orders, pid)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():  # newer Pythons warn where there is any other thread
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _tell(whom: socket.socket, number: int) -> None:
+    try:
+        whom.send(json.dumps(number).encode())
+    except BrokenPipeError:
+        return  # the test has lost interest
+
+
+def _run(files: list[int], words: list[str], environment: dict[str, str], before: str) -> int:
+    from search.__main__ import main
+
+    _become(files, environment)
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1], {"__name__": "__main__"})
+        return 0
+    exec(before, {})
+    spare = _fork_workers()
+    original = subprocess.Popen
+
+    class Popen(original):  # type: ignore[type-arg, valid-type, misc]
+        """Where a worker's process is started, one that waits for it takes it over."""
+
+        def _execute_child(self, args: Any, *rest: Any) -> None:
+            if args != WORKER or not spare:
+                super()._execute_child(args, *rest)
+                return
+            environment, (read, _, _, output, _, error) = rest[5], rest[9:15]
+            self.pid, waiting = spare.pop(0)
+            with waiting:
+                order = json.dumps({"environment": environment}).encode()
+                socket.send_fds(waiting, [order], [read, output, error])
+            os.close(read)
+            os.close(output)
+            self._closed_child_pipe_fds = True
+            self._child_created = True
+
+    subprocess.Popen = Popen  # type: ignore[misc]
+    return main(words)
+
+
+def _fork_workers() -> list[tuple[int, socket.socket]]:
+    """Workers that wait until they are wanted; they end with the command that forked them."""
+    from search.__main__ import main
+
+    spare: list[tuple[int, socket.socket]] = []
+    for _ in range(SPARE):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = _fork()
+        if pid == 0:
+            for inherited in (ours, *(waiting for _, waiting in spare)):
+                inherited.close()
+            order, files, _, _ = socket.recv_fds(theirs, LARGEST, FILES)
+            if not order:
+                os._exit(0)
+            theirs.close()
+            Path("/proc/self/comm").write_text("worker")
+            _become(files, json.loads(order)["environment"])
+            _end(lambda: main(["worker"]))
+        theirs.close()
+        spare.append((pid, ours))
+    return spare
+
+
+def _become(files: list[int], environment: dict[str, str]) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    for target, file in enumerate(files):
+        os.dup2(file, target)
+        os.close(file)
+    warnings.simplefilter("default", append=True)  # what was shown once is shown again
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where tests ignore it
+
+
+def _end(run: Callable[[], int]) -> None:
+    """As the interpreter does, save for taking torch's modules apart."""
+    code = 1
+    try:
+        code = run()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        gc.collect()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def load_all() -> None:
+    """Import what commands and workers import, and export a model: the exporter's fixed cost.
+
+    Not ONNX Runtime: it starts a thread, and a fork has none but the one that forks.
+    """
+    import alembic.command  # noqa: F401
+    import matplotlib.pyplot as plt
+    import torch
+    import tqdm
+    from sklearn.datasets import load_digits
+    from sklearn.manifold import TSNE
+
+    import search.cli.listing
+    import search.cli.report
+    import search.cli.study
+    import search.worker.main  # noqa: F401
+    from models.base import build
+    from models.cae import CAE, CAEConfig
+    from models.data.images import Batch
+    from models.export import write_export
+    from search.setup.loading import load_study, study_names
+
+    tqdm.tqdm.monitor_interval = 0  # no thread: it would not be in what is forked
+    for name in study_names():
+        load_study(name)
+    load_digits()
+    TSNE(perplexity=2, max_iter=250).fit_transform(torch.rand(8, 3).numpy())
+    model = build(CAE, CAEConfig(channels=1, latent=2), (1, 28, 28), seed=0)
+    model.train_step(Batch(images=torch.rand(4, 1, 28, 28)))
+    with TemporaryDirectory() as place:
+        write_export(model, Path(place))
+        plt.figure()
+        plt.title("fonts")
+        plt.savefig(Path(place) / "figure.png")
+        plt.close()
+
+
+if __name__ == "__main__":
+    gc.disable()
+    load_all()
+    threads = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    threads.remove("jemalloc_bg_thd\n")  # of pyarrow, which is prepared for forks
+    assert len(threads) == 1, threads
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as orders:
+        serve(orders)
+    os._exit(0)
