@@ -379,7 +379,7 @@ def test_many_processes_end_exactly_as_many_trials_as_asked_for(
 ) -> None:
     make_study(storage_url)
     pool = [preloaded.run_program(TAKE_ALL, storage_url) for _ in range(4)]
-    taken = []
+    taken: list[int] = []
     for process in pool:
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
