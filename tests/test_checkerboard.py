@@ -78,18 +78,18 @@ def test_a_resizing_autoencoder_is_measured_beside_transposed_convolutions(
     config = UpsampleAEConfig(channels=(4, 4, 2), batch_size=64)
     model = build(UpsampleAE, config, (1, 28, 28), seed=0)
     assert isinstance(model, UpsampleAE)
-    weights = set(model.state_dict())
+    weights, other = set(model.state_dict()), model._untrained_cae
     said: list[str] = []
     with evaluating(model):
-        (table,) = checkerboard_tables(model, digits, said.append)
+        (table,) = checkerboard_tables(model, other, digits, said.append)
         assert [row[0] for row in table.rows] == ["resized", "transposed", "test images"]
         assert len(said) == 1
         assert "1/1, 0 s left" in said[0]
-        assert (table,) == tuple(checkerboard_tables(model, digits, said.append))
+        assert (table,) == tuple(checkerboard_tables(model, other, digits, said.append))
         assert len(said) == 1, "trained once"
         untrained = {str(row[0]): float(row[1]) for row in table.rows[:2]}
         assert untrained["transposed"] > 2 * untrained["resized"]
-        for picture in checkerboard_pictures(model, digits):
+        for picture in checkerboard_pictures(model, other, digits):
             picture.draw(tmp_path / picture.file, "digits trial 3")
             with Image.open(tmp_path / picture.file) as drawn:
                 assert drawn.width > 900

@@ -130,7 +130,7 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_usual_and_says_so(monkeypatch
     with caplog.at_level(logging.WARNING):
         for batch in batches(USUAL_STEPS + 3):
             assert step(batch) == usual.train_step(batch)
-    said = [record.getMessage() for record in caplog.export_records]
+    said = [record.getMessage() for record in caplog.records]
     assert said == [
         "the step of Waits cannot become a CUDA graph "
         "(operation not permitted when stream is capturing): slower"
