@@ -157,6 +157,11 @@ def test_a_damaged_provenance_is_no_whole_export(tmp_path: Path, content: bytes)
 RECORD = {
     "token": "t", "trial": 3, "made": "now", "patience": 4, "ended_by": "patience", "epochs": 2,
     "most_epochs": 9, "valid": {"mse": 0.5}, "test": None,
+    "study": "cae", "study_file": "cae", "trial_value": 0.5, "parameters": {}, "starts_from": None,
+    "config": {}, "model": "CAE", "model_parameters": 7, "data": "digits", "images": {},
+    "pixels": "p", "metric": "mse", "direction": "minimize", "seed": 1, "study_seed": 0,
+    "best_epoch": 1, "judge": None, "verdict": {}, "tables": [], "curve": [], "seconds": 1.0,
+    "device": "cpu", "revision": "abc",
 }  # fmt: skip
 
 

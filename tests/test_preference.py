@@ -399,7 +399,7 @@ def test_a_trial_whose_picture_is_missing_has_failed(
     monkeypatch.setattr(context.spec.model, "preview", lambda *_: None)
     row = run_shown(context)
     assert (row["state"], row["outcome"]) == ("FAIL", "failed")
-    assert row["reason"] == "Unseen: no picture to choose by: the model's preview() gave none"
+    assert row["reason"] == "NoPicture: no picture to choose by: the model's preview() gave none"
 
 
 def choose(place: str, study: int, among: list[int], worst: int) -> None:
