@@ -271,7 +271,7 @@ def test_a_silent_machine_loses_its_trial_after_the_grace_period(
     trial_id = queue.id_of(0)
     assert leases.renew_lease(queue.engine, trial_id, other.owner)
     monkeypatch.setattr(leases, "GRACE", 0.2)
-    monkeypatch.setattr(search.trials.queue, "SECOND_LOOK", 0.3)
+    monkeypatch.setattr(search.trials.abandoned, "SECOND_LOOK", 0.3)
     time.sleep(0.5)
     assert queue.claim(1) is None  # as after an outage: who lives has yet to renew
     time.sleep(0.5)
