@@ -41,7 +41,7 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
-from tests.preloaded import Preloaded
+from tests.preloaded import Preloaded, share_onnx_operators
 from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
 
@@ -103,6 +103,13 @@ def no_open_connections() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session that all its processes have."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
     """The real digits at 28x28: 1,150 training, 288 validation, 359 test images."""
     place = tmp_path_factory.mktemp("images")
@@ -110,9 +117,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
 
 
 @pytest.fixture(scope="session")
-def extractor(digits: ImageSplits, tmp_path_factory: pytest.TempPathFactory) -> Extractor:
-    """The pinned extractor of `digits`; seconds to train."""
-    return make_extractor(digits, tmp_path_factory.mktemp("extractor"))
+def cache(shared_folder: Path) -> Path:
+    """Images and their extractors, for all who want no cache of their own."""
+    place = shared_folder / "cache"
+    place.mkdir(exist_ok=True)
+    return place
+
+
+@pytest.fixture(scope="session")
+def extractor(digits: ImageSplits, cache: Path) -> Extractor:
+    """The pinned extractor of `digits`; seconds to train, by one of the session's processes."""
+    return make_extractor(digits, cache)
 
 
 @pytest.fixture(scope="session")
@@ -189,11 +204,17 @@ def plain_process() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def preloaded() -> Iterator[Preloaded]:
+def preloaded(shared_folder: Path) -> Iterator[Preloaded]:
     """What forks the commands of `user`."""
-    server = Preloaded()
+    server = Preloaded(shared_folder)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def quick_onnx() -> None:
+    """Exports of the test process take a second less for each program."""
+    share_onnx_operators()
 
 
 @pytest.fixture

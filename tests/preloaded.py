@@ -1,12 +1,13 @@
 """A process that has imported genstudy once, and forks for every command of a test.
 
-    server = Preloaded()
+    server = Preloaded(folder)                        # the same for all processes of a session
     process = server.start("study", environment)      # a subprocess.Popen
 
 What a command costs before its first trial is imports: seconds for the supervisor and for each of
 its workers, and ten more for the first ONNX export of a process. Here they are paid once for all
-tests of a session. A forked command is a process like any other: it has its own pipes, signals,
-session and children, and runs the same `search.__main__.main` as ``python -m search study``.
+tests of a session, also where several processes share its tests. A forked command is a process
+like any other: it has its own pipes, signals, session and children, and runs the same
+`search.__main__.main` as ``python -m search study``.
 
     tests            Preloaded.start: sends a command, its environment and its three files
     server           forks the command, reports its process id and, later, its return code
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import hashlib
 import json
 import os
 import select
@@ -33,10 +35,13 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from filelock import FileLock
 
 from search.supervisor.process import KEEP_MEMORY, ONE_THREAD
 
@@ -44,24 +49,23 @@ ROOT = Path(__file__).parent.parent
 WORKER = [sys.executable, "-m", "search", "worker"]
 SPARE = 4  # workers that a command has; further ones are new interpreters
 LARGEST = 2**17  # bytes of a message: an environment
+FEWEST_STEPS = 250  # that t-SNE takes
 FILES = 3  # standard input, output and error
 
 
 class Preloaded:
     """The server, as tests see it."""
 
-    def __init__(self) -> None:
-        self._server, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.preloaded", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, **KEEP_MEMORY, **ONE_THREAD, "PYTHONWARNINGS": "default"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-        theirs.close()
+    def __init__(self, folder: Path) -> None:
+        """Connect to the server of ``folder``; start it if there is none."""
+        address = f"\0genstudy-tests-{hashlib.sha256(bytes(folder)).hexdigest()}"
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with FileLock(folder / "preloaded.lock"):
+            try:
+                self._server.connect(address)
+            except ConnectionRefusedError:
+                _start_server(address)
+                self._server.connect(address)  # it is answered when all is imported
 
     def start(
         self, command: str, environment: dict[str, str], before: str = ""
@@ -75,8 +79,23 @@ class Preloaded:
         return _Forked(self._server, words, dict(os.environ), before="")
 
     def close(self) -> None:
-        self._server.close()  # which ends it
-        self._process.wait(timeout=30)
+        self._server.close()  # the last one to close it ends the server
+
+
+def _start_server(address: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.preloaded", str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            env={**os.environ, **KEEP_MEMORY, **ONE_THREAD, "PYTHONWARNINGS": "default"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    process.returncode = 0  # nobody waits for it: it may serve others when this process ends
 
 
 class _Forked(subprocess.Popen[str]):
@@ -123,31 +142,45 @@ class _Forked(subprocess.Popen[str]):
             self._ended.close()
 
 
-def serve(orders: socket.socket) -> None:
-    """Fork a command for each order, until nobody can order any more."""
+def serve(listener: socket.socket) -> None:
+    """Fork a command for each order, until nobody is left who could order any more."""
+    users: list[socket.socket] = []
     running: dict[int, socket.socket] = {}
     while True:
-        ready, _, _ = select.select([orders], [], [], 0.02 if running else None)
+        ready, _, _ = select.select([listener, *users], [], [], 0.02 if running else None)
         for pid in list(running):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
                 with running.pop(pid) as told:
                     _tell(told, os.waitstatus_to_exitcode(status))
-        if not ready:
-            continue
-        order, files, _, _ = socket.recv_fds(orders, LARGEST, FILES + 1)
-        if not order:
-            return
-        pid = _fork()
-        if pid == 0:
-            for inherited in (orders, *running.values()):
-                inherited.close()
-            os.close(files.pop())
-            _end(partial(_run, files, **json.loads(order)))
-        running[pid] = socket.socket(fileno=files.pop())
-        for file in files:
-            os.close(file)
-        _tell(orders, pid)
+        for source in ready:
+            if source is listener:
+                users.append(listener.accept()[0])
+            elif not _serve_one(source, [listener, *users, *running.values()], running):
+                users.remove(source)
+                source.close()
+                if not users:
+                    return
+
+
+def _serve_one(
+    user: socket.socket, inherited: list[socket.socket], running: dict[int, socket.socket]
+) -> bool:
+    """Fork the command that ``user`` orders; return False if they have hung up."""
+    order, files, _, _ = socket.recv_fds(user, LARGEST, FILES + 1)
+    if not order:
+        return False
+    pid = _fork()
+    if pid == 0:
+        for each in inherited:
+            each.close()
+        os.close(files.pop())
+        _end(partial(_run, files, **json.loads(order)))
+    running[pid] = socket.socket(fileno=files.pop())
+    for file in files:
+        os.close(file)
+    _tell(user, pid)
+    return True
 
 
 def _fork() -> int:
@@ -248,10 +281,23 @@ def _end(run: Callable[[], int]) -> None:
         os._exit(code)
 
 
-def load_all() -> None:
-    """Import what commands and workers import, and export a model: the exporter's fixed cost.
+def share_onnx_operators() -> None:
+    """Let all ONNX exports of this process read PyTorch's table of operators once, not each.
 
-    Not ONNX Runtime: it starts a thread, and a fork has none but the one that forks.
+    Nothing writes into it: genstudy has no operators of its own.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    once = cache(ONNXRegistry.from_torchlib)
+    ONNXRegistry.from_torchlib = staticmethod(once)  # type: ignore[method-assign, assignment]
+
+
+def load_all() -> None:
+    """Import what commands and workers import, compile the kernels, and export a model.
+
+    The first export of a process has a fixed cost. Every t-SNE takes the fewest steps: what it
+    draws is tested in `test_latents`, with all of them. ONNX Runtime is not loaded: it starts a
+    thread, and a fork has none but the one that forks.
     """
     import alembic.command  # noqa: F401
     import matplotlib.pyplot as plt
@@ -264,17 +310,26 @@ def load_all() -> None:
     import search.cli.report
     import search.cli.study
     import search.worker.main  # noqa: F401
+    from models.analysis import latent_projections
     from models.base import build
     from models.cae import CAE, CAEConfig
     from models.data.images import Batch
     from models.export import write_export
+    from models.kernels.conv_kernels import GATHERED, REDUCED, gather_kernel, reduce_kernel
     from search.setup.loading import load_study, study_names
 
+    share_onnx_operators()
     tqdm.tqdm.monitor_interval = 0  # no thread: it would not be in what is forked
     for name in study_names():
         load_study(name)
     load_digits()
-    TSNE(perplexity=2, max_iter=250).fit_transform(torch.rand(8, 3).numpy())
+    for ragged in (False, True):
+        for size in range(1, GATHERED + 1):
+            gather_kernel(size, ragged)
+        for sizes in product(range(1, REDUCED + 1), repeat=2):
+            reduce_kernel(*sizes, ragged)
+    latent_projections.EMBEDDING_STEPS = FEWEST_STEPS
+    TSNE(perplexity=2, max_iter=FEWEST_STEPS).fit_transform(torch.rand(8, 3).numpy())
     model = build(CAE, CAEConfig(channels=1, latent=2), (1, 28, 28), seed=0)
     model.train_step(Batch(images=torch.rand(4, 1, 28, 28)))
     with TemporaryDirectory() as place:
@@ -294,6 +349,6 @@ if __name__ == "__main__":
     gc.enable()
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as orders:
-        serve(orders)
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        serve(listener)
     os._exit(0)

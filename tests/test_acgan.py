@@ -26,6 +26,8 @@ from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE, blank_images
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 SMALL = ACGANConfig(width=0.05, latent=6, batch_size=32)
 
 

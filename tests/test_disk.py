@@ -31,6 +31,8 @@ from storage.errors import DatabaseUnreachable, DiskFull
 from storage.files.exports import atomic_folder, is_whole, publish, read_provenance
 from tests.user import LONGER, User, WriteStudy, is_error_line, progress, slow, wait_until, watched
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 PAGE = 4096
 FULL = "(?:No space left on device|File too large)"
 # It keeps a checkpoint of every epoch, and prints more than a full disk takes.

@@ -101,18 +101,12 @@ def test_a_study_runs_to_its_export(user: User, tmp_path: Path, name: str) -> No
     assert any(file.startswith("latent_") for file in shown)
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and their extractors, for several studies."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize("name", sorted(GANS))
 def test_a_gans_study_runs_to_its_export(
     user: User, cache: Path, tmp_path: Path, name: str
 ) -> None:
     user.runs.mkdir()
-    (user.runs / "cache").symlink_to(cache)
+    (user.runs / "cache").symlink_to(cache)  # it has extractors
     width, shape = GANS[name]
     file = tmp_path / f"{name}.py"
     file.write_text(narrow(name, width, shape))

@@ -20,6 +20,8 @@ from models.figures.curves import draw_learning_curve
 from models.figures.grids import draw_rows
 from models.training.loop import fit
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 
 @pytest.fixture(scope="module")
 def model(digits: ImageSplits) -> Model:

@@ -30,6 +30,8 @@ from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 SMALL = GANConfig(width=0.05, latent=6, batch_size=32)
 REFERENCES = [
     ("32", (1, 32, 32), 1_931_520, 1_384_576),

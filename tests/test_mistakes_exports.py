@@ -24,6 +24,8 @@ from storage.files.exports import atomic_folder, is_whole, read_provenance, remo
 from storage.paths import RunPaths
 from tests.conftest import contents
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 MODEL = build(CAE, CAEConfig(channels=1, latent=2), (1, 12, 12), seed=0)
 WHOLE = describe(MODEL)

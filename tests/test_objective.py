@@ -33,6 +33,8 @@ from storage.database import leases, retry
 from storage.database.retry import DatabaseLost
 from tests.trials import Broken, Diverging, Greedy, MakeContext, run_one
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 
 def test_a_complete_trial_is_worth_its_best_epoch(make_context: MakeContext) -> None:
     context = make_context()

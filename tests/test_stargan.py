@@ -22,6 +22,8 @@ from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 SMALL = StarGANConfig(width=0.05, blocks=1, batch_size=16, labels=10, exclusive=True)
 
 

@@ -28,6 +28,8 @@ from models.training.loop import evaluate, fit
 from models.vae import VAE, VAEConfig, gaussian_kl
 from search.setup.checks import _Unfilled
 
+pytestmark = pytest.mark.usefixtures("quick_onnx")
+
 SHAPE = (1, 28, 28)
 
 

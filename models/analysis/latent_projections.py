@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 PAIRS = 5  # of images that interpolations go between
+EMBEDDING_STEPS = 1000  # of t-SNE
 STEPS = 8  # decoded images of each, both ends among them
 
 
@@ -47,9 +48,10 @@ def embed(values: Array, perplexity: float) -> Array:
 
     start = "pca" if values.shape[1] > 1 else "random"
     with threadpool_limits(1):
-        points: Array = TSNE(perplexity=perplexity, init=start, random_state=0).fit_transform(
-            values
+        embedding = TSNE(
+            perplexity=perplexity, init=start, random_state=0, max_iter=EMBEDDING_STEPS
         )
+        points: Array = embedding.fit_transform(values)
     return points
 
 
