@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig
@@ -25,7 +26,7 @@ from models.data.images import Shape
 from models.evaluation.measures import ALL_MEASURES
 from models.results import Table
 from search.errors import unknown_name
-from search.strategies.samplers import SamplerFactory
+from search.strategies.seeded import SamplerFactory
 from storage.errors import short
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class StudySpec:
     metric: one of the model's metrics, measured on the validation images after each epoch; a model
     that makes new images also takes those of `models.evaluation.measures`, measured on its samples
     direction: whether a smaller or a larger value of the metric is better
-    sampler, pruner: a name, perhaps with arguments of Optuna's class; or a function
-    ``seed -> sampler``, and a pruner object of Optuna
+    sampler, pruner: a name, perhaps with arguments of Optuna's class, or an object of Optuna; a
+    sampler may also be a function ``seed -> sampler``
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
     patience: epochs without a better validation value that end a retraining
     references: name -> parameters that are known to be good; the first trials try them
@@ -70,7 +71,7 @@ class StudySpec:
     trials: int
     epochs: int
     direction: Direction = "minimize"
-    sampler: str | SamplerFactory = "random"
+    sampler: str | SamplerFactory | BaseSampler = "random"
     pruner: str | BasePruner = "median"
     shape: Shape | None = None
     retrain_epochs: int = 200

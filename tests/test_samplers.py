@@ -13,12 +13,14 @@ from search.errors import BadVariable
 from search.setup.checks import check_strategies
 from search.strategies.arguments import parse_call
 from search.strategies.pruners import PRUNERS, make_pruner
-from search.strategies.samplers import SAMPLERS, TrialSeeded, grid_points, grid_size, make_sampler
+from search.strategies.samplers import SAMPLERS, grid_points, grid_size, make_sampler
+from search.strategies.seeded import TrialSeeded
 
 SPACE = {
     "width": optuna.distributions.IntDistribution(1, 3),
     "kind": optuna.distributions.CategoricalDistribution(["a", "b"]),
 }
+PRUNERS_WITH_ARGUMENTS = [{"threshold": "threshold(upper=99)"}.get(name, name) for name in PRUNERS]
 FLOATS = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
 
@@ -131,7 +133,7 @@ def test_a_function_of_a_seed_is_a_sampler_too() -> None:
         return optuna.samplers.RandomSampler(seed=seed)
 
     sampled(make, seed=0, count=3)
-    assert len(set(seeds)) == 3
+    assert len(set(seeds)) == 6  # a sampler a trial, and three that are only looked at
 
 
 def test_a_grid_visits_every_point_once() -> None:
@@ -190,7 +192,7 @@ def test_a_pruner_that_cannot_judge_is_one_line(written: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
-@pytest.mark.parametrize("pruner", [*PRUNERS])
+@pytest.mark.parametrize("pruner", PRUNERS_WITH_ARGUMENTS)
 def test_every_sampler_and_pruner_passes_its_check(sampler: str, pruner: str) -> None:
     check_strategies(suggest, make_sampler(sampler, seed=0, space=SPACE), make_pruner(pruner))
 
@@ -202,7 +204,7 @@ def test_a_grid_over_a_continuous_parameter_says_how_to_list_it() -> None:
     assert grid_size(listed) == 2
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", PRUNERS_WITH_ARGUMENTS)
 def test_every_pruner_runs_by_name(name: str) -> None:
     study = optuna.create_study(pruner=make_pruner(name))
     for number in range(8):
@@ -249,3 +251,118 @@ def test_calls_are_read_as_literals() -> None:
     assert parse_call(" a_b ( 1, 'x', y=[2.5, None], z={'k': True}) ") == (
         "a_b", [1, "x"], {"y": [2.5, None], "z": {"k": True}},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "random(seed=42)",
+        "RandomSampler(seed=42)",
+        "optuna.samplers.TPESampler(seed=42, multivariate=True)",
+        optuna.samplers.RandomSampler(seed=42),
+        optuna.samplers.TPESampler(seed=42),
+        lambda seed: optuna.samplers.PartialFixedSampler(
+            {"kind": "a"}, optuna.samplers.TPESampler(seed=42)
+        ),
+        optuna.samplers.RandomSampler,
+        lambda seed: optuna.samplers.TPESampler(seed=42),
+        lambda seed: optuna.samplers.RandomSampler(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_seed_inside_a_sampler_makes_trials_differ_and_repeats_them(written: Any) -> None:
+    found = sampled(written, seed=0, count=8)
+    assert len({str(parameters) for parameters in found.values()}) > 2
+    assert sampled(written, seed=0, count=8) == found
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: f"random(seed={seed})",
+        lambda seed: optuna.samplers.RandomSampler(seed=seed),
+        lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    ],
+)
+def test_the_seed_inside_a_sampler_counts(make: Any) -> None:
+    assert sampled(make(1), seed=0) == sampled(make(1), seed=0)
+    assert sampled(make(1), seed=0) != sampled(make(2), seed=0)
+
+
+def test_a_sampler_of_somebody_else_keeps_what_it_knows() -> None:
+    """As those of OptunaHub: derived from Optuna's base, with random state and a memory."""
+
+    class Counting(optuna.samplers.RandomSampler):
+        seen = 0
+
+        def after_trial(self, *_: Any) -> None:
+            self.seen += 1
+
+    own = Counting(seed=1)
+    found = sampled(own, seed=0, count=6)
+    assert own.seen == 6
+    assert found == sampled(Counting(seed=1), seed=0, order=[0, 0, 1, 1, 0, 1])
+    assert len({str(parameters) for parameters in found.values()}) > 2
+
+
+@pytest.mark.parametrize("given", ["'x'", "-1", "1.5", "True"])
+def test_a_seed_that_is_no_whole_number_is_one_line(given: str) -> None:
+    with pytest.raises(BadVariable, match=r"seed=.* is not a whole number from 0 on"):
+        make_sampler(f"tpe(seed={given})", seed=0, space=SPACE)
+
+
+GRID: dict[str, list[Any]] = {"width": [1, 2, 3], "kind": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "brute_force",
+        "grid",
+        optuna.samplers.GridSampler(GRID, seed=1),
+        lambda seed: optuna.samplers.BruteForceSampler(seed=seed),
+        lambda seed: optuna.samplers.GridSampler(GRID, seed=seed),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_that_goes_through_all_points_stops_with_the_last(chosen: Any) -> None:
+    """With two workers, one trial each at a time, as under the lock of the queue."""
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage)
+    workers = [make_sampler(chosen, seed=5, space=SPACE) for _ in range(2)]
+    assert all(worker.draws_alone for worker in workers)
+    found: list[str] = []
+    running: list[Trial] = []
+    while len(found) != grid_size(workers[0]) and not any(each.has_stopped for each in workers):
+        study.sampler = workers[len(found) % 2]
+        trial = study.ask()
+        found.append(str(suggest(trial)))
+        running.append(trial)
+        if len(running) == 2:
+            study.tell(running.pop(0), 0.0)
+    assert len(found) == len(set(found)) == 6
+
+
+def test_a_function_that_raises_or_returns_something_else_is_one_line() -> None:
+    def raises(seed: int) -> optuna.samplers.BaseSampler:
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(BadVariable, match="RuntimeError: no such thing"):
+        make_sampler(raises, seed=0, space=SPACE)
+    for wrong in (3, int, lambda seed: seed):
+        with pytest.raises(BadVariable, match=r"sampler(=| made )"):
+            make_sampler(wrong, seed=0, space=SPACE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        ("MedianPruner(n_startup_trials=3)", optuna.pruners.MedianPruner),
+        ("optuna.pruners.ThresholdPruner(upper=1.0)", optuna.pruners.ThresholdPruner),
+        ("wilcoxon(p_threshold=0.2)", optuna.pruners.WilcoxonPruner),
+        ("NopPruner()", optuna.pruners.NopPruner),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_pruner_may_be_written_as_in_optuna(written: str, kind: type) -> None:
+    assert isinstance(make_pruner(written), kind)

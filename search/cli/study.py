@@ -206,8 +206,10 @@ class StudyCommand:
         ended = queue.count_ended()
         wanted = self.variables.trials or self.study.spec.trials
         if run.trials < wanted:
-            grid = f"the grid has {run.trials} points"
-            self.console.print(f"{grid}: {run.trials} trials, not {wanted}")
+            why = f"the grid has {run.trials} points"
+            if queue.is_stopped():
+                why = "the sampler has nothing left to try"
+            self.console.print(f"{why}: {run.trials} trials, not {wanted}")
         if ended >= run.trials:
             done = "is trained" if run.shown is not None else "is done"
             self.console.print(

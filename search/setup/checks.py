@@ -13,20 +13,21 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, TrialPruned
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FixedTrial, FrozenTrial, Trial
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.base import Model
+from models.base import Model, ModelConfig
 from models.data.images import ImageSplits, Shape
 from search.errors import BadVariable, StudyFileError, unknown_name
 from search.setup.mistakes import mistakes_of
@@ -49,9 +50,14 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
     digest = hashlib.sha256()
     for _ in range(PROBES):
         trial = study.ask()
-        with warnings.catch_warnings():  # Optuna warns of a name that is asked for in two ways
-            warnings.filterwarnings("error", message="Inconsistent parameter values")
-            config = spec.suggest(trial)
+        try:
+            with warnings.catch_warnings():  # Optuna warns of a name that is asked for in two ways
+                warnings.filterwarnings("error", message="Inconsistent parameter values")
+                config = spec.suggest(trial)
+        except TrialPruned:  # suggest turns this combination down
+            digest.update(b"pruned")
+            study.tell(trial, state=TrialState.PRUNED)
+            continue
         if not isinstance(config, spec.model.config_type):
             raise StudyFileError(
                 f"suggest returned {type(config).__name__}, but {spec.model.__name__} "
@@ -65,6 +71,11 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
                 )
         digest.update(repr(sorted(asdict(config).items())).encode())
         study.tell(trial, 0.0)
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        raise StudyFileError(
+            f"suggest raised TrialPruned in each of {PROBES} random trials; let it return a "
+            f"{spec.model.config_type.__name__} for some"
+        )
     for name, parameters in spec.references.items():
         _check_reference(spec, space, name, parameters)
     return space, digest.hexdigest()[:16]
@@ -74,17 +85,23 @@ def _check_reference(
     spec: StudySpec, space: Mapping[str, BaseDistribution], name: str, parameters: Mapping[str, Any]
 ) -> None:
     """Raise `StudyFileError` unless a reference sets exactly what `suggest` then asks for, and
-    within the bounds."""
-    for key, value in parameters.items():
-        if key not in space:
-            raise StudyFileError(f"reference {name!r}: " + unknown_name("parameter", key, space))
-        if not _is_within(space[key], value):
-            raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {space[key]}")
+    within the bounds. It may lead into a branch that no random trial has met."""
     trial = FixedTrial(dict(parameters))
+    mistake: Exception | None = None
     try:
-        spec.suggest(trial)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is out of the range of")  # said below
+            spec.suggest(trial)
     except ValueError as error:
-        raise StudyFileError(f"reference {name!r}: {error}") from error
+        mistake = error
+    known = {**space, **trial.distributions}
+    for key, value in parameters.items():
+        if key not in known:
+            raise StudyFileError(f"reference {name!r}: " + unknown_name("parameter", key, known))
+        if not _is_within(known[key], value):
+            raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {known[key]}")
+    if mistake is not None:
+        raise StudyFileError(f"reference {name!r}: {mistake}") from mistake
     if unused := sorted(set(parameters) - set(trial.params)):
         raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
 
@@ -146,6 +163,9 @@ def check_strategies(
             try:
                 trial = study.ask()
                 suggest(trial)
+            except TrialPruned:
+                study.tell(trial, state=TrialState.PRUNED)
+                continue
             except Exception as error:
                 raise BadVariable(
                     f"the sampler cannot draw a trial: {short(str(error))}"
@@ -172,14 +192,22 @@ def check_fit(
     spec = study.spec
     if base is None and spec.starts_from is not None:
         return
-    trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
     with mistakes_of(study.path), torch.device("meta"), _Unfilled():
-        config = spec.suggest(trial)
+        config = suggest_one(spec)
         if images is not None:
             config = spec.model.fitted(config, images)
         if base is not None:
             config = spec.model.based_on(config, base)
         spec.model(config, shape)
+
+
+def suggest_one(spec: StudySpec) -> ModelConfig:
+    """Return a configuration that ``suggest`` makes of random parameters, the same every time."""
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    for _ in range(PROBES):
+        with suppress(TrialPruned):
+            return spec.suggest(study.ask())
+    raise StudyFileError("suggest raised TrialPruned for all random parameters")
 
 
 class _Unfilled(TorchFunctionMode):

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler
 
 from models.base import Model
 from search.errors import BadVariable, StudyChanged
@@ -32,7 +31,9 @@ from search.setup.stored_study import (
 from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
+from search.strategies.seeded import StudySampler
 from search.study import Study
+from search.trials.queue import STOPPED_BY
 from search.variables import Variables
 from storage.database.connection import CREATION, redact_url, study_lock
 from storage.database.optuna_storage import TrialStorage
@@ -77,6 +78,7 @@ def prepare_run(
     at_once = trials_shown_at_once(sampler)
     with study_lock(storage.engine, CREATION):
         opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
+    opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
     run = StudyRun(
         name=study.reference,
         study=name,
@@ -85,7 +87,11 @@ def prepare_run(
         images=str(inputs.cached),
         seed=identity.seed,
         trials=_count_trials(
-            variables.trials or study.spec.trials, sampler, opened, len(study.spec.references)
+            variables.trials or study.spec.trials,
+            sampler,
+            opened,
+            len(study.spec.references),
+            storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
         ),
         epochs=identity.epochs,
         retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
@@ -161,8 +167,16 @@ def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -
             storage.set_study_system_attr(study._study_id, key, value)
 
 
-def _count_trials(wanted: int, sampler: BaseSampler, study: optuna.Study, references: int) -> int:
-    """Return how many trials the study has in all: a grid ends with its last point."""
+def _count_trials(
+    wanted: int, sampler: StudySampler, study: optuna.Study, references: int, stopped_by: str | None
+) -> int:
+    """Return how many trials the study has in all: a grid ends with its last point, and a study
+    that its sampler has stopped with what it has.
+
+    stopped_by: the label of the sampler that has
+    """
+    if stopped_by == sampler.label:
+        return min(wanted, len(study.get_trials(deepcopy=False)))
     points = grid_size(sampler)
     if points is None:
         return wanted

@@ -3,6 +3,9 @@
     >>> parse_call("percentile(25.0, n_warmup_steps=2)")
     ('percentile', [25.0], {'n_warmup_steps': 2})
 
+    >>> parse_call("optuna.samplers.TPESampler(seed=42)")
+    ('TPESampler', [], {'seed': 42})
+
 Arguments are plain values. Nothing is evaluated.
 """
 
@@ -14,6 +17,8 @@ from typing import Any
 from search.errors import BadVariable
 from storage.errors import short
 
+MODULES = ("optuna.samplers", "samplers", "optuna.pruners", "pruners")
+
 
 def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
     """Return the name, the positional and the named arguments; raise `BadVariable`."""
@@ -22,9 +27,9 @@ def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
         node = ast.parse(written.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadVariable(hint) from error
-    if isinstance(node, ast.Name):
-        return node.id, [], {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+    if name := _read_name(node):
+        return name, [], {}
+    if not isinstance(node, ast.Call) or not (name := _read_name(node.func)):
         raise BadVariable(hint)
     try:
         positional = [ast.literal_eval(argument) for argument in node.args]
@@ -33,4 +38,13 @@ def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
         raise BadVariable(hint) from error
     if len(named) < len(node.keywords):
         raise BadVariable(hint)
-    return node.func.id, positional, named
+    return name, positional, named
+
+
+def _read_name(node: ast.expr) -> str | None:
+    """Return the name that a node is, without the modules of Optuna before it."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) in MODULES:
+        return node.attr
+    return None

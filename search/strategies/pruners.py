@@ -24,6 +24,8 @@ from optuna.pruners import (
     NopPruner,
     PercentilePruner,
     SuccessiveHalvingPruner,
+    ThresholdPruner,
+    WilcoxonPruner,
 )
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -85,8 +87,11 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "hyperband": HyperbandPruner,
     "successive_halving": SuccessiveHalvingPruner,
     "percentile": QuickPercentilePruner,
+    "threshold": ThresholdPruner,
+    "wilcoxon": WilcoxonPruner,
     "none": NopPruner,
 }
+NAMES = {family.__name__.removeprefix("Quick"): name for name, family in PRUNERS.items()}
 NEEDED = {"percentile": (25.0,)}  # arguments for which Optuna has no default
 QUICK: dict[type[BasePruner], type[BasePruner]] = {
     MedianPruner: QuickMedianPruner,
@@ -103,7 +108,8 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
             f"pruner={short(repr(chosen))} is neither a name, such as 'median' or 'none', nor a "
             "pruner of Optuna: pruner=MedianPruner()"
         )
-    name, positional, named = parse_call(chosen)
+    written, positional, named = parse_call(chosen)
+    name = NAMES.get(written, written)
     if name not in PRUNERS:
         raise BadVariable(unknown_name("pruner", name, PRUNERS))
     if not positional and not named:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -72,6 +73,7 @@ class Supervisor:
         choices = None if run.shown is None else queue.read_choices
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.is_ready = False  # a worker has come up: later deaths are worth a replacement
+        self.has_stopped = False  # the sampler has, and it has been said
         self.failures: list[str] = []  # reasons, one after the other
         self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
         self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
@@ -82,12 +84,12 @@ class Supervisor:
 
         minutes: after which trials are given back, to go on in the next run
         """
-        total = self.run.trials
         deadline = time.monotonic() + 60 * (minutes or float("inf"))
         looked = 0.0
         over: float | None = None  # since when all trials have ended
         counts = self.queue.count()
         self.prompt.refresh()
+        total = self._count_wanted(counts)
         while count_ended(counts) < total or self.pool.busy_workers() or not self.prompt.is_decided:
             if time.monotonic() > deadline:
                 self._halt(minutes)
@@ -106,9 +108,23 @@ class Supervisor:
             self.handle_events()
             self._add_workers()
             counts = self.queue.count()
+            total = self._count_wanted(counts)
             self.prompt.refresh()
             self.display.update_counts(counts)
             self.prompt.ask()
+
+    def _count_wanted(self, counts: Counter[str]) -> int:
+        """Return how many trials the study will have: no more than it has once its sampler has
+        stopped it."""
+        if counts.total() < self.run.trials and self.queue.is_stopped():
+            if not self.has_stopped:
+                self.has_stopped = True
+                self.display.say(
+                    f"the sampler has nothing left to try: {counts.total()} trials, "
+                    f"not {self.run.trials}"
+                )
+            return counts.total()
+        return self.run.trials
 
     def handle_events(self) -> list[WorkerHandle]:
         """Pass on what workers say for one tick; returns those that died, replaced already.

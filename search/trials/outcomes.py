@@ -2,6 +2,7 @@
 
     complete     all epochs were trained                          COMPLETE, the best epoch's value
     pruned       the pruner gave it up                            PRUNED; ``bound`` it was held to
+                 the study's own code raised TrialPruned          PRUNED; ``reason``
                  the training of a GAN is lost for good           PRUNED; ``reason``
     diverged     a metric became NaN or infinite                  PRUNED, constraint ``finite``
     infeasible   the memory did not suffice                       PRUNED, constraint ``memory``
@@ -21,6 +22,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 import torch
+from optuna.exceptions import TrialPruned
 from optuna.trial import TrialState
 
 from models.errors import DivergedError
@@ -86,6 +88,13 @@ class Ending:
         attributes: dict[str, Any] = {"epochs": epochs}
         if bound is not None:
             attributes["bound"] = bound
+        return cls(outcome=Outcome.PRUNED, state=TrialState.PRUNED, attributes=attributes)
+
+    @classmethod
+    def turned_down(cls, error: TrialPruned, epochs: int) -> Self:
+        """The end by the user's own code, which raises Optuna's `TrialPruned` after ``epochs``."""
+        reason = f"TrialPruned: {error}" if str(error) else "the study's code raised TrialPruned"
+        attributes = {"epochs": epochs, "reason": reason[:LONGEST_ATTRIBUTE]}
         return cls(outcome=Outcome.PRUNED, state=TrialState.PRUNED, attributes=attributes)
 
     @classmethod

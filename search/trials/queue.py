@@ -21,14 +21,14 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.strategies.samplers import OneSequence
+from search.strategies.seeded import StudySampler
 from search.trials.abandoned import AbandonedTrials
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending, Outcome
@@ -39,6 +39,8 @@ from storage.database.optuna_storage import TrialCache, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.trial_states import TrialStates, count_ended
+
+STOPPED_BY = "genstudy:stopped_by"  # system attribute of a study: the sampler that stopped it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +70,7 @@ class TrialQueue:
 
     owner: who holds what is claimed here, as `search.trials.owner.owner_name` gives it
     references: parameters that the first trials try, by name
+    suggest: what draws a trial's parameters; called where no other may draw meanwhile
     shown: how many trials a person chooses among; None where values decide
     retry: how an outage of the database is waited out
 
@@ -82,6 +85,7 @@ class TrialQueue:
         *,
         owner: str,
         references: Mapping[str, Mapping[str, Any]] | None = None,
+        suggest: Callable[[Trial], object] = lambda trial: None,
         shown: int | None = None,
         retry: DatabaseRetry | None = None,
     ) -> None:
@@ -90,7 +94,8 @@ class TrialQueue:
         self.engine: Engine = storage.engine
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.owner = owner
-        self.references = references or {}
+        self.references = dict(references or {})  # those that no trial has tried yet
+        self.suggest = suggest
         self.shown = shown
         self.retry = retry or DatabaseRetry()
         self._is_waiting = False
@@ -102,23 +107,61 @@ class TrialQueue:
     def claim(self, total: int) -> Trial | None:
         """Take the next trial of ``total``: it is RUNNING and ours now.
 
-        None: none is left to take, or a person has to choose first.
+        None: none is left to take, the sampler has stopped the study, or a person has to choose
+        first.
         """
         with study_lock(self.engine, self.study_id):
             states = self.count()
             if states["RUNNING"] and self._abandoned.reclaim(is_gone):
                 states = self.count()
-            if not states["WAITING"] and (states.total() >= total or not self.has_room()):
-                return None
-            if not states["WAITING"] and states.total() < len(self.references):
-                name, parameters = list(self.references.items())[states.total()]
-                self.study.enqueue_trial(dict(parameters), user_attrs={"reference": name})
+            if not states["WAITING"]:
+                if states.total() >= total or not self.has_room() or self.is_stopped():
+                    return None
+                self._enqueue_reference()
             trial = self.study.ask()
             new = trial.number >= states.total()  # else it waited for somebody to go on with it
             leases.take_lease(self.engine, self.id_of(trial.number), self.owner, first=new)
-            if self.shown is not None or isinstance(self.study.sampler, OneSequence):
+            if self.shown is not None or self._draws_alone():
                 _ = trial.relative_params  # drawn now, under the lock: no place is taken twice
+            if self._draws_alone():
+                self._draw_all(trial)
         return trial
+
+    def _enqueue_reference(self) -> None:
+        """Make the next trial try a reference that no trial has tried, if there is one."""
+        if self.references:
+            for tried in self.study.get_trials(deepcopy=False):
+                self.references.pop(tried.user_attrs.get("reference", ""), None)
+        for name, parameters in self.references.items():
+            self.study.enqueue_trial(dict(parameters), user_attrs={"reference": name})
+            return
+
+    def _draws_alone(self) -> bool:
+        """Whether the sampler has to see all parameters of a trial before it draws another's."""
+        sampler = self.study.sampler
+        return isinstance(sampler, StudySampler) and sampler.draws_alone
+
+    def _draw_all(self, trial: Trial) -> None:
+        """Draw all parameters now. The trial asks for them again, and has any error for itself."""
+        try:
+            self.suggest(trial)
+        except (SQLAlchemyError, StorageInternalError):
+            raise
+        except Exception:
+            return
+
+    @waits_out_outages
+    def is_stopped(self) -> bool:
+        """Whether this sampler has stopped the study: it has nothing left to try."""
+        sampler = self.study.sampler
+        stored = self.storage.get_study_system_attrs(self.study_id).get(STOPPED_BY)
+        return isinstance(sampler, StudySampler) and stored == sampler.label
+
+    def _note_stop(self) -> None:
+        """Store that the sampler has stopped the study, for all workers and later runs."""
+        sampler = self.study.sampler
+        if isinstance(sampler, StudySampler) and sampler.has_stopped:
+            self.storage.set_study_system_attr(self.study_id, STOPPED_BY, sampler.label)
 
     @waits_out_outages
     def set_attributes(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
@@ -196,6 +239,7 @@ class TrialQueue:
                 trial.set_constraint(name, excess)
             self.set_attributes(trial, {"outcome": str(ending.outcome), **ending.attributes})
             self.study.tell(trial, ending.value, state=ending.state)
+            self._note_stop()
         except UpdateFinishedTrialError:
             stored = self.storage.get_trial(trial._trial_id)
             if stored.user_attrs.get("pid") != os.getpid():
@@ -291,6 +335,7 @@ def open_queue(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
     references: Mapping[str, Mapping[str, Any]] | None = None,
+    suggest: Callable[[Trial], object] = lambda trial: None,
     shown: int | None = None,
     retry: DatabaseRetry | None = None,
 ) -> TrialQueue:
@@ -302,6 +347,14 @@ def open_queue(
     loaded = optuna.load_study(
         study_name=study, storage=TrialCache(storage), sampler=sampler, pruner=pruner
     )
-    if isinstance(sampler, OneSequence):  # it draws under the study's lock:
-        loaded.get_trials(deepcopy=False)  # Optuna's cache is filled before that
-    return TrialQueue(loaded, storage, owner=owner, references=references, shown=shown, retry=retry)
+    if isinstance(sampler, StudySampler) and sampler.draws_alone:
+        loaded.get_trials(deepcopy=False)  # fills Optuna's cache before it draws under the lock
+    return TrialQueue(
+        loaded,
+        storage,
+        owner=owner,
+        references=references,
+        suggest=suggest,
+        shown=shown,
+        retry=retry,
+    )

@@ -113,6 +113,7 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
             sampler=sampler,
             pruner=make_pruner(pruner),
             references=study.spec.references,
+            suggest=study.spec.suggest,
             shown=run.shown,
             retry=retry,
         )

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.pruners import NopPruner
 from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -157,6 +157,8 @@ class TrialRun:
             UpdateFinishedTrialError,
         ):  # fmt: skip
             raise  # no fault of the trial: it goes on later
+        except TrialPruned as error:  # suggest or the model turns these parameters down
+            return Ending.turned_down(error, self.progress.epoch)
         except Overdue:
             assert self.context.run.trial_minutes is not None
             return Ending.interrupted(self.context.run.trial_minutes, self.progress.epoch)
