@@ -33,7 +33,7 @@ from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.strategies.seeded import StudySampler
 from search.study import Study
-from search.trials.queue import STOPPED_BY
+from search.trials.next_trial import STOPPED_BY
 from search.variables import Variables
 from storage.database.connection import CREATION, redact_url, study_lock
 from storage.database.optuna_storage import TrialStorage

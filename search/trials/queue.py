@@ -21,7 +21,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from search.strategies.seeded import StudySampler
 from search.trials.abandoned import AbandonedTrials
 from search.trials.epoch_report import EpochReport
+from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
 from storage.database import leases, preferences
@@ -39,8 +40,6 @@ from storage.database.optuna_storage import TrialCache, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.trial_states import TrialStates, count_ended
-
-STOPPED_BY = "genstudy:stopped_by"  # system attribute of a study: the sampler that stopped it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,7 +84,7 @@ class TrialQueue:
         *,
         owner: str,
         references: Mapping[str, Mapping[str, Any]] | None = None,
-        suggest: Callable[[Trial], object] = lambda trial: None,
+        suggest: Suggest = lambda trial: None,
         shown: int | None = None,
         retry: DatabaseRetry | None = None,
     ) -> None:
@@ -94,13 +93,12 @@ class TrialQueue:
         self.engine: Engine = storage.engine
         self.study_id = storage.get_study_id_from_name(study.study_name)
         self.owner = owner
-        self.references = dict(references or {})  # those that no trial has tried yet
-        self.suggest = suggest
         self.shown = shown
         self.retry = retry or DatabaseRetry()
         self._is_waiting = False
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
+        self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
         self._abandoned = AbandonedTrials(storage, self.study_id, self._states)
 
     @waits_out_outages
@@ -115,53 +113,19 @@ class TrialQueue:
             if states["RUNNING"] and self._abandoned.reclaim(is_gone):
                 states = self.count()
             if not states["WAITING"]:
-                if states.total() >= total or not self.has_room() or self.is_stopped():
+                if states.total() >= total or not self.has_room() or self._next.is_stopped():
                     return None
-                self._enqueue_reference()
+                self._next.enqueue_reference()
             trial = self.study.ask()
             new = trial.number >= states.total()  # else it waited for somebody to go on with it
             leases.take_lease(self.engine, self.id_of(trial.number), self.owner, first=new)
-            if self.shown is not None or self._draws_alone():
-                _ = trial.relative_params  # drawn now, under the lock: no place is taken twice
-            if self._draws_alone():
-                self._draw_all(trial)
+            self._next.draw(trial, relative=self.shown is not None)  # no place is taken twice
         return trial
-
-    def _enqueue_reference(self) -> None:
-        """Make the next trial try a reference that no trial has tried, if there is one."""
-        if self.references:
-            for tried in self.study.get_trials(deepcopy=False):
-                self.references.pop(tried.user_attrs.get("reference", ""), None)
-        for name, parameters in self.references.items():
-            self.study.enqueue_trial(dict(parameters), user_attrs={"reference": name})
-            return
-
-    def _draws_alone(self) -> bool:
-        """Whether the sampler has to see all parameters of a trial before it draws another's."""
-        sampler = self.study.sampler
-        return isinstance(sampler, StudySampler) and sampler.draws_alone
-
-    def _draw_all(self, trial: Trial) -> None:
-        """Draw all parameters now. The trial asks for them again, and has any error for itself."""
-        try:
-            self.suggest(trial)
-        except (SQLAlchemyError, StorageInternalError):
-            raise
-        except Exception:
-            return
 
     @waits_out_outages
     def is_stopped(self) -> bool:
-        """Whether this sampler has stopped the study: it has nothing left to try."""
-        sampler = self.study.sampler
-        stored = self.storage.get_study_system_attrs(self.study_id).get(STOPPED_BY)
-        return isinstance(sampler, StudySampler) and stored == sampler.label
-
-    def _note_stop(self) -> None:
-        """Store that the sampler has stopped the study, for all workers and later runs."""
-        sampler = self.study.sampler
-        if isinstance(sampler, StudySampler) and sampler.has_stopped:
-            self.storage.set_study_system_attr(self.study_id, STOPPED_BY, sampler.label)
+        """Whether this queue's sampler has stopped the study: it has nothing left to try."""
+        return self._next.is_stopped()
 
     @waits_out_outages
     def set_attributes(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
@@ -239,7 +203,7 @@ class TrialQueue:
                 trial.set_constraint(name, excess)
             self.set_attributes(trial, {"outcome": str(ending.outcome), **ending.attributes})
             self.study.tell(trial, ending.value, state=ending.state)
-            self._note_stop()
+            self._next.note_stop()
         except UpdateFinishedTrialError:
             stored = self.storage.get_trial(trial._trial_id)
             if stored.user_attrs.get("pid") != os.getpid():
@@ -335,7 +299,7 @@ def open_queue(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
     references: Mapping[str, Mapping[str, Any]] | None = None,
-    suggest: Callable[[Trial], object] = lambda trial: None,
+    suggest: Suggest = lambda trial: None,
     shown: int | None = None,
     retry: DatabaseRetry | None = None,
 ) -> TrialQueue:
