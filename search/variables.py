@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import BadVariable, unknown_name
+from search.spelling import spell
 from storage.errors import short
 from storage.paths import RunPaths
 
@@ -201,9 +202,9 @@ class Variables:
         typed=True,
     )
     csv: Path | None = _variable(
-        "file that `make trials` writes the table to", _read_path, typed=True
+        "file to which the command trials writes the table", _read_path, typed=True
     )
-    parquet: Path | None = _variable("file that `make trials` writes the table to", _read_path)
+    parquet: Path | None = _variable("the same as Parquet", _read_path)
     host: str = _variable(
         "address of the dashboard; unset: this machine only", default="127.0.0.1", typed=True
     )
@@ -221,11 +222,10 @@ class Variables:
         """Return the URL of the trial database; without STORAGE it is SQLite under RUNS."""
         return self.storage or self.paths.database_url
 
-    @property
-    def needed_name(self) -> str:
-        """Return NAME; raise `BadVariable` where it is not set."""
+    def need_name(self, command: str) -> str:
+        """Return NAME; raise `BadVariable` where ``command`` needs it and it is not set."""
         if self.name is None:
-            raise BadVariable("NAME is not set; say which study: make study NAME=cae")
+            raise BadVariable(f"NAME is not set; say which study: {spell(command, NAME='cae')}")
         return self.name
 
 

@@ -33,6 +33,7 @@ from search.__main__ import main
 from search.messages import Event
 from search.run import StudyRun
 from search.setup.loading import load_study
+from search.spelling import CALLED_AS
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
@@ -72,7 +73,7 @@ SMALL_STUDY = """
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no variable of whoever runs them."""
-    for name in (*VARIABLES, "GENSTUDY_GIVEN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    for name in (*VARIABLES, "GENSTUDY_GIVEN", CALLED_AS, "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         monkeypatch.delenv(name, raising=False)
     torch.set_num_threads(1)  # whatever a test before has set
 

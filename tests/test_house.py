@@ -46,7 +46,7 @@ ARROWS = {
         ("study",),
         ("strategies", "variables"),
         ("console", "fast_imports", "messages", "repeats"),
-        ("errors", "run"),
+        ("errors", "run", "spelling"),
     ),
     "models": (
         ("augmentation", "upsample_ae"),
@@ -85,6 +85,7 @@ WITHOUT_TORCH = (
     "search.reporting.summary",
     "search.repeats",
     "search.setup.mistakes",
+    "search.spelling",
     "search.variables",
     "storage.frames",
 )

@@ -89,8 +89,8 @@ def test_folders_are_made_absolute() -> None:
 
 
 def test_without_a_name_the_fix_is_shown() -> None:
-    with pytest.raises(BadVariable, match="make study NAME=cae"):
-        _ = read_variables({}).needed_name
+    with pytest.raises(BadVariable, match="make trials NAME=cae"):
+        _ = read_variables({}).need_name("trials")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from search.console import make_table, open_console
 from search.errors import BadVariable
+from search.spelling import spell
 from search.variables import Variables, read_variables
 from storage.database.connection import parse_url
 from storage.database.schema import is_sqlite
@@ -52,7 +53,7 @@ def studies() -> int:
         rows.append([name, data, trials, *counts, about])
     columns = ["study", "data", "trials", "ended", "pruned", "failed", "best", "about"]
     console.print(make_table(columns, rows), soft_wrap=True)
-    console.print("\nmake study NAME=" + next(iter(known)), style="bold")
+    console.print("\n" + spell("study", NAME=next(iter(known))), style="bold")
     return 0
 
 
@@ -62,7 +63,7 @@ def trials() -> int:
 
     variables = read_variables()
     console = open_console()
-    name = variables.needed_name
+    name = variables.need_name("trials")
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
     _check_targets(variables)
@@ -120,7 +121,8 @@ def _show_summary(console: Console, name: str, variables: Variables, ended: int)
     table, counted = found
     console.print(summary_table(table), soft_wrap=True)
     if counted != ended:
-        console.print(f"made of {counted} trials, {ended} have ended: `make study` makes it anew")
+        anew = f"`{spell('study')}` makes it anew"
+        console.print(f"made of {counted} trials, {ended} have ended: {anew}")
     console.print()
 
 

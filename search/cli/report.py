@@ -7,7 +7,6 @@ from pathlib import Path
 import optuna
 
 from search.console import open_console, shorten_path
-from search.errors import BadVariable
 from search.reporting.report import write_report
 from search.variables import read_variables
 
@@ -15,10 +14,8 @@ from search.variables import read_variables
 def report() -> int:
     """Write the report of the study NAME and say where it is."""
     variables = read_variables()
-    if variables.name is None:
-        raise BadVariable("NAME is not set; say which study: make report NAME=cae")
+    name = variables.need_name("report")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = variables.name
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
     folder = write_report(name, variables.storage_url, variables.paths)

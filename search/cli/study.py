@@ -48,7 +48,7 @@ def run_study() -> int:
     that goes on from it. Returns the exit code."""
     console = open_console()
     variables = read_variables()
-    study = load_study(variables.needed_name)
+    study = load_study(variables.need_name("study"))
     code = _run_with_base(console, variables, study)
     if code or study.spec.then is None:
         return code

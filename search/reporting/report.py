@@ -38,6 +38,7 @@ from search.reporting.document import (
 from search.reporting.figures import Values, draw_importances, draw_values
 from search.reporting.second_judge import ranking_check
 from search.reporting.tables import conclusion_blocks, trials_blocks, verdict_in_words
+from search.spelling import spell
 from storage import trials as all_trials
 from storage.database.connection import open_storage
 from storage.files.exports import atomic_folder
@@ -62,7 +63,8 @@ def write_report(name: str, url: str, paths: RunPaths) -> Path:
         reported = ReportedStudy(optuna.load_study(study_name=name, storage=storage))
         if not reported.trials:
             raise NothingToReport(
-                f"no trial of study {name!r} has ended yet; run it first: make study NAME={name}"
+                f"no trial of study {name!r} has ended yet; run it first: "
+                + spell("study", NAME=name)
             )
         with atomic_folder(paths.report(name)) as folder:
             title = f"Study {name}"

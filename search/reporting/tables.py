@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from models.evaluation.gan_diagnosis import WORDS
 from search.reporting.document import heading, paragraph, table
+from search.spelling import spell
 from storage.files.markdown import format_cell
 from storage.files.study_summary import stored_summary
 
@@ -49,7 +50,8 @@ def trials_blocks(study: str, trials: Sequence[FrozenTrial], metric: str) -> lis
     blocks = [heading("Trials"), table(["trial", metric, *attributes, *parameters], rows)]
     if len(trials) > len(shown):
         words = f"The first {len(shown)} of {len(trials)}."
-        blocks.append(paragraph(f"{words} All: make trials NAME={study} CSV=FILE"))
+        all_of_them = spell("trials", NAME=study, CSV="FILE")
+        blocks.append(paragraph(f"{words} All: {all_of_them}"))
     return blocks
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from search.spelling import spell
 from search.trials.queue import TrialQueue
 from storage.database.preferences import Choices
 from storage.database.trial_states import count_ended
 
-PAGE = "http://127.0.0.1:8080/dashboard/studies/{}"  # where `make dashboard` serves it by default
+PAGE = "http://127.0.0.1:8080/dashboard/studies/{}"  # where it is served by default
 
 
 class PreferencePrompt:
@@ -77,4 +78,5 @@ class PreferencePrompt:
             after = f"{left} choices are left" if left > 1 else "it is the last choice"
         else:
             after = "a click on the worst starts the next trial"
-        return f"trials {numbers} wait for your choice: make dashboard, then {page} ({after})"
+        serve = spell("dashboard")
+        return f"trials {numbers} wait for your choice: {serve}, then {page} ({after})"
