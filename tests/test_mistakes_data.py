@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -110,9 +111,55 @@ def an_empty_class(folder: Path) -> None:
     (folder / "birds").mkdir()
 
 
-def a_linked_class(folder: Path) -> None:
-    (folder / "cats").rename(folder.parent / "cats")
-    (folder / "cats").symlink_to(folder.parent / "cats")
+def a_class_of_another_kind(folder: Path) -> None:
+    (folder / "birds").mkdir()
+    (folder / "birds" / "0.gif").write_bytes(picture(kind="GIF"))
+
+
+def a_class_twice(folder: Path) -> None:
+    (folder / "kitty").symlink_to("cats")
+
+
+def a_part_twice(folder: Path) -> None:
+    (folder.parent / "real").mkdir()
+    for part in ("train", "test"):
+        (folder / part).symlink_to(folder.parent / "real")
+    for name in ("cats", "dogs"):
+        (folder / name).rename(folder.parent / "real" / name)
+
+
+def two_names_of_a_part(folder: Path) -> None:
+    for part in ("train", "val", "Valid"):
+        write_pets(folder / part)
+    for name in ("cats", "dogs"):
+        (folder / name).rename(folder / part / f"more-{name}")
+
+
+def an_empty_part(folder: Path) -> None:
+    parts(folder)
+    (folder / "val").mkdir()
+
+
+def no_train(folder: Path) -> None:
+    parts(folder)
+    (folder / "train").rename(folder / "val")
+
+
+def classes_not_to_test(folder: Path) -> None:
+    parts(folder)
+    for number, path in enumerate(sorted((folder / "test").rglob("*.png"))):
+        path.rename(folder / "test" / f"{number}.png")
+    for name in ("cats", "dogs"):
+        (folder / "test" / name).rmdir()
+
+
+def parts(folder: Path) -> None:
+    """The same images, split into train and test."""
+    for name in ("cats", "dogs"):
+        (folder / name).rename(folder.parent / name)
+    for part in ("train", "test"):
+        shutil.copytree(folder.parent / "cats", folder / part / "cats")
+        shutil.copytree(folder.parent / "dogs", folder / part / "dogs")
 
 
 def a_class_that_is_itself(folder: Path) -> None:
@@ -155,19 +202,14 @@ def three_images(folder: Path) -> None:
             path.unlink()
 
 
-def a_third_part(folder: Path) -> None:
-    for part in ("train", "test", "val"):
-        write_pets(folder / part)
-    for name in ("cats", "dogs"):
-        (folder / name).rename(folder / "val" / f"more-{name}")
+def a_fourth_part(folder: Path) -> None:
+    parts(folder)
+    write_pets(folder / "extra")
 
 
 def a_class_only_to_test(folder: Path) -> None:
-    (folder / "cats").rename(folder / "kept")
-    (folder / "train" / "cats").mkdir(parents=True)
-    (folder / "kept").rename(folder / "train" / "cats" / "all")
-    (folder / "test").mkdir()
-    (folder / "dogs").rename(folder / "test" / "dogs")
+    parts(folder)
+    (folder / "test" / "dogs").rename(folder / "test" / "birds")
 
 
 def floats(folder: Path) -> None:
@@ -183,12 +225,13 @@ FOLDERS: dict[Callable[[Path], None], list[str]] = {
     a_missing_folder: ["no folder", "pets", "DATA=folder:PATH"],
     a_file: ["no folder", "pets", "takes a folder of images"],
     nothing: ["no images in", "expected files ending in .bmp"],
-    other_kinds: ["no images in", ".png"],
-    hidden_images: ["no images in"],
+    other_kinds: ["no images in", "12 files: .gif is not read", ".png"],
+    hidden_images: ["no images in", "12 hidden files: left out"],
     images_beside_classes: ["directly (stray.png) and in folders", "put every image"],
     an_empty_class: ["birds is a class folder", "has no images", "take it away"],
-    a_linked_class: ["cats is a class folder", "is a link, which is not followed"],
-    a_class_that_is_itself: ["is a link, which is not followed"],
+    a_class_of_another_kind: ["birds is a class folder", "has no images (1 file: .gif is not read"],
+    a_class_twice: ["kitty is a link to the same folder as", "cats; put other images there"],
+    a_class_that_is_itself: ["birds is a link to birds, which is not there"],
     an_image_that_is_gone: ["x.png is a link to /nowhere/x.png", "replace or remove it"],
     an_image_that_is_itself: ["x.png is a link to x.png", "replace or remove it"],
     a_pipe: ["x.png is not a file", "replace or remove it"],
@@ -197,8 +240,13 @@ FOLDERS: dict[Callable[[Path], None], list[str]] = {
     an_image_with_an_odd_name: ["cannot decode", "replace or remove"],
     an_image_with_two_lines_for_a_name: ["cannot decode", "b.png"],
     three_images: ["too few to split", "at least 10"],
-    a_third_part: ["outside of train and test, such as val/", "move them into train"],
-    a_class_only_to_test: ["has the class 'dogs'", "classes there: cats"],
+    a_fourth_part: ["outside of train and test, such as extra/", "move them into train"],
+    a_part_twice: ["is a link to the same folder as", "put other images there"],
+    two_names_of_a_part: ["has two valid parts, Valid and val; keep one"],
+    an_empty_part: ["val is a part, but has no images"],
+    no_train: ["has test and val, but no train"],
+    a_class_only_to_test: ["has the class 'birds'", "classes there: cats, dogs"],
+    classes_not_to_test: ["0.png lies in no class folder", "classes there: cats, dogs"],
     floats: ["x.tif has pixels of 32 bits", "8 or 16 bits"],
     whole_numbers: ["x.tif has pixels of 32 bits", "8 or 16 bits"],
 }

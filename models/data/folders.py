@@ -1,55 +1,55 @@
 """A folder of one's own images, with or without classes.
 
-    PATH/*.png                     no classes
-    PATH/cats/*.jpg PATH/dogs/...  a folder for each class (torchvision's ImageFolder layout)
-    PATH/train/... PATH/test/...   the same, already split
-    PATH/attributes.csv            optional: file,smiling,glasses,... with a number each
-
     make study NAME=cae DATA=folder:PATH
+    make look DATA=folder:PATH           # what is there, and how it is used
 
-Without ``train`` and ``test`` folders a tenth of the images is held out as the test set. Images are
-resized and cropped from the centre to the study's shape. Links to files are followed, links to
-folders are not.
+`layout.py` says what the folders mean, `decoding.py` how a file is read, `attributes.py` what
+stands in ``attributes.csv``. Images are resized and cropped from the centre to the study's shape.
+Where a folder has no test images of its own a tenth is held out; where it has no validation images
+a fifth of the training images is. Each class keeps a training image.
 
 Shape legend: N images, C channels, H/W pixels, A attributes.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import os
 import re
-import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from models.data.attributes import AttributeTable, find_table, read_table
+from models.data.decoding import MODES, WHITE, Decoded, Decoder, Header, read_header
+from models.data.description import FolderDescription
 from models.data.images import (
+    VALIDATION_SHARE,
     CountProgress,
     ImagePool,
     Images,
     Shape,
     check_memory,
+    cut_rows,
     fingerprint_files,
     hold_out,
 )
+from models.data.layout import FolderLayout, ImageFile, read_layout
 from models.errors import DataError, first_line, short
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_SHARE = 0.1
 LONGEST_LABEL = 40  # characters: it becomes part of file and study names
-ATTRIBUTES = "attributes.csv"
-MODES = {1: "L", 3: "RGB"}
+READING = 2  # raise it when the same files become other pixels, or other parts
+THREADS = 4  # read headers: most of the time goes by waiting for the disk
 
 
 class FolderSource:
-    """The images of ``folder``; the module's first lines show its layouts."""
+    """The images of ``folder``, what is transparent in them on ``background``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, background: str = WHITE) -> None:
+        self.background = background
         try:
             self.folder = folder.expanduser().resolve()
             found = self.folder.is_dir()
@@ -63,216 +63,146 @@ class FolderSource:
         words = re.sub(r"[^A-Za-z0-9]+", "-", self.folder.name)[:LONGEST_LABEL]
         self.label = "folder-" + (words.strip("-") or "_")
 
+    @cached_property
+    def layout(self) -> FolderLayout:
+        """What the folder holds. Raises `DataError`."""
+        return read_layout(self.folder)
+
+    @cached_property
+    def table(self) -> AttributeTable | None:
+        """``attributes.csv``, where there is one. Raises `DataError`."""
+        found = find_table(self.folder, self.layout.inner)
+        return None if found is None else read_table(*found)
+
     def fingerprint(self) -> str:
-        table = self.folder / ATTRIBUTES
-        return fingerprint_files(
-            self._find_images(self.folder) + ([table] if table.is_file() else [])
-        )
+        paths = [file.path for file in self.layout.files]
+        table = find_table(self.folder, self.layout.inner)
+        if table is not None and table[0].is_file():
+            paths.append(table[0])
+        return f"{READING}|{fingerprint_files(paths)}"
 
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
-        parts = [self.folder / "train", self.folder / "test"]
-        if all(part.is_dir() for part in parts):
-            self._check_split(parts)
-            classes = self._find_classes(parts[0])
-            train, test = (self._read_part(part, classes, shape, progress) for part in parts)
-            if train.pixels.shape[1:] != test.pixels.shape[1:]:
-                raise DataError(f"{parts[0]} and {parts[1]} hold images of different sizes")
-        else:
-            classes = self._find_classes(self.folder)
-            everything = self._read_part(self.folder, classes, shape, progress)
-            train, test = hold_out(everything, TEST_SHARE)
-        names = tuple(self._read_attributes()[0])
-        return ImagePool(train=train, test=test, classes=classes, attribute_names=names)
-
-    def _find_images(self, folder: Path) -> list[Path]:
-        """Return all images below ``folder``, sorted; links to folders are not followed.
-
-        Raises `DataError` for what is no file: reading a pipe, for one, would wait for ever.
-        """
-        found = [
-            Path(place) / name
-            for place, _, names in os.walk(folder, followlinks=False)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-        if not found:
-            raise DataError(
-                f"no images in {folder}; expected files ending in {', '.join(sorted(SUFFIXES))}"
-            )
-        for path in found:
-            if not path.is_file():
-                link = f" is a link to {path.readlink()}, which" if path.is_symlink() else ""
-                raise DataError(f"{path}{link} is not a file; replace or remove it")
-        return sorted(found)
-
-    def _find_classes(self, folder: Path) -> tuple[str, ...]:
-        """Return the names of the class folders; none where images lie in ``folder`` itself."""
-        inside = {path.relative_to(folder).parts for path in self._find_images(folder)}
-        flat = [parts for parts in inside if len(parts) == 1]
-        if flat and len(flat) < len(inside):
-            raise DataError(
-                f"{folder} holds images both directly ({sorted(flat)[0][0]}) and in folders; "
-                "put every image in a class folder, or none"
-            )
-        if flat:
-            return ()
-        classes = tuple(sorted({parts[0] for parts in inside}))
-        for place in folder.iterdir():
-            other = place.name not in (*classes, ATTRIBUTES) and not place.name.startswith(".")
-            if other and place.is_dir():
-                why = "is a link, which is not followed" if place.is_symlink() else "has no images"
-                raise DataError(
-                    f"{place} is a class folder among {len(classes)} others, but {why}; "
-                    "put images there or take it away"
-                )
-        return classes
-
-    def _read_part(
-        self, folder: Path, classes: tuple[str, ...], shape: Shape | None, progress: CountProgress
-    ) -> Images:
-        paths = self._find_images(folder)
-        return Images(
-            pixels=read_pixels(paths, shape, progress),
-            labels=self._read_labels(folder, paths, classes) if classes else None,
-            attributes=self._read_attribute_rows(paths),
+        layout, reading = self.layout, _Reading(self, shape, progress)
+        split = {part: reading.read_part(part) for part in layout.parts or ("",)}
+        train = split["train" if layout.parts else ""]
+        test = split.get("test")
+        if test is None:
+            train, test = hold_out(train, TEST_SHARE)
+        return ImagePool(
+            train=train,
+            valid=split.get("valid"),
+            test=test,
+            classes=layout.classes,
+            attribute_names=self.table.names if self.table else (),
+            background=self.background if reading.transparent else "",
+            folder=FolderDescription.of(
+                reading.headers,
+                layout,
+                depth=reading.decoder.depth,
+                transparent=reading.transparent,
+            ),
         )
 
-    def _check_split(self, parts: list[Path]) -> None:
-        """Raise `DataError` for images that would not be read."""
-        for path in self._find_images(self.folder):
-            if not any(path.is_relative_to(part) for part in parts):
-                raise DataError(
-                    f"{self.folder} holds images outside of train and test, such as "
-                    f"{path.relative_to(self.folder)}; move them into train, or away "
-                    "(validation images are cut off the training images)"
-                )
+    def survey(self) -> FolderDescription:
+        """Describe the folder from its files' headers, without their pixels; takes a second for
+        some ten thousand files. What no header says, such as transparency, stays open."""
+        headers, broken = [], []
+        with ThreadPoolExecutor(THREADS) as pool:
+            for found in pool.map(_try_header, [file.path for file in self.layout.files]):
+                if isinstance(found, Header):
+                    headers.append(found)
+                else:
+                    broken.append(found)
+        if not headers:
+            raise DataError(f"no image of {self.folder} can be read; the first: {broken[0]}")
+        return FolderDescription.of(headers, self.layout, broken=broken)
 
-    def _read_labels(self, folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Tensor:
-        names = [path.relative_to(folder).parts[0] for path in paths]
-        unknown = sorted(set(names) - set(classes))
-        if unknown:
-            raise DataError(
-                f"{folder} has the class {unknown[0]!r}, which the training images lack; "
-                f"classes there: {', '.join(classes)}"
-            )
-        return torch.tensor([classes.index(name) for name in names])  # (N,)
-
-    def _read_attributes(self) -> tuple[list[str], dict[str, list[float]]]:
-        """Read the column names, and the numbers by file name, of ``attributes.csv``; none
-        without one."""
-        table = self.folder / ATTRIBUTES
-        if not os.path.lexists(table):
-            return [], {}
-        if not table.is_file():  # reading a pipe would wait for ever
-            raise DataError(f"{table} is not a file; replace or remove it")
-        try:
-            with table.open(newline="", encoding="utf-8-sig") as file:
-                header, *rows = [row for row in csv.reader(file) if row]
-            values = [(row[0], [float(cell) for cell in row[1:]]) for row in rows]
-        except (ValueError, OSError, csv.Error) as error:
-            raise DataError(
-                f"cannot read {table} ({first_line(error)}); its first line is "
-                "file,NAME,NAME,... and every other a file name and a number for each NAME"
-            ) from error
-        _check_table(table, header, values)
-        return header[1:], dict(values)
-
-    def _read_attribute_rows(self, paths: list[Path]) -> Tensor | None:
-        names, values = self._read_attributes()
-        if not names:
-            return None
-        files = [path.relative_to(self.folder).as_posix() for path in paths]
-        missing = [file for file in files if file not in values]
-        if missing:
-            raise DataError(
-                f"{self.folder / ATTRIBUTES} lacks {len(missing)} of {len(files)} images, "
-                f"such as {missing[0]!r}; add their rows"
-            )
-        return torch.tensor([values[file] for file in files])  # (N, A)
+    def plan_parts(self) -> dict[str, list[ImageFile]]:
+        """Return the files of the training, validation and test images, as a study has them."""
+        layout = self.layout
+        train = layout.of_part("train" if layout.parts else "")
+        parts = {part: layout.of_part(part) for part in layout.parts if part != "train"}
+        shares = {"test": (TEST_SHARE, "test"), "valid": (VALIDATION_SHARE, "split")}
+        for part, (share, purpose) in shares.items():
+            if part not in parts:
+                kept, held = cut_rows(len(train), share, purpose, _label_tensor(train))
+                parts[part] = [train[row] for row in held]
+                train = [train[row] for row in kept]
+        return {"train": train, "valid": parts["valid"], "test": parts["test"]}
 
 
-def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[float]]]) -> None:
-    """Raise `DataError` for a table whose numbers may not be those that were meant."""
-    if len(header) < 2 or "" in header or len(set(header)) < len(header):
-        raise DataError(
-            f"{table} begins with {short(','.join(header))!r}, not with file,NAME,NAME,...; "
-            "give each column a name of its own"
-        )
-    seen = set()
-    for file, values in rows:
-        if len(values) != len(header) - 1:
-            raise DataError(
-                f"{table} has rows that are not as long as its header: {short(file)!r} has "
-                f"{len(values)} numbers for {len(header) - 1} names"
-            )
-        if not all(math.isfinite(value) for value in values):
-            raise DataError(
-                f"{table} holds values that are not finite, for {short(file)!r}; "
-                "write a number in each cell"
-            )
-        if file in seen:
-            raise DataError(f"{table} has two rows for {short(file)!r}; keep one")
-        seen.add(file)
+def _try_header(path: Path) -> Header | str:
+    try:
+        return read_header(path)
+    except DataError as error:
+        return str(error)
 
 
-def read_pixels(paths: list[Path], shape: Shape | None, progress: CountProgress) -> Tensor:
-    """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to ``shape``.
+def _label_tensor(files: Sequence[ImageFile]) -> Tensor | None:
+    """Return the classes of images (N,), or None where they have none."""
+    labels = [file.label for file in files if file.label is not None]
+    return torch.tensor(labels) if labels else None
+
+
+class _Reading:
+    """Decodes the images of a folder, and keeps in mind what they are.
 
     Without a shape all must be as large as the first, which also decides on grey or colour.
     """
-    if shape is None:
-        first = decode(paths[0], None, None)
-        channels, height, width = first.shape
-    else:
-        channels, height, width = shape
-    if channels not in MODES:
-        raise DataError(f"images have 1 or 3 channels, not {channels}")
-    check_memory(len(paths), (channels, height, width))
-    pixels = torch.empty(len(paths), channels, height, width, dtype=torch.uint8)
-    for position, path in enumerate(paths):
-        array = decode(path, MODES[channels], None if shape is None else (width, height))
-        if array.shape != (channels, height, width):
-            raise DataError(
-                f"{path} is {array.shape[2]}x{array.shape[1]}, {paths[0]} is {width}x{height}: "
-                "set shape=(C, H, W) in the study to resize them"
-            )
-        pixels[position] = torch.from_numpy(array)
-        progress(position + 1, len(paths))
-    return pixels
+
+    def __init__(self, source: FolderSource, shape: Shape | None, progress: CountProgress) -> None:
+        self.source, self.progress = source, progress
+        self.paths = [file.path for file in source.layout.files]
+        self.decoder = Decoder(background=source.background)
+        self.knows_depth = False
+        self.size = None if shape is None else (shape[2], shape[1])
+        if shape is None:
+            first = self._decode(self.paths[0], None).pixels
+            shape = (first.shape[0], first.shape[1], first.shape[2])
+        if shape[0] not in MODES:
+            raise DataError(f"images have 1 or 3 channels, not {shape[0]}")
+        check_memory(len(self.paths), shape)
+        self.shape = shape
+        self.headers: list[Header] = []
+        self.transparent = 0
+
+    def read_part(self, part: str) -> Images:
+        """Return the images of one part, with what is known of them."""
+        files = self.source.layout.of_part(part)
+        table = self.source.table
+        return Images(
+            pixels=self._read_pixels([file.path for file in files]),
+            labels=_label_tensor(files),
+            attributes=table.select([file.names for file in files]) if table else None,
+        )
+
+    def _read_pixels(self, paths: Sequence[Path]) -> Tensor:
+        """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to the shape."""
+        pixels = torch.empty(len(paths), *self.shape, dtype=torch.uint8)
+        for position, path in enumerate(paths):
+            found = self._decode(path, self.shape[0])
+            if found.pixels.shape != self.shape:
+                (_, high, wide), (_, height, width) = found.pixels.shape, self.shape
+                raise DataError(
+                    f"{path} is {wide}x{high}, {self.paths[0]} is {width}x{height}: "
+                    "set shape=(C, H, W) in the study to resize them"
+                )
+            pixels[position] = torch.from_numpy(found.pixels)
+            self.headers.append(found.header)
+            self.transparent += found.transparent
+            self.progress(len(self.headers), len(self.paths))
+        return pixels
+
+    def _decode(self, path: Path, channels: int | None) -> Decoded:
+        found = self.decoder.decode(path, channels, self.size)
+        if found.header.is_deep and not self.knows_depth:
+            # one depth for all, or a dark image would be as bright as others
+            self.decoder = self.decoder.fitted(find_deep(self.paths))
+            self.knows_depth = True
+            found = self.decoder.decode(path, channels, self.size)
+        return found
 
 
-def decode(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
-    """Decode one image file -> (C, H, W) uint8. With ``mode`` None grey stays grey, others are RGB.
-
-    Pixels of 16 bits lose their lower 8. Raises `DataError` for whatever cannot be decoded.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd files that it can read
-            array = _decode_file(path, mode, size)
-    except DataError:
-        raise
-    except Exception as error:  # damaged files make Pillow's readers raise errors of all kinds
-        raise DataError(
-            f"cannot decode {path} ({short(first_line(error))}); replace or remove that file"
-        ) from error
-    if array.ndim == 2:
-        return np.array(array[None])  # (H, W) -> (1, H, W)
-    return np.array(array.transpose(2, 0, 1))  # (H, W, 3) -> (3, H, W)
-
-
-def _decode_file(path: Path, mode: str | None, size: tuple[int, int] | None) -> np.ndarray:
-    with Image.open(path) as opened:
-        image: Image.Image = ImageOps.exif_transpose(opened)
-        if image.mode in ("I", "F"):
-            raise DataError(
-                f"{path} has pixels of 32 bits, whose white is unknown; "
-                "save it with 8 or 16 bits a channel"
-            )
-        if image.mode.startswith("I;16"):  # Pillow would make all values above 255 white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        grey = image.mode in ("1", "L")
-        image = image.convert(mode or ("L" if grey else "RGB"))
-        if size is not None and image.size != size:
-            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-        return np.asarray(image)
+def find_deep(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files of 16 bits."""
+    return (path for path in paths if read_header(path).is_deep)

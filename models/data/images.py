@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.data.description import FolderDescription
 from models.errors import DataError
 from models.seeds import derive_seed
 
@@ -91,17 +92,30 @@ def _select_rows(tensor: Tensor, index: Tensor | slice) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePool:
-    """A set as its source gives it, before the validation images are cut off."""
+    """A set as its source gives it, before the validation images are cut off.
+
+    valid: of a set that has validation images of its own
+    background: what shows through where images are transparent; empty: none is
+    folder: what a folder of images holds
+    """
 
     train: Images
     test: Images
+    valid: Images | None = None
     classes: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
+    background: str = ""
+    folder: FolderDescription | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplits:
-    """A named set in three parts. `fingerprint` depends on the pixels, not on where they lie."""
+    """A named set in three parts.
+
+    fingerprint: of all pixels, wherever they lie; labelled: of all classes, attributes and names
+    background: what shows through where images are transparent; empty: none is
+    folder: what a folder of images holds
+    """
 
     name: str
     fingerprint: str
@@ -110,6 +124,9 @@ class ImageSplits:
     test: Images
     classes: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
+    labelled: str = ""
+    background: str = ""
+    folder: FolderDescription | None = None
 
     @property
     def shape(self) -> Shape:
@@ -127,34 +144,60 @@ class ImageSplits:
 
 
 def split(pool: ImagePool, *, name: str) -> ImageSplits:
-    """Cut the validation images off the training images, at random but always the same."""
+    """Cut the validation images off the training images, at random but always the same; where the
+    set has its own these are taken."""
     count = len(pool.train)
-    held_out = round(count * VALIDATION_SHARE)
-    if held_out < 1 or held_out == count or len(pool.test) < 1:
+    train, valid = (
+        cut_off(pool.train, VALIDATION_SHARE, "split")
+        if pool.valid is None
+        else (pool.train, pool.valid)
+    )
+    if not (len(train) and len(valid) and len(pool.test)):
         raise DataError(
             f"{name} has {count} training and {len(pool.test)} test images: too few to split "
             "into train, validation and test; give it at least 10"
         )
-    generator = torch.Generator().manual_seed(derive_seed(0, "split"))
-    order = torch.randperm(count, generator=generator)
     return ImageSplits(
         name=name,
         fingerprint=_fingerprint(pool),
-        train=pool.train.take(order[held_out:]),
-        valid=pool.train.take(order[:held_out]),
+        train=train,
+        valid=valid,
         test=pool.test,
         classes=pool.classes,
         attribute_names=pool.attribute_names,
+        labelled=_fingerprint_labels(pool),
+        background=pool.background,
+        folder=pool.folder,
     )
+
+
+def _parts_of(pool: ImagePool) -> list[Images]:
+    """Return the parts that a set has of its own."""
+    return [images for images in (pool.train, pool.test, pool.valid) if images is not None]
 
 
 def _fingerprint(pool: ImagePool) -> str:
     """Return a digest of all pixels."""
     digest = hashlib.sha256()
-    for images in (pool.train, pool.test):
+    for images in _parts_of(pool):
         digest.update(str(tuple(images.pixels.shape)).encode())
         digest.update(images.pixels.contiguous().numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _fingerprint_labels(pool: ImagePool) -> str:
+    """Return a digest of what is known of the images; empty where nothing is."""
+    digest = hashlib.sha256(repr((pool.classes, pool.attribute_names)).encode())
+    known = [
+        tensor
+        for images in _parts_of(pool)
+        for tensor in (images.labels, images.attributes)
+        if tensor is not None
+    ]
+    for tensor in known:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16] if known else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +224,45 @@ class Batch:
 
 def hold_out(images: Images, share: float) -> tuple[Images, Images]:
     """Cut test images off a set that has none; return training and test images, always the same."""
-    generator = torch.Generator().manual_seed(derive_seed(0, "test"))
-    order = torch.randperm(len(images), generator=generator)
-    count = round(len(images) * share)
-    return images.take(order[count:]), images.take(order[:count])
+    return cut_off(images, share, "test")
+
+
+def cut_off(images: Images, share: float, purpose: str) -> tuple[Images, Images]:
+    """Return what is left of ``images``, and the share that is cut off at random."""
+    kept, held = cut_rows(len(images), share, purpose, images.labels)
+    return images.take(kept), images.take(held)
+
+
+def cut_rows(
+    count: int, share: float, purpose: str, labels: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the rows that are left of ``count`` images, and those that are cut off.
+
+    They are always the same for a purpose. A class (labels (N,)) of which none would be left gives
+    up one fewer: it takes the place of an image of the largest class.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(0, purpose))
+    order = torch.randperm(count, generator=generator)
+    held = round(count * share)
+    if labels is not None and held:
+        _leave_each_class(order, held, labels)
+    return order[held:], order[:held]
+
+
+def _leave_each_class(order: Tensor, held: int, labels: Tensor) -> None:
+    """Change places in ``order``, so that each class has an image behind the first ``held``."""
+    ordered = labels[order]  # (N,)
+    left = torch.bincount(ordered[held:], minlength=int(labels.max()) + 1)
+    for label in sorted(set(ordered[:held].tolist())):
+        largest = int(left.argmax())
+        if left[label] or left[largest] < 2:
+            continue
+        taken = int((ordered[:held] == label).nonzero()[0])
+        given = held + int((ordered[held:] == largest).nonzero()[0])
+        order[[taken, given]] = order[[given, taken]]
+        ordered[[taken, given]] = ordered[[given, taken]]
+        left[label] += 1
+        left[largest] -= 1
 
 
 def resize(pixels: Tensor, shape: Shape | None) -> Tensor:

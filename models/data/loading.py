@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from models.data.decoding import WHITE
+from models.data.description import FolderDescription
 from models.data.folders import FolderSource
 from models.data.images import STACKED, CountProgress, ImagePool, Images, ImageSplits, Shape, split
 from models.data.torchvision_sets import (
@@ -30,6 +32,7 @@ class Source(Protocol):
     """A place that the images of a set come from."""
 
     label: str  # becomes part of file names
+    background: str  # shows through where images are transparent; empty: none can be
 
     def fingerprint(self) -> str:
         """Return, quickly, a word that changes when the content does."""
@@ -38,8 +41,12 @@ class Source(Protocol):
         """Read all images, resized to ``shape`` (C, H, W) unless that is None."""
 
 
-def find_source(name: str, root: Path) -> Source:
-    """Return the source called ``name``; a missing torchvision set is downloaded to ``root``."""
+def find_source(name: str, root: Path, background: str = WHITE) -> Source:
+    """Return the source called ``name``; a missing torchvision set is downloaded to ``root``.
+
+    background: ``#rrggbb`` that shows through where a folder's images are transparent; ``none``
+        shows the colours that are hidden there
+    """
     if name in TORCHVISION_SETS:
         return TorchvisionSource(name, root)
     if name == "digits":
@@ -48,7 +55,7 @@ def find_source(name: str, root: Path) -> Source:
         return StackedSource(root)
     kind, _, place = name.partition(":")
     if kind == "folder" and place:
-        return FolderSource(Path(place))
+        return FolderSource(Path(place), background)
     available = [*TORCHVISION_SETS, "digits", STACKED, "folder:PATH"]
     close = difflib.get_close_matches(name[:200], available, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -62,17 +69,23 @@ def load_images(
     cache: Path,
     shape: Shape | None = None,
     progress: CountProgress | None = None,
+    background: str = WHITE,
 ) -> ImageSplits:
     """Return the splits of the set called ``name``, from the cache or made now.
 
     name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``digits`` or ``folder:PATH``
     root: where downloaded sets lie, in torchvision's layout
     shape: (C, H, W) to resize and crop to; None keeps the set's own
+    background: as `find_source` takes it
 
     Raises `DataMissing` when the set is not there and cannot be downloaded,
     `DataError` when it is there and cannot be used.
     """
-    return open_images(prepare_images(name, root=root, cache=cache, shape=shape, progress=progress))
+    return open_images(
+        prepare_images(
+            name, root=root, cache=cache, shape=shape, progress=progress, background=background
+        )
+    )
 
 
 def prepare_images(
@@ -82,19 +95,24 @@ def prepare_images(
     cache: Path,
     shape: Shape | None = None,
     progress: CountProgress | None = None,
+    background: str = WHITE,
 ) -> Path:
     """Return the cached file of a set, which is made now if the set is new or has changed.
 
-    `load_images` explains the parameters.
+    `load_images` explains the parameters. The background is part of the file's name where an image
+    shows it: other images are the same on any.
     """
-    source = find_source(name, root)
+    source = find_source(name, root, background)
     key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
-    digest = hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
-    path = cache / f"{source.label}-{digest}.safetensors"
-    if not path.exists():
-        pool = source.read(shape, progress or (lambda done, total: None))
-        write_images(path, split(pool, name=name))
-    return path
+    paths = {}
+    for shown in ("", source.background):
+        digest = hashlib.sha256(os.fsencode(key + (shown and f"|{shown}"))).hexdigest()[:16]
+        paths[shown] = cache / f"{source.label}-{digest}.safetensors"
+        if paths[shown].exists():
+            return paths[shown]
+    pool = source.read(shape, progress or (lambda done, total: None))
+    write_images(paths[pool.background], split(pool, name=name))
+    return paths[pool.background]
 
 
 def write_images(path: Path, splits: ImageSplits) -> None:
@@ -111,6 +129,9 @@ def write_images(path: Path, splits: ImageSplits) -> None:
         "fingerprint": splits.fingerprint,
         "classes": splits.classes,
         "attribute_names": splits.attribute_names,
+        "labelled": splits.labelled,
+        "background": splits.background,
+        "folder": splits.folder and splits.folder.to_plain(),
     }
     with atomic_file(path) as beside:
         write_tensors(beside, tensors, {"about": about})
@@ -135,5 +156,8 @@ def open_images(path: Path) -> ImageSplits:
         fingerprint=about["fingerprint"],
         classes=tuple(about["classes"]),
         attribute_names=tuple(about["attribute_names"]),
+        labelled=about.get("labelled", ""),  # files of older versions lack what follows
+        background=about.get("background", ""),
+        folder=FolderDescription.from_plain(about["folder"]) if about.get("folder") else None,
         **parts,
     )

@@ -40,6 +40,8 @@ TORCHVISION_SETS = {"fashion_mnist": "FashionMNIST", "mnist": "MNIST"}
 class TorchvisionSource:
     """Fashion-MNIST or MNIST in torchvision's layout under ``root``: 60,000 + 10,000, 28x28x1."""
 
+    background = ""
+
     def __init__(self, name: str, root: Path) -> None:
         self.label = name
         self.root = root
@@ -115,6 +117,7 @@ class DigitsSource:
     """scikit-learn's 1,797 handwritten digits, 8x8x1: small, real, and no download is needed."""
 
     label = "digits"
+    background = ""
 
     def fingerprint(self) -> str:
         return "sklearn-digits"
@@ -141,6 +144,7 @@ class StackedSource:
     """
 
     label = STACKED
+    background = ""
 
     def __init__(self, root: Path) -> None:
         self.digits = TorchvisionSource("mnist", root)
