@@ -29,7 +29,7 @@ export STORAGE
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help study studies trials report dashboard test torture bench check format lock install clean
+.PHONY: help study studies trials look report dashboard test torture bench check format lock install clean
 
 # `help` needs no environment: any Python from 3.11 on prints the variables.
 help:  ## list all commands and variables
@@ -47,6 +47,9 @@ studies: $(STAMP)  ## list the studies, and how far each is
 
 trials: $(STAMP)  ## show the best: NAME=cae; CSV=path or PARQUET=path writes all
 	@$(PY) -m search trials
+
+look: $(STAMP)  ## show what a folder of images holds: DATA=folder:PATH
+	@$(PY) -m search look
 
 report: $(STAMP)  ## write a page about a study, with pictures: NAME=cae
 	@$(PY) -m search report

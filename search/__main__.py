@@ -3,6 +3,7 @@
     study       run a study, retrain and export its best       NAME=cae python -m search study
     studies     list the studies, their data and how far each one is
     trials      show the leaderboard; CSV= or PARQUET= writes the table
+    look        say what a folder of images holds, and draw a contact sheet
     report      write a page with pictures about a study
     dashboard   serve optuna-dashboard with the pictures
     worker      run one training process (`study` starts it)
@@ -21,7 +22,7 @@ from search.errors import explain_error, unknown_name
 from search.fast_imports import defer_compiler, quick_imports
 from search.supervisor.process import end_early, start_early
 
-COMMANDS = ("study", "studies", "trials", "report", "dashboard", "worker")
+COMMANDS = ("study", "studies", "trials", "look", "report", "dashboard", "worker")
 
 
 def main(arguments: list[str]) -> int:
@@ -75,6 +76,10 @@ def _find_command(name: str) -> Callable[[], int]:
         from search.cli.dashboard import dashboard
 
         return dashboard
+    if name == "look":
+        with quick_imports():
+            from search.cli.look import look
+        return look
     if name == "report":
         from search.cli.report import report
 

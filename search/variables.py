@@ -13,6 +13,7 @@ until a database's URL is read.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from storage.errors import short
 from storage.paths import RunPaths
 
 MOST = 1_000_000  # minutes, which are two years; or GiB
+COLORS = {"white": "#ffffff", "black": "#000000"}
 INDENT = 18  # columns before the help of a variable, as before that of a target
 
 Reader = Callable[[str, str], Any]  # (name, text) -> value, or raises `BadVariable`
@@ -108,6 +110,18 @@ def _read_data(name: str, written: str) -> str:
     return written
 
 
+def _read_background(name: str, written: str) -> str:
+    """Return the colour as ``#rrggbb``, or ``none``."""
+    word = written.lower()
+    color = COLORS.get(word, word if word.startswith("#") else f"#{word}")
+    if word != "none" and not re.fullmatch("#[0-9a-f]{6}", color):
+        raise BadVariable(
+            f"{name}={_quote(written)} is no colour: white, black, #rrggbb such as '#ffcc00', or "
+            "none, which shows the colours hidden under what is transparent"
+        )
+    return word if word == "none" else color
+
+
 def _read_storage(name: str, written: str) -> str:
     from storage.database.connection import absolute_url
 
@@ -167,6 +181,11 @@ class Variables:
     )
     data: str | None = _variable(
         "fashion_mnist, mnist, stacked_mnist, digits or folder:PATH", _read_data
+    )
+    background: str = _variable(
+        "what shows through transparent images: white, black, #rrggbb; none: hidden colours",
+        _read_background,
+        default="white",
     )
     data_root: Path = _variable(
         "where torchvision's sets lie or are downloaded to", _read_path, default="data"

@@ -8,6 +8,7 @@
       exports/STUDY/RANK/    the best configurations, retrained
       reports/STUDY/         a study as a page with its pictures
       logs/STUDY/            what each worker writes
+      look/                  contact sheets of folders of images
 
     RunPaths(Path("runs")).export("cae", 1)      # runs/exports/cae/1
 
@@ -83,6 +84,10 @@ class RunPaths:
 
     def report(self, study: str) -> Path:
         return self.root / "reports" / check_name(study)
+
+    def contact_sheet(self, label: str) -> Path:
+        """The picture that `make look` draws; ``label`` is that of the set, ``folder-pets``."""
+        return self.root / "look" / f"{label}.png"
 
     def export(self, study: str, rank: int) -> Path:
         return self.exports(study) / str(rank)

@@ -40,6 +40,7 @@ def test_help_lists_every_target_and_variable() -> None:
         "study",
         "studies",
         "trials",
+        "look",
         "report",
         "dashboard",
         "test",

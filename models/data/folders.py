@@ -14,16 +14,18 @@ Shape legend: N images, C channels, H/W pixels, A attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.data.attributes import AttributeTable, find_table, read_table
-from models.data.decoding import MODES, WHITE, Decoded, Decoder, Header, read_header
+from models.data.decoding import FULL, MODES, WHITE, Decoded, Decoder, Header, read_header
 from models.data.description import FolderDescription
 from models.data.images import (
     VALIDATION_SHARE,
@@ -42,7 +44,8 @@ from models.errors import DataError, first_line, short
 TEST_SHARE = 0.1
 LONGEST_LABEL = 40  # characters: it becomes part of file and study names
 READING = 2  # raise it when the same files become other pixels, or other parts
-THREADS = 4  # read headers: most of the time goes by waiting for the disk
+THREADS = 4  # look at files; much of the time goes by waiting for the disk
+NOTHING = np.empty((0, 0, 0), np.uint8)
 
 
 class FolderSource:
@@ -73,6 +76,14 @@ class FolderSource:
         """``attributes.csv``, where there is one. Raises `DataError`."""
         found = find_table(self.folder, self.layout.inner)
         return None if found is None else read_table(*found)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """What decodes the files of this folder; broken ones do not count for it."""
+        decoder = Decoder(background=self.background)
+        headers = ((file.path, _try_header(file.path)) for file in self.layout.files)
+        deep = [path for path, found in headers if isinstance(found, Header) and found.is_deep]
+        return decoder.fitted(path for path in deep if can_be_read(path)) if deep else decoder
 
     def fingerprint(self) -> str:
         paths = [file.path for file in self.layout.files]
@@ -106,16 +117,36 @@ class FolderSource:
     def survey(self) -> FolderDescription:
         """Describe the folder from its files' headers, without their pixels; takes a second for
         some ten thousand files. What no header says, such as transparency, stays open."""
-        headers, broken = [], []
+        return self._describe(_try_header, lambda done, total: None)
+
+    def inspect(self, progress: CountProgress) -> FolderDescription:
+        """Describe the folder from all its pixels: also what is transparent, and what is broken."""
+        decoder = self.decoder
+        return self._describe(lambda path: _try_pixels(path, decoder), progress, decoder.depth)
+
+    def _describe(
+        self,
+        look_at: Callable[[Path], Header | Decoded | str],
+        progress: CountProgress,
+        depth: int = FULL,
+    ) -> FolderDescription:
+        headers: list[Header] = []
+        broken: list[str] = []
+        transparent = 0
+        paths = [file.path for file in self.layout.files]
         with ThreadPoolExecutor(THREADS) as pool:
-            for found in pool.map(_try_header, [file.path for file in self.layout.files]):
-                if isinstance(found, Header):
-                    headers.append(found)
-                else:
+            for done, found in enumerate(pool.map(look_at, paths), 1):
+                if isinstance(found, str):
                     broken.append(found)
+                else:
+                    headers.append(found.header if isinstance(found, Decoded) else found)
+                    transparent += isinstance(found, Decoded) and found.transparent
+                progress(done, len(paths))
         if not headers:
-            raise DataError(f"no image of {self.folder} can be read; the first: {broken[0]}")
-        return FolderDescription.of(headers, self.layout, broken=broken)
+            raise DataError(f"no image of {self.folder} can be read; {broken[0]}")
+        return FolderDescription.of(
+            headers, self.layout, depth=depth, transparent=transparent, broken=broken
+        )
 
     def plan_parts(self) -> dict[str, list[ImageFile]]:
         """Return the files of the training, validation and test images, as a study has them."""
@@ -136,6 +167,19 @@ def _try_header(path: Path) -> Header | str:
         return read_header(path)
     except DataError as error:
         return str(error)
+
+
+def _try_pixels(path: Path, decoder: Decoder) -> Decoded | str:
+    """Return what a file is, without its pixels; they would take all memory."""
+    try:
+        return replace(decoder.decode(path), pixels=NOTHING)
+    except DataError as error:
+        return str(error)
+
+
+def can_be_read(path: Path) -> bool:
+    """Say whether a file is an image that can be decoded."""
+    return isinstance(_try_pixels(path, Decoder()), Decoded)
 
 
 def _label_tensor(files: Sequence[ImageFile]) -> Tensor | None:

@@ -102,15 +102,18 @@ def show_literally(text: Text) -> None:
     text.set_parse_math(False)
 
 
-def draw_rows(path: Path, rows: Mapping[str, Tensor], *, title: str) -> None:
-    """Draw labelled rows of images, one under the other; each (N, C, H, W) in [0, 1], N alike."""
-    count = max(len(images) for images in rows.values())
-    label_width = max(LABEL, ROW_LETTER * max(map(len, rows)) + 2 * MARGIN)
+def draw_rows(
+    path: Path, rows: Mapping[str, Tensor] | Sequence[tuple[str, Tensor]], *, title: str
+) -> None:
+    """Draw labelled rows of images (N, C, H, W) in [0, 1], one under the other."""
+    pairs = list(rows.items()) if isinstance(rows, Mapping) else list(rows)
+    count = max(len(images) for _, images in pairs)
+    label_width = max(LABEL, ROW_LETTER * max(len(label) for label, _ in pairs) + 2 * MARGIN)
     width = label_width + TILE * count + MARGIN
-    height = len(rows) * TILE + 0.34
+    height = len(pairs) * TILE + 0.34
     figure = new_figure(width, height)
-    for row, (label, images) in enumerate(rows.items()):
-        bottom = TILE * (len(rows) - 1 - row) + MARGIN / 2
+    for row, (label, images) in enumerate(pairs):
+        bottom = TILE * (len(pairs) - 1 - row) + MARGIN / 2
         axes = figure.add_axes(
             (label_width / width, bottom / height, TILE * len(images) / width, TILE / height)
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from models.autoencoder import Autoencoder
 from models.base import Model
@@ -24,6 +25,7 @@ from models.export import WEIGHTS, load_export
 from search.console import LOUD
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
+from search.setup.folder_lines import study_lines
 from search.setup.loading import load_study
 from search.strategies.preference import NAME, is_preference
 from search.study import Study
@@ -151,6 +153,8 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     study_name(study, wanted, label, variables.sampler)
     data, cached = _read_images(variables, study, console)
     found = RunInputs(data, cached, open_images(cached))
+    for line in study_lines(found.images):
+        console.print(line, markup=False, soft_wrap=True)
     judging = study.spec.judges_samples and found.images.train.labels is None
     needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""
@@ -169,12 +173,14 @@ def _read_images(variables: Variables, study: Study, console: Console) -> tuple[
         "root": variables.data_root,
         "cache": variables.paths.cache,
         "shape": study.spec.shape,
+        "background": variables.background,
     }
     try:
-        with console.status(f"reading {wanted} ...") as status:
+        shown = escape(wanted)  # a folder's name may look like rich's markup
+        with console.status(f"reading {shown} ...") as status:
             return wanted, prepare_images(
                 wanted,
-                progress=lambda done, total: status.update(f"reading {wanted}: {done} of {total}"),
+                progress=lambda done, total: status.update(f"reading {shown}: {done} of {total}"),
                 **steps,
             )
     except DataMissing as error:

@@ -35,6 +35,8 @@ class StudyIdentity:
     configurations: a digest of what ``suggest`` makes of some parameters
     token: of this stored study alone, so that files of a deleted namesake are not taken for its own
     base: the export that its models start from, or that judges them; empty: there is none
+    labelled: fingerprint of classes and attributes; background: what shows through transparent
+        images, empty: none are; None: an older version stored the study without them
     """
 
     model: str
@@ -51,6 +53,8 @@ class StudyIdentity:
     configurations: str
     token: str
     base: str = ""
+    labelled: str | None = None
+    background: str | None = None
 
 
 def identify_study(
@@ -84,6 +88,8 @@ def identify_study(
         file_seed=spec.seed,
         configurations=study.configurations,
         token=stored.token if stored else uuid4().hex,
+        labelled=images.labelled,
+        background=images.background,
     )
 
 
@@ -111,30 +117,42 @@ def write_identity(study: optuna.Study, identity: StudyIdentity) -> None:
 
 
 def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:
-    """Raise `StudyChanged` if anything differs; the message names all of it."""
+    """Raise `StudyChanged` if anything differs; the message names all of it.
+
+    The same pixels in another place are the same images.
+    """
     changes = _space_changes(stored.space, now.space)
     labels = {
         "model": "model",
         "metric": "metric",
         "direction": "direction",
         "data": "data",
+        "background": "BACKGROUND",
         "pixels": "pixels of the images",
+        "labelled": "classes or attributes of the images",
         "shape": "image shape",
         "epochs": "EPOCHS",
         "seed": "SEED",
         "base": "the export that its models start from or are judged by",
         "configurations": "the configurations that suggest makes, values outside the space",
     }
+    are_same_images = (stored.pixels, stored.shape) == (now.pixels, now.shape)
+    has_other_ground = stored.background not in (None, now.background)
     for field, label in labels.items():
         old, new = getattr(stored, field), getattr(now, field)
         if field == "configurations" and changes:
             continue  # a changed space changes the configurations, too
-        if old != new:
-            changes.append(f"{label} {old}, now {new}")
+        if (field == "data" and are_same_images) or (field == "pixels" and has_other_ground):
+            continue  # the place does not count; another background is other pixels
+        if old != new and old is not None:
+            changes.append(f"{label} {old or 'none'}, now {new or 'none'}")
     if changes:
+        is_older = stored.background is None and now.background and not are_same_images
+        hint = "" if not is_older else " (it shows hidden colours, as BACKGROUND=none does)"
         raise StudyChanged(
-            f"study {name!r} was made with {'; '.join(changes)}: its trials would not compare. "
-            "Put that back to go on, or start afresh with another RUNS or a renamed study file"
+            f"study {name!r} was made with {'; '.join(changes)}{hint}: its trials would not "
+            "compare. Put that back to go on, or start afresh with another RUNS or a renamed "
+            "study file"
         )
 
 
