@@ -32,13 +32,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Metrics, Model, Program, detached, evaluating
+from models.base import Metrics, Model, ModelConfig, Program, detached, evaluating
 from models.data.images import Batch
+from models.needs import Needs
 from models.networks.pixel_range import (
     ExportedDiscriminator,
     ExportedGenerator,
@@ -136,10 +138,10 @@ class Adversarial(Model):
         self.rule = AdaptiveSteps(config)
         self.static_step = not config.adaptive
 
-    @property
-    def images_per_step(self) -> int:
-        """Images of a training step: a minibatch for each update of the discriminator."""
-        return self.config.batch_size * self.config.d_steps
+    @classmethod
+    def needs(cls, config: ModelConfig) -> Needs:
+        assert isinstance(config, BalanceConfig)
+        return replace(super().needs(config), train=config.d_steps * config.smallest_batch)
 
     @property
     def sampling_generator(self) -> nn.Module:

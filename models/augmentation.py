@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from models.analysis.latent_models import codes_of
-from models.base import build, evaluating
+from models.base import ModelConfig, build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
 from models.data.noise import KINDS, corrupt
 from models.dense_ae import DenseAE, DenseAEConfig
@@ -78,6 +78,13 @@ class AugmentedGAN(GAN):
 
     config_type = AugmentedGANConfig
     config: AugmentedGANConfig
+
+    @classmethod
+    def images_per_epoch(cls, config: ModelConfig, images: ImageSplits) -> int:
+        assert isinstance(config, AugmentedGANConfig)
+        real = min(config.real or len(images.train), len(images.train))
+        added = {"autoencoder": config.drawn, "noise": len(KINDS) * real}.get(config.extra, 0)
+        return config.epoch_images or real + added
 
     def training_set(
         self,

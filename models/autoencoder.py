@@ -25,12 +25,13 @@ from torch.nn import functional as F
 
 from models.analysis.code_usage import code_table
 from models.analysis.latent_models import LatentConfig, LatentModel
+from models.analysis.mean_image import MEAN_IMAGE, mean_image_errors
 from models.base import Metrics, Note, Program
 from models.data.images import PARTS, Batch, ImageSplits
 from models.data.noise import NONE
 from models.errors import require
 from models.figures.grids import draw_rows
-from models.results import Picture, Table
+from models.results import Baseline, Picture, Table
 from models.seeds import same_draws
 
 SHOWN = 10  # images in an export's picture
@@ -85,6 +86,9 @@ class Autoencoder(LatentModel):
 
     def evaluate(self, batch: Batch) -> Metrics:
         return {"mse": F.mse_loss(self(self.seen(batch.images)), batch.images)}
+
+    def baseline(self, images: ImageSplits, part: str) -> Baseline:
+        return Baseline(what=MEAN_IMAGE, values=mean_image_errors(images, part))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         clean = getattr(images, part).batch(slice(0, count)).images

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -26,14 +26,17 @@ from torch.optim import Optimizer
 
 from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
+from models.needs import Needs
 from models.optimizers import SCHEDULES, set_rates
-from models.results import Picture, Table
+from models.results import Baseline, Picture, Table
 from models.seeds import drawing
 
 __all__ = [
-    "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Note", "Program", "Shape", "build",
-    "evaluating", "parameter_count", "require", "require_one_of",
+    "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Needs", "Note", "Program", "Shape",
+    "build", "evaluating", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
+
+FEWEST = 8  # images that a batch keeps when it is made smaller
 
 Metrics = dict[str, Tensor]
 """Name -> scalar tensor, a mean over the batch, on the model's device."""
@@ -52,6 +55,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, 1, 65536)
         require_one_of("schedule", self.schedule, SCHEDULES)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a training step: more than the batch size where a step makes several
+        updates."""
+        return self.batch_size
+
+    @property
+    def smallest_batch(self) -> int:
+        """The fewest images that an update can be made with."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +164,11 @@ class Model(nn.Module, ABC):
         """
         set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
 
+    @classmethod
+    def images_per_epoch(cls, config: ModelConfig, images: ImageSplits) -> int:
+        """Return how many images an epoch shows."""
+        return len(images.train)
+
     def training_set(
         self,
         images: ImageSplits,
@@ -173,6 +192,14 @@ class Model(nn.Module, ABC):
         same order.
         """
         return torch.randperm(count)
+
+    @classmethod
+    def needs(cls, config: ModelConfig) -> Needs:
+        """Return what images must have for a model of ``config``, its tables and its pictures.
+
+        It is checked before a study begins.
+        """
+        return Needs(what=f"a {cls.__name__}")
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
@@ -205,6 +232,13 @@ class Model(nn.Module, ABC):
         """
         return iter(())
 
+    def baseline(self, images: ImageSplits, part: str) -> Baseline | None:
+        """Return what a model that knows no single image scores on ``part`` ("valid" or "test").
+
+        None: no such model makes sense here.
+        """
+        return None
+
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
@@ -212,12 +246,25 @@ class Model(nn.Module, ABC):
 
     @property
     def images_per_step(self) -> int:
-        """Images of a `train_step`: more than the batch size where a step makes several updates."""
-        return self.config.batch_size
+        """Images of a `train_step`."""
+        return self.config.images_per_step
 
 
 Note = Callable[[str], None]
 """A function that is called with one line on what is being done."""
+
+
+def fit_batch(config: ModelConfig, shown: int, *, least_steps: int) -> ModelConfig:
+    """Return ``config`` with a batch that leaves ``least_steps`` to an epoch of ``shown`` images.
+
+    A batch is made smaller, never larger, and stays as large as `FEWEST`: of smaller ones the
+    gradient says little. ``least_steps`` 0 leaves it as it is.
+    """
+    if not least_steps:
+        return config
+    updates = config.images_per_step // config.batch_size
+    batch = max(shown // (least_steps * updates), FEWEST, config.smallest_batch)
+    return replace(config, batch_size=batch) if batch < config.batch_size else config
 
 
 def build(

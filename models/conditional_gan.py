@@ -26,6 +26,7 @@ from models.adversarial import Adversarial
 from models.base import Metrics, ModelConfig
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
+from models.needs import Needs
 from models.results import Picture
 from models.training.gan_balance import BalanceConfig
 
@@ -151,6 +152,10 @@ class LabelledGAN(Adversarial):
     def __init__(self, config: LabelledConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         self.labels = Labels(config)
+
+    @classmethod
+    def needs(cls, config: ModelConfig) -> Needs:
+        return replace(super().needs(config), classes=2, each_class=True, or_attributes=True)
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:

@@ -56,6 +56,11 @@ class GANConfig(BalanceConfig):
         require("width", self.width, 0.001, 16)
         require("pack", self.pack, 1, 64)
 
+    @property
+    def smallest_batch(self) -> int:
+        """Batch norm compares packed images."""
+        return self.pack + 1
+
 
 class GAN(Adversarial):
     """Generator and discriminator: 1,931,520 and 1,384,576 parameters at Z 90, 32x32x1."""

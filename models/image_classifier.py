@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from models.base import Metrics, Model, ModelConfig, Program
 from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError, require
+from models.needs import Needs
+from models.results import Baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,10 @@ class ImageClassifier(Model):
     too_few: ClassVar[str]  # the end of the message for images of fewer than two classes
 
     @classmethod
+    def needs(cls, config: ModelConfig) -> Needs:
+        return Needs(what="a classifier", classes=2, each_class=True)
+
+    @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
         count = len(images.classes)
         if count < 2:
@@ -67,6 +73,18 @@ class ImageClassifier(Model):
             "accuracy": (scores.argmax(1) == batch.labels).float().mean(),
             "loss": F.cross_entropy(scores, batch.labels),
         }
+
+    def baseline(self, images: ImageSplits, part: str) -> Baseline:
+        """Return the metrics of the training images' class shares, whatever the image is."""
+        seen, labels = images.train.labels, getattr(images, part).labels
+        assert seen is not None, "checked by `fitted`"
+        counts = torch.bincount(seen, minlength=len(images.classes)).double()
+        shares = ((counts + 1) / (counts.sum() + len(counts))).log()  # no class is impossible
+        values = {
+            "accuracy": float((labels == counts.argmax()).double().mean()),
+            "loss": float(-shares[labels].mean()),
+        }
+        return Baseline(what="always the commonest class", values=values)
 
     def programs(self) -> dict[str, Program]:
         images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Pictures and tables: what a model shows beyond its metrics.
+"""Pictures, tables and baselines: what a model shows beyond its metrics.
 
     for picture in model.pictures(images, "test"):
         picture.draw(folder / picture.file, "cae trial 7")
@@ -8,7 +8,7 @@ They stand in the export folder, its model card and the dashboard.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,3 +53,14 @@ class Table:
     def to_plain(self) -> dict[str, Any]:
         """Return the table as JSON takes it."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What a model has to beat: the metrics of one that knows no single image.
+
+    what: what that one does: ``the mean training image``; values: metrics by name
+    """
+
+    what: str
+    values: Mapping[str, float]

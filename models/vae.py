@@ -23,7 +23,7 @@ in nats per image at beta 1. A small beta does not make it better.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -38,7 +38,7 @@ from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.networks.vae import NETWORKS, BernoulliDecoder, GaussianEncoder
 from models.optimizers import make_optimizer
-from models.results import Picture, Table
+from models.results import Baseline, Picture, Table
 from models.seeds import derive_seed
 
 RECONSTRUCTIONS = ("bce", "mse")
@@ -127,6 +127,13 @@ class VAE(Autoencoder, VariationalModel):
         kl = gaussian_kl(mean, log_variance).sum(1).mean()
         mse = F.mse_loss(torch.sigmoid(logits), images)
         return {"nelbo": bce + kl, "bce": bce, "mse": mse, "kl": kl}
+
+    def baseline(self, images: ImageSplits, part: str) -> Baseline:
+        """Return the errors of a decoder that ignores its codes, whose KL is then 0."""
+        found = super().baseline(images, part)
+        bce = found.values["bce"] * prod(self.shape)  # nats per image
+        values = {"mse": found.values["mse"], "bce": bce, "nelbo": bce}
+        return replace(found, values=values)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), (N, Z) each, for images (N, C, H, W)."""

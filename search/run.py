@@ -6,7 +6,7 @@ so that no password stands in a process list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.paths import RunPaths
@@ -26,6 +26,8 @@ class StudyRun:
     base: folder of the export that every model starts from
     shown: how many trials a person chooses among; None: their values decide
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
+    least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
+    remarks: what a person has to know of the images in this study
     """
 
     name: str
@@ -46,6 +48,8 @@ class StudyRun:
     base: str | None = None
     shown: int | None = None
     encoder: str | None = None
+    least_steps: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def paths(self) -> RunPaths:

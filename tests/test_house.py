@@ -56,6 +56,7 @@ ARROWS = {
         ("adversarial", "analysis", "image_classifier"),
         ("export", "training"),
         ("base", "kernels", "networks"),
+        ("needs",),
         ("data", "optimizers"),
         ("figures", "tensor_files"),
         ("errors", "results", "seeds"),

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.base import ModelConfig
 from models.data.images import Shape
 from models.errors import require
 from models.image_classifier import ImageClassifier, ImageClassifierConfig
+from models.needs import Needs
 from models.networks.layers import halved_size, initialise_for_relu
 from models.optimizers import make_optimizer
 
@@ -56,6 +58,10 @@ class FeatureNet(ImageClassifier):
         ": too few to train what judges generated images; put the images in a folder a class, or "
         "export an autoencoder of them first"
     )
+
+    @classmethod
+    def needs(cls, config: ModelConfig) -> Needs:
+        return Needs(what="the classifier that judges samples", classes=2)
 
     def __init__(self, config: FeatureNetConfig, shape: Shape) -> None:
         super().__init__(config, shape)

@@ -39,8 +39,11 @@ from models.evaluation.frechet import Moments, frechet_distance
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import K, neighbourhoods, radii
 from models.kernels.fast_convolution import fast_convolutions
+from models.needs import Needs
 from models.seeds import same_draws
 
+# A neighbourhood reaches to the K-th nearest other image.
+SAMPLE_NEEDS = Needs(what="the measuring of samples", train=K + 1, valid=K + 1, test=K + 1)
 SAMPLES = 5000  # measured at once, where there are as many training images
 # The classifier is at least as sure of a clear sample; 99 % of MNIST's and 85 % of Fashion-MNIST's
 # real images are clear.

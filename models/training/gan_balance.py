@@ -72,6 +72,16 @@ class BalanceConfig(ModelConfig):
         require_one_of("normalization", self.normalization, NORMALIZATIONS)
 
     @property
+    def images_per_step(self) -> int:
+        """A minibatch for each update of the discriminator."""
+        return self.batch_size * self.d_steps
+
+    @property
+    def smallest_batch(self) -> int:
+        """Batch norm compares images."""
+        return 2
+
+    @property
     def adaptive(self) -> bool:
         """True if the number of G's updates adapts."""
         return self.extra_g_steps > 0

@@ -44,11 +44,11 @@ def discriminator_health(real: Tensor, fake: Tensor) -> Metrics:
 def sample_spread(fakes: Tensor, reals: Tensor) -> Tensor:
     """Return the root mean square distance of two fakes (N, C, H, W) over that of two reals.
 
-    It is 0 when all fakes are one image.
+    It is 0 when all fakes are one image, and of a single fake.
     """
 
     def half_squared_distance(images: Tensor) -> Tensor:  # the mean over pairs of images
-        return images.detach().var(0).sum()
+        return images.detach().var(0, correction=min(1, len(images) - 1)).sum()
 
     return (half_squared_distance(fakes) / half_squared_distance(reals).clamp_min(1e-12)).sqrt()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from search.console import LOUD, format_count, format_duration, open_console, sh
 from search.errors import BaseMissing, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
+from search.setup.fitting import describe_batches
 from search.setup.inputs import RunInputs, base_study, find_images, judging_study
 from search.setup.loading import load_study
 from search.setup.prepare import check_names, prepare_run
@@ -38,6 +40,7 @@ from search.variables import Variables, read_variables
 from storage.database.connection import check_database, open_storage, redact_url
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import DatabaseRetry, GaveUp
+from storage.files.model_card import warnings_of
 
 NVIDIA = Path("/dev/nvidia0")
 INTERRUPTED = 130  # exit code
@@ -139,7 +142,7 @@ class StudyCommand:
             shown=run.shown,
             retry=DatabaseRetry(stop.is_set, display.say),
         )
-        self._announce(run, queue, devices)
+        self._announce(run, queue, devices, inputs)
         useful = run.trials - queue.count_ended()
         useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait
         pool = WorkerPool(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
@@ -201,7 +204,9 @@ class StudyCommand:
         )
         return INTERRUPTED
 
-    def _announce(self, run: StudyRun, queue: TrialQueue, devices: list[str]) -> None:
+    def _announce(
+        self, run: StudyRun, queue: TrialQueue, devices: list[str], inputs: RunInputs
+    ) -> None:
         """Say what begins, or that nothing does."""
         ended = queue.count_ended()
         wanted = self.variables.trials or self.study.spec.trials
@@ -225,6 +230,15 @@ class StudyCommand:
             f"in {shorten_path(redact_url(run.storage))}",
             soft_wrap=True,
         )
+        batches = describe_batches(self.study, inputs.images, least_steps=run.least_steps)
+        if batches is not None:
+            self.console.print(batches, soft_wrap=True)
+        self._warn(run.remarks)
+
+    def _warn(self, lines: Iterable[str]) -> None:
+        """Print what nobody may miss."""
+        for line in lines:
+            self.console.print(f" {line} ", style=LOUD, markup=False, soft_wrap=True)
 
     def _conclude(
         self, supervisor: Supervisor, records: list[dict[str, Any]], table: Table | None
@@ -244,6 +258,7 @@ class StudyCommand:
         best = supervisor.leaderboard.ranked_trials()
         if best and not self.variables.top:
             console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
+            self._warn(run.remarks)
             return 0
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
@@ -251,6 +266,7 @@ class StudyCommand:
             console.print(f"no trial is complete: nothing to export{why}", markup=False)
             return 1
         console.print(self._export_table(run, records), soft_wrap=True)
+        self._warn(warnings_of(records[0]))
         return 0
 
     def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> RichTable:

@@ -22,10 +22,12 @@ from models.data.images import ImageSplits
 from models.data.loading import FALLBACK, find_source, open_images, prepare_images
 from models.errors import DataMissing
 from models.export import WEIGHTS, load_export
+from models.needs import is_unclassed
 from search.console import LOUD
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
 from search.setup.folder_lines import study_lines
+from search.setup.fitting import check_needs
 from search.setup.loading import load_study
 from search.strategies.preference import NAME, is_preference
 from search.study import Study
@@ -155,7 +157,8 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     found = RunInputs(data, cached, open_images(cached))
     for line in study_lines(found.images):
         console.print(line, markup=False, soft_wrap=True)
-    judging = study.spec.judges_samples and found.images.train.labels is None
+    check_needs(study, found.images)  # before the study that this one starts from is searched
+    judging = study.spec.judges_samples and is_unclassed(found.images)
     needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""
     if judging:

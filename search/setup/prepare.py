@@ -20,6 +20,7 @@ from models.base import Model
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
 from search.setup.checks import check_strategies
+from search.setup.fitting import describe_fit
 from search.setup.inputs import RunInputs, base_label, study_name
 from search.setup.stored_study import (
     StudyIdentity,
@@ -40,6 +41,7 @@ from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, page_settings
 from storage.errors import short
 
+REMARKS = "remarks"  # attribute of the stored study
 ROOT = Path(__file__).parents[2]
 
 
@@ -104,7 +106,11 @@ def prepare_run(
         base=None if inputs.base is None else str(inputs.base),
         shown=at_once,
         encoder=None if inputs.encoder is None else str(inputs.encoder),
+        least_steps=identity.least_steps,
+        remarks=describe_fit(study, inputs.images, least_steps=identity.least_steps),
     )
+    if opened.user_attrs.get(REMARKS, []) != run.remarks:
+        opened.set_user_attr(REMARKS, run.remarks)  # for reports
     return opened, run
 
 

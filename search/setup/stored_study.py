@@ -19,6 +19,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 
 from models.data.images import ImageSplits
 from search.errors import StudyChanged
+from search.setup.fitting import LEAST_STEPS, is_folder
 from search.study import Study
 from storage.errors import short
 
@@ -37,6 +38,7 @@ class StudyIdentity:
     base: the export that its models start from, or that judges them; empty: there is none
     labelled: fingerprint of classes and attributes; background: what shows through transparent
         images, empty: none are; None: an older version stored the study without them
+    least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
     """
 
     model: str
@@ -55,6 +57,7 @@ class StudyIdentity:
     base: str = ""
     labelled: str | None = None
     background: str | None = None
+    least_steps: int = 0  # in studies of older versions
 
 
 def identify_study(
@@ -72,6 +75,7 @@ def identify_study(
     spec = study.spec
     if epochs is None:
         epochs = stored.epochs if stored and stored.file_epochs == spec.epochs else spec.epochs
+    least_steps = LEAST_STEPS if is_folder(images.name) else 0
     if seed is None:
         seed = stored.seed if stored and stored.file_seed == spec.seed else spec.seed
     return StudyIdentity(
@@ -90,6 +94,7 @@ def identify_study(
         token=stored.token if stored else uuid4().hex,
         labelled=images.labelled,
         background=images.background,
+        least_steps=stored.least_steps if stored else least_steps,
     )
 
 

@@ -44,6 +44,8 @@ class RetrainingRecord:
     epochs, best_epoch: from 1; ended_by: ``patience``, ``most epochs`` or an error
     valid, test: metrics of the best epoch by name; ``test`` is None until rank 1 is measured
     judge, test_judge: what samples were measured with; None where none were
+    baseline: ``what`` the model has to beat, and what that scores on ``valid`` and ``test``
+    remarks: what a person has to know of the images in this study
     curve: of each epoch its ``number``, ``train``, ``valid`` and ``seconds``
     """
 
@@ -80,12 +82,15 @@ class RetrainingRecord:
     revision: str
     made: str
     test_judge: dict[str, Any] | None = field(default=None)
+    baseline: dict[str, Any] | None = field(default=None)
+    remarks: list[str] = field(default_factory=list)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the record as JSON takes it."""
         plain = asdict(self)
-        if plain["test_judge"] is None:
-            del plain["test_judge"]
+        for name in ("test_judge", "baseline"):
+            if plain[name] is None:
+                del plain[name]
         return plain
 
     def write(self, path: Path) -> None:

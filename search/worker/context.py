@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from models.base import Model, ModelConfig, build
+from models.base import Model, ModelConfig, build, fit_batch
 from models.data.images import ImageSplits
 from models.data.loading import open_images
 from search.messages import Event, Preparing, Warned
@@ -76,9 +76,12 @@ class WorkerContext:
 
     def make_model(self, config: ModelConfig, seed: int) -> Model:
         """Return a fresh model on the worker's device, from the study's base if it has one."""
+        family = self.spec.model
+        fitted = family.fitted(config, self.images)
+        shown = family.images_per_epoch(fitted, self.images)
         return build(
-            self.spec.model,
-            self.spec.model.fitted(config, self.images),
+            family,
+            fit_batch(fitted, shown, least_steps=self.run.least_steps),
             self.images.shape,
             seed=seed,
             device=self.device,

@@ -26,7 +26,7 @@ from search.messages import Drawing, Exported, Exporting, Measuring
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
-from search.worker.retraining import load_retrained
+from search.worker.retraining import load_retrained, measure_baseline
 from storage.files.artifacts import show_with_study
 from storage.files.exports import atomic_folder, publish
 
@@ -79,7 +79,9 @@ def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) ->
         evaluator = context.evaluators.open_for_test()
         test |= evaluator.measure_model(model, context.images)
         test_judge = evaluator.record
-    return replace(record, tables=tables, test=test, test_judge=test_judge)
+    beaten = measure_baseline(model, context.images, record.metric, "test")
+    baseline = None if beaten is None else {**(record.baseline or {}), **beaten}
+    return replace(record, tables=tables, test=test, test_judge=test_judge, baseline=baseline)
 
 
 def draw_pictures(

@@ -21,6 +21,7 @@ from typing import Any
 from optuna.trial import FixedTrial
 
 from models.base import Model, ModelConfig, evaluating, parameter_count
+from models.data.images import ImageSplits
 from models.errors import CheckpointError, StopRequested
 from models.seeds import derive_seed
 from models.training.checkpoint import (
@@ -70,6 +71,17 @@ def read_configuration(context: WorkerContext, number: int) -> tuple[ModelConfig
     queue = context.queue
     trial = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(number)))
     return context.spec.suggest(FixedTrial(trial.params, number=number)), trial.params
+
+
+def measure_baseline(
+    model: Model, images: ImageSplits, metric: str, part: str
+) -> dict[str, Any] | None:
+    """Return what the model has to beat on ``part``, as the record keeps it; None: nothing is."""
+    with evaluating(model):
+        found = model.baseline(images, part)
+    if found is None or metric not in found.values:
+        return None
+    return {"what": found.what, part: found.values[metric]}
 
 
 class RetrainingRun:
@@ -257,5 +269,7 @@ class RetrainingRun:
             seconds=round(sum(epoch["seconds"] for epoch in curve), 1),
             device=context.device_name,
             revision=run.revision,
+            baseline=measure_baseline(model, images, spec.metric, "valid"),
+            remarks=run.remarks,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -143,6 +143,9 @@ class TrialRun:
                 )
             )
             model = self.context.make_model(config, self.seed)
+            if model.config.batch_size < config.batch_size:  # of a set with few images
+                fitted = {"fitted_batch_size": model.config.batch_size}
+                self.queue.set_attributes(self.trial, fitted)
             self._resume(model)
             try:
                 return self._train_to_the_end(model)
@@ -199,7 +202,8 @@ class TrialRun:
         self.pictures.show_end(model, self.progress, verdict)
         about = trial_attributes(verdict)
         evaluators, history = self.context.evaluators, self.diagnosis.history
-        if evaluators is not None and history and self.context.spec.second_judge:
+        second = self.context.spec.second_judge and self.context.run.encoder is None
+        if evaluators is not None and history and second:
             about |= evaluators.measure_again(model) | {
                 "last_frechet": history[-1].quality["frechet"]
             }

@@ -12,6 +12,8 @@ from typing import Any
 
 from storage.files.markdown import escape_markup, format_picture, format_rows, format_table
 
+HARDLY = 0.01  # share by which a model's error is below the baseline's, and no more
+
 
 def model_card(about: Mapping[str, Any], *, rest: str) -> str:
     """Return the card of the export with the provenance ``about``.
@@ -24,6 +26,7 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
         f"{about['model']} with {about['model_parameters']:,} parameters, trained on "
         f"{about['data']}\n({images['train']:,} training, {images['valid']:,} validation, "
         f"{images['test']:,} test images).",
+        *_warnings(about),
         _scores(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
         *map(format_table, about["tables"]),
@@ -37,12 +40,43 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def warnings_of(about: Mapping[str, Any]) -> list[str]:
+    """Return the lines that nobody who takes the export with the provenance ``about`` may miss."""
+    nothing_learned = _compare_with_baseline(about)
+    return [*([nothing_learned] if nothing_learned else []), *about.get("remarks", ())]
+
+
+def _compare_with_baseline(about: Mapping[str, Any]) -> str:
+    """Say that the model is no better than what it has to beat; empty where it is better."""
+    baseline, metric = about.get("baseline"), str(about["metric"])
+    part = "valid" if about["test"] is None else "test"
+    if not baseline or part not in baseline:
+        return ""
+    value, beaten = about[part][metric], baseline[part]
+    lower = about["direction"] == "minimize"
+    if value < beaten * (1 - HARDLY) if lower else value > beaten:
+        return ""
+    return (
+        f"this model has learned next to nothing: its {metric} is {value:.6g}, and "
+        f"{baseline['what']} has {beaten:.6g}"
+    )
+
+
+def _warnings(about: Mapping[str, Any]) -> list[str]:
+    lines = [f"- **{escape_markup(line)}**" for line in warnings_of(about)]
+    return ["\n".join(lines)] if lines else []
+
+
 def _scores(about: Mapping[str, Any]) -> str:
-    metric = str(about["metric"])
-    rows = [("validation", f"{about['valid'][metric]:.6f}")]
-    if about["test"] is not None:
-        rows.append(("test, judged once", f"{about['test'][metric]:.6f}"))
-    return format_rows(["images", metric.upper()], rows)
+    metric, baseline = str(about["metric"]), about.get("baseline") or {}
+    shown = {"valid": "validation", "test": "test, judged once"}
+    beaten = [baseline["what"]] if baseline else []
+    rows = []
+    for part, name in shown.items():
+        if about[part] is not None:
+            others = [f"{baseline[part]:.6f}" if part in baseline else "-" for _ in beaten]
+            rows.append([name, f"{about[part][metric]:.6f}", *others])
+    return format_rows(["images", metric.upper(), *beaten], rows)
 
 
 def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,143 @@
+"""Whether a study's models and a set of images go together, and what a person has to know of it.
+
+    check_needs(study, images)                    # raises `DataError`: nothing is searched in vain
+    batches = describe_batches(study, images, least_steps=20)    # None: they stay as they are
+    remarks = describe_fit(study, images, least_steps=20)
+
+What a study needs is what its family, and what measures its models, say that they need. Remarks are
+lines on what is done to the images, or is too little of them; they are said at the start, under the
+final table and in model cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import optuna
+from optuna.samplers import RandomSampler
+
+from models.base import ModelConfig, fit_batch
+from models.data.images import ImageSplits
+from models.needs import PARTS, Needs, count_classes, is_unclassed
+from search.setup.mistakes import mistakes_of
+from search.study import Study
+
+SAMPLED = 32  # configurations that stand for all of a study's space
+LEAST_STEPS = 20  # of an epoch: with fewer, an epoch hardly changes the weights
+FEATURES = 64  # fewer images than features have no full covariance
+
+
+def sample_configurations(study: Study) -> list[ModelConfig]:
+    """Return some configurations of a study's space, always the same."""
+    sampled = optuna.create_study(
+        storage=optuna.storages.InMemoryStorage(), sampler=RandomSampler(seed=0)
+    )
+    with mistakes_of(study.path):
+        return [study.spec.suggest(sampled.ask()) for _ in range(SAMPLED)]
+
+
+def is_folder(data: str) -> bool:
+    """Whether the set called ``data`` is a folder of somebody's own images."""
+    return data.startswith("folder:")
+
+
+def check_needs(study: Study, images: ImageSplits) -> None:
+    """Raise `DataError` where ``images`` are too few, or of too few classes, for the study."""
+    for needs in dict.fromkeys(_study_needs(study, images)):
+        needs.check(images)
+
+
+def _study_needs(study: Study, images: ImageSplits) -> Iterator[Needs]:
+    """Yield what all have to have: the family, its judges, and what the judges measure."""
+    family = study.spec.model
+    for config in sample_configurations(study):
+        yield family.needs(config)
+    if study.spec.judges_samples:
+        from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
+        from models.evaluation.sample_evaluator import SAMPLE_NEEDS
+
+        yield SAMPLE_NEEDS
+        if not is_unclassed(images):  # an autoencoder's codes judge those
+            yield FeatureNet.needs(FeatureNetConfig())
+
+
+def describe_fit(study: Study, images: ImageSplits, *, least_steps: int) -> list[str]:
+    """Return a line for all that a person has to know of these images in this study.
+
+    least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
+    """
+    return [
+        *_describe_steps(study, images, least_steps),
+        *_describe_classes(study, images),
+        *_describe_judging(study, images),
+    ]
+
+
+class _Pace(NamedTuple):
+    """A configuration's batch before and after it was fitted, and the steps of its epochs."""
+
+    before: int
+    after: int
+    steps: int
+
+
+def _paces(study: Study, images: ImageSplits, least_steps: int) -> Iterator[_Pace]:
+    family = study.spec.model
+    for sampled in sample_configurations(study):
+        with mistakes_of(study.path):
+            config = family.fitted(sampled, images)
+            shown = family.images_per_epoch(config, images)
+        fitted = fit_batch(config, shown, least_steps=least_steps)
+        steps = max(1, shown // fitted.images_per_step)
+        yield _Pace(config.batch_size, fitted.batch_size, steps)
+
+
+def describe_batches(study: Study, images: ImageSplits, *, least_steps: int) -> str | None:
+    """Return how large batches are where they are made smaller; None: they stay as they are."""
+    smaller = [pace for pace in _paces(study, images, least_steps) if pace.after < pace.before]
+    if not smaller:
+        return None
+    most, before = max(pace.after for pace in smaller), max(pace.before for pace in smaller)
+    steps = min(pace.steps for pace in smaller)
+    return f"batches have at most {most} images, not {before}: {steps} steps or more an epoch"
+
+
+def _describe_steps(study: Study, images: ImageSplits, least_steps: int) -> Iterator[str]:
+    """Yield how few steps an epoch has."""
+    steps = min(pace.steps for pace in _paces(study, images, least_steps))
+    if steps < LEAST_STEPS:
+        yield (
+            f"an epoch has only {steps} {'step' if steps == 1 else 'steps'}: "
+            f"{len(images.train):,} training images are few; more images or more EPOCHS help"
+        )
+
+
+def _describe_classes(study: Study, images: ImageSplits) -> Iterator[str]:
+    """Yield which classes a model that learns classes is not measured by."""
+    needed = study.spec.model.needs(sample_configurations(study)[0])
+    if not needed.classes or (needed.or_attributes and images.train.attributes is not None):
+        return
+    counts = count_classes(images)
+    for part in ("valid", "test"):
+        without = [name for name, found in counts.items() if not found[part]]
+        if without:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            yield (
+                f"the class {without[0]!r}{more} has no {PARTS[part]} images: how well it is "
+                "told is not measured there"
+            )
+
+
+def _describe_judging(study: Study, images: ImageSplits) -> Iterator[str]:
+    """Yield where samples are measured beside very few images, or in an encoder's codes."""
+    if not study.spec.judges_samples:
+        return
+    fewest = min(len(images.valid), len(images.test))
+    if fewest < FEATURES:
+        yield (
+            f"samples are measured beside {fewest} images, which are fewer than the features: "
+            "Fréchet distances of so few are rough"
+        )
+    if study.spec.second_judge and is_unclassed(images):
+        yield "without classes there is no second judge of the samples"
