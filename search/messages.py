@@ -242,7 +242,7 @@ def read_message(line: str) -> Message:
         values: dict[str, Any] = json.loads(line)
         kind = _TYPES[values.pop("type")]
         if kind is SetUp:
-            values["run"] = StudyRun(**values["run"])
+            values["run"] = StudyRun.from_plain(values["run"])
         message: Message = kind(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{line[:100]!r} is not a message ({error})") from error

@@ -6,10 +6,36 @@ so that no password stands in a process list.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from storage.paths import RunPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A Python file as it was when it was read.
+
+    content: its bytes, each as one character, so that JSON takes any encoding
+    """
+
+    path: str
+    content: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the file at ``path``."""
+        return cls(path=str(path), content=path.read_bytes().decode("latin-1"))
+
+    def as_bytes(self) -> bytes:
+        """Return what the file held."""
+        return self.content.encode("latin-1")
+
+    @property
+    def is_package(self) -> bool:
+        return Path(self.path).name == "__init__.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +54,7 @@ class StudyRun:
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
     least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
     remarks: what a person has to know of the images in this study
+    sources: module -> file of the study, as the supervisor has read them
     """
 
     name: str
@@ -50,6 +77,12 @@ class StudyRun:
     encoder: str | None = None
     least_steps: int = 0
     remarks: list[str] = field(default_factory=list)
+    sources: Mapping[str, SourceFile] = field(default_factory=dict)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Return the run that was written as JSON."""
+        return cls(**{**plain, "sources": read_sources(plain.get("sources", {}))})
 
     @property
     def paths(self) -> RunPaths:
@@ -62,3 +95,8 @@ class StudyRun:
     @property
     def encoder_folder(self) -> Path | None:
         return None if self.encoder is None else Path(self.encoder)
+
+
+def read_sources(plain: Mapping[str, Any]) -> dict[str, SourceFile]:
+    """Return the files that were written as JSON."""
+    return {module: SourceFile(**source) for module, source in plain.items()}

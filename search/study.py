@@ -26,6 +26,7 @@ from models.data.images import Shape
 from models.evaluation.measures import ALL_MEASURES
 from models.results import Table
 from search.errors import unknown_name
+from search.run import SourceFile
 from search.strategies.seeded import SamplerFactory
 from storage.errors import short
 
@@ -132,6 +133,7 @@ class Study:
 
     path: its file; space: the parameters that ``suggest`` asks for
     configurations: a digest of what ``suggest`` makes of some parameters, fixed values included
+    sources: module -> file that it was made of; version: a digest of them, and of the model's
     """
 
     name: str
@@ -139,6 +141,8 @@ class Study:
     spec: StudySpec
     space: dict[str, BaseDistribution]
     configurations: str
+    sources: Mapping[str, SourceFile] = field(default_factory=dict)
+    version: str = ""
 
     @property
     def reference(self) -> str:

@@ -243,12 +243,14 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(
     process = user.start(NAME=name, WORKERS=2, TRIALS=3, TOP=0)
     with watched(process):
         wait_until(lambda: epochs_of(user.url) >= 4)
+        name.write_text(name.read_text().replace('"latent", 2, 8', '"latent", 30, 60'))
         workers_of(process)[0].kill()
         out, error = process.communicate(timeout=120)
     assert (process.returncode, error) == (0, "")
     assert re.search(r"worker \d ended by signal 9; trial \d goes on elsewhere", out)
     frame = trials("small", storage=user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 3
+    assert frame["latent"].max() <= 8, "the study goes on as it began, whatever its file says now"
     assert curves("small", storage=user.url).groupby("number").size().tolist() == [40] * 3
 
 

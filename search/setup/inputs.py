@@ -26,8 +26,8 @@ from models.needs import is_unclassed
 from search.console import LOUD
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
-from search.setup.folder_lines import study_lines
 from search.setup.fitting import check_needs
+from search.setup.folder_lines import study_lines
 from search.setup.loading import load_study
 from search.strategies.preference import NAME, is_preference
 from search.study import Study

@@ -9,16 +9,18 @@ fifty failing trials.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import optuna
 
 from search.errors import BadVariable, StudyFileError, UnknownStudy, unknown_name
+from search.run import SourceFile
 from search.setup.checks import probe
-from search.setup.mistakes import mistakes_of
+from search.setup.mistakes import describe_mistake, find_place, mistakes_of
+from search.setup.study_files import StudyFiles, digest_sources
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import STUDIES, Study, StudySpec
@@ -31,15 +33,18 @@ def study_names() -> list[str]:
     return sorted(path.stem for path in STUDIES.glob("*.py") if path.stem != "__init__")
 
 
-def load_study(name: str) -> Study:
+def load_study(name: str, *, sources: Mapping[str, SourceFile] | None = None) -> Study:
     """Return the study of that name, or the one in the file of that path.
+
+    sources: its files as an earlier call has read them (`Study.sources`); nothing is read again
 
     Raises `UnknownStudy`, or `StudyFileError` with the line of the mistake.
     """
-    path = find_study(name)
+    path = Path(name) if sources and name.endswith(".py") else find_study(name)
+    files = StudyFiles(path, sources)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with mistakes_of(path):
-        module = _import(path)
+        module = _import(files)
         spec = getattr(module, "STUDY", None)
         if not isinstance(spec, StudySpec):
             raise StudyFileError(
@@ -51,7 +56,15 @@ def load_study(name: str) -> Study:
             make_pruner(spec.pruner)
         except BadVariable as error:
             raise StudyFileError(f"{path}: {error}") from error
-    return Study(name=path.stem, path=path, spec=spec, space=space, configurations=configurations)
+    return Study(
+        name=path.stem,
+        path=path,
+        spec=spec,
+        space=space,
+        configurations=configurations,
+        sources=files.kept,
+        version=digest_sources(files.kept, spec.model),
+    )
 
 
 def find_study(name: str) -> Path:
@@ -80,20 +93,22 @@ def _reason(error: Exception) -> str:
     return short(getattr(error, "strerror", None) or str(error))
 
 
-def _import(path: Path) -> ModuleType:
-    """Run a study file as a module; beside it may lie a file with the user's own model."""
-    if path.parent == STUDIES:
-        return importlib.import_module(f"search.studies.{path.stem}")
-    specification = importlib.util.spec_from_file_location(f"genstudy_study_{path.stem}", path)
-    if specification is None or specification.loader is None:
-        raise StudyFileError(f"{path} cannot be read as Python")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # dataclasses look for their module there
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
+def _import(files: StudyFiles) -> ModuleType:
+    """Run a study file; say so where a file beside it cannot be imported under its name."""
     keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave the folder as it is
     try:
-        specification.loader.exec_module(module)
+        return files.load()
+    except (ImportError, AttributeError) as error:
+        owner = getattr(error, "obj", None)
+        words = owner.__name__ if isinstance(owner, ModuleType) else error.name or ""
+        name = words.partition(".")[0]
+        if not name or not files.hides(name):
+            raise
+        holder = getattr(sys.modules.get(name), "__file__", None) or "Python itself"
+        raise StudyFileError(
+            f"{find_place(error, files.path)}: {describe_mistake(error)}: the name {name!r} "
+            f"belongs to {holder}, so that {files.folder / name} beside the study cannot have it; "
+            f"rename yours, for example my_{name}"
+        ) from error
     finally:
         sys.dont_write_bytecode = keep
-    return module

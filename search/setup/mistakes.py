@@ -1,27 +1,40 @@
-"""Report what a study file does wrong as one line with its place.
+"""Report what the code of a study does wrong as one line with its place.
 
     with mistakes_of(path):
-        ...  # run code of that file
+        ...  # run code of that study
 
-Whatever the code raises becomes a `StudyFileError` that names the file and the line. The code's
-warnings are shown when it is done. If it fails, only the mistake is shown.
+Whatever the code raises becomes a `StudyFileError` that names a file and a line of the user: the
+innermost one, be it in the study's file or in a model beside it. The code's warnings are shown when
+it is done, each once. If it fails, only the mistake is shown.
 """
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from search.errors import StudyFileError
 from storage.errors import short
 
+ROOT = Path(__file__).parents[2]
+OURS = tuple(f"{ROOT / room}/" for room in ("models", "search", "storage"))
+STUDIES = f"{ROOT / 'search' / 'studies'}/"
+PYTHON = tuple(
+    f"{Path(place).resolve()}/"
+    for place in {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib")}
+)
+PACKAGES = ("/site-packages/", "/dist-packages/")
+
+_said: set[tuple[str, str, str]] = set()  # warnings: study, kind and text
+
 
 @contextmanager
 def mistakes_of(path: Path) -> Iterator[None]:
-    """Turn what the code of the file ``path`` raises into a `StudyFileError`."""
+    """Turn what the code of the study in the file ``path`` raises into a `StudyFileError`."""
     try:
         with warnings.catch_warnings(record=True) as noted:
             yield
@@ -30,27 +43,54 @@ def mistakes_of(path: Path) -> Iterator[None]:
     except StudyFileError as error:
         if str(path) in str(error):
             raise
-        raise StudyFileError(f"{path}{_line_in(path, error)}: {error}") from error
+        raise StudyFileError(f"{find_place(error, path)}: {error}") from error
     except BaseException as error:
-        place = f"{path}{_line_in(path, error)}"
-        raise StudyFileError(f"{place}: {type(error).__name__}: {_first_line(error)}") from error
+        raise StudyFileError(f"{find_place(error, path)}: {describe_mistake(error)}") from error
     for warning in noted:
-        warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+        key = (str(path), warning.category.__name__, str(warning.message))
+        if key not in _said:
+            _said.add(key)
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
-def _first_line(error: BaseException) -> str:
-    """Return the first line of the message; an exception of a user may have none, or raise."""
+def find_place(error: BaseException, path: Path) -> str:
+    """Return ``/home/me/net.py, line 7``: where in the user's code an error comes from.
+
+    path: of the study, which is named alone where no line of the user has a part in the error
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, SyntaxError) and seen.filename and is_users(seen.filename):
+            return f"{seen.filename}, line {seen.lineno}" if seen.lineno else seen.filename
+        frames = traceback.extract_tb(seen.__traceback__)
+        if line := innermost((frame.filename, frame.lineno or 0) for frame in frames):
+            return line
+        seen = seen.__cause__ or seen.__context__
+    return str(path)
+
+
+def innermost(frames: Iterable[tuple[str, int]]) -> str | None:
+    """Return ``file, line 7`` of the last frame that is the user's own code; None: there is none.
+
+    frames: files and lines, the innermost last
+    """
+    places = [f"{file}, line {line}" for file, line in frames if is_users(file)]
+    return places[-1] if places else None
+
+
+def is_users(file: str) -> bool:
+    """Whether a file of code is a user's, and not of genstudy, Python or an installed package."""
+    if file.startswith("<") or any(folder in file for folder in PACKAGES):
+        return False
+    return file.startswith(STUDIES) or not file.startswith((*OURS, *PYTHON))
+
+
+def describe_mistake(error: BaseException) -> str:
+    """Return ``ValueError: the first line``; an exception of a user may have none, or raise."""
     try:
         lines = str(error).strip().splitlines()
     except Exception:
         lines = []
-    return short(lines[0]) if lines else "no message"
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    """Return ``, line 7``: where in the file ``path`` the error comes from; or nothing."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f", line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
-    return f", line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}: {short(lines[0]) if lines else 'no message'}"

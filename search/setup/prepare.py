@@ -108,6 +108,7 @@ def prepare_run(
         encoder=None if inputs.encoder is None else str(inputs.encoder),
         least_steps=identity.least_steps,
         remarks=describe_fit(study, inputs.images, least_steps=identity.least_steps),
+        sources=study.sources,
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports

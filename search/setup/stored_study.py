@@ -85,7 +85,7 @@ def identify_study(
         data=images.name,
         pixels=images.fingerprint,
         shape=images.shape,
-        space={name: distribution_to_json(found) for name, found in sorted(study.space.items())},
+        space=_space_as_json(study),
         epochs=epochs,
         file_epochs=spec.epochs,
         seed=seed,
@@ -159,6 +159,25 @@ def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None
             "compare. Put that back to go on, or start afresh with another RUNS or a renamed "
             "study file"
         )
+
+
+def check_unchanged(stored: StudyIdentity, study: Study) -> None:
+    """Raise `StudyChanged` where a worker's ``study`` is not the one that its run began with.
+
+    The worker has the same source files. They may read others that were edited meanwhile.
+    """
+    changes = _space_changes(stored.space, _space_as_json(study))
+    if not changes and stored.configurations != study.configurations:
+        changes = ["what suggest makes of the same parameters"]
+    if changes:
+        raise StudyChanged(
+            f"{study.path} is not what it was when this run began: {'; '.join(changes)}. Something "
+            "that it reads has changed: put that back, then the same command goes on"
+        )
+
+
+def _space_as_json(study: Study) -> dict[str, str]:
+    return {name: distribution_to_json(found) for name, found in sorted(study.space.items())}
 
 
 def _space_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

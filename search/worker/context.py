@@ -20,6 +20,7 @@ from search.messages import Event, Preparing, Warned
 from search.run import StudyRun
 from search.setup.inputs import open_base
 from search.setup.loading import load_study
+from search.setup.stored_study import check_unchanged, read_identity
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
@@ -103,7 +104,7 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
 
     Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
     """
-    study = load_study(run.name)
+    study = load_study(run.name, sources=run.sources)
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
     sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
     pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
@@ -121,6 +122,9 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
             retry=retry,
         )
     )
+    stored = retry.wait_for(lambda: read_identity(queue.study))
+    if stored is not None:
+        check_unchanged(stored, study)
     images = open_images(Path(run.images)).to(device)
     device_name = use_device(device)
     evaluators = None
