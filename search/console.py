@@ -1,19 +1,26 @@
-"""The console to which commands print, and the tables that they print there.
+"""Where commands print: a terminal, or a log.
 
 console = open_console()
-console.print(make_table(["trial", "mse"], [[7, 0.1]], right=[1]))
+console.print("trial 7 of [/x]")     # other people's text shows as it is: nothing is markup
+
+Text that may hold characters that steer a terminal goes through `search.words.show_text` first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from storage.files.markdown import format_cell
+from search.words import format_count, format_duration, format_parameters, show_text
+
+__all__ = [
+    "LOG_WIDTH", "LOUD", "format_count", "format_duration", "format_parameters", "is_live",
+    "open_console", "print_line", "shorten_path",
+]  # fmt: skip
 
 LOG_WIDTH = 300  # columns of a log, whose lines nobody wraps
 LOUD = "bold white on red"
@@ -25,57 +32,20 @@ def shorten_path(place: object) -> str:
 
 
 def open_console() -> Console:
-    """Open standard output, without coloured numbers; it is wide where it is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=LOG_WIDTH)
+    """Open standard output, which shows every character as it is; it is wide where it is no
+    terminal. A character that the terminal's encoding lacks is shown escaped."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    width = None if sys.stdout.isatty() else LOG_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
-def make_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    *,
-    right: Collection[int] = (),
-    fold: bool = False,
-    title: str | None = None,
-    note: str | None = None,
-) -> Table:
-    """Return a table for a terminal, under its title and above its note.
-
-    right: places of the columns that are aligned to the right
-    fold: whether cells that are too wide go on in the next line, instead of being cut
-    """
-    table = Table(
-        box=None, padding=(0, 2), pad_edge=False, title=title, title_justify="left",
-        caption=note or None, caption_justify="left",
-    )  # fmt: skip
-    for place, column in enumerate(columns):
-        table.add_column(
-            column,
-            justify="right" if place in right else "left",
-            no_wrap=not fold,
-            overflow="fold" if fold else "ellipsis",
-        )
-    for cells in rows:
-        table.add_row(*map(format_cell, cells))
-    return table
+def print_line(console: Console, line: str, style: str | None = None) -> None:
+    """Print a line of messages: a terminal breaks it between words, and a log keeps it whole."""
+    console.print(Text(show_text(line)), style=style, soft_wrap=not console.file.isatty())
 
 
-def format_parameters(parameters: Mapping[str, Any]) -> str:
-    """Return ``channels 9, lr 0.00312``."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in parameters.items()
-    )
-
-
-def format_count(number: int, thing: str) -> str:
-    """Return ``1 trial``, ``2 trials``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def format_duration(seconds: float) -> str:
-    """Return ``8 s``, ``3 min``, ``2 h 05 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+def is_live(console: Console) -> bool:
+    """Whether what is shown can be drawn anew: on a terminal that moves its cursor, and in no log,
+    even if its reader wants colours."""
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 from search.run import StudyRun
 
+SPENT = 3  # a worker's exit code: the run has no error, and a new process is to take its place
+
 # Jobs: from the supervisor to a worker.
 
 
@@ -80,6 +82,14 @@ class Started:
     number: int
     parameters: Mapping[str, Any]
     epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """A trial goes on from a checkpoint, behind ``epoch``."""
+
+    number: int
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +226,9 @@ class Gone:
 
 Job: TypeAlias = SetUp | Search | Retrain | Export | Halt | Stop
 Event: TypeAlias = (
-    Preparing | Ready | Started | EpochEnded | Ended | Released | Retraining | Retrained
-    | NotRetrained | Exporting | Measuring | Drawing | Exported | Idle | Warned | Failed | Gone
+    Preparing | Ready | Started | Resumed | EpochEnded | Ended | Released | Retraining
+    | Retrained | NotRetrained | Exporting | Measuring | Drawing | Exported | Idle | Warned
+    | Failed | Gone
 )  # fmt: skip
 Message: TypeAlias = Job | Event
 
@@ -225,8 +236,8 @@ _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         SetUp, Search, Retrain, Export, Halt, Stop,
-        Preparing, Ready, Started, EpochEnded, Ended, Released, Retraining, Retrained,
-        NotRetrained, Exporting, Measuring, Drawing, Exported, Idle, Warned, Failed,
+        Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released, Retraining,
+        Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle, Warned, Failed,
     )
 }  # fmt: skip
 

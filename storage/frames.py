@@ -16,6 +16,7 @@ prefix ``param_`` or ``attr_``.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ from storage.database.preferences import (
     read_choices,
 )
 from storage.database.rows import known_schema
-from storage.database.trial_states import TrialStatus
+from storage.database.trial_states import TrialStatus, count_outcomes
 from storage.errors import StudyNotFound, short
 from storage.paths import RunPaths
 
@@ -103,6 +104,25 @@ def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
         for better, worse in pairs_of({key: attributes[key]})
     ]
     return pd.DataFrame(found, columns=["choice", "better", "worse"])
+
+
+def parameter_columns(study: str, *, storage: str | None = None) -> list[str]:
+    """Return which columns of `trials` are parameters; the others are the trials' own."""
+    with connected(storage) as connection:
+        names = connection.scalars(
+            text(
+                "SELECT DISTINCT p.param_name FROM trial_params p "
+                "JOIN trials t ON t.trial_id = p.trial_id WHERE t.study_id = :study_id"
+            ),
+            {"study_id": find_study(connection, study)},
+        )
+        return [_free_name(name, BASE, "param_") for name in sorted(names)]
+
+
+def outcomes(*, storage: str | None = None) -> dict[str, Counter[str]]:
+    """Return how many trials of each study ended in which way, in the words of `OUTCOMES`."""
+    with connected(storage) as connection:
+        return count_outcomes(connection)
 
 
 def studies(*, storage: str | None = None) -> pd.DataFrame:

@@ -45,8 +45,9 @@ ARROWS = {
         ("trials",),
         ("study",),
         ("strategies", "variables"),
-        ("console", "fast_imports", "messages", "repeats"),
+        ("console", "fast_imports", "messages", "repeats", "tables"),
         ("errors", "run", "spelling"),
+        ("words",),
     ),
     "models": (
         ("augmentation", "upsample_ae"),
@@ -87,7 +88,10 @@ WITHOUT_TORCH = (
     "search.repeats",
     "search.setup.mistakes",
     "search.spelling",
+    "search.tables",
+    "search.trials.tally",
     "search.variables",
+    "search.words",
     "storage.frames",
 )
 

@@ -92,7 +92,7 @@ def test_help_imports_the_standard_library_alone() -> None:
 def test_studies_lists_what_there_is(tmp_path: Path) -> None:
     done = make("studies", f"RUNS={tmp_path}")
     assert done.returncode == 0
-    assert re.search(r"cae +fashion_mnist +50 +0 ", done.stdout)
+    assert re.search(r"cae +fashion_mnist +50 +Reconstruction error", done.stdout)
 
 
 def test_a_misspelt_variable_is_refused(tmp_path: Path) -> None:

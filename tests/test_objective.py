@@ -31,7 +31,7 @@ from search.worker.trial import SpentProcess, TrialRun, run_trial
 from storage import curves, trials
 from storage.database import leases, retry
 from storage.database.retry import DatabaseLost
-from tests.trials import Broken, Diverging, Greedy, MakeContext, run_one
+from tests.trials import Broken, Diverging, Greedy, MakeContext, OutOfMemory, run_one
 
 pytestmark = pytest.mark.usefixtures("quick_onnx")
 
@@ -106,6 +106,17 @@ def test_what_goes_wrong_ends_the_trial_with_its_reason(
     assert re.match(reason, row["reason"])
     assert ("traceback" in row) == (outcome == "failed")
     assert context.queue.count() == {state: 1}
+
+
+def test_memory_that_runs_out_in_a_new_process_is_not_tried_in_another(
+    make_context: MakeContext,
+) -> None:
+    context = make_context(model=OutOfMemory)
+    context.memory_before = 1  # and something was taken since, as in every process
+    for claimed in ("PRUNED", "WAITING"):  # the second trial came after another
+        with pytest.raises(SpentProcess):
+            run_one(context)
+        assert context.queue.count()[claimed] == 1
 
 
 def test_the_sampler_is_told_what_is_no_use_and_by_how_much(make_context: MakeContext) -> None:

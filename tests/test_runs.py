@@ -81,7 +81,7 @@ def test_a_study_runs_from_file_to_checked_exports(
     assert "study small: 7 complete" in out
     code, out, error = user.run("studies")
     assert (code, error) == (0, "")
-    assert re.search(r"small .* 7 +0 +0 +0\.\d+", out)
+    assert re.search(r"^small +7 +0 +0 +0\.\d+", out, re.MULTILINE)
 
 
 def test_a_search_may_leave_the_exports_for_later(user: User, study_file: WriteStudy) -> None:

@@ -66,6 +66,13 @@ class Greedy(CAE):
         return super().train_step(batch)
 
 
+class OutOfMemory(CAE):
+    """Says that memory ran out, and not how much it asked for."""
+
+    def train_step(self, batch: Batch) -> Metrics:
+        raise MemoryError
+
+
 class Broken(CAE):
     def train_step(self, batch: Batch) -> Metrics:
         raise KeyError("a mistake in the model")

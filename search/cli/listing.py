@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from search.console import make_table, open_console
+from search.console import open_console, print_line
 from search.errors import BadVariable
 from search.spelling import spell
+from search.tables import Column, FittedTable, Kind, format_column
+from search.trials.tally import EndedTrial, describe_ends
 from search.variables import Variables, read_variables
+from search.words import format_count, show_text
 from storage.database.connection import parse_url
 from storage.database.schema import is_sqlite
-from storage.database.trial_states import ENDED, TrialStatus, count_ended
+from storage.database.trial_states import ENDED, OUTCOMES, TrialStatus, count_ended, outcome_of
 from storage.errors import short
 from storage.files.atomic import atomic_file
 
@@ -29,32 +32,46 @@ if TYPE_CHECKING:
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
-HIDDEN = (
-    *("state", "outcome", "duration", "started", "ended"),
-    *("host", "pid", "seed", "revision", "epochs", "picture"),
+SHOWN_FAILURES = 3
+WIDE = 24  # columns: an attribute that is wider stands only in the table of CSV
+# Attributes that say how a trial ran, and not what came of it: they stand in CSV alone.
+HIDDEN = frozenset(
+    {
+        *("outcome", "host", "pid", "device", "revision", "seed", "epochs", "picture", "bound"),
+        *("reason", "traceback", "peak_memory_mib", "needed_memory_mib", "memory_budget_mib"),
+        *("verdict_epoch", "verdict_reason", "no_checkpoint", "no_picture"),
+        *("extractor", "extractor_accuracy", "judged_samples", "floor"),
+    }
 )
 
 
 def studies() -> int:
-    """List the studies, their data, and how many trials of each the database holds."""
+    """List the studies in the database and how far each is, then those that can be run."""
     variables = read_variables()
     console = open_console()
     started = variables.storage is not None or variables.paths.database.exists()
-    stored = _stored_studies(variables) if started else {}
-    known = {}
-    for path in sorted(STUDIES.glob("*.py")):
-        if path.stem != "__init__":
-            known[path.stem] = _read_study_file(path)
-    rows = []
-    for name in sorted(known | stored):
-        data, trials, about = known.get(name, ("", "", ""))
-        row = stored.get(name)
-        counts = ("0", "0", "0", "-") if row is None else row
-        rows.append([name, data, trials, *counts, about])
-    columns = ["study", "data", "trials", "ended", "pruned", "failed", "best", "about"]
-    console.print(make_table(columns, rows), soft_wrap=True)
-    console.print("\n" + spell("study", NAME=next(iter(known))), style="bold")
+    stored = _stored_studies(variables) if started else None
+    if stored is not None:
+        console.print(stored)
+        console.print()
+    known = {path.stem: _read_study_file(path) for path in study_files()}
+    data, trials, about = zip(*known.values(), strict=True)
+    table = FittedTable(
+        [
+            Column("study", list(known)),
+            Column("data", data),
+            Column("trials", trials, Kind.NUMBER),
+            Column("about", about, Kind.WORDS),
+        ]
+    )
+    console.print(table)
+    console.print("\n" + spell("study", NAME="cae"), style="bold")
     return 0
+
+
+def study_files() -> list[Path]:
+    """Return the files of the studies that come with genstudy."""
+    return [path for path in sorted(STUDIES.glob("*.py")) if path.stem != "__init__"]
 
 
 def trials() -> int:
@@ -84,30 +101,85 @@ def _write_frame(console: Console, frame: pd.DataFrame, variables: Variables) ->
         if target is not None:
             with atomic_file(target) as beside:
                 write(beside)
-            console.print(f"{len(frame)} trials -> {target}", soft_wrap=True)
+            print_line(console, f"{format_count(len(frame), 'trial')} -> {target}")
 
 
 def _show_leaderboard(
     console: Console, name: str, frame: pd.DataFrame, variables: Variables
 ) -> None:
-    """Show how many trials are in each state, the summary, the best, and the first failures."""
+    """Show how many trials ended in which way, the summary, the best, and the first failures."""
     from storage import best, choices
+    from storage.frames import parameter_columns
 
-    states = Counter(frame["state"])
-    counted = ", ".join(f"{count} {state.lower()}" for state, count in states.most_common())
-    chosen = choices(name, storage=variables.storage_url)
-    by = f", ranked by {chosen['choice'].nunique()} choices" if len(chosen) else ""
-    console.print(f"study {name}: {counted or 'no trials yet'}{by}")
-    _show_summary(console, name, variables, count_ended(states))
-    leaders = best(name, top=SHOWN_TRIALS, storage=variables.storage_url)
-    columns = [c for c in leaders.columns if c not in HIDDEN and leaders[c].notna().any()]
-    heads = ["rank", *("trial" if column == "number" else column for column in columns)]
-    ranked = enumerate(leaders[columns].itertuples(index=False), start=1)
+    url = variables.storage_url
+    parameters = parameter_columns(name, storage=url)
+    chosen = choices(name, storage=url)
+    ranked = ""
+    if len(chosen):
+        ranked = f", ranked by {format_count(chosen['choice'].nunique(), 'choice')}"
+    counted = describe_ends(_ends(frame, parameters)) or "no trials yet"
+    print_line(console, f"study {name}: {counted}{ranked}")
+    _show_summary(console, name, variables, count_ended(Counter(frame["state"])))
+    leaders = best(name, top=SHOWN_TRIALS, storage=url)
     if len(leaders):
-        console.print(make_table(heads, [[rank, *row] for rank, row in ranked]), soft_wrap=True)
-    failed = frame[frame["state"] == TrialStatus.FAIL].reindex(columns=["number", "reason"]).head(3)
-    for number, reason in zip(failed["number"], failed["reason"], strict=True):
-        console.print(f"trial {number} failed: {reason}", markup=False)
+        console.print(_leaderboard(leaders, parameters))
+        columns, rows = (
+            format_count(len(frame.columns), "column"),
+            format_count(len(frame), "trial"),
+        )
+        print_line(console, f"all {columns} of {rows}: make trials NAME={name} CSV=FILE", "dim")
+    elif len(frame):
+        console.print("no trial is complete, so that none is ranked")
+    _show_failures(console, frame, parameters)
+
+
+def _leaderboard(leaders: pd.DataFrame, parameters: Sequence[str]) -> FittedTable:
+    """Return the best trials with all of their parameters, and with attributes that are narrow."""
+    from storage.frames import BASE
+
+    columns = [
+        Column("rank", [str(rank) for rank in range(1, len(leaders) + 1)], Kind.NUMBER),
+        format_column("trial", leaders["number"]),
+        format_column("value", leaders["value"]),
+    ]
+    for name in leaders.columns:
+        if name in BASE or leaders[name].isna().all():
+            continue
+        if name in parameters:
+            columns.append(format_column(name, leaders[name]))
+        elif name.removeprefix("attr_") not in HIDDEN and name not in HIDDEN:
+            column = format_column(name, leaders[name])
+            columns += [column] if column.natural <= WIDE else []
+    return FittedTable(columns, keys=2)
+
+
+def _show_failures(console: Console, frame: pd.DataFrame, parameters: Sequence[str]) -> None:
+    """Say why the first of the trials that failed did."""
+    reason = _attribute("reason", parameters)
+    failed = frame[frame["state"] == TrialStatus.FAIL].reindex(columns=["number", reason])
+    failed = failed[failed[reason].notna()]
+    for number, why in failed.head(SHOWN_FAILURES).itertuples(index=False):
+        print_line(console, f"trial {number} failed: {short(str(why))}")
+    if len(failed) > SHOWN_FAILURES:
+        console.print(f"and {len(failed) - SHOWN_FAILURES:,} more")
+
+
+def _ends(frame: pd.DataFrame, parameters: Sequence[str]) -> Iterator[EndedTrial]:
+    """Yield how each trial of a frame ended."""
+    outcome, epochs = _attribute("outcome", parameters), _attribute("epochs", parameters)
+    columns = ["state", outcome, epochs, *parameters]
+    for row in frame.reindex(columns=columns).to_dict("records"):
+        done = row[epochs]
+        yield EndedTrial(
+            outcome=outcome_of(row["state"], row[outcome]),
+            epoch=int(done) + 1 if isinstance(done, int | float) and done == done else None,
+            parameters={name: row[name] for name in parameters if row[name] == row[name]},
+        )
+
+
+def _attribute(name: str, parameters: Sequence[str]) -> str:
+    """Return the column of an attribute of ours, beside parameters that may have its name."""
+    return f"attr_{name}" if name in parameters else name
 
 
 def _show_summary(console: Console, name: str, variables: Variables, ended: int) -> None:
@@ -119,10 +191,10 @@ def _show_summary(console: Console, name: str, variables: Variables, ended: int)
     if found is None:
         return
     table, counted = found
-    console.print(summary_table(table), soft_wrap=True)
+    console.print(summary_table(table))
     if counted != ended:
-        anew = f"`{spell('study')}` makes it anew"
-        console.print(f"made of {counted} trials, {ended} have ended: {anew}")
+        made = f"made of {format_count(counted, 'trial')}, {ended} have ended"
+        console.print(f"{made}: `{spell('study')}` makes it anew")
     console.print()
 
 
@@ -141,17 +213,33 @@ def _check_targets(variables: Variables) -> None:
         raise BadVariable(f"CSV and PARQUET both name {variables.csv}; name two files")
 
 
-def _stored_studies(variables: Variables) -> dict[str, tuple[str, str, str, str]]:
-    """Return how many trials of each study have ended, were pruned, have failed, and the best."""
+def _stored_studies(variables: Variables) -> FittedTable | None:
+    """Return how many trials of each stored study ended in which way, and the best value."""
     from storage import studies as counted
+    from storage.frames import outcomes
 
     frame = counted(storage=variables.storage_url)
-    rows = {}
-    for row in frame.to_dict("records"):
-        ended = sum(row[status.lower()] for status in ENDED)
-        best = "-" if row["best"] != row["best"] else f"{row['best']:.6g}"
-        rows[row["study"]] = (str(ended), str(row["pruned"]), str(row["fail"]), best)
-    return rows
+    if not len(frame):
+        return None
+    ends = outcomes(storage=variables.storage_url)
+    counts = [ends.get(name, Counter()) for name in frame["study"]]
+    words = [
+        word for word in OUTCOMES if word in ("pruned", "failed") or any(c[word] for c in counts)
+    ]
+    ended = [sum(row[status.lower()] for status in ENDED) for row in frame.to_dict("records")]
+    best = ["-" if value != value else f"{value:.6g}" for value in frame["best"]]
+    return FittedTable(
+        [
+            Column("study", [show_text(name) for name in frame["study"]]),
+            Column("ended", [f"{count:,}" for count in ended], Kind.NUMBER),
+            *(
+                Column(word, [f"{count[word]:,}" for count in counts], Kind.NUMBER)
+                for word in words
+                if word != "complete"
+            ),
+            Column("best", best, Kind.NUMBER),
+        ]
+    )
 
 
 def _read_study_file(path: Path) -> tuple[str, str, str]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from models.results import Table
-from search.console import LOUD, format_count, format_duration, open_console, shorten_path
+from search.console import LOUD, open_console, print_line, shorten_path
 from search.errors import BaseMissing, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
@@ -34,12 +34,16 @@ from search.supervisor.finish import finish
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.worker_pool import WorkerPool
+from search.tables import Column, FittedTable, Kind
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
+from search.trials.tally import ALWAYS, EndedTrial, describe_ends
 from search.variables import Variables, read_variables
+from search.words import format_count, format_duration, show_text
 from storage.database.connection import check_database, open_storage, redact_url
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import DatabaseRetry, GaveUp
+from storage.database.trial_states import outcome_of
 from storage.files.model_card import warnings_of
 
 NVIDIA = Path("/dev/nvidia0")
@@ -167,7 +171,7 @@ class StudyCommand:
                 with display, supervisor.pool:
                     supervisor.pool.set_up(run)
                     display.show_starting(supervisor.pool.workers.values())
-                    _show_best(supervisor)
+                    _show_earlier(supervisor)
                     supervisor.search(self.variables.minutes)
                     supervisor.prompt.refresh()
                     if supervisor.prompt.nobody_chose:
@@ -197,10 +201,12 @@ class StudyCommand:
                 "stopped while the trial database was away; the same command goes on"
             )
             return INTERRUPTED
-        goes_on = f"; {waiting} interrupted trials go on" if waiting else ""
-        self.console.print(
-            f"stopped: {ended} of {supervisor.run.trials} trials have ended; the same command "
-            f"goes on from here{goes_on}",
+        go = "goes" if waiting == 1 else "go"
+        goes_on = f"; {format_count(waiting, 'interrupted trial')} {go} on" if waiting else ""
+        print_line(
+            self.console,
+            f"stopped: {ended} of {format_count(supervisor.run.trials, 'trial')} "
+            f"{_have(ended)} ended; the same command goes on from here{goes_on}",
         )
         return INTERRUPTED
 
@@ -211,24 +217,25 @@ class StudyCommand:
         ended = queue.count_ended()
         wanted = self.variables.trials or self.study.spec.trials
         if run.trials < wanted:
-            why = f"the grid has {run.trials} points"
+            why = f"the grid has {format_count(run.trials, 'point')}"
             if queue.is_stopped():
                 why = "the sampler has nothing left to try"
-            self.console.print(f"{why}: {run.trials} trials, not {wanted}")
+            self.console.print(f"{why}: {format_count(run.trials, 'trial')}, not {wanted}")
         if ended >= run.trials:
             done = "is trained" if run.shown is not None else "is done"
-            self.console.print(
-                f"study {run.study} {done}: {ended} of {run.trials} trials have ended; "
-                f"TRIALS={ended + 10} goes on",
+            print_line(
+                self.console,
+                f"study {run.study} {done}: {ended} of {format_count(run.trials, 'trial')} "
+                f"{_have(ended)} ended; TRIALS={ended + 10} goes on",
             )
             return
         kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
         verb = f"goes on after {format_count(ended, 'trial')}" if ended else "starts"
         trials = f"{format_count(run.trials, 'trial')} of {format_count(run.epochs, 'epoch')}"
-        self.console.print(
+        print_line(
+            self.console,
             f"study {run.study} {verb}: {trials} on {kinds}, seed {run.seed}, "
             f"in {shorten_path(redact_url(run.storage))}",
-            soft_wrap=True,
         )
         batches = describe_batches(self.study, inputs.images, least_steps=run.least_steps)
         if batches is not None:
@@ -245,15 +252,19 @@ class StudyCommand:
     ) -> int:
         """Print what the study concludes and the exports; returns 1 when there are none."""
         run, console = supervisor.run, self.console
-        states, choices = supervisor.queue.count(), supervisor.prompt.choices
-        console.print(
-            f"study {run.study}: {format_count(supervisor.queue.count_ended(), 'trial')}, "
-            f"{states['COMPLETE']} complete, "
-            f"{states['PRUNED']} pruned, {states['FAIL']} failed"
-            + ("" if choices is None else f", {format_count(choices.clicks, 'choice')}"),
+        choices = supervisor.prompt.choices
+        ended = [
+            trial
+            for trial in supervisor.queue.study.get_trials(deepcopy=False)
+            if trial.state.is_finished()
+        ]
+        chosen = "" if choices is None else f", {format_count(choices.clicks, 'choice')}"
+        ends = describe_ends(map(_end_of, ended), always=ALWAYS)
+        print_line(
+            console, f"study {run.study}: {format_count(len(ended), 'trial')}, {ends}{chosen}"
         )
         if table is not None:
-            console.print(summary_table(table.to_plain()), soft_wrap=True)
+            console.print(summary_table(table.to_plain()))
             console.print()
         best = supervisor.leaderboard.ranked_trials()
         if best and not self.variables.top:
@@ -263,39 +274,52 @@ class StudyCommand:
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
             why = f" (first failure: {reason})" if reason else ""
-            console.print(f"no trial is complete: nothing to export{why}", markup=False)
+            print_line(console, f"no trial is complete: nothing to export{why}")
             return 1
-        console.print(self._export_table(run, records), soft_wrap=True)
+        console.print(self._export_table(run, records))
         self._warn(warnings_of(records[0]))
         return 0
 
-    def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> RichTable:
+    def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
         """Return a row for each export."""
         metric = self.study.spec.metric
-        table = RichTable(box=None, padding=(0, 2), pad_edge=False)
         name = metric.upper()
-        for column in ("rank", "trial", "epochs", f"validation {name}", f"test {name}", "export"):
-            left = column == "export"
-            table.add_column(column, justify="left" if left else "right", overflow="fold")
-        for record in records:
-            table.add_row(
-                str(record["rank"]),
-                str(record["trial"]),
-                str(record["epochs"]),
-                f"{record['valid'][metric]:.6g}",
-                f"{record['test'][metric]:.6g}" if record["test"] else "-",
-                shorten_path(run.paths.export(run.study, record["rank"])),
-            )
-        return table
+        tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
+        folders = [shorten_path(run.paths.export(run.study, r["rank"])) for r in records]
+        numbers = {
+            "rank": [str(record["rank"]) for record in records],
+            "trial": [str(record["trial"]) for record in records],
+            "epochs": [str(record["epochs"]) for record in records],
+            f"validation {name}": [f"{record['valid'][metric]:.6g}" for record in records],
+            f"test {name}": tests,
+        }
+        columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items()]
+        return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])
 
 
-def _show_best(supervisor: Supervisor) -> None:
-    """Show the best trial of earlier runs in the display; not where a person decides."""
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _end_of(trial: FrozenTrial) -> EndedTrial:
+    """Return how a stored trial ended, without what the database knows beyond that."""
+    about = trial.user_attrs
+    done = about.get("epochs")
+    return EndedTrial(
+        outcome=outcome_of(trial.state.name, about.get("outcome")),
+        epoch=done + 1 if isinstance(done, int) else None,
+        parameters=trial.params,
+    )
+
+
+def _show_earlier(supervisor: Supervisor) -> None:
+    """Show how the trials of earlier runs ended, and the best; not where a person decides."""
     display, spec = supervisor.display, supervisor.study.spec
-    if not display.marks_best:
-        return
-    done = supervisor.queue.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    for trial in done:
-        best = display.best
-        if trial.value is not None and spec.better(trial.value, best[0] if best else None):
+    found = supervisor.queue.study.get_trials(deepcopy=False)
+    display.states = supervisor.queue.count()
+    display.set_ends(Counter(_end_of(trial).outcome for trial in found))
+    for trial in found if display.marks_best else ():
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            continue
+        if spec.better(trial.value, display.best[0] if display.best else None):
             display.set_best(trial.value, trial.number, trial.params)

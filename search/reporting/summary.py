@@ -12,17 +12,17 @@ one line of output and nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
-from rich.table import Table as TerminalTable
 
 from models.results import Table
-from search.console import make_table
 from search.errors import StudyFileError, explain_error
 from search.setup.mistakes import mistakes_of
+from search.tables import Column, FittedTable, Kind, format_column
 from storage.database.retry import GaveUp
 from storage.database.trial_states import ENDED
 from storage.errors import short
@@ -98,10 +98,17 @@ def _to_plain(cell: Any) -> str | int | float:
     return cell
 
 
-def summary_table(table: dict[str, Any]) -> TerminalTable:
-    """Return a plain table as a terminal shows it."""
-    columns = table["columns"]
-    return make_table(
-        columns, table["rows"], right=range(1, len(columns)), fold=True,
-        title=table["title"], note=table["note"],
-    )  # fmt: skip
+def summary_table(table: dict[str, Any]) -> FittedTable:
+    """Return a plain table as a terminal shows it; the first column names the rows."""
+    cells = zip(*table["rows"], strict=True) if table["rows"] else [()] * len(table["columns"])
+    columns = [
+        format_column(name, column) for name, column in zip(table["columns"], cells, strict=True)
+    ]
+    first, others = columns[:1], [_align(column) for column in columns[1:]]
+    return FittedTable([*first, *others], title=table["title"], note=table["note"])
+
+
+def _align(column: Column) -> Column:
+    """Return a column of texts such as ``9.67 ± 0.58`` as one of numbers."""
+    is_measured = all(re.fullmatch(r"-|[-+]?[\d.]\S*( ± \S+)?", cell) for cell in column.cells)
+    return replace(column, kind=Kind.NUMBER) if is_measured else column

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from models.autoencoder import Autoencoder
 from models.base import Model
@@ -32,6 +32,7 @@ from search.setup.loading import load_study
 from search.strategies.preference import NAME, is_preference
 from search.study import Study
 from search.variables import Variables
+from search.words import show_text
 from storage.files.exports import is_whole, read_provenance
 from storage.paths import check_name
 
@@ -179,11 +180,11 @@ def _read_images(variables: Variables, study: Study, console: Console) -> tuple[
         "background": variables.background,
     }
     try:
-        shown = escape(wanted)  # a folder's name may look like rich's markup
-        with console.status(f"reading {shown} ...") as status:
+        shown = Text(f"reading {show_text(wanted)}")
+        with console.status(shown + " ...") as status:
             return wanted, prepare_images(
                 wanted,
-                progress=lambda done, total: status.update(f"reading {shown}: {done} of {total}"),
+                progress=lambda done, total: status.update(shown + f": {done} of {total}"),
                 **steps,
             )
     except DataMissing as error:
@@ -194,7 +195,7 @@ def _read_images(variables: Variables, study: Study, console: Console) -> tuple[
             f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
             f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
         ):
-            console.print(line, style=LOUD, markup=False, soft_wrap=True)
+            console.print(show_text(line), style=LOUD, soft_wrap=True)
         return FALLBACK, prepare_images(FALLBACK, **steps)
 
 

@@ -46,6 +46,7 @@ from search.strategies.seeded import (
     uses_seed,
     visits_all,
 )
+from search.words import format_count
 from storage.errors import short
 
 Space = Mapping[str, BaseDistribution]
@@ -174,7 +175,7 @@ def grid_points(space: Space) -> dict[str, list[Any]]:
         size *= len(points[name])
     if size > LARGEST_GRID:
         raise BadVariable(
-            f"sampler 'grid': the search space has {size:,} points; "
+            f"sampler 'grid': the search space has {format_count(size, 'point')}; "
             "list fewer: grid(search_space={...})"
         )
     return points

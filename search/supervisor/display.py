@@ -1,16 +1,18 @@
 """What a person sees while a study runs: one live display, or plain lines without a terminal.
 
-cae  38/50 trials  complete 21  pruned 16  failed 1  running 2   0.41 epochs/s   12 min left
+cae  38/50 trials  21 complete  16 pruned  1 failed  2 running  2.4 s/epoch  12 min left
 best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
-worker 0  cpu  trial 38  epoch 7/20  0.01893  4.9 s/epoch
+worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
+
+In a log the first line is said now and then, with what each worker has come to; ever more rarely
+in a long study.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,8 +22,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.console import format_duration, format_parameters, shorten_path
+from models.evaluation.gan_diagnosis import WORDS
+from search.console import is_live, print_line, shorten_path
 from search.messages import (
+    SPENT,
     Drawing,
     Ended,
     EpochEnded,
@@ -33,35 +37,47 @@ from search.messages import (
     NotRetrained,
     Preparing,
     Ready,
+    Resumed,
     Retrained,
     Retraining,
     Started,
     Warned,
 )
 from search.study import StudySpec
+from search.supervisor.pace import WorkerStatus, epoch_pace, seconds_left
+from search.supervisor.progress_lines import fit_items, pack
 from search.supervisor.worker_pool import WorkerHandle
-from storage.database.trial_states import count_ended
+from search.tables import Column, FittedTable, Kind
+from search.trials.outcomes import Outcome
+from search.words import (
+    format_count,
+    format_duration,
+    format_items,
+    format_pace,
+    show_text,
+)
+from storage.database.trial_states import OUTCOMES, count_ended
+from storage.errors import short
 
-WINDOW = 60.0  # seconds over which epochs/s are counted
-PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal
-
-
-@dataclass
-class WorkerStatus:
-    """The present work of one worker.
-
-    what: in words; number: of its trial; epoch, epochs: done, and at most; value: the last one
-    seconds: of the last epoch; since: when it began, on the monotonic clock
-    """
-
-    device: str
-    what: str = "starting"
-    number: int | None = None
-    epoch: int = 0
-    epochs: int = 0
-    value: float | None = None
-    seconds: float = 0.0
-    since: float = 0.0
+PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal, at first
+PLAIN_SHARE = 1 / 20  # of the time since the start, in a long study; at most `PLAIN_MOST`
+PLAIN_MOST = 600.0
+MOST_SAID = 8  # workers in a status line
+WIDEST_BAR = 60
+STYLES = {
+    Outcome.PRUNED: "dim",
+    Outcome.DIVERGED: "yellow",
+    Outcome.INFEASIBLE: "yellow",
+    Outcome.FAILED: "red",
+    Outcome.INTERRUPTED: "yellow",
+}
+# Outcomes that Optuna counts under another state.
+COUNTED_AS = {
+    "diverged": "PRUNED",
+    "infeasible": "PRUNED",
+    "interrupted": "FAIL",
+}
+STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
 
 
 class Display:
@@ -83,18 +99,20 @@ class Display:
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.status: dict[int, WorkerStatus] = {}
         self.parameters: dict[int, Mapping[str, Any]] = {}
-        self.epochs: deque[float] = deque()
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
+        self.ends: Counter[str] = Counter()  # trials by outcome, as far as we know of them
+        self.deadline = float("inf")  # when the search ends, on the monotonic clock
         self.began = time.monotonic()
         self.is_searching = True
-        self.warned: set[str] = set()  # of what
+        self.is_live = is_live(console)
+        self.said: set[str] = set()  # what is said once
         self._plain_at = self.began
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
         )
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.is_live:
             self._live.start()
         return self
 
@@ -104,7 +122,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.console.is_terminal:
+        if self.is_live:
             self._live.stop()
 
     def show_starting(self, workers: Iterable[WorkerHandle]) -> None:
@@ -116,10 +134,14 @@ class Display:
         """Show the best trial of earlier runs."""
         self.best = (value, number, parameters)
 
+    def set_ends(self, outcomes: Counter[str]) -> None:
+        """Show how the trials of earlier runs have ended."""
+        self.ends = Counter(outcomes)
+
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
         self.states = states
-        self._say_at_times(self.summary())
+        self._say_at_times(self.summary(), self._work())
 
     def handle_event(self, worker: WorkerHandle, event: Event) -> None:
         """Show what a worker says."""
@@ -129,8 +151,12 @@ class Display:
             case Started():
                 self.parameters[event.number] = event.parameters
                 self.status[worker.index] = WorkerStatus(
-                    worker.device, "trial", event.number, epochs=event.epochs, since=now
-                )
+                    worker.device, "trial", event.number, epochs=event.epochs, since=now,
+                    pace=status.pace,
+                )  # fmt: skip
+            case Resumed():
+                status.epoch = status.resumed = event.epoch
+                self.say(f"trial {event.number:>3}  goes on at epoch {event.epoch + 1}")
             case Retraining():
                 self.status[worker.index] = WorkerStatus(
                     worker.device, "retraining", event.number, epochs=event.epochs, since=now
@@ -141,34 +167,37 @@ class Display:
                 self._show_end(status, event, now)
             case Retrained():
                 self.say(
-                    f"retrained trial {event.number}: {event.epochs} epochs "
+                    f"retrained trial {event.number}: {format_count(event.epochs, 'epoch')} "
                     f"({event.ended_by}), best {self.spec.metric} {event.best:.6g} in epoch "
                     f"{event.best_epoch}"
                 )
             case NotRetrained():
-                self.say(f"retraining of trial {event.number} failed: {event.reason}")
+                self.say(f"retraining of trial {event.number} failed: {short(event.reason)}")
             case Exporting():
                 self.status[worker.index] = WorkerStatus(worker.device, "exporting", event.number)
             case Measuring() | Drawing():
                 verb = type(event).__name__.lower()
-                what = f"{verb} {event.what}, trial"
+                what = f"{verb} {event.what}"
                 self.status[worker.index] = WorkerStatus(worker.device, what, event.number)
                 self._say_at_times(f"{verb} trial {event.number}: {event.what}")
             case Exported():
                 self._show_export(event)
-            case Warned() if event.what not in self.warned:
-                self.warned.add(event.what)
-                self.say(f"worker {worker.index}: {event.message}")
+            case Warned():
+                self._say_once(event.what, f"worker {worker.index}: {event.message}")
             case Preparing():
                 if status.number is None:  # else a trial goes on after it
                     status.what = event.line
-                if not self.console.is_terminal:  # minutes in which nothing else is to be seen
-                    self.say(event.line)
+                if not self.is_live:  # minutes in which nothing else is to be seen
+                    self._say_once(event.line, event.line)
             case Ready() | Idle():
                 self.status[worker.index] = WorkerStatus(worker.device, "idle")
 
     def show_death(self, worker: WorkerHandle, code: int, freed: list[int]) -> None:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
+        self.status[worker.index] = WorkerStatus(worker.device)
+        if code == SPENT:
+            self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
+            return
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self.say(f"worker {worker.index} ended {how}{trials} ({shorten_path(worker.log)})")
@@ -176,80 +205,96 @@ class Display:
     def begin_finish(self) -> None:
         """Show no time left from now on: all trials have ended."""
         self.is_searching = False
-        self.epochs.clear()
 
-    def say(self, line: str) -> None:
-        """Print one line above the live display."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def say(self, *lines: str, style: str | None = None) -> None:
+        """Print lines above the live display."""
+        for line in lines:
+            print_line(self.console, line, style)
 
     def summary(self) -> str:
         """Return one line: how far the study is, how fast, how long it still takes."""
-        states = self.states
-        parts = [
-            f"{self.study}  {count_ended(states)}/{self.total} trials",
-            f"complete {states['COMPLETE']}",
-            f"pruned {states['PRUNED']}",
-            f"failed {states['FAIL']}",
-            f"running {states['RUNNING']}",
-        ]
-        rate = self.epochs_per_second()
-        if rate:
-            parts.append(f"{rate:.2f} epochs/s")
+        return "  ".join(self._summary_parts())
+
+    def seconds_left(self) -> float | None:
+        """Estimate the time left of the search."""
+        if not self.is_searching:
+            return None
+        statuses, now = list(self.status.values()), time.monotonic()
+        ours = sum(status.trains for status in statuses)
+        others = max(0, self.states["RUNNING"] - ours)
+        unstarted = max(0, self.total - count_ended(self.states) - ours - others)
+        left = seconds_left(statuses, costs=self.costs, unstarted=unstarted, others=others, now=now)
+        return None if left is None else max(0.0, min(left, self.deadline - now))
+
+    def _summary_parts(self) -> list[str]:
+        counts = {word: self.states[state] for word, state in STATES.items()}
+        for word, state in COUNTED_AS.items():
+            known = min(self.ends[word], self.states[state])
+            counts[word] = known
+            counts["pruned" if state == "PRUNED" else "failed"] -= known
+        ended = count_ended(self.states)
+        parts = [f"{self.study}  {ended:,}/{format_count(self.total, 'trial')}"]
+        parts += [f"{counts[word]:,} {word}" for word in OUTCOMES if counts.get(word, 0) > 0]
+        pace = epoch_pace(self.status.values(), time.monotonic())
+        if pace is not None and self.is_searching:
+            parts.append(format_pace(pace))
         left = self.seconds_left()
         if left is not None:
             parts.append(f"{format_duration(left)} left")
-        return "  ".join(parts)
+        return parts
 
-    def epochs_per_second(self) -> float:
-        """Return the epochs a second over the last minute, all workers together."""
-        now = time.monotonic()
-        while self.epochs and now - self.epochs[0] > WINDOW:
-            self.epochs.popleft()
-        return len(self.epochs) / max(min(WINDOW, now - self.began), 1e-9)
-
-    def seconds_left(self) -> float | None:
-        """Estimate the time left, from the mean time of trials that ended, before that from the
-        first epochs; None before those."""
-        running = [status for status in self.status.values() if status.what == "trial"]
-        if not running or not self.is_searching:
-            return None
-        if self.costs:
-            cost = sum(self.costs) / len(self.costs)
-        elif epochs := [status.seconds for status in running if status.epoch]:
-            cost = max(status.epochs for status in running) * sum(epochs) / len(epochs)
-        else:
-            return None
-        now = time.monotonic()
-        spent = sum(min(now - status.since, cost) for status in running)
-        left = (self.total - count_ended(self.states)) * cost - spent
-        return max(0.0, left / max(len(running), 1))
+    def _work(self) -> str:
+        """Return one line: what the trials that run have come to."""
+        running = [status for _, status in sorted(self.status.items()) if status.trains]
+        said = []
+        for status in running[:MOST_SAID]:
+            value = "" if status.value is None else f", {self.spec.metric} {status.value:.6g}"
+            said.append(f"trial {status.number}: epoch {status.epoch}/{status.epochs}{value}")
+        if len(running) > MOST_SAID:
+            said.append(f"and {len(running) - MOST_SAID} more")
+        return "; ".join(said)
 
     def _show_epoch(self, status: WorkerStatus, event: EpochEnded, now: float) -> None:
-        status.epoch, status.value, status.seconds = event.epoch, event.value, event.seconds
-        self.epochs.append(now)
+        status.note_epoch(event.epoch, value=event.value, seconds=event.seconds, now=now)
         if event.retraining:
-            left = format_duration((status.epochs - status.epoch) * status.seconds)
+            left = format_duration((status.epochs - status.epoch) * status.pace)
             self._say_at_times(
                 f"retraining trial {status.number}: epoch {status.epoch}/{status.epochs}, "
-                f"{self.spec.metric} {status.value:.6g}, at most {left} left"
+                f"{self.spec.metric} {event.value:.6g}, at most {left} left"
             )
 
     def _show_end(self, status: WorkerStatus, event: Ended, now: float) -> None:
         number, value = event.number, event.value
-        self.costs.append(now - status.since)
-        reached = f"  {self.spec.metric} {value:.6g}" if value is not None else ""
-        if value is None and status.value is not None:
-            reached = f"  {self.spec.metric} {status.value:.6g} after {status.epoch} epochs"
-        mark = ""
+        if not status.resumed:  # else only a part of it was seen
+            self.costs.append(now - status.since)
+        self.ends[event.outcome] += 1
         known = self.best[0] if self.best else None
-        if value is not None and self.marks_best and self.spec.better(value, known):
+        is_best = value is not None and self.marks_best and self.spec.better(value, known)
+        if value is not None and is_best:
             self.best = (value, number, self.parameters.get(number, {}))
-            mark = "  *best"
-        took = format_duration(now - status.since)
-        parameters = format_parameters(self.parameters.get(number, {}))
-        verdict = f"  {event.verdict.replace('_', ' ')}" if event.verdict else ""
-        line = f"trial {number:>3}  {event.outcome:<10}{reached}{verdict}"
-        self.say(f"{line}  {took}  {parameters}{mark}")
+        start = f"trial {number:>3}  {event.outcome:<10}{self._describe_end(status, event)}"
+        start += f"  {format_duration(now - status.since)}"
+        items = format_items(self.parameters.get(number, {}))
+        mark = "*best" if is_best else ""
+        style = "green" if is_best else STYLES.get(Outcome(event.outcome))
+        self.say(*self._fit(start, items, mark), style=style)
+
+    def _describe_end(self, status: WorkerStatus, event: Ended) -> str:
+        """Return the value of a trial, or how far it came and why not further."""
+        metric, value = self.spec.metric, event.value
+        verdict = f"  {WORDS.get(event.verdict, event.verdict)}" if event.verdict else ""
+        if value is not None:
+            return f"  {metric} {value:.6g}{verdict}"
+        reached = ""
+        if status.value is not None:
+            done = format_count(status.epoch, "epoch")
+            reached = f"  {metric} {status.value:.6g} after {done}"
+        if event.outcome == Outcome.DIVERGED:
+            return f"{reached or '  in epoch 1'}"
+        if event.outcome in (Outcome.FAILED, Outcome.INFEASIBLE):
+            lines = event.reason.splitlines()
+            return f"{reached}  {short(lines[0])}" if lines else reached
+        return reached + verdict
 
     def _show_export(self, event: Exported) -> None:
         tested = f", test {event.test:.6g}" if event.test is not None else ""
@@ -258,36 +303,68 @@ class Display:
             f"{event.metric} {event.valid:.6g}{tested} -> {shorten_path(event.folder)}"
         )
 
-    def _say_at_times(self, line: str) -> None:
-        """Print ``line`` now and then where no terminal shows how far the study is."""
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self._plain_at >= PLAIN_EVERY:
-            self._plain_at = now
+    def _say_once(self, what: str, line: str) -> None:
+        if what not in self.said:
+            self.said.add(what)
             self.say(line)
+
+    def _say_at_times(self, *lines: str) -> None:
+        """Print lines now and then where no terminal shows how far the study is."""
+        now = time.monotonic()
+        rarely = min((now - self.began) * PLAIN_SHARE, PLAIN_MOST)
+        if not self.is_live and now - self._plain_at >= max(PLAIN_EVERY, rarely):
+            self._plain_at = now
+            self.say(*filter(None, lines))
+
+    def _fit(self, start: str, items: list[str], tail: str = "") -> list[str]:
+        """Return lines that fit a terminal; a log has one line, with everything."""
+        if self.is_live:
+            return fit_items(show_text(start), items, width=self.console.width, tail=tail)
+        parts = [start, ", ".join(items), tail]
+        return ["  ".join(part for part in parts if part)]
 
     def _draw(self) -> Group:
         """Return the live display."""
+        width = self.console.width
         bar = Table.grid()
         ended = count_ended(self.states)
-        bar.add_row(ProgressBar(total=max(self.total, 1), completed=ended, width=60))
-        lines: list[Any] = [bar, Text(self.summary(), style="bold")]
+        bar.add_row(
+            ProgressBar(total=max(self.total, 1), completed=ended, width=min(WIDEST_BAR, width - 1))
+        )
+        lines: list[Any] = [bar]
+        for line in pack(self._summary_parts(), width=width, indent="  "):
+            lines.append(Text(line, style="bold", no_wrap=True))
         if self.best is not None:
             value, number, parameters = self.best
-            text = f"best {value:.6g} (trial {number})  {format_parameters(parameters)}"
-            lines.append(Text(text, style="green"))
-        table = Table.grid(padding=(0, 2))
-        for index, status in sorted(self.status.items()):
-            table.add_row(f"worker {index}", status.device, *_status_cells(status))
-        return Group(*lines, table)
+            start = f"best {value:.6g} (trial {number})"
+            for line in fit_items(start, format_items(parameters), width=width):
+                lines.append(Text(line, style="green", no_wrap=True))
+        return Group(*lines, _draw_workers(self.status))
 
 
-def _status_cells(status: WorkerStatus) -> tuple[str, str, str, str]:
-    """Return a worker's row of the live display: what it does, epoch, value, pace."""
+def _draw_workers(statuses: Mapping[int, WorkerStatus]) -> FittedTable:
+    """Return a row a worker: its device, what it does, epoch, value, pace."""
+    rows = [
+        (f"worker {index}", *_status_cells(status)) for index, status in sorted(statuses.items())
+    ]
+    kinds = (Kind.NAME, Kind.NAME, Kind.WORDS, Kind.NUMBER, Kind.NUMBER, Kind.NUMBER)
+    cells = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    columns = [Column("", texts, kind) for texts, kind in zip(cells, kinds, strict=True)]
+    return FittedTable([c for c in columns if c.natural], has_heads=False)
+
+
+def _status_cells(status: WorkerStatus) -> tuple[str, str, str, str, str]:
+    """Return what a worker does, epoch, value, pace."""
     if status.number is None:
-        return status.what, "", "", ""
+        return status.device, show_text(status.what), "", "", ""
+    if status.what in ("trial", "retraining", "exporting"):
+        what = f"{status.what} {status.number}"
+    else:
+        what = f"trial {status.number}: {show_text(status.what)}"
     return (
-        f"{status.what} {status.number}",
+        status.device,
+        what,
         f"epoch {status.epoch}/{status.epochs}" if status.epochs else "",
         "" if status.value is None else f"{status.value:.6g}",
-        f"{status.seconds:.1f} s/epoch" if status.epoch else "",
+        format_pace(status.pace) if status.turned else "",
     )

@@ -18,6 +18,7 @@ from search.errors import WorkersFailed
 from search.messages import Export, Retrain
 from search.supervisor.loop import TICK, Supervisor
 from search.trials.retraining_record import RetrainingRecord
+from search.words import format_count
 from storage.files.exports import remove_ranks_beyond, remove_unfinished
 
 MOST_DEATHS = 3  # workers that a retraining or an export may take down
@@ -31,7 +32,9 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
         remove_unfinished(run.paths.exports(run.study))
         chosen = _retrain_best(supervisor, top)
         if len(chosen) < top:
-            supervisor.display.say(f"{len(chosen)} usable trials for TOP={top}: fewer exports")
+            supervisor.display.say(
+                f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
+            )
         ranked = leaderboard.rank_retrained(chosen)
         jobs = [
             Export(number=number, rank=rank)

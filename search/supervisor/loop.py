@@ -85,6 +85,7 @@ class Supervisor:
         minutes: after which trials are given back, to go on in the next run
         """
         deadline = time.monotonic() + 60 * (minutes or float("inf"))
+        self.display.deadline = deadline
         looked = 0.0
         over: float | None = None  # since when all trials have ended
         counts = self.queue.count()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from search.spelling import spell
 from search.trials.queue import TrialQueue
+from search.words import format_count
 from storage.database.preferences import Choices
 from storage.database.trial_states import count_ended
 
@@ -75,7 +76,9 @@ class PreferencePrompt:
         page = PAGE.format(self.queue.study_id)
         if self._all_trained:
             left = len(choices.shown) - 1
-            after = f"{left} choices are left" if left > 1 else "it is the last choice"
+            after = (
+                f"{format_count(left, 'choice')} are left" if left > 1 else "it is the last choice"
+            )
         else:
             after = "a click on the worst starts the next trial"
         serve = spell("dashboard")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from optuna.trial import TrialState
 
 from search.trials.outcomes import Outcome
+from search.words import format_count
 from storage.database import leases
 from storage.database.optuna_storage import TrialStorage
 from storage.database.trial_states import TrialStates
@@ -39,7 +40,7 @@ class AbandonedTrials:
         found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:
-                reason = f"its worker died {trial.attempts} times"
+                reason = f"its worker died {format_count(trial.attempts, 'time')}"
                 self.fail(trial.trial_id, Outcome.FAILED, reason)
             else:
                 leases.clear_owner(engine, trial.trial_id)  # should its worker wake up after all

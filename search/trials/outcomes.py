@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 
 from models.errors import DivergedError
 from models.evaluation.gan_diagnosis import Verdict
+from search.words import format_count
 
 LONGEST_ATTRIBUTE = 1900  # characters: Optuna's limit for MySQL, kept everywhere
 MEBIBYTE = 2**20
@@ -147,7 +148,7 @@ class Ending:
     @classmethod
     def interrupted(cls, minutes: float, epochs: int) -> Self:
         """The end by TRIAL_MINUTES after ``epochs``."""
-        reason = f"TRIAL_MINUTES={minutes:g} were over after {epochs} epochs"
+        reason = f"TRIAL_MINUTES={minutes:g} were over after {format_count(epochs, 'epoch')}"
         return cls(
             outcome=Outcome.INTERRUPTED,
             state=TrialState.FAIL,

@@ -56,6 +56,7 @@ class WorkerContext:
     send: tells the supervisor; interrupted: whether it wants the trial back
     evaluators: of samples; None for a study whose values are not measured on samples
     memory_before: bytes that the process took before its first trial; 0: unknown
+    begun: how many attempts at trials this process has begun
     """
 
     run: StudyRun
@@ -69,6 +70,7 @@ class WorkerContext:
     interrupted: Callable[[], bool]
     evaluators: StudyEvaluators | None = None
     memory_before: int = 0
+    begun: int = 0
 
     @property
     def evaluator(self) -> SampleEvaluator | None:

@@ -26,7 +26,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from models.errors import StopRequested
 from search.errors import explain_error
-from search.messages import Export, Failed, Idle, Job, Ready, Retrain, Search, SetUp
+from search.messages import SPENT, Export, Failed, Idle, Job, Ready, Retrain, Search, SetUp
 from search.worker.context import WorkerContext, open_context
 from search.worker.control import Control
 from search.worker.device import lift_limit, limit_memory
@@ -59,7 +59,7 @@ def main() -> int:
         _work(control)
     except SpentProcess as error:
         log.error("%s", error)
-        return 3  # no error of the run: the supervisor puts a new process here
+        return SPENT
     except Exception as error:
         message = explain_error(error) or f"{type(error).__name__}: {error}"
         control.send(Failed(message=message))

@@ -24,7 +24,7 @@ from models.base import Model
 from models.errors import DivergedError, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
-from search.messages import Ended, EpochEnded, Released, Started
+from search.messages import Ended, EpochEnded, Released, Resumed, Started
 from search.trials.outcomes import (
     Ending,
     Outcome,
@@ -100,6 +100,7 @@ class TrialRun:
     def run(self) -> None:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
         began = time.perf_counter()
+        self.context.begun += 1
         try:
             with self.queue.keep_lease(self.number) as self.lost:
                 ending = self._attempt()
@@ -190,6 +191,8 @@ class TrialRun:
         stored = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(self.number)))
         self.progress.reported = dict(stored.intermediate_values)
         self.progress.resume(model)
+        if self.progress.epoch:
+            self.context.send(Resumed(number=self.number, epoch=self.progress.epoch))
         self.pictures.forget_rows(beyond=self.progress.epoch)
 
     def _train_to_the_end(self, model: Model) -> Ending:
@@ -317,7 +320,8 @@ class TrialRun:
         taken = self.memory.taken_by_trial()
         budget = memory_budget(self.context.device)
         lift_limit(self.context.device)  # the process has only to say so
-        if self.memory.left_behind and taken + requested_bytes(error) <= budget:
+        is_first = self.context.begun == 1  # a new process would do no better
+        if self.memory.left_behind and not is_first and taken + requested_bytes(error) <= budget:
             raise OutOfMemoryAfterOthers(describe_error(error)) from error
         return Ending.infeasible(error, taken=taken, budget=budget)
 

@@ -11,12 +11,13 @@ the few behind them.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from storage.database.rows import fetch_rows
 
@@ -31,6 +32,17 @@ class TrialStatus(StrEnum):
     WAITING = "WAITING"
 
 
+# How trials end or stand, in the words that `make trials` and a running study show.
+OUTCOMES = (
+    "complete", "pruned", "diverged", "infeasible", "failed", "interrupted", "running", "waiting",
+)  # fmt: skip
+WORDS = {
+    TrialStatus.COMPLETE: "complete",
+    TrialStatus.PRUNED: "pruned",
+    TrialStatus.FAIL: "failed",
+    TrialStatus.RUNNING: "running",
+    TrialStatus.WAITING: "waiting",
+}
 ENDED = (TrialStatus.COMPLETE, TrialStatus.PRUNED, TrialStatus.FAIL)
 OPEN = (TrialStatus.RUNNING, TrialStatus.WAITING)
 
@@ -38,6 +50,32 @@ OPEN = (TrialStatus.RUNNING, TrialStatus.WAITING)
 def count_ended(states: Counter[str]) -> int:
     """Return how many of the trials that were counted by state have ended."""
     return sum(states[state] for state in ENDED)
+
+
+def outcome_of(state: str, written: object = None) -> str:
+    """Return how a trial ended, in one of `OUTCOMES`.
+
+    written: its attribute ``outcome``, which says more than its state where genstudy wrote it
+    """
+    if state in ENDED and written in OUTCOMES:
+        return str(written)
+    return WORDS[TrialStatus(state)]
+
+
+def count_outcomes(connection: Connection) -> dict[str, Counter[str]]:
+    """Count the trials of every study by `OUTCOMES`; the price grows with the studies."""
+    found = fetch_rows(
+        connection,
+        "SELECT studies.study_name, CAST(trials.state AS VARCHAR), about.value_json, count(*) "
+        "FROM trials JOIN studies ON studies.study_id = trials.study_id "
+        "LEFT JOIN trial_user_attributes about "
+        "ON about.trial_id = trials.trial_id AND about.key = 'outcome' "
+        "GROUP BY studies.study_name, trials.state, about.value_json",
+    )
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for study, state, written, count in found:
+        counts[study][outcome_of(state, written and json.loads(written))] += count
+    return dict(counts)
 
 
 class OpenTrial(NamedTuple):

@@ -1,6 +1,7 @@
 r"""Markdown as the product writes it: words, numbers, pictures and tables.
 
     escape_markup("weight_decay")                        weight\_decay
+    format_count(1, "trial")                             1 trial
     format_rows(["row", "MSE"], [["a", 0.1]], right=[1])
     format_table(table)                                  with title and note
     format_picture("samples.png", "samples")             with its caption
@@ -27,6 +28,12 @@ def format_cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things: ``1 trial``, ``2 epochs``, ``1,000 classes``."""
+    plural = noun + ("es" if noun.endswith(("s", "x", "sh", "tch")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def format_rows(

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from search.console import format_duration
+from search.words import format_duration
 from tests.benchmarks.processes import MeasurementFailed
 from tests.benchmarks.rows import Row
 
