@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.data.layout import ATTRIBUTES, Names
+from models.data.layout import ATTRIBUTES, Names, printable
 from models.errors import DataError, first_line, short
 
 
@@ -73,7 +73,8 @@ def read_table(path: Path, folder: Names) -> AttributeTable:
             "file,NAME,NAME,... and every other a file name and a number for each NAME"
         ) from error
     _check_table(path, header, values)
-    return AttributeTable(path=path, folder=folder, names=tuple(header[1:]), rows=dict(values))
+    names = tuple(printable(name) for name in header[1:])
+    return AttributeTable(path=path, folder=folder, names=names, rows=dict(values))
 
 
 def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[float]]]) -> None:

@@ -162,8 +162,8 @@ class _Tree:
         ]
         if not inside:
             skipped += [
-                Skipped(what=_count(count, name), why="left out")
-                for name, count in sorted(self.hidden.items())
+                Skipped(what=_count(count, what), why="left out")
+                for what, count in sorted(self.hidden.items())
             ]
             skipped += self._others(sum(kinds.values()) - sum(images.values()))
         return skipped
@@ -211,7 +211,8 @@ def _walk(folder: Path) -> _Tree:
         for entry in entries:
             inner = (*names, entry.name)
             if is_foreign(entry.name):
-                tree.hidden[f"{entry.name} folder" if _is_folder(entry) else "hidden file"] += 1
+                what = f"{printable(entry.name)} folder" if _is_folder(entry) else "hidden file"
+                tree.hidden[what] += 1
             elif _is_folder(entry):
                 (links if entry.is_symlink() else waiting).append(inner)
             elif Path(entry.name).suffix.lower() in SUFFIXES:

@@ -6,6 +6,7 @@ Shape legend: N images, C channels, H/W pixels.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from models.figures.fonts import show_as_written
 from models.results import Picture
 
 if TYPE_CHECKING:
@@ -69,7 +71,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` as PNG whatever the suffix: ``path`` may be a temporary name."""
-    figure.savefig(path, dpi=144, format="png")
+    show_as_written(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(path, dpi=144, format="png")
 
 
 def figure_picture(

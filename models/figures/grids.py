@@ -108,7 +108,8 @@ def draw_rows(
     """Draw labelled rows of images (N, C, H, W) in [0, 1], one under the other."""
     pairs = list(rows.items()) if isinstance(rows, Mapping) else list(rows)
     count = max(len(images) for _, images in pairs)
-    label_width = max(LABEL, ROW_LETTER * max(len(label) for label, _ in pairs) + 2 * MARGIN)
+    longest = max(len(label) for label, _ in pairs)
+    label_width = max(LABEL, ROW_LETTER * longest + 2 * MARGIN) if longest else MARGIN
     width = label_width + TILE * count + MARGIN
     height = len(pairs) * TILE + 0.34
     figure = new_figure(width, height)

@@ -21,7 +21,7 @@ from models.data.description import (
 )
 from models.data.folders import FolderSource
 from models.data.images import Shape
-from models.data.layout import ImageFile
+from models.data.layout import ImageFile, printable
 from models.data.loading import find_source
 from search.console import format_count, open_console, shorten_path
 from search.errors import BadVariable
@@ -30,7 +30,7 @@ from search.variables import Variables, read_variables
 
 CLASSES = 24  # in the table, at most; the others are counted
 LINES = 10  # of what is skipped or broken
-EACH = 3  # images of a class, below which it has none in some part
+EACH = 3  # classes that a line names
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -50,6 +50,8 @@ def look() -> int:
     report.print_use(study.name if study else None, shape)
     report.print_lines("not read", found.skipped)
     report.print_lines("broken", [line.replace(f"{source.folder}/", "") for line in found.broken])
+    if found.broken:
+        report.print_line("", "a study reads no folder with a broken file")
     path = variables.paths.contact_sheet(source.label)
     draw_contact_sheet(path, source, shape)
     report.print_line("picture", shorten_path(path))
@@ -75,7 +77,7 @@ class _Report:
         self.parts = source.plan_parts()
 
     def print_line(self, word: str, line: str) -> None:
-        self.console.print(f"{word:<9} {line}", markup=False, soft_wrap=True)
+        self.console.print(f"{word:<9} {printable(line)}", markup=False, soft_wrap=True)
 
     def print_lines(self, word: str, lines: tuple[str, ...] | list[str]) -> None:
         """Print the first lines under one word, and how many more there are."""
@@ -87,7 +89,8 @@ class _Report:
     def print_images(self) -> None:
         found = self.found
         self.print_line("folder", str(self.source.folder))
-        self.print_line("images", f"{found.images}, {describe_sizes(found)}")
+        broken = f" ({len(found.broken)} broken)" if found.broken else ""
+        self.print_line("images", f"{found.images}{broken}, {describe_sizes(found)}")
         self.print_lines("colours", describe_colors(found, self.source.background))
 
     def print_parts(self) -> None:
@@ -107,12 +110,11 @@ class _Report:
         totals = sum(sizes.values(), Counter[int]())
         self.print_line("classes", f"{len(classes)}, of {_span(list(totals.values()))}")
         self.console.print(self._class_table(classes, sizes, totals))
-        rare = [classes[label] for label, count in totals.items() if count < EACH]
-        if rare:
-            self.print_line(
-                "", f"{format_count(len(rare), 'class').replace('classs', 'classes')} of fewer "
-                f"than {EACH} images, such as {rare[0]}: none of them in some part"
-            )  # fmt: skip
+        for part, word in PARTS.items():
+            lacking = [name for label, name in enumerate(classes) if not sizes[part][label]]
+            if lacking and self.parts[part]:
+                more = f" and {len(lacking) - EACH} more" if len(lacking) > EACH else ""
+                self.print_line("", f"no {word} image of {', '.join(lacking[:EACH])}{more}")
 
     def _class_table(
         self, classes: tuple[str, ...], sizes: dict[str, Counter[int]], totals: Counter[int]
