@@ -17,17 +17,19 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, L labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Metrics
+from models.base import Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
+from models.needs import Sides
 from models.networks.dcgan import (
     SLOPE,
     as_discriminator,
@@ -71,6 +73,10 @@ class ACGAN(LabelledGAN):
         "new = model.sample(16, labels=rows)   # rows (16, L) in [0, 1]; (16, C, H, W) in [0, 1]"
     )
     remembered: Tensor  # (REMEMBERED, L): labels of real images, also in an export
+
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        return Sides(least=prod(STRIDES))
 
     def __init__(self, config: ACGANConfig, shape: Shape) -> None:
         super().__init__(config, shape)

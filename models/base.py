@@ -26,14 +26,14 @@ from torch.optim import Optimizer
 
 from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
-from models.needs import Needs
+from models.needs import Needs, Sides
 from models.optimizers import SCHEDULES, set_rates
 from models.results import Baseline, Picture, Table
 from models.seeds import drawing
 
 __all__ = [
     "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Needs", "Note", "Program", "Shape",
-    "build", "evaluating", "parameter_count", "require", "require_one_of",
+    "Sides", "build", "evaluating", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
 
 FEWEST = 8  # images that a batch keeps when it is made smaller
@@ -192,6 +192,14 @@ class Model(nn.Module, ABC):
         same order.
         """
         return torch.randperm(count)
+
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        """Return how large images may be for a model of ``config``, and with which channels.
+
+        A study that adapts to a folder of images chooses their size and channels by it.
+        """
+        return Sides()
 
     @classmethod
     def needs(cls, config: ModelConfig) -> Needs:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.autoencoder import Autoencoder, AutoencoderConfig
+from models.base import ModelConfig
 from models.data.images import Shape
 from models.errors import ConfigError, require
+from models.needs import Sides
 from models.networks.layers import (
     down_convolution,
     halved_size,
@@ -28,6 +30,7 @@ from models.networks.layers import (
 from models.optimizers import make_optimizer
 
 HIDDEN = 64  # width between the convolutions and the latent code
+SMALLEST = 9  # pixels a side, of which one is left
 PADDINGS = (1, 1, 0)  # one for each strided convolution: 28 -> 14 -> 7 -> 3
 
 
@@ -57,6 +60,10 @@ class CAE(Autoencoder):
     noise_epochs = 20  # as a trial of the study `denoise`, which has chosen the configuration
     config: CAEConfig
 
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        return Sides(least=SMALLEST)
+
     def __init__(self, config: CAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         n, z = config.channels, config.latent
@@ -67,7 +74,8 @@ class CAE(Autoencoder):
         height, width = sizes[-1]
         if min(height, width) < 1:
             raise ConfigError(
-                f"images of {pixels[0]}x{pixels[1]} are too small for a CAE: at least 9x9"
+                f"images of {pixels[0]}x{pixels[1]} are too small for a CAE: at least "
+                f"{SMALLEST}x{SMALLEST}"
             )
         flat = 4 * n * height * width  # 36n
         self.encoder = nn.Sequential(

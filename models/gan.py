@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from models.adversarial import Adversarial
+from models.base import ModelConfig
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.figures.canvas import figure_picture
 from models.figures.grids import sample_figure
+from models.needs import Sides
 from models.networks.dcgan import ARCHITECTURES, build_discriminator, build_generator
 from models.results import Picture
 from models.seeds import derive_seed
@@ -68,6 +70,12 @@ class GAN(Adversarial):
     config_type = GANConfig
     config: GANConfig
     usage = "new = model.sample(16)   # (16, C, H, W) in [0, 1]"
+
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        assert isinstance(config, GANConfig)
+        architecture = ARCHITECTURES[config.architecture]
+        return Sides(least=architecture.least, most=architecture.most)
 
     def __init__(self, config: GANConfig, shape: Shape) -> None:
         super().__init__(config, shape)

@@ -1,7 +1,7 @@
 """What images must have so that something can be made of them.
 
-    for need in (Classifier.needs(config), *SAMPLE_NEEDS):
-        need.check(images)                 # raises `DataError` in one line
+    Classifier.needs(config).check(images)     # raises `DataError` in one line
+    CAE.sides(config)                          # Sides(least=9, most=64): pixels
 
 A family, a judge or a table that fails on few images, or on a class without images, states it here.
 A study checks all needs before anything is searched: a night of trials that cannot be exported is
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from models.data.images import ImageSplits
 
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Which images a model takes.
+
+    least, most: pixels a side; what is larger is made smaller for it, where nobody asks for more
+    channels: numbers of channels
+    """
+
+    least: int = 1
+    most: int = 64
+    channels: tuple[int, ...] = (1, 3)
 
 
 @dataclass(frozen=True, kw_only=True)

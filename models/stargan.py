@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base import Metrics
+from models.base import Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
+from models.needs import Sides
 from models.networks.pixel_range import to_signed
-from models.networks.stargan import PatchDiscriminator, build_translator
+from models.networks.stargan import SMALLEST, PatchDiscriminator, build_translator
 from models.results import Picture
 
 
@@ -65,6 +66,10 @@ class StarGAN(LabelledGAN):
     config_type = StarGANConfig
     config: StarGANConfig
     usage = "other = model.translate(images, labels)   # labels (N, L) in [0, 1]; (N, C, H, W)"
+
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        return Sides(least=SMALLEST, most=128)
 
     def __init__(self, config: StarGANConfig, shape: Shape) -> None:
         super().__init__(config, shape)

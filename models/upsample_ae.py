@@ -24,10 +24,11 @@ from torch.nn import functional as F
 
 from models.analysis.checkerboard import SEED, checkerboard_pictures, checkerboard_tables
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Metrics, Note, build
+from models.base import Metrics, ModelConfig, Note, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
+from models.needs import Sides
 from models.networks.layers import initialise_for_relu
 from models.optimizers import make_optimizer
 from models.results import Picture, Table
@@ -61,6 +62,10 @@ class UpsampleAE(Autoencoder):
     config_type = UpsampleAEConfig
     config: UpsampleAEConfig
     decoder: nn.Sequential
+
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        return Sides(least=SMALLEST)
 
     def __init__(self, config: UpsampleAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)

@@ -33,10 +33,11 @@ from torch.nn import functional as F
 from models.analysis.elbo import active_dimensions
 from models.analysis.latent_models import VariationalModel
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Metrics, Note
+from models.base import Metrics, ModelConfig, Note
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
-from models.networks.vae import NETWORKS, BernoulliDecoder, GaussianEncoder
+from models.needs import Sides
+from models.networks.vae import LEAST, NETWORKS, BernoulliDecoder, GaussianEncoder
 from models.optimizers import make_optimizer
 from models.results import Baseline, Picture, Table
 from models.seeds import derive_seed
@@ -90,6 +91,11 @@ class VAE(Autoencoder, VariationalModel):
     encoder: GaussianEncoder
     decoder: BernoulliDecoder
     beta: Tensor  # in this epoch; a tensor, so that a recorded step sees it change
+
+    @classmethod
+    def sides(cls, config: ModelConfig) -> Sides:
+        assert isinstance(config, VAEConfig)
+        return Sides(least=LEAST.get(config.architecture, 1))
 
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)

@@ -47,24 +47,39 @@ class Architecture:
     up: the generator's channels, from the smallest map on; the image's come after them
     down: the discriminator's channels, from the largest map on; the image's come before them
     strides: the discriminator's, from the image on
+    least, most: pixels a side, of which one is left; and that it is made for, at most
     """
 
     latent: int
     up: tuple[int, ...]
     down: tuple[int, ...]
     strides: tuple[int, ...]
+    least: int
+    most: int
 
 
 ARCHITECTURES = {
-    "32": Architecture(latent=90, up=(384, 192, 64), down=(64, 192, 384), strides=(2, 2, 2)),
+    "32": Architecture(
+        latent=90, up=(384, 192, 64), down=(64, 192, 384), strides=(2, 2, 2), least=8, most=32
+    ),
     "64": Architecture(
-        latent=128, up=(512, 256, 128, 64), down=(64, 128, 256, 512), strides=(2, 2, 2, 2)
+        latent=128,
+        up=(512, 256, 128, 64),
+        down=(64, 128, 256, 512),
+        strides=(2, 2, 2, 2),
+        least=16,
+        most=64,
     ),
     "512": Architecture(
-        latent=100, up=(4096, 2048, 1024, 512), down=(64, 128, 256, 512), strides=(2, 2, 4, 4)
+        latent=100,
+        up=(4096, 2048, 1024, 512),
+        down=(64, 128, 256, 512),
+        strides=(2, 2, 4, 4),
+        least=64,
+        most=512,
     ),
     "dropout-28": Architecture(
-        latent=100, up=(512, 256, 128), down=(64, 128, 256), strides=(2, 2, 2)
+        latent=100, up=(512, 256, 128), down=(64, 128, 256), strides=(2, 2, 2), least=1, most=32
     ),
 }
 

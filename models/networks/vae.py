@@ -30,6 +30,7 @@ from models.networks.layers import (
     up_convolution,
 )
 
+LEAST = {"faces-64": 8}  # pixels a side; the others take all
 QUIET = 0.1  # factor of the first weights in last layers, whose outputs then start near 0
 
 Pixels = tuple[int, int]
@@ -115,10 +116,11 @@ def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
 def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
     """Build the networks: 33,470,851 parameters at Z 128, 64x64x3."""
     channels, height, across = shape
-    if min(height, across) < 8:
+    least = LEAST["faces-64"]
+    if min(height, across) < least:
         raise ConfigError(
             f"images of {height}x{across} are too small for faces-64, which halves them three "
-            "times: at least 8x8; take latent-2 or a larger shape"
+            f"times: at least {least}x{least}; take latent-2 or a larger shape"
         )
     sizes = [(height >> level, across >> level) for level in range(4)]  # 64, 32, 16, 8
     n = _scale_sizes(width, 128, 256, 512)
