@@ -70,6 +70,7 @@ def explain_error(error: Exception) -> str | None:
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
     """Return ``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``."""
     names = sorted(available)
-    close = difflib.get_close_matches(name[:LONGEST], names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    in_any_case = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name[:LONGEST].lower(), in_any_case, n=1)
+    hint = f" (did you mean {in_any_case[close[0]]!r}?)" if close else ""
     return f"unknown {kind} {short(repr(name))}; available: {', '.join(names)}{hint}"

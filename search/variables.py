@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -279,13 +279,15 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
     return Variables(**values)
 
 
-def describe_variables(width: int) -> str:
+def describe_variables(width: int, names: Collection[str] = VARIABLES.keys()) -> str:
     """Return a line for each variable, and more where its help is wider than ``width`` columns."""
     wrapper = textwrap.TextWrapper(
         width, subsequent_indent=" " * INDENT, break_on_hyphens=False, break_long_words=False
     )
     lines = []
     for name, text in VARIABLES.items():
+        if name not in names:
+            continue
         wrapper.initial_indent = f"  {name}".ljust(INDENT)
         lines.append(wrapper.fill(text.replace("(default ", "(default\0")).replace("\0", " "))
     return "\n".join(lines)

@@ -35,7 +35,7 @@ from storage.database.preferences import (
 )
 from storage.database.rows import known_schema
 from storage.database.trial_states import TrialStatus, count_outcomes
-from storage.errors import StudyNotFound, short
+from storage.errors import DatabaseUnreachable, StudyNotFound, short
 from storage.paths import RunPaths
 
 BASE = ("number", "state", "value", "duration", "started", "ended")
@@ -46,7 +46,8 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
     The columns are number, state, value, duration, started, ended (local time), then every
     parameter, then every attribute (device, host, pid, seed, outcome, ...).
-    storage: a database URL; by default ``STORAGE``, else ``RUNS/studies.db``
+    storage: a database URL; by default the variable STORAGE, else ``studies.db`` in the folder
+    RUNS, else ``runs/studies.db`` in the current folder
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
     with connected(storage) as connection:
@@ -160,9 +161,26 @@ def studies(*, storage: str | None = None) -> pd.DataFrame:
 
 
 def database_url(storage: str | None) -> str:
-    """Return the database's URL: ``storage``, else ``STORAGE``, else the one under ``RUNS``."""
-    url = storage or os.environ.get("STORAGE")
-    return url or RunPaths(Path(os.environ.get("RUNS") or "runs")).database_url
+    """Return the database's URL: ``storage``, else ``STORAGE``, else the one under ``RUNS``.
+
+    Raises `DatabaseUnreachable` for a path, and where the file that nobody has named is missing:
+    a notebook often lies in another folder than RUNS.
+    """
+    given = str(storage or "")
+    if given and "://" not in given and "@" not in given:  # a path, and no half of a password
+        right = f"sqlite:///{Path(given).expanduser().absolute()}"
+        raise DatabaseUnreachable(
+            f"storage={short(repr(given))} is no URL; write storage={right!r}"
+        )
+    if url := given or os.environ.get("STORAGE"):
+        return url
+    paths = RunPaths(Path(os.environ.get("RUNS") or "runs"))
+    if not paths.database.exists():
+        raise DatabaseUnreachable(
+            f"no trial database at {short(str(paths.database.absolute()))}; run a study first, or "
+            "name the right one: storage='sqlite:////PATH/TO/runs/studies.db'"
+        )
+    return paths.database_url
 
 
 @contextmanager

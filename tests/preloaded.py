@@ -43,10 +43,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from search.supervisor.process import KEEP_MEMORY, ONE_THREAD
+from search.supervisor.process import KEEP_MEMORY, ONE_THREAD, WORKER
 
 ROOT = Path(__file__).parent.parent
-WORKER = [sys.executable, "-m", "search", "worker"]
 SPARE = 4  # workers that a command has; further ones are new interpreters
 LARGEST = 2**17  # bytes of a message: an environment
 FEWEST_STEPS = 250  # that t-SNE takes
@@ -212,7 +211,7 @@ def _run(files: list[int], words: list[str], environment: dict[str, str], before
         """Where a worker's process is started, one that waits for it takes it over."""
 
         def _execute_child(self, args: Any, *rest: Any) -> None:
-            if args != WORKER or not spare:
+            if tuple(args[: len(WORKER)]) != WORKER or not spare:
                 super()._execute_child(args, *rest)
                 return
             environment, (read, _, _, output, _, error) = rest[5], rest[9:15]

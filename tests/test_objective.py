@@ -20,7 +20,7 @@ from models.base import Metrics, Program
 from models.cae import CAE
 from models.data.images import Batch
 from search.messages import Ended, EpochEnded, Released, Started
-from search.setup.prepare import git_revision
+from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
@@ -423,12 +423,12 @@ def test_a_retraining_that_fails_at_once_says_why(make_context: MakeContext) -> 
 def test_the_revision_is_the_commit_of_the_code(tmp_path: Path) -> None:
     import subprocess
 
-    assert git_revision(tmp_path) == "unknown"
+    assert code_revision(tmp_path) == "unknown"
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         (tmp_path / "f").write_text("1")
         subprocess.run([*git, *words], check=True)
-    clean = git_revision(tmp_path)
+    clean = code_revision(tmp_path)
     assert len(clean) == 12
     (tmp_path / "f").write_text("2")
-    assert git_revision(tmp_path) == f"{clean}-changed"
+    assert code_revision(tmp_path) == f"{clean}-changed"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import warnings
 from dataclasses import replace
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import optuna
@@ -42,7 +43,7 @@ from storage.database.preferences import is_preferential, page_settings
 from storage.errors import short
 
 REMARKS = "remarks"  # attribute of the stored study
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_names(variables: Variables, study: Study) -> None:
@@ -97,7 +98,7 @@ def prepare_run(
         ),
         epochs=identity.epochs,
         retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
-        revision=git_revision(),
+        revision=code_revision(),
         token=identity.token,
         trial_minutes=variables.trial_minutes,
         memory=variables.memory,
@@ -192,8 +193,11 @@ def _count_trials(
     return min(wanted, others + max(0, references - len(trials)) + points)
 
 
-def git_revision(root: Path = ROOT) -> str:
-    """Return the commit of the code that runs, with ``-changed`` if files differ from it."""
+def code_revision(root: Path = ROOT) -> str:
+    """Return the commit of the code that runs, with ``-changed`` if files differ from it.
+
+    The revision of an installed package is its version: ``genstudy 0.1.0``.
+    """
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -206,8 +210,14 @@ def git_revision(root: Path = ROOT) -> str:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != root:
-            return "unknown"  # installed inside somebody else's checkout
+            return _installed_version(root)  # inside somebody else's checkout
         commit = git("rev-parse", "--short=12", "HEAD")
         return commit + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return _installed_version(root)
+
+
+def _installed_version(root: Path) -> str:
+    """Return the version of the package in the folder ``root``; ``unknown``: it holds none."""
+    installed = next(iter(Distribution.discover(name="genstudy", path=[str(root)])), None)
+    return "unknown" if installed is None else f"genstudy {installed.version}"

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-ROOT = Path(__file__).resolve().parents[2]
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
@@ -24,6 +23,16 @@ KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
 }
+# A worker imports from where its supervisor does. Without that, Python would look first in the
+# folder in which it starts, where a project may have a `torch.py` or a `models/` of its own.
+WORKER = (
+    sys.executable,
+    "-P",
+    "-c",
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from search.__main__ import main; sys.exit(main(sys.argv[1:2]))",
+    "worker",
+)
 SECRET = ("STORAGE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")  # make repeats its command line
 
 _early: list[subprocess.Popen[str]] = []
@@ -59,12 +68,11 @@ def end_early() -> None:
 
 def _start(errors: IO[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "search", "worker"],
+        [*WORKER, *(str(Path(entry).absolute()) for entry in sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        cwd=ROOT,
         env={**KEEP_MEMORY, **_without_secrets(os.environ), **ONE_THREAD},
         start_new_session=True,
     )

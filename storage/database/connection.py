@@ -126,7 +126,7 @@ def open_engine(url: str) -> Engine:
     if missing:
         raise DatabaseUnreachable(
             f"no trial database at {short(str(place.database))}; run a study first, "
-            "or name the right one with RUNS or STORAGE"
+            "or name the right one with RUNS or STORAGE (in Python with storage=)"
         )
     if is_sqlite(place):
         _check_file(place)
