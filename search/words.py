@@ -82,3 +82,8 @@ def format_pace(seconds: float) -> str:
         rate = 1 / max(seconds, 1e-9)
         return f"{rate:.1f} epochs/s" if rate < 100 else f"{rate:.0f} epochs/s"
     return f"{seconds:.1f} s/epoch" if seconds < 99.95 else f"{format_duration(seconds)}/epoch"
+
+
+def format_size(size: int) -> str:
+    """Return ``120 kB``, ``3.4 MB``."""
+    return f"{size / 1e6:.1f} MB" if size >= 999_500 else f"{size / 1e3:.0f} kB"

@@ -86,6 +86,7 @@ WITHOUT_TORCH = (
     "search.cli.dashboard",
     "search.cli.listing",
     "search.command_line",
+    "search.cli.report",
     "search.console",
     "search.errors",
     "search.messages",

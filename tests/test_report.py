@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from xml.etree import ElementTree
 
 import optuna
 import pytest
+from markdown_it import MarkdownIt
 from optuna.artifacts import ArtifactMeta
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -21,16 +27,23 @@ from PIL import Image
 from models.results import Table
 from search.__main__ import main
 from search.reporting.document import (
-    heading,
-    paragraph,
-    picture,
-    pictures_table,
-    table,
-    to_html,
+    Block,
+    Cell,
+    Code,
+    Columns,
+    Facts,
+    Figure,
+    Heading,
+    Picture,
+    Words,
     to_markdown,
 )
-from search.reporting.report import NothingToReport, write_report
+from search.reporting.document import Table as PageTable
+from search.reporting.page import to_html
+from search.reporting.report import write_report
+from search.reporting.reported_study import NotReported
 from search.reporting.second_judge import ranking_check
+from search.reporting.svg import Chart
 from storage.database.connection import open_storage
 from storage.errors import StudyNotFound
 from storage.files.artifacts import KEY
@@ -105,24 +118,34 @@ def searched(count: int, shown: Mapping[int, Mapping[str, str]] | None = None) -
     ]  # fmt: skip
 
 
-class Links(HTMLParser):
-    """The files that a page names, its tags, and its words."""
+class Page(HTMLParser):
+    """What a page names, by attribute, and its tags, words and places to link to."""
 
-    def __init__(self) -> None:
+    def __init__(self, content: str) -> None:
         super().__init__()
-        self.files: list[str] = []
-        self.tags: set[str] = set()
+        self.pictures: list[str] = []
+        self.links: set[str] = set()
+        self.places: list[str] = []
+        self.tags: Counter[str] = Counter()
         self.words: list[str] = []
+        self.feed(content)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.files += [str(value) for name, value in attrs if name in ("src", "href")]
+        self.tags[tag] += 1
+        found = {name: str(value) for name, value in attrs}
+        self.pictures += [found["src"]] if "src" in found else []
+        self.links |= {found["href"]} if "href" in found else set()
+        self.places += [found["id"]] if "id" in found else []
 
     def handle_data(self, data: str) -> None:
         self.words.append(data.strip())
 
 
-def test_the_page_shows_every_picture_beside_it_and_runs_no_script(stored: Stored) -> None:
+def page_of(folder: Path) -> Page:
+    return Page((folder / "index.html").read_text())
+
+
+def test_one_file_holds_the_page_and_loads_nothing(stored: Stored) -> None:
     shown = {
         3: stored.pictures("samples-epoch-002.png", "samples.png", "game.png"),
         0: stored.pictures("samples.png"),
@@ -130,27 +153,57 @@ def test_the_page_shows_every_picture_beside_it_and_runs_no_script(stored: Store
     failed = ended(None, {"outcome": "failed"}, state=TrialState.FAIL)
     stored.write([*searched(20, shown), failed])
     folder, written = stored.report()
-    page = Links()
-    page.feed((folder / "index.html").read_text())
-    best = {"best_samples.png", "best_game.png"}
-    assert set(page.files) == {"values.png", "importance.png", "worst_samples.png"} | best
-    assert set(re.findall(r"\]\((\S+?)\)", written)) == set(page.files)
-    assert "script" not in page.tags
-    assert {path.name for path in folder.glob("*.png")} == set(page.files)
-    assert "21 trials have ended: 14 complete, 6 pruned, 1 failed" in written
+    page = page_of(folder)
+    assert len(page.pictures) == 6, "the best one, both of the best, one of the worst, one a trial"
+    assert all(place.startswith("data:image/") for place in page.pictures)
+    assert page.links, "marks and numbers lead to trials and pictures"
+    assert page.links <= {f"#{place}" for place in page.places}
+    assert len(page.places) == len(set(page.places))
+    named = set(re.findall(r"\]\((\S+?)\)", written))
+    files = {path.name for path in folder.iterdir()} - {"README.md", "index.html"}
+    assert named == files
+    assert {"curves.svg", "values.svg", "slice_1.svg", "parallel.svg", "best_game.png"} <= files
+    assert "21 ended: 14 complete, 6 pruned, 1 failed" in written
+    assert "The best is trial 3 with value 0.503" in written
     assert "The best: trial 3, complete, value 0.503" in written
     assert "The worst: trial 0, complete, value 3.5" in written
     assert "PED-ANOVA over 20 trials, of which 6 were pruned" in written
 
 
+def test_the_policy_allows_the_pages_own_script_and_nothing_else(stored: Stored) -> None:
+    stored.write(searched(3))
+    folder, _ = stored.report()
+    page = (folder / "index.html").read_text()
+    (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall('Content-Security-Policy" content="(.*?)"', page)
+    assert policy.split("; ") == [
+        "default-src 'none'", "img-src data:", "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]  # fmt: skip
+    assert not re.findall(r"\son\w+=|javascript:", page.replace(script, "")), "no other script"
+
+
+def test_charts_stand_alone_in_light_and_in_dark(stored: Stored) -> None:
+    stored.write(searched(20))
+    folder, _ = stored.report()
+    charts = sorted(folder.glob("*.svg"))
+    assert len(charts) == 6
+    for chart in charts:
+        content = chart.read_text()
+        assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+        assert "prefers-color-scheme: dark" in content
+
+
 def test_complete_trials_come_first_and_the_best_of_them_on_top(stored: Stored) -> None:
     stored.write(searched(9), direction="maximize")
     _, written = stored.report()
+    written = written[written.index("## All trials") :]
     rows = re.findall(r"^\| (\d+) \| (\S+) \| (\w+)", written, re.MULTILINE)
     values = [(outcome, float(value)) for _, value, outcome in rows]
     assert [outcome for outcome, _ in values] == ["complete"] * 6 + ["pruned"] * 3
     assert [value for _, value in values[:6]] == sorted([v for _, v in values[:6]], reverse=True)
-    assert "the higher, the better. Best: trial 7, 3.507" in written
+    assert values[0] == ("complete", 3.507)
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -158,8 +211,8 @@ def test_few_trials_are_not_said_to_show_what_mattered(stored: Stored, count: in
     stored.write(searched(count))
     folder, written = stored.report()
     assert "too few to say" in written
-    assert not (folder / "importance.png").exists()
-    assert (folder / "values.png").exists()
+    assert not (folder / "importance.svg").exists()
+    assert (folder / "values.svg").exists()
 
 
 def test_trials_without_any_value_are_still_listed(stored: Stored) -> None:
@@ -167,8 +220,9 @@ def test_trials_without_any_value_are_still_listed(stored: Stored) -> None:
     stored.write([ended(None, failed, state=TrialState.FAIL)])
     folder, written = stored.report()
     assert "No trial has a value" in written
+    assert "No trial is complete: 1 failed." in written
     assert "| D won |" in written
-    assert not list(folder.glob("*.png"))
+    assert {path.name for path in folder.iterdir()} == {"README.md", "index.html"}
 
 
 def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
@@ -182,7 +236,7 @@ def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
     keep_summary(study, table.to_plain(), 3)
     storage.engine.dispose()
     folder, page = stored.report()
-    assert page.index("## Rows") < page.index("0.1 ± 0.0") < page.index("## Values")
+    assert page.index("## Rows") < page.index("0.1 ± 0.0") < page.index("## The trials")
     assert "The table covers the 3 trials that had ended then. Means." in page
     assert "&lt;all&gt;" in (folder / "index.html").read_text()
 
@@ -198,9 +252,7 @@ def test_an_earlier_report_is_replaced(stored: Stored) -> None:
 def test_a_name_that_leads_elsewhere_is_no_file_of_a_report(stored: Stored) -> None:
     stored.write(searched(2, {1: stored.pictures("fine.png", "a b.png", "..png", "../up.png")}))
     folder, _ = stored.report()
-    assert {path.name for path in folder.iterdir()} == {
-        "README.md", "index.html", "values.png", "best_fine.png",
-    }  # fmt: skip
+    assert {path.name for path in folder.glob("*.png")} == {"best_fine.png", "trial_1_fine.png"}
 
 
 def judged(first: list[float], second: list[float], coverage: list[float]) -> list[FrozenTrial]:
@@ -211,51 +263,71 @@ def judged(first: list[float], second: list[float], coverage: list[float]) -> li
     ]
 
 
-def words(trials: list[FrozenTrial], path: Path) -> str:
-    return "\n".join(ranking_check(trials, "frechet", path))
+def words(trials: list[FrozenTrial]) -> str:
+    return "\n".join(block.to_markdown() for block in ranking_check(trials, "frechet"))
 
 
-def test_the_ranks_of_two_judges_are_compared(tmp_path: Path) -> None:
+def test_the_ranks_of_two_judges_are_compared() -> None:
     distances = [1.0, 2.0, 4.0, 8.0, 16.0]
     trials = judged(distances, [30.0, 10.0, 20.0, 40.0, 50.0], [0.9, 0.8, 0.7, 0.6, 0.5])
-    said = words([*trials, ended(9.0, {"last_frechet": 3.0})], tmp_path / "ranking.png")
+    said = words([*trials, ended(9.0, {"last_frechet": 3.0})])
     assert "rho 0.70 over 5 trials (1: the same order)" in said
     assert "frechet with coverage, second evaluator: Spearman's rho -1.00 over 5 trials" in said
-    assert (tmp_path / "ranking.png").stat().st_size > 1000
+    assert "ranking_1.svg" in said
+    assert "ranking_2.svg" in said
 
 
-def test_four_trials_are_too_few_to_compare_judges(tmp_path: Path) -> None:
-    said = words(judged([1.0] * 4, [1.0] * 4, [1.0] * 4), tmp_path / "ranking.png")
+def test_four_trials_are_too_few_to_compare_judges() -> None:
+    said = words(judged([1.0] * 4, [1.0] * 4, [1.0] * 4))
     assert said.count("too few to say: 4 trials have both, at least 5 are needed") == 2
-    assert not (tmp_path / "ranking.png").exists()
+    assert ".svg" not in said
 
 
-def test_equal_values_have_no_ranks(tmp_path: Path) -> None:
-    said = words(judged([1.0] * 6, [1.0, 2, 3, 4, 5, 6], [1.0] * 6), tmp_path / "ranking.png")
+def test_equal_values_have_no_ranks() -> None:
+    said = words(judged([1.0] * 6, [1.0, 2, 3, 4, 5, 6], [1.0] * 6))
     assert said.count("no ranks to compare") == 2
 
 
-def test_a_study_without_a_second_judge_has_no_ranking_check(tmp_path: Path) -> None:
-    assert ranking_check(searched(9), "mse", tmp_path / "ranking.png") == []
+def test_a_study_without_a_second_judge_has_no_ranking_check() -> None:
+    assert ranking_check(searched(9), "mse") == []
+
+
+def dot() -> bytes:
+    made = io.BytesIO()
+    Image.new("L", (4, 4)).save(made, format="PNG")
+    return made.getvalue()
 
 
 @pytest.mark.parametrize("start", ["", "1. ", "- ", "+ ", "> ", "# "])
 def test_words_of_the_user_are_shown_as_they_are(start: str) -> None:
     said = start + "<b> & &lt; | *a* `x` ~~s~~ [y](z) \\| c:\\d https://e.f"
-    blocks = [
-        heading(said), paragraph(said), picture("a.png", said), table([said], [[said]]),
-        pictures_table({said: {"a.png": "b.png"}, "other": {"c.png": "d.png"}}),
+    shown = [
+        Picture(file=file, content=dot(), caption=said) for file in ("a.png", "b.png", "d.png")
+    ]
+    blocks: list[Block] = [
+        Heading(said), Words(said), shown[0], Facts([(said, said)]), Code(said),
+        PageTable(columns=[said], rows=[[said], [Cell(text=said)]]),
+        Columns({said: {"a.png": shown[1]}, "other": {"c.png": shown[2]}}),
     ]  # fmt: skip
-    found = Links()
-    found.feed(to_html(said, to_markdown(said, blocks)))
-    assert found.tags.isdisjoint({"b", "a", "code", "s", "li", "blockquote"})
-    assert found.files == ["a.png", "b.png", "d.png"]
-    assert found.words.count(said) == 8, "two titles, four blocks, a head, a cell"
+    chart = Chart(100, 100)
+    chart.add_text(0, 0, said)
+    chart.add_line([(0, 0), (1, 1)], "best", ("#a", said))
+    drawn = chart.to_svg(said, alone=True)
+    ElementTree.fromstring(drawn)
+    page = Page(to_html(said, [*blocks, Figure(file="e", svg=drawn, alone="", caption=said)]))
+    assert not set(page.tags) & {"b", "s", "li", "blockquote"}
+    assert page.links == {"#a"}
+    assert page.words.count(said) == 17
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    found = Page(markdown.render(to_markdown(said, blocks)))
+    assert not set(found.tags) & {"b", "a", "s", "li", "blockquote"}
+    assert found.pictures == ["a.png", "b.png", "d.png"]
+    assert found.words.count(said) == 13
 
 
 def test_a_report_needs_a_study_with_trials(stored: Stored) -> None:
     stored.write([])
-    with pytest.raises(NothingToReport, match="make study NAME=s"):
+    with pytest.raises(NotReported, match="make study NAME=s"):
         stored.report()
     with pytest.raises(StudyNotFound, match="available: s"):
         write_report("other", stored.paths.database_url, stored.paths)
@@ -275,6 +347,7 @@ def test_the_command_says_where_the_page_is(
     monkeypatch.setenv("RUNS", str(stored.paths.root))
     monkeypatch.setenv("NAME", "s")
     assert main(["report"]) == 0
-    assert capsys.readouterr().out == (
-        f"report of study s: {stored.paths.root / 'reports' / 's' / 'index.html'}\n"
-    )
+    page = stored.paths.root / "reports" / "s" / "index.html"
+    size = f"{page.stat().st_size / 1000:.0f} kB"
+    said = f"report of study s: {page}  ({size}, one file that can be mailed)\n"
+    assert capsys.readouterr().out == said

@@ -1,8 +1,9 @@
-"""The Markdown blocks of a page, and the page as HTML without scripts.
+"""The blocks of a page. Each shows itself as Markdown and as HTML.
 
-    blocks = [heading("Trials"), paragraph("..."), table(["trial"], [["7"]])]
-    text = to_markdown("Study cae", blocks)      # README.md
-    to_html("Study cae", text)                   # index.html
+    blocks = [Heading("Trials"), Words("..."), Table(columns=["trial"], rows=[["7"]])]
+    to_markdown("Study cae", blocks)      # README.md
+    to_html("Study cae", blocks)          # one page (`search.reporting.page`)
+    files_of(blocks)                      # what README.md shows, by name
 
 Every word is shown as it is: what users have named holds no markup.
 """
@@ -10,55 +11,147 @@ Every word is shown as it is: what users have named holds no markup.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Protocol
 
-from markdown_it import MarkdownIt
-
+from search.reporting.pictures import to_data_uri
 from storage.files.markdown import escape_markup, format_picture, format_rows
 
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
-img { display: block; max-width: 100%; background: white; border-radius: 4px; }
-em { color: #6b7280; font-size: .9rem; font-style: normal; }
-table { display: block; width: fit-content; max-width: 100%; overflow-x: auto;
-  border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem 1.1rem .22rem 0; text-align: left; white-space: nowrap; }
-thead th { border-bottom: 2px solid #9ca3af; } tbody tr { border-bottom: 1px solid #9ca3af55; }
-table:has(img) { display: table; width: 100%; table-layout: fixed; font-size: 1rem; }
-table:has(img) :is(th, tr) { border: none; }
-table:has(img) :is(th, td) { vertical-align: top; white-space: normal; }
-"""
+LONG = 40  # letters: a cell with more goes on in the next line
 
 
-def heading(text: str) -> str:
-    """Return a heading below the page's title."""
-    return f"## {escape_markup(text)}"
+class Block(Protocol):
+    """A part of a page, from one margin to the other."""
+
+    def to_markdown(self) -> str: ...
+
+    def to_html(self) -> str: ...
 
 
-def paragraph(text: str) -> str:
-    """Return a paragraph; what looks like the start of a list is none."""
-    return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escape_markup(text))
+@dataclass(frozen=True)
+class Heading:
+    """A heading below the page's title."""
+
+    text: str
+
+    def to_markdown(self) -> str:
+        return f"## {escape_markup(self.text)}"
+
+    def to_html(self) -> str:
+        return f"<h2>{escape(self.text)}</h2>"
 
 
-def picture(file: str, caption: str) -> str:
-    """Return a picture that lies beside the page, with its caption."""
-    return format_picture(file, caption)
+@dataclass(frozen=True)
+class Words:
+    """A paragraph; what looks like the start of a list is none. kind: of its style"""
+
+    text: str
+    kind: str = ""
+
+    def to_markdown(self) -> str:
+        return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escape_markup(self.text))
+
+    def to_html(self) -> str:
+        kind = f' class="{self.kind}"' if self.kind else ""
+        return f"<p{kind}>{escape(self.text)}</p>"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; columns that hold nothing but numbers are aligned to the right."""
-    right = [
-        place for place in range(len(columns)) if all(_is_number(cells[place]) for cells in rows)
-    ]
-    escaped = [[escape_markup(cell) for cell in cells] for cells in (columns, *rows)]
-    return format_rows(escaped[0], escaped[1:], right=right)
+@dataclass(frozen=True)
+class Code:
+    """Lines of Python, to be copied."""
+
+    text: str
+
+    def to_markdown(self) -> str:
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", self.text)), default=0))
+        return f"{fence}python\n{self.text}\n{fence}"
+
+    def to_html(self) -> str:
+        return f"<pre><code>{escape(self.text)}</code></pre>"
 
 
-def _is_number(cell: str) -> bool:
+@dataclass(frozen=True)
+class Facts:
+    """Names and what is to be said of each."""
+
+    pairs: Sequence[tuple[str, str]]
+
+    def to_markdown(self) -> str:
+        return format_rows(["", ""], [[escape_markup(t) for t in pair] for pair in self.pairs])
+
+    def to_html(self) -> str:
+        rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in self.pairs)
+        return f"<dl>{rows}</dl>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell that is more than its text.
+
+    value: what a table is sorted by; None: the text
+    link, file: where it leads on the page; beside the Markdown
+    wide: whether its text may go on in the next line
+    """
+
+    text: str
+    value: float | None = None
+    link: str | None = None
+    file: str | None = None
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table, which a click on a column's name sorts.
+
+    anchors: of its rows, for links to them
+    most: rows of the Markdown, which has to be read without sorting
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    anchors: Sequence[str] = ()
+    most: int | None = None
+
+    def to_markdown(self) -> str:
+        rows = [[_cell_markdown(cell) for cell in cells] for cells in self.rows[: self.most]]
+        return format_rows(
+            [escape_markup(name) for name in self.columns], rows, right=self._numbers()
+        )
+
+    def to_html(self) -> str:
+        right = self._numbers()
+        heads = "".join(
+            f"<th{_side(place, right)}>{escape(name)}</th>"
+            for place, name in enumerate(self.columns)
+        )
+        anchors = [*self.anchors, *[""] * len(self.rows)]
+        body = "".join(
+            (f'<tr id="{anchor}">' if anchor else "<tr>")
+            + "".join(_cell_html(cell, _side(place, right)) for place, cell in enumerate(cells))
+            + "</tr>\n"
+            for anchor, cells in zip(anchors, self.rows, strict=False)
+        )
+        return (
+            f'<div class="wide"><table class="sorts"><thead><tr>{heads}</tr></thead>\n'
+            f"<tbody>\n{body}</tbody></table></div>"
+        )
+
+    def _numbers(self) -> list[int]:
+        """Return the places of columns that hold nothing but numbers."""
+        return [
+            place
+            for place in range(len(self.columns))
+            if all(_is_number(cells[place]) for cells in self.rows)
+        ]
+
+
+def _is_number(cell: str | Cell) -> bool:
+    if isinstance(cell, Cell):
+        return cell.value is not None or cell.text == "-"
     try:
         float(cell)
     except ValueError:
@@ -66,38 +159,136 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def pictures_table(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Return pictures side by side, those of the same name in the same row.
+def _side(place: int, right: Sequence[int]) -> str:
+    return ' class="number"' if place in right else ""
 
-    columns: the title of each column, and its files by their names elsewhere
+
+def _cell_markdown(cell: str | Cell) -> str:
+    if isinstance(cell, str):
+        return escape_markup(cell)
+    text = escape_markup(cell.text)
+    return f"[{text}]({cell.file})" if cell.file else text
+
+
+def _cell_html(cell: str | Cell, side: str) -> str:
+    if isinstance(cell, str):
+        return f"<td{' class=wide' if len(cell) > LONG else side}>{escape(cell)}</td>"
+    value = "" if cell.value is None else f' data-value="{cell.value:.8g}"'
+    text = escape(cell.text)
+    text = f'<a href="{cell.link}">{text}</a>' if cell.link else text
+    return f"<td{' class=wide' if cell.wide else side}{value}>{text}</td>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A chart of `search.reporting.svg`: the page holds it, the Markdown shows a file.
+
+    wide: whether a narrow page scrolls it sideways, instead of making it smaller
     """
-    names = dict.fromkeys(name for files in columns.values() for name in files)
-    rows = []
-    for name in names:
-        caption = Path(name).stem.replace("_", " ")
-        found = [files.get(name) for files in columns.values()]
-        shown = [format_picture(file, caption).splitlines() if file else ["", ""] for file in found]
-        rows += [list(cells) for cells in zip(*shown, strict=True)]
-    return format_rows([escape_markup(title) for title in columns], rows)
+
+    file: str
+    svg: str
+    alone: str
+    caption: str
+    wide: bool = False
+
+    def to_markdown(self) -> str:
+        return format_picture(self.file, self.caption)
+
+    def to_html(self) -> str:
+        kind = ' class="wide"' if self.wide else ""
+        caption = f"<figcaption>{escape(self.caption)}</figcaption>" if self.caption else ""
+        return f"<figure><div{kind}>{self.svg}</div>{caption}</figure>"
 
 
-def to_markdown(title: str, blocks: Sequence[str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of pixels: the page holds it, the Markdown shows a file.
+
+    anchor: for links to it; link: where its caption leads
+    """
+
+    file: str
+    content: bytes = field(repr=False)
+    caption: str
+    anchor: str = ""
+    link: str = ""
+
+    def to_markdown(self) -> str:
+        return format_picture(self.file, self.caption)
+
+    def to_html(self) -> str:
+        caption = escape(self.caption)
+        caption = f'<a href="{self.link}">{caption}</a>' if self.link else caption
+        anchor = f' id="{self.anchor}"' if self.anchor else ""
+        name = escape(Path(self.file).stem.replace("_", " "))
+        return (
+            f'<figure{anchor}><img alt="{name}" src="{to_data_uri(self.content)}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures or pictures side by side, as many as there is room for.
+
+    size: their width on the page: ``small``, ``half``
+    """
+
+    blocks: Sequence[Figure | Picture]
+    size: str = "half"
+
+    def to_markdown(self) -> str:
+        return "\n\n".join(block.to_markdown() for block in self.blocks)
+
+    def to_html(self) -> str:
+        inside = "\n".join(block.to_html() for block in self.blocks)
+        return f'<div class="group {self.size}">{inside}</div>'
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Pictures side by side under titles, those of the same name in the same row."""
+
+    columns: Mapping[str, Mapping[str, Picture]]
+
+    def to_markdown(self) -> str:
+        rows = []
+        for name in self._names():
+            found = [pictures.get(name) for pictures in self.columns.values()]
+            shown = [p.to_markdown().splitlines() if p else ["", ""] for p in found]
+            rows += [list(cells) for cells in zip(*shown, strict=True)]
+        return format_rows([escape_markup(title) for title in self.columns], rows)
+
+    def to_html(self) -> str:
+        parts = []
+        for title, pictures in self.columns.items():
+            inside = "\n".join(p.to_html() for n in self._names() if (p := pictures.get(n)))
+            parts.append(f"<div><h3>{escape(title)}</h3>{inside}</div>")
+        return f'<div class="group half">{"".join(parts)}</div>'
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for shown in self.columns.values() for name in shown))
+
+
+def to_markdown(title: str, blocks: Sequence[Block]) -> str:
     """Return the page's text."""
-    return "\n\n".join([f"# {escape_markup(title)}", *blocks]) + "\n"
+    parts = [f"# {escape_markup(title)}", *(block.to_markdown() for block in blocks)]
+    return "\n\n".join(parts) + "\n"
 
 
-def to_html(title: str, markdown: str) -> str:
-    """Return the page with its style; markup that is no Markdown is shown as text."""
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{body}</body>
-</html>
-"""
+def files_of(blocks: Iterable[Block]) -> dict[str, bytes]:
+    """Return the files that the Markdown shows, by name."""
+    files: dict[str, bytes] = {}
+    for block in blocks:
+        match block:
+            case Figure():
+                files[block.file] = block.alone.encode()
+            case Picture():
+                files[block.file] = block.content
+            case Group():
+                files |= files_of(block.blocks)
+            case Columns():
+                for pictures in block.columns.values():
+                    files |= files_of(pictures.values())
+    return files

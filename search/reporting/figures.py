@@ -1,93 +1,182 @@
-"""The figures of a study's report: values over trials, importances, and how two evaluators agree.
+"""The figures of a study's report: curves, values, importances, and how two evaluators agree.
 
-draw_values(Path("values.png"), Values(...), "mse")
-draw_importances(Path("importance.png"), {"lr": 0.7, "latent": 0.3})
-draw_pairs(Path("ranking.png"), [Pairs(...)])
+    draw_curves(points, "mse", minimize=True)
+    draw_values(points, "mse", minimize=True)
+    draw_importances({"lr": 0.7, "latent": 0.3})
+
+Parameters against values are in `search.reporting.parameter_figures`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from models.figures.canvas import COLORS, INK, new_figure, plain_log_labels, save_figure
+from search.reporting.axes import Axis, fit_axis
+from search.reporting.document import Figure
+from search.reporting.svg import Chart, shorten
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-BLUE, ORANGE = COLORS[:2]
-GREY = "#9ca3af"
-WIDE = 4.0  # an axis of values is logarithmic if the largest is this many times the smallest
-BAR = 0.34  # inches of height for each bar
+WIDTH, HEIGHT = 720.0, 330.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 12.0, 44.0, 42.0  # margins of a chart
+MOST_LINKS = 300  # trials that are marks of their own; more are one mark, which takes little space
+MOST_CORNERS = 120  # of one curve
+BAR = 24.0  # height of a bar and its gap
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values:
-    """The trials with a value: their numbers, their values, and whether each was pruned."""
+class DrawnTrial:
+    """A trial as figures show it.
 
-    numbers: Sequence[int]
-    values: Sequence[float]
-    pruned: Sequence[bool]
-    minimize: bool
+    value: None: it has none; curve: (epoch from 1, value) of its epochs, all finite
+    parameters: as Optuna gives them
+    """
+
+    number: int
+    outcome: str
+    value: float | None
+    complete: bool
+    curve: Sequence[tuple[int, float]]
+    parameters: Mapping[str, object]
+
+    @property
+    def kind(self) -> str:
+        """The class of its marks."""
+        return "complete" if self.complete else "pruned"
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """Where its marks lead, and what they say."""
+        value = "" if self.value is None else f", {self.value:.5g}"
+        return f"#trial-{self.number}", f"trial {self.number}: {self.outcome}{value}"
 
 
-def draw_values(path: Path, found: Values, metric: str) -> None:
-    """Draw a point for each trial, and the best complete trial so far as a line."""
-    figure = new_figure(7.2, 3.6)
-    axes = figure.add_subplot()
-    trials = list(zip(found.numbers, found.values, found.pruned, strict=True))
-    for name, is_pruned, marker, color in (
-        ("pruned, at its end", True, "x", GREY),
-        ("complete", False, "o", BLUE),
-    ):
-        chosen = [(number, value) for number, value, pruned in trials if pruned == is_pruned]
-        if chosen:
-            xs, ys = zip(*chosen, strict=True)
-            axes.scatter(xs, ys, s=22, label=name, marker=marker, color=color)
-    steps: list[tuple[int, float]] = []
-    for number, value, pruned in sorted(trials):
-        if pruned:
+def finish_figure(
+    chart: Chart, file: str, about: str, caption: str, *, wide: bool = False
+) -> Figure:
+    """Return a chart as a figure of a page."""
+    alone = chart.to_svg(about, alone=True)
+    return Figure(file=file, svg=chart.to_svg(about), alone=alone, caption=caption, wide=wide)
+
+
+def draw_curves(
+    trials: Sequence[DrawnTrial], metric: str, *, minimize: bool, step: str = "epoch"
+) -> Figure | None:
+    """Draw each trial's values over its epochs: the best on top, those that ended early grey.
+
+    trials: best first; step: what its curves count
+    """
+    drawn = [trial for trial in trials if trial.curve]
+    if not drawn:
+        return None
+    chart = Chart(WIDTH, HEIGHT)
+    epochs = [epoch for trial in drawn for epoch, _ in trial.curve]
+    values = [value for trial in drawn for _, value in trial.curve]
+    x = Axis(
+        low=min(epochs), high=max(*epochs, min(epochs) + 1),
+        start=LEFT, end=WIDTH - RIGHT, whole=True,
+    )  # fmt: skip
+    y = fit_axis(values, start=HEIGHT - BOTTOM, end=TOP, minimize=minimize)
+    chart.add_axes(x, y, x_name=step, y_name=metric)
+    best = drawn[0] if drawn[0].complete else None
+    others = [trial for trial in drawn if trial is not best]
+    for kind in ("pruned", "complete"):
+        shown = [trial for trial in others if trial.kind == kind]
+        faint = f"{kind} faint" if len(shown) > 12 else kind
+        lines = [_thin([(x.place(e), y.place(v)) for e, v in trial.curve]) for trial in shown]
+        if len(drawn) > MOST_LINKS:
+            chart.add_lines(lines, faint)
             continue
-        best = steps[-1][1] if steps else value
-        steps.append((number, min(best, value) if found.minimize else max(best, value)))
+        for trial, line in zip(shown, lines, strict=True):
+            chart.add_line(line, faint, trial.link)
+            if len(line) == 1:
+                chart.add_points(line, kind, [trial.link])
+    key = [("complete", "complete"), ("pruned", "ended early")]
+    if best is not None:
+        line = _thin([(x.place(e), y.place(v)) for e, v in best.curve])
+        chart.add_line(line, "best", best.link)
+        if len(line) == 1:
+            chart.add_points(line, "best", [best.link])
+        key.insert(0, ("best", f"trial {best.number}, the best"))
+    chart.add_key(key, LEFT, 14)
+    beyond = sum(any(y.is_beyond(value) for _, value in trial.curve) for trial in drawn)
+    caption = f"each trial's {metric}, {step} by {step}{_beyond(beyond)}"
+    return finish_figure(chart, "curves.svg", f"{metric} over the {step}s of all trials", caption)
+
+
+def _thin(line: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Return at most about `MOST_CORNERS` of a line's corners, the last among them."""
+    every = -(-len(line) // MOST_CORNERS)
+    return [*line[:-1:every], line[-1]]
+
+
+def _beyond(count: int) -> str:
+    return f"; {count} leave the figure at its edge" if count else ""
+
+
+def draw_values(trials: Sequence[DrawnTrial], metric: str, *, minimize: bool) -> Figure:
+    """Draw a point for each trial with a value, and the best complete trial so far as a line.
+
+    trials: best first
+    """
+    valued = [(trial, trial.value) for trial in trials if trial.value is not None]
+    chart = Chart(WIDTH, HEIGHT)
+    numbers = [trial.number for trial, _ in valued]
+    x = Axis(
+        low=min(numbers) - 0.5, high=max(numbers) + 0.5,
+        start=LEFT, end=WIDTH - RIGHT, whole=True,
+    )  # fmt: skip
+    values = [value for _, value in valued]
+    y = fit_axis(values, start=HEIGHT - BOTTOM, end=TOP, minimize=minimize)
+    chart.add_axes(x, y, x_name="trial", y_name=metric)
+    steps = _best_so_far(valued, x, y, minimize=minimize)
     if steps:
-        steps.append((max(found.numbers), steps[-1][1]))
-        xs, ys = zip(*steps, strict=True)
-        axes.step(xs, ys, where="post", color=ORANGE, label="best so far")
-    if min(found.values) > 0 and max(found.values) > WIDE * min(found.values):
-        axes.set_yscale("log")
-        plain_log_labels(axes, most=9)
-    _use_whole_numbers(axes)
-    axes.set_xlabel("trial")
-    axes.set_ylabel(metric)
-    _add_grid(axes)
-    axes.legend(
-        frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0
+        chart.add_line(steps, "best")
+    for kind in ("pruned", "complete"):
+        shown = [(trial, value) for trial, value in valued if trial.kind == kind]
+        places = [(x.place(trial.number), y.place(value)) for trial, value in shown]
+        links = [trial.link for trial, _ in shown] if len(valued) <= MOST_LINKS else None
+        chart.add_points(places, kind, links)
+    chart.add_key(
+        [("complete", "complete"), ("pruned", "ended early"), ("best", "best so far")], LEFT, 14
     )
-    figure.set_layout_engine("tight")
-    save_figure(figure, path)
+    beyond = _beyond(sum(map(y.is_beyond, values)))
+    caption = f"each trial's value, of those that ended early the last one{beyond}"
+    return finish_figure(chart, "values.svg", f"{metric} of all trials", caption)
 
 
-def draw_importances(path: Path, shares: Mapping[str, float]) -> None:
+def _best_so_far(
+    valued: Sequence[tuple[DrawnTrial, float]], x: Axis, y: Axis, *, minimize: bool
+) -> list[tuple[float, float]]:
+    """Return the corners of the line of the best value of complete trials so far."""
+    steps: list[tuple[float, float]] = []
+    best = math.inf if minimize else -math.inf
+    for trial, value in sorted(valued, key=lambda found: found[0].number):
+        if trial.complete and (value < best if minimize else value > best):
+            before, best = best, value
+            if math.isfinite(before):
+                steps.append((x.place(trial.number), y.place(before)))
+            steps.append((x.place(trial.number), y.place(value)))
+    if steps:
+        steps.append((x.end, y.place(best)))
+    return steps
+
+
+def draw_importances(shares: Mapping[str, float]) -> Figure:
     """Draw a bar for each parameter, the largest on top, with its share beside it."""
-    longest = max(len(name) for name in shares)
-    figure = new_figure(7.2, 0.5 + BAR * len(shares))
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    names = list(shares)[::-1]
-    places = range(len(names))
-    axes.barh(places, [shares[name] for name in names], color=BLUE, height=0.66)
-    axes.set_yticks(places, [name if longest < 40 else name[:39] for name in names])
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    for place, name in zip(places, names, strict=True):
-        axes.text(shares[name] + 0.008, place, f"{shares[name]:.0%}", va="center", fontsize=8)
-    axes.set_xlim(0, max(shares.values()) * 1.1 or 1)
-    axes.set_xticks([])
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    save_figure(figure, path)
+    names = {name: shorten(name, 26) for name in shares}
+    left = 20 + 7.4 * max(map(len, names.values()))
+    width = 480.0
+    chart = Chart(width, 14 + BAR * len(shares))
+    longest = max(shares.values()) or 1.0
+    for place, (name, share) in enumerate(shares.items()):
+        top = 8 + BAR * place
+        long = (width - left - 50) * share / longest
+        chart.add_text(left - 8, top + 13, names[name], anchor="end", kind="name")
+        chart.add_bar(left, top, max(long, 1), BAR - 7)
+        chart.add_text(left + long + 7, top + 13, f"{share:.0%}")
+    caption = "importance of each parameter"
+    return finish_figure(chart, "importance.svg", caption, caption)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,35 +193,43 @@ class Pairs:
     rho: float
 
 
-def draw_pairs(path: Path, panels: Sequence[Pairs]) -> None:
-    """Draw a panel for each of ``panels``, with a point for each trial.
-
-    An axis is logarithmic if its largest value is more than ten times its smallest.
-    """
-    figure = new_figure(3.8 * len(panels), 3.6)
-    for index, panel in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), index + 1)
-        xs, ys = zip(*panel.points, strict=True)
-        axes.scatter(xs, ys, s=22, color=BLUE, alpha=0.85)
-        for values, across in ((xs, True), (ys, False)):
-            if min(values) > 0 and max(values) > 10 * min(values):
-                (axes.set_xscale if across else axes.set_yscale)("log")
-                plain_log_labels(axes, most=6, across=across)
-        axes.set_xlabel(panel.x, fontsize=9)
-        axes.set_ylabel(panel.y, fontsize=9)
-        words = f"Spearman's rho {panel.rho:.2f}, {len(panel.points)} trials"
-        axes.set_title(words, loc="left", fontsize=9, color=INK)
-        _add_grid(axes)
-    figure.set_layout_engine("tight")
-    save_figure(figure, path)
+def draw_pairs(file: str, pairs: Pairs) -> Figure:
+    """Draw a point for each trial."""
+    width = height = 340.0
+    chart = Chart(width, height)
+    xs, ys = zip(*pairs.points, strict=True)
+    x = fit_axis(xs, start=LEFT, end=width - RIGHT)
+    y = fit_axis(ys, start=height - BOTTOM, end=TOP)
+    chart.add_axes(x, y, x_name=pairs.x, y_name=pairs.y, most=5)
+    chart.add_points([(x.place(a), y.place(b)) for a, b in pairs.points], "complete")
+    caption = f"Spearman's rho {pairs.rho:.2f}, {len(pairs.points)} trials"
+    return finish_figure(chart, file, f"{pairs.y} over {pairs.x}", caption)
 
 
-def _use_whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _add_grid(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+def draw_learning_curve(
+    lines: Mapping[str, Sequence[float]], metric: str, best_epoch: int
+) -> Figure:
+    """Draw a metric over the epochs 1, 2, ... of one training. lines: by name, all alike long"""
+    kinds = dict(zip(lines, ("complete", "second"), strict=False))
+    width, height = 460.0, 300.0
+    chart = Chart(width, height)
+    values = [value for line in lines.values() for value in line if math.isfinite(value)]
+    last = max(len(line) for line in lines.values())
+    x = Axis(low=1, high=max(last, 2), start=LEFT, end=width - RIGHT, whole=True)
+    y = fit_axis(values, start=height - BOTTOM, end=TOP)
+    chart.add_axes(x, y, x_name="epoch", y_name=metric)
+    at = x.place(best_epoch)
+    chart.add_line([(at, height - BOTTOM), (at, TOP)], "best faint")
+    for name, kind in kinds.items():
+        places = [
+            (x.place(epoch), y.place(value))
+            for epoch, value in enumerate(lines[name], start=1)
+            if math.isfinite(value)
+        ]
+        chart.add_line(places, kind)
+        if len(places) < 3:
+            chart.add_points(places, kind)
+    key = [(kind, name) for name, kind in kinds.items()]
+    chart.add_key([*key, ("best", f"kept: epoch {best_epoch}")], LEFT, 14)
+    caption = "the winner's training"
+    return finish_figure(chart, "winner_curve.svg", f"{metric} over the epochs", caption)

@@ -1,6 +1,6 @@
 """Whether a second evaluator of the samples ranks the trials like the first.
 
-    blocks = ranking_check(trials, "frechet", folder / "ranking.png")
+    blocks = ranking_check(trials, "frechet")
 
 A study that asks for it keeps what a second evaluator, with features of its own, measures in the
 last epoch of each trial: ``second_frechet`` and ``second_coverage``. They stand beside
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from search.reporting.document import heading, paragraph, picture
+from search.reporting.document import Block, Figure, Group, Heading, Words
 from search.reporting.figures import Pairs, draw_pairs
 
 LEAST = 5  # trials with both numbers, to compare their ranks
@@ -24,11 +23,10 @@ MEASURES = ("last_frechet", "second_frechet", "second_coverage")
 Number = Callable[[FrozenTrial], object]
 
 
-def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> list[str]:
+def ranking_check(trials: Sequence[FrozenTrial], metric: str) -> list[Block]:
     """Return how far the two evaluators agree; nothing for a study without a second one.
 
     Spearman's rho compares their distances, and the value with the second one's coverage.
-    path: where the picture is drawn
     """
     if not any(name in trial.user_attrs for trial in trials for name in MEASURES[1:]):
         return []
@@ -43,7 +41,8 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> lis
             "-1" if "frechet" in metric else "1 or -1",
         ),
     )
-    words, panels = [], []
+    words: list[str] = []
+    figures: list[Figure] = []
     for x, y, left, right, perfect in compared:
         points = [
             (a, b)
@@ -54,12 +53,10 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str, path: Path) -> lis
         rho = _rank_correlation(points) if len(points) >= LEAST else None
         words.append(f"{x} with {y}: {_describe_ranks(points, rho, perfect)}")
         if rho is not None:
-            panels.append(Pairs(x=x, y=y, points=points, rho=rho))
-    blocks = [heading("Does a second evaluator rank the trials alike?"), *map(paragraph, words)]
-    if panels:
-        draw_pairs(path, panels)
-        blocks.append(picture(path.name, "each point is a trial"))
-    return blocks
+            file = f"ranking_{len(figures) + 1}.svg"
+            figures.append(draw_pairs(file, Pairs(x=x, y=y, points=points, rho=rho)))
+    title = Heading("Does a second evaluator rank the trials alike?")
+    return [title, *map(Words, words), *([Group(figures)] if figures else [])]
 
 
 def _describe_ranks(points: Sequence[tuple[float, float]], rho: float | None, perfect: str) -> str:

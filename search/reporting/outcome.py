@@ -1,0 +1,211 @@
+"""What a study came to: the winner, how good it is, what was checked, how to load it.
+
+    outcome_blocks(reported)
+
+Without an export the best trial stands here, or why there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from search.console import format_count, format_duration, shorten_path
+from search.reporting.document import (
+    Block,
+    Cell,
+    Code,
+    Facts,
+    Figure,
+    Group,
+    Heading,
+    Picture,
+    Table,
+    Words,
+)
+from search.reporting.figures import draw_learning_curve
+from search.reporting.reported_study import ReportedStudy, count_outcomes
+from search.reporting.words import format_values, verdict_in_words
+from search.spelling import spell
+from storage.files.markdown import format_cell
+
+MOST_BYTES = 3_000_000  # of one picture: a long animation is left to its folder
+LEFT_OUT = ("learning_curve.", "epoch_")  # the page draws the one itself; the others are many
+FIRST_PICTURES = ("reconstructions", "denoised", "samples", "translations")
+
+
+def outcome_blocks(reported: ReportedStudy) -> list[Block]:
+    """Return the outcome: of the winner that was exported, else of the best trial."""
+    if reported.exports:
+        folder, about = reported.exports[0]
+        pictures = _winner_pictures(folder, about)
+        return [
+            Words(_lead(reported, about), "lead"),
+            *pictures[:1],
+            Facts(_winner_facts(reported, folder, about)),
+            Heading("Load the winner"),
+            Code(loading_lines(folder, about)),
+            Heading("The winner's training and pictures"),
+            Group([_winner_curve(about), *pictures[1:]]),
+            *_tables(about),
+            *_export_table(reported),
+        ]
+    best = reported.trials[0]
+    if best.state != TrialState.COMPLETE:
+        return [Words(_nothing_complete(reported), "lead")]
+    value = "" if best.value is None else f" with {reported.metric} {best.value:.6g}"
+    words = f"The best is trial {best.number}{value}. "
+    if reported.definition:
+        words += (
+            "That is on the validation images; nothing is exported yet: "
+            f"{spell('study', NAME=_command(reported))} trains the best again and tests the winner."
+        )
+    shown = [
+        Picture(file=f"best_{name}", content=path.read_bytes(), caption=Path(name).stem)
+        for name, path in list(reported.pictures(best).items())[:1]
+    ]
+    facts = [("parameters", format_values(best.params)), *_verdict_fact(best.user_attrs)]
+    return [Words(words.strip(), "lead"), *([Group(shown)] if shown else []), Facts(facts)]
+
+
+def _command(reported: ReportedStudy) -> str:
+    return reported.record.command if reported.record else reported.name
+
+
+def _lead(reported: ReportedStudy, about: Mapping[str, Any]) -> str:
+    """Return the outcome in one sentence or two."""
+    metric = str(about["metric"])
+    start = f"The winner is trial {about['trial']} of {len(reported.all_trials)}, trained again"
+    if about["test"] is None:
+        return f"{start}: {metric} {about['valid'][metric]:.6g} on the validation images."
+    test, count = about["test"][metric], about["images"]["test"]
+    return f"{start}: {metric} {test:.6g} on {count:,} test images that it met once."
+
+
+def _nothing_complete(reported: ReportedStudy) -> str:
+    reasons = [t.user_attrs.get("reason") for t in reported.trials]
+    reason = next((str(found) for found in reasons if found), None)
+    why = f" The first reason: {reason}" if reason else ""
+    return f"No trial is complete: {count_outcomes(reported.trials)}.{why}"
+
+
+def _winner_facts(
+    reported: ReportedStudy, folder: Path, about: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    metric, direction = str(about["metric"]), "lower" if reported.minimize else "higher"
+    test = "-" if about["test"] is None else f"{about['test'][metric]:.6g}, judged once"
+    facts = [
+        (f"{metric}, test", test),
+        (f"{metric}, validation", f"{about['valid'][metric]:.6g} (the {direction}, the better)"),
+        ("model", f"{about['model']}, {about['model_parameters']:,} weights"),
+        ("parameters", format_values(about["parameters"])),
+        (
+            "training",
+            f"{format_count(about['epochs'], 'epoch')} in {format_duration(about['seconds'])} on "
+            f"{about['device']}, ended by {about['ended_by']}; epoch {about['best_epoch']} is kept",
+        ),
+        *_verdict_fact(about.get("verdict") or {}),
+        *_judge_fact(about),
+        ("checked", certificate(about)),
+        ("lies in", shorten_path(folder)),
+    ]
+    return [(name, text) for name, text in facts if text]
+
+
+def certificate(about: Mapping[str, Any]) -> str:
+    """Return what was checked before the export appeared, in a sentence or two."""
+    programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
+    differences = about["output_differences"].values()
+    largest = f"{max(differences):.1e}" if differences else "-"
+    return (
+        f"{', '.join(programs) or 'the weights'} were loaded back and compared with the live "
+        f"model: largest difference {largest} of the largest output. SHA-256 of "
+        f"{format_count(len(about['sha256']), 'file')} in provenance.json, code {about['revision']}"
+    )
+
+
+def _verdict_fact(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "verdict" not in found:
+        return []
+    words = f"{verdict_in_words(str(found['verdict']))}, epoch {found['verdict_epoch']}"
+    return [("verdict", f"{words}: {found['verdict_reason']}")]
+
+
+def _judge_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what samples are measured with, and what real images reach there."""
+    judge, metric = about.get("judge"), about["metric"]
+    if not judge or metric not in judge.get("floor", {}):
+        return []
+    return [
+        (
+            "floor",
+            f"real images reach {metric} {judge['floor'][metric]:.5g} in the features of the "
+            f"{judge['extractor']} {str(judge['hash'])[:12]}, by {judge['samples']:,} samples",
+        )
+    ]
+
+
+def loading_lines(folder: Path, about: Mapping[str, Any]) -> str:
+    """Return the lines of Python that load and use an export."""
+    place = shorten_path(folder)
+    return (
+        f"from models.export import load_export\n\nmodel = load_export({place!r})\n{about['usage']}"
+    )
+
+
+def _winner_pictures(folder: Path, about: Mapping[str, Any]) -> list[Picture]:
+    """Return the pictures of an export, what it makes of images or noise first."""
+    found = []
+    captions: Mapping[str, str] = about["pictures"]
+    for file, caption in captions.items():
+        path = folder / file
+        if file.startswith(LEFT_OUT) or not path.is_file() or path.stat().st_size > MOST_BYTES:
+            continue
+        found.append(Picture(file=file, content=path.read_bytes(), caption=caption))
+    return sorted(found, key=lambda picture: not picture.file.startswith(FIRST_PICTURES))
+
+
+def _winner_curve(about: Mapping[str, Any]) -> Figure:
+    metric = str(about["metric"])
+    lines = {
+        name: [float(epoch[part].get(metric, math.nan)) for epoch in about["curve"]]
+        for part, name in (("train", "training"), ("valid", "validation"))
+        if metric in about["curve"][0][part]
+    }
+    return draw_learning_curve(lines, metric, about["best_epoch"])
+
+
+def _export_table(reported: ReportedStudy) -> list[Block]:
+    """Return the ranks, where more than one was exported."""
+    if len(reported.exports) < 2:
+        return []
+    rows: list[Sequence[str | Cell]] = []
+    for folder, about in reported.exports:
+        metric, number = str(about["metric"]), about["trial"]
+        rows.append(
+            [
+                str(about["rank"]),
+                Cell(text=str(number), value=number, link=f"#trial-{number}"),
+                str(about["epochs"]),
+                f"{about['valid'][metric]:.6g}",
+                f"{about['test'][metric]:.6g}" if about["test"] else "-",
+                shorten_path(folder),
+            ]
+        )
+    metric = reported.metric
+    columns = ["rank", "trial", "epochs", f"{metric}, validation", f"{metric}, test", "folder"]
+    return [Heading("The best, trained again"), Table(columns=columns, rows=rows)]
+
+
+def _tables(about: Mapping[str, Any]) -> list[Block]:
+    """Return the model's own tables, as its card has them."""
+    blocks: list[Block] = []
+    for table in about["tables"]:
+        rows = [[format_cell(cell) for cell in row] for row in table["rows"]]
+        blocks += [Heading(table["title"]), Table(columns=table["columns"], rows=rows)]
+        blocks += [Words(table["note"], "soft")] if table["note"] else []
+    return blocks

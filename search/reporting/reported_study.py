@@ -1,0 +1,199 @@
+"""A study as a report reads it: its trials, what it was made with, its exports.
+
+    reported = read_study("cae", "sqlite:///runs/studies.db", RunPaths(Path("runs")))
+    reported.trials                   # those that have ended, best first
+    reported.exports                  # what the export folders say, best first
+
+It loads no torch: what a study was made with is read as the plain values that the database keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import get_all_artifact_meta
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.errors import SearchError
+from search.reporting.figures import DrawnTrial
+from search.spelling import spell
+from search.trials.study_record import StudyRecord, read_record
+from storage.database.optuna_storage import TrialStorage
+from storage.database.preferences import is_preferential, read_choices
+from storage.files.exports import read_provenance
+from storage.paths import NAME, RunPaths
+
+DEFINITION = "definition"  # the attribute that holds what a study was made with, as JSON
+
+
+class NotReported(SearchError):
+    """The study has nothing that a report could show."""
+
+
+@dataclass(frozen=True)
+class ReportedStudy:
+    """A stored study, and the folders in which its pictures and exports are."""
+
+    study: optuna.Study
+    storage: TrialStorage
+    paths: RunPaths
+
+    @property
+    def name(self) -> str:
+        return str(self.study.study_name)
+
+    @cached_property
+    def metric(self) -> str:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return (self.study.metric_names or ["value"])[0]
+
+    @cached_property
+    def minimize(self) -> bool:
+        return bool(self.study.direction == StudyDirection.MINIMIZE)
+
+    @cached_property
+    def all_trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    @cached_property
+    def states(self) -> Counter[str]:
+        """How many trials are in each of Optuna's states."""
+        return Counter(trial.state.name for trial in self.all_trials)
+
+    @cached_property
+    def trials(self) -> list[FrozenTrial]:
+        """The trials that have ended, best first: complete, then pruned, then all others.
+
+        Where a person ranks the trials, their choices say which complete ones are the best.
+        """
+        ranks = self._ranks_by_choice()
+
+        def rank(trial: FrozenTrial) -> tuple[int, float, float, int]:
+            order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}.get(trial.state, 2)
+            value = value_of(trial)
+            cost = math.inf if value is None else value if self.minimize else -value
+            return order, ranks.get(trial.number, 0), cost, trial.number
+
+        return sorted((t for t in self.all_trials if t.state.is_finished()), key=rank)
+
+    def _ranks_by_choice(self) -> Mapping[int, int]:
+        study_id = self.study._study_id
+        if not is_preferential(self.storage.get_study_system_attrs(study_id)):
+            return {}
+        with self.storage.engine.connect() as connection:
+            choices = read_choices(connection, study_id)
+        complete = {
+            t.number: t.value or 0.0 for t in self.all_trials if t.state == TrialState.COMPLETE
+        }
+        return {number: rank for rank, number in enumerate(choices.ranked(complete))}
+
+    @cached_property
+    def drawn(self) -> list[DrawnTrial]:
+        """The trials that have ended as figures show them, best first."""
+        return [_draw(trial, self.first_step) for trial in self.trials]
+
+    @property
+    def first_step(self) -> int:
+        """Optuna's step of the first epoch: genstudy counts steps from 0, epochs from 1."""
+        return 0 if self.definition else 1
+
+    @cached_property
+    def definition(self) -> Mapping[str, Any]:
+        """What the study was made with; empty where genstudy did not make it."""
+        try:
+            found = json.loads(self.study.user_attrs.get(DEFINITION, "{}"))
+        except (ValueError, TypeError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def record(self) -> StudyRecord | None:
+        """What the last run wrote down; None for a study of an older version."""
+        return read_record(self.study)
+
+    @cached_property
+    def exports(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The exports of this study, and not of a deleted namesake, best first."""
+        found = []
+        folder = self.paths.exports(self.name)
+        ranks = sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit())
+        for rank in ranks:
+            about = read_provenance(folder / str(rank))
+            if about is not None and about.get("token") == self.definition.get("token"):
+                found.append((folder / str(rank), about))
+        return found
+
+    def pictures(self, trial: FrozenTrial) -> dict[str, Path]:
+        """Return the pictures that a trial ended with, by name, the first one first."""
+        found = {}
+        for about in get_all_artifact_meta(trial, storage=self.storage):
+            source, name = self.paths.artifacts / about.artifact_id, about.filename
+            usable = NAME.fullmatch(name) and about.mimetype.startswith("image/")
+            if usable and "-epoch-" not in name and source.is_file():
+                found[name] = source
+        return found
+
+
+def value_of(trial: FrozenTrial) -> float | None:
+    """Return a trial's value, of a pruned one the last that it reported; None: it has none."""
+    value = trial.value
+    return value if value is not None and math.isfinite(value) else None
+
+
+def outcome_of(trial: FrozenTrial) -> str:
+    """Return how a trial has ended, in a word."""
+    return str(trial.user_attrs.get("outcome", trial.state.name.lower()))
+
+
+def seconds_of(trial: FrozenTrial) -> float | None:
+    """Return how long a trial took, without the time between two attempts where that is known."""
+    seconds = trial.user_attrs.get("seconds")
+    if isinstance(seconds, int | float):
+        return float(seconds)
+    return None if trial.duration is None else trial.duration.total_seconds()
+
+
+def count_outcomes(trials: Sequence[FrozenTrial]) -> str:
+    """Return ``28 complete, 12 pruned``."""
+    counts = Counter(map(outcome_of, trials))
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+
+
+def _draw(trial: FrozenTrial, first_step: int) -> DrawnTrial:
+    return DrawnTrial(
+        number=trial.number,
+        outcome=outcome_of(trial),
+        value=value_of(trial),
+        complete=trial.state == TrialState.COMPLETE,
+        curve=[
+            (step + 1 - first_step, value)
+            for step, value in sorted(trial.intermediate_values.items())
+            if math.isfinite(value)
+        ],
+        parameters=trial.params,
+    )
+
+
+def read_study(name: str, storage: TrialStorage, paths: RunPaths) -> ReportedStudy:
+    """Return the stored study. Raises `NotReported` before a trial has ended."""
+    reported = ReportedStudy(optuna.load_study(study_name=name, storage=storage), storage, paths)
+    if len(reported.study.directions) > 1:
+        raise NotReported(
+            f"study {name!r} has {len(reported.study.directions)} objectives; a report ranks by one"
+        )
+    if not reported.trials:
+        raise NotReported(
+            f"no trial of study {name!r} has ended yet; run it first: {spell('study', NAME=name)}"
+        )
+    return reported

@@ -1,0 +1,59 @@
+"""What a run leaves with its study, for those who look at it later: reports, notes.
+
+    write_record(study, StudyRecord(trials=40, sampler="tpe", ...))
+    read_record(study)                # None for a study of an older version
+
+A study's definition says what makes its values compare. This record says how the last run went
+about it: these settings may change from run to run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import optuna
+
+KEY = "genstudy:run"  # a system attribute of the study
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """The settings of a study's last run.
+
+    command: the name by which the study is started again
+    trials: in all; top: how many of the best are exported; retrain_epochs: at most, of each
+    sampler, pruner: as a user writes them; device: what the workers train on
+    images: how many, by part; shape: (C, H, W) of each
+    """
+
+    command: str
+    trials: int
+    top: int
+    retrain_epochs: int
+    sampler: str
+    pruner: str
+    devices: str
+    images: Mapping[str, int]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Return the record in ``plain``; raises `TypeError` or `KeyError` for another thing."""
+        return cls(**{**plain, "shape": tuple(plain["shape"])})
+
+
+def write_record(study: optuna.Study, record: StudyRecord) -> None:
+    """Store the record with the study in the database."""
+    study._storage.set_study_system_attr(study._study_id, KEY, json.dumps(asdict(record)))
+
+
+def read_record(study: optuna.Study) -> StudyRecord | None:
+    """Return the stored record; None where there is none that this version can read."""
+    found = study._storage.get_study_system_attrs(study._study_id).get(KEY)
+    try:
+        return None if found is None else StudyRecord.from_plain(json.loads(found))
+    except (ValueError, TypeError, KeyError):
+        return None
