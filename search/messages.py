@@ -86,7 +86,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
-    """A trial goes on from a checkpoint, behind ``epoch``."""
+    """A trial or a retraining goes on from a checkpoint, behind ``epoch``."""
 
     number: int
     epoch: int

@@ -100,7 +100,7 @@ def test_an_interrupted_game_keeps_its_history(make_gan_context: MakeContext) ->
 
     def soon() -> bool:
         asked[0] += 1
-        return asked[0] > 60
+        return asked[0] > 40
 
     context = make_gan_context(ThreeModes, epochs=9, interrupted=soon)
     trial = context.queue.claim(9)

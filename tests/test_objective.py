@@ -19,7 +19,7 @@ from PIL import Image
 from models.base import Metrics, Program
 from models.cae import CAE
 from models.data.images import Batch
-from search.messages import Ended, EpochEnded, Released, Started
+from search.messages import Ended, EpochEnded, Released, Resumed, Started
 from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
@@ -168,20 +168,24 @@ def test_an_interrupted_trial_goes_on_to_the_same_values(make_context: MakeConte
     assert curves("small", storage=context.run.storage)["epoch"].tolist() == [1, 2, 3, 4]
 
 
-def test_a_trial_goes_on_from_its_checkpoint(
-    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("short", "goes_on_at"), [(0.0, 3), (99.0, 4)])
+def test_a_trial_goes_on_behind_its_last_finished_epoch(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, short: float, goes_on_at: int
 ) -> None:
-    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
+    """A long epoch is dropped, and the one before has its checkpoint; a short one is finished."""
+    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", short)
     undisturbed = run_one(make_context(epochs=4, runs="a"))
-    answers = iter([False] * 17 + [True] * 99)  # in the fourth epoch
+    answers = iter([False] * 12 + [True] * 99)  # in the third epoch of four steps
     context = make_context(epochs=4, runs="b", interrupted=lambda: next(answers))
-    run_one(context)
+    assert run_one(context)["state"] == "WAITING"
     checkpoint = context.run.paths.trial_checkpoint("small", 0)
     assert checkpoint.exists()
     context = make_context(epochs=4, runs="b")
     assert run_one(context)["value"] == undisturbed["value"]
-    trained = [e.epoch for e in context.heard if isinstance(e, EpochEnded)]  # type: ignore[attr-defined]
-    assert trained == [4]
+    heard = context.heard  # type: ignore[attr-defined]
+    assert Resumed(number=0, epoch=goes_on_at - 1) in heard
+    trained = [event.epoch for event in heard if isinstance(event, EpochEnded)]
+    assert trained == list(range(goes_on_at, 5))
     assert not checkpoint.exists()
 
 

@@ -156,7 +156,10 @@ class Display:
                 )  # fmt: skip
             case Resumed():
                 status.epoch = status.resumed = event.epoch
-                self.say(f"trial {event.number:>3}  goes on at epoch {event.epoch + 1}")
+                what = (
+                    f"trial {event.number:>3} " if status.trains else f"retraining {event.number}"
+                )
+                self.say(f"{what} goes on at epoch {event.epoch + 1}")
             case Retraining():
                 self.status[worker.index] = WorkerStatus(
                     worker.device, "retraining", event.number, epochs=event.epochs, since=now

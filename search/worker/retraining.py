@@ -32,7 +32,7 @@ from models.training.checkpoint import (
     save_checkpoint,
 )
 from models.training.loop import EpochResult, fit
-from search.messages import EpochEnded, NotRetrained, Released, Retrained, Retraining
+from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
 from search.setup.inputs import describe_base
 from search.trials.retraining_record import (
     MOST_EPOCHS,
@@ -105,6 +105,8 @@ class RetrainingRun:
             picture.unlink()  # of an earlier training, or of a deleted study of this name
         forget_rows(self.paths.rows(), beyond=len(self.curve))
         context.send(Retraining(number=self.number, epochs=context.run.retrain_epochs))
+        if self.curve and not self._is_out_of_patience():
+            context.send(Resumed(number=self.number, epoch=len(self.curve)))
         failure = None
         try:
             self._train()

@@ -40,7 +40,9 @@ from search.worker.progress import TrialProgress
 from storage.database.preferences import PICTURE
 from storage.database.retry import DatabaseLost, GaveUp
 
-CHECKPOINT_EVERY = 30.0  # seconds; where an epoch takes longer, each has its checkpoint
+CHECKPOINT_EVERY = 30.0  # seconds
+SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
+# checkpoint at once, so that no finished epoch is lost in either case
 log = logging.getLogger("genstudy")
 
 
@@ -221,6 +223,14 @@ class TrialRun:
         began = time.monotonic() - progress.seconds
         limit = 60 * (run.trial_minutes or float("inf"))
         saved = time.monotonic()
+        last: EpochResult | None = None
+
+        def drops_epoch() -> bool:
+            if self.lost.is_set() or time.monotonic() - began > limit:
+                return True
+            is_short = last is not None and last.seconds <= SHORT_EPOCH
+            return self.interrupted() and not is_short
+
         try:
             for result in fit(
                 model,
@@ -229,8 +239,9 @@ class TrialRun:
                 seed=self.seed,
                 start=progress.epoch,
                 judge=self.context.evaluator,
-                interrupted=lambda: self.interrupted() or time.monotonic() - began > limit,
+                interrupted=drops_epoch,
             ):
+                last = result
                 written = self._report(result)
                 self.pictures.keep_row(result.number, model)
                 progress.seconds = time.monotonic() - began
@@ -243,7 +254,8 @@ class TrialRun:
                     suffix = f"-epoch-{result.number:03}"
                     self.pictures.show_preview(model, progress.best, suffix)
                 stop = self.interrupted()
-                if stop or time.monotonic() - saved >= CHECKPOINT_EVERY:
+                due = time.monotonic() - saved >= CHECKPOINT_EVERY
+                if stop or due or result.seconds > SHORT_EPOCH:
                     self._save_checkpoint(model)
                     saved = time.monotonic()
                 if stop:
