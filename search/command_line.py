@@ -70,11 +70,10 @@ USAGES = {
         variables=(*DATABASE, *SERVED),
     ),
     "look": Usage(
-        about="show what a folder of images holds, and how a study uses it",
+        about="say what a folder of images holds, with a contact sheet",
         example="DATA=folder:PATH",
-        variables=tuple(
-            name for name in ("DATA", "DATA_ROOT", "BACKGROUND", "RUNS") if name in VARIABLES
-        ),
+        bare="NAME",
+        variables=("NAME", "DATA", "BACKGROUND", "RUNS"),
     ),
 }
 OFFERED = tuple(name for name in COMMANDS if name in USAGES)  # a worker is started by a study
@@ -208,7 +207,8 @@ def describe_commands(width: int) -> str:
 def describe(name: str, width: int) -> str:
     """Return the help of one command."""
     usage = USAGES[name]
-    taken = "" if usage.bare is None else f" {usage.bare}"
+    is_needed = usage.example and not VARIABLE.match(usage.example)
+    taken = "" if usage.bare is None else f" {usage.bare}" if is_needed else f" [{usage.bare}]"
     return "\n".join(
         [
             f"{GENSTUDY} {name}{taken} [VARIABLE=value ...]: {usage.about}",

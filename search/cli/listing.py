@@ -127,7 +127,8 @@ def _show_leaderboard(
             format_count(len(frame.columns), "column"),
             format_count(len(frame), "trial"),
         )
-        print_line(console, f"all {columns} of {rows}: make trials NAME={name} CSV=FILE", "dim")
+        whole = spell("trials", NAME=name, CSV="FILE")
+        print_line(console, f"all {columns} of {rows}: {whole}", "dim")
     elif len(frame):
         console.print("no trial is complete, so that none is ranked")
     _show_failures(console, frame, parameters)

@@ -26,6 +26,7 @@ from models.data.loading import find_source
 from search.console import format_count, open_console, shorten_path
 from search.errors import BadVariable
 from search.setup.loading import load_study
+from search.spelling import spell
 from search.variables import Variables, read_variables
 
 CLASSES = 24  # in the table, at most; the others are counted
@@ -60,12 +61,12 @@ def look() -> int:
 
 def _open_source(variables: Variables) -> FolderSource:
     if variables.data is None:
-        raise BadVariable("DATA is not set; say which folder: make look DATA=folder:PATH")
+        line = spell("look", DATA="folder:PATH")
+        raise BadVariable(f"DATA is not set; say which folder: {line}")
     source = find_source(variables.data, variables.data_root, variables.background)
     if not isinstance(source, FolderSource):
-        raise BadVariable(
-            f"DATA={variables.data} is no folder; make look shows one: DATA=folder:PATH"
-        )
+        line = spell("look", DATA="folder:PATH")
+        raise BadVariable(f"DATA={variables.data} is no folder; one is shown by: {line}")
     return source
 
 

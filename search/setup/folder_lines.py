@@ -14,6 +14,7 @@ from models.data.description import (
     describe_use,
 )
 from models.data.images import ImageSplits
+from search.spelling import spell
 
 SKIPPED = 3  # lines of what is not read; `make look` shows all
 
@@ -36,7 +37,7 @@ def study_lines(images: ImageSplits) -> list[str]:
     lines.append(f"  used as {shape}: {'; '.join(used) or 'as they are'}")
     if found.skipped:
         more = len(found.skipped) - SKIPPED
-        end = f", and {more} more: make look shows them" if more > 0 else ""
+        end = f", and {more} more: {spell('look', DATA=images.name)}" if more > 0 else ""
         lines.append(f"  not read: {', '.join(found.skipped[:SKIPPED])}{end}")
     return lines
 
