@@ -22,11 +22,14 @@ export GENSTUDY_GIVEN := $(filter-out VENV,$(foreach v,$(.VARIABLES),$(if $(filt
 # The variables of `make bench` count only on the command line.
 $(foreach v,ROWS FULL OUT,$(if $(filter environment,$(origin $(v))),$(eval unexport $(v))))
 
-# A password may hold a $: STORAGE is passed on as it was typed.
+# A folder or a password may hold a $: what stands on the command line is passed on as it was typed.
+# Make itself writes $$ for one $, which a path may do too.
+TYPED := $(filter-out STORAGE,$(GENSTUDY_GIVEN))
+$(foreach v,$(TYPED),$(eval override $(v) := $$(subst $$$$$$$$,$$$$,$$(value $(v)))))
 ifeq ($(origin STORAGE),command line)
 override STORAGE := $(value STORAGE)
-export STORAGE
 endif
+export $(GENSTUDY_GIVEN)
 
 .DEFAULT_GOAL := help
 .PHONY: help study studies trials look report dashboard test torture bench check format lock install clean

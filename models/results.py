@@ -8,6 +8,7 @@ They stand in the export folder, its model card and the dashboard.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,12 @@ class Picture:
 
     @property
     def file(self) -> str:
-        return f"{self.name}.png"
+        return f"{file_stem(self.name)}.png"
+
+
+def file_stem(name: str) -> str:
+    """Return a name as part of a file's name: a slash in it leads into no folder."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ COMMANDS = ("study", "studies", "trials", "look", "report", "dashboard", "worker
 
 
 def main(arguments: list[str]) -> int:
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own has no meaning here: nothing is displayed
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         if len(arguments) == 1 and not arguments[0].startswith("-"):
             print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)

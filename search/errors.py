@@ -50,6 +50,7 @@ def explain_error(error: Exception) -> str | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from models.errors import ConfigError, DataError, ExportError, ExtractorError
+    from storage.database.explanation import remedy_of
     from storage.database.retry import FULL
 
     ours = SearchError | StorageError | DataError | ConfigError | ExportError | ExtractorError
@@ -59,6 +60,7 @@ def explain_error(error: Exception) -> str | None:
         origin = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
         cause = str(origin).strip().splitlines()[0]
         remedy = "make room, then run again" if FULL.search(cause) else "run again"
+        remedy = remedy_of(origin) or remedy
         return f"the trial database failed ({cause}); what was stored is kept: {remedy}"
     if isinstance(error, OSError):
         cause = error.strerror or " ".join(str(error).split())

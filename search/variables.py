@@ -95,13 +95,6 @@ def _read_path(name: str, written: str) -> Path:
         raise BadVariable(f"{name}={_quote(written)}: no such user; write the path out") from error
 
 
-def _read_runs(name: str, written: str) -> Path:
-    runs = _read_path(name, written)
-    if "?" in str(runs):
-        raise BadVariable(f"{name}={_quote(str(runs))} holds a '?', which ends the database's path")
-    return runs
-
-
 def _read_data(name: str, written: str) -> str:
     """Return the set's name; a folder becomes absolute."""
     kind, colon, place = written.partition(":")
@@ -123,7 +116,7 @@ def _read_background(name: str, written: str) -> str:
 
 
 def _read_storage(name: str, written: str) -> str:
-    from storage.database.connection import absolute_url
+    from storage.database.address import absolute_url
 
     return absolute_url(written)
 
@@ -194,7 +187,7 @@ class Variables:
         "postgresql://USER:PASSWORD@HOST/DATABASE; unset: SQLite under RUNS", _read_storage
     )
     seed: int | None = _variable("all random choices follow from it", _whole_reader(0))
-    runs: Path = _variable("folder of everything that is written", _read_runs, default="runs")
+    runs: Path = _variable("folder of everything that is written", _read_path, default="runs")
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",
         _whole_reader(0, 1000),

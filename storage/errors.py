@@ -34,3 +34,7 @@ class DiskFull(StorageError, OSError):
 
 class StudyNotFound(StorageError):
     """The trial database has no study of that name."""
+
+
+class SeveralObjectives(StorageError):
+    """A study of Optuna's own has several objectives, so that no trial is the best of all."""

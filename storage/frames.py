@@ -5,27 +5,33 @@
     frame = trials("cae")
     frame[frame.state == "COMPLETE"].plot.scatter("latent", "value")
 
+The database may also be one that Optuna's own scripts have filled.
+
 Optuna's own `trials_dataframe` builds every trial as an object first. These queries read the same
 tables, and for ten thousand trials they take a fraction of the time and memory. They are written
 for Optuna's schema 12, which is checked; for any other, Optuna's own calls make the same frame.
 
-A parameter or attribute that is called like another column, such as a parameter ``value``, gets the
-prefix ``param_`` or ``attr_``.
+Every column has a name of its own. A parameter that is called like one of the first columns gets
+the prefix ``param_`` (``param_value``), and an attribute that is called like a parameter the prefix
+``attr_``: beside a parameter ``seed``, the trial's own seed is ``attr_seed``.
+``frame.attrs["parameters"]`` lists the columns that are parameters.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 from sqlalchemy import Connection, text
 
+from storage.database.address import parse_url, redact_url
 from storage.database.columns import Columns
-from storage.database.connection import open_engine, open_storage, redact_url
+from storage.database.connection import open_engine
+from storage.database.explanation import explained
 from storage.database.preferences import (
     VALUES,
     is_preferential,
@@ -34,27 +40,46 @@ from storage.database.preferences import (
     read_choices,
 )
 from storage.database.rows import known_schema
+from storage.database.trial_frame import (
+    read_directions,
+    trial_frame,
+    trial_frame_by_optuna,
+)
 from storage.database.trial_states import TrialStatus, count_outcomes
-from storage.errors import DatabaseUnreachable, StudyNotFound, short
+from storage.errors import DatabaseUnreachable, SeveralObjectives, StudyNotFound, short
 from storage.paths import RunPaths
 
-BASE = ("number", "state", "value", "duration", "started", "ended")
+COUNTED = """
+    SELECT s.study_name AS study, t.state, count(t.trial_id) AS trials FROM studies s
+    LEFT JOIN trials t ON t.study_id = s.study_id GROUP BY s.study_name, t.state
+"""
+BEST_VALUES = """
+    SELECT s.study_name AS study, d.direction, min(v.value) AS low, max(v.value) AS high
+    FROM studies s
+    JOIN study_directions d ON d.study_id = s.study_id AND d.objective = 0
+    JOIN trials t ON t.study_id = s.study_id AND t.state = 'COMPLETE'
+    JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0
+    WHERE NOT EXISTS (
+        SELECT 1 FROM study_directions o WHERE o.study_id = s.study_id AND o.objective > 0
+    )
+    GROUP BY s.study_name, d.direction
+"""
 
 
 def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
     """Return one row a trial, by number.
 
     The columns are number, state, value, duration, started, ended (local time), then every
-    parameter, then every attribute (device, host, pid, seed, outcome, ...).
-    storage: a database URL; by default the variable STORAGE, else ``studies.db`` in the folder
-    RUNS, else ``runs/studies.db`` in the current folder
+    parameter, then every attribute (device, host, pid, seed, outcome, ...). A study of several
+    objectives has value_0, value_1, ... in place of value.
+    storage: a database URL; by default ``STORAGE``, else ``RUNS/studies.db``
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
     with connected(storage) as connection:
         study_id = find_study(connection, study)
         if known_schema(connection):
-            return _trials(connection, study_id)
-    return _trials_by_optuna(study, database_url(storage))
+            return trial_frame(connection, study_id)
+    return trial_frame_by_optuna(study, database_url(storage))
 
 
 def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
@@ -67,22 +92,22 @@ def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
 def best(study: str, *, top: int = 1, storage: str | None = None) -> pd.DataFrame:
     """Return the ``top`` complete trials, best first; fewer rows if fewer are complete.
 
-    They are ranked by value, and in a preferential study by a person's choices.
+    They are ranked by value, and in a preferential study by a person's choices. Raises
+    `SeveralObjectives` where neither ranks them.
     """
-    frame = trials(study, storage=storage)
     with connected(storage) as connection:
         study_id = find_study(connection, study)
         chosen = None
         if is_preferential(read_attributes(connection, study_id)):
             chosen = read_choices(connection, study_id)
-        directions = connection.execute(
-            text(
-                "SELECT d.direction FROM study_directions d JOIN studies s "
-                "ON s.study_id = d.study_id WHERE s.study_name = :name"
-            ),
-            {"name": study},
+        directions = read_directions(connection, study_id)
+    if len(directions) > 1:
+        raise SeveralObjectives(
+            f"study {short(repr(study))} has {len(directions)} objectives, so that no trial is the "
+            f"best of all; trials({short(repr(study))}) has the values of each"
         )
-        ascending = next(directions)[0] == "MINIMIZE"
+    ascending = directions[0] == "MINIMIZE"
+    frame = trials(study, storage=storage)
     complete = frame[frame["state"] == TrialStatus.COMPLETE]
     if chosen is not None:
         sign = 1 if ascending else -1
@@ -107,19 +132,6 @@ def choices(study: str, *, storage: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["choice", "better", "worse"])
 
 
-def parameter_columns(study: str, *, storage: str | None = None) -> list[str]:
-    """Return which columns of `trials` are parameters; the others are the trials' own."""
-    with connected(storage) as connection:
-        names = connection.scalars(
-            text(
-                "SELECT DISTINCT p.param_name FROM trial_params p "
-                "JOIN trials t ON t.trial_id = p.trial_id WHERE t.study_id = :study_id"
-            ),
-            {"study_id": find_study(connection, study)},
-        )
-        return [_free_name(name, BASE, "param_") for name in sorted(names)]
-
-
 def outcomes(*, storage: str | None = None) -> dict[str, Counter[str]]:
     """Return how many trials of each study ended in which way, in the words of `OUTCOMES`."""
     with connected(storage) as connection:
@@ -127,26 +139,13 @@ def outcomes(*, storage: str | None = None) -> dict[str, Counter[str]]:
 
 
 def studies(*, storage: str | None = None) -> pd.DataFrame:
-    """Return one row a study: its name, how many trials are in each state, and the best value."""
+    """Return one row a study: its name, how many trials are in each state, and the best value.
+
+    A study of several objectives has no best value.
+    """
     with connected(storage) as connection:
-        counted = pd.read_sql_query(
-            text(
-                "SELECT s.study_name AS study, t.state, count(t.trial_id) AS trials FROM studies s "
-                "LEFT JOIN trials t ON t.study_id = s.study_id GROUP BY s.study_name, t.state"
-            ),
-            connection,
-        )
-        values = pd.read_sql_query(
-            text(
-                "SELECT s.study_name AS study, d.direction, min(v.value) AS low, "
-                "max(v.value) AS high FROM studies s "
-                "JOIN study_directions d ON d.study_id = s.study_id AND d.objective = 0 "
-                "JOIN trials t ON t.study_id = s.study_id AND t.state = 'COMPLETE' "
-                "JOIN trial_values v ON v.trial_id = t.trial_id AND v.objective = 0 "
-                "GROUP BY s.study_name, d.direction"
-            ),
-            connection,
-        )
+        counted = _read_frame(connection, COUNTED)
+        values = _read_frame(connection, BEST_VALUES)
     wide = counted.pivot_table(
         index="study", columns="state", values="trials", aggfunc="sum", fill_value=0
     )
@@ -158,6 +157,11 @@ def studies(*, storage: str | None = None) -> pd.DataFrame:
     frame["best"] = best_value.astype(float)
     frame.columns.name = None
     return frame.rename(columns=str.lower).rename_axis("study").reset_index()
+
+
+def _read_frame(connection: Connection, statement: str) -> pd.DataFrame:
+    found = connection.execute(text(statement))
+    return pd.DataFrame(found.fetchall(), columns=list(found.keys()))
 
 
 def database_url(storage: str | None) -> str:
@@ -186,9 +190,10 @@ def database_url(storage: str | None) -> str:
 @contextmanager
 def connected(storage: str | None) -> Iterator[Connection]:
     """Yield a connection for one frame; nothing stays open afterwards."""
-    engine = open_engine(database_url(storage))
+    url = database_url(storage)
+    engine = open_engine(url)
     try:
-        with engine.connect() as connection:
+        with explained(parse_url(url), what="read"), engine.connect() as connection:
             yield connection
     finally:
         engine.dispose()
@@ -203,61 +208,3 @@ def find_study(connection: Connection, study: str) -> int:
         available = ", ".join(sorted(names)) or "none yet"
         raise StudyNotFound(f"no study {short(repr(study))} in {place}; available: {available}")
     return names[study]
-
-
-def _trials(connection: Connection, study_id: int) -> pd.DataFrame:
-    """Read the frame of `trials` from Optuna's tables."""
-    found = Columns(connection, study_id)
-    started, ended = pd.Series(found.started), pd.Series(found.ended)
-    frame = pd.DataFrame(
-        {
-            "number": found.numbers,
-            "state": found.states,
-            "value": found.values(),
-            "duration": ended - started,
-            "started": started,
-            "ended": ended,
-        }
-    )
-    attributes = pd.DataFrame(found.attributes()).infer_objects()
-    return _join(frame, pd.DataFrame(found.parameters()), attributes)
-
-
-def _join(frame: pd.DataFrame, parameters: pd.DataFrame, attributes: pd.DataFrame) -> pd.DataFrame:
-    """Put the frames side by side; a name that is taken already gets a prefix."""
-    parameters = parameters.rename(columns=lambda name: _free_name(name, BASE, "param_"))
-    taken = (*BASE, *parameters.columns)
-    attributes = attributes.rename(columns=lambda name: _free_name(name, taken, "attr_"))
-    return pd.concat([frame, parameters, attributes], axis=1)
-
-
-def _free_name(name: str, taken: Sequence[str], prefix: str) -> str:
-    return prefix + name if name in taken else name
-
-
-def _trials_by_optuna(study: str, url: str) -> pd.DataFrame:
-    """Make the frame of `trials` by Optuna's own calls: the schema is not known here."""
-    import optuna
-
-    opened = open_storage(url)
-    try:
-        found = optuna.load_study(study_name=study, storage=opened).get_trials(deepcopy=False)
-    finally:
-        opened.engine.dispose()
-    frame = pd.DataFrame(
-        [
-            {
-                "number": trial.number,
-                "state": trial.state.name,
-                "value": trial.value,
-                "duration": trial.duration,
-                "started": trial.datetime_start,
-                "ended": trial.datetime_complete,
-            }
-            for trial in found
-        ],
-        columns=BASE,
-    )
-    parameters = pd.DataFrame([trial.params for trial in found])
-    attributes = pd.DataFrame([trial.user_attrs for trial in found])
-    return _join(frame, parameters, attributes)

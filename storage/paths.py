@@ -40,6 +40,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def sqlite_url(path: Path | str) -> str:
+    """Return the URL of a database file; of all characters only % and ? mean something in it."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """All paths below ``root``. Folders are created when something is written to them."""
@@ -52,7 +57,7 @@ class RunPaths:
 
     @property
     def database_url(self) -> str:
-        return f"sqlite:///{self.database}"
+        return sqlite_url(self.database)
 
     @property
     def artifacts(self) -> Path:

@@ -47,7 +47,6 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
         ["write under RUNS=/proc/runs", "set RUNS"],
     ),
     "runs-long": ({"RUNS": "/tmp/" + "x" * 5000}, ["cannot write under RUNS=/tmp/xxx", "set RUNS"]),
-    "runs-question": ({"RUNS": "/tmp/what?"}, ["RUNS='/tmp/what?' holds a '?'"]),
     "runs-nobody": ({"RUNS": "~nobody-at-all/runs"}, ["RUNS=", "no such user; write the path out"]),
     "sampler": ({"SAMPLER": "bayes"}, ["unknown sampler 'bayes'; available: cmaes"]),
     "sampler-code": ({"SAMPLER": "__import__('os').system('x')"}, ["plain values", "NAME("]),

@@ -22,9 +22,11 @@ from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from storage import best, curves, studies, trials
 from storage.database import leases
+from storage.database.address import redact_url
 from storage.database.columns import local_time
-from storage.database.connection import open_engine, open_storage, redact_url, study_lock
+from storage.database.connection import open_engine, open_storage
 from storage.database.extractors import keep_extractor, read_extractor
+from storage.database.study_lock import study_lock
 from storage.errors import DatabaseUnreachable, StudyNotFound
 from tests.preloaded import Preloaded
 
@@ -91,7 +93,7 @@ def test_the_frame_for_an_unknown_schema_is_the_same(
     ours = trials("s", storage=storage_url)
     with open_engine(storage_url).begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE version_info SET schema_version = 99"))
-    monkeypatch.setattr("storage.frames._trials", None)  # its queries are not to be trusted now
+    monkeypatch.setattr("storage.frames.trial_frame", None)  # its queries are not to be trusted now
     theirs = trials("s", storage=storage_url)
     assert set(ours.columns) == set(theirs.columns)
     pd.testing.assert_frame_equal(
@@ -391,7 +393,9 @@ def test_many_processes_end_exactly_as_many_trials_as_asked_for(
 def test_the_study_lock_is_held_by_one_at_a_time(storage_url: str, preloaded: Preloaded) -> None:
     queue = make_study(storage_url)
     program = (
-        "import sys, time; from storage.database.connection import *\n"
+        "import sys, time\n"
+        "from storage.database.connection import open_engine\n"
+        "from storage.database.study_lock import study_lock\n"
         "engine = open_engine(sys.argv[1])\n"
         "with study_lock(engine, 1):\n"
         "    print('held', flush=True); time.sleep(1.5)\n"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.data.images import Images
-from models.figures.canvas import INK, new_figure, save_figure
+from models.figures.canvas import INK, new_figure, own_style, save_figure
 from models.results import Table
 
 Counts = NDArray[np.int64]
@@ -56,6 +56,7 @@ def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
     )
 
 
+@own_style()
 def draw_confusion(path: Path, matrix: Counts, classes: tuple[str, ...], *, title: str) -> None:
     """Draw the counts in their cells, coloured by the share of the true class."""
     from matplotlib.ticker import PercentFormatter

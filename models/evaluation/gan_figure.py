@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.evaluation.gan_diagnosis import WORDS, Health, Kind, epoch_verdicts
-from models.figures.canvas import INK, new_figure, plain_log_labels, save_figure
+from models.figures.canvas import INK, new_figure, own_style, plain_log_labels, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +64,7 @@ class Panel:
     floor: float | None = None
 
 
+@own_style()
 def draw_game(
     path: Path, history: Sequence[Health], floor: Mapping[str, float], title: str
 ) -> None:

@@ -1,5 +1,15 @@
 """Figures: made of arrays without a display, and saved as PNG.
 
+    @own_style()
+    def draw_points(path: Path, ...) -> None:
+        figure = new_figure(7.2, 3.6)
+        ...
+        save_figure(figure, path)
+
+They look the same for everybody: what a notebook or a `matplotlibrc` sets (styles, fonts, TeX) is
+for the user's own figures. Matplotlib reads such settings while a figure is made and while it is
+saved, so that all of a function that draws is in `own_style`.
+
 Shape legend: N images, C channels, H/W pixels.
 """
 
@@ -7,7 +17,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +36,20 @@ TILE, MARGIN = 0.62, 0.1  # inches: an image, the edge
 INK = "#1f2937"
 WRONG = "#dc2626"
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea")
+DISPLAY = ("backend", "backend_fallback")  # settings of a display, which our figures have not
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults, also as a decorator; the user's settings come back after.
+
+    Names are shown as they are written: a dollar sign in a class's name begins no formula.
+    """
+    import matplotlib
+
+    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in DISPLAY}
+    with matplotlib.rc_context({**defaults, "text.parse_math": False}):
+        yield
 
 
 def as_strip(images: Tensor) -> np.ndarray[Any, Any]:
@@ -64,9 +89,12 @@ def plain_log_labels(axes: Axes, *, most: float = math.inf, across: bool = False
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty white figure; both sizes are in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
-    return Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -85,6 +113,7 @@ def figure_picture(
     what: the end of its title; make_figure: makes it under the title that it is given
     """
 
+    @own_style()
     def draw(path: Path, title: str) -> None:
         save_figure(make_figure(f"{title}: {what}"), path)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from models.figures.canvas import COLORS, INK, new_figure, plain_log_labels, save_figure
+from models.figures.canvas import COLORS, INK, new_figure, own_style, plain_log_labels, save_figure
 
 
+@own_style()
 def draw_learning_curve(
     path: Path,
     curves: Mapping[str, Sequence[float]],
@@ -46,6 +47,7 @@ def draw_learning_curve(
     save_figure(figure, path)
 
 
+@own_style()
 def draw_lines(
     path: Path,
     panels: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]],
@@ -69,9 +71,7 @@ def draw_lines(
             at = axes.get_xaxis_transform()  # x as data, y as a share of the height
             axes.text(place, 1, f"{word} ", transform=at, ha="right", va="top", fontsize=8)
         axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        if high / low < 100:
-            plain_log_labels(axes)
+        plain_log_labels(axes, most=6)
         axes.set_xlabel(x)
         axes.set_ylabel(y if index == 0 else "")
         axes.set_title(name, loc="left", fontsize=9, color=INK)

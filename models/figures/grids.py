@@ -20,6 +20,7 @@ from models.figures.canvas import (
     as_picture,
     as_strip,
     new_figure,
+    own_style,
     save_figure,
 )
 
@@ -102,6 +103,7 @@ def show_literally(text: Text) -> None:
     text.set_parse_math(False)
 
 
+@own_style()
 def draw_rows(
     path: Path, rows: Mapping[str, Tensor] | Sequence[tuple[str, Tensor]], *, title: str
 ) -> None:
@@ -136,6 +138,7 @@ def draw_rows(
     save_figure(figure, path)
 
 
+@own_style()
 def draw_labelled(
     path: Path, images: Tensor, words: Sequence[str], right: Sequence[bool], *, title: str
 ) -> None:

@@ -15,7 +15,8 @@ import optuna_dashboard
 from search.console import open_console, shorten_path
 from search.errors import BadVariable
 from search.variables import Variables, read_variables
-from storage.database.connection import open_engine, open_storage, redact_url
+from storage.database.address import redact_url
+from storage.database.connection import open_storage
 from storage.errors import short
 from storage.files.artifacts import ArtifactFolder
 
@@ -45,8 +46,7 @@ def dashboard() -> int:
     """Serve the dashboard until Ctrl-C."""
     variables = read_variables()
     console = open_console()
-    open_engine(variables.storage_url).dispose()  # refuses a missing database: looking creates none
-    storage = open_storage(variables.storage_url)
+    storage = open_storage(variables.storage_url, create=False)  # looking creates nothing
     try:
         app = optuna_dashboard.wsgi(
             storage, artifact_store=ArtifactFolder(variables.paths.artifacts)

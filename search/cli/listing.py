@@ -21,7 +21,7 @@ from search.tables import Column, FittedTable, Kind, format_column
 from search.trials.tally import EndedTrial, describe_ends
 from search.variables import Variables, read_variables
 from search.words import format_count, show_text
-from storage.database.connection import parse_url
+from storage.database.address import parse_url
 from storage.database.schema import is_sqlite
 from storage.database.trial_states import ENDED, OUTCOMES, TrialStatus, count_ended, outcome_of
 from storage.errors import short
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 STUDIES = Path(__file__).parent.parent / "studies"
 SHOWN_TRIALS = 10
 SHOWN_FAILURES = 3
+ALWAYS_THERE = frozenset(("number", "state", "value", "duration", "started", "ended"))  # columns
 WIDE = 24  # columns: an attribute that is wider stands only in the table of CSV
 # Attributes that say how a trial ran, and not what came of it: they stand in CSV alone.
 HIDDEN = frozenset(
@@ -109,10 +110,10 @@ def _show_leaderboard(
 ) -> None:
     """Show how many trials ended in which way, the summary, the best, and the first failures."""
     from storage import best, choices
-    from storage.frames import parameter_columns
+    from storage.database.trial_frame import PARAMETERS
 
     url = variables.storage_url
-    parameters = parameter_columns(name, storage=url)
+    parameters: list[str] = frame.attrs[PARAMETERS]
     chosen = choices(name, storage=url)
     ranked = ""
     if len(chosen):
@@ -136,15 +137,13 @@ def _show_leaderboard(
 
 def _leaderboard(leaders: pd.DataFrame, parameters: Sequence[str]) -> FittedTable:
     """Return the best trials with all of their parameters, and with attributes that are narrow."""
-    from storage.frames import BASE
-
     columns = [
         Column("rank", [str(rank) for rank in range(1, len(leaders) + 1)], Kind.NUMBER),
         format_column("trial", leaders["number"]),
         format_column("value", leaders["value"]),
     ]
     for name in leaders.columns:
-        if name in BASE or leaders[name].isna().all():
+        if name in ALWAYS_THERE or leaders[name].isna().all():
             continue
         if name in parameters:
             columns.append(format_column(name, leaders[name]))

@@ -40,7 +40,8 @@ from search.trials.queue import TrialQueue
 from search.trials.tally import ALWAYS, EndedTrial, describe_ends
 from search.variables import Variables, read_variables
 from search.words import format_count, format_duration, show_text
-from storage.database.connection import check_database, open_storage, redact_url
+from storage.database.address import redact_url
+from storage.database.connection import check_database, open_storage
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import DatabaseRetry, GaveUp
 from storage.database.trial_states import outcome_of

@@ -34,7 +34,7 @@ def write_report(name: str, url: str, paths: RunPaths) -> Path:
     Raises `StudyNotFound`, and `NotReported` before a trial has ended.
     """
     all_trials(name, storage=url)  # raises in one line if the name or the database is wrong
-    storage = open_storage(url)
+    storage = open_storage(url, create=False)
     try:
         blocks = _blocks(read_study(name, storage, paths))
     finally:

@@ -37,9 +37,11 @@ from search.strategies.seeded import StudySampler
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
 from search.variables import Variables
-from storage.database.connection import CREATION, redact_url, study_lock
+from storage.database.address import redact_url
+from storage.database.connection import check_encodable
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, page_settings
+from storage.database.study_lock import CREATION, study_lock
 from storage.errors import short
 
 REMARKS = "remarks"  # attribute of the stored study
@@ -79,6 +81,7 @@ def prepare_run(
     name = study_name(study, inputs.data, inputs.label, variables.sampler)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     at_once = trials_shown_at_once(sampler)
+    check_encodable(storage.engine, [name, study.spec.metric, *study.space])
     with study_lock(storage.engine, CREATION):
         opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
@@ -133,7 +136,8 @@ def _open_study(
         study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
     )
     stored = read_identity(opened)
-    if stored is None and name in known and opened.get_trials(deepcopy=False):
+    others = len(opened.directions) > 1 or bool(opened.get_trials(deepcopy=False))
+    if stored is None and name in known and others:
         raise StudyChanged(
             f"{redact_url(variables.storage_url)} has a study {name!r} that genstudy did not make; "
             "rename the study's file or use another RUNS or STORAGE"

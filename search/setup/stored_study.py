@@ -150,7 +150,8 @@ def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None
         if (field == "data" and are_same_images) or (field == "pixels" and has_other_ground):
             continue  # the place does not count; another background is other pixels
         if old != new and old is not None:
-            changes.append(f"{label} {old or 'none'}, now {new or 'none'}")
+            shown = [value if value not in ("", None) else "none" for value in (old, new)]
+            changes.append(f"{label} {shown[0]}, now {shown[1]}")
     if changes:
         is_older = stored.background is None and now.background and not are_same_images
         hint = "" if not is_older else " (it shows hidden colours, as BACKGROUND=none does)"

@@ -35,10 +35,11 @@ from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
 from storage.database import leases, preferences
-from storage.database.connection import open_storage, study_lock
+from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialCache, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
+from storage.database.study_lock import study_lock
 from storage.database.trial_states import TrialStates, count_ended
 
 P = ParamSpec("P")

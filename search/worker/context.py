@@ -24,6 +24,7 @@ from search.setup.stored_study import check_unchanged, read_identity
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
+from search.trials.outcomes import describe_error
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
 from search.worker.device import taken_memory, use_device
@@ -94,7 +95,8 @@ class WorkerContext:
     def warn_once(self, what: str, error: Exception) -> None:
         """Say that ``what`` is left out: in the log each time, to the user once."""
         log.warning("without %s: %s", what, error)
-        self.send(Warned(what=what, message=f"it goes on without {what}: {error}"))
+        cause = str(error) if isinstance(error, OSError) else describe_error(error)
+        self.send(Warned(what=what, message=f"it goes on without {what}: {cause}"))
 
     def retraining_paths(self, number: int) -> RetrainingPaths:
         """Return the places of trial ``number``'s retraining."""

@@ -21,8 +21,8 @@ from models.base import Model
 from models.data.images import ImageSplits
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
-from storage.database.connection import study_lock
 from storage.database.extractors import keep_extractor, read_extractor
+from storage.database.study_lock import study_lock
 
 if TYPE_CHECKING:
     from models.evaluation.sample_evaluator import SampleEvaluator

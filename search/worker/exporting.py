@@ -21,11 +21,13 @@ from models.evaluation.quality_table import Judged, quality_table
 from models.export import check_export, export_size, write_export
 from models.figures.curves import draw_learning_curve
 from models.figures.sample_history import draw_learned, write_animation
+from models.results import file_stem
 from models.training.loop import evaluate
 from search.messages import Drawing, Exported, Exporting, Measuring
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
+from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
 from storage.files.artifacts import show_with_study
 from storage.files.exports import atomic_folder, publish
@@ -91,11 +93,18 @@ def draw_pictures(
     title = f"{record.study} trial {record.trial}"
     captions = _draw_curves(record, folder, f"{title}, retrained")
     part = "valid" if record.test is None else "test"
-    with evaluating(model):
+    # a disk that is full is said of the export as a whole, and one of them is enough
+    with (
+        without_picture(context, what="pictures of exports", unless=(OSError,)),
+        evaluating(model),
+    ):
         for picture in model.pictures(context.images, part):
             context.send(Drawing(number=record.trial, what=picture.name))
-            picture.draw(folder / picture.file, title)
-            captions[picture.file] = picture.caption
+            with without_picture(context, what="pictures of exports", unless=(OSError,)):
+                picture.draw(folder / picture.file, title)
+                captions[picture.file] = picture.caption
+            if picture.file not in captions:
+                (folder / picture.file).unlink(missing_ok=True)
     captions |= draw_training(context, record, folder, title)
     paths = context.retraining_paths(record.trial)
     for epoch in range(1, record.best_epoch + 1):
@@ -164,7 +173,8 @@ def _draw_curves(record: RetrainingRecord, folder: Path, title: str) -> dict[str
         others = []
     captions = {}
     for metric in (chosen, *others):
-        file = "learning_curve.png" if metric == chosen else f"learning_curve_{metric}.png"
+        suffix = "" if metric == chosen else f"_{file_stem(metric)}"
+        file = f"learning_curve{suffix}.png"
         draw_learning_curve(
             folder / file,
             {

@@ -7,30 +7,43 @@ interrupted training keeps those of its epochs. At a trial's end stand, in this 
     game.png                    losses, accuracies, quality and verdicts over a GAN's epochs
     learned.png                 the rows under each other
 
-A full disk costs rows and pictures, and no training.
+Neither a full disk nor an error in drawing costs a training: it goes on without rows and pictures.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import Model, evaluating
+from models.errors import StopRequested
 from models.evaluation.gan_diagnosis import Health, Verdict
 from models.evaluation.gan_figure import draw_game
 from models.figures.sample_history import COLUMNS, draw_learned, write_row
+from models.results import file_stem
 from search.study import StudySpec
-from search.trials.outcomes import describe_error
+from search.trials.outcomes import describe_error, is_out_of_memory
 from search.worker.context import WorkerContext
 from search.worker.progress import TrialProgress
+from storage.database.retry import DatabaseLost, GaveUp
 from storage.files.artifacts import attach_to_trial
 from storage.files.atomic import atomic_file
 
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
+# What is no error in drawing: somebody else has to know of it.
+NOT_DRAWING = (
+    StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
+    UpdateFinishedTrialError,
+)  # fmt: skip
+log = logging.getLogger("genstudy")
 
 
 class TrialPictures:
@@ -66,17 +79,16 @@ class TrialPictures:
 
         best: the best value so far, for the title; suffix: of the file's name
         """
-        self.latest = None
-        with evaluating(model):
+        self.latest = preview = None
+        with without_picture(self.context, self.missing), evaluating(model):
             preview = model.preview(self.context.images, "valid", PREVIEWS)
         if preview is None:
             return
-        title = self.title
+        title, draw = self.title, preview.draw
         if self.context.run.shown is None:  # else a person is to choose by the picture alone
             title += f" · best {self.context.spec.metric.upper()} {best:.5f}"
-        self.latest = self._attach(
-            f"{preview.name}{suffix}.png", lambda path: preview.draw(path, title)
-        )
+        name = f"{file_stem(preview.name)}{suffix}.png"
+        self.latest = self._attach(name, lambda path: draw(path, title))
 
     def show_end(self, model: Model, progress: TrialProgress, verdict: Verdict | None) -> None:
         """Attach what the model does in the end, and how it got there."""
@@ -111,22 +123,42 @@ class TrialPictures:
             self._attach("learned.png", lambda path: draw_learned(path, rows, self.title))
 
     def _attach(self, name: str, draw: Callable[[Path], None]) -> str | None:
-        """Attach what ``draw`` writes as ``name``; returns its id, None where the disk is full."""
-        artifacts = self.context.run.paths.artifacts
-        try:
-            with TemporaryDirectory() as folder:
-                path = Path(folder) / name
-                with atomic_file(path) as beside:  # names the place where that disk is full
-                    draw(beside)
-                artifacts.mkdir(parents=True, exist_ok=True)
-                return attach_to_trial(artifacts, self.trial, path)
-        except OSError as error:
-            self.missing["no_picture"] = describe_error(error)
-            self.context.warn_once("pictures of trials", error)
-            return None
+        """Attach what ``draw`` writes as ``name``; returns its id, None where that fails."""
+        artifacts, attached = self.context.run.paths.artifacts, None
+        with without_picture(self.context, self.missing), TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            with atomic_file(path) as beside:  # names the place where that disk is full
+                draw(beside)
+            artifacts.mkdir(parents=True, exist_ok=True)
+            attached = attach_to_trial(artifacts, self.trial, path)
+        return attached  # noqa: RET504  (None where `without_picture` spared an error)
 
     def _wait_for(self, call: Callable[[], None]) -> None:
         self.context.queue.retry.wait_for(call)
+
+
+@contextmanager
+def without_picture(
+    context: WorkerContext,
+    missing: dict[str, str] | None = None,
+    *,
+    what: str = "pictures of trials",
+    unless: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Go on where a picture cannot be drawn or written, and say so once.
+
+    missing: where ``no_picture`` is noted; what: is left out; unless: errors that are not spared
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (*NOT_DRAWING, *unless)) or is_out_of_memory(error):
+            raise
+        if not isinstance(error, OSError):
+            log.exception("an error in drawing: %s", what)
+        if missing is not None:
+            missing["no_picture"] = describe_error(error)
+        context.warn_once(what, error)
 
 
 def keep_row(context: WorkerContext, path: Path, model: Model, count: int = COLUMNS) -> None:
@@ -134,15 +166,12 @@ def keep_row(context: WorkerContext, path: Path, model: Model, count: int = COLU
 
     Nothing is written for a model that makes no images of noise.
     """
-    with evaluating(model):
-        images = model.fixed_samples(context.images, "valid", count)
-    if images is None:
-        return
-    try:
-        with atomic_file(path) as beside:
-            write_row(beside, images)
-    except OSError as error:
-        context.warn_once("rows of samples", error)
+    with without_picture(context, what="rows of samples"):
+        with evaluating(model):
+            images = model.fixed_samples(context.images, "valid", count)
+        if images is not None:
+            with atomic_file(path) as beside:
+                write_row(beside, images)
 
 
 def forget_rows(rows: Mapping[int, Path], *, beyond: int = 0) -> None:

@@ -42,7 +42,7 @@ from search.trials.retraining_record import (
 )
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import GanDiagnosis, health_of_curve, trial_attributes
-from search.worker.pictures import forget_rows, is_pictured, keep_row
+from search.worker.pictures import forget_rows, is_pictured, keep_row, without_picture
 from storage.files.atomic import atomic_file
 
 ANIMATED = 36  # samples of a row: the export's animation shows them all
@@ -206,17 +206,14 @@ class RetrainingRun:
     def _draw_epoch(self, result: EpochResult) -> None:
         """Draw what the model does after an epoch, where the study asks for it."""
         context = self.context
-        with evaluating(self.model):
-            preview = self.model.preview(context.images, "valid", PREVIEWS)
-        if preview is None:
-            return
         value = result.valid[context.spec.metric]
         title = f"{context.run.study} trial {self.number}, retrained, epoch {result.number}"
-        try:
-            with atomic_file(self.paths.picture(result.number)) as beside:
-                preview.draw(beside, f"{title} · {context.spec.metric.upper()} {value:.5f}")
-        except OSError as error:
-            context.warn_once("pictures of epochs", error)
+        with without_picture(context, what="pictures of epochs"):
+            with evaluating(self.model):
+                preview = self.model.preview(context.images, "valid", PREVIEWS)
+            if preview is not None:
+                with atomic_file(self.paths.picture(result.number)) as beside:
+                    preview.draw(beside, f"{title} · {context.spec.metric.upper()} {value:.5f}")
 
     def _announce(self, result: EpochResult) -> None:
         self.context.send(

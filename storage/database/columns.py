@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from storage.database.frozen_trials import INFINITE
 from storage.database.rows import fetch_rows, split_into_portions, trial_condition
+from storage.database.schema import metrics as own_metrics
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -37,6 +38,11 @@ class LongTable(NamedTuple):
     epochs: Integers
     codes: Integers
     values: Floats
+
+    @classmethod
+    def empty(cls) -> LongTable:
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(nothing, nothing, nothing, np.empty(0))
 
 
 class Columns:
@@ -55,19 +61,22 @@ class Columns:
         self.states: list[str] = list(states)
         self.started = local_time(started)
         self.ended = local_time(ended)
+        # of the times as they are stored: a local clock is changed in some trials
+        self.durations = _to_moments(ended) - _to_moments(started)
         self._ids = ids
         self._place: dict[int, int] = {trial_id: row for row, trial_id in enumerate(ids)}
         self._ours = trial_condition(
             ids
         )  # in SQL; may admit trials of other studies, which have no place
 
-    def values(self) -> Floats:
-        """Return the trials' values; NaN where there is none."""
+    def values(self, objective: int = 0) -> Floats:
+        """Return the trials' values of one objective; NaN where there is none."""
         column = [np.nan] * len(self.numbers)
         for trial_id, value, kind in fetch_rows(
             self._connection,
             "SELECT trial_id, value, CAST(value_type AS VARCHAR) FROM trial_values "
-            f"WHERE objective = 0 AND {self._ours}",
+            f"WHERE objective = :objective AND {self._ours}",
+            objective=objective,
         ):
             if trial_id in self._place:
                 column[self._place[trial_id]] = INFINITE.get(kind, value)
@@ -86,7 +95,10 @@ class Columns:
 
     def _read_distribution(self, name: str, column: Floats) -> dict[str, Any]:
         """Return the distribution that stands with the first trial that has the parameter."""
-        first = int(np.flatnonzero(~np.isnan(column))[0])
+        places = np.flatnonzero(~np.isnan(column))
+        if not len(places):
+            return {"name": "none: no trial has a value of it"}
+        first = int(places[0])
         ((written,),) = fetch_rows(
             self._connection,
             "SELECT distribution_json FROM trial_params "
@@ -110,9 +122,11 @@ class Columns:
             "SELECT trial_id, step + 1, CAST(intermediate_value_type AS VARCHAR), "
             f"intermediate_value FROM trial_intermediate_values WHERE {self._ours}"
         )
-        measured, metrics = self._read_long(
-            f"SELECT trial_id, epoch, name, value FROM genstudy_metrics WHERE {self._ours}"
-        )
+        measured, metrics = LongTable.empty(), list[str]()
+        if inspect(self._connection).has_table(own_metrics.name):  # else Optuna's own scripts
+            measured, metrics = self._read_long(
+                f"SELECT trial_id, epoch, name, value FROM genstudy_metrics WHERE {self._ours}"
+            )
         for code, kind in enumerate(kinds):
             if kind in INFINITE:
                 reports.values[reports.codes == code] = INFINITE[kind]
@@ -167,7 +181,7 @@ def _to_suggested(column: Floats, distribution: dict[str, Any]) -> npt.NDArray[A
     if distribution["name"] == "CategoricalDistribution":
         choices = [*distribution["attributes"]["choices"], np.nan]
         return [choices[index] for index in np.where(missing, -1, column).astype(np.int64)]
-    if distribution["name"] == "IntDistribution" and not missing.any():
+    if distribution["name"].startswith("Int") and not missing.any():  # Optuna 2 had three kinds
         return column.astype(np.int64)
     return column
 
@@ -187,9 +201,14 @@ def _fill_column(values: Floats, rows: Integers, size: int) -> Floats:
     return column
 
 
+def _to_moments(stored: Any) -> Times:
+    """Return times as the driver gives them, naive and in UTC."""
+    return np.array(stored, dtype="datetime64[us]")
+
+
 def local_time(stored: Any) -> Times:
     """Turn naive UTC, as Optuna stores it, into naive local time, as Optuna shows it."""
-    moments = np.array(stored, dtype="datetime64[us]")
+    moments = _to_moments(stored)
     there = ~np.isnat(moments)
     seconds = moments[there].astype("datetime64[s]").astype(np.int64)
     quarters, where = np.unique(seconds // QUARTER, return_inverse=True)

@@ -47,10 +47,13 @@ REPORT = text(
 
 
 class TrialStorage(RDBStorage):
-    """Optuna's storage. `storage.database.connection.open_storage` opens it."""
+    """Optuna's storage. `storage.database.connection.open_storage` opens it.
 
-    def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
-        super().__init__(url, engine_kwargs=engine_kwargs)
+    create: whether Optuna creates the tables that are missing
+    """
+
+    def __init__(self, url: str, engine_kwargs: dict[str, Any], *, create: bool = True) -> None:
+        super().__init__(url, engine_kwargs=engine_kwargs, skip_table_creation=not create)
         with self.engine.connect() as connection:
             self.known = known_schema(connection)
         self._completed: dict[int, CompletedReports] = {}

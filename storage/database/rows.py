@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 SCHEMA = 12  # the version of Optuna's tables that storage/ reads and writes itself
 PORTION = 2_000  # rows at once: few enough objects for the processor's cache
@@ -24,7 +25,7 @@ _NAME = re.compile(r":([a-z_]+)")
 
 def fetch_rows(connection: Connection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
     """Return what ``statement`` selects as plain tuples; its parameters are written ``:name``."""
-    with closing(_execute(connection, statement, parameters)) as cursor:
+    with closing(_execute(connection, statement, parameters)) as cursor, _as_sqlalchemy(connection):
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
 
@@ -34,7 +35,11 @@ def split_into_portions(
 ) -> Iterator[list[tuple[Any, ...]]]:
     """Yield what `fetch_rows` returns in lists of `PORTION` rows, so that few objects exist."""
     with closing(_execute(connection, statement, parameters)) as cursor:
-        while found := cursor.fetchmany(PORTION):
+        while True:
+            with _as_sqlalchemy(connection):
+                found = cursor.fetchmany(PORTION)
+            if not found:
+                return
             yield found
 
 
@@ -45,8 +50,26 @@ def _execute(connection: Connection, statement: str, parameters: dict[str, Any])
     else:
         cursor = driver.cursor(binary=True)
         statement = _NAME.sub(r"%(\1)s", statement)
-    cursor.execute(statement, parameters)
+    with _as_sqlalchemy(connection):
+        cursor.execute(statement, parameters)
     return cursor
+
+
+@contextmanager
+def _as_sqlalchemy(connection: Connection) -> Iterator[None]:
+    """Raise a driver's error as SQLAlchemy does, for whoever waits for a database that is away."""
+    errors: Any = connection.dialect.loaded_dbapi
+    try:
+        yield
+    except errors.Error as error:
+        driver: Any = connection.connection
+        lost = connection.dialect.is_disconnect(error, driver.driver_connection, None)
+        if lost:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            None, None, error, errors.Error, hide_parameters=True, connection_invalidated=lost,
+            dialect=connection.dialect,
+        ) from error  # fmt: skip
 
 
 def trial_condition(trial_ids: Collection[int]) -> str:

@@ -33,7 +33,8 @@ from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
 from storage.database import leases
-from storage.database.connection import open_storage, parse_url
+from storage.database.address import parse_url
+from storage.database.connection import open_storage
 from tests.benchmarks.filled import METRICS, SPACE, STEPS, attributes, fill_study
 
 ROOT = Path(__file__).parents[2]
