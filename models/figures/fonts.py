@@ -52,7 +52,7 @@ def show_as_written(figure: Figure) -> None:
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         written = text.get_text()
-        if FORMULA not in written:
+        if "$" in written and FORMULA not in written:  # numbers on axes are written later
             text.set_parse_math(False)
         if not written.isascii() and not own_letters().issuperset(map(ord, written)):
             text.set_fontfamily(installed_families())
