@@ -17,7 +17,6 @@ from models.figures.curves import draw_learning_curve, draw_lines
 from models.figures.fonts import show_as_written
 from models.figures.grids import draw_labelled, draw_rows, interpolation_figure, sample_figure
 from models.figures.latent import Coloring, map_figure
-from search.reporting.figures import Pairs, Values, draw_importances, draw_pairs, draw_values
 
 ODD = ("$5_$10", r"a%b\c{", "日本 กขค", "שלום", "[/x]", "👩\u200d🦰", "$", r"$\frac{$", "_^")
 WORDS = " ".join(ODD)
@@ -65,23 +64,7 @@ def lines(path: Path) -> None:
     draw_lines(path, panels, x=WORDS, y=WORDS, title=WORDS, marks={1.5: ODD[0]})
 
 
-def importances(path: Path) -> None:
-    draw_importances(path, dict.fromkeys(ODD, 1 / len(ODD)))
-
-
-def values(path: Path) -> None:
-    found = Values(numbers=[0, 1], values=[1e-6, 1.0], pruned=[False, True], minimize=True)
-    draw_values(path, found, WORDS)
-
-
-def pairs(path: Path) -> None:
-    draw_pairs(path, [Pairs(x=WORDS, y=WORDS, points=[(1, 1), (1000, 2)], rho=1.0)])
-
-
-FIGURES = (
-    confusion, rows, labelled, samples, interpolations, points, a_scale, curve, lines, importances,
-    values, pairs,
-)  # fmt: skip
+FIGURES = (confusion, rows, labelled, samples, interpolations, points, a_scale, curve, lines)
 
 
 @pytest.mark.parametrize("draw", FIGURES, ids=lambda draw: draw.__name__)
