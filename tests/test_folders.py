@@ -15,9 +15,10 @@ from PIL import Image
 
 from models.data.decoding import HIDDEN, Decoder, read_header
 from models.data.description import FolderDescription, describe_use
+from models.data.folder_tree import printable
 from models.data.folders import FolderSource
 from models.data.images import ImageSplits, cut_rows
-from models.data.layout import printable, read_layout
+from models.data.layout import read_layout
 from models.data.loading import load_images
 from models.errors import DataError
 

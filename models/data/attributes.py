@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.data.layout import ATTRIBUTES, Names, printable
+from models.data.folder_tree import ATTRIBUTES, Names, printable
 from models.errors import DataError, first_line, short
 
 

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from models.data.decoding import Decoder
 from models.data.description import format_size
+from models.data.folder_tree import printable
 from models.data.folders import FolderSource, can_be_read
 from models.data.images import Shape
-from models.data.layout import ImageFile, printable
+from models.data.layout import ImageFile
 from models.errors import DataError
 from models.figures.grids import draw_rows, short_name
 

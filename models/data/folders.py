@@ -14,31 +14,28 @@ Shape legend: N images, C channels, H/W pixels, A attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from models.data.attributes import AttributeTable, find_table, read_table
-from models.data.decoding import FULL, MODES, WHITE, Decoded, Decoder, Header, read_header
+from models.data.decoding import FULL, WHITE, Decoded, Decoder, Header, read_header
 from models.data.description import FolderDescription
 from models.data.images import (
     VALIDATION_SHARE,
     CountProgress,
     ImagePool,
-    Images,
     Shape,
-    check_memory,
     cut_rows,
     fingerprint_files,
     hold_out,
 )
 from models.data.layout import FolderLayout, ImageFile, read_layout
+from models.data.reading import FolderReading, label_tensor
 from models.errors import DataError, first_line, short
 
 TEST_SHARE = 0.1
@@ -93,7 +90,8 @@ class FolderSource:
         return f"{READING}|{fingerprint_files(paths)}"
 
     def read(self, shape: Shape | None, progress: CountProgress) -> ImagePool:
-        layout, reading = self.layout, _Reading(self, shape, progress)
+        layout = self.layout
+        reading = FolderReading(layout, self.table, shape, self.background, progress)
         split = {part: reading.read_part(part) for part in layout.parts or ("",)}
         train = split["train" if layout.parts else ""]
         test = split.get("test")
@@ -156,7 +154,7 @@ class FolderSource:
         shares = {"test": (TEST_SHARE, "test"), "valid": (VALIDATION_SHARE, "split")}
         for part, (share, purpose) in shares.items():
             if part not in parts:
-                kept, held = cut_rows(len(train), share, purpose, _label_tensor(train))
+                kept, held = cut_rows(len(train), share, purpose, label_tensor(train))
                 parts[part] = [train[row] for row in held]
                 train = [train[row] for row in kept]
         return {"train": train, "valid": parts["valid"], "test": parts["test"]}
@@ -180,73 +178,3 @@ def _try_pixels(path: Path, decoder: Decoder) -> Decoded | str:
 def can_be_read(path: Path) -> bool:
     """Say whether a file is an image that can be decoded."""
     return isinstance(_try_pixels(path, Decoder()), Decoded)
-
-
-def _label_tensor(files: Sequence[ImageFile]) -> Tensor | None:
-    """Return the classes of images (N,), or None where they have none."""
-    labels = [file.label for file in files if file.label is not None]
-    return torch.tensor(labels) if labels else None
-
-
-class _Reading:
-    """Decodes the images of a folder, and keeps in mind what they are.
-
-    Without a shape all must be as large as the first, which also decides on grey or colour.
-    """
-
-    def __init__(self, source: FolderSource, shape: Shape | None, progress: CountProgress) -> None:
-        self.source, self.progress = source, progress
-        self.paths = [file.path for file in source.layout.files]
-        self.decoder = Decoder(background=source.background)
-        self.knows_depth = False
-        self.size = None if shape is None else (shape[2], shape[1])
-        if shape is None:
-            first = self._decode(self.paths[0], None).pixels
-            shape = (first.shape[0], first.shape[1], first.shape[2])
-        if shape[0] not in MODES:
-            raise DataError(f"images have 1 or 3 channels, not {shape[0]}")
-        check_memory(len(self.paths), shape)
-        self.shape = shape
-        self.headers: list[Header] = []
-        self.transparent = 0
-
-    def read_part(self, part: str) -> Images:
-        """Return the images of one part, with what is known of them."""
-        files = self.source.layout.of_part(part)
-        table = self.source.table
-        return Images(
-            pixels=self._read_pixels([file.path for file in files]),
-            labels=_label_tensor(files),
-            attributes=table.select([file.names for file in files]) if table else None,
-        )
-
-    def _read_pixels(self, paths: Sequence[Path]) -> Tensor:
-        """Decode ``paths`` -> (N, C, H, W) uint8, each resized and cropped to the shape."""
-        pixels = torch.empty(len(paths), *self.shape, dtype=torch.uint8)
-        for position, path in enumerate(paths):
-            found = self._decode(path, self.shape[0])
-            if found.pixels.shape != self.shape:
-                (_, high, wide), (_, height, width) = found.pixels.shape, self.shape
-                raise DataError(
-                    f"{path} is {wide}x{high}, {self.paths[0]} is {width}x{height}: "
-                    "set shape=(C, H, W) in the study to resize them"
-                )
-            pixels[position] = torch.from_numpy(found.pixels)
-            self.headers.append(found.header)
-            self.transparent += found.transparent
-            self.progress(len(self.headers), len(self.paths))
-        return pixels
-
-    def _decode(self, path: Path, channels: int | None) -> Decoded:
-        found = self.decoder.decode(path, channels, self.size)
-        if found.header.is_deep and not self.knows_depth:
-            # one depth for all, or a dark image would be as bright as others
-            self.decoder = self.decoder.fitted(find_deep(self.paths))
-            self.knows_depth = True
-            found = self.decoder.decode(path, channels, self.size)
-        return found
-
-
-def find_deep(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files of 16 bits."""
-    return (path for path in paths if read_header(path).is_deep)

@@ -19,9 +19,10 @@ from models.data.description import (
     describe_sizes,
     describe_use,
 )
+from models.data.folder_tree import printable
 from models.data.folders import FolderSource
 from models.data.images import Shape
-from models.data.layout import ImageFile, printable
+from models.data.layout import ImageFile
 from models.data.loading import find_source
 from search.console import format_count, open_console, shorten_path
 from search.errors import BadVariable
