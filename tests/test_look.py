@@ -114,6 +114,19 @@ def test_look_without_classes_shows_the_images_alone(tmp_path: Path, look: Look)
     assert (tmp_path / "runs" / "look" / "folder-flat.png").is_file()
 
 
+def test_look_names_test_images_that_are_trained_on(tmp_path: Path, look: Look) -> None:
+    for part, values in {"train": range(12), "val": range(20, 23), "test": range(10, 14)}.items():
+        for value in values:
+            write(tmp_path / "set" / part / f"{part}{value}.png", value)
+    assert (
+        "copies    2 validation or test images are training images too, such as test/test10.png, "
+        "the same file as train/train10.png: values on them say little\n"
+    ) in look(DATA=f"folder:{tmp_path / 'set'}")
+    for value in (10, 11):
+        write(tmp_path / "set" / "test" / f"test{value}.png", value + 30)
+    assert "copies" not in look(DATA=f"folder:{tmp_path / 'set'}")
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

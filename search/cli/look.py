@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.data.contact_sheet import draw_contact_sheet
+from models.data.copies import find_leaks
 from models.data.description import (
     FolderDescription,
     describe_colors,
@@ -49,6 +50,7 @@ def look() -> int:
     report = _Report(console, source, found)
     report.print_images()
     report.print_parts()
+    report.print_copies()
     report.print_use(study.name if study else None, shape)
     report.print_lines("not read", found.skipped)
     report.print_lines("broken", [line.replace(f"{source.folder}/", "") for line in found.broken])
@@ -117,6 +119,18 @@ class _Report:
             if lacking and self.parts[part]:
                 more = f" and {len(lacking) - EACH} more" if len(lacking) > EACH else ""
                 self.print_line("", f"no {word} image of {', '.join(lacking[:EACH])}{more}")
+
+    def print_copies(self) -> None:
+        """Print how many images a model would be tested on that it has learned."""
+        leaks = find_leaks(self.parts)
+        if not leaks:
+            return
+        held, learned = ("/".join(file.names) for file in leaks[0])
+        words = "image is a training image" if len(leaks) == 1 else "images are training images"
+        self.print_line(
+            "copies", f"{len(leaks)} validation or test {words} too, such as {held}, the same file "
+            f"as {learned}: values on them say little"
+        )  # fmt: skip
 
     def _class_table(
         self, classes: tuple[str, ...], sizes: dict[str, Counter[int]], totals: Counter[int]
