@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.base import Model, Program, evaluating
+from models.base import Model, Program, Shape, evaluating
 from models.errors import ExportError, short
 from models.tensor_files import tensor_bytes, write_tensors
 
@@ -65,6 +65,16 @@ def describe(model: Model) -> dict[str, Any]:
         "shape": list(model.shape),
         "config": asdict(model.config),
     }
+
+
+def exported_shape(folder: Path) -> Shape | None:
+    """Return the shape of the images of the export in ``folder``; None: there is none to read."""
+    try:
+        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        channels, height, width = described["shape"]
+        return int(channels), int(height), int(width)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:

@@ -49,6 +49,8 @@ class StudySpec:
 
     model: the family; suggest: trial -> a configuration of that family
     data: an image set's name (models/data/images.py); shape: (C, H, W) it is resized to
+    adapts: whether a folder of images keeps its colours and size instead, as far as the model takes
+    them (`search.setup.shapes`); ``shape`` is then that of other sets
     metric: one of the model's metrics, measured on the validation images after each epoch; a model
     that makes new images also takes those of `models.evaluation.measures`, measured on its samples
     direction: whether a smaller or a larger value of the metric is better
@@ -75,6 +77,7 @@ class StudySpec:
     sampler: str | SamplerFactory | BaseSampler = "random"
     pruner: str | BasePruner = "median"
     shape: Shape | None = None
+    adapts: bool = False
     retrain_epochs: int = 200
     patience: int = 4
     seed: int = 0
@@ -98,6 +101,8 @@ class StudySpec:
             raise ValueError(unknown_name("metric", str(self.metric), metrics))
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
+        if not isinstance(self.adapts, bool):
+            raise ValueError(f"adapts={short(repr(self.adapts))} is not True or False")
         if not isinstance(self.data, str):
             raise ValueError(f"data={short(repr(self.data))} is not a set's name or 'folder:PATH'")
         for name in ("trials", "epochs", "retrain_epochs", "patience"):

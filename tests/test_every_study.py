@@ -46,7 +46,9 @@ def suggest(trial):
 
 references = full.STUDY.references if {tried} else {{}}
 shape = {shape} or full.STUDY.shape
-STUDY = replace(full.STUDY, suggest=suggest, references=references, shape=shape)
+STUDY = replace(
+    full.STUDY, suggest=suggest, references=references, shape=shape, adapts={shape} is None
+)
 """
 
 # The study with as little as its tables can be made of.

@@ -27,7 +27,7 @@ from models.training.loop import evaluate
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
 from search.setup.fitting import (
-    LEAST_STEPS,
+    STEPS,
     check_needs,
     describe_batches,
     describe_fit,
@@ -167,13 +167,13 @@ def test_a_gan_on_too_few_images_is_refused_before_the_search(
     assert not (tmp_path / "runs" / "studies.db").exists()
 
 
-def test_a_classifier_on_a_class_of_one_is_refused_before_what_it_starts_from(
+def test_a_classifier_without_classes_is_refused_before_what_it_starts_from(
     tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    folder = write_pets(tmp_path / "rare", common=40, rare=1)
+    """With FIRST=1 the autoencoder would be searched for nothing."""
+    folder = write_pets(tmp_path / "pets", cats=40)
     said = refused(may_make=["runs"], NAME="classifier", FIRST=1, DATA=f"folder:{folder}")
-    assert "the class 'rare' of folder:" in said
-    assert "a classifier learns every class from some: add images of it" in said
+    assert "pets has no classes, but a classifier needs 2 or more" in said
     assert not (tmp_path / "runs" / "studies.db").exists()
 
 
@@ -212,16 +212,16 @@ def test_an_epoch_that_shows_images_several_times_has_more_steps() -> None:
 
 def test_what_is_said_of_steps_is_what_batches_come_to(study_file: WriteStudy) -> None:
     study = load_study(str(study_file()))
-    many, few = some_images(train=400), some_images(train=40)
+    many, few = some_images(train=1200), some_images(train=40)
     assert describe_batches(study, many, least_steps=0) is None
-    assert describe_batches(study, many, least_steps=LEAST_STEPS) == (
-        "batches have at most 20 images, not 256: 20 steps or more an epoch"
+    assert describe_batches(study, many, least_steps=STEPS) == (
+        "batches have at most 20 images, not 256: 60 steps or more an epoch"
     )
-    assert describe_fit(study, many, least_steps=LEAST_STEPS) == []
-    assert describe_fit(study, many, least_steps=0) == [
+    assert describe_fit(study, many, least_steps=STEPS) == []
+    assert describe_fit(study, some_images(train=400), least_steps=0) == [
         "an epoch has only 1 step: 400 training images are few; more images or more EPOCHS help"
     ]
-    (said,) = describe_fit(study, few, least_steps=LEAST_STEPS)
+    (said,) = describe_fit(study, few, least_steps=STEPS)
     assert said.startswith("an epoch has only 5 steps: 40 training images are few")
 
 

@@ -159,6 +159,14 @@ def describe_colors(found: FolderDescription, background: str) -> list[str]:
 
 def describe_use(found: FolderDescription, shape: Shape) -> list[str]:
     """Return what is done to the images of a folder so that all have ``shape`` (C, H, W)."""
+    lines = describe_losses(found, shape)
+    if shape[0] == 3 and not found.colored:
+        lines.append("grey images get three equal channels")
+    return lines
+
+
+def describe_losses(found: FolderDescription, shape: Shape) -> list[str]:
+    """Return what images lose, or seem to gain, when all are brought to ``shape`` (C, H, W)."""
     channels, height, width = shape
     lines = []
     if found.sizes > 1 or found.median != (width, height):
@@ -175,8 +183,6 @@ def describe_use(found: FolderDescription, shape: Shape) -> list[str]:
         )
     if channels == 1 and found.colored:
         lines.append(f"colours are lost: {_images(found.colored)} in colour become grey")
-    if channels == 3 and not found.colored:
-        lines.append("grey images get three equal channels")
     return lines
 
 

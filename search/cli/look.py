@@ -28,6 +28,7 @@ from models.data.loading import find_source
 from search.console import format_count, open_console, shorten_path
 from search.errors import BadVariable
 from search.setup.loading import load_study
+from search.setup.shapes import choose_shape
 from search.spelling import spell
 from search.variables import Variables, read_variables
 
@@ -42,7 +43,7 @@ def look() -> int:
     console, variables = open_console(), read_variables()
     source = _open_source(variables)
     study = None if variables.name is None else load_study(variables.name)
-    shape = None if study is None else study.spec.shape
+    shape = None if study is None else choose_shape(variables, study, source)
     with console.status("reading ...") as status:
         found = source.inspect(
             lambda done, total: status.update(f"reading: {done} of {total} images")

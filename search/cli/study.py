@@ -24,8 +24,9 @@ from search.errors import BaseMissing, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
 from search.setup.fitting import describe_batches
-from search.setup.inputs import RunInputs, base_study, find_images, judging_study
+from search.setup.inputs import RunInputs, find_images
 from search.setup.loading import load_study
+from search.setup.names import base_study, judging_study
 from search.setup.prepare import check_names, prepare_run
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus
@@ -76,11 +77,19 @@ def _run_with_base(
     except BaseMissing:
         if not variables.first or variables.start is not None:
             raise
-    base = base_study(study) or judging_study(study)
+    base = _shaped_for(study, base_study(study)) or judging_study(study)
     if base.name in (*behind, study.name):
         raise StudyFileError(f"{base.path}: studies start from each other in a circle")
     code = _run_with_base(console, _limit(variables, base), base, (*behind, study.name))
     return code or StudyCommand(console, variables, study).run()
+
+
+def _shaped_for(study: Study, base: Study | None) -> Study | None:
+    """Return ``base`` with the shape of images that ``study`` insists on: it takes no other
+    encoder."""
+    if base is None or study.spec.adapts or not base.spec.adapts:
+        return base
+    return replace(base, spec=replace(base.spec, shape=study.spec.shape, adapts=False))
 
 
 def _limit(variables: Variables, study: Study) -> Variables:

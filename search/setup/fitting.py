@@ -1,8 +1,8 @@
 """Whether a study's models and a set of images go together, and what a person has to know of it.
 
     check_needs(study, images)                    # raises `DataError`: nothing is searched in vain
-    batches = describe_batches(study, images, least_steps=20)    # None: they stay as they are
-    remarks = describe_fit(study, images, least_steps=20)
+    batches = describe_batches(study, images, least_steps=60)    # None: they stay as they are
+    remarks = describe_fit(study, images, least_steps=60)
 
 What a study needs is what its family, and what measures its models, say that they need. Remarks are
 lines on what is done to the images, or is too little of them; they are said at the start, under the
@@ -18,13 +18,18 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from models.base import ModelConfig, fit_batch
+from models.data.description import describe_losses
 from models.data.images import ImageSplits
 from models.needs import PARTS, Needs, count_classes, is_unclassed
 from search.setup.mistakes import mistakes_of
 from search.study import Study
 
 SAMPLED = 32  # configurations that stand for all of a study's space
-LEAST_STEPS = 20  # of an epoch: with fewer, an epoch hardly changes the weights
+# Steps that an epoch of somebody's own images has, where there are enough of them. A CAE on 1,094
+# colour images has an error of 0.059 after 6 epochs of 20 steps, and of 0.040 after 6 of 68, which
+# take as long.
+STEPS = 60
+FEW_STEPS = 20  # with fewer, an epoch hardly changes the weights
 FEATURES = 64  # fewer images than features have no full covariance
 
 
@@ -68,10 +73,23 @@ def describe_fit(study: Study, images: ImageSplits, *, least_steps: int) -> list
     least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
     """
     return [
+        *_describe_shape(study, images),
         *_describe_steps(study, images, least_steps),
         *_describe_classes(study, images),
         *_describe_judging(study, images),
     ]
+
+
+def _describe_shape(study: Study, images: ImageSplits) -> Iterator[str]:
+    """Yield what is done to the images of a folder so that all have one shape."""
+    found = images.folder
+    if found is None:
+        return
+    losses = describe_losses(found, images.shape)
+    if losses:
+        shape = "x".join(map(str, images.shape))
+        asked = "" if study.spec.adapts else ", as the study asks (adapts=True fits it to them)"
+        yield f"images become {shape}{asked}: {'; '.join(losses)}"
 
 
 class _Pace(NamedTuple):
@@ -106,7 +124,7 @@ def describe_batches(study: Study, images: ImageSplits, *, least_steps: int) -> 
 def _describe_steps(study: Study, images: ImageSplits, least_steps: int) -> Iterator[str]:
     """Yield how few steps an epoch has."""
     steps = min(pace.steps for pace in _paces(study, images, least_steps))
-    if steps < LEAST_STEPS:
+    if steps < FEW_STEPS:
         yield (
             f"an epoch has only {steps} {'step' if steps == 1 else 'steps'}: "
             f"{len(images.train):,} training images are few; more images or more EPOCHS help"

@@ -1,8 +1,10 @@
-"""What a study says of a folder of images before it starts, in one to four lines.
+"""What a study says of a folder of images before it starts, in one to three lines.
 
 folder:/pets: 24 images of 48x48, 20 RGB, 4 grey; 2 classes of 12 images; 18 to train, ...
-  used as 1x28x28: resized from 48x48 to 28x28; colours are lost: 20 images in colour become grey
+  used as 1x28x28: transparency in 20 images: shown on #ffffff
   not read: 3 files: .gif is not read
+
+What images lose on the way is said loudly, after these lines (`search.setup.fitting`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from models.data.description import (
     FolderDescription,
     describe_colors,
+    describe_losses,
     describe_sizes,
     describe_use,
 )
@@ -32,9 +35,12 @@ def study_lines(images: ImageSplits) -> list[str]:
         f"{images.name}: {found.images} images of {describe_sizes(found)}, {colors}"
         f"{_describe_classes(found)}; {parts}"
     ]
-    used = [*describe_use(found, images.shape), *others]
+    losses = len(describe_losses(found, images.shape))
+    used = [*describe_use(found, images.shape)[losses:], *others]
+    if not losses and not used:
+        used = ["as they are"]
     shape = "x".join(map(str, images.shape))
-    lines.append(f"  used as {shape}: {'; '.join(used) or 'as they are'}")
+    lines.append(f"  used as {shape}{': ' if used else ''}{'; '.join(used)}")
     if found.skipped:
         more = len(found.skipped) - SKIPPED
         end = f", and {more} more: {spell('look', DATA=images.name)}" if more > 0 else ""

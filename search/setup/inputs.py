@@ -18,7 +18,7 @@ from rich.text import Text
 
 from models.autoencoder import Autoencoder
 from models.base import Model
-from models.data.images import ImageSplits
+from models.data.images import ImageSplits, Shape
 from models.data.loading import FALLBACK, find_source, open_images, prepare_images
 from models.errors import DataMissing
 from models.export import WEIGHTS, load_export
@@ -28,23 +28,12 @@ from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
 from search.setup.fitting import check_needs
 from search.setup.folder_lines import study_lines
-from search.setup.loading import load_study
-from search.strategies.preference import NAME, is_preference
+from search.setup.names import base_study, judging_study, study_name
+from search.setup.shapes import choose_shape
 from search.study import Study
 from search.variables import Variables
 from search.words import show_text
 from storage.files.exports import is_whole, read_provenance
-from storage.paths import check_name
-
-
-def base_study(study: Study) -> Study | None:
-    """Return the study that ``study`` starts from; None: it starts from no other."""
-    return None if study.spec.starts_from is None else load_study(study.spec.starts_from)
-
-
-def judging_study(study: Study) -> Study:
-    """Return the study whose best export judges samples on images without classes."""
-    return load_study(study.spec.judged_by)
 
 
 def find_base(variables: Variables, study: Study, stored_name: str) -> Path | None:
@@ -150,11 +139,12 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     The digits take the place of images that are not there, unless DATA asks for them.
     """
     wanted = variables.data or study.spec.data
-    if study.spec.shape is not None:
+    if not study.spec.adapts and study.spec.shape is not None:
         check_fit(study, study.spec.shape)  # before images are read, which may take an hour
-    label = find_source(wanted, variables.data_root).label
-    study_name(study, wanted, label, variables.sampler)
-    data, cached = _read_images(variables, study, console)
+    source = find_source(wanted, variables.data_root, variables.background)
+    study_name(study, wanted, source.label, variables.sampler)
+    shape = choose_shape(variables, study, source)
+    data, cached = _read_images(variables, study, shape, console)
     found = RunInputs(data, cached, open_images(cached))
     for line in study_lines(found.images):
         console.print(line, markup=False, soft_wrap=True)
@@ -170,13 +160,15 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     return found
 
 
-def _read_images(variables: Variables, study: Study, console: Console) -> tuple[str, Path]:
+def _read_images(
+    variables: Variables, study: Study, shape: Shape | None, console: Console
+) -> tuple[str, Path]:
     """Read images into the cache; return the name of the set and the cached file."""
     wanted = variables.data or study.spec.data
     steps: dict[str, Any] = {
         "root": variables.data_root,
         "cache": variables.paths.cache,
-        "shape": study.spec.shape,
+        "shape": shape,
         "background": variables.background,
     }
     try:
@@ -197,16 +189,3 @@ def _read_images(variables: Variables, study: Study, console: Console) -> tuple[
         ):
             console.print(show_text(line), style=LOUD, soft_wrap=True)
         return FALLBACK, prepare_images(FALLBACK, **steps)
-
-
-def study_name(study: Study, data: str, label: str, sampler: str | None = None) -> str:
-    """Return the name that a study has in the database.
-
-    It is ``cae`` on the study's own images, ``cae-digits`` or ``cae-folder-birds`` on others, and
-    ``cae-preference`` where a person decides.
-
-    label: of the images; sampler: instead of the study's own
-    """
-    is_own = data == study.spec.data
-    end = f"-{NAME}" if is_preference(sampler or study.spec.sampler) else ""
-    return check_name((study.name if is_own else f"{study.name}-{label}") + end)

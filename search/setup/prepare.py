@@ -22,7 +22,8 @@ from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
 from search.setup.checks import check_strategies
 from search.setup.fitting import describe_fit
-from search.setup.inputs import RunInputs, base_label, study_name
+from search.setup.inputs import RunInputs, base_label
+from search.setup.names import study_name
 from search.setup.stored_study import (
     StudyIdentity,
     check_identity,

@@ -19,7 +19,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 
 from models.data.images import ImageSplits
 from search.errors import StudyChanged
-from search.setup.fitting import LEAST_STEPS, is_folder
+from search.setup.fitting import STEPS, is_folder
 from search.study import Study
 from storage.errors import short
 
@@ -75,7 +75,7 @@ def identify_study(
     spec = study.spec
     if epochs is None:
         epochs = stored.epochs if stored and stored.file_epochs == spec.epochs else spec.epochs
-    least_steps = LEAST_STEPS if is_folder(images.name) else 0
+    least_steps = STEPS if is_folder(images.name) else 0
     if seed is None:
         seed = stored.seed if stored and stored.file_seed == spec.seed else spec.seed
     return StudyIdentity(

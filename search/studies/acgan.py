@@ -32,6 +32,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="folder:data/faces",
     shape=(3, 64, 64),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="tpe",

@@ -157,6 +157,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="mnist",
     shape=(1, 28, 28),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="grid",

@@ -30,6 +30,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="fashion_mnist",
     shape=(1, 28, 28),
+    adapts=True,
     metric="mse",
     direction="minimize",
     sampler="random",

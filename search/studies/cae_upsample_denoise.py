@@ -28,6 +28,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="mnist",
     shape=(1, 28, 28),
+    adapts=True,
     metric="bce",
     sampler="tpe",
     pruner=MedianPruner(n_startup_trials=3, n_warmup_steps=5),

@@ -29,6 +29,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="fashion_mnist",
     shape=(1, 28, 28),
+    adapts=True,
     metric="accuracy",
     direction="maximize",
     sampler="tpe",

@@ -29,6 +29,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="fashion_mnist",
     shape=(1, 28, 28),
+    adapts=True,
     metric="mse",
     sampler="tpe",
     pruner=MedianPruner(n_startup_trials=3, n_warmup_steps=2),

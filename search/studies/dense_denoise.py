@@ -46,6 +46,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="mnist",
     shape=(1, 64, 64),
+    adapts=True,
     metric="mse",
     sampler="tpe",
     pruner=MedianPruner(n_startup_trials=3, n_warmup_steps=10),

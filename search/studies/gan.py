@@ -77,6 +77,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="fashion_mnist",
     shape=(1, 32, 32),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="tpe",

@@ -34,6 +34,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="mnist",
     shape=(1, 32, 32),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="tpe(n_startup_trials=8)",

@@ -82,6 +82,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="mnist",
     shape=(1, 32, 32),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="grid",

@@ -38,6 +38,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="stacked_mnist",
     shape=(3, 32, 32),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="tpe",

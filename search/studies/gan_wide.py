@@ -30,6 +30,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="folder:data/faces",
     shape=(3, 512, 512),
+    adapts=True,
     metric="frechet",
     direction="minimize",
     sampler="tpe",

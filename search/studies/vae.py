@@ -45,6 +45,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="mnist",
     shape=(1, 28, 28),
+    adapts=True,
     metric="nelbo",
     direction="minimize",
     sampler="tpe",

@@ -38,6 +38,7 @@ STUDY = StudySpec(
     suggest=suggest,
     data="folder:data/faces",
     shape=(3, 64, 64),
+    adapts=True,
     metric="nelbo",
     direction="minimize",
     sampler="tpe",
