@@ -14,10 +14,15 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
+TARGETS := help study studies trials look report dashboard test torture bench check format lock install clean
+
 # The variables stand in `search/variables.py`. Make passes on those of its command line and of the
 # environment, and Python reads and checks them. This list says which ones stand on the command line,
 # so that Python refuses a misspelt one and ignores a NAME or a HOST that only the shell exports.
 export GENSTUDY_GIVEN := $(filter-out VENV,$(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(v))))
+
+# Words that are no targets, as in `make study cae`: Python says what was meant.
+export GENSTUDY_STRAY := $(filter-out $(TARGETS),$(MAKECMDGOALS))
 
 # The variables of `make bench` count only on the command line.
 $(foreach v,ROWS FULL OUT,$(if $(filter environment,$(origin $(v))),$(eval unexport $(v))))
@@ -32,7 +37,11 @@ endif
 export $(GENSTUDY_GIVEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help study studies trials look report dashboard test torture bench check format lock install clean
+.PHONY: $(TARGETS)
+
+# What is no target gets a line that says what was meant.
+.DEFAULT:
+	@$(or $(wildcard $(PY)),$(BASE_PYTHON),false) -B -m search.hints $@ $(TARGETS)
 
 # `help` needs no environment: any Python from 3.11 on prints the variables.
 help:  ## list all commands and variables

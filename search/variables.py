@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import BadVariable, unknown_name
-from search.spelling import spell
+from search.hints import folder_without_kind, missing_name, stray_word, stray_words
 from storage.errors import short
 from storage.paths import RunPaths
 
@@ -100,6 +100,8 @@ def _read_data(name: str, written: str) -> str:
     kind, colon, place = written.partition(":")
     if kind == "folder" and colon and place:
         return f"folder:{_read_path(name, place)}"
+    if mistake := folder_without_kind(written):
+        raise BadVariable(mistake)
     return written
 
 
@@ -237,7 +239,7 @@ class Variables:
     def need_name(self, command: str) -> str:
         """Return NAME; raise `BadVariable` where ``command`` needs it and it is not set."""
         if self.name is None:
-            raise BadVariable(f"NAME is not set; say which study: {spell(command, NAME='cae')}")
+            raise BadVariable(missing_name(command))
         return self.name
 
 
@@ -259,6 +261,8 @@ def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
     for name in typed:
         if name not in VARIABLES:
             raise BadVariable(unknown_name("variable", name, VARIABLES))
+    if (stray := stray_words(given)) and "NAME" in typed:  # else NAME itself may be missing
+        raise BadVariable(stray_word(stray[0]))
     values = {}
     for each in fields(Variables):
         name = _make_name(each)

@@ -47,7 +47,7 @@ ARROWS = {
         ("trials",),
         ("study",),
         ("strategies", "variables"),
-        ("console", "fast_imports", "messages", "repeats", "tables"),
+        ("console", "fast_imports", "hints", "messages", "repeats", "tables"),
         ("errors", "run", "spelling"),
         ("words",),
     ),

@@ -24,7 +24,7 @@ from search.setup.study_files import StudyFiles, digest_sources
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import STUDIES, Study, StudySpec
-from storage.errors import StorageError, short
+from storage.errors import LONGEST, StorageError, short
 from storage.paths import check_name
 
 
@@ -72,6 +72,9 @@ def find_study(name: str) -> Path:
     `StudyFileError`."""
     if not name.endswith(".py") and "/" not in name:
         if name not in study_names():
+            beside = Path(f"{name}.py")
+            if len(name) < LONGEST and beside.is_file():
+                raise UnknownStudy(f"NAME={name} is no study of genstudy; did you mean {beside}?")
             raise UnknownStudy(unknown_name("study", name, study_names()))
         return STUDIES / f"{name}.py"
     fix = "NAME takes a study's name or the path of a file that ends in .py"

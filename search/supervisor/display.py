@@ -168,6 +168,7 @@ class Display:
                 self._show_epoch(status, event, now)
             case Ended():
                 self._show_end(status, event, now)
+                self.status[worker.index] = WorkerStatus(worker.device, "idle", pace=status.pace)
             case Retrained():
                 self.say(
                     f"retrained trial {event.number}: {format_count(event.epochs, 'epoch')} "

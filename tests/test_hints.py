@@ -1,0 +1,77 @@
+"""What a person may have meant by words that a command cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.data.images import STACKED
+from models.data.torchvision_sets import TORCHVISION_SETS
+from search.errors import BadVariable, UnknownStudy
+from search.hints import SETS, missing_name, stray_word
+from search.setup.loading import find_study, study_names
+from search.variables import read_variables
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "words"),
+    [
+        ("study", {}, ["make study NAME=cae", "acgan, augmentation, cae,", "the path of a file"]),
+        ("trials", {}, ["make trials NAME=cae", "make studies lists them"]),
+        ("report", {"GENSTUDY_STRAY": "vae"}, ["did you mean make report NAME=vae?"]),
+        ("study", {"name": "vae"}, ["in capitals; did you mean make study NAME=vae?"]),
+        ("study", {"NAME": "host-7"}, ["a NAME that the shell exports does not count"]),
+    ],
+)
+def test_a_forgotten_name_says_how_it_is_written(
+    command: str, given: dict[str, str], words: list[str]
+) -> None:
+    for word in words:
+        assert word in missing_name(command, given)
+    assert all(name in missing_name("study", {}) for name in study_names())
+
+
+def test_a_word_that_is_no_target_is_refused_before_anything_runs() -> None:
+    given = {"GENSTUDY_GIVEN": "NAME", "NAME": "cae", "GENSTUDY_STRAY": "vae"}
+    with pytest.raises(BadVariable, match=r"no target 'vae'; .*: make study NAME=vae"):
+        read_variables(given)
+    assert read_variables({"GENSTUDY_GIVEN": "", "GENSTUDY_STRAY": "vae"}).name is None
+    assert "did you mean make trials?" in stray_word("trails", ["study", "trials"])
+    assert "without blanks: make help" in stray_word("x", ["study", "trials"])
+
+
+@pytest.mark.parametrize("name", ["name", "Name", "trials", "TRAILS", "retrain_epoch"])
+def test_a_variable_in_small_letters_or_misspelt_is_recognised(name: str) -> None:
+    with pytest.raises(BadVariable, match=r"did you mean '(NAME|TRIALS|RETRAIN_EPOCHS)'\?"):
+        read_variables({"GENSTUDY_GIVEN": name, name: "cae"})
+
+
+@pytest.mark.parametrize("written", ["~/pictures", "./pictures", "/data/pictures", "../a/b"])
+def test_a_folder_without_its_kind_is_recognised(written: str) -> None:
+    with pytest.raises(BadVariable) as refusal:
+        read_variables({"DATA": written})
+    assert f"did you mean DATA=folder:{written}?" in str(refusal.value)
+
+
+def test_a_set_wins_over_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "pictures"):
+        Path(name).mkdir()
+    assert read_variables({"DATA": "digits"}).data == "digits"
+    with pytest.raises(BadVariable, match="folder:pictures"):
+        read_variables({"DATA": "pictures"})
+    assert read_variables({"DATA": "zip:/x.zip"}).data == "zip:/x.zip", "no folder: its reader says"
+    assert read_variables({"DATA": "x" * 5000}).data == "x" * 5000
+    assert set(SETS) == {*TORCHVISION_SETS, STACKED, "digits"}
+
+
+def test_a_study_file_beside_is_recognised(
+    study_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(study_file().parent)
+    with pytest.raises(UnknownStudy, match=r"did you mean small\.py\?"):
+        find_study("small")
