@@ -128,10 +128,11 @@ class StudyCommand:
         variables.paths.check_writable()
         visible = count_gpus()
         if not visible and variables.gpus is None and NVIDIA.exists():
-            self.console.print(
-                " this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too "
-                "old?): training on the CPU ",
-                style=LOUD,
+            self._warn(
+                [
+                    "this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too "
+                    "old?): training on the CPU"
+                ]
             )
         devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
         check_database(variables.storage_url)
@@ -207,9 +208,8 @@ class StudyCommand:
             waiting = queue.count()["WAITING"]
             ended = queue.count_ended()
         except GaveUp:
-            self.console.print(
-                "stopped while the trial database was away; the same command goes on"
-            )
+            line = "stopped while the trial database was away; the same command goes on"
+            print_line(self.console, line)
             return INTERRUPTED
         go = "goes" if waiting == 1 else "go"
         goes_on = f"; {format_count(waiting, 'interrupted trial')} {go} on" if waiting else ""
@@ -249,13 +249,13 @@ class StudyCommand:
         )
         batches = describe_batches(self.study, inputs.images, least_steps=run.least_steps)
         if batches is not None:
-            self.console.print(batches, soft_wrap=True)
+            print_line(self.console, batches)
         self._warn(run.remarks)
 
     def _warn(self, lines: Iterable[str]) -> None:
         """Print what nobody may miss."""
         for line in lines:
-            self.console.print(f" {line} ", style=LOUD, markup=False, soft_wrap=True)
+            print_line(self.console, f" {line} ", LOUD)
 
     def _conclude(
         self, supervisor: Supervisor, records: list[dict[str, Any]], table: Table | None

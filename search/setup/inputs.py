@@ -23,7 +23,7 @@ from models.data.loading import FALLBACK, find_source, open_images, prepare_imag
 from models.errors import DataMissing
 from models.export import WEIGHTS, load_export
 from models.needs import is_unclassed
-from search.console import LOUD
+from search.console import LOUD, print_line
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
 from search.setup.fitting import check_needs
@@ -147,7 +147,7 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     data, cached = _read_images(variables, study, shape, console)
     found = RunInputs(data, cached, open_images(cached))
     for line in study_lines(found.images):
-        console.print(line, markup=False, soft_wrap=True)
+        print_line(console, line)
     check_needs(study, found.images)  # before the study that this one starts from is searched
     judging = study.spec.judges_samples and is_unclassed(found.images)
     needed = judging_study(study) if judging else base_study(study)
@@ -187,5 +187,5 @@ def _read_images(
             f" RUNNING ON {FALLBACK.upper()} INSTEAD, as study "
             f"{study.name}-{FALLBACK}: its values say nothing about {wanted} ",
         ):
-            console.print(show_text(line), style=LOUD, soft_wrap=True)
+            print_line(console, line, LOUD)
         return FALLBACK, prepare_images(FALLBACK, **steps)
