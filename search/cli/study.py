@@ -240,7 +240,9 @@ class StudyCommand:
             )
             return
         kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
-        verb = f"goes on after {format_count(ended, 'trial')}" if ended else "starts"
+        verb = "goes on" if queue.count().total() else "starts"
+        if ended:
+            verb = f"goes on after {format_count(ended, 'trial')}"
         trials = f"{format_count(run.trials, 'trial')} of {format_count(run.epochs, 'epoch')}"
         print_line(
             self.console,

@@ -28,19 +28,22 @@ def pack(parts: Sequence[str], *, width: int, gap: str = "  ", indent: str = "")
 
 
 def fit_items(start: str, items: Sequence[str], *, width: int, tail: str = "") -> list[str]:
-    """Return ``start``, then as many items as `MOST_LINES` lines hold, then ``tail``."""
-    whole = [_shorten_middle(item, width - len(INDENT) - 1) for item in items]
-    lines: list[str] = []
-    for count in range(len(whole), -1, -1):
-        left = len(whole) - count
-        shown = whole[:count] + [f"and {left} more"] * (left > 0)
-        parts = [f"{start} ", *(f"{item}," for item in shown[:-1]), *shown[-1:]]
+    """Return ``start``, then as many items as `MOST_LINES` lines hold, then ``tail``.
+
+    An item that would take most of a line gives way first, then the last ones.
+    """
+    shown = [_shorten_middle(item, width - len(INDENT) - 1) for item in items]
+    while True:
+        left = len(items) - len(shown)
+        ends = [*shown, f"and {left} more"] if left else shown
+        parts = [f"{start} ", *(f"{item}," for item in ends[:-1]), *ends[-1:]]
         if tail:
-            parts = [*parts[:-1], f"{parts[-1]} " if shown else parts[-1], tail]
+            parts = [*parts[:-1], f"{parts[-1]} " if ends else parts[-1], tail]
         lines = [line.rstrip() for line in pack(parts, width=width, gap=" ", indent=INDENT)]
-        if len(lines) <= MOST_LINES:
-            break
-    return lines
+        if len(lines) <= MOST_LINES or not shown:
+            return lines
+        wide = [item for item in shown if cell_len(item) > width // 2]
+        shown.remove(wide[-1] if wide else shown[-1])
 
 
 def _shorten_middle(item: str, width: int) -> str:
