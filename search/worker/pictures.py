@@ -38,8 +38,8 @@ from storage.files.artifacts import attach_to_trial
 from storage.files.atomic import atomic_file
 
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
-# What is no error in drawing: somebody else has to know of it.
-NOT_DRAWING = (
+# What is no mistake of a model or a study: the trial goes on later, or is somebody else's.
+NEVER_SPARED = (
     StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
     UpdateFinishedTrialError,
 )  # fmt: skip
@@ -152,7 +152,7 @@ def without_picture(
     try:
         yield
     except Exception as error:
-        if isinstance(error, (*NOT_DRAWING, *unless)) or is_out_of_memory(error):
+        if isinstance(error, (*NEVER_SPARED, *unless)) or is_out_of_memory(error):
             raise
         if not isinstance(error, OSError):
             log.exception("an error in drawing: %s", what)

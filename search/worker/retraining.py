@@ -34,6 +34,7 @@ from models.training.checkpoint import (
 from models.training.loop import EpochResult, fit
 from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
 from search.setup.inputs import describe_base
+from search.trials.outcomes import describe_error, is_out_of_memory
 from search.trials.retraining_record import (
     MOST_EPOCHS,
     PATIENCE,
@@ -42,7 +43,13 @@ from search.trials.retraining_record import (
 )
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import GanDiagnosis, health_of_curve, trial_attributes
-from search.worker.pictures import forget_rows, is_pictured, keep_row, without_picture
+from search.worker.pictures import (
+    NEVER_SPARED,
+    forget_rows,
+    is_pictured,
+    keep_row,
+    without_picture,
+)
 from storage.files.atomic import atomic_file
 
 ANIMATED = 36  # samples of a row: the export's animation shows them all
@@ -54,9 +61,25 @@ def retrain(context: WorkerContext, number: int) -> None:
     """Train trial ``number``'s configuration until its patience ends; leave a record.
 
     A training that fails in its first epoch leaves a record of that. One that diverges later
-    keeps its best epoch.
+    keeps its best epoch. A trial that somebody has added to the study may lack parameters: then
+    there is no configuration to train, and the next best trial takes its place.
     """
-    RetrainingRun(context, number).run()
+    try:
+        run = RetrainingRun(context, number)
+    except Exception as error:
+        if isinstance(error, (*NEVER_SPARED, OSError)) or is_out_of_memory(error):
+            raise
+        log.error("trial %d cannot be made again\n%s", number, traceback.format_exc())
+        _give_up(context, number, f"no model of its parameters ({describe_error(error)})")
+        return
+    run.run()
+
+
+def _give_up(context: WorkerContext, number: int, reason: str) -> None:
+    """Leave a record of a retraining that gives no model."""
+    failed = FailedRetraining(trial=number, token=context.run.token, failed=reason)
+    failed.write(context.retraining_paths(number).record)
+    context.send(NotRetrained(number=number, reason=reason))
 
 
 def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
@@ -119,9 +142,7 @@ class RetrainingRun:
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
         if failure is not None and not self.curve:
-            failed = FailedRetraining(trial=self.number, token=context.run.token, failed=failure)
-            failed.write(self.paths.record)
-            context.send(NotRetrained(number=self.number, reason=failure))
+            _give_up(context, self.number, failure)
             return
         record = self._make_record(failure)
         record.write(self.paths.record)
