@@ -175,7 +175,7 @@ def test_options_of_an_address_are_taken_as_they_stand(postgres_url: str) -> Non
     [
         ({"connect_timeout": "soon"}, "bad value for connect_timeout: 'soon'.*correct the options"),
         ({"pgbouncer": "true"}, 'invalid connection option "pgbouncer".*correct the options'),
-        ({"autocommit": "1"}, "STORAGE sets autocommit, which we set ourselves"),
+        ({"autocommit": "1"}, "STORAGE sets autocommit, which genstudy sets itself"),
         ({"options": "-csearch_path=nowhere"}, "create the schema that search_path names"),
     ],
 )
@@ -200,9 +200,7 @@ def test_a_role_that_may_not_create_tables(postgres_url: str) -> None:
     role = f"role_{uuid4().hex}"
     run_sql(postgres_url, f"CREATE ROLE {role} LOGIN")
     url = change(postgres_url, user=role)
-    with pytest.raises(
-        DatabaseUnreachable, match=f"GRANT USAGE, CREATE ON SCHEMA public TO {role}"
-    ):
+    with pytest.raises(DatabaseUnreachable, match=f"USAGE, CREATE ON SCHEMA public TO {role}"):
         open_storage(url)
     with a_queue(postgres_url) as queue:
         run_trial(queue)
