@@ -16,7 +16,7 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, L labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -39,8 +39,10 @@ from models.networks.dcgan import (
     stage_sizes,
     upsampling_layers,
 )
+from models.networks.pixel_range import to_unit
+from models.programs import NOISE, Program
 from models.results import Picture
-from models.seeds import derive_seed
+from models.seeds import derive_seed, seeded
 
 HIDDEN = 256
 UP, DOWN, STRIDES = (512, 256, 128, 64), (64, 128, 256, 512), (2, 2, 2, 2)
@@ -70,7 +72,8 @@ class ACGAN(LabelledGAN):
     config_type = ACGANConfig
     config: ACGANConfig
     usage = (
-        "new = model.sample(16, labels=rows)   # rows (16, L) in [0, 1]; (16, C, H, W) in [0, 1]"
+        "labels = torch.eye(model.config.labels)[:1].repeat(16, 1)  # the first label; (16, L)\n"
+        "samples = model.sample(16, labels=labels, seed=0)  # (16, C, H, W) in [0, 1]"
     )
     remembered: Tensor  # (REMEMBERED, L): labels of real images, also in an export
 
@@ -115,13 +118,16 @@ class ACGAN(LabelledGAN):
         count: int,
         *,
         labels: Tensor | None = None,
+        seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Make new images: (count, C, H, W) in [0, 1].
+        """Make new images without gradients: (count, C, H, W) in [0, 1].
 
         labels: (count, L) in [0, 1]; None draws them from those of the last training images
-        generator: one of the CPU, so that it draws the same codes for all devices
+        seed: of all that is drawn, the same for all devices; None: other draws in each call
+        generator: instead of a seed, one of the CPU
         """
+        generator = seeded(seed, generator)
         codes = torch.randn(count, self.config.latent, generator=generator)
         if labels is None:
             rows = torch.randint(REMEMBERED, (count,), generator=generator)
@@ -131,9 +137,17 @@ class ACGAN(LabelledGAN):
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=torch.Generator().manual_seed(derive_seed(0, "judged")))
 
-    def example(self) -> Tensor:
+    def example(self) -> tuple[Tensor, ...]:
         codes = torch.randn(2, self.config.latent, generator=torch.Generator().manual_seed(0))
-        return torch.cat([codes, self.remembered[:2].cpu()], dim=1)
+        return codes, self.remembered[:2].cpu()
+
+    def generator_program(self) -> Program:
+        """Return the generator of codes and labels as two inputs."""
+        return replace(
+            super().generator_program(),
+            module=_ExportedGenerator(self.sampling_generator),
+            inputs=(NOISE, self.label_spec),
+        )
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
         """Make images of fixed codes with the labels of the first images.
@@ -169,6 +183,17 @@ class ACGAN(LabelledGAN):
         CPU."""
         labels: Tensor = self.labels(getattr(images, part).batch(slice(0, count)))
         return labels.cpu()
+
+
+class _ExportedGenerator(nn.Module):
+    """The generator as it is exported: (N, Z), (N, L) in [0, 1] -> (N, C, H, W) in [0, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
+        return to_unit(self.network(torch.cat([codes, labels], dim=1)))
 
 
 def _build_generator(config: ACGANConfig, shape: Shape) -> nn.Sequential:

@@ -38,7 +38,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Metrics, Model, ModelConfig, Program, detached, evaluating
+from models.base import Metrics, Model, ModelConfig, detached, evaluating
 from models.data.images import Batch
 from models.needs import Needs
 from models.networks.pixel_range import (
@@ -48,6 +48,7 @@ from models.networks.pixel_range import (
     to_unit,
 )
 from models.optimizers import make_optimizer
+from models.programs import IMAGES, REAL_SCORES, SAMPLES, Program, TensorSpec
 from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
     discriminator_health,
@@ -79,14 +80,18 @@ class Adversarial(Model):
     scores_per_image = 1  # P
     packed = 1  # images that the discriminator sees as one
     weights: Mapping[str, float]  # of the family's own losses, by name
+    conditions_in: ClassVar[tuple[TensorSpec, ...]] = (
+        TensorSpec(name="conditions", holds="what the generator makes images of"),
+    )
 
     @abstractmethod
     def conditions(self, batch: Batch) -> Tensor:
         """Draw what the generator makes as many images of as ``batch`` has."""
 
     @abstractmethod
-    def example(self) -> Tensor:
-        """Return conditions of two images that are always the same."""
+    def example(self) -> Tensor | tuple[Tensor, ...]:
+        """Return what the exported generator takes for two images, always the same: a tensor for
+        each of its inputs."""
 
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
@@ -259,12 +264,29 @@ class Adversarial(Model):
 
     def programs(self) -> dict[str, Program]:
         """Return the generator, which gives images in [0, 1], and the discriminator, which takes
-        such images and gives scores (N, P + A)."""
+        such images."""
+        return {"generator": self.generator_program(), "discriminator": self.judging_program()}
+
+    def generator_program(self) -> Program:
+        """Return the generator that samples are drawn from."""
+        example = self.example()
+        given = (example,) if isinstance(example, Tensor) else example
+        return Program(
+            module=ExportedGenerator(self.sampling_generator),
+            example=tuple(tensor.to(self.device) for tensor in given),
+            inputs=self.conditions_in,
+            outputs=(SAMPLES,),
+        )
+
+    def judging_program(self) -> Program:
+        """Return the discriminator. What it scores is of no use without its training."""
         random = torch.Generator().manual_seed(0)
         images = self.seen(torch.rand(2 * self.packed, *self.shape, generator=random))
-        generator = ExportedGenerator(self.sampling_generator)
-        discriminator = ExportedDiscriminator(self.discriminator)
-        return {
-            "generator": Program(module=generator, example=self.example().to(self.device)),
-            "discriminator": Program(module=discriminator, example=images.to(self.device)),
-        }
+        several = f"{self.packed} images each, one after the other in the channels"
+        return Program(
+            module=ExportedDiscriminator(self.discriminator),
+            example=images.to(self.device),
+            inputs=(IMAGES if self.packed == 1 else replace(IMAGES, holds=several),),
+            outputs=(REAL_SCORES,),
+            is_used=False,
+        )

@@ -26,11 +26,12 @@ from torch.nn import functional as F
 from models.analysis.code_usage import code_table
 from models.analysis.latent_models import LatentConfig, LatentModel
 from models.analysis.mean_image import MEAN_IMAGE, mean_image_errors
-from models.base import Metrics, Note, Program
+from models.base import Metrics, Note
 from models.data.images import PARTS, Batch, ImageSplits
 from models.data.noise import NONE
 from models.errors import require
 from models.figures.grids import draw_rows
+from models.programs import CODES, IMAGES, Program
 from models.results import Baseline, Picture, Table
 from models.seeds import same_draws
 
@@ -57,7 +58,7 @@ class Autoencoder(LatentModel):
     """An encoder to codes and a decoder back; ``mse`` compares its images with the clean ones."""
 
     metrics: ClassVar[tuple[str, ...]] = ("mse",)
-    usage = "reconstructed = model(images)   # (N, C, H, W) in [0, 1]"
+    usage = "reconstructed = model(images)  # (N, C, H, W) in [0, 1]; model.encode(images): codes"
     config: AutoencoderConfig
     encoder: nn.Module
     decoder: nn.Module
@@ -109,8 +110,12 @@ class Autoencoder(LatentModel):
         with torch.no_grad():
             codes = self.encode(images)  # (2, Z)
         return {
-            "encoder": Program(module=self.encoder, example=images),
-            "decoder": Program(module=self.decoder, example=codes),
+            "encoder": Program(
+                module=self.encoder, example=images, inputs=(IMAGES,), outputs=(CODES,)
+            ),
+            "decoder": Program(
+                module=self.decoder, example=codes, inputs=(CODES,), outputs=(IMAGES,)
+            ),
         }
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:

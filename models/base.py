@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -28,6 +29,7 @@ from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
 from models.needs import Needs, Sides
 from models.optimizers import SCHEDULES, set_rates
+from models.programs import Program
 from models.results import Baseline, Picture, Table
 from models.seeds import drawing
 
@@ -68,17 +70,6 @@ class ModelConfig:
         return 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Program:
-    """A part of a model that can be exported alone: a module and an input that it takes.
-
-    example: (N, ...) with N >= 2; the first dimension stays free in the export
-    """
-
-    module: nn.Module
-    example: Tensor
-
-
 class Model(nn.Module, ABC):
     """A family of networks with its losses and optimisers.
 
@@ -86,7 +77,7 @@ class Model(nn.Module, ABC):
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
     `judged` says that `samples` makes new images. Their quality (`models.evaluation.measures`) is
     then measured each epoch beside `metrics`, and may be a study's metric.
-    `usage` shows how a loaded export is used, in one line of Python for its model card.
+    `usage` shows how a loaded export is used, in a line or two of Python for its model card.
     `static_step` says that every `train_step` runs the same operations on tensors of the same
     shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
     that decides something on the host.
@@ -246,6 +237,23 @@ class Model(nn.Module, ABC):
         None: no such model makes sense here.
         """
         return None
+
+    def read_images(self, *files: str | Path, background: str = "#ffffff") -> Tensor:
+        """Read image files of any size as the model takes them: (N, C, H, W) in [0, 1].
+
+        They are prepared like those of a folder: resized, and cropped from the centre.
+        background: what shows through where they are transparent
+        """
+        from models.data.decoding import Decoder
+
+        channels, height, width = self.shape
+        decoder = Decoder(background=background)
+        found = [
+            decoder.decode(Path(file).expanduser(), channels, (width, height)).pixels
+            for file in files
+        ]
+        pixels = torch.stack([torch.from_numpy(each) for each in found])
+        return pixels.to(self.device, torch.float32) / 255
 
     @property
     def device(self) -> torch.device:

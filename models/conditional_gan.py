@@ -27,6 +27,8 @@ from models.base import Metrics, ModelConfig
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.needs import Needs
+from models.networks.pixel_range import to_signed
+from models.programs import LABELS, REAL_SCORES, Program, TensorSpec
 from models.results import Picture
 from models.training.gan_balance import BalanceConfig
 
@@ -140,6 +142,22 @@ def short_label_names(names: tuple[str, ...]) -> list[tuple[int, str]]:
     ]
 
 
+class ExportedJudge(nn.Module):
+    """The discriminator as it is exported: (N, C, H, W) in [0, 1] -> scores (N, P), labels (N, L).
+
+    scores: P; exclusive: whether an image has one class, or several attributes
+    """
+
+    def __init__(self, network: nn.Module, scores: int, *, exclusive: bool) -> None:
+        super().__init__()
+        self.network, self.scores, self.exclusive = network, scores, exclusive
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        made = self.network(to_signed(images))
+        told = made[:, self.scores :]
+        return made[:, : self.scores], told.softmax(1) if self.exclusive else told.sigmoid()
+
+
 class LabelledGAN(Adversarial):
     """A GAN whose discriminator also tells the labels of images, and whose generator is given some.
 
@@ -161,6 +179,27 @@ class LabelledGAN(Adversarial):
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
         assert isinstance(config, LabelledConfig)
         return fit_config_to_labels(config, images)
+
+    @property
+    def label_spec(self) -> TensorSpec:
+        """What the labels of an exported program hold."""
+        if self.config.exclusive:
+            return replace(LABELS, holds="1 for the class of an image and 0 for all others")
+        return replace(
+            LABELS,
+            holds="each attribute, from its lowest value in training to its highest",
+        )
+
+    def judging_program(self) -> Program:
+        """Return the discriminator; it tells labels as the generator is given them."""
+        program = super().judging_program()
+        return replace(
+            program,
+            module=ExportedJudge(
+                self.discriminator, self.scores_per_image, exclusive=self.config.exclusive
+            ),
+            outputs=(REAL_SCORES, self.label_spec),
+        )
 
     @abstractmethod
     def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:

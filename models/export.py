@@ -4,11 +4,16 @@
     config.json            which model, image shape and configuration
     NAME.onnx, NAME.pt2    each program (encoder, decoder, ...) for ONNX and `torch.export`
 
-    model = load_export(Path("runs/exports/cae/1"))
+    model = load_export("runs/exports/cae/1")
     model(images)
 
 Weights are safetensors and configurations JSON: `load_export` runs no pickle.
-The first dimension of every program's input is free.
+The first dimension of every program's input is free, and is called N. An ONNX file says what goes
+in and comes out, in its metadata; a `torch.export` file does in ``genstudy.json`` of its extra
+files:
+
+    session = onnxruntime.InferenceSession("decoder.onnx")
+    session.get_modelmeta().custom_metadata_map["inputs"]
 
 Shape legend: N batch.
 """
@@ -16,11 +21,8 @@ Shape legend: N batch.
 from __future__ import annotations
 
 import importlib
-import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,25 +32,30 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.base import Model, Program, Shape, evaluating
+from models.base import Model, Shape, evaluating
 from models.errors import ExportError, short
+from models.program_files import Run, open_onnx, write_program
+from models.programs import TensorSpec, as_tensors
 from models.tensor_files import tensor_bytes, write_tensors
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 OUR_MODELS = "models."
 TOLERANCE = 1e-4  # largest difference of outputs, relative to the largest output
-PROTOBUF_LIMIT = 1_500_000_000  # bytes of weights an ONNX file can hold inside itself
 
 
-def write_export(model: Model, folder: Path) -> None:
-    """Write every file of ``model`` into the existing ``folder``."""
+def write_export(model: Model, folder: Path, about: Mapping[str, str] | None = None) -> None:
+    """Write every file of ``model`` into the existing ``folder``.
+
+    about: what the metadata of programs says beside inputs and outputs, such as study and trial
+    """
     with _on_cpu(model), evaluating(model):
         write_tensors(folder / WEIGHTS, model.state_dict(), {})
         (folder / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read it
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
+        whole = {**family_and_shape(model), **(about or {})}
         for name, program in model.programs().items():
-            _write_program(program, folder, name)
+            write_program(program.named(), folder, name, whole)
 
 
 def export_size(model: Model) -> int:
@@ -77,12 +84,13 @@ def exported_shape(folder: Path) -> Shape | None:
         return None
 
 
-def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
+def load_export(folder: str | Path, *, family: type[Model] | None = None) -> Model:
     """Load the model in ``folder``, on the CPU, in eval mode.
 
     family: its class; needed only for models that are not part of genstudy, because a file must
         not decide which code is imported
     """
+    folder = Path(folder).expanduser()
     try:
         described = json.loads(_find_file(folder, CONFIG).read_text(encoding="utf-8"))
         family = family or family_named(described["model"])
@@ -99,34 +107,40 @@ def load_export(folder: Path, *, family: type[Model] | None = None) -> Model:
 
 
 def check_export(model: Model, folder: Path) -> dict[str, float]:
-    """Load everything back and compare its outputs with the live model's, on 3 inputs.
+    """Load everything back and compare all its outputs with the live model's, on 3 inputs.
 
     Returns the largest relative difference by file; raises `ExportError` for one beyond
     `TOLERANCE`.
     """
     differences: dict[str, float] = {}
+    off: list[str] = []
     with _on_cpu(model), evaluating(model):
         loaded = load_export(folder, family=type(model)).programs()
         for name, program in model.programs().items():
-            example = torch.cat([program.example, program.example[:1]])  # (3, ...): N is free
-            live = program.module(example)
-            runs: dict[str, Callable[[Tensor], Tensor]] = {
+            program = program.named()
+            given = [torch.cat([each, each[:1]]) for each in program.arguments]  # (3, ...)
+            runs: dict[str, Run] = {
                 f"{WEIGHTS} {name}": loaded[name].module,
-                f"{name}.onnx": _open_onnx(folder / f"{name}.onnx"),
+                f"{name}.onnx": open_onnx(folder / f"{name}.onnx", program),
                 f"{name}.pt2": torch.export.load(folder / f"{name}.pt2").module(),
             }
+            live = program.run(given)
             for file, run in runs.items():
-                differences[file] = _relative_difference(run(example), live)
-    off = {file: value for file, value in differences.items() if not value <= TOLERANCE}
+                found = _relative_differences(as_tensors(run(*given)), live, program.outputs, file)
+                differences[file] = max(found.values())
+                off += [
+                    f"{file} {what} by {x:.1e}" for what, x in found.items() if not x <= TOLERANCE
+                ]
     if off:
-        shown = ", ".join(f"{file} by {value:.1e}" for file, value in off.items())
-        raise ExportError(f"exported outputs differ from the live model's: {shown}")
+        raise ExportError(f"exported outputs differ from the live model's: {', '.join(off)}")
     return differences
 
 
 def _find_file(folder: Path, name: str) -> Path:
     """Return the path of a file of an export. Raises `ExportError` where there is none."""
     if not (folder / name).is_file():  # reading a pipe would wait for ever
+        if (folder / "1" / name).is_file():
+            raise ExportError(f"{folder} holds a folder for each rank; give one: {folder / '1'}")
         raise ExportError(f"{folder} is not a whole export (no file {name}); export again")
     return folder / name
 
@@ -135,7 +149,10 @@ def family_named(name: str) -> type[Model]:
     """Return one of genstudy's own families by ``module:class``, as `describe` writes it."""
     module, _, attribute = str(name).partition(":")
     if not module.startswith(OUR_MODELS):
-        raise ExportError(f"{short(str(name))} is no model of genstudy; pass its class: family=...")
+        own = attribute if attribute.isidentifier() else "..."
+        raise ExportError(
+            f"{short(str(name))} is no model of genstudy; import its class, and pass family={own}"
+        )
     try:
         family = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -145,46 +162,31 @@ def family_named(name: str) -> type[Model]:
     return family
 
 
-def _write_program(program: Program, folder: Path, name: str) -> None:
-    free = ({0: torch.export.Dim("N")},)
-    exported = torch.export.export(program.module, (program.example,), dynamic_shapes=free)
-    whole = io.BytesIO()  # to a file, PyTorch's writer ends the process when the disk is full
-    torch.export.save(exported, whole)
-    (folder / f"{name}.pt2").write_bytes(whole.getbuffer())
-    size = tensor_bytes(program.module.state_dict())
-    with _quiet_exporter():
-        torch.onnx.export(
-            exported,
-            (),
-            folder / f"{name}.onnx",
-            dynamo=True,
-            external_data=size > PROTOBUF_LIMIT,
-            verbose=False,
-        )
+def family_and_shape(model: Model) -> dict[str, str]:
+    """Return the model's family and image shape as the metadata of a program has them."""
+    channels, height, width = model.shape
+    return {
+        "model": type(model).__name__,
+        "image_shape": json.dumps([channels, height, width]),
+    }
 
 
-def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    """Return a function that runs the ONNX file at ``path``."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (taken,) = session.get_inputs()
-
-    def run(example: Tensor) -> Tensor:
-        (output,) = session.run(None, {taken.name: example.numpy()})
-        return torch.from_numpy(output)
-
-    return run
-
-
-def _relative_difference(output: Tensor, live: Tensor) -> float:
-    """Return the largest difference, relative to the largest value of ``live``."""
-    if output.shape != live.shape:
-        raise ExportError(f"exported output is {tuple(output.shape)}, live {tuple(live.shape)}")
-    scale = max(float(live.abs().max()), 1e-12)
-    return float((output - live).abs().max()) / scale
+def _relative_differences(
+    outputs: Sequence[Tensor], live: Sequence[Tensor], specs: Sequence[TensorSpec], file: str
+) -> dict[str, float]:
+    """Return the largest difference of each output, relative to its largest live value."""
+    if len(outputs) != len(live):
+        raise ExportError(f"{file} gives {len(outputs)} outputs, the live model {len(live)}")
+    differences = {}
+    for spec, output, wanted in zip(specs, outputs, live, strict=True):
+        if output.shape != wanted.shape:
+            raise ExportError(
+                f"{file} gives {spec.name} {tuple(output.shape)}, live {tuple(wanted.shape)}"
+            )
+        scale = max(float(wanted.double().abs().max()), 1e-12)
+        apart = (output.double() - wanted.double()).abs().max()
+        differences[spec.name] = float(apart) / scale
+    return differences
 
 
 @contextmanager
@@ -196,19 +198,3 @@ def _on_cpu(model: Model) -> Iterator[None]:
         yield
     finally:
         model.to(device)
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the ONNX exporter, which reports every optimisation pass as if it were news."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

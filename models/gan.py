@@ -27,8 +27,9 @@ from models.figures.canvas import figure_picture
 from models.figures.grids import sample_figure
 from models.needs import Sides
 from models.networks.dcgan import ARCHITECTURES, build_discriminator, build_generator
+from models.programs import NOISE
 from models.results import Picture
-from models.seeds import derive_seed
+from models.seeds import derive_seed, seeded
 from models.training.gan_balance import BalanceConfig
 
 SHOWN = 100  # new images in an export's picture
@@ -69,7 +70,8 @@ class GAN(Adversarial):
 
     config_type = GANConfig
     config: GANConfig
-    usage = "new = model.sample(16)   # (16, C, H, W) in [0, 1]"
+    usage = "samples = model.sample(16, seed=0)  # (16, C, H, W) in [0, 1]"
+    conditions_in = (NOISE,)
 
     @classmethod
     def sides(cls, config: ModelConfig) -> Sides:
@@ -100,12 +102,15 @@ class GAN(Adversarial):
         devices."""
         return torch.randn(count, self.latent, generator=generator)
 
-    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Make new images: (count, C, H, W) in [0, 1].
+    def sample(
+        self, count: int, *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Make new images without gradients: (count, C, H, W) in [0, 1].
 
-        generator: one of the CPU, so that it draws the same codes for all devices
+        seed: of the codes, which are the same for all devices; None: other ones in each call
+        generator: instead of a seed, one of the CPU
         """
-        return self.generate(self.codes(count, generator))
+        return self.generate(self.codes(count, seeded(seed, generator)))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=_fixed_generator("judged"))

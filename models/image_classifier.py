@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Metrics, Model, ModelConfig, Program
+from models.base import Metrics, Model, ModelConfig
 from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError, require
 from models.needs import Needs
+from models.programs import CLASS_SCORES, IMAGES, Program
 from models.results import Baseline
 
 
@@ -43,7 +44,7 @@ class ImageClassifier(Model):
     """Images (N, C, H, W) in [0, 1] -> scores (N, K); their softmax is the class probabilities."""
 
     metrics = ("accuracy", "loss")
-    usage = "classes = model(images).argmax(1)   # (N,), images (N, C, H, W) in [0, 1]"
+    usage = "classes = model(images).argmax(1)  # (N,), the number of each image's class"
     too_few: ClassVar[str]  # the end of the message for images of fewer than two classes
 
     @classmethod
@@ -88,7 +89,14 @@ class ImageClassifier(Model):
 
     def programs(self) -> dict[str, Program]:
         images = torch.rand(2, *self.shape, generator=torch.Generator().manual_seed(0))
-        return {"classifier": Program(module=self.network(), example=images.to(self.device))}
+        return {
+            "classifier": Program(
+                module=self.network(),
+                example=images.to(self.device),
+                inputs=(IMAGES,),
+                outputs=(CLASS_SCORES,),
+            )
+        }
 
     def network(self) -> nn.Module:
         """Return the module that is exported: images -> scores."""

@@ -42,3 +42,15 @@ def drawing(device: str | torch.device, seed: int) -> Iterator[None]:
 def same_draws(device: str | torch.device) -> AbstractContextManager[None]:
     """`drawing` with the seed of all evaluations, so that epochs and trials are measured alike."""
     return drawing(device, derive_seed(0, "evaluation"))
+
+
+def seeded(seed: int | None, generator: torch.Generator | None = None) -> torch.Generator | None:
+    """Return a generator of the CPU with that seed, or ``generator`` where there is no seed.
+
+    None, where neither is given, stands for torch's global random numbers.
+    """
+    if seed is None:
+        return generator
+    if generator is not None:
+        raise ValueError(f"seed={seed} and a generator are given; give one of them")
+    return torch.Generator().manual_seed(seed)

@@ -18,11 +18,11 @@ Shape legend: N batch, C channels, H/W pixels, L labels, P patches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Metrics, ModelConfig
@@ -31,8 +31,9 @@ from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
 from models.figures.grids import draw_rows
 from models.needs import Sides
-from models.networks.pixel_range import to_signed
+from models.networks.pixel_range import to_signed, to_unit
 from models.networks.stargan import SMALLEST, PatchDiscriminator, build_translator
+from models.programs import IMAGES, Program
 from models.results import Picture
 
 
@@ -65,7 +66,10 @@ class StarGAN(LabelledGAN):
     metrics = (*LabelledGAN.metrics, "reconstruction")
     config_type = StarGANConfig
     config: StarGANConfig
-    usage = "other = model.translate(images, labels)   # labels (N, L) in [0, 1]; (N, C, H, W)"
+    usage = (
+        "labels = torch.eye(model.config.labels)[:1]  # the first label; (N, L) in [0, 1]\n"
+        "samples = model.translate(images, labels)  # (N, C, H, W) in [0, 1]"
+    )
 
     @classmethod
     def sides(cls, config: ModelConfig) -> Sides:
@@ -139,10 +143,18 @@ class StarGAN(LabelledGAN):
             [self.generate(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
         )
 
-    def example(self) -> Tensor:
+    def example(self) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(2, *self.shape, generator=generator)
-        return with_planes(to_signed(images), torch.eye(self.config.labels)[[0, -1]])
+        return images, torch.eye(self.config.labels)[[0, -1]]
+
+    def generator_program(self) -> Program:
+        """Return the generator of images in [0, 1] and labels as two inputs."""
+        return replace(
+            super().generator_program(),
+            module=_ExportedTranslator(self.sampling_generator),
+            inputs=(IMAGES, self.label_spec),
+        )
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
         """Translate the first images: image i has its label number i changed."""
@@ -174,3 +186,14 @@ def with_planes(images: Tensor, labels: Tensor) -> Tensor:
     """(N, C, H, W), (N, L) -> (N, C + L, H, W): each label becomes a constant plane."""
     planes = labels[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, planes], dim=1)
+
+
+class _ExportedTranslator(nn.Module):
+    """The generator as it is exported: images and labels (N, L), all in [0, 1], -> images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return to_unit(self.network(with_planes(to_signed(images), labels)))

@@ -27,20 +27,21 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.analysis.elbo import active_dimensions
 from models.analysis.latent_models import VariationalModel
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Metrics, ModelConfig, Note
+from models.base import Metrics, ModelConfig, Note, evaluating
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.needs import Sides
 from models.networks.vae import LEAST, NETWORKS, BernoulliDecoder, GaussianEncoder
 from models.optimizers import make_optimizer
+from models.programs import IMAGES, LOG_VARIANCE, MEAN, PRIOR_CODES, Program
 from models.results import Baseline, Picture, Table
-from models.seeds import derive_seed
+from models.seeds import derive_seed, seeded
 
 RECONSTRUCTIONS = ("bce", "mse")
 SAMPLED = 256  # images decoded at once
@@ -86,7 +87,10 @@ class VAE(Autoencoder, VariationalModel):
     metrics = ("nelbo", "bce", "mse", "kl", "active")
     config_type = VAEConfig
     judged = True
-    usage = "new = model.sample(16)   # (16, C, H, W) in [0, 1]; model(images) reconstructs"
+    usage = (
+        "samples = model.sample(16, seed=0)  # new images (16, C, H, W) in [0, 1]\n"
+        "mean, log_variance = model.encoder.posterior(images)  # (N, Z) each"
+    )
     config: VAEConfig
     encoder: GaussianEncoder
     decoder: BernoulliDecoder
@@ -152,19 +156,37 @@ class VAE(Autoencoder, VariationalModel):
         losses = F.binary_cross_entropy_with_logits(logits, images, reduction="none")
         return -losses.flatten(1).sum(1, dtype=torch.float64)
 
-    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Make new images of codes from the prior N(0, I): (count, C, H, W) in [0, 1].
+    def sample(
+        self, count: int, *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Make new images without gradients, of codes from the prior N(0, I).
 
-        generator: one of the CPU, so that it draws the same codes for all devices
+        Returns (count, C, H, W) in [0, 1].
+        seed: of the codes, which are the same for all devices; None: other ones in each call
+        generator: instead of a seed, one of the CPU
         """
-        codes = torch.randn(count, self.config.latent, generator=generator)
-        return self.decode(codes.to(self.device))
+        codes = torch.randn(count, self.config.latent, generator=seeded(seed, generator))
+        with evaluating(self):
+            parts = [self.decode(part.to(self.device)) for part in torch.split(codes, SAMPLED)]
+        return torch.cat(parts)
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Make samples in parts, since `sample` decodes all at once."""
+        """Draw samples in parts: values that were measured before stay what they are."""
         generator = torch.Generator().manual_seed(derive_seed(0, "judged"))
         parts = [min(SAMPLED, count - first) for first in range(0, count, SAMPLED)]
         return torch.cat([self.sample(part, generator=generator) for part in parts])
+
+    def programs(self) -> dict[str, Program]:
+        """Return the encoder, which gives mean and log-variance, and the decoder, which makes new
+        images of codes from the prior."""
+        programs = super().programs()
+        encoder = replace(
+            programs["encoder"],
+            module=_ExportedEncoder(self.encoder),
+            outputs=(MEAN, LOG_VARIANCE),
+        )
+        decoder = replace(programs["decoder"], inputs=(PRIOR_CODES,), outputs=(IMAGES,))
+        return {"encoder": encoder, "decoder": decoder}
 
     def pictures(self, images: ImageSplits, part: str) -> Iterator[Picture]:
         from models.analysis.elbo import prior_pictures
@@ -177,6 +199,17 @@ class VAE(Autoencoder, VariationalModel):
 
         yield latent_table(self, images.test)
         yield bound_table(self, images.test, progress)
+
+
+class _ExportedEncoder(nn.Module):
+    """The encoder as it is exported: images -> mean and log-variance (N, Z)."""
+
+    def __init__(self, encoder: GaussianEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.posterior(images)
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image, ImageDraw
 from models.export import load_export
 from search.setup.loading import study_names
 from storage import trials
+from tests.model_cards import run_card
+from tests.preloaded import Preloaded
 from tests.user import User
 
 SMALLEST: dict[str, Any] = {
@@ -81,9 +84,40 @@ def narrow(
 
 def provenance(user: User, study: str) -> dict[str, Any]:
     folder = user.runs / "exports" / study / "1"
+    check_card(user, folder)
     found: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
     assert set(found["pictures"]) <= {path.name for path in folder.iterdir()}
     return found
+
+
+# What the lines of a card are followed by: all that came out is a number and in its bounds.
+IN_BOUNDS = """
+found = {name: value for name, value in locals().items() if isinstance(value, np.ndarray)}
+for name in ("images", "samples"):
+    if name in found:
+        low, high = found[name].min(), found[name].max()
+        assert -1e-6 <= low <= high <= 1 + 1e-6, (name, low, high)
+assert all(np.isfinite(value).all() for value in found.values())
+print(*sorted(found))
+"""
+
+# What the model of a study gives in the lines of its card; all others encode and decode images.
+GIVEN = {
+    "vae": "codes images log_variance mean",
+    "gan": "codes samples",
+    "augmentation": "codes samples",
+    "acgan": "codes labels samples",
+    "stargan": "images labels samples",
+    "classifier": "images scores",
+}
+
+
+def check_card(user: User, folder: Path) -> None:
+    """Run the card's lines as they stand."""
+    assert isinstance(user.preloaded, Preloaded)
+    first, _ = run_card(folder, user.preloaded, IN_BOUNDS)
+    family = re.split(r"[-_]", folder.parent.name)[0]
+    assert first.splitlines()[-1] == GIVEN.get(family, "codes images")
 
 
 @pytest.mark.parametrize("name", sorted(set(study_names()) - RUN_BY_ANOTHER - set(GANS)))

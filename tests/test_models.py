@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -169,12 +170,33 @@ def test_building_leaves_the_callers_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_programs_run_on_their_examples(model: Model) -> None:
+NAMES = {"images", "codes", "mean", "log_variance", "samples", "scores", "labels"}
+
+
+def test_programs_run_on_their_examples_and_name_what_they_take_and_give(model: Model) -> None:
     programs = model.programs()
     with evaluating(model):
         for program in programs.values():
-            assert len(program.example) >= 2
-            program.module(program.example)
+            assert all(len(given) >= 2 for given in program.arguments)
+            made = program.named().run(program.arguments)
+            assert {spec.name for spec in (*program.inputs, *program.outputs)} <= NAMES
+            assert len(program.outputs) == len(made)
+            for spec, tensor in zip(program.outputs, made, strict=True):
+                low, high = spec.bounds or (-float("inf"), float("inf"))
+                assert low <= tensor.min() <= tensor.max() <= high
+
+
+def test_models_that_draw_images_give_samples_without_gradients(model: Model) -> None:
+    sample = getattr(model, "sample", None)
+    assert (sample is not None) == isinstance(model, VAE | GAN | ACGAN)  # all others need images
+    if sample is not None:
+        drawn = [sample(4, seed=seed).numpy() for seed in (1, 1, 2)]
+        assert drawn[0].shape == (4, *model.shape)
+        assert np.array_equal(drawn[0], drawn[1])
+        narrow = isinstance(model, ACGAN)  # too narrow for its ReLUs to live
+        assert narrow or not np.array_equal(drawn[0], drawn[2])
+        with pytest.raises(ValueError, match="seed=1 and a generator are given; give one"):
+            sample(4, seed=1, generator=torch.Generator())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from models.export import load_export
 from storage import curves, trials
+from tests.model_cards import card_blocks, run_card
 from tests.user import (
     LONGER,
     ROOT,
@@ -175,7 +176,11 @@ def test_a_model_and_a_study_outside_the_repository_are_one_file_each(
     )
     code, _, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    assert (user.runs / "exports" / "my_lines" / "1" / "encoder.onnx").exists()
+    folder = user.runs / "exports" / "my_lines" / "1"
+    assert (folder / "encoder.onnx").exists()
+    assert user.preloaded is not None
+    run_card(folder, user.preloaded)
+    assert "from lines import Lines" in card_blocks(folder)[1]
     assert len(trials("my_lines", storage=user.url)) == 2
 
 

@@ -86,5 +86,7 @@ class VariationalModel(LatentModel):
         """Return log p(x | z) in nats: (N, Z), (N, C, H, W) -> (N,) float64."""
 
     @abstractmethod
-    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, count: int, *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Make new images of codes from the prior: (count, C, H, W) in [0, 1]."""

@@ -27,6 +27,7 @@ from search.messages import Drawing, Exported, Exporting, Measuring
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
+from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
 from storage.files.artifacts import show_with_study
@@ -45,9 +46,11 @@ def export(context: WorkerContext, number: int, rank: int) -> None:
         record.write(paths.record)
     folder = context.run.paths.export(context.run.study, rank)
     with atomic_folder(folder, needs=export_size(model)) as staging:
-        write_export(model, staging)
-        made: dict[str, Any] = {"rank": rank, "usage": model.usage}
+        write_export(model, staging, program_metadata(context, record))
+        made: dict[str, Any] = {"rank": rank}
         made["output_differences"] = check_export(model, staging)
+        with evaluating(model):
+            made |= write_guide(context, model, record, staging)
         made["tables"] = make_tables(context, model, record)
         made["pictures"] = draw_pictures(context, model, record, staging)
         publish(staging, {**record.to_plain(), **made})

@@ -7,7 +7,7 @@ Numbers and pictures first, then how to use it, then where it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.files.markdown import escape_markup, format_picture, format_rows, format_table
@@ -85,20 +85,31 @@ def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _use(about: Mapping[str, Any]) -> str:
-    programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
-    largest = max(about["output_differences"].values())
-    return f"""## Use
+    """Say how the model is used: the programs, and lines that run as they stand."""
+    parts = ["## Use"]
+    if about["programs"]:
+        largest = max(about["output_differences"].values())
+        programs = [[f"{name}.onnx, {name}.pt2", *sides] for name, *sides in about["programs"]]
+        parts += [
+            format_rows(["program", "takes", "gives"], programs),
+            "N is free. Loaded back, all outputs equal the live model's to "
+            f"{largest:.1e} of the largest.\n"
+            "The files say the same in their metadata, and how images are prepared.",
+        ]
+    if about["attributes"]:
+        ranges = [(escape_markup(name), *ends) for name, ends in about["attributes"].items()]
+        parts.append(format_rows(["attribute", "lowest, as 0", "highest, as 1"], ranges))
+    if about["onnx_usage"]:
+        reads = "example.png" in about["sha256"]
+        example = " `example.png` is one of the images; any file does." if reads else ""
+        parts.append(f"In this folder, with onnxruntime and numpy alone.{example}")
+        parts.append(_code(about["onnx_usage"]))
+    parts += ["With genstudy:", _code(about["usage"])]
+    return "\n\n".join(parts)
 
-```python
-from pathlib import Path
-from models.export import load_export
 
-model = load_export(Path("."))          # this folder
-{about["usage"]}
-```
-
-Without genstudy: {", ".join(f"`{name}`" for name in programs)}; the first dimension is free.
-Loaded back, their outputs equal the live model's to {largest:.1e} of the largest output."""
+def _code(lines: Sequence[str]) -> str:
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _origin(about: Mapping[str, Any]) -> str:
