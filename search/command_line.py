@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -173,7 +174,7 @@ def _refuse_option(word: str) -> str:
     name = option.replace("-", "_").upper()
     if name not in VARIABLES:
         name, value = "TRIALS", "10"
-    written = f"{name}={value or 'value'}"
+    written = f"{name}={shlex.quote(short(value) or 'value')}"
     return f"{GENSTUDY} has no option {_quote(word)}; variables have no dashes: {written}"
 
 

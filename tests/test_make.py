@@ -193,6 +193,7 @@ def test_the_public_names_are_locked() -> None:
     import storage
 
     assert sorted(storage.__all__) == ["best", "choices", "curves", "studies", "trials"]
+    assert set(storage.__all__) <= set(dir(storage))
     for name in storage.__all__:
         assert callable(getattr(storage, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
