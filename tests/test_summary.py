@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
-from optuna_dashboard import get_note, save_note
 
 from models.results import Table
 from search.__main__ import main
@@ -147,7 +146,6 @@ def test_what_a_study_concludes_is_kept_in_files_dashboard_and_database(
     markdown = (folder / "summary.md").read_text()
     assert markdown.startswith("### Epochs by trial\n")
     assert "| trial | epochs \\| all |" in markdown
-    assert get_note(ended_run.queue.study) == markdown
     monkeypatch.setenv("RUNS", str(ended_run.run.paths.root))
     monkeypatch.setenv("NAME", "small")
     assert main(["trials"]) == 0
@@ -229,7 +227,7 @@ def test_a_summary_that_is_no_function_is_refused(study_file: WriteStudy) -> Non
         load_study(str(path))
 
 
-def test_a_note_of_somebody_else_stays(storage_url: str) -> None:
+def test_a_summary_is_replaced_by_a_later_one(storage_url: str) -> None:
     opened = open_storage(storage_url)
     study = optuna.create_study(storage=opened, study_name="noted")
     assert read_summary("noted", storage=storage_url) is None
@@ -238,12 +236,7 @@ def test_a_note_of_somebody_else_stays(storage_url: str) -> None:
         for title in ("first", "second")
     )
     keep_summary(study, first, 3)
-    assert get_note(study) == "### first\n\n| a |\n|---|\n| 0.12346 |\n"
     keep_summary(study, second, 4)
-    assert "### second" in get_note(study)
-    save_note(study, "by hand")
-    keep_summary(study, first, 5)
-    assert get_note(study) == "by hand"
     found, ended = read_summary("noted", storage=storage_url) or ({}, 0)
-    assert (found["title"], found["rows"], ended) == ("first", [[0.123456789]], 5)
+    assert (found["title"], found["rows"], ended) == ("second", [[0.123456789]], 4)
     opened.engine.dispose()

@@ -14,6 +14,7 @@ import optuna_dashboard
 
 from search.console import open_console, shorten_path
 from search.errors import BadVariable
+from search.reporting.dashboard_view import DashboardView
 from search.variables import Variables, read_variables
 from storage.database.address import redact_url
 from storage.database.connection import open_storage
@@ -51,7 +52,7 @@ def dashboard() -> int:
         app = optuna_dashboard.wsgi(
             storage, artifact_store=ArtifactFolder(variables.paths.artifacts)
         )
-        with _bind(variables, app) as server:
+        with _bind(variables, DashboardView(app, storage)) as server:
             if variables.host not in LOOPBACK:
                 console.print(
                     f"warning: HOST={variables.host} opens the dashboard to other machines; it "

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from models.results import Table
 from search.console import LOUD, open_console, print_line, shorten_path
-from search.errors import BaseMissing, StudyFileError
+from search.errors import BaseMissing, SearchError, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
 from search.setup.fitting import describe_batches
@@ -34,10 +34,12 @@ from search.supervisor.display import Display
 from search.supervisor.finish import finish
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
+from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerPool
 from search.tables import Column, FittedTable, Kind
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
+from search.trials.study_record import StudyRecord, name_strategy
 from search.trials.tally import ALWAYS, EndedTrial, describe_ends
 from search.variables import Variables, read_variables
 from search.words import format_count, format_duration, show_text
@@ -166,12 +168,33 @@ class StudyCommand:
             self.study, run, queue, pool, display, stop,
             packing if variables.workers is None else None,
         )  # fmt: skip
+        supervisor.note = self._begin_note(run, queue, devices, inputs)
         supervisor.prompt.refresh()
         ended, leaderboard = queue.count_ended(), supervisor.leaderboard
         if supervisor.prompt.is_decided and leaderboard.is_finished(ended, variables.top):
             table = conclude(self.study, run, queue, display.say)
             return self._conclude(supervisor, leaderboard.export_records(variables.top), table)
         return self._work(supervisor)
+
+    def _begin_note(
+        self, run: StudyRun, queue: TrialQueue, devices: list[str], inputs: RunInputs
+    ) -> StudyNote:
+        """Keep with the study how this run goes about it, for its note and its report."""
+        spec, images = self.study.spec, inputs.images
+        record = StudyRecord(
+            command=run.name,
+            trials=run.trials,
+            top=self.variables.top,
+            retrain_epochs=run.retrain_epochs,
+            sampler=name_strategy(run.sampler or spec.sampler),
+            pruner=name_strategy(run.pruner or spec.pruner),
+            devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
+            images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
+            shape=images.shape,
+        )
+        note = StudyNote(self.study, run, queue, record)
+        note.begin()
+        return note
 
     def _work(self, supervisor: Supervisor) -> int:
         """Start the workers, search, retrain and export."""
@@ -193,10 +216,15 @@ class StudyCommand:
                         took = format_duration(time.monotonic() - began)
                         display.say(f"{format_count(new, 'trial')} ended in {took}")
                     table = conclude(self.study, run, queue, display.say)
+                    if supervisor.note is not None and table is not None:
+                        supervisor.note.table = table.to_plain()
                     top = self.variables.top
                     records = finish(supervisor, top) if top else []
             except (Stopped, GaveUp):
                 return self._stop(supervisor)
+            except SearchError as error:
+                _end_note(supervisor, f"ended: {error}")
+                raise
         return self._conclude(supervisor, records, table)
 
     def _stop(self, supervisor: Supervisor) -> int:
@@ -211,6 +239,7 @@ class StudyCommand:
             line = "stopped while the trial database was away; the same command goes on"
             print_line(self.console, line)
             return INTERRUPTED
+        _end_note(supervisor, "stopped")
         go = "goes" if waiting == 1 else "go"
         goes_on = f"; {format_count(waiting, 'interrupted trial')} {go} on" if waiting else ""
         print_line(
@@ -264,6 +293,8 @@ class StudyCommand:
     ) -> int:
         """Print what the study concludes and the exports; returns 1 when there are none."""
         run, console = supervisor.run, self.console
+        over = supervisor.queue.count_ended() >= run.trials
+        _end_note(supervisor, "done" if over else "MINUTES are over", records)
         choices = supervisor.prompt.choices
         ended = [
             trial
@@ -307,6 +338,14 @@ class StudyCommand:
         }
         columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items()]
         return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])
+
+
+def _end_note(
+    supervisor: Supervisor, state: str, records: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Say in the dashboard how the run has ended."""
+    if supervisor.note is not None:
+        supervisor.note.finish(state, records)
 
 
 def _have(count: int) -> str:

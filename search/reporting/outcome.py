@@ -14,7 +14,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search.console import format_count, format_duration, shorten_path
+from search.console import shorten_path
 from search.reporting.document import (
     Block,
     Cell,
@@ -29,13 +29,15 @@ from search.reporting.document import (
 )
 from search.reporting.figures import draw_learning_curve
 from search.reporting.reported_study import ReportedStudy, count_outcomes
-from search.reporting.words import format_values, verdict_in_words
 from search.spelling import spell
+from search.trials.export_words import loading_lines, sort_pictures
+from search.trials.verdict_words import verdict_in_words
+from search.words import format_count, format_duration, format_parameters
 from storage.files.markdown import format_cell
+from storage.files.model_card import warnings_of
 
 MOST_BYTES = 3_000_000  # of one picture: a long animation is left to its folder
 LEFT_OUT = ("learning_curve.", "epoch_")  # the page draws the one itself; the others are many
-FIRST_PICTURES = ("reconstructions", "denoised", "samples", "translations")
 
 
 def outcome_blocks(reported: ReportedStudy) -> list[Block]:
@@ -45,6 +47,7 @@ def outcome_blocks(reported: ReportedStudy) -> list[Block]:
         pictures = _winner_pictures(folder, about)
         return [
             Words(_lead(reported, about), "lead"),
+            *[Words(line, "warning") for line in warnings_of(about)],
             *pictures[:1],
             Facts(_winner_facts(reported, folder, about)),
             Heading("Load the winner"),
@@ -68,7 +71,7 @@ def outcome_blocks(reported: ReportedStudy) -> list[Block]:
         Picture(file=f"best_{name}", content=path.read_bytes(), caption=Path(name).stem)
         for name, path in list(reported.pictures(best).items())[:1]
     ]
-    facts = [("parameters", format_values(best.params)), *_verdict_fact(best.user_attrs)]
+    facts = [("parameters", format_parameters(best.params)), *_verdict_fact(best.user_attrs)]
     return [Words(words.strip(), "lead"), *([Group(shown)] if shown else []), Facts(facts)]
 
 
@@ -101,8 +104,9 @@ def _winner_facts(
     facts = [
         (f"{metric}, test", test),
         (f"{metric}, validation", f"{about['valid'][metric]:.6g} (the {direction}, the better)"),
+        *_baseline_fact(about),
         ("model", f"{about['model']}, {about['model_parameters']:,} weights"),
-        ("parameters", format_values(about["parameters"])),
+        ("parameters", format_parameters(about["parameters"])),
         (
             "training",
             f"{format_count(about['epochs'], 'epoch')} in {format_duration(about['seconds'])} on "
@@ -135,6 +139,13 @@ def _verdict_fact(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("verdict", f"{words}: {found['verdict_reason']}")]
 
 
+def _baseline_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the model has to beat, where that was measured."""
+    baseline = about.get("baseline") or {}
+    part = "valid" if about["test"] is None else "test"
+    return [(baseline["what"], f"{baseline[part]:.6g}")] if part in baseline else []
+
+
 def _judge_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what samples are measured with, and what real images reach there."""
     judge, metric = about.get("judge"), about["metric"]
@@ -149,24 +160,16 @@ def _judge_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def loading_lines(folder: Path, about: Mapping[str, Any]) -> str:
-    """Return the lines of Python that load and use an export."""
-    place = shorten_path(folder)
-    return (
-        f"from models.export import load_export\n\nmodel = load_export({place!r})\n{about['usage']}"
-    )
-
-
 def _winner_pictures(folder: Path, about: Mapping[str, Any]) -> list[Picture]:
     """Return the pictures of an export, what it makes of images or noise first."""
     found = []
     captions: Mapping[str, str] = about["pictures"]
-    for file, caption in captions.items():
+    for file in sort_pictures(captions):
         path = folder / file
         if file.startswith(LEFT_OUT) or not path.is_file() or path.stat().st_size > MOST_BYTES:
             continue
-        found.append(Picture(file=file, content=path.read_bytes(), caption=caption))
-    return sorted(found, key=lambda picture: not picture.file.startswith(FIRST_PICTURES))
+        found.append(Picture(file=file, content=path.read_bytes(), caption=captions[file]))
+    return found
 
 
 def _winner_curve(about: Mapping[str, Any]) -> Figure:

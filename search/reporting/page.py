@@ -25,7 +25,8 @@ h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; }
 h3 { font-size: 1rem; margin: .8rem 0 .2rem; }
 a { color: inherit; text-decoration-color: var(--grey); text-underline-offset: .2em; }
 p { max-width: 46rem; margin: .5rem 0; }
-p.lead { font-size: 1.15rem; } p.soft, figcaption { color: var(--soft); font-size: .88rem; }
+p.lead { font-size: 1.15rem; } p.warning { color: var(--orange); font-weight: 600; }
+p.soft, figcaption { color: var(--soft); font-size: .88rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.4rem; margin: .8rem 0; }
 dt { color: var(--soft); } dd { margin: 0; min-width: 0; }
 pre { overflow-x: auto; padding: .8rem 1rem; border-radius: 6px; font-size: .88rem;

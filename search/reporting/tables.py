@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial
 
 from search.reporting.document import Block, Cell, Group, Heading, Picture, Table, Words
 from search.reporting.reported_study import ReportedStudy, outcome_of, seconds_of, value_of
-from search.reporting.words import verdict_in_words
 from search.spelling import spell
+from search.trials.verdict_words import verdict_in_words
 from search.words import format_duration
 from storage.files.markdown import format_cell
 from storage.files.study_summary import stored_summary

@@ -29,6 +29,7 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
     with _finishing_lock(supervisor):
         run, leaderboard = supervisor.run, supervisor.leaderboard
         supervisor.display.begin_finish()
+        supervisor.tell_dashboard("training the best again")
         remove_unfinished(run.paths.exports(run.study))
         chosen = _retrain_best(supervisor, top)
         if len(chosen) < top:

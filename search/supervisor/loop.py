@@ -24,6 +24,7 @@ from search.study import Study
 from search.supervisor.display import Display
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.preference_prompt import PreferencePrompt
+from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
 from search.trials.leaderboard import Leaderboard
 from search.trials.outcomes import Outcome
@@ -72,6 +73,7 @@ class Supervisor:
         self.prompt = PreferencePrompt(queue, run.trials, display.say)
         choices = None if run.shown is None else queue.read_choices
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
+        self.note: StudyNote | None = None  # of the study in the dashboard
         self.is_ready = False  # a worker has come up: later deaths are worth a replacement
         self.has_stopped = False  # the sampler has, and it has been said
         self.failures: list[str] = []  # reasons, one after the other
@@ -112,6 +114,7 @@ class Supervisor:
             total = self._count_wanted(counts)
             self.prompt.refresh()
             self.display.update_counts(counts)
+            self.tell_dashboard("searching", counts)
             self.prompt.ask()
 
     def _count_wanted(self, counts: Counter[str]) -> int:
@@ -126,6 +129,11 @@ class Supervisor:
                 )
             return counts.total()
         return self.run.trials
+
+    def tell_dashboard(self, state: str, counts: Counter[str] | None = None) -> None:
+        """Bring the study's note in the dashboard up to date."""
+        if self.note is not None:
+            self.note.refresh(state, self.queue.count() if counts is None else counts)
 
     def handle_events(self) -> list[WorkerHandle]:
         """Pass on what workers say for one tick; returns those that died, replaced already.

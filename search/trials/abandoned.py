@@ -15,8 +15,10 @@ from optuna.trial import TrialState
 from search.trials.outcomes import Outcome
 from search.words import format_count
 from storage.database import leases
+from storage.database.notes import write_note
 from storage.database.optuna_storage import TrialStorage
 from storage.database.trial_states import TrialStates
+from storage.files.markdown import escape_markup
 
 SECOND_LOOK = 2 * leases.RENEWAL  # seconds: a worker that lives has renewed its lease by then
 
@@ -49,6 +51,8 @@ class AbandonedTrials:
 
     def fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
         """End a trial that its worker cannot end any more."""
+        words = f"**{str(outcome).capitalize()}**: {escape_markup(reason)}"
+        write_note(self.storage, self.study_id, trial_id, words)
         self.storage.write_attributes(trial_id, {"outcome": str(outcome), "reason": reason})
         self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
         leases.end_lease(self.storage.engine, trial_id)

@@ -34,7 +34,7 @@ from search.trials.epoch_report import EpochReport
 from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
-from storage.database import leases, preferences
+from storage.database import leases, notes, preferences
 from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialCache, TrialStorage
 from storage.database.preferences import Choices
@@ -148,6 +148,19 @@ class TrialQueue:
         """Whether the pruner ends ``trial``; not while the database that it looks at is away."""
         answers: list[bool] = []
         return self._try(lambda: answers.append(trial.should_prune())) and answers[0]
+
+    @waits_out_outages
+    def write_note(self, trial_id: int | None, words: str) -> None:
+        """Write the dashboard's note of a trial or, with None, of the study; another's stays."""
+        notes.write_note(self.storage, self.study_id, trial_id, words)
+
+    def try_write_note(self, trial_id: int | None, words: str, *, earlier: str = "") -> bool:
+        """Write the note, unless the database is away: a later one says more.
+
+        earlier: a note that counts as ours, too
+        """
+        place = self.storage, self.study_id, trial_id
+        return self._try(lambda: notes.write_note(*place, words, earlier=earlier))
 
     def _try(self, call: Callable[[], object]) -> bool:
         """Whether ``call`` went through. Raises `DatabaseLost` after too long an outage."""

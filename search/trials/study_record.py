@@ -45,6 +45,13 @@ class StudyRecord:
         return cls(**{**plain, "shape": tuple(plain["shape"])})
 
 
+def name_strategy(chosen: object) -> str:
+    """Return a sampler or pruner as a user writes it: its name, or that of its class."""
+    if isinstance(chosen, str):
+        return chosen
+    return getattr(chosen, "__name__", "").strip("<>") or type(chosen).__name__
+
+
 def write_record(study: optuna.Study, record: StudyRecord) -> None:
     """Store the record with the study in the database."""
     study._storage.set_study_system_attr(study._study_id, KEY, json.dumps(asdict(record)))

@@ -34,7 +34,7 @@ from search.trials.outcomes import describe_error, is_out_of_memory
 from search.worker.context import WorkerContext
 from search.worker.progress import TrialProgress
 from storage.database.retry import DatabaseLost, GaveUp
-from storage.files.artifacts import attach_to_trial
+from storage.files.artifacts import artifact_address, attach_to_trial
 from storage.files.atomic import atomic_file
 
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
@@ -50,6 +50,7 @@ class TrialPictures:
     """The pictures of one trial.
 
     latest: id of the last preview that was attached; None: there is none
+    shown: name -> address in the dashboard, of the pictures that its note shows
     missing: where ``no_picture`` is noted when one could not be written
     """
 
@@ -58,6 +59,7 @@ class TrialPictures:
         self.trial = trial
         self.missing = missing
         self.latest: str | None = None
+        self.shown: dict[str, str] = {}
         self.title = f"{context.run.study} trial {trial.number}"
 
     def keep_row(self, epoch: int, model: Model) -> None:
@@ -131,7 +133,16 @@ class TrialPictures:
                 draw(beside)
             artifacts.mkdir(parents=True, exist_ok=True)
             attached = attach_to_trial(artifacts, self.trial, path)
-        return attached  # noqa: RET504  (None where `without_picture` spared an error)
+            self._note(name, attached)
+        return attached
+
+    def _note(self, name: str, artifact: str) -> None:
+        """Keep where a picture is shown; one of a later epoch takes the place of earlier ones."""
+        earlier = [other for other in self.shown if "-epoch-" in other]
+        for other in earlier:
+            del self.shown[other]
+        queue = self.context.queue
+        self.shown[name] = artifact_address(queue.study_id, self.trial._trial_id, artifact)
 
     def _wait_for(self, call: Callable[[], None]) -> None:
         self.context.queue.retry.wait_for(call)

@@ -32,6 +32,7 @@ from search.trials.outcomes import (
     is_out_of_memory,
     requested_bytes,
 )
+from search.trials.trial_note import TrialNote
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_budget
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
@@ -43,6 +44,7 @@ from storage.database.retry import DatabaseLost, GaveUp
 CHECKPOINT_EVERY = 30.0  # seconds
 SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
 # checkpoint at once, so that no finished epoch is lost in either case
+NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
 log = logging.getLogger("genstudy")
 
 
@@ -98,6 +100,13 @@ class TrialRun:
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.missing)
+        self.note = TrialNote(
+            metric=context.spec.metric if context.run.shown is None else None,
+            minimize=context.spec.direction == "minimize",
+            place=f"{context.device_name} of {socket.gethostname()}",
+            pictures=self.pictures.shown,
+        )
+        self.noted = time.monotonic()  # when the note was written
 
     def run(self) -> None:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
@@ -113,7 +122,9 @@ class TrialRun:
                     "peak_memory_mib": self.memory.peak_mebibytes(),
                     **self.missing,
                 }
-                self.queue.end(self.trial, ending.with_attributes(about))
+                ending = ending.with_attributes(about)
+                self._write_last_note(ending)
+                self.queue.end(self.trial, ending)
         except (StopRequested, GaveUp, UpdateFinishedTrialError):
             self._release()
             return
@@ -126,6 +137,13 @@ class TrialRun:
         self._announce(ending)
         if ending.outcome is Outcome.INFEASIBLE or ending.reason.startswith("AcceleratorError"):
             raise SpentProcess(ending.reason)
+
+    def _write_last_note(self, ending: Ending) -> None:
+        """Say how the trial ends. The dashboard asks no more for a trial that has ended: this
+        comes before that."""
+        reported = self.progress.reported
+        words = self.note.describe_end(str(ending.outcome), reported, ending.attributes)
+        self.queue.write_note(self.trial._trial_id, words)
 
     def interrupted(self) -> bool:
         """Whether the trial is somebody else's by now, or is wanted back."""
@@ -253,6 +271,7 @@ class TrialRun:
                 if is_new and is_pictured(self.context.spec, result.number):
                     suffix = f"-epoch-{result.number:03}"
                     self.pictures.show_preview(model, progress.best, suffix)
+                self._note_progress()
                 stop = self.interrupted()
                 due = time.monotonic() - saved >= CHECKPOINT_EVERY
                 if stop or due or result.seconds > SHORT_EPOCH:
@@ -265,6 +284,14 @@ class TrialRun:
                 raise
             raise Overdue from None
         return None
+
+    def _note_progress(self) -> None:
+        """Say how far the trial is, if its note has not said so for a while."""
+        if time.monotonic() - self.noted < NOTE_EVERY:
+            return
+        words = self.note.describe_progress(self.progress.reported, epochs=self.context.run.epochs)
+        self.queue.try_write_note(self.trial._trial_id, words)
+        self.noted = time.monotonic()
 
     def _report(self, result: EpochResult) -> bool:
         """Tell supervisor and database of an epoch. False: the database is told later."""

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Mapping
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, text
 
@@ -38,6 +40,7 @@ ATTRIBUTE = text(
     "VALUES (:trial_id, :key, :value) "
     "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
 )
+TRIAL_NOTE = re.compile(r"dashboard:\d+:note_")  # the key of a part of a trial's note
 FORGET = text("DELETE FROM study_system_attributes WHERE study_id = :study_id AND key = :key")
 REPORT = text(
     "INSERT INTO trial_intermediate_values "
@@ -56,6 +59,7 @@ class TrialStorage(RDBStorage):
         super().__init__(url, engine_kwargs=engine_kwargs, skip_table_creation=not create)
         with self.engine.connect() as connection:
             self.known = known_schema(connection)
+        self.leaves_out_trial_notes = False  # for who lists studies and needs no notes of trials
         self._completed: dict[int, CompletedReports] = {}
 
     def completed(self, study_id: int) -> CompletedReports | None:
@@ -63,6 +67,16 @@ class TrialStorage(RDBStorage):
         if not self.known:
             return None
         return self._completed.setdefault(study_id, CompletedReports(self.engine, study_id))
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        found = super().get_all_studies()
+        if self.leaves_out_trial_notes:
+            for study in found:
+                attributes = study.system_attrs
+                study.system_attrs = {
+                    k: v for k, v in attributes.items() if not TRIAL_NOTE.match(k)
+                }
+        return found
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if self.known:

@@ -47,6 +47,29 @@ ENDED = (TrialStatus.COMPLETE, TrialStatus.PRUNED, TrialStatus.FAIL)
 OPEN = (TrialStatus.RUNNING, TrialStatus.WAITING)
 
 
+class BestTrial(NamedTuple):
+    """The complete trial with the best value."""
+
+    trial_id: int
+    number: int
+    value: float
+
+
+def find_best(connection: Connection, study_id: int, *, minimize: bool) -> BestTrial | None:
+    """Return the best of a study's complete trials; None where none is complete."""
+    order = "ASC" if minimize else "DESC"
+    for trial_id, number, value in fetch_rows(
+        connection,
+        "SELECT trials.trial_id, number, value FROM trials "
+        "JOIN trial_values ON trial_values.trial_id = trials.trial_id AND objective = 0 "
+        "WHERE study_id = :study_id AND state = 'COMPLETE' AND value IS NOT NULL "
+        f"ORDER BY value {order}, number LIMIT 1",
+        study_id=study_id,
+    ):
+        return BestTrial(int(trial_id), int(number), float(value))
+    return None
+
+
 def count_ended(states: Counter[str]) -> int:
     """Return how many of the trials that were counted by state have ended."""
     return sum(states[state] for state in ENDED)

@@ -13,10 +13,10 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID, uuid5
 
 from optuna import Study, Trial
@@ -68,6 +68,39 @@ def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
     return artifact
 
 
+def artifact_address(study_id: int, trial_id: int | None, artifact: str) -> str:
+    """Return where the dashboard serves an artifact of a trial or, with None, of a study.
+
+    This is optuna-dashboard's `get_artifact_path`, which takes a second to import.
+    """
+    owner = f"{study_id}" if trial_id is None else f"{study_id}/{trial_id}"
+    return f"/artifacts/{owner}/{artifact}"
+
+
+def trial_pictures(storage: TrialStorage, trial_id: int) -> dict[str, str]:
+    """Return the artifacts that a trial ended with, name -> id, the first one first."""
+    return {
+        name: artifact
+        for name, artifact in _listed(storage.get_trial_system_attrs(trial_id)).items()
+        if "-epoch-" not in name
+    }
+
+
+def study_pictures(token: str, storage: TrialStorage, study_id: int) -> dict[str, str]:
+    """Return the pictures of `show_with_study`, name -> id."""
+    return {
+        name: artifact
+        for name, artifact in _listed(storage.get_study_system_attrs(study_id)).items()
+        if artifact == study_artifact(token, name)
+    }
+
+
+def _listed(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the artifacts in the system attributes of a trial or a study, name -> id."""
+    found = [json.loads(attributes[key]) for key in sorted(attributes) if key.startswith(KEY)]
+    return {about["filename"]: about["artifact_id"] for about in found if about}
+
+
 def show_with_study(
     folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
 ) -> None:
@@ -77,7 +110,7 @@ def show_with_study(
     of the same name, a call that was killed can be repeated, and whatever somebody else has
     attached to the study stays.
     """
-    wanted = {_artifact_id(token, file.name): file for file in files}
+    wanted = {study_artifact(token, file.name): file for file in files}
     for artifact, file in wanted.items():
         with file.open("rb") as content:
             ArtifactFolder(folder).write(artifact, content)
@@ -87,7 +120,7 @@ def show_with_study(
         listed = json.loads(value) if key.startswith(KEY) else None  # the dashboard leaves nulls
         if not listed or listed["artifact_id"] in wanted:
             continue
-        if listed["artifact_id"] == _artifact_id(token, listed["filename"]):
+        if listed["artifact_id"] == study_artifact(token, listed["filename"]):
             storage.forget_study_artifact(study_id, key)
             (folder / listed["artifact_id"]).unlink(missing_ok=True)
 
@@ -96,5 +129,6 @@ def _mime_type(file: Path) -> str:
     return "image/gif" if file.suffix == ".gif" else "image/png"
 
 
-def _artifact_id(token: str, name: str) -> str:
+def study_artifact(token: str, name: str) -> str:
+    """Return the id of a study's picture, by the study's token and the file's name."""
     return str(uuid5(OURS, f"{token}/{name}"))

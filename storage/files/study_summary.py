@@ -1,8 +1,10 @@
-"""A study's own conclusion, kept where people look: two files, the dashboard, the database.
+"""A study's own conclusion, kept where people look: two files and the database.
 
     RUNS/exports/STUDY/summary.md, summary.csv     write_files(folder, table)
-    the study's note in the dashboard              keep_summary(study, table, ended)
-    `make trials`, on any machine                  read_summary("augmentation")
+    `make trials`, on any machine                  keep_summary(study, table, ended)
+                                                   read_summary("augmentation")
+
+The study's note in the dashboard shows it, too (`search.supervisor.study_note`).
 
 A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note.
 """
@@ -31,31 +33,19 @@ def write_files(folder: Path, table: Mapping[str, Any]) -> list[Path]:
     """Write ``summary.md`` and ``summary.csv``, each whole or not at all. Raises `OSError`."""
     document, rows = folder / "summary.md", folder / "summary.csv"
     with atomic_file(document) as beside:
-        beside.write_text(_note(table), encoding="utf-8")
+        beside.write_text(format_table(table) + "\n", encoding="utf-8")
     with atomic_file(rows) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([table["columns"], *table["rows"]])
     return [document, rows]
 
 
 def keep_summary(study: Study, table: Mapping[str, Any], ended: int) -> None:
-    """Store the table with the study in the database, and as its note in the dashboard.
+    """Store the table with the study in the database.
 
-    A note that somebody has written there stays.
     ended: how many trials the table speaks of
     """
-    from optuna_dashboard import get_note, save_note  # takes a second, and few studies need it
-
-    storage, study_id = study._storage, study._study_id
-    before = storage.get_study_system_attrs(study_id).get(KEY)
-    written = "" if before is None else _note(_parse(before)[0])
     record = json.dumps({"table": dict(table), "ended": ended})
-    storage.set_study_system_attr(study_id, KEY, record)
-    if get_note(study) in ("", written) and _note(table) != get_note(study):
-        save_note(study, _note(table))
-
-
-def _note(table: Mapping[str, Any]) -> str:
-    return format_table(table) + "\n"
+    study._storage.set_study_system_attr(study._study_id, KEY, record)
 
 
 def stored_summary(study: Study) -> tuple[dict[str, Any], int] | None:

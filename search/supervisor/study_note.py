@@ -1,0 +1,141 @@
+"""The note of a study in the dashboard, kept up to date while it runs.
+
+    note = StudyNote(study, run, queue, top=3, devices="2 x cpu")
+    note.refresh("searching", counts)          # at every tick; it is written when there is news
+    note.finish("done", records)               # at the end, with the winner and how to load it
+
+It says how far the study is, what the best trial is and how it looks, what is left, and, after the
+export, the winner. An outage of the database costs a note and holds up nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from search.run import StudyRun
+from search.spelling import spell
+from search.study import Study
+from search.trials.export_words import describe_winner, loading_lines, sort_pictures
+from search.trials.queue import TrialQueue
+from search.trials.study_record import StudyRecord, write_record
+from search.words import format_count, format_parameters
+from storage.database.trial_states import count_ended, find_best
+from storage.files.artifacts import (
+    artifact_address,
+    study_pictures,
+    trial_pictures,
+)
+from storage.files.markdown import escape_markup, format_table
+from storage.files.model_card import warnings_of
+from storage.files.study_summary import stored_summary
+
+EVERY = 10.0  # seconds between two notes while the study runs: the dashboard asks as often
+
+
+class StudyNote:
+    """The note of one run's study.
+
+    table: what the study concludes with; None: nothing yet
+    """
+
+    def __init__(self, study: Study, run: StudyRun, queue: TrialQueue, record: StudyRecord) -> None:
+        self.study = study
+        self.run = run
+        self.queue = queue
+        self.record = record
+        found = stored_summary(queue.study)
+        self.table: Mapping[str, Any] | None = None if found is None else found[0]
+        # older versions kept the table alone as the note
+        self._earlier = "" if self.table is None else format_table(self.table) + "\n"
+        self._said: tuple[str, object] | None = None  # what the last note was about
+        self._written = float("-inf")  # when
+
+    def begin(self) -> None:
+        """Keep the settings of this run with the study, for notes and reports."""
+        self.queue.retry.wait_for(lambda: write_record(self.queue.study, self.record))
+
+    def refresh(self, state: str, counts: Counter[str]) -> None:
+        """Write the note of a study that runs, if anything has changed and the last one is old."""
+        news = (state, tuple(sorted(counts.items())))
+        same_state = self._said is not None and self._said[0] == state
+        recent = time.monotonic() - self._written < EVERY
+        if news == self._said or (same_state and recent):
+            return
+        try:
+            self._write([self._progress(state, counts), *self._best(), *self._table()])
+        except Exception as error:
+            if not self.queue.retry.away(error):
+                raise
+        self._said, self._written = news, time.monotonic()
+
+    def finish(self, state: str, records: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write the note of a study that ends or stops. records: of the exports, best first"""
+        with suppress(Exception):  # the run has ended: a note is worth no error of its own
+            parts = [self._progress(state, self.queue.count())]
+            parts += self._winner(records[0]) if records else self._best()
+            self._write([*parts, *self._table()])
+
+    def _write(self, parts: Sequence[str]) -> None:
+        """Write the note, unless the database is away."""
+        self.queue.try_write_note(None, "\n\n".join(parts), earlier=self._earlier)
+
+    def _progress(self, state: str, counts: Counter[str]) -> str:
+        """Return how far the study is, and what is left of it."""
+        ended, total = count_ended(counts), self.run.trials
+        states = {
+            "complete": counts["COMPLETE"], "pruned": counts["PRUNED"], "failed": counts["FAIL"],
+            "running": counts["RUNNING"], "interrupted": counts["WAITING"],
+        }  # fmt: skip
+        shown = ", ".join(f"{count} {word}" for word, count in states.items() if count)
+        left = max(0, total - ended)
+        words = f"**{escape_markup(state)}**: {ended} of {format_count(total, 'trial')} ended"
+        words += f" ({shown})" if shown else ""
+        if left:
+            at_most = format_count(left * self.run.epochs, "epoch")
+            words += f"; {format_count(left, 'trial')} left, at most {at_most}"
+        again = spell("study", NAME=self.run.name)
+        return f"{words}.\n\n`{again}` goes on with it." if left else f"{words}."
+
+    def _best(self) -> list[str]:
+        """Return the best trial with its picture; nothing where a person is to choose."""
+        if self.run.shown is not None:
+            return []
+        queue, metric = self.queue, self.study.spec.metric
+        minimize = self.study.spec.direction == "minimize"
+        with queue.engine.connect() as connection:
+            best = find_best(connection, queue.study_id, minimize=minimize)
+        if best is None:
+            return ["No trial is complete yet."]
+        trial = queue.storage.get_trial(best.trial_id)
+        shown = trial_pictures(queue.storage, best.trial_id)
+        words = f"**Best: trial {best.number}**, {metric} **{best.value:.6g}**"
+        return [
+            f"{words}: {escape_markup(format_parameters(trial.params))}",
+            *[
+                f"![best]({artifact_address(queue.study_id, best.trial_id, artifact)})"
+                for artifact in list(shown.values())[:1]
+            ],
+        ]
+
+    def _winner(self, about: Mapping[str, Any]) -> list[str]:
+        """Return the winner, its pictures, and the lines that load it."""
+        folder = self.run.paths.export(self.run.study, int(about["rank"]))
+        pictures = study_pictures(self.run.token, self.queue.storage, self.queue.study_id)
+        first = [name for name in sort_pictures(about["pictures"]) if name in pictures]
+        return [
+            describe_winner(about),
+            *[f"- **{escape_markup(line)}**" for line in warnings_of(about)],
+            *[
+                f"![{name.rpartition('.')[0]}]"
+                f"({artifact_address(self.queue.study_id, None, pictures[name])})"
+                for name in first[:1]
+            ],
+            f"```python\n{loading_lines(folder, about)}\n```",
+        ]
+
+    def _table(self) -> list[str]:
+        return [] if self.table is None else [format_table(self.table)]
