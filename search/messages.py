@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from search.run import StudyRun
+from search.run import SourceFile, StudyRun, read_sources
 
 SPENT = 3  # a worker's exit code: the run has no error, and a new process is to take its place
 
@@ -27,6 +27,24 @@ class SetUp:
 
     run: StudyRun
     device: str
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """Try the study ``name`` once, before it is stored: this is all that the process does.
+
+    sources: the study's files; images: the cached file; base: folder of an export
+    exports: whether an export is tried, too; memory: GiB that may be used
+    """
+
+    name: str
+    sources: Mapping[str, SourceFile]
+    images: str
+    base: str | None
+    device: str
+    exports: bool
+    memory: float | None
     log: str
 
 
@@ -61,6 +79,24 @@ class Stop:
 
 
 # Events: from a worker to the supervisor.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trying:
+    """A dry run comes to ``what``."""
+
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A dry run has ended.
+
+    mistake: in one line; unanswered: why not all was tried; None: there is none, and all was
+    """
+
+    mistake: str | None
+    unanswered: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,20 +260,21 @@ class Gone:
     code: int
 
 
-Job: TypeAlias = SetUp | Search | Retrain | Export | Halt | Stop
+Job: TypeAlias = SetUp | DryRun | Search | Retrain | Export | Halt | Stop
 Event: TypeAlias = (
-    Preparing | Ready | Started | Resumed | EpochEnded | Ended | Released | Retraining
-    | Retrained | NotRetrained | Exporting | Measuring | Drawing | Exported | Idle | Warned
-    | Failed | Gone
+    Trying | Tried | Preparing | Ready | Started | Resumed | EpochEnded | Ended | Released
+    | Retraining | Retrained | NotRetrained | Exporting | Measuring | Drawing | Exported | Idle
+    | Warned | Failed | Gone
 )  # fmt: skip
 Message: TypeAlias = Job | Event
 
 _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        SetUp, Search, Retrain, Export, Halt, Stop,
-        Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released, Retraining,
-        Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle, Warned, Failed,
+        SetUp, DryRun, Search, Retrain, Export, Halt, Stop,
+        Trying, Tried, Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released,
+        Retraining, Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle, Warned,
+        Failed,
     )
 }  # fmt: skip
 
@@ -254,6 +291,8 @@ def read_message(line: str) -> Message:
         kind = _TYPES[values.pop("type")]
         if kind is SetUp:
             values["run"] = StudyRun.from_plain(values["run"])
+        elif kind is DryRun:
+            values["sources"] = read_sources(values["sources"])
         message: Message = kind(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{line[:100]!r} is not a message ({error})") from error

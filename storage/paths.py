@@ -67,6 +67,10 @@ class RunPaths:
     def cache(self) -> Path:
         return self.root / "cache"
 
+    def dry_run(self, digest: str) -> Path:
+        """The note that a dry run of these files on these images found no mistake."""
+        return self.cache / f"dry-run-{digest}"
+
     def checkpoints(self, study: str) -> Path:
         return self.root / "checkpoints" / check_name(study)
 

@@ -117,12 +117,13 @@ def test_a_trial_that_takes_too_long_ends_and_counts(user: User, study_file: Wri
 
 def test_a_trial_that_hangs_is_ended_by_the_supervisor(user: User, study_file: WriteStudy) -> None:
     name = study_file(replace=slow(10_000))
-    set_constants(user, HANG=4.0)
+    set_constants(user, HANG=4.0, DRY_RUN_SECONDS=2.0)
     code, out, _ = user.run(NAME=name, TRIALS=1, WORKERS=1, TRIAL_MINUTES=0.02)
     assert code == 1
     frame = trials("small", storage=user.url)
     assert frame["outcome"].tolist() == ["interrupted"]
     assert "it hung: TRIAL_MINUTES=0.02 were long over" in out
+    assert "no answer about Slow: it still is at a training step after 2 s; the search" in out
 
 
 def test_a_search_ends_with_its_minutes_and_goes_on_the_next_time(

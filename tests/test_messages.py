@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from search.messages import Event, Gone, Job, Message, Retrain, SetUp, read_message, write_message
-from search.run import StudyRun
+from search.run import SourceFile, StudyRun
 
 RUN = StudyRun(
     name="cae", study="cae-digits", storage="sqlite:///x.db", runs="runs", images="i.safetensors",
@@ -17,7 +17,7 @@ RUN = StudyRun(
 EXAMPLES: dict[str, Any] = {
     "run": RUN, "parameters": {"lr": 1e-3, "name": "ä", "none": None}, "value": 0.1 + 0.2,
     "seconds": 1.5, "best": 0.25, "valid": 0.5, "test": None, "number": 7, "rank": 1, "epoch": 3,
-    "epochs": 20, "best_epoch": 2,
+    "epochs": 20, "best_epoch": 2, "sources": {"mine": SourceFile(path="m.py", content="\xfc")},
 }  # fmt: skip
 
 

@@ -174,13 +174,26 @@ def test_a_model_and_a_study_outside_the_repository_are_one_file_each(
         'STUDY = StudySpec(model=Lines, suggest=suggest, data="digits", metric="mse",\n'
         "                  trials=2, epochs=1, retrain_epochs=1)\n"
     )
+    model = tmp_path / "lines.py"
+    right = model.read_text()
+    model.write_text(right.replace("loss.backward()", "los.backward()"))
     code, _, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
+    assert code == 2
+    assert is_error_line(error)
+    assert f"{model}, line 29: NameError: name 'los' is not defined" in error
+    assert not (user.runs / "studies.db").exists(), "no study is left behind"
+    model.write_text(right)
+    code, out, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
+    assert "trying Lines on two images first: a step, an evaluation, a picture, an export" in out
     folder = user.runs / "exports" / "my_lines" / "1"
     assert (folder / "encoder.onnx").exists()
     assert user.preloaded is not None
     run_card(folder, user.preloaded)
     assert "from lines import Lines" in card_blocks(folder)[1]
+    code, out, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
+    assert (code, error) == (0, "")
+    assert "trying" not in out, "it is remembered"
     assert len(trials("my_lines", storage=user.url)) == 2
 
 
@@ -328,7 +341,9 @@ def test_a_study_whose_trials_all_fail_ends_and_says_why(
 
 BROKEN = """class Broken(CAE):
         def train_step(self, batch):
-            raise ValueError("a mistake in the model")
+            if len(batch.images) > 3:  # later than in the dry run
+                raise ValueError("a mistake in the model")
+            return super().train_step(batch)
 
     """
 

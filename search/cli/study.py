@@ -26,11 +26,12 @@ from search.run import StudyRun
 from search.setup.fitting import describe_batches
 from search.setup.inputs import RunInputs, find_images
 from search.setup.loading import load_study
-from search.setup.names import base_study, judging_study
+from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus
 from search.supervisor.display import Display
+from search.supervisor.dry_run import try_own_model
 from search.supervisor.finish import finish
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
@@ -139,6 +140,8 @@ class StudyCommand:
         devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
         check_database(variables.storage_url)
         inputs = find_images(variables, self.study, self.console)
+        name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
+        try_own_model(self.study, name, inputs, variables, devices[0], self.console)
         storage = open_storage(variables.storage_url)  # the first that is made
         try:
             return self._run(devices, storage, inputs)

@@ -24,12 +24,29 @@ from typing import IO, Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
+from models.data.loading import open_images
 from models.errors import StopRequested
-from search.errors import explain_error
-from search.messages import SPENT, Export, Failed, Idle, Job, Ready, Retrain, Search, SetUp
+from search.errors import StudyFileError, explain_error
+from search.messages import (
+    SPENT,
+    DryRun,
+    Export,
+    Failed,
+    Idle,
+    Job,
+    Ready,
+    Retrain,
+    Search,
+    SetUp,
+    Tried,
+    Trying,
+)
+from search.setup.inputs import open_base
+from search.setup.loading import load_study
 from search.worker.context import WorkerContext, open_context
 from search.worker.control import Control
-from search.worker.device import lift_limit, limit_memory
+from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
+from search.worker.dry_run import make_dry_run
 from search.worker.exporting import export
 from search.worker.retraining import retrain
 from search.worker.trial import SpentProcess, run_trial
@@ -72,6 +89,10 @@ def _work(control: Control) -> None:
     """Set up as the first job says, then do the others."""
     jobs = control.jobs()
     first = next(jobs, None)
+    if isinstance(first, DryRun):
+        _send_output_to(Path(first.log))
+        control.send(_try(first, control))
+        return
     if not isinstance(first, SetUp):
         return
     _send_output_to(Path(first.log))
@@ -84,6 +105,27 @@ def _work(control: Control) -> None:
         _do_jobs(jobs, context)
     finally:
         context.queue.engine.dispose()
+
+
+def _try(job: DryRun, control: Control) -> Tried:
+    """Make a dry run; return how it ended."""
+    study = load_study(job.name, sources=job.sources)
+    base = open_base(None if job.base is None else Path(job.base))
+    use_device(job.device)
+    limit_memory(job.device, job.memory, before=taken_memory(job.device))
+    try:
+        unanswered = make_dry_run(
+            study,
+            open_images(Path(job.images)),
+            base,
+            device=job.device,
+            exports=job.exports,
+            say=lambda what: control.send(Trying(what=what)),
+        )
+    except StudyFileError as error:
+        log.error("%s", traceback.format_exc())
+        return Tried(mistake=explain_error(error), unanswered=None)
+    return Tried(mistake=None, unanswered=unanswered)
 
 
 def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
