@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from models.results import Table
 from search.__main__ import main
@@ -25,6 +28,7 @@ from search.setup.loading import load_study
 from search.trials.owner import owner_name
 from search.trials.queue import open_queue
 from storage.database.connection import open_storage
+from storage.files.markdown import format_table
 from storage.files.study_summary import keep_summary, read_summary
 from storage.paths import RunPaths
 
@@ -240,3 +244,12 @@ def test_a_summary_is_replaced_by_a_later_one(storage_url: str) -> None:
     found, ended = read_summary("noted", storage=storage_url) or ({}, 0)
     assert (found["title"], found["rows"], ended) == ("second", [[0.123456789]], 4)
     opened.engine.dispose()
+
+
+def test_names_in_a_table_are_shown_as_they_are() -> None:
+    names = ("$5_$10", "a|b*c*", "<b>x</b>", "[x](y)", "`q`", r"back\slash")
+    table = {"title": "T", "columns": ("class", "n"), "rows": [(n, 1) for n in names], "note": ""}
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(format_table(table))
+    cells = [html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", page)]
+    assert cells[::2] == list(names)
+    assert r"\$5" in format_table(table)  # else a formula on GitHub

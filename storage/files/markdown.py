@@ -6,8 +6,8 @@ r"""Markdown as the product writes it: words, numbers, pictures and tables.
     format_table(table)                                  with title and note
     format_picture("samples.png", "samples")             with its caption
 
-A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note. Its cells
-may hold markup; a ``|`` in a cell is never a border.
+A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note. A ``|`` in
+a cell is never a border.
 """
 
 from __future__ import annotations
@@ -49,8 +49,13 @@ def _line(cells: Sequence[Any]) -> str:
 
 
 def format_table(table: Mapping[str, Any]) -> str:
-    """Return a model's or a study's table, under its title and above its note."""
-    parts = [f"### {table['title']}", format_rows(table["columns"], table["rows"])]
+    """Return a model's or a study's table, under its title and above its note.
+
+    Its names may be those of a user's classes: every character of them is shown.
+    """
+    columns = [escape_markup(column) for column in table["columns"]]
+    rows = [[escape_markup(c) if isinstance(c, str) else c for c in row] for row in table["rows"]]
+    parts = [f"### {table['title']}", format_rows(columns, rows)]
     return "\n\n".join([*parts, table["note"]] if table["note"] else parts)
 
 
