@@ -149,8 +149,7 @@ def test_a_study_begins_with_what_it_does_to_the_images(pets: Path, tmp_path: Pa
     assert study_lines(splits) == [
         f"folder:{pets}: 21 images of 12x10, 11 RGB, 10 RGB with alpha; 3 classes of 1 to 10 "
         "images; 15 to train, 4 to validate, 2 to test",
-        "  used as 1x5x6: resized from 12x10 to 6x5; colours are lost: 21 images in colour become "
-        "grey; transparency in 10 images: shown on #ffffff",
+        "  used as 1x5x6: transparency in 10 images: shown on #ffffff",
         "  not read: 1 file: .gif is not read, 1 .ipynb_checkpoints folder: left out",
     ]
     assert study_lines(blank_images((1, 28, 28))) == []  # a set with a name
