@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from models.evaluation.gan_diagnosis import WORDS
 from search.console import open_console, print_line
 from search.errors import BadVariable
 from search.spelling import spell
@@ -142,11 +143,16 @@ def _leaderboard(leaders: pd.DataFrame, parameters: Sequence[str]) -> FittedTabl
         format_column("trial", leaders["number"]),
         format_column("value", leaders["value"]),
     ]
-    for name in leaders.columns:
-        if name in ALWAYS_THERE or leaders[name].isna().all():
+    others = [name for name in leaders.columns if name not in ALWAYS_THERE]
+    verdict = _attribute("verdict", parameters)  # what the value of a GAN does not say
+    for name in sorted(others, key=lambda name: name != verdict):
+        if leaders[name].isna().all():
             continue
         if name in parameters:
             columns.append(format_column(name, leaders[name]))
+        elif name == verdict:
+            words = [WORDS.get(word, word) for word in leaders[name]]
+            columns.append(format_column(name, words))
         elif name.removeprefix("attr_") not in HIDDEN and name not in HIDDEN:
             column = format_column(name, leaders[name])
             columns += [column] if column.natural <= WIDE else []
