@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import optuna
@@ -10,6 +11,11 @@ from search.console import open_console, shorten_path
 from search.reporting.report import write_report
 from search.variables import read_variables
 from search.words import format_size
+from storage.errors import RunsUnwritable
+from storage.paths import RunPaths
+
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+HERE = Path("runs")  # the RUNS of somebody who names none
 
 
 def report() -> int:
@@ -19,11 +25,33 @@ def report() -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
-    page = write_report(name, variables.storage_url, variables.paths) / "index.html"
-    open_console().print(
+    console, paths = open_console(), variables.paths
+    into = _place_of_report(paths, name)
+    if into != paths.report(name):
+        console.print(
+            f"RUNS={shorten_path(paths.root)} can only be read: the report is written elsewhere",
+            soft_wrap=True,
+            markup=False,
+        )
+    page = write_report(name, variables.storage_url, paths, into=into) / "index.html"
+    console.print(
         f"report of study {name}: {shorten_path(page)}  "
         f"({format_size(page.stat().st_size)}, one file that can be mailed)",
         soft_wrap=True,
         markup=False,
     )
     return 0
+
+
+def _place_of_report(paths: RunPaths, name: str) -> Path:
+    """Return the report's folder: under RUNS, or where that can only be read, in the current
+    folder. Raises `RunsUnwritable` where neither can be written."""
+    try:
+        paths.check_writable()
+    except RunsUnwritable as error:
+        if getattr(error.__cause__, "errno", None) not in READ_ONLY:
+            raise
+        here = RunPaths(HERE.absolute())
+        here.check_writable()
+        return here.report(name)
+    return paths.report(name)

@@ -22,30 +22,31 @@ from search.reporting.reported_study import ReportedStudy, read_study
 from search.reporting.searched import searched_blocks
 from search.reporting.second_judge import ranking_check
 from search.reporting.tables import conclusion_blocks, gallery_of, trials_blocks
-from storage import trials as all_trials
+from storage import best
 from storage.database.connection import open_storage
 from storage.files.exports import atomic_folder
 from storage.paths import RunPaths
 
 
-def write_report(name: str, url: str, paths: RunPaths) -> Path:
+def write_report(name: str, url: str, paths: RunPaths, *, into: Path | None = None) -> Path:
     """Write the report of a stored study and return its folder.
 
-    Raises `StudyNotFound`, and `NotReported` before a trial has ended.
+    into: that folder, where it is not ``RUNS/reports/STUDY``
+    Raises `StudyNotFound`, `SeveralObjectives`, and `NotReported` before a trial has ended.
     """
-    all_trials(name, storage=url)  # raises in one line if the name or the database is wrong
+    best(name, storage=url)  # raises in one line if the name or the database is wrong
     storage = open_storage(url, create=False)
     try:
         blocks = _blocks(read_study(name, storage, paths))
     finally:
         storage.engine.dispose()
-    title = f"Study {name}"
-    with atomic_folder(paths.report(name)) as folder:
+    title, place = f"Study {name}", into or paths.report(name)
+    with atomic_folder(place) as folder:
         for file, content in files_of(blocks).items():
             (folder / file).write_bytes(content)
         (folder / "README.md").write_text(to_markdown(title, blocks), encoding="utf-8")
         (folder / "index.html").write_text(to_html(title, blocks), encoding="utf-8")
-    return paths.report(name)
+    return place
 
 
 def _blocks(reported: ReportedStudy) -> list[Block]:
