@@ -43,11 +43,6 @@ DRAWS = {
 }
 
 
-def shows_an_image(model: Model) -> bool:
-    """Whether the lines of `onnx_usage` read an image."""
-    return _take_images(_used_programs(model), model.shape)
-
-
 def onnx_usage(model: Model, names: Sequence[str] = (), background: str = "") -> list[str]:
     """Return lines that run the model's ONNX files with onnxruntime and numpy alone.
 

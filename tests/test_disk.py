@@ -234,7 +234,6 @@ RECORD = {
     "test": None, "seed": 1, "device": "cpu", "seconds": 1.0, "revision": "abc", "made": "now",
     "curve": [{"epoch": epoch, "value": 0.123456789} for epoch in range(2000)],
     "rank": 1, "output_differences": {"layer.onnx": 0.0}, "pictures": {}, "tables": [],
-    "usage": [], "onnx_usage": [], "programs": [], "attributes": {},
 }  # fmt: skip
 
 

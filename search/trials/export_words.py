@@ -38,9 +38,13 @@ def describe_winner(about: Mapping[str, Any]) -> str:
 
 def loading_lines(folder: Path, about: Mapping[str, Any]) -> str:
     """Return the lines of Python that load and use an export."""
+    place = shorten_path(folder)
+    lines = about.get("loading", ['model = load_export(".")', about.get("usage", "")])
+    if "loading" not in about:  # an older version's
+        lines = ["from models.export import load_export", "", *lines]
     return (
-        "from pathlib import Path\n"
-        "from models.export import load_export\n\n"
-        f"model = load_export(Path({shorten_path(folder)!r}))\n"
-        f"{about['usage']}"
+        "\n".join(lines)
+        .replace('load_export("."', f"load_export({place!r}")
+        .replace('"example.png"', repr(f"{place}/example.png"))
+        .replace("  # this folder", "")
     )

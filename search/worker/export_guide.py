@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.base import Model
 from models.data.images import ImageSplits
-from models.usage import EXAMPLE, genstudy_usage, onnx_usage, shows_an_image
+from models.usage import EXAMPLE, genstudy_usage, onnx_usage
 from search.trials.retraining_record import RetrainingRecord
 from search.worker.context import WorkerContext
 
@@ -62,15 +62,18 @@ def write_guide(
 ) -> dict[str, Any]:
     """Write the image that the card's lines read; return what the card says of the model's use."""
     images = context.images
-    if shows_an_image(model):
-        part = images.valid if record.test is None else images.test
-        grey = part.pixels.shape[1] == 1
-        first = part.pixels[0].cpu().permute(1, 2, 0).numpy()  # (H, W, C)
-        Image.fromarray(first.squeeze(2) if grey else first).save(folder / EXAMPLE)
     names = images.attribute_names if images.train.attributes is not None else images.classes
+    loading = genstudy_usage(model, record.study_file)
+    alone = onnx_usage(model, names, images.background)
+    if any(EXAMPLE in line for line in (*loading, *alone)):
+        part = images.valid if record.test is None else images.test
+        first = part.pixels[0].cpu().permute(1, 2, 0).numpy()  # (H, W, C)
+        grey = first.shape[2] == 1
+        Image.fromarray(first.squeeze(2) if grey else first).save(folder / EXAMPLE)
     return {
-        "usage": genstudy_usage(model, record.study_file),
-        "onnx_usage": onnx_usage(model, names, images.background),
+        "usage": model.usage,
+        "loading": loading,
+        "onnx_usage": alone,
         "attributes": attribute_ranges(images),
         "programs": [[name, *program.describe()] for name, program in model.programs().items()],
     }

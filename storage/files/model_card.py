@@ -87,7 +87,7 @@ def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _use(about: Mapping[str, Any]) -> str:
     """Say how the model is used: the programs, and lines that run as they stand."""
     parts = ["## Use"]
-    if about["programs"]:
+    if about.get("programs"):
         largest = max(about["output_differences"].values())
         programs = [[f"{name}.onnx, {name}.pt2", *sides] for name, *sides in about["programs"]]
         parts += [
@@ -96,15 +96,16 @@ def _use(about: Mapping[str, Any]) -> str:
             f"{largest:.1e} of the largest.\n"
             "The files say the same in their metadata, and how images are prepared.",
         ]
-    if about["attributes"]:
+    if about.get("attributes"):
         ranges = [(escape_markup(name), *ends) for name, ends in about["attributes"].items()]
         parts.append(format_rows(["attribute", "lowest, as 0", "highest, as 1"], ranges))
-    if about["onnx_usage"]:
-        reads = "example.png" in about["sha256"]
+    if about.get("onnx_usage"):
+        reads = any("example.png" in line for line in about["onnx_usage"])
         example = " `example.png` is one of the images; any file does." if reads else ""
         parts.append(f"In this folder, with onnxruntime and numpy alone.{example}")
         parts.append(_code(about["onnx_usage"]))
-    parts += ["With genstudy:", _code(about["usage"])]
+    if about.get("loading"):
+        parts += ["With genstudy:", _code(about["loading"])]
     return "\n\n".join(parts)
 
 
