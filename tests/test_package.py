@@ -266,18 +266,35 @@ def start(*words: str, site: Path, project: Path) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+MINE = """
+from pathlib import Path
+from genstudy import CAE, CAEConfig, StudySpec
+
+LOWEST = int(Path("lowest.txt").read_text())
+
+def suggest(trial):
+    return CAEConfig(channels=1, latent=trial.suggest_int("latent", LOWEST, 3))
+
+STUDY = StudySpec(
+    model=CAE, suggest=suggest, data="digits", shape=(1, 28, 28), metric="mse", trials=1, epochs=1
+)
+"""
+
+
 def test_a_study_runs_among_hostile_neighbours(installed: Path, tmp_path: Path) -> None:
     """With ``python -m`` and PYTHONPATH=. the folder stands first; workers start in it, too."""
     project = neighbours(tmp_path / "my project")
-    small = ["DATA=digits", "TRIALS=1", "EPOCHS=1", "TOP=0", "WORKERS=1", "GPUS=none"]
-    done = start("-m", "genstudy", "study", "cae", *small, site=installed, project=project)
+    (project / "mine.py").write_text(MINE)
+    (project / "lowest.txt").write_text("2")
+    small = ["TOP=0", "WORKERS=1", "GPUS=none"]
+    done = start("-m", "genstudy", "study", "mine.py", *small, site=installed, project=project)
     assert done.returncode == 0, done.stderr
     assert "trial   0  complete" in done.stdout
     assert (project / "runs" / "studies.db").is_file()
     assert not list(project.rglob("__pycache__"))
-    shown = start("-m", "genstudy", "trials", "cae-digits", site=installed, project=project)
-    assert shown.stdout.startswith("study cae-digits: 1 complete"), shown.stderr
-    (row,) = trials("cae-digits", storage=f"sqlite:///{project}/runs/studies.db").to_dict("records")
+    shown = start("-m", "genstudy", "trials", "mine", site=installed, project=project)
+    assert shown.stdout.startswith("study mine: 1 complete"), shown.stderr
+    (row,) = trials("mine", storage=f"sqlite:///{project}/runs/studies.db").to_dict("records")
     assert row["revision"] == f"genstudy {installed_version(installed)}"
 
 
