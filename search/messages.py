@@ -152,6 +152,7 @@ class Ended:
     """A trial has its outcome (`search.trials.outcomes.Outcome`).
 
     reason: of an end that is not ``complete``; verdict: on the training of a GAN
+    place: file and line of the user's code where it failed
     """
 
     number: int
@@ -159,6 +160,7 @@ class Ended:
     value: float | None
     reason: str = ""
     verdict: str | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,8 +275,8 @@ _TYPES: dict[str, type[Any]] = {
     for kind in (
         SetUp, DryRun, Search, Retrain, Export, Halt, Stop,
         Trying, Tried, Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released,
-        Retraining, Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle, Warned,
-        Failed,
+        Retraining, Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle,
+        Warned, Failed,
     )
 }  # fmt: skip
 

@@ -54,7 +54,7 @@ class StudyRun:
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
     least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
     remarks: what a person has to know of the images in this study
-    sources: module -> file of the study, as the supervisor has read them
+    sources: module -> file of the study, as the supervisor has read them; version: their digest
     """
 
     name: str
@@ -78,6 +78,7 @@ class StudyRun:
     least_steps: int = 0
     remarks: list[str] = field(default_factory=list)
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
+    version: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

@@ -338,6 +338,21 @@ def test_a_study_whose_trials_all_fail_ends_and_says_why(
     code, out, _ = user.run("trials", NAME="small")
     assert "trial 0 failed: ValueError: a mistake in the model" in out
 
+    # as it is, the same command tries nothing again
+    assert user.run(NAME=name, TRIALS=2, WORKERS=1)[0] == 1
+    assert len(trials("small", storage=user.url)) == 2
+
+    # once it was mended, it tries both again, and nothing is lost from the table
+    name.write_text(name.read_text().replace("raise ValueError(", "print("))
+    code, out, error = user.run(NAME=name, TRIALS=2, WORKERS=2, TOP=0)
+    assert (code, error) == (0, "")
+    assert "2 trials that failed are tried again: the study's files have changed" in out
+    assert "study small: 2 trials, 2 complete, 0 pruned, 0 failed" in out
+    after = trials("small", storage=user.url)
+    assert after["state"].tolist() == ["FAIL"] * 2 + ["COMPLETE"] * 2
+    assert sorted(after["lr"][2:]) == sorted(after["lr"][:2])
+    assert sorted(after["retries"][2:]) == [0, 1]
+
 
 BROKEN = """class Broken(CAE):
         def train_step(self, batch):

@@ -161,7 +161,11 @@ class StudyCommand:
             owner=owner_name(os.getpid()),
             shown=run.shown,
             retry=DatabaseRetry(stop.is_set, display.say),
+            version=run.version,
         )
+        if again := queue.retry_mended():
+            what = "trial that failed is" if again == 1 else "trials that failed are"
+            self.console.print(f"{again} {what} tried again: the study's files have changed")
         self._announce(run, queue, devices, inputs)
         useful = run.trials - queue.count_ended()
         useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait

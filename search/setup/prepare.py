@@ -37,6 +37,7 @@ from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_
 from search.strategies.seeded import StudySampler
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
+from search.trials.retries import is_retry, read_retries
 from search.variables import Variables
 from storage.database.address import redact_url
 from storage.database.connection import check_encodable
@@ -114,6 +115,7 @@ def prepare_run(
         least_steps=identity.least_steps,
         remarks=describe_fit(study, inputs.images, least_steps=identity.least_steps),
         sources=study.sources,
+        version=study.version,
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports
@@ -189,12 +191,13 @@ def _count_trials(
     stopped_by: the label of the sampler that has
     """
     if stopped_by == sampler.label:
-        return min(wanted, len(study.get_trials(deepcopy=False)))
+        rows = len(study.get_trials(deepcopy=False)) - len(read_retries(study).made)
+        return min(wanted, rows)
     points = grid_size(sampler)
     if points is None:
         return wanted
     trials = study.get_trials(deepcopy=False)
-    others = sum("grid_id" not in trial.system_attrs for trial in trials)
+    others = sum("grid_id" not in t.system_attrs and not is_retry(t) for t in trials)
     return min(wanted, others + max(0, references - len(trials)) + points)
 
 

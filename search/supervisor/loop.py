@@ -201,9 +201,10 @@ class Supervisor:
             self.failures.clear()
         self.failures.append(kind)
         if len(self.failures) >= ALIKE:
+            place = f"; {event.place}" if event.place else ""
             raise SearchFailed(
-                f"{ALIKE} trials one after the other failed alike ({kind}); mend the model or the "
-                f"study, then the same command goes on (log: {worker.log})"
+                f"{ALIKE} trials one after the other failed alike ({kind}{place}); mend that, then "
+                f"the same command tries them again and goes on (log: {worker.log})"
             )
 
     def _add_workers(self) -> None:

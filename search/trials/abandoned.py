@@ -13,6 +13,7 @@ from collections.abc import Callable
 from optuna.trial import TrialState
 
 from search.trials.outcomes import Outcome
+from search.trials.retries import VERSION
 from search.words import format_count
 from storage.database import leases
 from storage.database.notes import write_note
@@ -24,10 +25,16 @@ SECOND_LOOK = 2 * leases.RENEWAL  # seconds: a worker that lives has renewed its
 
 
 class AbandonedTrials:
-    """Finds the abandoned trials of one study. Its caller holds the study's lock."""
+    """Finds the abandoned trials of one study. Its caller holds the study's lock.
 
-    def __init__(self, storage: TrialStorage, study_id: int, states: TrialStates) -> None:
+    version: of the study's files
+    """
+
+    def __init__(
+        self, storage: TrialStorage, study_id: int, states: TrialStates, version: str = ""
+    ) -> None:
         self.storage = storage
+        self.version = version
         self.study_id = study_id
         self.states = states
         self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
@@ -53,7 +60,10 @@ class AbandonedTrials:
         """End a trial that its worker cannot end any more."""
         words = f"**{str(outcome).capitalize()}**: {escape_markup(reason)}"
         write_note(self.storage, self.study_id, trial_id, words)
-        self.storage.write_attributes(trial_id, {"outcome": str(outcome), "reason": reason})
+        about = {"outcome": str(outcome), "reason": reason}
+        if outcome is Outcome.FAILED and self.version:
+            about[VERSION] = self.version
+        self.storage.write_attributes(trial_id, about)
         self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
         leases.end_lease(self.storage.engine, trial_id)
 

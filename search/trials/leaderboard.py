@@ -23,6 +23,7 @@ from search.trials.retraining_record import (
     RetrainingRecord,
     read_record,
 )
+from search.trials.retries import read_retries
 from storage.database.preferences import Choices
 from storage.files.exports import is_whole, read_provenance
 
@@ -122,9 +123,10 @@ class Leaderboard:
         return all(self.is_exported(number, rank) for rank, number in ranked)
 
     def first_failure_reason(self) -> str | None:
-        """Return why the first failed trial failed; None where none did."""
+        """Return why the first failed trial failed that is not tried again; None: none did."""
         failed = self.stored.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        return next((t.user_attrs.get("reason") for t in failed), None)
+        again = read_retries(self.stored).numbers
+        return next((t.user_attrs.get("reason") for t in failed if t.number not in again), None)
 
     def export_records(self, count: int) -> list[dict[str, Any]]:
         """Return what the export folders of ranks 1 to ``count`` say, best first."""

@@ -1,7 +1,7 @@
-"""What the next trial of a study tries: a reference, or what the sampler draws.
+"""What the next trial of a study tries: a reference, what failed before, or what is drawn.
 
     following = NextTrial(study, storage, references={"reported": {"lr": 0.001}}, suggest=suggest)
-    following.enqueue_reference()      # the next trial tries a reference, if one is left
+    following.enqueue_known()          # the next trial tries a reference, or again what failed
     following.draw(trial)              # under the study's lock, where the sampler needs that
     following.is_stopped()             # the sampler has nothing left to try
 
@@ -19,6 +19,8 @@ from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.strategies.seeded import StudySampler
+from search.trials.retries import ATTRIBUTE as RETRIES
+from search.trials.retries import read_retries, write_retries
 from storage.database.optuna_storage import TrialStorage
 
 STOPPED_BY = "genstudy:stopped_by"  # system attribute of a study: the sampler that stopped it
@@ -45,14 +47,25 @@ class NextTrial:
         self.references = dict(references)  # those that no trial has tried yet, as far as we know
         self.suggest = suggest
 
-    def enqueue_reference(self) -> None:
-        """Make the next trial try a reference that no trial has tried, if there is one."""
+    def enqueue_known(self) -> bool:
+        """Make the next trial try a reference that no trial has tried, or what failed and was
+        mended; return whether there is such."""
         if self.references:
             for tried in self.study.get_trials(deepcopy=False):
                 self.references.pop(tried.user_attrs.get("reference", ""), None)
         for name, parameters in self.references.items():
             self.study.enqueue_trial(dict(parameters), user_attrs={"reference": name})
-            return
+            return True
+        retries = read_retries(self.study)
+        if not retries.waiting:
+            return False
+        number, left = retries.with_one_made()
+        write_retries(self.study, left)  # first: a kill here costs the retry, and no trial
+        found = self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        failed = self.storage.get_trial(found)
+        kept = {key: value for key, value in failed.user_attrs.items() if key == "reference"}
+        self.study.enqueue_trial(failed.params, user_attrs={RETRIES: number, **kept})
+        return True
 
     def draw(self, trial: Trial, *, relative: bool = False) -> None:
         """Draw all parameters of ``trial`` now, if its sampler has to see them before it draws

@@ -34,6 +34,7 @@ from search.trials.epoch_report import EpochReport
 from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
+from search.trials.retries import VERSION, find_mended, read_retries, write_retries
 from storage.database import leases, notes, preferences
 from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialCache, TrialStorage
@@ -73,6 +74,7 @@ class TrialQueue:
     suggest: what draws a trial's parameters; called where no other may draw meanwhile
     shown: how many trials a person chooses among; None where values decide
     retry: how an outage of the database is waited out
+    version: a digest of the study's files; a trial that failed with others is tried again
 
     One rule: every method waits until the database answers. A ``try_`` method does not wait; it
     returns False while the database is away, for whoever has something better to do.
@@ -88,6 +90,7 @@ class TrialQueue:
         suggest: Suggest = lambda trial: None,
         shown: int | None = None,
         retry: DatabaseRetry | None = None,
+        version: str = "",
     ) -> None:
         self.study = study
         self.storage = storage
@@ -96,11 +99,12 @@ class TrialQueue:
         self.owner = owner
         self.shown = shown
         self.retry = retry or DatabaseRetry()
+        self.version = version
         self._is_waiting = False
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
-        self._abandoned = AbandonedTrials(storage, self.study_id, self._states)
+        self._abandoned = AbandonedTrials(storage, self.study_id, self._states, version)
 
     @waits_out_outages
     def claim(self, total: int) -> Trial | None:
@@ -113,15 +117,31 @@ class TrialQueue:
             states = self.count()
             if states["RUNNING"] and self._abandoned.reclaim(is_gone):
                 states = self.count()
-            if not states["WAITING"]:
-                if states.total() >= total or not self.has_room() or self._next.is_stopped():
-                    return None
-                self._next.enqueue_reference()
+            rows = self._states.count().total()  # also of failed trials that are tried again
+            if not states["WAITING"] and not self._enqueue_next(total, states):
+                return None
             trial = self.study.ask()
-            new = trial.number >= states.total()  # else it waited for somebody to go on with it
+            new = trial.number >= rows  # else it waited for somebody to go on with it
             leases.take_lease(self.engine, self.id_of(trial.number), self.owner, first=new)
             self._next.draw(trial, relative=self.shown is not None)  # no place is taken twice
         return trial
+
+    def _enqueue_next(self, total: int, states: Counter[str]) -> bool:
+        """Prepare what a new trial tries; return whether there is to be one."""
+        if states.total() >= total or not self.has_room():
+            return False
+        return self._next.enqueue_known() or not self._next.is_stopped()
+
+    @waits_out_outages
+    def retry_mended(self) -> int:
+        """Have trials tried again that failed with other files of the study; returns how many."""
+        if not self.version or not self._states.count()["FAIL"]:
+            return 0
+        with study_lock(self.engine, self.study_id):
+            found = find_mended(self.study, self.version)
+            if found:
+                write_retries(self.study, read_retries(self.study).with_waiting(found))
+            return len(found)
 
     @waits_out_outages
     def is_stopped(self) -> bool:
@@ -215,7 +235,10 @@ class TrialQueue:
         try:
             for name, excess in ending.constraints.items():
                 trial.set_constraint(name, excess)
-            self.set_attributes(trial, {"outcome": str(ending.outcome), **ending.attributes})
+            about = {"outcome": str(ending.outcome), **ending.attributes}
+            if ending.outcome is Outcome.FAILED and self.version:
+                about[VERSION] = self.version
+            self.set_attributes(trial, about)
             self.study.tell(trial, ending.value, state=ending.state)
             self._next.note_stop()
         except UpdateFinishedTrialError:
@@ -254,8 +277,11 @@ class TrialQueue:
 
     @waits_out_outages
     def count(self) -> Counter[str]:
-        """Count the trials by state."""
-        return self._states.count()
+        """Count the trials by state, without failed ones in whose place others are tried."""
+        states = self._states.count()
+        if states["FAIL"]:
+            states["FAIL"] -= len(read_retries(self.study).numbers)
+        return states
 
     def count_ended(self) -> int:
         """Count the trials that have ended."""
@@ -316,6 +342,7 @@ def open_queue(
     suggest: Suggest = lambda trial: None,
     shown: int | None = None,
     retry: DatabaseRetry | None = None,
+    version: str = "",
 ) -> TrialQueue:
     """Return the queue of the existing study called ``study``; see `TrialQueue`.
 
@@ -335,4 +362,5 @@ def open_queue(
         suggest=suggest,
         shown=shown,
         retry=retry,
+        version=version,
     )

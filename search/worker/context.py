@@ -124,6 +124,7 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
             suggest=study.spec.suggest,
             shown=run.shown,
             retry=retry,
+            version=run.version,
         )
     )
     stored = retry.wait_for(lambda: read_identity(queue.study))

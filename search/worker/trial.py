@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.pruners import NopPruner
@@ -25,6 +26,7 @@ from models.errors import DivergedError, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
 from search.messages import Ended, EpochEnded, Released, Resumed, Started
+from search.setup.mistakes import find_place
 from search.trials.outcomes import (
     Ending,
     Outcome,
@@ -190,7 +192,8 @@ class TrialRun:
             if is_out_of_memory(error):
                 return self._end_out_of_memory(error)
             log.exception("trial %d failed", self.number)
-            return Ending.failed(error)
+            place = find_place(error, Path(self.context.run.name))
+            return Ending.failed(error).with_attributes({"place": place})
 
     def _record_start(self) -> None:
         """Write where and from what the trial runs; after an interruption, where it ran last."""
@@ -378,5 +381,6 @@ class TrialRun:
                 value=ending.value,
                 reason=ending.reason,
                 verdict=ending.attributes.get("verdict"),
+                place=ending.attributes.get("place", ""),
             )
         )
