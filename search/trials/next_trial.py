@@ -83,10 +83,11 @@ class NextTrial:
                 return  # the trial asks for its parameters again, and has the error for itself
 
     def is_stopped(self) -> bool:
-        """Whether this sampler has stopped the study: it has nothing left to try."""
+        """Whether this sampler has stopped the study: nothing is left to try, not even again."""
         sampler = self.study.sampler
         stored = self.storage.get_study_system_attrs(self.study._study_id).get(STOPPED_BY)
-        return isinstance(sampler, StudySampler) and stored == sampler.label
+        has_stopped = isinstance(sampler, StudySampler) and stored == sampler.label
+        return has_stopped and not read_retries(self.study).waiting
 
     def note_stop(self) -> None:
         """Store that the sampler has stopped the study, for all workers and later runs."""
