@@ -198,7 +198,7 @@ class Model(nn.Module, ABC):
 
         It is checked before a study begins.
         """
-        return Needs(what=f"a {cls.__name__}")
+        return Needs(what=f"the family {cls.__name__}")
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from models.analysis.confusion import class_table, draw_confusion
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
 from models.base import ModelConfig, build, evaluating, fit_batch
 from models.cae import CAE, CAEConfig
@@ -294,6 +298,29 @@ def test_a_winner_that_has_learned_nothing_is_named_before_all_else() -> None:
     assert len(warnings_of(about(0.9, 0.8, "maximize"))) == 1
     assert len(warnings_of(about(0.8, 0.8, "maximize"))) == 2
     assert warnings_of({"metric": "mse", "test": None}) == [], "an export of an older version"
+
+
+def test_a_class_that_never_occurs_has_dashes_in_the_table() -> None:
+    """JSON has no nan, and a provenance with one is read by few programs."""
+    table = class_table(np.array([[0, 1], [0, 0]]), ("cats", "dogs"))
+    assert table.rows == (("cats", 1, "-", 0.0, 0.0), ("dogs", 0, 0.0, "-", 0.0))
+    json.dumps(table.to_plain(), allow_nan=False)
+
+
+def test_the_confusions_of_many_classes_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    def measure(figure: Figure, path: Path) -> None:
+        drawn.extend(figure.get_size_inches())
+
+    monkeypatch.setattr("models.analysis.confusion.save_figure", measure)
+    for count in (1000, 4):
+        matrix = np.eye(count, dtype=np.int64)
+        draw_confusion(tmp_path / "x.png", matrix, tuple(map(str, range(count))), title="t")
+    assert 30 < max(drawn[:2]) < 40, "inches"
+    assert max(drawn[2:]) < 10
 
 
 # ---- which images a family takes ----

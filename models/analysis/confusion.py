@@ -17,6 +17,9 @@ from models.data.images import Images
 from models.figures.canvas import INK, new_figure, own_style, save_figure
 from models.results import Table
 
+LARGEST = 32.0  # inches a side: 16 metres for 1,000 classes fit into no memory
+NAMED = 100  # classes whose names can be read on the axes
+
 Counts = NDArray[np.int64]
 
 
@@ -38,14 +41,14 @@ def accuracy(matrix: Counts) -> float:
 
 
 def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
-    """Return precision, recall and F1 of each class; nan where a class never occurs."""
+    """Return precision, recall and F1 of each class; a dash where a class never occurs."""
     right = np.diag(matrix).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = right / matrix.sum(0)
         recall = right / matrix.sum(1)
         f1 = 2 * right / (matrix.sum(0) + matrix.sum(1))
     rows: list[tuple[Any, ...]] = [
-        (name, int(matrix[index].sum()), *(float(v[index]) for v in (precision, recall, f1)))
+        (name, int(matrix[index].sum()), *(_share(v[index]) for v in (precision, recall, f1)))
         for index, name in enumerate(classes)
     ]
     return Table(
@@ -56,12 +59,17 @@ def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
     )
 
 
+def _share(value: float) -> float | str:
+    """Return a share as a table takes it: JSON has no nan."""
+    return float(value) if np.isfinite(value) else "-"
+
+
 @own_style()
 def draw_confusion(path: Path, matrix: Counts, classes: tuple[str, ...], *, title: str) -> None:
     """Draw the counts in their cells, coloured by the share of the true class."""
     from matplotlib.ticker import PercentFormatter
 
-    size = max(4.2, 0.62 * len(classes) + 2.0)
+    size = min(max(4.2, 0.62 * len(classes) + 2.0), LARGEST)
     figure = new_figure(size + 1.2, size)
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -74,8 +82,9 @@ def draw_confusion(path: Path, matrix: Counts, classes: tuple[str, ...], *, titl
                     column, row, f"{matrix[row, column]}", ha="center", va="center",
                     fontsize=8, color=color,
                 )  # fmt: skip
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= NAMED:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     bar = figure.colorbar(drawn, fraction=0.046, pad=0.03, label="share of the true class")
