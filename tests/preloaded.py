@@ -258,8 +258,8 @@ def _become(files: list[int], environment: dict[str, str]) -> None:
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
-    sys.stdout = open(1, "w", closefd=False)  # noqa: PTH123, SIM115  (it knows that it is a pipe)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (it knows that it is a pipe)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     warnings.simplefilter("default", append=True)  # what was shown once is shown again
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where tests ignore it
 
