@@ -35,9 +35,9 @@ from search.setup.fitting import (
     check_needs,
     describe_batches,
     describe_fit,
-    sample_configurations,
 )
 from search.setup.loading import load_study, study_names
+from search.setup.sampled import sample_configurations
 from storage.files.model_card import warnings_of
 from tests.conftest import CAE_SHAPE, blank_images
 

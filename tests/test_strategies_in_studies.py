@@ -11,11 +11,12 @@ import pytest
 from optuna.trial import BaseTrial, Trial, TrialState
 
 from models.base import Metrics
-from models.cae import CAE
+from models.cae import CAE, CAEConfig
 from models.data.images import Batch
 from search.errors import StudyFileError
 from search.setup.checks import probe
 from search.setup.loading import load_study
+from search.setup.sampled import sample_configurations
 from search.strategies.samplers import make_sampler
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
@@ -140,6 +141,12 @@ def test_a_combination_that_suggest_turns_down_is_pruned(
     row = run_one(context)
     assert (row["state"], row["outcome"], row["epochs"]) == ("PRUNED", "pruned", 0)
     assert row["reason"] == "TrialPruned: n is 1"
+
+
+def test_what_suggest_turns_down_stands_for_no_study(study_file: WriteStudy) -> None:
+    found = sample_configurations(load_study(str(study_file("picky", replace=TURNED_DOWN))))
+    assert len(found) == 32
+    assert all(isinstance(config, CAEConfig) for config in found)
 
 
 def test_a_suggest_that_turns_everything_down_is_one_line(study_file: WriteStudy) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -27,10 +26,11 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.base import Model, ModelConfig
+from models.base import Model
 from models.data.images import ImageSplits, Shape
 from search.errors import BadVariable, StudyFileError, unknown_name
 from search.setup.mistakes import mistakes_of
+from search.setup.sampled import sample_configurations
 from search.study import Study, StudySpec
 from storage.errors import short
 
@@ -193,21 +193,12 @@ def check_fit(
     if base is None and spec.starts_from is not None:
         return
     with mistakes_of(study.path), torch.device("meta"), _Unfilled():
-        config = suggest_one(spec)
+        (config,) = sample_configurations(study, 1)
         if images is not None:
             config = spec.model.fitted(config, images)
         if base is not None:
             config = spec.model.based_on(config, base)
         spec.model(config, shape)
-
-
-def suggest_one(spec: StudySpec) -> ModelConfig:
-    """Return a configuration that ``suggest`` makes of random parameters, the same every time."""
-    study = optuna.create_study(sampler=RandomSampler(seed=0))
-    for _ in range(PROBES):
-        with suppress(TrialPruned):
-            return spec.suggest(study.ask())
-    raise StudyFileError("suggest raised TrialPruned for all random parameters")
 
 
 class _Unfilled(TorchFunctionMode):

@@ -14,32 +14,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import optuna
-from optuna.samplers import RandomSampler
-
-from models.base import ModelConfig, fit_batch
+from models.base import fit_batch
 from models.data.description import describe_losses
 from models.data.images import ImageSplits
 from models.needs import PARTS, Needs, count_classes, is_unclassed
 from search.setup.mistakes import mistakes_of
+from search.setup.sampled import sample_configurations
 from search.study import Study
 
-SAMPLED = 32  # configurations that stand for all of a study's space
 # Steps that an epoch of somebody's own images has, where there are enough of them. A CAE on 1,094
 # colour images has an error of 0.059 after 6 epochs of 20 steps, and of 0.040 after 6 of 68, which
 # take as long.
 STEPS = 60
 FEW_STEPS = 20  # with fewer, an epoch hardly changes the weights
 FEATURES = 64  # fewer images than features have no full covariance
-
-
-def sample_configurations(study: Study) -> list[ModelConfig]:
-    """Return some configurations of a study's space, always the same."""
-    sampled = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), sampler=RandomSampler(seed=0)
-    )
-    with mistakes_of(study.path):
-        return [study.spec.suggest(sampled.ask()) for _ in range(SAMPLED)]
 
 
 def is_folder(data: str) -> bool:

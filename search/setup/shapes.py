@@ -27,8 +27,8 @@ from models.data.images import Shape
 from models.data.loading import Source
 from models.export import exported_shape
 from models.needs import Sides
-from search.setup.fitting import sample_configurations
 from search.setup.names import base_study, study_name
+from search.setup.sampled import sample_configurations
 from search.setup.stored_study import ATTRIBUTE
 from search.study import Study
 from search.variables import Variables
