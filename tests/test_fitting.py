@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -20,11 +21,17 @@ from models.augmentation import AugmentedGAN, AugmentedGANConfig
 from models.base import ModelConfig, build, evaluating, fit_batch
 from models.cae import CAE, CAEConfig
 from models.conditional_gan import LabelledConfig
+from models.data.decoding import Header
+from models.data.description import FolderDescription
+from models.data.folders import FolderSource
 from models.data.images import Images, ImageSplits
+from models.data.layout import FolderLayout
+from models.data.torchvision_sets import DigitsSource
 from models.errors import ConfigError, DataError
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
+from models.export import exported_shape
 from models.gan import GAN, GANConfig
-from models.needs import Needs, count_classes, is_unclassed
+from models.needs import Needs, Sides, count_classes, is_unclassed
 from models.stargan import StarGAN, StarGANConfig
 from models.training.gan_losses import sample_spread
 from models.training.loop import evaluate
@@ -38,8 +45,14 @@ from search.setup.fitting import (
 )
 from search.setup.loading import load_study, study_names
 from search.setup.sampled import sample_configurations
+from search.setup.shapes import choose_shape, fit_shape, stored_shape
+from search.setup.stored_study import identify_study, read_identity
+from search.variables import Variables
+from storage import trials
+from storage.database.connection import open_storage
 from storage.files.model_card import warnings_of
 from tests.conftest import CAE_SHAPE, blank_images
+from tests.user import User
 
 WriteStudy = Callable[..., Path]
 
@@ -354,3 +367,151 @@ def test_the_spread_of_a_single_image_is_no_number_that_ends_a_trial() -> None:
     with evaluating(model):
         measured = model.evaluate(images.valid.batch(slice(None)))
     assert all(value.isfinite() for value in measured.values())
+
+
+# ---- which shape the images of a folder get ----
+
+
+def described(*sizes: tuple[int, int], colored: bool = True) -> FolderDescription:
+    """What is known of a folder with images of these widths and heights."""
+    headers = [Header(size=size, mode="RGB" if colored else "L", kind="PNG") for size in sizes]
+    layout = FolderLayout(folder=Path("x"), files=(), classes=(), parts=(), skipped=())
+    return FolderDescription.of(headers, layout)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sides", "shape"),
+    [
+        ([(48, 48)], Sides(), (3, 48, 48)),
+        ([(40, 28)], Sides(), (3, 28, 40)),
+        ([(178, 218)], Sides(), (3, 64, 52)),
+        ([(640, 480), (1024, 768)], Sides(), (3, 48, 64)),
+        ([(640, 480), (480, 640)], Sides(), (3, 64, 64)),
+        ([(20, 40), (30, 30), (60, 40)], Sides(), (3, 30, 30)),
+        ([(5, 5)], Sides(least=9), (3, 9, 9)),
+        ([(1000, 50)], Sides(least=9), (3, 50, 50)),
+        ([(64, 64)], Sides(least=8, most=32), (3, 32, 32)),
+        ([(700, 700)], Sides(least=64, most=512), (3, 512, 512)),
+        ([(48, 48)], Sides(channels=(1,)), (1, 48, 48)),
+    ],
+)
+def test_a_shape_changes_images_least(
+    sizes: list[tuple[int, int]], sides: Sides, shape: tuple[int, int, int]
+) -> None:
+    assert fit_shape(described(*sizes), sides) == shape
+
+
+def test_grey_images_stay_grey() -> None:
+    assert fit_shape(described((48, 48), colored=False), Sides()) == (1, 48, 48)
+
+
+def write_colours(folder: Path, count: int, size: tuple[int, int] = (48, 48)) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        color = (250 if number % 2 else 20, 20 * number % 256, 250 if number % 3 else 20)
+        Image.new("RGB", size, color).save(folder / f"{number}.png")
+    return folder
+
+
+def chosen(name: str, folder: Path, **more: Any) -> tuple[int, int, int] | None:
+    runs = folder.parent / "runs"
+    variables = Variables(name=name, data=f"folder:{folder}", runs=runs, **more)
+    return choose_shape(variables, load_study(name), FolderSource(folder))
+
+
+def test_a_study_that_adapts_keeps_colours_and_one_that_insists_does_not(
+    tmp_path: Path, study_file: WriteStudy
+) -> None:
+    folder = write_colours(tmp_path / "pets", 12)
+    assert chosen("cae", folder) == (3, 48, 48)
+    assert chosen("gan", folder) == (3, 32, 32), "what its architecture is made for"
+    assert chosen("classifier", folder) == (3, 48, 48), "as its encoder"
+    assert chosen(str(study_file()), folder) == (1, 28, 28)
+    adapts = study_file("other", replace={"shape=(1, 28, 28),": "shape=(1, 28, 28), adapts=True,"})
+    assert chosen(str(adapts), folder) == (3, 48, 48)
+    digits = Variables(name="cae", data="digits", runs=tmp_path)
+    assert choose_shape(digits, load_study("cae"), DigitsSource()) == (1, 28, 28)
+
+
+def test_a_stored_study_keeps_its_shape(
+    tmp_path: Path, digits: ImageSplits, storage_url: str
+) -> None:
+    """Stored by an older version, it has grey images and batches as they were written."""
+    folder = write_colours(tmp_path / "pets", 12)
+    assert stored_shape(storage_url, "cae-folder-pets") is None
+    storage = open_storage(storage_url)
+    assert stored_shape(storage_url, "cae-folder-pets") is None
+    stored = optuna.create_study(study_name="cae-folder-pets", storage=storage)
+    images = replace(digits, name=f"folder:{folder}")
+    before = identify_study(load_study("cae"), images, epochs=None, seed=None, stored=None)
+    assert before.least_steps == STEPS
+    plain = {name: value for name, value in asdict(before).items() if name != "least_steps"}
+    stored.set_user_attr("definition", json.dumps(plain))
+    found = read_identity(stored)
+    assert found is not None
+    assert found.least_steps == 0
+    now = identify_study(load_study("cae"), images, epochs=None, seed=None, stored=found)
+    assert now.least_steps == 0
+    assert stored_shape(storage_url, "cae-folder-pets") == (1, 28, 28)
+    assert chosen("cae", folder, storage=storage_url) == (1, 28, 28)
+    assert chosen("vae", folder, storage=storage_url) == (3, 48, 48), "another study"
+
+
+def test_a_study_starts_from_an_export_in_its_shape(tmp_path: Path) -> None:
+    folder = write_colours(tmp_path / "pets", 12)
+    export = tmp_path / "runs" / "exports" / "cae-folder-pets" / "1"
+    export.mkdir(parents=True)
+    (export / "config.json").write_text(json.dumps({"shape": [1, 20, 20]}))
+    assert chosen("classifier", folder) == (1, 20, 20)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"shape": [3, 9, 9]}))
+    assert chosen("classifier", folder, start=other) == (3, 9, 9)
+    assert exported_shape(tmp_path) is None
+
+
+def test_a_study_takes_another_shape_than_it_could_only_with_a_word(digits: ImageSplits) -> None:
+    folder = described((48, 48), (48, 50))
+    study = load_study("cae")
+    (said,) = describe_fit(study, replace(digits, folder=folder), least_steps=STEPS)[:1]
+    assert said.startswith("images become 1x28x28: resized from 2 sizes to 28x28")
+    assert "colours are lost: 2 images in colour become grey" in said
+    insists = replace(study, spec=replace(study.spec, adapts=False))
+    (said,) = describe_fit(insists, replace(digits, folder=folder), least_steps=STEPS)[:1]
+    assert "as the study asks (adapts=True fits it to them)" in said
+    same = described((28, 28), colored=False)
+    assert not describe_fit(study, replace(digits, folder=same), least_steps=STEPS)
+
+
+# ---- as a user sees it ----
+
+
+def test_a_folder_of_colours_trains_in_colour_and_says_what_it_lacks(
+    user: User, tmp_path: Path
+) -> None:
+    folder = write_colours(tmp_path / "pets", 40, (24, 20))
+    smallest: dict[str, Any] = {
+        "TRIALS": 1,
+        "EPOCHS": 1,
+        "RETRAIN_EPOCHS": 1,
+        "WORKERS": 1,
+        "TOP": 1,
+    }
+    code, out, error = user.run(NAME="cae", DATA=f"folder:{folder}", **smallest)
+    assert not error
+    assert code == 0
+    assert "used as 3x20x24: as they are" in out
+    assert "batches have at most 8 images, not 256" in out
+    assert out.count("an epoch has only 3 steps: 29 training images are few") == 2
+    export = user.runs / "exports" / "cae-folder-pets" / "1"
+    found = json.loads((export / "provenance.json").read_text())
+    assert json.loads((export / "config.json").read_text())["shape"] == [3, 20, 24]
+    assert found["config"]["batch_size"] == 8
+    assert found["baseline"]["what"] == "the mean training image"
+    assert 0 < found["baseline"]["test"] < 1
+    card = (export / "README.md").read_text()
+    for line in warnings_of(found):
+        assert line in out
+        assert f"**{line}**" in card
+    row = trials("cae-folder-pets", storage=user.url).iloc[0]
+    assert row["fitted_batch_size"] == 8

@@ -19,7 +19,7 @@ from search.setup.mistakes import mistakes_of
 from search.study import Study
 
 SAMPLED = 32  # configurations that stand for all
-ATTEMPTS = 64  # at as many of them
+ATTEMPTS = 1000  # random sets of parameters, at most
 
 
 def sample_configurations(study: Study, count: int = SAMPLED) -> list[ModelConfig]:
