@@ -73,6 +73,12 @@ def short(text: str) -> str:
     return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"
 
 
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things: ``1 image``, ``2 classes``, ``1,000 images``."""
+    plural = noun + ("es" if noun.endswith(("s", "x", "sh", "tch")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its class where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from models.base import Metrics, Model, ModelConfig
 from models.data.images import Batch, ImageSplits
-from models.errors import ConfigError, require
+from models.errors import ConfigError, format_count, require
 from models.needs import Needs
 from models.programs import CLASS_SCORES, IMAGES, Program
 from models.results import Baseline
@@ -55,7 +55,7 @@ class ImageClassifier(Model):
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
         count = len(images.classes)
         if count < 2:
-            raise ConfigError(f"{images.name} has {count} classes{cls.too_few}")
+            raise ConfigError(f"{images.name} has {format_count(count, 'class')}{cls.too_few}")
         assert isinstance(config, ImageClassifierConfig)
         return replace(config, classes=count)
 

@@ -279,7 +279,7 @@ def test_the_ranks_of_two_judges_are_compared() -> None:
 
 def test_four_trials_are_too_few_to_compare_judges() -> None:
     said = words(judged([1.0] * 4, [1.0] * 4, [1.0] * 4))
-    assert said.count("too few to say: 4 trials have both, at least 5 are needed") == 2
+    assert said.count("too few to say: 4 trials with both, at least 5 are needed") == 2
     assert ".svg" not in said
 
 

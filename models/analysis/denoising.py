@@ -29,7 +29,7 @@ from models.analysis.latent_models import LatentModel
 from models.base import Note, build, evaluating
 from models.data.images import Images, ImageSplits
 from models.data.noise import ALL, KINDS, NONE, corrupt
-from models.errors import DivergedError
+from models.errors import DivergedError, format_count
 from models.figures.grids import draw_rows
 from models.kernels.fast_convolution import fast_convolutions
 from models.results import Picture, Table
@@ -90,8 +90,9 @@ def _method_note(model: LatentModel, strength: float) -> str:
     note = f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones."
     if model.noise_epochs:
         note += (
-            f" The last rows: this configuration trained {model.noise_epochs} epochs on one noise "
-            "each, from the same weights, the rate falling along a cosine."
+            " The last rows: this configuration trained "
+            f"{format_count(model.noise_epochs, 'epoch')} on one noise each, from the same "
+            "weights, the rate falling along a cosine."
         )
     return note
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.analysis.latent_models import LatentModel
 from models.data.images import Images, ImageSplits
+from models.errors import format_count
 from models.figures.latent import Coloring
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,7 +45,7 @@ class Codes:
     @property
     def images(self) -> str:
         """The number of images and their part, in words."""
-        return f"{self.count:,} {self.where} image{'s' * (self.count != 1)}"
+        return format_count(self.count, f"{self.where} image")
 
     @property
     def equal(self) -> bool:

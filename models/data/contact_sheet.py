@@ -22,7 +22,7 @@ from models.data.folder_tree import printable
 from models.data.folders import FolderSource, can_be_read
 from models.data.images import Shape
 from models.data.layout import ImageFile
-from models.errors import DataError
+from models.errors import DataError, format_count
 from models.figures.grids import draw_rows, short_name
 
 CLASSES, ACROSS = 12, 12  # rows and columns at most
@@ -50,7 +50,7 @@ def draw_contact_sheet(path: Path, source: FolderSource, shape: Shape | None = N
     if not rows:
         raise DataError(f"no image of {source.folder} can be read: there is nothing to draw")
     path.parent.mkdir(parents=True, exist_ok=True)
-    title = f"{printable(source.folder.name)}: {len(source.layout.files)} images"
+    title = f"{printable(source.folder.name)}: {format_count(len(source.layout.files), 'image')}"
     draw_rows(path, rows, title=title)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from models.data.decoding import FULL, Header
 from models.data.layout import FolderLayout
+from models.errors import format_count
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -197,4 +198,4 @@ def format_size(size: Size) -> str:
 
 
 def _images(count: int) -> str:
-    return f"{count} image" if count == 1 else f"{count} images"
+    return format_count(count, "image")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from search.reporting.axes import Axis, fit_axis
 from search.reporting.document import Figure
 from search.reporting.svg import Chart, shorten
+from search.words import format_count
 
 WIDTH, HEIGHT = 720.0, 330.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 12.0, 44.0, 42.0  # margins of a chart
@@ -202,7 +203,7 @@ def draw_pairs(file: str, pairs: Pairs) -> Figure:
     y = fit_axis(ys, start=height - BOTTOM, end=TOP)
     chart.add_axes(x, y, x_name=pairs.x, y_name=pairs.y, most=5)
     chart.add_points([(x.place(a), y.place(b)) for a, b in pairs.points], "complete")
-    caption = f"Spearman's rho {pairs.rho:.2f}, {len(pairs.points)} trials"
+    caption = f"Spearman's rho {pairs.rho:.2f}, {format_count(len(pairs.points), 'trial')}"
     return finish_figure(chart, file, f"{pairs.y} over {pairs.x}", caption)
 
 

@@ -16,6 +16,7 @@ from search.reporting.axes import Axis, CategoryAxis, fit_axis
 from search.reporting.document import Figure
 from search.reporting.figures import MOST_LINKS, DrawnTrial, finish_figure
 from search.reporting.svg import AnyAxis, Chart, Point, shorten
+from search.words import format_count
 
 PANEL_WIDTH, PANEL_HEIGHT = 330.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 10.0, 24.0, 42.0
@@ -39,7 +40,7 @@ def draw_slices(trials: Sequence[DrawnTrial], metric: str, *, minimize: bool) ->
         chart.add_axes(x, y, x_name=shorten(name, 34), y_name=metric, most=5)
         _add_trials(chart, having, name, x, y, links=len(valued) <= MOST_LINKS)
         missing = len(valued) - len(having)
-        caption = f"{missing} trials have no {name}" if missing else ""
+        caption = f"without {name}: {format_count(missing, 'trial')}" if missing else ""
         file = f"slice_{place + 1}.svg"
         figures.append(finish_figure(chart, file, f"{metric} over {name}", caption))
     return figures

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from search.reporting.document import Block, Figure, Group, Heading, Words
 from search.reporting.figures import Pairs, draw_pairs
+from search.words import format_count
 
 LEAST = 5  # trials with both numbers, to compare their ranks
 MEASURES = ("last_frechet", "second_frechet", "second_coverage")
@@ -60,11 +61,12 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str) -> list[Block]:
 
 
 def _describe_ranks(points: Sequence[tuple[float, float]], rho: float | None, perfect: str) -> str:
+    found = format_count(len(points), "trial")
     if len(points) < LEAST:
-        return f"too few to say: {len(points)} trials have both, at least {LEAST} are needed."
+        return f"too few to say: {found} with both, at least {LEAST} are needed."
     if rho is None:
-        return f"no ranks to compare: all values of one are equal ({len(points)} trials)."
-    return f"Spearman's rho {rho:.2f} over {len(points)} trials ({perfect}: the same order)."
+        return f"no ranks to compare: all values of one are equal ({found})."
+    return f"Spearman's rho {rho:.2f} over {found} ({perfect}: the same order)."
 
 
 def _attribute(name: str) -> Number:

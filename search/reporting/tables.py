@@ -16,7 +16,7 @@ from search.reporting.document import Block, Cell, Group, Heading, Picture, Tabl
 from search.reporting.reported_study import ReportedStudy, outcome_of, seconds_of, value_of
 from search.spelling import spell
 from search.trials.verdict_words import verdict_in_words
-from search.words import format_duration
+from search.words import format_count, format_duration
 from storage.files.markdown import format_cell
 from storage.files.study_summary import stored_summary
 
@@ -34,7 +34,9 @@ def conclusion_blocks(study: Study) -> list[Block]:
         return []
     kept, ended = found
     rows = [[_cell(cell) for cell in row] for row in kept["rows"]]
-    note = f"The table covers the {ended} trials that had ended then. {kept['note']}"
+    note = (
+        f"The table covers the {format_count(ended, 'trial')} that had ended then. {kept['note']}"
+    )
     return [Heading(kept["title"]), Table(columns=kept["columns"], rows=rows), Words(note, "soft")]
 
 

@@ -29,6 +29,7 @@ from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
 from search.trials.leaderboard import Leaderboard
 from search.trials.outcomes import Outcome
 from search.trials.queue import TrialQueue
+from search.words import format_count
 from storage.database.leases import RENEWAL
 from storage.database.trial_states import count_ended
 
@@ -124,8 +125,8 @@ class Supervisor:
             if not self.has_stopped:
                 self.has_stopped = True
                 self.display.say(
-                    f"the sampler has nothing left to try: {counts.total()} trials, "
-                    f"not {self.run.trials}"
+                    "the sampler has nothing left to try: "
+                    f"{format_count(counts.total(), 'trial')}, not {self.run.trials}"
                 )
             return counts.total()
         return self.run.trials

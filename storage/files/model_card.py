@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage.files.markdown import escape_markup, format_picture, format_rows, format_table
+from storage.files.markdown import (
+    escape_markup,
+    format_count,
+    format_picture,
+    format_rows,
+    format_table,
+)
 
 HARDLY = 0.01  # share by which a model's error is below the baseline's, and no more
 
@@ -25,7 +31,7 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
         f"# {about['study']}, rank {about['rank']}",
         f"{about['model']} with {about['model_parameters']:,} parameters, trained on "
         f"{about['data']}\n({images['train']:,} training, {images['valid']:,} validation, "
-        f"{images['test']:,} test images).",
+        f"{format_count(images['test'], 'test image')}).",
         *_warnings(about),
         _scores(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
