@@ -15,12 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from search.words import format_count, format_duration, format_parameters, show_text
-
-__all__ = [
-    "LOG_WIDTH", "LOUD", "format_count", "format_duration", "format_parameters", "is_live",
-    "open_console", "print_line", "shorten_path",
-]  # fmt: skip
+from search.words import show_text
 
 LOG_WIDTH = 300  # columns of a log, whose lines nobody wraps
 LOUD = "bold white on red"

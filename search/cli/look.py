@@ -25,12 +25,13 @@ from models.data.folders import FolderSource
 from models.data.images import Shape
 from models.data.layout import ImageFile
 from models.data.loading import find_source
-from search.console import format_count, open_console, shorten_path
+from search.console import open_console, shorten_path
 from search.errors import BadVariable
 from search.setup.loading import load_study
 from search.setup.shapes import choose_shape
 from search.spelling import spell
 from search.variables import Variables, read_variables
+from search.words import format_count
 
 CLASSES = 24  # in the table, at most; the others are counted
 LINES = 10  # of what is skipped or broken

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from search.console import format_count, format_duration
 from search.reporting.document import Block, Facts, Heading
 from search.reporting.reported_study import ReportedStudy, count_outcomes, seconds_of
+from search.words import format_count, format_duration
 
 NOT_KEPT = "not recorded: an older version ran it"
 
