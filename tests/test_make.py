@@ -111,6 +111,17 @@ def test_a_dollar_in_a_password_arrives_as_typed(tmp_path: Path) -> None:
     assert "pa$word" not in done.stderr
 
 
+def test_a_path_of_any_characters_arrives_as_typed(tmp_path: Path) -> None:
+    odd = """a b/$x/$(shell echo no)/#1/50%/it's "q"/:?*/é/line\nline"""
+    seen = make(
+        "seen", f"DATA=folder:{odd}", f"RUNS={odd}", "CSV=a$$b", "NAME=/s,(t)=u.py",
+        "--eval", "seen:;@printenv DATA RUNS CSV NAME",
+    )  # fmt: skip
+    assert seen.stdout == f"folder:{odd}\n{odd}\na$b\n/s,(t)=u.py\n"
+    exported = make("seen", "--eval", "seen:;@printenv RUNS", RUNS=odd)
+    assert exported.stdout == f"{odd}\n"
+
+
 def test_names_that_shells_export_count_only_on_the_command_line(tmp_path: Path) -> None:
     done = make("trials", f"RUNS={tmp_path}", NAME="wsl-hostname")
     assert done.returncode == 2
