@@ -116,8 +116,8 @@ def test_trials_run_where_every_transaction_has_another_connection(
     monkeypatch.setattr(
         connection,
         "_engine_arguments",
-        lambda place: {
-            **arguments(place), "poolclass": sqlalchemy.NullPool
+        lambda place, **more: {
+            **arguments(place, **more), "poolclass": sqlalchemy.NullPool
         },
     )  # fmt: skip
     with a_queue(postgres_url) as queue:

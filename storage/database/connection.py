@@ -74,7 +74,9 @@ def _make_storage(place: URL, *, create: bool) -> TrialStorage:
     from storage.database.optuna_storage import TrialStorage
 
     try:
-        opened = TrialStorage(full_url(place), _engine_arguments(place), create=create)
+        opened = TrialStorage(
+            full_url(place), _engine_arguments(place, create=create), create=create
+        )
     except RuntimeError as error:  # Optuna raises it for tables of another version
         raise DatabaseUnreachable(f"cannot use {without_password(place)}: {error}") from error
     except StorageInternalError as error:
@@ -142,7 +144,7 @@ def _check_file(place: URL) -> None:
             return
         if not path.is_file():
             raise OSError("it is not a file")
-        with closing(sqlite_file.connect_to_check(path)) as connection:
+        with closing(sqlite_file.connect_as_it_is(path)) as connection:
             found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = [str(name) for (name,) in found]
     if tables and FIRST_TABLES.isdisjoint(tables):
@@ -159,20 +161,21 @@ def open_engine(url: str) -> Engine:
     if is_sqlite(place):
         _check_file(place)
     with explained(place):
-        engine = create_engine(full_url(place), **_engine_arguments(place))
+        engine = create_engine(full_url(place), **_engine_arguments(place, create=False))
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     return engine
 
 
-def _engine_arguments(place: URL) -> dict[str, Any]:
+def _engine_arguments(place: URL, *, create: bool = True) -> dict[str, Any]:
     """Return the arguments of `create_engine`.
 
+    create: whether the database is ours to tune
     The values of a failed statement stay out of messages: they may be a user's secrets.
     """
     if is_sqlite(place):
-        connect = partial(sqlite_file.connect, Path(place.database or ""))
-        return {"hide_parameters": True, "creator": connect}
+        connect = sqlite_file.connect if create else sqlite_file.connect_as_it_is
+        return {"hide_parameters": True, "creator": partial(connect, Path(place.database or ""))}
     return {
         "hide_parameters": True,
         "pool_pre_ping": True,

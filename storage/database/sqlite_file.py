@@ -34,10 +34,10 @@ def is_writable(path: Path) -> bool:
     return os.access(place, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
-def connect_to_check(path: Path) -> sqlite3.Connection:
-    """Open a connection that leaves the file in the mode in which it is."""
+def connect_as_it_is(path: Path) -> sqlite3.Connection:
+    """Open a connection that leaves the file in its mode, which another program may have chosen."""
     if is_writable(path):
-        return sqlite3.connect(path, timeout=PATIENCE)
+        return sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
     return connect_to_read(path)
 
 
