@@ -222,7 +222,11 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An export is whole. valid, test: of the study's metric; only rank 1 has ``test``."""
+    """An export is whole.
+
+    valid, test: of the study's metric; only rank 1 has ``test``
+    earlier: where that which stood in the folder before is kept; None: nothing of it was lost
+    """
 
     number: int
     rank: int
@@ -230,6 +234,7 @@ class Exported:
     metric: str
     valid: float
     test: float | None
+    earlier: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

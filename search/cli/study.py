@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from models.results import Table
+from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
 from search.console import LOUD, open_console, print_line, shorten_path
 from search.errors import BaseMissing, SearchError, StudyFileError
 from search.reporting.summary import conclude, summary_table
@@ -260,6 +261,7 @@ class StudyCommand:
         self, run: StudyRun, queue: TrialQueue, devices: list[str], inputs: RunInputs
     ) -> None:
         """Say what begins, or that nothing does."""
+        self._say(describe_remembered(self.variables, self.study.spec, run))
         ended = queue.count_ended()
         wanted = self.variables.trials or self.study.spec.trials
         if run.trials < wanted:
@@ -320,6 +322,7 @@ class StudyCommand:
         if best and not self.variables.top:
             console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
             self._warn(run.remarks)
+            self._say(*next_lines(self.study, run, exported=False))
             return 0
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
@@ -328,7 +331,15 @@ class StudyCommand:
             return 1
         console.print(self._export_table(run, records))
         self._warn(warnings_of(records[0]))
+        self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
+        self._say(*next_lines(self.study, run, exported=True))
         return 0
+
+    def _say(self, *lines: str | None) -> None:
+        """Print lines; None is no line."""
+        for line in lines:
+            if line is not None:
+                print_line(self.console, line)
 
     def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
         """Return a row for each export."""

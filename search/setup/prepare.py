@@ -29,6 +29,7 @@ from search.setup.stored_study import (
     check_identity,
     identify_study,
     read_identity,
+    remember_retrain_epochs,
     write_identity,
 )
 from search.strategies.preference import is_preference
@@ -45,6 +46,7 @@ from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, page_settings
 from storage.database.study_lock import CREATION, study_lock
 from storage.errors import short
+from storage.files.exports import read_provenance
 
 REMARKS = "remarks"  # attribute of the stored study
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +104,12 @@ def prepare_run(
             storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
         ),
         epochs=identity.epochs,
-        retrain_epochs=variables.retrain_epochs or study.spec.retrain_epochs,
+        retrain_epochs=remember_retrain_epochs(
+            opened,
+            variables.retrain_epochs,
+            own=study.spec.retrain_epochs,
+            exported=read_provenance(variables.paths.export(name, 1)) or {},
+        ),
         revision=code_revision(),
         token=identity.token,
         trial_minutes=variables.trial_minutes,

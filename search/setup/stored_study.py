@@ -23,6 +23,7 @@ from search.setup.fitting import STEPS, is_folder
 from search.study import Study
 from storage.errors import short
 
+RETRAIN_EPOCHS = "genstudy:retrain_epochs"  # of the stored study: given last, of the study file
 ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
 
 
@@ -119,6 +120,29 @@ def read_identity(study: optuna.Study) -> StudyIdentity | None:
 def write_identity(study: optuna.Study, identity: StudyIdentity) -> None:
     """Store what a study is made with."""
     study.set_user_attr(ATTRIBUTE, json.dumps(asdict(identity)))
+
+
+def remember_retrain_epochs(
+    study: optuna.Study, given: int | None, *, own: int, exported: Mapping[str, Any]
+) -> int:
+    """Return the most epochs of a retraining, and keep them with the stored study.
+
+    They are those that were given last, as long as the study file says the same as it did then.
+
+    given: RETRAIN_EPOCHS of today; None: none; own: those of the study file
+    exported: provenance of the best export, for studies of older versions, which kept nothing
+    """
+    storage, study_id = study._storage, study._study_id
+    stored = storage.get_study_system_attrs(study_id).get(RETRAIN_EPOCHS)
+    if given is not None:
+        if stored != [given, own]:
+            storage.set_study_system_attr(study_id, RETRAIN_EPOCHS, [given, own])
+        return given
+    if stored is not None:
+        return int(stored[0]) if stored[1] == own else own
+    identity, found = read_identity(study), exported.get("most_epochs")
+    is_ours = identity is not None and exported.get("token") == identity.token
+    return found if is_ours and isinstance(found, int) else own
 
 
 def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:

@@ -306,6 +306,8 @@ class Display:
             f"exported rank {event.rank}: trial {event.number}, validation "
             f"{event.metric} {event.valid:.6g}{tested} -> {shorten_path(event.folder)}"
         )
+        if event.earlier is not None:
+            self.say(f"what was in that folder is kept as {shorten_path(event.earlier)}")
 
     def _say_once(self, what: str, line: str) -> None:
         if what not in self.said:

@@ -19,7 +19,7 @@ from search.messages import Export, Retrain
 from search.supervisor.loop import TICK, Supervisor
 from search.trials.retraining_record import RetrainingRecord
 from search.words import format_count
-from storage.files.exports import remove_ranks_beyond, remove_unfinished
+from storage.files.exports import remove_unfinished
 
 MOST_DEATHS = 3  # workers that a retraining or an export may take down
 
@@ -42,8 +42,8 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
             for rank, number in enumerate(ranked, start=1)
             if not leaderboard.is_exported(number, rank)
         ]
+        _say_what_moves(supervisor, jobs, ranked)
         _hand_out(supervisor, jobs)
-        remove_ranks_beyond(run.paths.exports(run.study), len(ranked))
         return leaderboard.export_records(len(ranked))
 
 
@@ -55,10 +55,39 @@ def _retrain_best(supervisor: Supervisor, top: int) -> list[int]:
     while candidates and len(chosen) < top:
         batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
         missing = [number for number in batch if leaderboard.record(number) is None]
+        _say_what_is_trained_again(supervisor, missing)
         _hand_out(supervisor, [Retrain(number=number) for number in missing])
         records = {number: leaderboard.record(number) for number in batch}
         chosen += [n for n, record in records.items() if isinstance(record, RetrainingRecord)]
     return chosen
+
+
+def _say_what_is_trained_again(supervisor: Supervisor, numbers: Sequence[int]) -> None:
+    """Say which trainings are not used, since today's would end otherwise."""
+    for number in numbers:
+        record = supervisor.leaderboard.earlier_record(number)
+        if record is not None:
+            supervisor.display.say(
+                f"trial {number} was retrained for {format_count(record.epochs, 'epoch')} of at "
+                f"most {record.most_epochs}; now it is with RETRAIN_EPOCHS="
+                f"{supervisor.run.retrain_epochs}"
+            )
+
+
+def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequence[int]) -> None:
+    """Say which export takes the place of another trial's."""
+    for job in jobs:
+        before = supervisor.leaderboard.exported_trial(job.rank)
+        if before is None or before == job.number:
+            continue
+        now = (
+            f"is rank {ranked.index(before) + 1} now"
+            if before in ranked
+            else (f"is not among the best {len(ranked)} any more (a larger TOP exports it again)")
+        )
+        supervisor.display.say(
+            f"rank {job.rank}: trial {job.number} takes the place of trial {before}, which {now}"
+        )
 
 
 def _hand_out(supervisor: Supervisor, jobs: Sequence[Retrain | Export]) -> None:

@@ -25,7 +25,7 @@ from search.trials.retraining_record import (
 )
 from search.trials.retries import read_retries
 from storage.database.preferences import Choices
-from storage.files.exports import is_whole, read_provenance
+from storage.files.exports import is_whole, ranks_beyond, read_provenance
 
 
 class Leaderboard:
@@ -77,6 +77,23 @@ class Leaderboard:
         else:
             alike = record.epochs <= self.run.retrain_epochs
         return record if usable and alike else None
+
+    def earlier_record(self, number: int) -> RetrainingRecord | None:
+        """Return the record of a retraining that ended otherwise than today's would, if any."""
+        paths = self.run.paths.retraining(self.run.study, number)
+        record = read_record(paths.record, token=self.run.token)
+        return record if isinstance(record, RetrainingRecord) and paths.best.exists() else None
+
+    def exported_trial(self, rank: int) -> int | None:
+        """Return the trial of this study that stands in the export folder of ``rank``, if any."""
+        found = read_provenance(self.run.paths.export(self.run.study, rank)) or {}
+        number = found.get("trial")
+        return number if found.get("token") == self.run.token and isinstance(number, int) else None
+
+    def kept_exports(self, last: int) -> dict[int, int | None]:
+        """Return the exports after rank ``last`` that an earlier run made, with their trials."""
+        ranks = ranks_beyond(self.run.paths.exports(self.run.study), last)
+        return {rank: self.exported_trial(rank) for rank in ranks}
 
     def retrained_value(self, number: int) -> tuple[float, int]:
         """Return what a retrained trial is sorted by: lower is better."""

@@ -4,11 +4,13 @@
 
 The test images are met once, by rank 1: metrics, and the tables that the model has to show. The
 record keeps them, and a run that finds them does not look again. An export folder is whole or not
-there, and its programs are checked against the live model.
+there, and its programs are checked against the live model. An export that stood in its place is
+kept under another name, unless it can be made again.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,13 @@ from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
 from storage.files.artifacts import show_with_study
-from storage.files.exports import atomic_folder, publish
+from storage.files.exports import (
+    atomic_folder,
+    free_place,
+    holds_other_files,
+    publish,
+    read_provenance,
+)
 
 
 def export(context: WorkerContext, number: int, rank: int) -> None:
@@ -45,7 +53,8 @@ def export(context: WorkerContext, number: int, rank: int) -> None:
         record = test_once(context, model, record)
         record.write(paths.record)
     folder = context.run.paths.export(context.run.study, rank)
-    with atomic_folder(folder, needs=export_size(model)) as staging:
+    earlier = None if can_be_made_again(context, folder) else free_place(folder)
+    with atomic_folder(folder, needs=export_size(model), earlier=earlier) as staging:
         write_export(model, staging, program_metadata(context, record))
         made: dict[str, Any] = {"rank": rank}
         made["output_differences"] = check_export(model, staging)
@@ -65,8 +74,22 @@ def export(context: WorkerContext, number: int, rank: int) -> None:
             metric=metric,
             valid=record.valid[metric],
             test=record.test[metric] if record.test else None,
+            earlier=None if earlier is None else str(earlier),
         )
     )
+
+
+def can_be_made_again(context: WorkerContext, folder: Path) -> bool:
+    """Whether nothing is lost with what stands in ``folder``: it is an export of this study's,
+    nobody has changed it, and the training that it is made of still stands."""
+    if not os.path.lexists(folder):
+        return True
+    found = read_provenance(folder)
+    if found is None or not isinstance(found.get("trial"), int):
+        return False
+    record = read_record(context.retraining_paths(found["trial"]).record, token=context.run.token)
+    is_kept = isinstance(record, RetrainingRecord) and record.made == found.get("made")
+    return is_kept and not holds_other_files(folder, found)
 
 
 def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) -> RetrainingRecord:

@@ -10,7 +10,8 @@
       weights.safetensors, config.json, NAME.onnx, NAME.pt2
       learning_curve.png, reconstructions.png, ...  the model's pictures
 
-A folder appears whole or not at all: it is filled under another name and renamed.
+A folder appears whole or not at all: it is filled under another name and renamed. What stood in
+its place is removed only where nothing of it is lost: `holds_other_files`, `free_place`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,23 +33,26 @@ from storage.files.model_card import model_card
 
 PROVENANCE = "provenance.json"
 CARD = "README.md"
+UNFINISHED = re.compile(r"\.[0-9]+\.[0-9a-f]{32}(\.old)?")  # as `atomic_folder` names folders
 
 
 @contextmanager
-def atomic_folder(folder: Path, *, needs: int = 0) -> Iterator[Path]:
+def atomic_folder(folder: Path, *, needs: int = 0, earlier: Path | None = None) -> Iterator[Path]:
     """Yield an empty folder to fill, which takes the place of ``folder`` at the end.
 
     needs: bytes that the folder takes at least, for the message of `DiskFull`
+    earlier: where that which stood in ``folder`` is kept; None: it is removed
     """
     beside = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
         beside.mkdir(parents=True)
         yield beside
         if os.path.lexists(folder):
-            old = folder.with_name(f".{folder.name}.{uuid4().hex}.old")
+            old = earlier or folder.with_name(f".{folder.name}.{uuid4().hex}.old")
             folder.rename(old)
             beside.rename(folder)
-            _remove(old)
+            if earlier is None:
+                _remove(old)
         else:
             beside.rename(folder)
     except OSError as error:
@@ -72,13 +77,11 @@ def _file_that_did_not_fit(error: OSError, folder: Path) -> str:
 
 def publish(folder: Path, about: Mapping[str, Any]) -> None:
     """Write provenance and model card of an export whose other files are in ``folder``."""
-    files = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-    }
-    provenance = {**about, "sha256": files}
-    write_json(folder / PROVENANCE, provenance)
-    (folder / CARD).write_text(model_card(provenance, rest=PROVENANCE), encoding="utf-8")
+    files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    card = model_card({**about, "sha256": files}, rest=PROVENANCE).encode()
+    files[CARD] = hashlib.sha256(card).hexdigest()
+    write_json(folder / PROVENANCE, {**about, "sha256": files})
+    (folder / CARD).write_bytes(card)
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
@@ -96,17 +99,45 @@ def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
     return isinstance(files, dict) and all((folder / name).is_file() for name in files)
 
 
+def holds_other_files(folder: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether there is more in an export than was exported, or something that was changed."""
+    files = provenance.get("sha256")
+    if not isinstance(files, dict) or folder.is_symlink():
+        return True
+    inside = {path.name: path for path in folder.iterdir()}
+    if not set(inside) <= {*files, PROVENANCE, CARD}:
+        return True
+    return any(
+        not path.is_file() or _digest(path) != files[name]
+        for name, path in inside.items()
+        if name in files
+    )
+
+
+def free_place(folder: Path) -> Path:
+    """Return where an earlier export is kept beside ``folder``: ``1-earlier``, ``1-earlier-2``."""
+    number, place = 1, folder.with_name(f"{folder.name}-earlier")
+    while os.path.lexists(place):
+        number += 1
+        place = folder.with_name(f"{folder.name}-earlier-{number}")
+    return place
+
+
 def remove_unfinished(exports: Path) -> None:
     """Remove half filled folders of killed exports; only the one run that exports calls this."""
     for left in exports.glob(".*"):
-        shutil.rmtree(left, ignore_errors=True)
+        if UNFINISHED.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def remove_ranks_beyond(exports: Path, last: int) -> None:
-    """Remove the ranks of an earlier, longer leaderboard: they would be taken for today's."""
-    for folder in exports.glob("[0-9]*"):
-        if folder.name.isdigit() and int(folder.name) > last:
-            _remove(folder)
+def ranks_beyond(exports: Path, last: int) -> list[int]:
+    """Return the ranks after ``last`` that an earlier run exported, and that stay."""
+    names = [folder.name for folder in exports.glob("[0-9]*")]
+    return sorted(int(name) for name in names if name.isdigit() and int(name) > last)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _remove(folder: Path) -> None:

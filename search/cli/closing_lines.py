@@ -1,0 +1,81 @@
+"""What `make study` says of earlier calls, and what a person may type when it has ended.
+
+describe_remembered(variables, study.spec, run)   numbers that an earlier call gave
+describe_kept({2: 4, 3: 6})                       exports of an earlier run
+next_lines(study, run, exported=True)             dashboard, report, and the best in Python
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from search.console import shorten_path
+from search.run import StudyRun
+from search.spelling import spell
+from search.study import Study, StudySpec
+from search.variables import Variables
+from storage.database.address import redact_url
+
+PLACES = ("RUNS", "STORAGE")  # variables that say where a study is
+
+
+def describe_remembered(given: Variables, spec: StudySpec, run: StudyRun) -> str | None:
+    """Say which numbers hold because an earlier call gave them; None where all are the file's."""
+    numbers = {
+        "EPOCHS": (given.epochs, run.epochs, spec.epochs),
+        "RETRAIN_EPOCHS": (given.retrain_epochs, run.retrain_epochs, spec.retrain_epochs),
+    }
+    held = {
+        name: (now, filed)
+        for name, (asked, now, filed) in numbers.items()
+        if asked is None and now != filed
+    }
+    if not held:
+        return None
+    now = " and ".join(f"{name}={value}" for name, (value, _) in held.items())
+    filed = " and ".join(str(value) for _, value in held.values())
+    return f"{now} {'hold' if len(held) > 1 else 'holds'} as before; the study file says {filed}"
+
+
+def describe_kept(kept: Mapping[int, int | None]) -> str | None:
+    """Name the exports of an earlier run, rank -> trial, that today's run left alone."""
+    if not kept:
+        return None
+    those = [
+        f"{rank} (trial {trial})" if trial is not None else str(rank)
+        for rank, trial in kept.items()
+    ]
+    rank, stay = ("rank", "stays") if len(kept) == 1 else ("ranks", "stay")
+    return f"{rank} {', '.join(those)} of an earlier run {stay}; TOP={max(kept)} ranks all anew"
+
+
+def next_lines(study: Study, run: StudyRun, *, exported: bool) -> list[str]:
+    """Return what a person may type now, spelt as this command was called."""
+    place = typed_places()
+    lines = {
+        spell("dashboard", **place): "all trials with their pictures",
+        spell("report", NAME=run.study, **place): "a page about the study",
+    }
+    if exported:
+        folder = shorten_path(run.paths.export(run.study, 1))
+        sample = ".sample(4)" if hasattr(study.spec.model, "sample") else ""
+        lines[f"load_export({folder!r}){sample}"] = "in Python, as its README.md shows"
+    width = max(map(len, lines))
+    heads = ["next: ", *["      "] * (len(lines) - 1)]
+    return [
+        f"{head}{typed.ljust(width)}  {what}"
+        for head, (typed, what) in zip(heads, lines.items(), strict=True)
+    ]
+
+
+def typed_places() -> dict[str, str]:
+    """Return the variables that the next command needs, too: those of this command line.
+
+    What the shell exports, the next command finds by itself. No password is shown.
+    """
+    typed = os.environ.get("GENSTUDY_GIVEN", "").split()
+    found = {name: os.environ[name] for name in PLACES if name in typed and os.environ.get(name)}
+    return {
+        name: redact_url(value) if name == "STORAGE" else value for name, value in found.items()
+    }
