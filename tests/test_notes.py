@@ -125,7 +125,8 @@ def test_a_long_trial_says_how_far_it_is(
 
     monkeypatch.setattr(context.queue, "try_write_note", listen)
     run_one(context)
-    assert [words.partition(",")[0] for words in said] == ["**Epoch 1 of 3**", "**Epoch 2 of 3**"]
+    epochs = [words.partition("**,")[0] for words in said]
+    assert epochs == [f"**Epoch {epoch} of 3" for epoch in range(3)]
     assert note_of(context).startswith("**Complete**")
 
 
@@ -166,8 +167,7 @@ def test_the_study_says_how_far_it_is_and_shows_its_best(noted: tuple[Any, Study
     assert read_record(queue.study) == note.record
     note.refresh("searching", queue.count())
     said = read_note(queue.storage, queue.study_id, None)
-    assert said.startswith("**searching**: 0 of 9 trials ended; 9 trials left, at most 9 epochs.")
-    assert "`make study NAME=small` goes on with it." in said
+    assert said.startswith("**Searching**: 0 of 9 trials ended; 9 trials left, at most 9 epochs.")
     assert "No trial is complete yet." in said
     value = run_one(context)["value"]
     note.refresh("training the best again", queue.count())
@@ -175,6 +175,10 @@ def test_the_study_says_how_far_it_is_and_shows_its_best(noted: tuple[Any, Study
     assert "1 of 9 trials ended (1 complete)" in said
     assert f"**Best: trial 0**, mse **{value:.6g}**: channels " in said
     assert f"![best](/artifacts/{queue.study_id}/{queue.id_of(0)}/" in said
+    note.finish("stopped")
+    said = read_note(queue.storage, queue.study_id, None)
+    assert said.startswith("**Stopped**: 1 of 9 trials ended")
+    assert "`make study NAME=small` goes on with it." in said
 
 
 def test_news_are_written_once_and_not_too_often(

@@ -75,7 +75,10 @@ class StudyNote:
     def finish(self, state: str, records: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write the note of a study that ends or stops. records: of the exports, best first"""
         with suppress(Exception):  # the run has ended: a note is worth no error of its own
-            parts = [self._progress(state, self.queue.count())]
+            counts = self.queue.count()
+            parts = [self._progress(state, counts)]
+            if count_ended(counts) < self.run.trials:
+                parts.append(f"`{spell('study', NAME=self.run.name)}` goes on with it.")
             parts += self._winner(records[0]) if records else self._best()
             self._write([*parts, *self._table()])
 
@@ -92,13 +95,13 @@ class StudyNote:
         }  # fmt: skip
         shown = ", ".join(f"{count} {word}" for word, count in states.items() if count)
         left = max(0, total - ended)
-        words = f"**{escape_markup(state)}**: {ended} of {format_count(total, 'trial')} ended"
+        begin = escape_markup(state[:1].upper() + state[1:])
+        words = f"**{begin}**: {ended} of {format_count(total, 'trial')} ended"
         words += f" ({shown})" if shown else ""
         if left:
             at_most = format_count(left * self.run.epochs, "epoch")
             words += f"; {format_count(left, 'trial')} left, at most {at_most}"
-        again = spell("study", NAME=self.run.name)
-        return f"{words}.\n\n`{again}` goes on with it." if left else f"{words}."
+        return f"{words}."
 
     def _best(self) -> list[str]:
         """Return the best trial with its picture; nothing where a person is to choose."""

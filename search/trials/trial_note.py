@@ -41,6 +41,12 @@ class TrialNote:
         words = [f"**Epoch {done} of {epochs}**", self._best(reported), f"on {self.place}"]
         return self._with_pictures([", ".join(filter(None, words))])
 
+    def describe_pause(self, reported: Values) -> str:
+        """Return the note of a trial that is interrupted."""
+        done = format_count(max(reported, default=-1) + 1, "epoch")
+        words = [f"**Interrupted** after {done}", self._best(reported)]
+        return self._with_pictures([", ".join(filter(None, words)), "The next run goes on here."])
+
     def describe_end(self, outcome: str, reported: Values, attributes: Mapping[str, Any]) -> str:
         """Return the note of a trial that ends. attributes: those of `Ending`"""
         done = max(reported, default=-1) + 1
@@ -50,9 +56,7 @@ class TrialNote:
         took = "" if seconds is None else f"; {format_duration(seconds)} on {self.place}"
         parts = [", ".join(filter(None, words)) + took]
         if "bound" in attributes and self.metric is not None:
-            parts.append(
-                f"It was not better than {attributes['bound']:.5g}, which the pruner asks for."
-            )
+            parts.append(f"The pruner asked for better than {attributes['bound']:.5g}.")
         if attributes.get("reason"):
             parts.append(escape_markup(str(attributes["reason"])))
         if "verdict" in attributes:

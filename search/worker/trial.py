@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
@@ -170,6 +171,7 @@ class TrialRun:
                 fitted = {"fitted_batch_size": model.config.batch_size}
                 self.queue.set_attributes(self.trial, fitted)
             self._resume(model)
+            self._note_progress(at_once=True)
             try:
                 return self._train_to_the_end(model)
             except DivergedError as error:
@@ -288,9 +290,9 @@ class TrialRun:
             raise Overdue from None
         return None
 
-    def _note_progress(self) -> None:
+    def _note_progress(self, *, at_once: bool = False) -> None:
         """Say how far the trial is, if its note has not said so for a while."""
-        if time.monotonic() - self.noted < NOTE_EVERY:
+        if time.monotonic() - self.noted < NOTE_EVERY and not at_once:
             return
         words = self.note.describe_progress(self.progress.reported, epochs=self.context.run.epochs)
         self.queue.try_write_note(self.trial._trial_id, words)
@@ -369,6 +371,10 @@ class TrialRun:
 
     def _release(self) -> None:
         """Give the trial back. While the database is away, its lease runs out instead."""
+        if not self.lost.is_set():
+            words = self.note.describe_pause(self.progress.reported)
+            with suppress(DatabaseLost):
+                self.queue.try_write_note(self.trial._trial_id, words)
         if not self.queue.try_release(self.number):
             log.warning("trial %d is not given back: the database is away", self.number)
         self.context.send(Released(number=self.number))

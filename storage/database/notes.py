@@ -15,16 +15,24 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from storage.database.optuna_storage import TRIAL_NOTE, TrialStorage
 
 PART = 2045  # characters: the most that the dashboard keeps in one attribute
 SIGNATURE = "\n\n[//]: # (genstudy {digest})\n"
 
+MOST_PARTS = (
+    40  # of one note: its keys are named one by one, so that the database's index finds them
+)
+
 READ = text(
     "SELECT key, value_json FROM study_system_attributes "
-    "WHERE study_id = :study_id AND substr(key, 1, :length) = :start"
+    "WHERE study_id = :study_id AND key IN :keys"
+).bindparams(bindparam("keys", expanding=True))
+READ_ALL = text(
+    "SELECT key, value_json FROM study_system_attributes "
+    "WHERE study_id = :study_id AND substr(key, 1, 10) = 'dashboard:'"
 )
 WRITE = text(
     "INSERT INTO study_system_attributes (study_id, key, value_json) "
@@ -41,7 +49,7 @@ def write_note(
     A note that says the same already is left alone.
     earlier: a note without our signature that is ours, too
     """
-    body = sign(words)
+    body = sign(words[: MOST_PARTS * PART - 100])
     if not storage.known:
         stored = storage.get_study_system_attrs(study_id)
         now = _join(stored, trial_id)
@@ -75,9 +83,7 @@ def read_trial_notes(storage: TrialStorage, study_id: int) -> dict[int, tuple[in
     """Return the version and the words of all notes of a study's trials, by the trials' ids."""
     if storage.known:
         with storage.engine.connect() as connection:
-            rows = connection.execute(
-                READ, {"study_id": study_id, "length": len("dashboard:"), "start": "dashboard:"}
-            )
+            rows = connection.execute(READ_ALL, {"study_id": study_id})
             stored = {str(key): json.loads(value) for key, value in rows}
     else:
         stored = storage.get_study_system_attrs(study_id)
@@ -110,7 +116,8 @@ def start_of(trial_id: int | None) -> str:
 
 def _read(connection: Connection, study_id: int, trial_id: int | None) -> dict[str, Any]:
     start = start_of(trial_id)
-    rows = connection.execute(READ, {"study_id": study_id, "length": len(start), "start": start})
+    keys = [f"{start}ver", *(f"{start}str:{place}" for place in range(MOST_PARTS))]
+    rows = connection.execute(READ, {"study_id": study_id, "keys": keys})
     return {str(key): json.loads(value) for key, value in rows}
 
 
