@@ -20,12 +20,14 @@ import optuna
 import pytest
 from markdown_it import MarkdownIt
 from optuna.artifacts import ArtifactMeta
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
 from models.results import Table
 from search.__main__ import main
+from search.reporting import figures, parameter_figures, tables
+from search.reporting.axes import fit_axis
 from search.reporting.document import (
     Block,
     Cell,
@@ -44,9 +46,11 @@ from search.reporting.report import write_report
 from search.reporting.reported_study import NotReported
 from search.reporting.second_judge import ranking_check
 from search.reporting.svg import Chart
+from search.trials.study_record import StudyRecord, write_record
 from storage.database.connection import open_storage
 from storage.errors import StudyNotFound
 from storage.files.artifacts import KEY
+from storage.files.exports import publish
 from storage.files.study_summary import keep_summary
 from storage.paths import RunPaths
 
@@ -351,3 +355,176 @@ def test_the_command_says_where_the_page_is(
     size = f"{page.stat().st_size / 1000:.0f} kB"
     said = f"report of study s: {page}  ({size}, one file that can be mailed)\n"
     assert capsys.readouterr().out == said
+
+
+# --- the outcome
+
+
+def exported(stored: Stored, token: str = "t", **changes: Any) -> None:
+    """The export of rank 1 of a retrained trial, with a picture and a program."""
+    folder = stored.paths.export("s", 1)
+    folder.mkdir(parents=True)
+    for name in ("latent.png", "samples.png", "learning_curve.png"):
+        Image.new("L", (8, 8)).save(folder / name)
+    (folder / "decoder.onnx").write_bytes(b"program")
+    epochs = [{"number": 1, "train": {"mse": 0.3}, "valid": {"mse": 0.2}, "seconds": 1.0}]
+    about = {
+        "study": "s", "token": token, "trial": 1, "rank": 1, "metric": "mse",
+        "direction": "minimize", "model": "CAE", "model_parameters": 1234, "data": "digits",
+        "images": {"train": 50, "valid": 20, "test": 1359}, "valid": {"mse": 0.2},
+        "test": {"mse": 0.25}, "trial_value": 0.3, "parameters": {"lr": 0.001}, "epochs": 1,
+        "best_epoch": 1, "ended_by": "patience", "seconds": 1.0, "device": "cpu", "seed": 5,
+        "curve": epochs, "tables": [], "judge": None, "verdict": {}, "revision": "abc",
+        "made": "today", "usage": "images = model.sample(4)",
+        "output_differences": {"decoder.onnx": 1.25e-7},
+        "pictures": {"latent.png": "codes", "samples.png": "made", "learning_curve.png": "c"},
+        **changes,
+    }  # fmt: skip
+    publish(folder, about)
+
+
+def define(stored: Stored, **more: Any) -> None:
+    """Make the stored study one of genstudy's."""
+    storage = open_storage(stored.paths.database_url)
+    study = optuna.load_study(study_name="s", storage=storage)
+    about = {"token": "t", "data": "digits", "shape": [1, 28, 28], "epochs": 3, "seed": 7}
+    study.set_user_attr("definition", json.dumps(about))
+    for record in more.values():
+        write_record(study, record)
+    storage.engine.dispose()
+
+
+def test_the_winner_stands_first_with_its_test_value_and_how_to_load_it(stored: Stored) -> None:
+    stored.write(searched(3))
+    define(stored)
+    exported(stored)
+    folder, written = stored.report()
+    page = (folder / "index.html").read_text()
+    lead = "The winner is trial 1 of 3, trained again: mse 0.25 on 1,359 test images"
+    assert lead in written
+    said = [
+        lead, "samples.png", "decoder.onnx were loaded back and compared", "1.2e-07", 
+        "SHA-256 of 4", "Load the winner", "load_export", "images = model.sample(4)", "latent.png",
+        "## How it was searched", "digits, 28 × 28 pixels, grey",
+        "50 training, 20 validation and 1,359 test images", "## The trials", "## All trials",
+    ]  # fmt: skip
+    places = [written.replace("\\", "").index(words) for words in said]
+    assert places == sorted(places)
+    assert "learning_curve" not in written, "the page draws it itself"
+    assert "winner_curve.svg" in written
+    assert str(stored.paths.export("s", 1)) in page
+
+
+def test_what_nobody_may_miss_of_a_winner_stands_on_top(stored: Stored) -> None:
+    stored.write(searched(3))
+    define(stored)
+    baseline = {"what": "the mean training image", "test": 0.2, "valid": 0.2}
+    exported(stored, baseline=baseline, remarks=["an epoch has only 4 steps"])
+    folder, written = stored.report()
+    assert "this model has learned next to nothing: its mse is 0.25" in written
+    assert written.index("only 4 steps") < written.index("samples.png")
+    assert "| the mean training image | 0.2 |" in written
+    assert '<p class="warning">an epoch has only 4 steps</p>' in (folder / "index.html").read_text()
+
+
+def test_a_gan_shows_its_verdict_and_the_floor_of_its_judge(stored: Stored) -> None:
+    stored.write(searched(3))
+    define(stored)
+    judge = {"floor": {"mse": 0.01}, "extractor": "classifier", "hash": "ab" * 32, "samples": 1150}
+    verdict = {"verdict": "d_won", "verdict_epoch": 4, "verdict_reason": "D tells <all> apart"}
+    exported(stored, judge=judge, verdict=verdict)
+    _, written = stored.report()
+    assert "D won, epoch 4: D tells \\<all\\> apart" in written
+    assert "real images reach mse 0.01 in the features of the classifier abababababab" in written
+
+
+def test_the_export_of_a_deleted_namesake_is_no_outcome(stored: Stored) -> None:
+    stored.write(searched(3))
+    define(stored)
+    exported(stored, token="another")
+    _, written = stored.report()
+    assert "The best is trial 1 with value 2.501" in written
+    assert "nothing is exported yet: make study NAME=s trains the best again" in written
+
+
+def test_what_the_last_run_wrote_down_is_told(stored: Stored) -> None:
+    stored.write(searched(3))
+    record = StudyRecord(
+        command="s", trials=9, top=1, retrain_epochs=2, sampler="tpe(seed=1)", pruner="median",
+        devices="2 x cpu", images={"train": 300, "valid": 20, "test": 10}, shape=(1, 28, 28),
+    )  # fmt: skip
+    define(stored, record=record)
+    _, written = stored.report()
+    assert "| sampler | tpe(seed=1) |" in written
+    assert "| pruner | median |" in written
+    assert "300 training, 20 validation and 10 test images" in written
+    assert "3 ended: 2 complete, 1 pruned; 9 in all" in written
+
+
+def test_a_study_of_another_program_is_reported_by_its_steps(stored: Stored) -> None:
+    stored.write([ended(1.0, lr=0.01), ended(2.0)])
+    folder, written = stored.report()
+    assert "genstudy did not make this study" in written
+    assert ">step</text>" in (folder / "curves.svg").read_text()
+    define(stored)
+    folder, written = stored.report()
+    assert ">epoch</text>" in (folder / "curves.svg").read_text()
+
+
+def test_a_study_of_several_objectives_is_one_line(stored: Stored) -> None:
+    storage = open_storage(stored.paths.database_url)
+    optuna.create_study(study_name="s", storage=storage, directions=["minimize", "maximize"])
+    storage.engine.dispose()
+    with pytest.raises(NotReported, match="has 2 objectives; a report ranks by one"):
+        stored.report()
+
+
+def test_parameters_that_few_trials_have_get_a_panel_of_their_own(stored: Stored) -> None:
+    rare: dict[str, BaseDistribution] = {
+        "lr": FloatDistribution(1e-5, 1e-1, log=True),
+        "momentum": FloatDistribution(0, 1),
+    }
+    trials = [
+        create_trial(
+            value=1.0 + i, params={"lr": 10.0**-i, "momentum": i / 9}, distributions=rare,
+        )
+        for i in range(1, 4)
+    ]  # fmt: skip
+    stored.write([*trials, *searched(5)])
+    _, written = stored.report()
+    assert "5 trials have no momentum" in written
+    assert "3 trials have no kind" in written
+    assert "slice_3.svg" in written
+
+
+def test_many_trials_make_no_large_page(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_LINKS", 20)
+    monkeypatch.setattr(parameter_figures, "MOST_LINKS", 20)
+    monkeypatch.setattr(tables, "MOST_ROWS", 30)
+    stored.write(searched(40))
+    folder, written = stored.report()
+    page = page_of(folder)
+    assert page.tags["tr"] > 40
+    assert page.tags["circle"] < 10, "all trials are one mark"
+    assert (folder / "index.html").stat().st_size < 60_000
+    assert "README.md has the first 30 of 40" in written
+
+
+def test_a_value_far_out_does_not_flatten_all_others(stored: Stored) -> None:
+    far = ended(1e9, {"outcome": "diverged"}, state=TrialState.PRUNED)
+    stored.write([*searched(20), far])
+    _, written = stored.report()
+    assert "1 leave the figure at its edge" in written
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-5.0, 3.0], [1e-9, 1e9], [1e300, 2e300]])
+@pytest.mark.parametrize("minimize", [True, False, None])
+def test_an_axis_holds_its_values_and_writes_few_numbers(
+    values: list[float], minimize: bool | None
+) -> None:
+    axis = fit_axis(values, start=100.0, end=0.0, minimize=minimize)
+    assert all(0 <= axis.place(value) <= 100 for value in values)
+    ticks = axis.ticks(6)
+    assert 1 <= len(ticks) <= 6
+    assert len({text for _, text in ticks}) == len(ticks)
+    assert all(0 <= axis.place(value) <= 100 for value, _ in ticks)

@@ -143,7 +143,7 @@ def _baseline_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the model has to beat, where that was measured."""
     baseline = about.get("baseline") or {}
     part = "valid" if about["test"] is None else "test"
-    return [(baseline["what"], f"{baseline[part]:.6g}")] if part in baseline else []
+    return [(str(baseline["what"]), f"{baseline[part]:.6g}")] if part in baseline else []
 
 
 def _judge_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
