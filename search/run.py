@@ -55,6 +55,7 @@ class StudyRun:
     least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
     remarks: what a person has to know of the images in this study
     sources: module -> file of the study, as the supervisor has read them; version: their digest
+    code: a digest of genstudy's own files; empty: it is not compared
     """
 
     name: str
@@ -79,6 +80,7 @@ class StudyRun:
     remarks: list[str] = field(default_factory=list)
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
     version: str = ""
+    code: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

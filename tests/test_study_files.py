@@ -12,9 +12,12 @@ import pytest
 
 from models.data.images import ImageSplits
 from search.errors import StudyChanged, StudyFileError
+from search.run import StudyRun
 from search.setup.loading import load_study
+from search.setup.mistakes import show_warnings_once
 from search.setup.stored_study import check_unchanged, identify_study
 from search.setup.study_files import KeptLoader, StudyFiles
+from search.worker.context import open_context
 from tests.user import WriteStudy
 
 IMPORTED = "from pathlib import Path\n    from models.cae"
@@ -169,6 +172,27 @@ def test_a_warning_of_a_study_is_shown_once(study_file: WriteStudy) -> None:
         load_study(str(path))
         load_study(str(path))
     assert len([w for w in shown if "not divisible" in str(w.message)]) == 1
+
+
+def test_a_worker_shows_each_warning_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: shown.append(str(message)))
+    show_warnings_once()
+    for number in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("the step does not divide the range", UserWarning, stacklevel=1)
+            warnings.warn(f"trial {number % 2}", UserWarning, stacklevel=1)
+    assert shown == ["the step does not divide the range", "trial 0", "trial 1"]
+
+
+def test_a_worker_of_other_code_than_its_run_says_so() -> None:
+    run = StudyRun(
+        name="cae", study="cae", storage="", runs="", images="", seed=0, trials=1, epochs=1,
+        retrain_epochs=1, revision="", token="", code="of yesterday",
+    )  # fmt: skip
+    with pytest.raises(StudyChanged, match="genstudy's own files have changed"):
+        open_context(run, "cpu", None)  # type: ignore[arg-type]
 
 
 def test_a_study_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from search.errors import StudyFileError
 from storage.errors import short
@@ -53,6 +54,19 @@ def mistakes_of(path: Path) -> Iterator[None]:
             warnings.showwarning(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
+
+
+def show_warnings_once() -> None:
+    """Show each warning of this process once, wherever it comes from and however often."""
+    shown: set[tuple[type[Warning], str]] = set()
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
+        if (category, str(message)) not in shown:
+            shown.add((category, str(message)))
+            plain(message, category, *where, **rest)
+
+    warnings.showwarning = show
 
 
 def find_place(error: BaseException, path: Path) -> str:

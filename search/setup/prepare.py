@@ -32,6 +32,7 @@ from search.setup.stored_study import (
     remember_retrain_epochs,
     write_identity,
 )
+from search.setup.study_files import digest_rooms
 from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
@@ -123,6 +124,7 @@ def prepare_run(
         remarks=describe_fit(study, inputs.images, least_steps=identity.least_steps),
         sources=study.sources,
         version=study.version,
+        code=digest_rooms(),
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports

@@ -27,6 +27,8 @@ from types import CodeType, ModuleType
 from search.run import SourceFile
 from search.study import STUDIES
 
+ROOT = Path(__file__).parents[2]
+ROOMS = ("models", "search", "storage")
 OURS = "search.studies"  # the package of the studies that come with genstudy
 
 
@@ -159,6 +161,16 @@ def digest_sources(kept: Mapping[str, SourceFile], family: type) -> str:
             file = sys.modules[base.__module__].__file__
             assert file is not None
             digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def digest_rooms() -> str:
+    """Return a word that changes with genstudy's own files, but for its studies."""
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            if path.parent != STUDIES:
+                digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

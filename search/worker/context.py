@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from models.base import Model, ModelConfig, build, fit_batch
 from models.data.images import ImageSplits
 from models.data.loading import open_images
+from search.errors import StudyChanged
 from search.messages import Event, Preparing, Warned
 from search.run import StudyRun
 from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.setup.stored_study import check_unchanged, read_identity
+from search.setup.study_files import digest_rooms
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
@@ -108,6 +110,11 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
 
     Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
     """
+    if run.code and run.code != digest_rooms():
+        raise StudyChanged(
+            "genstudy's own files have changed since this run began, by an update or an edit: its "
+            "workers would not compute alike; the same command goes on with the new files"
+        )
     study = load_study(run.name, sources=run.sources)
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
     sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ from search.messages import (
 )
 from search.setup.inputs import open_base
 from search.setup.loading import load_study
+from search.setup.mistakes import show_warnings_once
 from search.worker.context import WorkerContext, open_context
 from search.worker.control import Control
 from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
@@ -71,6 +73,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: control.stop())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    show_warnings_once()  # a trial warns of what the trial before has warned of
     warnings.simplefilter("ignore", ExperimentalWarning)  # samplers are chosen by name
     try:
         _work(control)
@@ -108,7 +111,8 @@ def _work(control: Control) -> None:
 
 
 def _try(job: DryRun, control: Control) -> Tried:
-    """Make a dry run; return how it ended."""
+    """Make a dry run; return how it ended. Nothing of it outlives the supervisor."""
+    threading.Thread(target=_end_with_supervisor, args=(control,), daemon=True).start()
     study = load_study(job.name, sources=job.sources)
     base = open_base(None if job.base is None else Path(job.base))
     use_device(job.device)
@@ -126,6 +130,12 @@ def _try(job: DryRun, control: Control) -> Tried:
         log.error("%s", traceback.format_exc())
         return Tried(mistake=explain_error(error), unanswered=None)
     return Tried(mistake=None, unanswered=unanswered)
+
+
+def _end_with_supervisor(control: Control) -> None:
+    """End this process as soon as the supervisor is gone, whatever the user's code is at."""
+    control.stopped.wait()
+    os._exit(1)
 
 
 def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
