@@ -41,6 +41,7 @@ from search.supervisor.worker_pool import WorkerPool
 from search.tables import Column, FittedTable, Kind
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
+from search.trials.retries import read_retries
 from search.trials.study_record import StudyRecord, name_strategy
 from search.trials.tally import ALWAYS, EndedTrial, describe_ends
 from search.variables import Variables, read_variables
@@ -305,10 +306,12 @@ class StudyCommand:
         over = supervisor.queue.count_ended() >= run.trials
         _end_note(supervisor, "done" if over else "MINUTES are over", records)
         choices = supervisor.prompt.choices
+        stored = supervisor.queue.study
+        again = read_retries(stored).numbers  # others count in their place
         ended = [
             trial
-            for trial in supervisor.queue.study.get_trials(deepcopy=False)
-            if trial.state.is_finished()
+            for trial in stored.get_trials(deepcopy=False)
+            if trial.state.is_finished() and trial.number not in again
         ]
         chosen = "" if choices is None else f", {format_count(choices.clicks, 'choice')}"
         ends = describe_ends(map(_end_of, ended), always=ALWAYS)
