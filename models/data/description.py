@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from models.data.decoding import FULL, Header
+from models.data.decoding import FULL, HIDDEN, Header
 from models.data.layout import FolderLayout
 from models.errors import format_count
 
@@ -146,7 +146,8 @@ def describe_colors(found: FolderDescription, background: str) -> list[str]:
     """Return what the pixels are, and what is done to those that are not plain grey or RGB."""
     lines = [", ".join(f"{count} {word}" for word, count in found.modes.items())]
     if found.transparent:
-        ground = f"shown on {background}" if background != "none" else "ignored"
+        hidden = "the colours hidden under it are shown"
+        ground = hidden if background == HIDDEN else f"shown on {background}"
         lines.append(f"transparency in {_images(found.transparent)}: {ground}")
     if found.depth:
         of_16 = "" if found.depth == FULL else f", of which {found.depth} hold values"
