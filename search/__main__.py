@@ -21,6 +21,7 @@ from collections.abc import Callable
 from search.errors import explain_error, unknown_name
 from search.fast_imports import defer_compiler, quick_imports
 from search.supervisor.process import end_early, start_early
+from search.words import show_text
 
 COMMANDS = ("study", "studies", "trials", "look", "report", "dashboard", "worker")
 
@@ -59,7 +60,7 @@ def command(name: str) -> int:
         message = explain_error(error)
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {show_text(message)}", file=sys.stderr)
         return 2
     finally:
         end_early()

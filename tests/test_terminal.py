@@ -116,6 +116,16 @@ def test_a_console_shows_every_character_as_it_is(text: str) -> None:
     assert not set(said) & {"\x07", "\x1b", "\u202e"}
 
 
+def test_an_error_line_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RUNS", str(tmp_path / "\x1b[31mred"))
+    assert main(["dashboard"]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert r"\x1b[31mred" in said
+
+
 def test_what_steers_a_terminal_is_escaped_and_nothing_else() -> None:
     assert show_text(STEERING) == r"bell\x07 \x1b[31mred\x1b[0m \u202eback\n"
     assert show_text("naïve ± 日本語 🙂 [b]") == "naïve ± 日本語 🙂 [b]"
