@@ -27,15 +27,18 @@ from uuid import uuid4
 
 from storage.errors import RunsUnwritable, StorageError, short
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file that we write
+STUDY = re.compile(r"[^\W_]([^/\\]{0,98}[^/\\\s])?")
+LONGEST = 200  # bytes of a study's name: a folder's has at most 255
 
 
 def check_name(name: str) -> str:
-    """Return ``name``. Raises `StorageError` if it cannot be the name of a folder."""
-    if not NAME.fullmatch(name):
+    """Return a study's ``name``. Raises `StorageError` if it cannot be the name of a folder."""
+    usable = STUDY.fullmatch(name) and name.isprintable()
+    if not usable or len(os.fsencode(name)) > LONGEST:
         raise StorageError(
-            f"study name {short(repr(name))} is not usable: letters, digits, '.', '_' and '-', "
-            "at most 100, the first a letter or digit"
+            f"study name {short(repr(name))} is not usable: at most 100 characters without / and "
+            "\\, the first a letter or digit, the last no space"
         )
     return name
 

@@ -118,7 +118,13 @@ def test_a_gpu_that_is_not_there_is_refused(visible: int, there: str) -> None:
         assign_devices(gpus=(2,), workers=None, visible=visible)
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "/etc", "", ".hidden", "a\0", "x" * 101, "ä", "a b"])
+UNUSABLE = (
+    *("..", "a/b", "/etc", "", ".hidden", "a\0", "x" * 101, "猫" * 90),
+    *("a\\b", "a\n", "a ", "-a", "_", "\udcff"),
+)
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
 def test_no_study_name_leaves_runs(name: str, tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     for place in (paths.exports, paths.checkpoints, lambda study: paths.worker_log(study, 0)):
@@ -127,5 +133,6 @@ def test_no_study_name_leaves_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_ordinary_names_are_fine() -> None:
-    for name in ("cae", "cae-digits", "A1.b_c", "9"):
+    names = ("cae", "cae-digits", "A1.b_c", "9", "a b", "größe", "猫", "50% of $x", "it's #1 [b]?")
+    for name in names:
         assert check_name(name) == name
