@@ -48,7 +48,7 @@ from search.reporting.second_judge import ranking_check
 from search.reporting.svg import Chart
 from search.trials.study_record import StudyRecord, write_record
 from storage.database.connection import open_storage
-from storage.errors import StudyNotFound
+from storage.errors import SeveralObjectives, StudyNotFound
 from storage.files.artifacts import KEY
 from storage.files.exports import publish
 from storage.files.study_summary import keep_summary
@@ -475,7 +475,7 @@ def test_a_study_of_several_objectives_is_one_line(stored: Stored) -> None:
     storage = open_storage(stored.paths.database_url)
     optuna.create_study(study_name="s", storage=storage, directions=["minimize", "maximize"])
     storage.engine.dispose()
-    with pytest.raises(NotReported, match="has 2 objectives; a report ranks by one"):
+    with pytest.raises(SeveralObjectives, match="objectives"):
         stored.report()
 
 

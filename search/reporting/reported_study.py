@@ -188,10 +188,6 @@ def _draw(trial: FrozenTrial, first_step: int) -> DrawnTrial:
 def read_study(name: str, storage: TrialStorage, paths: RunPaths) -> ReportedStudy:
     """Return the stored study. Raises `NotReported` before a trial has ended."""
     reported = ReportedStudy(optuna.load_study(study_name=name, storage=storage), storage, paths)
-    if len(reported.study.directions) > 1:
-        raise NotReported(
-            f"study {name!r} has {len(reported.study.directions)} objectives; a report ranks by one"
-        )
     if not reported.trials:
         raise NotReported(
             f"no trial of study {name!r} has ended yet; run it first: {spell('study', NAME=name)}"
