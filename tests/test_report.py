@@ -245,12 +245,20 @@ def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
     assert "&lt;all&gt;" in (folder / "index.html").read_text()
 
 
-def test_an_earlier_report_is_replaced(stored: Stored) -> None:
+def test_an_earlier_report_is_replaced_and_a_persons_files_stay(stored: Stored) -> None:
     stored.write(searched(3))
-    folder, _ = stored.report()
+    folder, page = stored.report()
+    (folder / "README.md").write_text(f"{page}![old](best_old.png)\n")
     (folder / "best_old.png").write_bytes(b"")
-    stored.report()
-    assert not (folder / "best_old.png").exists()
+    (folder / "slide.png").write_text("mine")
+    (folder / "talk").mkdir()
+    (folder / "talk" / "notes.txt").write_text("mine, too")
+    for _ in range(2):
+        stored.report()
+        assert not (folder / "best_old.png").exists()
+        assert (folder / "slide.png").read_text() == "mine"
+        assert (folder / "talk" / "notes.txt").read_text() == "mine, too"
+        assert (folder / "index.html").exists()
 
 
 def test_a_name_that_leads_elsewhere_is_no_file_of_a_report(stored: Stored) -> None:

@@ -7,11 +7,14 @@
       index.html                 the whole page in one file, which can be mailed
       README.md                  the same as Markdown, with the figures and pictures beside it
 
-A report can be written at any time, and replaces an earlier one.
+A report can be written at any time, and replaces an earlier one. Whatever else lies in its folder
+stays.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 from search.reporting.document import Block, files_of, to_markdown
@@ -46,7 +49,29 @@ def write_report(name: str, url: str, paths: RunPaths, *, into: Path | None = No
             (folder / file).write_bytes(content)
         (folder / "README.md").write_text(to_markdown(title, blocks), encoding="utf-8")
         (folder / "index.html").write_text(to_html(title, blocks), encoding="utf-8")
+        for other in other_files(place):
+            if not (folder / other.name).exists():
+                _copy(other, folder / other.name)
     return place
+
+
+def other_files(place: Path) -> list[Path]:
+    """Return what lies in a report's folder and is no part of the report: a person's notes."""
+    if place.is_symlink() or not place.is_dir():
+        return []
+    try:
+        page = (place / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        page = ""  # without its page, nobody knows: all is kept
+    ours = {"README.md", "index.html", *re.findall(r"\]\(([^()\s]+)\)", page)}
+    return [path for path in sorted(place.iterdir()) if path.name not in ours]
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _blocks(reported: ReportedStudy) -> list[Block]:
