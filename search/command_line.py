@@ -21,6 +21,7 @@ from importlib.metadata import version
 
 from search.__main__ import COMMANDS, command
 from search.errors import BadVariable, unknown_name
+from search.hints import STRAY, known_studies
 from search.spelling import CALLED_AS, GENSTUDY, spell
 from search.variables import VARIABLES, describe_variables
 from storage.errors import short
@@ -95,6 +96,7 @@ class Call:
 def run(words: Sequence[str]) -> int:
     """Run the command that the words name, and return its exit code."""
     os.environ[CALLED_AS] = GENSTUDY
+    os.environ.pop(STRAY, None)  # what a make that calls us says of its own words
     if list(words) in (["--version"], ["-V"]):
         print(f"{GENSTUDY} {version(GENSTUDY)}")
         return 0
@@ -142,9 +144,7 @@ def read_words(words: Sequence[str]) -> Call:
 def _read_command(word: str) -> str:
     if word in OFFERED:
         return word
-    from search.cli.listing import STUDIES
-
-    if word.endswith(".py") or (word.isidentifier() and (STUDIES / f"{word}.py").is_file()):
+    if word in known_studies() or word.endswith(".py"):
         line = spell("study", NAME=short(word))
         raise BadVariable(f"{_quote(word)} is a study, not a command; run it with: {line}")
     raise BadVariable(unknown_name("command", word, OFFERED))

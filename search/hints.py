@@ -56,7 +56,7 @@ def stray_word(word: str, targets: Sequence[str] = ()) -> str:
         return f"{start}; a study is named by NAME: {spell('study', NAME=word)}"
     if close := get_close_matches(word.lower(), targets, n=1):
         return f"{start}; did you mean make {close[0]}?"
-    return f"{start}; variables are written NAME=value, without blanks: make help"
+    return f"{start}; variables are written NAME=value, without blanks: {spell('help')}"
 
 
 def known_studies() -> list[str]:
