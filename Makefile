@@ -8,7 +8,8 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 LOCK := requirements.lock
-STAMP := $(VENV)/.installed-$(shell cksum < $(LOCK) | tr ' ' '-')
+PACKAGES := $(VENV)/.installed-$(shell cksum < $(LOCK) | tr ' ' '-')
+STAMP := $(VENV)/.ready-$(shell cat $(LOCK) pyproject.toml | cksum | tr ' ' '-')
 PEER_LOCK := tests/benchmarks/requirements.lock
 PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '-')
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -99,16 +100,21 @@ clean:  ## remove the environment and all caches; runs and data stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find search models storage tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): | $(LOCK)
+$(PACKAGES): | $(LOCK)
 	@test -n "$(BASE_PYTHON)" || { echo "error: genstudy needs Python 3.11 or later as python3; none is on PATH" >&2; exit 2; }
 	@echo "installing $$(grep -c '==' $(LOCK)) pinned packages into $(VENV): once, a few minutes, about 6 GB with CUDA"
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(BASE_PYTHON) -m venv --clear $(VENV)
 	@rm -f $(VENV)/.installed-*
 	@$(PY) -m pip install --disable-pip-version-check --require-hashes -r $(LOCK) | sed -un 's/^Collecting \([^ ]*\).*/  fetching \1/p; s/^Installing collected packages.*/  unpacking .../p'; \
 		test $${PIPESTATUS[0]} -eq 0
+	@touch $@
+
+# genstudy itself: its modules stay here. Its command and its import path follow pyproject.toml.
+$(STAMP): | $(PACKAGES)
+	@rm -f $(VENV)/.ready-*
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
-	@echo "the environment is ready"
+	@echo "the environment is ready; its command for other folders is $(VENV)/bin/genstudy"
 
 # The peers are installed on top, with the same versions of all that is shared: tests see no difference.
 $(PEER_STAMP): $(PEER_LOCK) | $(STAMP)

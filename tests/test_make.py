@@ -151,6 +151,15 @@ def test_the_peers_change_no_version_that_the_tests_run_with() -> None:
     assert not different, "pin both anew: make lock"
 
 
+def test_the_environment_has_the_command_and_the_module(tmp_path: Path) -> None:
+    python = Path(sys.executable)
+    for words in ([python.parent / "genstudy"], [python, "-P", "-m", "genstudy"]):
+        done = subprocess.run(
+            [*words, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.startswith("genstudy "), done.stderr
+
+
 def readmes() -> list[Path]:
     rooms = [ROOT / room for room in ("search", "models", "storage", "tests")]
     return [ROOT / "README.md", *(path for room in rooms for path in room.rglob("README.md"))]
