@@ -48,7 +48,7 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     ),
     "runs-long": ({"RUNS": "/tmp/" + "x" * 5000}, ["cannot write under RUNS=/tmp/xxx", "set RUNS"]),
     "runs-nobody": ({"RUNS": "~nobody-at-all/runs"}, ["RUNS=", "no such user; write the path out"]),
-    "sampler": ({"SAMPLER": "bayes"}, ["unknown sampler 'bayes'; available: cmaes"]),
+    "sampler": ({"SAMPLER": "bayes"}, ["unknown sampler 'bayes'; available: brute_force, cmaes"]),
     "sampler-code": ({"SAMPLER": "__import__('os').system('x')"}, ["plain values", "NAME("]),
     "sampler-import": ({"SAMPLER": "__import__('os')"}, ["unknown sampler '__import__'"]),
     "sampler-lambda": ({"SAMPLER": "tpe(gamma=lambda n: 1)"}, ["plain values"]),
@@ -125,7 +125,7 @@ def test_runs_that_cannot_be_written_to_is_one_line(
 def test_an_unknown_command_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["trails"]) == 2
     said = capfd.readouterr().err
-    assert said.startswith("error: unknown command 'trails'; available: dashboard, report, studies")
+    assert said.startswith("error: unknown command 'trails'; available: dashboard, look, report")
     assert "did you mean 'trials'?" in said
     assert said.count("\n") == 1
 
