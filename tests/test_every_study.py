@@ -50,7 +50,7 @@ def suggest(trial):
 references = full.STUDY.references if {tried} else {{}}
 shape = {shape} or full.STUDY.shape
 STUDY = replace(
-    full.STUDY, suggest=suggest, references=references, shape=shape, adapts={shape} is None
+    full.STUDY, suggest=suggest, references=references, shape=shape, adapts={adapts}
 )
 """
 
@@ -79,7 +79,7 @@ def narrow(
     name: str, width: float, shape: tuple[int, int, int] | None = None, *, tried: bool = False
 ) -> str:
     """A study file; tried: whether the study's references are."""
-    return NARROW.format(name=name, width=width, shape=shape, tried=tried)
+    return NARROW.format(name=name, width=width, shape=shape, tried=tried, adapts=shape is None)
 
 
 def provenance(user: User, study: str) -> dict[str, Any]:

@@ -537,5 +537,5 @@ def test_a_person_decides_a_study_on_the_page(
     assert json.loads((export / "provenance.json").read_text())["trial"] == 1
     out = shown(user, "trials", NAME="small-preference")
     assert "ranked by 2 choices" in out
-    assert re.search(r"^1 +1 ", out, re.MULTILINE)
+    assert re.search(r"^ *1 +1 ", out, re.MULTILINE)
     assert re.search(r"^small-preference +3 ", shown(user, "studies"), re.MULTILINE)

@@ -412,11 +412,13 @@ def test_the_winner_stands_first_with_its_test_value_and_how_to_load_it(stored: 
     assert lead in written
     said = [
         lead, "samples.png", "decoder.onnx were loaded back and compared", "1.2e-07", 
-        "SHA-256 of 4", "Load the winner", "load_export", "images = model.sample(4)", "latent.png",
+        "SHA-256 of 5", "Load the winner", "load_export", "images = model.sample(4)", "latent.png",
         "## How it was searched", "digits, 28 × 28 pixels, grey",
         "50 training, 20 validation and 1,359 test images", "## The trials", "## All trials",
     ]  # fmt: skip
-    places = [written.replace("\\", "").index(words) for words in said]
+    found = written.replace("\\", "")
+    assert [words for words in said if words not in found] == []
+    places = [found.index(words) for words in said]
     assert places == sorted(places)
     assert "learning_curve" not in written, "the page draws it itself"
     assert "winner_curve.svg" in written
@@ -500,8 +502,8 @@ def test_parameters_that_few_trials_have_get_a_panel_of_their_own(stored: Stored
     ]  # fmt: skip
     stored.write([*trials, *searched(5)])
     _, written = stored.report()
-    assert "5 trials have no momentum" in written
-    assert "3 trials have no kind" in written
+    assert "without momentum: 5 trials" in written
+    assert "without kind: 3 trials" in written
     assert "slice_3.svg" in written
 
 

@@ -179,7 +179,7 @@ def test_a_mistake_in_a_study_file_is_one_line_with_its_place(
     [
         ("empty", "", "defines no STUDY"),
         ("binary", "\x00\x01\x02", "null bytes|SyntaxError"),
-        ("my study", "", "not usable.*rename the file"),
+        (".my study", "", "not usable.*rename the file"),
         ("-rf", "", "not usable"),
         ("x" * 120, "", "not usable"),
     ],
