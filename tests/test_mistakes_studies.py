@@ -67,8 +67,7 @@ CONTENTS |= {
     "shape-list": (changed("(1, 28, 28)", "[1, 28, 28]"), ["shape=[1, 28, 28] is not (channels"]),
     "shape-negative": (changed("(1, 28, 28)", "(1, -28, 28)"), ["shape=(1, -28, 28) is not"]),
     "shape-too-small": (changed("(1, 28, 28)", "(1, 5, 5)"), ["5x5 are too small", "9x9"]),
-    "sampler-number": (changed('"random"', "5"), ["sampler=5", "tpe"]),
-    "sampler-number": (changed('"random"', "5"), ["sampler=5", "lambda seed:"]),
+    "sampler-number": (changed('"random"', "5"), ["sampler=5", "tpe", "lambda seed:"]),
     "sampler-code": (changed('"random"', "\"__import__('os')\""), ["unknown sampler '__import__'"]),
     "sampler-makes-nothing": (
         changed('"random"', "lambda seed: None"),
