@@ -237,6 +237,7 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
     make_gan_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)  # none is worth finishing
     asked = [0]
 
     def soon() -> bool:
