@@ -118,13 +118,13 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
     monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**53)
     monkeypatch.setattr("search.worker.device.taken_memory", lambda device: 2**53)
-    context.memory_before = 1
+    context.memory_before, context.begun = 1, 1  # one trial was here before
     trial = context.queue.claim(9)
     assert trial is not None
     with pytest.raises(SpentProcess, match=r"trial 0 goes on in a new process: .*can't allocate"):
         run_trial(context, trial)
     assert context.queue.count() == {"WAITING": 1}
-    context.memory_before = 2**53  # as in a new process
+    context.memory_before, context.begun = 2**53, 0  # as in a new process
     assert run_again(context.queue, context) == {"PRUNED": 1}
 
 

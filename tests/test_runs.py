@@ -263,7 +263,8 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(
     with watched(process):
         wait_until(lambda: epochs_of(user.url) >= 4)
         name.write_text(name.read_text().replace('"latent", 2, 8', '"latent", 30, 60'))
-        workers_of(process)[0].kill()
+        running = trials("small", storage=user.url).query("state == 'RUNNING'")
+        psutil.Process(int(running["pid"].dropna().iloc[0])).kill()
         out, error = process.communicate(timeout=120)
     assert (process.returncode, error) == (0, "")
     assert re.search(r"worker \d ended by signal 9; trial \d goes on elsewhere", out)
