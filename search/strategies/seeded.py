@@ -16,6 +16,7 @@ Optuna's own loop does not run here, so `StudySampler.has_stopped` takes note of
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
@@ -39,7 +40,7 @@ IN_SEQUENCE = (GridSampler, QMCSampler)  # all trials share one sequence, and so
 
 
 class StudySampler(BaseSampler):
-    """What both kinds share: they note that a sampler stops the study.
+    """What both kinds share: another sampler draws, and they note that it stops the study.
 
     label: which sampler it is, in a word; a stop counts for a sampler with this label
     draws_alone: whether all parameters of a trial have to be drawn before another trial begins
@@ -50,23 +51,54 @@ class StudySampler(BaseSampler):
         self.draws_alone = draws_alone
         self.has_stopped = False
 
-    def _end_trial(
+    @abstractmethod
+    def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
+        """Return the sampler that draws for this trial."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._sampler_of(trial).before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._sampler_of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler_of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
         self,
-        inner: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        sampler = self._sampler_of(trial)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
         study: Study,
         trial: FrozenTrial,
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell ``inner`` that a trial ends, and note if it stops the study then."""
+        """Tell the sampler that its trial ends, and note if it stops the study then.
+
+        Optuna's `Study.stop` raises outside of its own loop, so it is replaced meanwhile.
+        """
         held = object.__getattribute__(study, "__dict__")  # Hyperband's studies hide it
-        before = dict(held)
+        before = held.get("stop")  # a sampler inside of another may have replaced it already
         study.stop = self._note_stop  # type: ignore[method-assign]
         try:
-            inner.after_trial(study, trial, state, values)
+            self._sampler_of(trial).after_trial(study, trial, state, values)
         finally:
-            held.pop("stop")
-            held.update({"stop": before["stop"]} if "stop" in before else {})
+            if before is None:
+                del held["stop"]
+            else:
+                held["stop"] = before
 
     def _note_stop(self) -> None:
         self.has_stopped = True
@@ -126,15 +158,11 @@ class TrialSeeded(StudySampler):
             self.inner[trial.number] = sampler
         return self.inner[trial.number]
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._sampler_of(trial).before_trial(study, trial)
-
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        sampler = self._sampler_of(trial)
-        self._share_known_space(sampler, study)
-        return sampler.infer_relative_search_space(study, trial)
+        self._share_known_space(self._sampler_of(trial), study)
+        return super().infer_relative_search_space(study, trial)
 
     def _share_known_space(self, sampler: BaseSampler, study: Study) -> None:
         """Let samplers of all trials share what is known of the parameters that all trials have, so
@@ -150,11 +178,6 @@ class TrialSeeded(StudySampler):
             if isinstance(value, IntersectionSearchSpace):
                 setattr(sampler, name, self.known_spaces.setdefault(name, value))
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self._sampler_of(trial).sample_relative(study, trial, search_space)
-
     def sample_independent(
         self,
         study: Study,
@@ -162,10 +185,10 @@ class TrialSeeded(StudySampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        sampler = self._sampler_of(trial)
         if self.independent:
             sampler = self.make(derive_seed(self.seed, "sampler", trial.number, param_name))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+            return sampler.sample_independent(study, trial, param_name, param_distribution)
+        return super().sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self,
@@ -174,7 +197,7 @@ class TrialSeeded(StudySampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        self._end_trial(self._sampler_of(trial), study, trial, state, values)
+        super().after_trial(study, trial, state, values)
         self.inner.pop(trial.number, None)
 
 
@@ -185,36 +208,8 @@ class OneSequence(StudySampler):
         super().__init__(label, draws_alone=True)
         self.inner = inner
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(study, trial)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self.inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self.inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self.inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        self._end_trial(self.inner, study, trial, state, values)
+    def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
+        return self.inner
 
 
 def is_in_sequence(sampler: BaseSampler) -> bool:
