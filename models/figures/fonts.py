@@ -8,11 +8,14 @@ fonts below, where one is installed. A letter that no font has is drawn as a box
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 OWN = "DejaVu Sans"
 FORMULA = r"$\mathdefault{"  # how matplotlib begins 10 to the power of a number
@@ -47,12 +50,23 @@ def own_letters() -> frozenset[int]:
 def show_as_written(figure: Figure) -> None:
     """Show every letter of the texts of a figure: a dollar sign begins no formula, and what the
     own font lacks is looked for in others. Numbers on axes stay as matplotlib writes them."""
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
+    for text in _drawn_texts(figure):
         written = text.get_text()
         if "$" in written and FORMULA not in written:  # numbers on axes are written later
             text.set_parse_math(False)
         if not written.isascii() and not own_letters().issuperset(map(ord, written)):
             text.set_fontfamily(installed_families())
+
+
+def _drawn_texts(artist: Artist) -> Iterator[Text]:
+    """Yield all texts of ``artist`` and its parts, but not the numbers of an axis that is off:
+    matplotlib makes them only for whoever asks, which takes longer than to draw an image."""
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+    if isinstance(artist, Text):
+        yield artist
+    unused = (artist.xaxis, artist.yaxis) if isinstance(artist, Axes) and not artist.axison else ()
+    for part in artist.get_children():
+        if part not in unused:
+            yield from _drawn_texts(part)
