@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -205,8 +206,11 @@ def test_a_log_in_colours_is_a_log_all_the_same() -> None:
 # ---- the time left ----
 
 
-def at_epoch(done: int, of: int, pace: float, *, turned: float = 100.0) -> WorkerStatus:
-    status = WorkerStatus("cpu", "trial", 7, epochs=of, since=turned - done * pace)
+def at_epoch(
+    done: int, of: int, pace: float, *, turned: float = 100.0, most: float = math.inf
+) -> WorkerStatus:
+    since = turned - done * pace
+    status = WorkerStatus("cpu", "trial", 7, epochs=of, since=since, most=most)
     status.turned = turned - pace
     status.note_epoch(done, value=0.1, seconds=pace, now=turned)
     return status
@@ -223,6 +227,12 @@ def test_the_last_trial_takes_the_epochs_that_are_left() -> None:
     assert left(at_epoch(19, 20, 10.0), now=150.0) == 0.0, "it is late"
     idle = WorkerStatus("cpu", "idle")
     assert left(at_epoch(5, 20, 10.0), idle) == 150.0, "whoever is idle does not help"
+
+
+def test_a_trial_takes_no_longer_than_it_may() -> None:
+    assert left(at_epoch(5, 20, 10.0, most=60.0)) == 10.0
+    assert left(at_epoch(5, 20, 10.0, most=60.0), unstarted=2) == 130.0, "none may"
+    assert left(at_epoch(5, 20, 10.0, most=900.0)) == 150.0
 
 
 def test_trials_go_to_whoever_is_free_first() -> None:

@@ -6,6 +6,7 @@ database, data, and whether the stored study is still the same.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -154,7 +155,12 @@ class StudyCommand:
         variables = self.variables
         opened, run = prepare_run(variables, self.study, storage, inputs)
         display = Display(
-            run.study, self.study.spec, run.trials, self.console, marks_best=run.shown is None
+            run.study,
+            self.study.spec,
+            run.trials,
+            self.console,
+            marks_best=run.shown is None,
+            most=60 * (run.trial_minutes or math.inf),
         )
         stop = threading.Event()
         queue = TrialQueue(

@@ -10,6 +10,7 @@ in a long study.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -85,16 +86,25 @@ class Display:
 
     study: the stored study's name; total: trials in all
     marks_best: whether values decide; False where a person does
+    most: seconds that a trial may take
     """
 
     def __init__(
-        self, study: str, spec: StudySpec, total: int, console: Console, *, marks_best: bool = True
+        self,
+        study: str,
+        spec: StudySpec,
+        total: int,
+        console: Console,
+        *,
+        marks_best: bool = True,
+        most: float = math.inf,
     ) -> None:
         self.study = study
         self.spec = spec
         self.total = total
         self.console = console
         self.marks_best = marks_best
+        self.most = most
         self.states: Counter[str] = Counter()
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.status: dict[int, WorkerStatus] = {}
@@ -152,7 +162,7 @@ class Display:
                 self.parameters[event.number] = event.parameters
                 self.status[worker.index] = WorkerStatus(
                     worker.device, "trial", event.number, epochs=event.epochs, since=now,
-                    pace=status.pace,
+                    pace=status.pace, most=self.most,
                 )  # fmt: skip
             case Resumed():
                 status.epoch = status.resumed = event.epoch

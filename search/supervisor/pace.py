@@ -11,6 +11,7 @@ time of those that ended, so that pruning counts. Whoever is free first takes th
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class WorkerStatus:
     on the monotonic clock
     pace: seconds an epoch, what lies between epochs included; of the trial before, until its own is
     known; resumed: epochs that an earlier run had done
+    most: seconds that the trial may take
     """
 
     device: str
@@ -39,6 +41,7 @@ class WorkerStatus:
     turned: float = 0.0
     pace: float = 0.0
     resumed: int = 0
+    most: float = math.inf
 
     @property
     def trains(self) -> bool:
@@ -55,7 +58,8 @@ class WorkerStatus:
         """Return how long the trial takes at most; None before its first epoch."""
         if not self.turned:
             return None
-        return max(0.0, (self.epochs - self.epoch) * self.pace - (now - self.turned))
+        left = (self.epochs - self.epoch) * self.pace - (now - self.turned)
+        return max(0.0, min(left, self.most - (now - self.since)))
 
 
 def epoch_pace(statuses: Iterable[WorkerStatus], now: float) -> float | None:
@@ -87,7 +91,7 @@ def seconds_left(
         return None
     cost = sum(costs) / len(costs) if costs else None
     if cost is None:
-        paces = [status.epochs * status.pace for status in running if status.turned]
+        paces = [min(s.epochs * s.pace, s.most) for s in running if s.turned]
         cost = sum(paces) / len(paces) if paces else None
     free: list[float] = []  # in how many seconds each worker takes its next trial
     for status in running:
