@@ -310,6 +310,19 @@ def test_a_study_without_a_complete_trial_says_why(
     assert re.search(r"^s +6 +0 +4 +1 +1 +-$", out, re.M)
 
 
+def test_a_trial_that_was_tried_again_counts_once(
+    tmp_path: Path, store: Callable[..., None], listed: Callable[..., str]
+) -> None:
+    fail = a_trial({"x": 1}, TrialState.FAIL, outcome="failed", reason="a bug")
+    store("s", [fail, fail, a_trial({"x": 1}), a_trial({"x": 1}, retries=1)])
+    assert re.search(r"^s +4 +0 +2 +0.12", listed("studies", 100), re.M), "another's attribute"
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    optuna.load_study(storage=storage, study_name="s").set_user_attr("retries", "{}")
+    storage.engine.dispose()
+    assert re.search(r"^s +3 +0 +1 +1 +0.12", listed("studies", 100), re.M)
+    assert listed("trials", 100, "s").startswith("study s: 2 complete, 1 failed, 1 retried\n")
+
+
 @pytest.mark.parametrize("width", [80, 100, 150])
 def test_the_list_of_studies_fits(
     store: Callable[..., None], listed: Callable[..., str], width: int

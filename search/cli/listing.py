@@ -24,7 +24,7 @@ from search.variables import Variables, read_variables
 from search.words import format_count, show_text
 from storage.database.address import parse_url
 from storage.database.schema import is_sqlite
-from storage.database.trial_states import ENDED, OUTCOMES, TrialStatus, count_ended, outcome_of
+from storage.database.trial_states import OUTCOMES, TrialStatus, count_ended, outcome_of
 from storage.errors import short
 from storage.files.atomic import atomic_file
 
@@ -173,11 +173,14 @@ def _show_failures(console: Console, frame: pd.DataFrame, parameters: Sequence[s
 def _ends(frame: pd.DataFrame, parameters: Sequence[str]) -> Iterator[EndedTrial]:
     """Yield how each trial of a frame ended."""
     outcome, epochs = _attribute("outcome", parameters), _attribute("epochs", parameters)
-    columns = ["state", outcome, epochs, *parameters]
-    for row in frame.reindex(columns=columns).to_dict("records"):
-        done = row[epochs]
+    retries = _attribute("retries", parameters)
+    columns = ["number", "state", outcome, epochs, retries, *parameters]
+    found = frame.reindex(columns=columns)
+    retried = set(found[retries].dropna())
+    for row in found.to_dict("records"):
+        done, ended = row[epochs], outcome_of(row["state"], row[outcome])
         yield EndedTrial(
-            outcome=outcome_of(row["state"], row[outcome]),
+            outcome="retried" if ended == "failed" and row["number"] in retried else ended,
             epoch=int(done) + 1 if isinstance(done, int | float) and done == done else None,
             parameters={name: row[name] for name in parameters if row[name] == row[name]},
         )
@@ -232,7 +235,8 @@ def _stored_studies(variables: Variables) -> FittedTable | None:
     words = [
         word for word in OUTCOMES if word in ("pruned", "failed") or any(c[word] for c in counts)
     ]
-    ended = [sum(row[status.lower()] for status in ENDED) for row in frame.to_dict("records")]
+    others = ("retried", "running", "waiting")  # these do not count
+    ended = [count.total() - sum(count[word] for word in others) for count in counts]
     best = ["-" if value != value else f"{value:.6g}" for value in frame["best"]]
     return FittedTable(
         [

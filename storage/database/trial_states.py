@@ -32,9 +32,11 @@ class TrialStatus(StrEnum):
     WAITING = "WAITING"
 
 
-# How trials end or stand, in the words that `make trials` and a running study show.
+# How trials end or stand, in the words that `make trials` and a running study show. A trial is
+# retried when it failed and another has tried its parameters in its place.
 OUTCOMES = (
-    "complete", "pruned", "diverged", "infeasible", "failed", "interrupted", "running", "waiting",
+    "complete", "pruned", "diverged", "infeasible", "failed", "retried", "interrupted", "running",
+    "waiting",
 )  # fmt: skip
 WORDS = {
     TrialStatus.COMPLETE: "complete",
@@ -98,6 +100,17 @@ def count_outcomes(connection: Connection) -> dict[str, Counter[str]]:
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for study, state, written, count in found:
         counts[study][outcome_of(state, written and json.loads(written))] += count
+    for study, count in fetch_rows(
+        connection,
+        "SELECT studies.study_name, count(*) FROM trial_user_attributes about "
+        "JOIN trials ON trials.trial_id = about.trial_id "
+        "JOIN studies ON studies.study_id = trials.study_id "
+        "JOIN study_user_attributes ours "
+        "ON ours.study_id = trials.study_id AND ours.key = 'retries' "
+        "WHERE about.key = 'retries' GROUP BY studies.study_name",
+    ):
+        counts[study]["failed"] -= count
+        counts[study]["retried"] += count
     return dict(counts)
 
 
