@@ -289,6 +289,34 @@ def test_the_seed_inside_a_sampler_counts(make: Any) -> None:
     assert sampled(make(1), seed=0) != sampled(make(2), seed=0)
 
 
+@pytest.mark.parametrize("given", [None, 7])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_workers_share_one_sequence_also_where_nobody_has_seeded_it(given: int | None) -> None:
+
+    def make() -> optuna.samplers.QMCSampler:
+        return optuna.samplers.QMCSampler(
+            scramble=True,
+            seed=given,
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
+
+    def draw(seed: int, order: list[int]) -> Any:
+        study = optuna.create_study()
+        workers = [make_sampler(make(), seed=seed, space=FLOATS) for _ in range(2)]
+        for index in order:
+            study.sampler = workers[index]
+            trial = study.ask()
+            study.tell(trial, trial.suggest_float("x", 0, 1))
+        return [trial.params["x"] for trial in study.trials]
+
+    alone = draw(0, [0] * 6)
+    assert draw(0, [0, 1, 1, 0, 1, 0]) == alone
+    assert len(set(alone)) == 6
+    assert draw(1, [0] * 6)[0] != alone[0]
+    assert (draw(1, [0] * 6)[1:] == alone[1:]) == (given is not None)
+
+
 def test_a_sampler_of_somebody_else_keeps_what_it_knows() -> None:
     """As those of OptunaHub: derived from Optuna's base, with random state and a memory."""
 

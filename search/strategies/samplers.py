@@ -81,7 +81,7 @@ def make_sampler(
         return _make_named(chosen, seed, space)
     if isinstance(chosen, BaseSampler):
         if is_in_sequence(chosen):
-            return OneSequence(chosen, label=type(chosen).__name__)
+            return OneSequence.around(chosen, seed)
         return TrialSeeded.around(chosen, seed)
     if isinstance(chosen, type) and issubclass(chosen, BaseSampler):
         return _make_from(lambda seed: chosen(seed=seed), seed)  # type: ignore[call-arg]
@@ -108,7 +108,7 @@ def _make_from(make: SamplerFactory, seed: int) -> StudySampler:
             f"sampler made {short(repr(first))} of a seed; return a sampler of Optuna"
         )
     if is_in_sequence(first):
-        return OneSequence(first, label=type(first).__name__)
+        return OneSequence.around(first, seed)
     if not type(first).__module__.startswith("optuna.") or not uses_seed(make):
         return TrialSeeded.around(first, seed)
     return TrialSeeded(make, seed, label=type(first).__name__, draws_alone=visits_all(first))

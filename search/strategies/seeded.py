@@ -208,6 +208,23 @@ class OneSequence(StudySampler):
         super().__init__(label, draws_alone=True)
         self.inner = inner
 
+    @classmethod
+    def around(cls, sampler: BaseSampler, seed: int) -> OneSequence:
+        """Return one that draws as ``sampler``, an object that a user has made, does.
+
+        Each worker has made its own object. A sequence without a seed would be another one in
+        each, so it gets the study's; what it leaves to an independent sampler follows the trial.
+        """
+        for part in _parts_of(sampler):
+            if not isinstance(part, QMCSampler):
+                continue
+            independent = part._independent_sampler
+            if not isinstance(independent, StudySampler):  # else an earlier call has done it
+                if _seed_given_to(independent) is None:
+                    part._seed = derive_seed(seed, "sequence")
+                part._independent_sampler = TrialSeeded.around(independent, seed)
+        return cls(sampler, label=type(sampler).__name__)
+
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         return self.inner
 
