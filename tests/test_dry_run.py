@@ -165,6 +165,28 @@ FLAWS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["ZeroDivisionError: division by zero"],
     ),
+    "bug-in-the-pictures-of-exports": (
+        {
+            "def programs": "def pictures(self, images, part):\n"
+            "        yield Picture(name='a', caption='b', draw=lambda *_: 1 / 0)  # HERE\n\n"
+            "    def programs"
+        },
+        ["ZeroDivisionError: division by zero"],
+    ),
+    "bug-in-the-tables": (
+        {
+            "def programs": "def tables(self, images, progress):\n"
+            "        yield self.los  # HERE\n\n    def programs"
+        },
+        ["AttributeError: 'Lines' object has no attribute 'los'"],
+    ),
+    "tables-that-are-none": (
+        {
+            "def programs": "def tables(self, images, progress):  # HERE\n"
+            "        yield {'mse': 1.0}\n\n    def programs"
+        },
+        ["tables: it yields dict, not a Table"],
+    ),
     "configuration-no-json": (
         {
             "rate: float = 1e-3": "rate: object = field(default_factory=lambda: torch.tensor(0.1))",
@@ -212,9 +234,10 @@ def test_a_mistake_in_an_own_model_is_one_line_with_its_place(
     path = tmp_path / "own.py"
     path.write_text(flawed(changes))
     line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if "# HERE" in text)
+    exports = any("def pictures" in new or "def tables" in new for new in changes.values())
     exported = ("configuration-no-json", "weights-that-do-not-load", "branch-on-values")
     with pytest.raises(StudyFileError) as caught:
-        try_file(path, digits, exports=flaw in exported)
+        try_file(path, digits, exports=exports or flaw in exported)
     said = str(caught.value)
     assert said.startswith(f"{path}, line {line}: "), said
     assert "\n" not in said
@@ -258,6 +281,18 @@ SOUND = {
         "        assert len(images.valid) > 2\n\n    def programs"
     },
 }  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick_onnx")
+def test_own_tables_and_pictures_may_need_many_images(tmp_path: Path, digits: ImageSplits) -> None:
+    more = (
+        "def tables(self, images, progress):\n        assert len(images.test) > 300\n"
+        "        yield from ()\n\n    def pictures(self, images, part):\n"
+        "        assert len(images.test) > 60\n        yield from ()\n\n    def programs"
+    )
+    (tmp_path / "own.py").write_text(flawed({"def programs": more}))
+    tried = try_file(tmp_path / "own.py", digits, exports=True)
+    assert tried[-3:] == ["the tables of an export", "the pictures of an export", "all"]
 
 
 @pytest.mark.parametrize("name", SOUND)
