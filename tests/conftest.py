@@ -22,6 +22,7 @@ import torch
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from models.analysis import latent_projections
 from models.cae import CAE
 from models.data.images import Images, ImageSplits
 from models.data.loading import load_images
@@ -42,7 +43,7 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
-from tests.preloaded import Preloaded, share_onnx_operators
+from tests.preloaded import FEWEST_STEPS, Preloaded, share_onnx_operators
 from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
 
@@ -228,6 +229,12 @@ def preloaded(shared_folder: Path) -> Iterator[Preloaded]:
 def quick_onnx() -> None:
     """Exports of the test process take a second less for each program."""
     share_onnx_operators()
+
+
+@pytest.fixture
+def quick_export(quick_onnx: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of the test process draw their t-SNE in its fewest steps, too."""
+    monkeypatch.setattr(latent_projections, "EMBEDDING_STEPS", FEWEST_STEPS)
 
 
 @pytest.fixture

@@ -283,12 +283,15 @@ def _end(run: Callable[[], int]) -> None:
 
 
 def share_onnx_operators() -> None:
-    """Let all ONNX exports of this process read PyTorch's table of operators once, not each.
+    """Let all exports of this process read PyTorch's tables of operators once, not each.
 
-    Nothing writes into it: genstudy has no operators of its own.
+    Nothing writes into them: genstudy has no operators of its own.
     """
+    import torch._export.utils as export_utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+    find_operators = cache(export_utils._materialize_cpp_cia_ops)
+    export_utils._materialize_cpp_cia_ops = find_operators  # type: ignore[assignment]
     once = cache(ONNXRegistry.from_torchlib)
     ONNXRegistry.from_torchlib = staticmethod(once)  # type: ignore[method-assign, assignment]
 

@@ -29,7 +29,17 @@ from storage import curves, trials
 from storage.database.connection import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull
 from storage.files.exports import atomic_folder, is_whole, publish, read_provenance
-from tests.user import LONGER, User, WriteStudy, is_error_line, progress, slow, wait_until, watched
+from tests.user import (
+    LONGER,
+    User,
+    WriteStudy,
+    is_error_line,
+    limit_files,
+    progress,
+    slow,
+    wait_until,
+    watched,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_onnx")
 
@@ -128,15 +138,18 @@ def half_files(place: Path) -> list[Path]:
 
 
 def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
-    real_user: User, user: User, disk: Disk, study_file: WriteStudy, postgres_url: str
+    user: User, disk: Disk, study_file: WriteStudy, postgres_url: str
 ) -> None:
     name = study_file(replace=TALKATIVE)
     sizes: dict[str, Any] = {"TRIALS": 2, "WORKERS": 1, "TOP": 1}
     variables = {"NAME": name, "STORAGE": postgres_url, **sizes}
-    with disk.leave(2 * PAGE):
-        process = real_user.start(**variables)  # which inherits a limit
-        with watched(process):
-            out, error = process.communicate(timeout=200)
+    if isinstance(disk, SmallFiles):
+        user.before = limit_files(2 * PAGE)
+        code, out, error = user.run(**variables)
+    else:
+        with disk.leave(2 * PAGE):
+            code, out, error = user.run(**variables)
+    user.before = ""
     frame = trials("small", storage=postgres_url)
     assert frame["outcome"].tolist() == ["complete"] * 2
     for what in ("checkpoint", "picture"):
@@ -146,7 +159,7 @@ def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
         assert frame[f"no_{what}"].str.contains(FULL).tolist() == [True] * 2
 
     # the weights of a retraining are needed: it ends, with the place and the reason
-    assert process.returncode == 2
+    assert code == 2
     assert is_error_line(error)
     needed = rf"retrain-\d-best.safetensors: {FULL}; it takes at least [\d,]+ bytes, [\d,]+ are"
     assert re.search(needed, error)

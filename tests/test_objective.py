@@ -33,7 +33,7 @@ from storage.database import leases, retry
 from storage.database.retry import DatabaseLost
 from tests.trials import Broken, Diverging, Greedy, MakeContext, OutOfMemory, run_one
 
-pytestmark = pytest.mark.usefixtures("quick_onnx")
+pytestmark = pytest.mark.usefixtures("quick_export")
 
 
 def test_a_complete_trial_is_worth_its_best_epoch(make_context: MakeContext) -> None:

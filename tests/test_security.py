@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,37 +21,35 @@ sys.addaudithook(audit)
 """
 UNPICKLE = "import pickle, pathlib; pickle.loads(pickle.dumps(pathlib.PurePosixPath('a')))"
 LOAD = """
-from pathlib import Path
 from models.export import load_export
-load_export(Path({folder!r}))
+load_export(sys.argv[1])
 """
 
 
 @pytest.fixture
-def audited(real_user: User, tmp_path: Path) -> Path:
+def audited(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every process of ``user`` writes there what its pickles ask for."""
-    (tmp_path / "auditor").mkdir()
-    (tmp_path / "auditor" / "sitecustomize.py").write_text(AUDITOR)
-    paths = [str(tmp_path / "auditor"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    real_user.environment["PYTHONPATH"] = os.pathsep.join(paths)
-    real_user.environment["AUDITED"] = str(tmp_path / "audited")
-    run(real_user, UNPICKLE)
-    assert "pathlib.PurePosixPath" in (tmp_path / "audited").read_text(), "the auditor works"
-    (tmp_path / "audited").write_text("")
-    return tmp_path / "audited"
+    place = tmp_path / "audited"
+    monkeypatch.setenv("AUDITED", str(place))
+    user.environment["AUDITED"] = str(place)
+    user.before = AUDITOR
+    run(user, UNPICKLE)
+    assert "pathlib.PurePosixPath" in place.read_text(), "the auditor works"
+    place.write_text("")
+    return place
 
 
-def run(real_user: User, script: str) -> None:
-    root = Path(__file__).parent.parent
-    subprocess.run(
-        [sys.executable, "-c", script], env=real_user.environment, cwd=root, check=True, timeout=120
-    )
+def run(user: User, script: str, *arguments: object) -> None:
+    assert user.preloaded is not None
+    process = user.preloaded.run_program(AUDITOR + script, *arguments)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
 
 
 def test_no_pickle_is_loaded_from_the_first_trial_to_the_loaded_export(
-    real_user: User, study_file: WriteStudy, audited: Path
+    user: User, study_file: WriteStudy, audited: Path
 ) -> None:
-    code, _, error = real_user.run(NAME=study_file(), TRIALS=2, WORKERS=1, TOP=1)
+    code, _, error = user.run(NAME=study_file(), TRIALS=2, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    run(real_user, LOAD.format(folder=str(real_user.runs / "exports" / "small" / "1")))
+    run(user, LOAD, user.runs / "exports" / "small" / "1")
     assert audited.read_text() == ""

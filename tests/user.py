@@ -134,6 +134,11 @@ def set_constants(user: User, **values: float) -> None:
     user.before = CONSTANTS.format(values=values)
 
 
+def limit_files(size: int) -> str:
+    """Return a program for `User.before`: no file of its processes gets larger."""
+    return f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+
+
 def make_leases_short(user: User) -> None:
     """Seconds instead of a minute of grace."""
     set_constants(user, GRACE=3.0, RENEWAL=0.5, SECOND_LOOK=1.0, LINGER=2.0)
