@@ -127,6 +127,14 @@ def cache(shared_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick_cache(shared_folder: Path) -> Path:
+    """The same for commands of `user`, whose extractors train little."""
+    place = shared_folder / "quick-cache"
+    place.mkdir(exist_ok=True)
+    return place
+
+
+@pytest.fixture(scope="session")
 def extractor(digits: ImageSplits, cache: Path) -> Extractor:
     """The pinned extractor of `digits`; seconds to train, by one of the session's processes."""
     return make_extractor(digits, cache)

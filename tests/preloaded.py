@@ -49,6 +49,7 @@ ROOT = Path(__file__).parent.parent
 SPARE = 4  # workers that a command has; further ones are new interpreters
 LARGEST = 2**17  # bytes of a message: an environment
 FEWEST_STEPS = 250  # that t-SNE takes
+EXTRACTOR_EPOCHS = 2  # that make the features of a test's samples
 FILES = 3  # standard input, output and error
 
 
@@ -299,9 +300,8 @@ def share_onnx_operators() -> None:
 def load_all() -> None:
     """Import what commands and workers import, compile the kernels, and export a model.
 
-    The first export of a process has a fixed cost. Every t-SNE takes the fewest steps: what it
-    draws is tested in `test_latents`, with all of them. ONNX Runtime is not loaded: it starts a
-    thread, and a fork has none but the one that forks.
+    The first export of a process has a fixed cost. ONNX Runtime is not loaded: it starts a thread,
+    and a fork has none but the one that forks.
     """
     import alembic.command  # noqa: F401
     import matplotlib.pyplot as plt
@@ -314,7 +314,6 @@ def load_all() -> None:
     import search.cli.report
     import search.cli.study
     import search.worker.main  # noqa: F401
-    from models.analysis import latent_projections
     from models.base import build
     from models.cae import CAE, CAEConfig
     from models.data.images import Batch
@@ -332,7 +331,7 @@ def load_all() -> None:
             gather_kernel(size, ragged)
         for sizes in product(range(1, REDUCED + 1), repeat=2):
             reduce_kernel(*sizes, ragged)
-    latent_projections.EMBEDDING_STEPS = FEWEST_STEPS
+    _train_little_beside_the_model()
     TSNE(perplexity=2, max_iter=FEWEST_STEPS).fit_transform(torch.rand(8, 3).numpy())
     model = build(CAE, CAEConfig(channels=1, latent=2), (1, 28, 28), seed=0)
     model.train_step(Batch(images=torch.rand(4, 1, 28, 28)))
@@ -342,6 +341,19 @@ def load_all() -> None:
         plt.title("fonts")
         plt.savefig(Path(place) / "figure.png")
         plt.close()
+
+
+def _train_little_beside_the_model() -> None:
+    """Let what is trained for tables, pictures and features take as few steps as they can be made
+    of. The tests of each (`test_latents`, `test_checkerboard`, ...) take all of them."""
+    from models import augmentation
+    from models.analysis import baselines, checkerboard, latent_projections
+    from models.cae import CAE
+    from models.evaluation import feature_cache
+
+    latent_projections.EMBEDDING_STEPS = FEWEST_STEPS
+    baselines.EPOCHS = checkerboard.EPOCHS = CAE.noise_epochs = augmentation.AE_EPOCHS = 1
+    feature_cache.FEWEST_EPOCHS = feature_cache.MOST_EPOCHS = EXTRACTOR_EPOCHS
 
 
 if __name__ == "__main__":

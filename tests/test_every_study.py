@@ -54,14 +54,6 @@ STUDY = replace(
 )
 """
 
-# The study with as little as its tables can be made of.
-QUICK = """
-from models.cae import CAE
-from search.studies.denoise import STUDY
-
-CAE.noise_epochs = 1
-"""
-
 # What each shows beyond reconstructions, latent space and learning curve.
 PICTURES = {
     "cae_upsample": ["checkerboard.png"],
@@ -126,8 +118,6 @@ def test_a_study_runs_to_its_export(user: User, tmp_path: Path, name: str) -> No
     if name in TOO_WIDE:
         tried = name == "vae"  # two numbers an image: they are a plane
         file.write_text(narrow(name, TOO_WIDE[name], tried=tried))
-    elif name == "denoise":
-        file.write_text(QUICK)
     code, _, error = user.run(NAME=file if file.exists() else name, **SMALLEST)
     assert (code, error) == (0, "")
     found = provenance(user, f"{name}-digits")
@@ -139,10 +129,10 @@ def test_a_study_runs_to_its_export(user: User, tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", sorted(GANS))
 def test_a_gans_study_runs_to_its_export(
-    user: User, cache: Path, tmp_path: Path, name: str
+    user: User, quick_cache: Path, tmp_path: Path, name: str
 ) -> None:
     user.runs.mkdir()
-    (user.runs / "cache").symlink_to(cache)  # it has extractors
+    (user.runs / "cache").symlink_to(quick_cache)  # it has extractors
     width, shape = GANS[name]
     file = tmp_path / f"{name}.py"
     file.write_text(narrow(name, width, shape))
