@@ -350,9 +350,11 @@ def _train_little_beside_the_model() -> None:
     from models.analysis import baselines, checkerboard, latent_projections
     from models.cae import CAE
     from models.evaluation import feature_cache
+    from search.studies import augmentation as augmentation_study
 
     latent_projections.EMBEDDING_STEPS = FEWEST_STEPS
     baselines.EPOCHS = checkerboard.EPOCHS = CAE.noise_epochs = augmentation.AE_EPOCHS = 1
+    augmentation_study.EPOCH_IMAGES = 640
     feature_cache.FEWEST_EPOCHS = feature_cache.MOST_EPOCHS = EXTRACTOR_EPOCHS
 
 

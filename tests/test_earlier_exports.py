@@ -220,16 +220,19 @@ def test_the_end_of_a_run_says_what_to_type_next(
     monkeypatch.setenv("RUNS", "../r s")
     lines = [
         line.split("  ")[0].removeprefix("next: ").strip()
-        for line in [line.strip() for line in next_lines(study, run, exported=True)]
+        for line in [line.strip() for line in next_lines(study, run, exported=True, width=200)]
     ]
     assert lines == [
         "make dashboard", "make report NAME=small", f"load_export('/r s/exports/small/1'){sample}",
     ]  # fmt: skip
     monkeypatch.setenv("GENSTUDY_GIVEN", "NAME RUNS STORAGE")
     monkeypatch.setenv("STORAGE", "postgresql://me:secret@host/db")
-    dashboard, report = next_lines(study, run, exported=False)
+    dashboard, report = next_lines(study, run, exported=False, width=200)
     assert dashboard.startswith("next: make dashboard RUNS='../r s' STORAGE='postgresql://me:***@")
     assert report.strip().startswith("make report NAME=small RUNS='../r s' STORAGE=")
     monkeypatch.setenv("GENSTUDY_CALLED_AS", "genstudy")
-    _, report = next_lines(study, run, exported=False)
+    _, report = next_lines(study, run, exported=False, width=200)
     assert report.strip().startswith("genstudy report small RUNS='../r s'")
+    *_, typed, what = next_lines(study, run, exported=False, width=80)
+    assert (typed + "  " + what.strip()).split() == report.split(), "words give way"
+    assert len(what) < 80

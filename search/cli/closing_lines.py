@@ -2,7 +2,7 @@
 
 describe_remembered(variables, study.spec, run)   numbers that an earlier call gave
 describe_kept({2: 4, 3: 6})                       exports of an earlier run
-next_lines(study, run, exported=True)             dashboard, report, and the best in Python
+next_lines(study, run, exported=True, width=80)   dashboard, report, and the best in Python
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ def describe_kept(kept: Mapping[int, int | None]) -> str | None:
     return f"{rank} {', '.join(those)} of an earlier run {stay}; TOP={max(kept)} ranks all anew"
 
 
-def next_lines(study: Study, run: StudyRun, *, exported: bool) -> list[str]:
-    """Return what a person may type now, spelt as this command was called."""
+def next_lines(study: Study, run: StudyRun, *, exported: bool, width: int) -> list[str]:
+    """Return what a person may type now, spelt as this command was called.
+
+    width: columns of the terminal; where one is too narrow, what a line is for stands below it
+    """
     place = typed_places()
     lines = {
         spell("dashboard", **place): "all trials with their pictures",
@@ -61,11 +64,18 @@ def next_lines(study: Study, run: StudyRun, *, exported: bool) -> list[str]:
         folder = shorten_path(run.paths.export(run.study, 1))
         sample = ".sample(4)" if hasattr(study.spec.model, "sample") else ""
         lines[f"load_export({folder!r}){sample}"] = "in Python, as its README.md shows"
-    width = max(map(len, lines))
+    longest = max(map(len, lines))
     heads = ["next: ", *["      "] * (len(lines) - 1)]
-    return [
-        f"{head}{typed.ljust(width)}  {what}"
+    side_by_side = [
+        f"{head}{typed.ljust(longest)}  {what}"
         for head, (typed, what) in zip(heads, lines.items(), strict=True)
+    ]
+    if max(map(len, side_by_side)) <= width:
+        return side_by_side
+    return [
+        line
+        for head, (typed, what) in zip(heads, lines.items(), strict=True)
+        for line in (f"{head}{typed}", f"        {what}")
     ]
 
 

@@ -331,7 +331,7 @@ class StudyCommand:
         if best and not self.variables.top:
             console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
             self._warn(run.remarks)
-            self._say(*next_lines(self.study, run, exported=False))
+            self._say(*next_lines(self.study, run, exported=False, width=console.width))
             return 0
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
@@ -341,7 +341,7 @@ class StudyCommand:
         console.print(self._export_table(run, records))
         self._warn(warnings_of(records[0]))
         self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
-        self._say(*next_lines(self.study, run, exported=True))
+        self._say(*next_lines(self.study, run, exported=True, width=console.width))
         return 0
 
     def _say(self, *lines: str | None) -> None:
