@@ -144,6 +144,6 @@ def test_a_trial_that_gets_its_workers_killed_is_given_up(
     killed = frame["channels"] == 3
     assert killed.tolist() == [True, False]
     assert frame["outcome"][killed].tolist() == ["failed"]
-    assert frame["reason"][killed].tolist() == ["its worker died 2 times"]
+    assert frame["reason"][killed].tolist() == ["its worker died 2 times without getting further"]
     assert set(frame["outcome"][~killed]) == {"complete"}
     assert out.count("ended by signal 9") == 2

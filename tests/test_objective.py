@@ -30,6 +30,7 @@ from search.worker.retraining import retrain
 from search.worker.trial import SpentProcess, TrialRun, run_trial
 from storage import curves, trials
 from storage.database import leases, retry
+from storage.database.connection import open_storage
 from storage.database.retry import DatabaseLost
 from tests.trials import Broken, Diverging, Greedy, MakeContext, OutOfMemory, run_one
 
@@ -333,9 +334,9 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
         monkeypatch.undo()
         leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1", first=False)
         if moment == "in training":
-            context.queue.storage.set_trial_state_values(
-                context.queue.id_of(0), optuna.trial.TrialState.COMPLETE, [0.123]
-            )
+            theirs = open_storage(context.run.storage)
+            complete = optuna.trial.TrialState.COMPLETE
+            theirs.set_trial_state_values(context.queue.id_of(0), complete, [0.123])
 
     if moment == "in training":
         monkeypatch.setattr(TrialRun, "_record_start", end_it)

@@ -2,14 +2,20 @@
 
 A worker that is killed, or whose machine goes down, leaves its trial RUNNING with a lease that
 nobody renews. Such a trial goes back to WAITING, and the next worker takes it. One that was
-abandoned `storage.database.leases.MAX_ATTEMPTS` times kills its workers, and fails instead.
+abandoned `storage.database.leases.MAX_ATTEMPTS` times without getting further kills its workers,
+and fails instead.
+
+How long a lease was not renewed is measured here, by this process's own monotonic clock: the
+database's may be set forward or back by hours.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from search.trials.outcomes import Outcome
@@ -37,6 +43,7 @@ class AbandonedTrials:
         self.version = version
         self.study_id = study_id
         self.states = states
+        self._seen: dict[int, tuple[float | None, float]] = {}  # last renewals, and since when
         self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
 
     def reclaim(self, is_dead: Callable[[str], bool]) -> list[int]:
@@ -48,16 +55,29 @@ class AbandonedTrials:
         held = leases.running_trials(engine, self.study_id, after=self.states.settled)
         found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
+            self.storage.let_go(trial.trial_id)  # should the attempt have been our own
             if trial.attempts >= leases.MAX_ATTEMPTS:
-                reason = f"its worker died {format_count(trial.attempts, 'time')}"
+                times = format_count(trial.attempts, "time")
+                reason = f"its worker died {times} without getting further"
                 self.fail(trial.trial_id, Outcome.FAILED, reason)
             else:
-                leases.clear_owner(engine, trial.trial_id)  # should its worker wake up after all
-                self.storage.set_trial_state_values(trial.trial_id, TrialState.WAITING)
+                self._put_back(trial.trial_id)
         return [trial.number for trial in found]
+
+    def _put_back(self, trial_id: int) -> None:
+        """Let a trial wait for another worker, and refuse what its own writes should it wake up.
+
+        Another process may do the same, though it needs the lock. The last one decides.
+        """
+        fence = leases.clear_owner(self.storage.engine, trial_id)
+        self.storage.hold(trial_id, fence, retaken=False)
+        with suppress(UpdateFinishedTrialError):  # it has just ended, or is taken over already
+            self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        self.storage.let_go(trial_id)
 
     def fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
         """End a trial that its worker cannot end any more."""
+        self.storage.let_go(trial_id)
         words = f"**{str(outcome).capitalize()}**: {escape_markup(reason)}"
         write_note(self.storage, self.study_id, trial_id, words)
         about = {"outcome": str(outcome), "reason": reason}
@@ -72,8 +92,11 @@ class AbandonedTrials:
 
         After an outage all leases have run out. Workers that live then renew theirs at once.
         """
-        if not trial.silent:
+        now = time.monotonic()
+        renewed, since = self._seen.setdefault(trial.trial_id, (trial.renewed, now))
+        if renewed != trial.renewed:
+            self._seen[trial.trial_id] = trial.renewed, now
+        if renewed != trial.renewed or now - since < leases.GRACE:
             self._silent.pop(trial.trial_id, None)
             return False
-        seen = self._silent.setdefault(trial.trial_id, time.monotonic())
-        return time.monotonic() - seen >= SECOND_LOOK
+        return now - self._silent.setdefault(trial.trial_id, now) >= SECOND_LOOK

@@ -37,7 +37,8 @@ from search.trials.owner import is_gone
 from search.trials.retries import VERSION, find_mended, read_retries, write_retries
 from storage.database import leases, notes, preferences
 from storage.database.connection import open_storage
-from storage.database.optuna_storage import TrialCache, TrialStorage
+from storage.database.fences import TrialLost
+from storage.database.optuna_storage import TooManyTrials, TrialCache, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.study_lock import study_lock
@@ -101,6 +102,7 @@ class TrialQueue:
         self.retry = retry or DatabaseRetry()
         self.version = version
         self._is_waiting = False
+        self._is_claiming = False  # also after a claim that was cut off
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
@@ -113,18 +115,42 @@ class TrialQueue:
         None: none is left to take, the sampler has stopped the study, or a person has to choose
         first.
         """
-        with study_lock(self.engine, self.study_id):
-            states = self.count()
-            if states["RUNNING"] and self._abandoned.reclaim(is_gone):
+        while True:
+            with study_lock(self.engine, self.study_id):
                 states = self.count()
-            rows = self._states.count().total()  # also of failed trials that are tried again
-            if not states["WAITING"] and not self._enqueue_next(total, states):
-                return None
-            trial = self.study.ask()
-            new = trial.number >= rows  # else it waited for somebody to go on with it
-            leases.take_lease(self.engine, self.id_of(trial.number), self.owner, first=new)
-            self._next.draw(trial, relative=self.shown is not None)  # no place is taken twice
+                if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
+                    states = self.count()
+                self._is_claiming = True
+                try:
+                    trial = self._take_next(total, states)
+                except TrialLost:  # the lock was lost, and somebody else takes it, too
+                    continue
+                if trial is not None:  # no place is taken twice
+                    self._next.draw(trial, relative=self.shown is not None)
+                self._is_claiming = False
+                return trial
+
+    def _take_next(self, total: int, states: Counter[str]) -> Trial | None:
+        """Make the trial that waits, or a new one, RUNNING and ours."""
+        rows = self._states.count()  # also of failed trials that are tried again
+        most = total + (self._count_retried() if rows["FAIL"] else 0)
+        try:
+            with self.storage.at_most(self.study_id, most):
+                if not states["WAITING"] and not self._enqueue_next(total, states):
+                    return None
+                trial = self.study.ask()
+        except TooManyTrials:  # the lock was lost, and somebody else has made the last one
+            return None
+        new = trial.number >= rows.total()  # else it waited for somebody to go on with it
+        trial_id = self.id_of(trial.number)
+        taken = leases.take_lease(self.engine, trial_id, self.owner, first=new)
+        self.storage.hold(trial_id, taken.fence, retaken=taken.attempts > 1)
         return trial
+
+    def _is_dropped(self, owner: str) -> bool:
+        """Whether the holder of a trial does not run it: it is gone, or it is this worker, whose
+        claim the database has cut off."""
+        return (owner == self.owner and self._is_claiming) or is_gone(owner)
 
     def _enqueue_next(self, total: int, states: Counter[str]) -> bool:
         """Prepare what a new trial tries; return whether there is to be one."""
@@ -203,9 +229,12 @@ class TrialQueue:
 
     def try_release(self, number: int) -> bool:
         """Give the trial back, unless the database is away: then its lease runs out instead."""
-        with suppress(DatabaseLost):
+        try:
             return self._try(lambda: self._release(number))
-        return False
+        except DatabaseLost:
+            return False
+        finally:
+            self.storage.let_go(self._ids[number])
 
     @waits_out_outages
     def release(self, number: int) -> None:
@@ -217,12 +246,15 @@ class TrialQueue:
 
     def _release(self, number: int) -> None:
         trial_id = self.id_of(number)
-        with study_lock(self.engine, self.study_id):
-            if leases.return_lease(self.engine, trial_id, self.owner):
-                try:
+        try:
+            with study_lock(self.engine, self.study_id):
+                if leases.return_lease(self.engine, trial_id, self.owner):
                     self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
-                except UpdateFinishedTrialError:
-                    leases.end_lease(self.engine, trial_id)
+        except TrialLost:
+            pass
+        except UpdateFinishedTrialError:
+            leases.end_lease(self.engine, trial_id)
+        self.storage.let_go(trial_id)
 
     @waits_out_outages
     def renew(self, number: int) -> bool:
@@ -241,11 +273,18 @@ class TrialQueue:
             self.set_attributes(trial, about)
             self.study.tell(trial, ending.value, state=ending.state)
             self._next.note_stop()
+        except TrialLost:
+            raise
+        except ValueError:  # Optuna's word for a trial that does not run
+            with self.engine.connect() as connection:
+                self.storage.check_attempt(connection, trial._trial_id)
+            raise
         except UpdateFinishedTrialError:
             stored = self.storage.get_trial(trial._trial_id)
             if stored.user_attrs.get("pid") != os.getpid():
                 raise  # else it was told before the database went away
         leases.end_lease(self.engine, trial._trial_id)
+        self.storage.let_go(trial._trial_id)
 
     @waits_out_outages
     def reclaim_from(self, owner: str, *, blame: bool = True) -> list[int]:
@@ -280,8 +319,12 @@ class TrialQueue:
         """Count the trials by state, without failed ones in whose place others are tried."""
         states = self._states.count()
         if states["FAIL"]:
-            states["FAIL"] -= len(read_retries(self.study).numbers)
+            states["FAIL"] -= self._count_retried()
         return states
+
+    def _count_retried(self) -> int:
+        """Count the failed trials in whose place others are tried."""
+        return len(read_retries(self.study).numbers)
 
     def count_ended(self) -> int:
         """Count the trials that have ended."""
@@ -306,17 +349,22 @@ class TrialQueue:
         return self._ids[number]
 
     @contextmanager
-    def keep_lease(self, number: int) -> Iterator[threading.Event]:
+    def keep_lease(
+        self, number: int, *, is_stuck: Callable[[], bool] = lambda: False
+    ) -> Iterator[threading.Event]:
         """Renew the lease on a trial in the background, also through a long epoch.
 
         The event that it yields is set once the trial is somebody else's. A database that is
         away for a while costs renewals, not the thread.
+        is_stuck: whether the training has not got on for so long that nobody renews its lease
         """
         trial_id = self.id_of(number)
         done, lost = threading.Event(), threading.Event()
 
         def renew() -> None:
             while not done.wait(leases.RENEWAL):
+                if is_stuck():
+                    continue
                 with suppress(SQLAlchemyError):
                     if not leases.renew_lease(self.engine, trial_id, self.owner):
                         lost.set()

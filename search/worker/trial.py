@@ -41,6 +41,8 @@ from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_bud
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
 from search.worker.pictures import TrialPictures, is_pictured
 from search.worker.progress import TrialProgress
+from storage.database import leases
+from storage.database.fences import TrialLost
 from storage.database.preferences import PICTURE
 from storage.database.retry import DatabaseLost, GaveUp
 
@@ -110,13 +112,14 @@ class TrialRun:
             pictures=self.pictures.shown,
         )
         self.noted = time.monotonic()  # when the note was written
+        self.got_on = time.monotonic()  # when a step, an evaluation or an epoch began
 
     def run(self) -> None:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
         began = time.perf_counter()
         self.context.begun += 1
         try:
-            with self.queue.keep_lease(self.number) as self.lost:
+            with self.queue.keep_lease(self.number, is_stuck=self._is_stuck) as self.lost:
                 ending = self._attempt()
                 if not self.queue.renew(self.number):
                     raise StopRequested
@@ -151,6 +154,10 @@ class TrialRun:
     def interrupted(self) -> bool:
         """Whether the trial is somebody else's by now, or is wanted back."""
         return self.lost.is_set() or self.context.interrupted()
+
+    def _is_stuck(self) -> bool:
+        """Whether the training stands still: another worker may have the trial."""
+        return time.monotonic() - self.got_on > leases.STUCK
 
     # Each step of an attempt, in order.
 
@@ -249,6 +256,7 @@ class TrialRun:
         last: EpochResult | None = None
 
         def drops_epoch() -> bool:
+            self.got_on = time.monotonic()
             if self.lost.is_set() or time.monotonic() - began > limit:
                 return True
             is_short = last is not None and last.seconds <= SHORT_EPOCH
@@ -265,6 +273,7 @@ class TrialRun:
                 interrupted=drops_epoch,
             ):
                 last = result
+                self.got_on = time.monotonic()
                 written = self._report(result)
                 self.pictures.keep_row(result.number, model)
                 progress.seconds = time.monotonic() - began
@@ -373,7 +382,7 @@ class TrialRun:
         """Give the trial back. While the database is away, its lease runs out instead."""
         if not self.lost.is_set():
             words = self.note.describe_pause(self.progress.reported)
-            with suppress(DatabaseLost):
+            with suppress(DatabaseLost, TrialLost):
                 self.queue.try_write_note(self.trial._trial_id, words)
         if not self.queue.try_release(self.number):
             log.warning("trial %d is not given back: the database is away", self.number)

@@ -4,28 +4,43 @@
     renew_lease(engine, trial_id, owner)              # every `RENEWAL` seconds
     end_lease(engine, trial_id)
 
-A worker holds a lease on its trial and renews it every few seconds. A trial that is RUNNING without
-a live lease is abandoned: its worker was killed, or its machine went down. Such a trial goes back
-to WAITING and keeps its number, parameters and reports, and the next worker takes it. A trial that
-was abandoned `MAX_ATTEMPTS` times seems to kill its workers, and is failed instead.
+A worker holds a lease on its trial and renews it every few seconds, as long as its training gets
+on. A trial that is RUNNING without a live lease is abandoned: its worker was killed, or its machine
+went down. Such a trial goes back to WAITING and keeps its number, parameters and reports, and the
+next worker takes it. A trial that was abandoned `MAX_ATTEMPTS` times, and got no further in
+between, seems to kill its workers, and is failed instead.
 
 The leases stand in ``genstudy_leases(trial_id, owner, attempts, renewed)``. ``renewed`` is the time
-in seconds by the database's clock, so that the clocks of the machines need not agree.
+in seconds by the database's clock. Nobody compares it with a clock, which may be set: whoever waits
+for a trial looks whether it changes (`search.trials.abandoned`).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, extract, func, select, text
+from sqlalchemy import Connection, Engine, extract, func, text
 from sqlalchemy.sql import ColumnElement
 
+from storage.database.fences import TrialLost, raise_fence
 from storage.database.metrics import forget_metrics
 from storage.database.schema import is_sqlite, leases
+from storage.database.trial_states import TrialStatus
 
 RENEWAL = 5.0  # seconds between two renewals
 GRACE = 60.0  # seconds without a renewal after which a trial counts as abandoned
+STUCK = 900.0  # seconds without a step, an evaluation or an epoch, after which nobody renews
 MAX_ATTEMPTS = 5  # workers that a trial may take down: some die for other reasons
+
+STATE = text("SELECT CAST(state AS VARCHAR) FROM trials WHERE trial_id = :trial_id")
+
+
+class TakenLease(NamedTuple):
+    """fence: the number of this attempt; attempts: how many workers have run the trial, with this
+    one, since it last got further."""
+
+    fence: int
+    attempts: int
 
 
 class HeldTrial(NamedTuple):
@@ -33,37 +48,43 @@ class HeldTrial(NamedTuple):
 
     attempts: how many workers have run it (0: it never had a lease)
     owner: None if the trial was released, or never taken
-    silent: whether the owner has not renewed the lease for `GRACE` seconds
+    renewed: a number that changes with every renewal
     """
 
     trial_id: int
     number: int
     attempts: int
     owner: str | None
-    silent: bool
+    renewed: float | None
 
 
-def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> None:
-    """Make ``owner`` the one who runs the trial.
+def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> TakenLease:
+    """Make ``owner`` the one who runs the trial, and its attempt the only one that may write.
 
     first: whether the trial is new; a lease or metrics of its id belong to a deleted study
+    Raises `TrialLost` if somebody has put the trial back since it was made RUNNING.
     """
     now = _database_time(engine)
     with engine.begin() as connection:
+        fence = raise_fence(connection, trial_id)
+        if connection.scalar(STATE, {"trial_id": trial_id}) != TrialStatus.RUNNING:
+            raise TrialLost(f"trial {trial_id} does not run any more")
         if first:
             connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
             forget_metrics(connection, trial_id)
         else:
-            changed = connection.execute(
+            attempts = connection.execute(
                 leases.update()
                 .where(leases.c.trial_id == trial_id)
                 .values(owner=owner, attempts=leases.c.attempts + 1, renewed=now)
-            )
-            if changed.rowcount == 1:
-                return
+                .returning(leases.c.attempts)
+            ).scalar()
+            if attempts is not None:
+                return TakenLease(fence, int(attempts))
         connection.execute(
             leases.insert().values(trial_id=trial_id, owner=owner, attempts=1, renewed=now)
         )
+    return TakenLease(fence, 1)
 
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
@@ -88,10 +109,15 @@ def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
     return changed.rowcount == 1
 
 
-def clear_owner(engine: Engine, trial_id: int) -> None:
-    """Take the trial from its owner; the attempt counts."""
+def clear_owner(engine: Engine, trial_id: int) -> int:
+    """Take the trial from its owner, who can write no more of it; the attempt counts.
+
+    Returns the number with which one may write.
+    """
     with engine.begin() as connection:
+        fence = raise_fence(connection, trial_id)
         connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(owner=None))
+    return fence
 
 
 def uncount_attempt(engine: Engine, owner: str) -> None:
@@ -100,6 +126,11 @@ def uncount_attempt(engine: Engine, owner: str) -> None:
         connection.execute(
             leases.update().where(leases.c.owner == owner).values(attempts=leases.c.attempts - 1)
         )
+
+
+def forgive_attempts(connection: Connection, trial_id: int) -> None:
+    """Count no earlier attempt against a trial that has got further than all of them."""
+    connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(attempts=1))
 
 
 def end_lease(engine: Engine, trial_id: int) -> None:
@@ -112,16 +143,13 @@ def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[He
     """Return the study's RUNNING trials with ids above ``after``, by number."""
     statement = text(
         "SELECT trials.trial_id, trials.number, coalesce(genstudy_leases.attempts, 0), "
-        "genstudy_leases.owner, coalesce(:now - genstudy_leases.renewed > :grace, false) "
+        "genstudy_leases.owner, genstudy_leases.renewed "
         "FROM trials LEFT JOIN genstudy_leases ON genstudy_leases.trial_id = trials.trial_id "
         "WHERE trials.study_id = :study_id AND trials.trial_id > :after "
         "AND trials.state = 'RUNNING' ORDER BY trials.number"
     )
     with engine.connect() as connection:
-        now = connection.scalar(select(_database_time(engine)))
-        found = connection.execute(
-            statement, {"study_id": study_id, "after": after, "now": now, "grace": GRACE}
-        )
+        found = connection.execute(statement, {"study_id": study_id, "after": after})
         return [HeldTrial(*row) for row in found]
 
 

@@ -68,6 +68,8 @@ def write_note(
         found = _attributes(stored, trial_id, body)
         rows = [{"study_id": study_id, "key": k, "value": json.dumps(v)} for k, v in found.items()]
         connection.execute(WRITE, rows)
+        if trial_id is not None:
+            storage.check_attempt(connection, trial_id)
     return True
 
 

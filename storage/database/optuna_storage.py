@@ -1,6 +1,7 @@
 """Optuna's database storage, made quick where large studies and many epochs slow it down.
 
-    TrialStorage   an RDBStorage that reads trials in bulk and writes an epoch in one transaction
+    TrialStorage   an RDBStorage that reads trials in bulk, writes an epoch in one transaction, and
+                   refuses what an attempt writes that is not the latest
     TrialCache     the cache that Optuna puts in front of it; it reads WAITING trials alone
 
     storage = TrialStorage("sqlite:///runs/studies.db", {})
@@ -18,22 +19,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Container, Mapping
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
+from sqlalchemy.orm import Session
 
 from storage.database.completed_reports import CompletedReports
+from storage.database.fences import check_fence
 from storage.database.frozen_trials import read_trials
+from storage.database.leases import forgive_attempts
 from storage.database.metrics import replace_metrics
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
+COUNT = text("SELECT count(*) FROM trials WHERE study_id = :study_id")
 STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
 ATTRIBUTE = text(
     "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
@@ -49,6 +57,10 @@ REPORT = text(
 )
 
 
+class TooManyTrials(Exception):
+    """A study has as many trials as it was asked for."""
+
+
 class TrialStorage(RDBStorage):
     """Optuna's storage. `storage.database.connection.open_storage` opens it.
 
@@ -60,6 +72,11 @@ class TrialStorage(RDBStorage):
         with self.engine.connect() as connection:
             self.known = known_schema(connection)
         self.leaves_out_trial_notes = False  # for who lists studies and needs no notes of trials
+        self.fences: dict[int, int] = {}  # of the trials that this process runs, by id
+        self.retaken: set[int] = set()  # trials that earlier attempts did not end
+        self._limits: dict[int, int] = {}  # how many trials a study may have, while we make one
+        self._guarded = threading.local()  # the trial that Optuna writes to
+        event.listen(self.scoped_session, "before_commit", self._check_session)
         self._completed: dict[int, CompletedReports] = {}
 
     def completed(self, study_id: int) -> CompletedReports | None:
@@ -67,6 +84,99 @@ class TrialStorage(RDBStorage):
         if not self.known:
             return None
         return self._completed.setdefault(study_id, CompletedReports(self.engine, study_id))
+
+    def hold(self, trial_id: int, fence: int, *, retaken: bool) -> None:
+        """Write for a trial from now on as the attempt with the number ``fence``.
+
+        retaken: whether earlier attempts count against the trial
+        """
+        self.fences[trial_id] = fence
+        if retaken:
+            self.retaken.add(trial_id)
+
+    def let_go(self, trial_id: int) -> None:
+        """Write no more as an attempt at a trial."""
+        self.fences.pop(trial_id, None)
+        self.retaken.discard(trial_id)
+
+    def check_attempt(self, connection: Connection, trial_id: int) -> None:
+        """Raise `TrialLost` where this process's attempt at a trial is not the latest."""
+        if trial_id in self.fences:
+            check_fence(connection, trial_id, self.fences[trial_id])
+
+    @contextmanager
+    def at_most(self, study_id: int, trials: int) -> Iterator[None]:
+        """Let a study have so many trials: the transaction that would make one more raises
+        `TooManyTrials`, whatever lock was lost meanwhile."""
+        self._limits[study_id] = trials
+        try:
+            yield
+        finally:
+            del self._limits[study_id]
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        self._guarded.study_id = study_id
+        try:
+            return super()._create_new_trial(study_id, template_trial)
+        finally:
+            self._guarded.study_id = None
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        with self._guarding(trial_id):
+            return super().set_trial_state_values(trial_id, state, values)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        with self._guarding(trial_id):
+            super()._set_trial_param(
+                trial_id, param_name, param_value_internal, distribution, previous_distribution
+            )
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        with self._guarding(trial_id):
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self._guarding(trial_id):
+            super().set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self._guarding(trial_id):
+            super().set_trial_system_attr(trial_id, key, value)
+
+    @contextmanager
+    def _guarding(self, trial_id: int) -> Iterator[None]:
+        """Check the attempt in the transaction that Optuna opens meanwhile in this thread."""
+        self._guarded.trial_id = trial_id
+        try:
+            yield
+        finally:
+            self._guarded.trial_id = None
+
+    def _check_session(self, session: Session) -> None:
+        """Check what Optuna is about to commit: the attempt, or the number of trials."""
+        trial_id = getattr(self._guarded, "trial_id", None)
+        study_id = getattr(self._guarded, "study_id", None)
+        if trial_id in self.fences:
+            session.flush()
+            self.check_attempt(session.connection(), trial_id)
+        if study_id in self._limits:
+            session.flush()
+            found = session.connection().scalar(COUNT, {"study_id": study_id})
+            if found > self._limits[study_id]:
+                raise TooManyTrials(f"study {study_id} has all its {found - 1} trials")
 
     def get_all_studies(self) -> list[FrozenStudy]:
         found = super().get_all_studies()
@@ -98,6 +208,7 @@ class TrialStorage(RDBStorage):
         with self.engine.begin() as connection:
             connection.execute(ATTRIBUTE, found)
             _check_open(connection, trial_id)
+            self.check_attempt(connection, trial_id)
 
     def forget_study_artifact(self, study_id: int, key: str) -> None:
         """Delete the system attribute that lists an artifact of a study.
@@ -125,8 +236,13 @@ class TrialStorage(RDBStorage):
             if self.known:
                 stored = value if math.isfinite(value) else None
                 report = {"trial_id": trial_id, "step": step, "value": stored}
-                connection.execute(REPORT, report | {"kind": _value_kind(value)})
+                done = connection.execute(REPORT, report | {"kind": _value_kind(value)})
+                if done.rowcount and trial_id in self.retaken:
+                    forgive_attempts(connection, trial_id)
                 _check_open(connection, trial_id)
+            self.check_attempt(connection, trial_id)
+        if self.known and done.rowcount:
+            self.retaken.discard(trial_id)
 
     def _get_trials(
         self,

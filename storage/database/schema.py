@@ -2,6 +2,7 @@
 
 genstudy_metrics      what was measured in each epoch of a trial: a row a trial, epoch and name
 genstudy_leases       who runs which trial, and until when that counts: a row a trial
+genstudy_fences       which attempt at a trial may write: a row a trial
 genstudy_extractors   the feature extractors that values were measured with: a row an extractor
 
 own_tables.create_all(engine)     # creates those that are missing
@@ -53,4 +54,11 @@ leases = Table(
     Column("owner", String(200)),  # NULL: released
     Column("attempts", Integer, nullable=False, default=0),  # workers that have run the trial
     Column("renewed", Float(53), nullable=False),  # seconds, by the database's clock
+)
+
+fences = Table(
+    "genstudy_fences",
+    own_tables,
+    Column("trial_id", Integer, primary_key=True),
+    Column("fence", Integer, nullable=False),  # of the latest attempt: it only grows
 )

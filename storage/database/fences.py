@@ -1,0 +1,44 @@
+"""Fences: numbers that tell the latest attempt at a trial from all earlier ones.
+
+    fence = raise_fence(connection, trial_id)         # whoever takes a trial gets a new number
+    check_fence(connection, trial_id, fence)          # in the transaction of every write
+
+A worker may be suspended for an hour, or lose its connection in the middle of a step, and go on
+when its trial is somebody else's. A lock or a clock cannot tell it so in time. The number can: it
+only grows, and what an attempt with an older one writes is refused where it is written.
+
+The numbers stand in ``genstudy_fences(trial_id, fence)`` and outlive the leases.
+"""
+
+from __future__ import annotations
+
+from optuna.exceptions import UpdateFinishedTrialError
+from sqlalchemy import Connection, text
+
+RAISE = text(
+    "INSERT INTO genstudy_fences (trial_id, fence) VALUES (:trial_id, 1) "
+    "ON CONFLICT (trial_id) DO UPDATE SET fence = genstudy_fences.fence + 1 RETURNING fence"
+)
+READ = "SELECT fence FROM genstudy_fences WHERE trial_id = :trial_id"
+
+
+class TrialLost(UpdateFinishedTrialError):
+    """A trial is somebody else's by now: nothing of this attempt is written any more."""
+
+
+def raise_fence(connection: Connection, trial_id: int) -> int:
+    """Return a new number for a trial: from now on, only who knows it may write."""
+    return int(connection.execute(RAISE, {"trial_id": trial_id}).scalar_one())
+
+
+def check_fence(connection: Connection, trial_id: int, fence: int) -> None:
+    """Raise `TrialLost` if the trial has a newer number. Nobody gets one before this transaction
+    ends: Postgres holds the row, and SQLite has one writer.
+
+    It comes last in its transaction: one that begins with reading may not get SQLite's lock when
+    it comes to writing.
+    """
+    held = "" if connection.dialect.name == "sqlite" else " FOR SHARE"
+    found = connection.execute(text(READ + held), {"trial_id": trial_id}).scalar()
+    if found != fence:
+        raise TrialLost(f"trial {trial_id} is at attempt {found}, and this is attempt {fence}")
