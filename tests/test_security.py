@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image, UnidentifiedImageError
 
+from models.data.decoding import Decoder, measure_depth, read_header
+from models.errors import DataError
+from models.figures.sample_history import read_row
+from search.reporting.pictures import to_data_uri
 from tests.user import User, WriteStudy
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("search", "models", "storage")
 
 # Python tells its auditors of every class or function that a pickle asks for.
 AUDITOR = """
@@ -53,3 +63,54 @@ def test_no_pickle_is_loaded_from_the_first_trial_to_the_loaded_export(
     assert (code, error) == (0, "")
     run(user, LOAD, user.runs / "exports" / "small" / "1")
     assert audited.read_text() == ""
+
+
+# ---- images ----
+
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 28 28
+%%EndComments
+(%pipe%touch /tmp/x) (w) file
+showpage
+%%EOF
+"""
+READERS: dict[str, Callable[[Path], object]] = {
+    "decode": lambda path: Decoder().decode(path),
+    "header": read_header,
+    "depth": lambda path: measure_depth([path]),
+    "row": read_row,
+    "page": lambda path: to_data_uri(path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_postscript_that_is_called_an_image_starts_no_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.Popen", lambda *words, **_: started.append(words))
+    path = tmp_path / "x.png"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises((DataError, UnidentifiedImageError)):
+        READERS[reader](path)
+    assert started == []
+
+
+def test_a_photo_of_the_web_is_read_whatever_its_suffix_says(tmp_path: Path) -> None:
+    for kind in ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF", "MPO"):
+        path = tmp_path / f"{kind}.jpg"
+        Image.new("RGB", (9, 8), (200, 30, 30)).save(path, kind)
+        assert Decoder().decode(path).pixels.shape == (3, 8, 9)
+
+
+def test_no_file_opens_an_image_of_any_format() -> None:
+    found = []
+    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in (
+                "Image.open",
+                "open_image",
+            ):
+                found.append(ast.unparse(call))
+    assert [call for call in found if "formats=" not in call and "open_image" not in call] == []
+    assert len(found) > 4

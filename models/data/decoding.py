@@ -8,6 +8,7 @@
 - Of 16 bits the upper 8 count. Where a folder's values need only 10, 12 or 14 bits, as cameras
   for science write them, the upper 8 of those.
 - Pixels of 32 bits, signed ones and fractions are refused, for nobody knows their white.
+- A file is what its content says, whatever its name; of Pillow's formats only `KINDS` are read.
 
 Shape legend: C channels, H/W pixels.
 """
@@ -19,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from models.errors import DataError, first_line, short
 
@@ -36,6 +37,9 @@ GREYS = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"}
 ALPHAS = {"RGBA", "LA", "PA", "RGBa", "La"}
 SAMPLES = {1: "whole numbers", 2: "signed numbers", 3: "fractions"}  # TIFF's SampleFormat
 ROTATED = 0x0112  # EXIF's orientation: 1 is upright
+# Pillow knows forty more, and some are programs: it hands PostScript to Ghostscript. GIF and AVIF
+# are here since photos from the web often are one of them, whatever their suffix says.
+KINDS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ class Decoder:
 
         Raises `DataError` for whatever cannot be decoded.
         """
-        with _naming(path), Image.open(path) as opened:
+        with _naming(path), open_image(path) as opened:
             header = _read_header(opened)
             image: Image.Image = ImageOps.exif_transpose(opened)
             if header.is_deep:
@@ -134,9 +138,14 @@ class Decoder:
         return ground.convert("L" if is_grey else "RGB"), True
 
 
+def open_image(file: Path | BinaryIO) -> Image.Image:
+    """Open an image of one of `KINDS`; Pillow raises its `UnidentifiedImageError` for all else."""
+    return Image.open(file, formats=KINDS)
+
+
 def read_header(path: Path) -> Header:
     """Read what a file says of itself, without its pixels. Raises `DataError`."""
-    with _naming(path), Image.open(path) as opened:
+    with _naming(path), open_image(path) as opened:
         return _read_header(opened)
 
 
@@ -144,7 +153,7 @@ def measure_depth(paths: Iterable[Path]) -> int:
     """Return how many bits the values of files of 16 bits need, as cameras have them."""
     largest = -1
     for path in paths:
-        with _naming(path), Image.open(path) as opened:
+        with _naming(path), open_image(path) as opened:
             if not _knows_its_white(opened):
                 largest = max(largest, int(np.asarray(opened).max()))
             else:
@@ -163,6 +172,10 @@ def _naming(path: Path) -> Iterator[None]:
             yield
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"cannot decode {path} (it is none of {', '.join(KINDS)}); replace or remove that file"
+        ) from error
     except Exception as error:  # damaged files make Pillow's readers raise errors of all kinds
         raise DataError(
             f"cannot decode {path} ({short(first_line(error))}); replace or remove that file"

@@ -59,7 +59,7 @@ def read_row(path: Path) -> Tensor:
     """Read the samples that `write_row` wrote: (N, C, H, W) in [0, 1]."""
     from PIL import Image
 
-    with Image.open(path) as file:
+    with Image.open(path, formats=("PNG",)) as file:
         pixels = np.asarray(file)
         count = int(file.info[COUNT])
     pixels = pixels.reshape(*pixels.shape[:2], -1)  # (H, N * W, C)

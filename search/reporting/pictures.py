@@ -14,6 +14,8 @@ from functools import lru_cache
 
 from PIL import Image
 
+from models.data.decoding import open_image
+
 WIDEST = 1400  # pixels
 QUALITY = 88  # of WebP: no difference is seen in pictures of this kind
 
@@ -27,7 +29,7 @@ def to_data_uri(content: bytes) -> str:
 
 def _smallest(content: bytes) -> tuple[str, bytes]:
     """Return a picture's format and bytes: as they are, or as WebP. Moving pictures stay."""
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         kind = (image.format or "png").lower()
         if getattr(image, "is_animated", False):
             return kind, content
