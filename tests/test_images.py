@@ -90,6 +90,20 @@ def test_torchvision_files_are_read_as_they_are(tmp_path: Path) -> None:
     assert splits.classes[0] == "T-shirt/top"
 
 
+def test_a_pickle_of_an_old_torchvision_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mnist(tmp_path)
+    processed = tmp_path / "FashionMNIST" / "processed"
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(30, 28, 28, dtype=torch.uint8), torch.zeros(30)), processed / name)
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("a pickle is loaded"))
+    splits = load("fashion_mnist", tmp_path)
+    assert (len(splits.train), len(splits.valid), len(splits.test)) == (40, 10, 10)
+    assert splits.train.pixels.any()
+
+
 def test_stacked_digits_are_numbers_of_three_digits(tmp_path: Path) -> None:
     write_mnist(tmp_path, folder="MNIST")
     single = load("mnist", tmp_path)

@@ -78,9 +78,16 @@ class TorchvisionSource:
         return sorted((self.root / self.class_name / "raw").glob("*-ubyte"))
 
     def _open_dataset(self, *, train: bool, download: bool = False):  # type: ignore[no-untyped-def]
+        """Open torchvision's set, of its raw files alone.
+
+        Where an old version left ``processed/training.pt``, torchvision would unpickle that:
+        images that are not the fingerprinted ones. Its folder is named like its class.
+        """
         from torchvision import datasets  # takes seconds: only where images are decoded
 
-        return getattr(datasets, self.class_name)(self.root, train=train, download=download)
+        family = getattr(datasets, self.class_name)
+        raw_only = type(self.class_name, (family,), {"_check_legacy_exist": lambda _: False})
+        return raw_only(self.root, train=train, download=download)
 
     def _download(self) -> None:
         """Fetch the set with torchvision, which shows its own progress bar."""
