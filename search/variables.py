@@ -123,6 +123,17 @@ def _read_storage(name: str, written: str) -> str:
     return absolute_url(written)
 
 
+def _read_hosts(name: str, written: str) -> tuple[str, ...]:
+    """Return the address that is served, and the further names by which browsers reach it."""
+    hosts = tuple(part.strip().lower() for part in written.split(","))
+    if not all(hosts) or any(set(host) & set(" /@") for host in hosts):
+        raise BadVariable(
+            f"{name}={_quote(written)} is no address with names behind commas, such as "
+            "0.0.0.0,lab.example"
+        )
+    return hosts
+
+
 def _quote(written: str) -> str:
     return short(repr(written))
 
@@ -219,8 +230,11 @@ class Variables:
         "file to which the command trials writes the table", _read_path, typed=True
     )
     parquet: Path | None = _variable("the same as Parquet", _read_path)
-    host: str = _variable(
-        "address of the dashboard; unset: this machine only", default="127.0.0.1", typed=True
+    host: tuple[str, ...] = _variable(
+        "address of the dashboard; unset: this machine only; behind commas: names of a proxy",
+        _read_hosts,
+        default="127.0.0.1",
+        typed=True,
     )
     port: int = _variable(
         "port of the dashboard", _whole_reader(1, 65535), default="8080", typed=True

@@ -25,13 +25,14 @@ def test_all_variables_are_read() -> None:
             "NAME": "cae", "TRIALS": "10", "EPOCHS": "5", "RETRAIN_EPOCHS": "3", "WORKERS": "2",
             "GPUS": "0,1", "DATA": "mnist", "DATA_ROOT": "/d", "STORAGE": "sqlite:////t/s.db",
             "SEED": "0", "RUNS": "/r", "TOP": "1", "SAMPLER": "tpe", "PRUNER": "none",
-            "CSV": "/c", "PARQUET": "/p", "HOST": "::1", "PORT": "1234",
+            "CSV": "/c", "PARQUET": "/p", "HOST": "::1, Lab.Example", "PORT": "1234",
         }
     )  # fmt: skip
     assert found == Variables(
         name="cae", trials=10, epochs=5, retrain_epochs=3, workers=2, gpus=(0, 1), data="mnist",
         data_root=Path("/d"), storage="sqlite:////t/s.db", seed=0, runs=Path("/r"), top=1,
-        sampler="tpe", pruner="none", csv=Path("/c"), parquet=Path("/p"), host="::1", port=1234,
+        sampler="tpe", pruner="none", csv=Path("/c"), parquet=Path("/p"), port=1234,
+        host=("::1", "lab.example"),
     )  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def test_all_variables_are_read() -> None:
         ("SEED", "-1", "SEED='-1' is not a whole number from 0"),
         ("TOP", "all", "TOP='all'"),
         ("PORT", "99999", "PORT='99999'"),
+        ("HOST", "0.0.0.0,", "HOST='0.0.0.0,' is no address with names behind commas"),
+        ("HOST", "http://lab.example", "HOST='http://lab.example' is no address"),
         ("GPUS", "all", "GPUS='all' is neither 'none' nor numbers such as 0,1"),
         ("GPUS", "0,,1", "GPUS='0,,1'"),
         ("GPUS", "-1", "GPUS='-1'"),
@@ -73,8 +76,8 @@ def test_a_misspelt_variable_is_refused() -> None:
 def test_a_name_that_shells_export_counts_only_on_makes_command_line() -> None:
     exported = {"HOST": "desktop", "NAME": "desktop", "TOP": "9", "TRIALS": "7"}
     found = read_variables({"GENSTUDY_GIVEN": "TOP", **exported})
-    assert (found.host, found.name, found.top, found.trials) == ("127.0.0.1", None, 9, 7)
-    assert read_variables(exported).host == "desktop"  # without make, the environment is all
+    assert (found.host, found.name, found.top, found.trials) == (("127.0.0.1",), None, 9, 7)
+    assert read_variables(exported).host == ("desktop",)  # without make, the environment is all
 
 
 def test_the_help_of_a_variable_says_its_default() -> None:

@@ -1,6 +1,10 @@
 """`make dashboard`: serve optuna-dashboard with the trials' pictures, also while a study runs.
 
-It has no password, so that only this machine reaches it unless HOST says otherwise.
+    make dashboard                             this machine only
+    ssh -L 8080:127.0.0.1:8080 machine         the same from elsewhere, at the printed address
+    make dashboard HOST=0.0.0.0,lab.example    other machines too; after the comma: a proxy's name
+
+The address that is printed carries a token (`search.reporting.dashboard_access`).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import optuna_dashboard
 
 from search.console import open_console, shorten_path
 from search.errors import BadVariable
+from search.reporting.dashboard_access import DashboardAccess, new_token
 from search.reporting.dashboard_view import DashboardView
 from search.variables import Variables, read_variables
 from storage.database.address import redact_url
@@ -22,6 +27,7 @@ from storage.errors import short
 from storage.files.artifacts import ArtifactFolder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")  # all addresses of this machine, of which none can be opened
 
 
 class Server(ThreadingMixIn, WSGIServer):
@@ -48,21 +54,22 @@ def dashboard() -> int:
     variables = read_variables()
     console = open_console()
     storage = open_storage(variables.storage_url, create=False)  # looking creates nothing
+    token = new_token()
     try:
         app = optuna_dashboard.wsgi(
             storage, artifact_store=ArtifactFolder(variables.paths.artifacts)
         )
-        with _bind(variables, DashboardView(app, storage)) as server:
-            if variables.host not in LOOPBACK:
+        view = DashboardView(app, storage)
+        with _bind(variables, DashboardAccess(view, token, variables.host)) as server:
+            if variables.host[0] not in LOOPBACK:
                 console.print(
-                    f"warning: HOST={variables.host} opens the dashboard to other machines; it "
-                    "has no password, and whoever reaches it can delete studies",
+                    f"warning: HOST={variables.host[0]} opens the dashboard to other machines, "
+                    "without encryption; an SSH tunnel to the default HOST needs none of that",
                     style="bold yellow",
                 )
-            host = f"[{variables.host}]" if ":" in variables.host else variables.host
             console.print(
                 f"dashboard of {shorten_path(redact_url(variables.storage_url))}: "
-                f"http://{host}:{variables.port}/dashboard  (Ctrl-C ends it)",
+                f"{_address(variables)}?token={token}  (Ctrl-C ends it)",
                 soft_wrap=True,
             )
             server.serve_forever()
@@ -73,14 +80,23 @@ def dashboard() -> int:
     return 0
 
 
+def _address(variables: Variables) -> str:
+    """Return where a browser finds the dashboard."""
+    host, *names = variables.host
+    if names or host in EVERYWHERE:
+        host = names[0] if names else socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{variables.port}/dashboard"
+
+
 def _bind(variables: Variables, app: Any) -> WSGIServer:
     """Return a server at HOST and PORT; raise `BadVariable` if there can be none."""
-    server = ServerIPv6 if ":" in variables.host else Server
+    host = variables.host[0]
+    server = ServerIPv6 if ":" in host else Server
     try:
-        return make_server(variables.host, variables.port, app, server, QuietHandler)
+        return make_server(host, variables.port, app, server, QuietHandler)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadVariable(
-            f"cannot serve on {short(variables.host)}:{variables.port} ({reason}); set PORT to "
+            f"cannot serve on {short(host)}:{variables.port} ({reason}); set PORT to "
             "a free one, and HOST to an address of this machine"
         ) from error
