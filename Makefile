@@ -32,10 +32,16 @@ $(foreach v,ROWS FULL OUT,$(if $(filter environment,$(origin $(v))),$(eval unexp
 # Make itself writes $$ for one $, which a path may do too.
 TYPED := $(filter-out STORAGE,$(GENSTUDY_GIVEN))
 $(foreach v,$(TYPED),$(eval override $(v) := $$(subst $$$$$$$$,$$$$,$$(value $(v)))))
+export $(TYPED)
+
+# An address may hold a password: only the commands that need it inherit it, and they drop it at
+# once (`search/passwords.py`). Make would also repeat it in the MAKEFLAGS of every child.
+MAKEOVERRIDES :=
 ifeq ($(origin STORAGE),command line)
-override STORAGE := $(value STORAGE)
+ADDRESS := $(value STORAGE)
+unexport STORAGE
+study studies trials report dashboard: private override export STORAGE := $(ADDRESS)
 endif
-export $(GENSTUDY_GIVEN)
 
 .DEFAULT_GOAL := help
 .PHONY: $(TARGETS)

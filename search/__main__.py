@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from search.errors import explain_error, unknown_name
 from search.fast_imports import defer_compiler, quick_imports
+from search.passwords import hide_password, received_storage
 from search.supervisor.process import end_early, start_early
 from search.words import show_text
 
@@ -51,7 +52,8 @@ def worker() -> int:
 def command(name: str) -> int:
     """Run a command and return its exit code; an error that a user can mend becomes one line."""
     try:
-        return _find_command(name)()
+        with received_storage():
+            return _find_command(name)()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -92,4 +94,5 @@ def _find_command(name: str) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
+    hide_password()
     sys.exit(main(sys.argv[1:]))

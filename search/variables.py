@@ -23,6 +23,7 @@ from typing import Any
 
 from search.errors import BadVariable, unknown_name
 from search.hints import folder_without_kind, missing_name, stray_word, stray_words
+from search.passwords import with_storage
 from storage.errors import short
 from storage.paths import RunPaths
 
@@ -197,7 +198,8 @@ class Variables:
         "where torchvision's sets lie or are downloaded to", _read_path, default="data"
     )
     storage: str | None = _variable(
-        "postgresql://USER:PASSWORD@HOST/DATABASE; unset: SQLite under RUNS", _read_storage
+        "postgresql://USER@HOST/DATABASE, or file:PATH that holds it; unset: SQLite under RUNS",
+        _read_storage,
     )
     seed: int | None = _variable("all random choices follow from it", _whole_reader(0))
     runs: Path = _variable("folder of everything that is written", _read_path, default="runs")
@@ -265,12 +267,16 @@ def _make_name(variable: Field[Any]) -> str:
 VARIABLES: dict[str, str] = {_make_name(each): each.metadata["help"] for each in fields(Variables)}
 
 
-def read_variables(given: Mapping[str, str] = os.environ) -> Variables:
-    """Read the variables from the environment; raise `BadVariable` for the first that is wrong.
+def read_variables(given: Mapping[str, str] | None = None) -> Variables:
+    """Read the variables; raise `BadVariable` for the first that is wrong.
+
+    given: their texts; None: those of the environment
 
     The Makefile sets GENSTUDY_GIVEN to the names that stand on make's command line. So
     ``TRAILS=5`` is refused rather than ignored, and a HOST that the shell exports is not ours.
     """
+    if given is None:
+        given = with_storage(os.environ)
     typed = given.get("GENSTUDY_GIVEN", "").split()
     for name in typed:
         if name not in VARIABLES:

@@ -48,7 +48,7 @@ ARROWS = {
         ("study",),
         ("strategies", "variables"),
         ("console", "fast_imports", "hints", "messages", "repeats", "tables"),
-        ("errors", "run", "spelling"),
+        ("errors", "passwords", "run", "spelling"),
         ("words",),
     ),
     "models": (

@@ -102,13 +102,22 @@ def test_a_misspelt_variable_is_refused(tmp_path: Path) -> None:
     assert "did you mean 'TRIALS'?" in done.stderr
 
 
-def test_a_dollar_in_a_password_arrives_as_typed(tmp_path: Path) -> None:
-    url = "postgresql://me:pa$word@127.0.0.1:1/nothing"
-    done = make("studies", f"STORAGE={url}", "--eval", "seen:;@printenv STORAGE GENSTUDY_GIVEN")
-    seen = make("seen", f"STORAGE={url}", "--eval", "seen:;@printenv STORAGE GENSTUDY_GIVEN")
-    assert seen.stdout.splitlines() == [url, "STORAGE"]
+def test_an_address_reaches_python_as_typed_and_no_other_child(tmp_path: Path) -> None:
+    secret = "pa$word"
+    url = f"postgresql://me:{secret}@127.0.0.1:1/nothing"
+    done = make("studies", f"STORAGE={url}")
     assert done.returncode == 2
-    assert "pa$word" not in done.stderr
+    assert secret not in done.stdout + done.stderr
+    assert "STORAGE=file:PATH" in done.stderr  # the warning
+    assert "cannot open postgresql://me:***@127.0.0.1:1/nothing" in done.stderr
+    seen = make("seen", f"STORAGE={url}", "RUNS=r", "--eval", "seen:;@printenv")
+    (given,) = [line for line in seen.stdout.splitlines() if line.startswith("GENSTUDY_GIVEN=")]
+    assert set(given.partition("=")[2].split()) == {"RUNS", "STORAGE"}
+    assert secret not in seen.stdout
+    odd = make("trials", "NAME=x", f"STORAGE=sqlite:///{tmp_path}/{secret}$$(echo no).db")
+    assert f"no trial database at {tmp_path}/{secret}$$(echo no).db" in odd.stderr
+    exported = make("trials", "NAME=x", STORAGE=f"sqlite:///{tmp_path}/{secret}.db")
+    assert f"no trial database at {tmp_path}/{secret}.db" in exported.stderr
 
 
 def test_a_path_of_any_characters_arrives_as_typed(tmp_path: Path) -> None:

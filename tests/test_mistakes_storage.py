@@ -30,6 +30,13 @@ URLS = {
     "port-closed": (f"postgresql://me:{SECRET}@127.0.0.1:1/db", ["refused", "server running"]),
     "a-driver": (f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:1/db", ["cannot open postgresql"]),
     "an-option": (f"postgresql://127.0.0.1:1/db?password={SECRET}&x=1", ["cannot open postgres"]),
+    "a-key": (f"postgresql://h:1/db?sslmode=x&sslpassword={SECRET}", ["sslpassword=***"]),
+    "capitals": (f"postgresql://127.0.0.1:1/db?PASSWORD={SECRET}", ["PASSWORD=***"]),
+    "misspelt": (f"postgresql://127.0.0.1:1/db?pasword={SECRET}", ["pasword=***", "correct the"]),
+    "a-colon": (f"postgresql://me%3A{SECRET}@127.0.0.1:1/db", ["postgresql://me:***@127.0.0.1"]),
+    "a-service": (f"postgresql://127.0.0.1:1/db?service={SECRET}", ['service "***" not found']),
+    "words": (f"host=127.0.0.1 user=me password={SECRET}", ["STORAGE is not a database URL"]),
+    "one-slash": (f"postgresql:/me:{SECRET}@127.0.0.1/db", ["STORAGE is not a database URL"]),
     "at-signs": (f"postgresql://me:a@b@{SECRET}@127.0.0.1:1/db", ["two '@'", "is %40"]),
     "no-socket": ("postgresql:///db?host=/nowhere", ["cannot open postgresql", "server running"]),
     "proc": ("sqlite:////proc/nothing/s.db", ["cannot open sqlite:////proc", "writable"]),
@@ -50,6 +57,32 @@ def test_a_wrong_database_is_one_line_without_the_password(
         assert word in said
     assert "hunter2" not in said
     assert "p@ss" not in said
+
+
+ADDRESS_FILES: dict[str, tuple[str | None, int, list[str]]] = {
+    "missing": (None, 0o600, ["cannot read STORAGE=file:", "No such file", "postgresql://USER"]),
+    "for-all": (f"postgresql://me:{SECRET}@h/db", 0o644, ["may be read by others", "chmod 600"]),
+    "empty": ("\n", 0o600, ["is no file of one line, the address"]),
+    "variables": (f"export STORAGE=x\nA={SECRET}\n", 0o600, ["is no file of one line"]),
+    "a-circle": ("file:address", 0o600, ["is no file of one line"]),
+    "nonsense": (SECRET, 0o600, ["STORAGE is not a database URL"]),
+    "away": (f"postgresql://me:{SECRET}@127.0.0.1:1/db\n", 0o600, ["me:***@127.0.0.1:1/db"]),
+}
+
+
+@pytest.mark.parametrize("mistake", ADDRESS_FILES)
+def test_a_wrong_file_with_an_address_is_one_line_without_the_password(
+    tmp_path: Path, refused: Callable[..., str], study_file: WriteStudy, mistake: str
+) -> None:
+    content, mode, words = ADDRESS_FILES[mistake]
+    path = tmp_path / "address"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    said = refused(NAME=study_file(), STORAGE=f"file:{path}")
+    for word in words:
+        assert word in said
+    assert "hunter2" not in said
 
 
 def a_folder(path: Path) -> None:

@@ -12,7 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from models.data.decoding import Decoder, measure_depth, read_header
 from models.errors import DataError
 from models.figures.sample_history import read_row
+from search import passwords
+from search.__main__ import main
 from search.reporting.pictures import to_data_uri
+from search.variables import read_variables
 from tests.user import User, WriteStudy
 
 ROOT = Path(__file__).parent.parent
@@ -114,3 +117,69 @@ def test_no_file_opens_an_image_of_any_format() -> None:
                 found.append(ast.unparse(call))
     assert [call for call in found if "formats=" not in call and "open_image" not in call] == []
     assert len(found) > 4
+
+
+# ---- passwords ----
+
+
+@pytest.mark.parametrize(
+    ("address", "holds"),
+    [
+        ("postgresql://me:secret@host/db", True),
+        ("postgresql://:secret@host/db", True),
+        ("postgresql+psycopg://me:se@cret@host:5432/db", True),
+        ("postgresql://me@host/db?password=secret", True),
+        ("postgresql://me@host:5432/db?sslmode=require&sslPassword=secret", True),
+        ("postgresql:/me:secret@host/db", True),
+        ("host=h user=me password = secret", True),
+        ("postgresql://me@host:5432/db", False),
+        ("postgresql://me@host/db?passfile=/home/me/pass", False),
+        ("postgresql:///?service=mine", False),
+        ("sqlite:////tmp/a:b@c.db", False),
+        ("file:~/address", False),
+        ("", False),
+    ],
+)
+def test_an_address_with_a_password_is_known(address: str, holds: bool) -> None:
+    assert passwords.holds_password(address) is holds
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_process_with_a_password_starts_anew_without_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], typed: bool
+) -> None:
+    address = "postgresql://me:hunter2@host/db"
+    begun: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda *given: begun.append(given))
+    monkeypatch.setenv("MAKEFLAGS", f" -- STORAGE={address}")
+    words = ["python", "/bin/genstudy", "studies", *([f"STORAGE={address}"] if typed else [])]
+    monkeypatch.setattr(sys, "orig_argv", words)
+    if not typed:
+        monkeypatch.setenv("STORAGE", address)
+    passwords.hide_password()
+    ((program, words, environment),) = begun
+    assert program == words[0] == sys.executable
+    assert "hunter2" not in repr((words, environment))
+    assert ("STORAGE=file:PATH" in capfd.readouterr().err) is typed  # the warning
+    piped = words[-1].removeprefix("STORAGE=") if typed else environment["STORAGE"]
+    monkeypatch.setenv("STORAGE", piped)
+    with passwords.received_storage():
+        assert "STORAGE" not in os.environ
+        assert passwords.with_storage(os.environ)["STORAGE"] == address
+        assert read_variables().storage == address
+
+
+def test_a_child_of_a_command_does_not_inherit_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look() -> int:
+        seen.append(dict(os.environ))
+        return 0
+
+    monkeypatch.setattr("search.cli.listing.studies", look)
+    monkeypatch.setenv("STORAGE", f"sqlite:///{tmp_path}/s.db")
+    assert main(["studies"]) == 0
+    assert "STORAGE" not in seen[0]
+    assert os.environ["STORAGE"] == f"sqlite:///{tmp_path}/s.db"

@@ -22,7 +22,7 @@ from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from storage import best, curves, studies, trials
 from storage.database import leases
-from storage.database.address import redact_url
+from storage.database.address import absolute_url, redact_url
 from storage.database.columns import local_time
 from storage.database.connection import open_engine, open_storage
 from storage.database.extractors import keep_extractor, read_extractor
@@ -467,6 +467,22 @@ def test_a_missing_postgres_database_is_one_line(postgres_server: str) -> None:
 def test_shown_urls_hide_the_password() -> None:
     assert redact_url("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
     assert redact_url("sqlite:////tmp/s.db") == "sqlite:////tmp/s.db"
+    shown = redact_url("postgresql://me@host/db?sslmode=require&sslpassword=secret&host=a&host=b")
+    assert shown == "postgresql://me@host/db?host=a&host=b&sslmode=require&sslpassword=***"
+
+
+def test_an_address_may_lie_in_a_file_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / ".genstudy"
+    path.write_text("postgresql://me:secret@host/db\n")
+    path.chmod(0o600)
+    assert absolute_url("file:~/.genstudy") == "postgresql://me:secret@host/db"
+    assert redact_url("file:~/.genstudy") == "postgresql://me:***@host/db"
+    path.write_text("sqlite:///studies.db\n")
+    path.chmod(0o644)  # nothing in it is secret
+    assert absolute_url(f"file:{path}") == f"sqlite:///{Path('studies.db').absolute()}"
 
 
 def test_an_extractor_is_kept_for_other_machines(storage_url: str) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 
 from search.console import shorten_path
+from search.passwords import holds_password, with_storage
 from search.run import StudyRun
 from search.spelling import spell
 from search.study import Study, StudySpec
@@ -84,8 +85,10 @@ def typed_places() -> dict[str, str]:
 
     What the shell exports, the next command finds by itself. No password is shown.
     """
-    typed = os.environ.get("GENSTUDY_GIVEN", "").split()
-    found = {name: os.environ[name] for name in PLACES if name in typed and os.environ.get(name)}
+    given = with_storage(os.environ)
+    typed = given.get("GENSTUDY_GIVEN", "").split()
+    found = {name: given[name] for name in PLACES if name in typed and given.get(name)}
     return {
-        name: redact_url(value) if name == "STORAGE" else value for name, value in found.items()
+        name: redact_url(value) if name == "STORAGE" and holds_password(value) else value
+        for name, value in found.items()
     }

@@ -1,13 +1,17 @@
 """Addresses of trial databases: what STORAGE may say, and how an address is shown to people.
 
 parse_url("postgresql://me:secret@host/studies")         # a URL with the driver that we use
+parse_url("file:~/.genstudy")                            # the one that a file of one's own holds
 redact_url("postgresql://me:secret@host/studies")        # postgresql://me:***@host/studies
 absolute_url("sqlite:///runs/studies.db")                # for processes that start elsewhere
+hide_secrets("user me:secret is wrong", parse_url(...))  # user me:*** is wrong
 """
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
@@ -17,18 +21,58 @@ from storage.database.schema import is_sqlite
 from storage.errors import DatabaseUnreachable, short
 from storage.paths import sqlite_url
 
-HINT = "use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+EITHER = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+HINT = f"use {EITHER}"
+FILE = "file:"
+OTHERS = stat.S_IRWXG | stat.S_IRWXO  # what others than its owner may do with a file
 
 # Arguments of the driver's own that stand in some URLs. We set the first ourselves, always to what
 # a pooler needs; the others would change how our statements run.
 IGNORED = ("prepare_threshold",)
 REFUSED = ("autocommit", "context", "cursor_factory", "row_factory")
+SHOWN = {
+    "application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname",
+    "gssencmode", "host", "hostaddr", "keepalives", "keepalives_count", "keepalives_idle",
+    "keepalives_interval", "load_balance_hosts", "options", "passfile", "port", "sslcert", "sslkey",
+    "sslmode", "sslrootcert", "target_session_attrs", "tcp_user_timeout", "user",
+}  # fmt: skip
 # What people write behind the path of a file; we set all of it ourselves.
 FILE_OPTIONS = {"timeout", "check_same_thread", "mode", "cache", "uri", "isolation_level"}
 
 
+def names_file(url: str) -> bool:
+    """Whether STORAGE says which file holds the address."""
+    return url.startswith(FILE)
+
+
+def read_address(url: str) -> str:
+    """Return ``url``, or what the file that it names holds. Raises `DatabaseUnreachable`."""
+    if not names_file(url):
+        return url
+    try:
+        path = Path(url.removeprefix(FILE)).expanduser()
+        mode = path.stat().st_mode
+        held = path.read_text(encoding="utf-8").strip() if stat.S_ISREG(mode) else ""
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text of UTF-8"
+        raise DatabaseUnreachable(
+            f"cannot read STORAGE={short(url)} ({reason}); name a file that holds {EITHER}"
+        ) from error
+    if mode & OTHERS and "@" in held:  # an address without a user holds no password
+        raise DatabaseUnreachable(
+            f"STORAGE={short(url)} may be read by others; keep it to yourself: "
+            f"chmod 600 {short(str(path))}"
+        )
+    if not held or len(held.split()) > 1 or names_file(held):
+        raise DatabaseUnreachable(
+            f"STORAGE={short(url)} is no file of one line, the address; write {EITHER} into it"
+        )
+    return held
+
+
 def parse_url(url: str) -> URL:
     """Check ``url`` and return it with the driver that we use. Raises `DatabaseUnreachable`."""
+    url = read_address(url)
     try:
         place = make_url(url)
     except (ArgumentError, ValueError) as error:
@@ -70,6 +114,7 @@ def _check_options(url: str, place: URL) -> None:
 
 def absolute_url(url: str) -> str:
     """Check ``url``; make a relative SQLite path absolute, because workers start elsewhere."""
+    url = read_address(url)
     place = parse_url(url)
     if not is_sqlite(place):
         return url
@@ -82,12 +127,30 @@ def redact_url(url: str) -> str:
 
 
 def without_password(place: URL) -> str:
-    """Return the address as people read it."""
+    """Return the address as people read it.
+
+    Of its options, those that can hold no secret are shown: names of secret ones are many, and
+    people misspell them.
+    """
     if is_sqlite(place):
         return sqlite_url(place.database or "")
-    if "password" in place.query:
-        place = place.update_query_dict({"password": "***"})
+    user, colon, _ = (place.username or "").partition(":")
+    if colon:  # written as %3A
+        place = place.set(username=user, password="***")
+    if hidden := {name: "***" for name in place.query if name not in SHOWN}:
+        place = place.update_query_dict(hidden)
     return place.render_as_string(hide_password=True).replace("+psycopg", "").replace("%2A", "*")
+
+
+def hide_secrets(words: str, place: URL) -> str:
+    """Return what a driver says without what is secret in the address."""
+    secrets = [place.password, (place.username or "").partition(":")[2]]
+    secrets += [str(text) for name, text in place.query.items() if name not in SHOWN]
+    for secret in filter(None, map(str, filter(None, secrets))):
+        for written in (secret, quote(secret, safe="")):
+            if len(written) > 3:  # shorter ones stand in other words, too
+                words = words.replace(written, "***")
+    return words
 
 
 def full_url(place: URL) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from storage.database.address import without_password
+from storage.database.address import hide_secrets, without_password
 from storage.database.schema import is_sqlite
 from storage.errors import DatabaseUnreachable, short
 
@@ -49,9 +49,7 @@ def explained(place: URL, *, what: str = "open") -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        cause = first_line(error)
-        if len(str(place.password or "")) > 3:
-            cause = cause.replace(str(place.password), "***")
+        cause = hide_secrets(first_line(error), place)
         remedy = remedy_of(error, user=place.username) or (FILE if is_sqlite(place) else SERVER)
         name = short(without_password(place))
         raise DatabaseUnreachable(f"cannot {what} {name} ({short(cause)}); {remedy}") from error

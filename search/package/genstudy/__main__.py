@@ -18,6 +18,9 @@ from genstudy import _ROOMS, _ROOT
 def main() -> int:
     """Run the command that the words of the command line name, and return its exit code."""
     sys.path[:] = order_path(sys.path)
+    from search.passwords import hide_password
+
+    hide_password()
     from search.command_line import run
 
     return run(sys.argv[1:])
