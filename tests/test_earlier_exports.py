@@ -232,7 +232,7 @@ def test_the_end_of_a_run_says_what_to_type_next(
     assert report.strip().startswith("make report NAME=small RUNS='../r s' STORAGE=")
     for kept in ("postgresql:///?service=mine", "file:/home/me/address"):  # no password: as typed
         monkeypatch.setenv("STORAGE", kept)
-        assert kept in next_lines(study, run, exported=False)[0]
+        assert kept in next_lines(study, run, exported=False, width=200)[0]
     monkeypatch.setenv("GENSTUDY_CALLED_AS", "genstudy")
     _, report = next_lines(study, run, exported=False, width=200)
     assert report.strip().startswith("genstudy report small RUNS='../r s'")

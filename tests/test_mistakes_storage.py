@@ -25,6 +25,8 @@ URLS = {
     "redis": (f"redis://:{SECRET}@h", ["begins with redis://", "postgresql://USER"]),
     "web": ("https://host/db", ["begins with https://"]),
     "memory": ("sqlite://", ["names no file", "use sqlite:///PATH"]),
+    "a-host": (f"sqlite://me:{SECRET}@h/one.db", ["names a host", "sqlite:///PATH with three"]),
+    "two-slashes": ("sqlite://runs/studies.db", ["names a host", "sqlite:///PATH with three"]),
     "port-word": (f"postgresql://me:{SECRET}@h:port/db", ["STORAGE is not a database URL"]),
     "port-range": (f"postgresql://me:{SECRET}@127.0.0.1:99999/db", ["cannot open postgresql"]),
     "port-closed": (f"postgresql://me:{SECRET}@127.0.0.1:1/db", ["refused", "server running"]),

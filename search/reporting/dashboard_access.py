@@ -180,7 +180,7 @@ def _guarded(start_response: Any, path: str) -> Any:
 
 
 def _redirect(start_response: Any, to: str, *headers: tuple[str, str]) -> Sequence[bytes]:
-    start_response("303 See Other", [("Location", to), ("Content-Length", "0"), *COMMON, *headers])
+    start_response("302 Found", [("Location", to), ("Content-Length", "0"), *COMMON, *headers])
     return [b""]
 
 

@@ -85,6 +85,11 @@ def parse_url(url: str) -> URL:
             raise DatabaseUnreachable(
                 "STORAGE=sqlite:// names no file, and workers share one; use sqlite:///PATH"
             )
+        if place.host or place.username:  # else a file of the current folder would be made
+            raise DatabaseUnreachable(
+                "STORAGE=sqlite:// names a host, which a file has not; use sqlite:///PATH with "
+                "three slashes, and a fourth where the path begins with one"
+            )
         _check_options(url, place)
         return place.set(drivername="sqlite", query={})
     raise DatabaseUnreachable(f"STORAGE begins with {backend}://, which is not supported; {HINT}")
