@@ -3,7 +3,8 @@
 console = open_console()
 console.print("trial 7 of [/x]")     # other people's text shows as it is: nothing is markup
 
-Text that may hold characters that steer a terminal goes through `search.words.show_text` first.
+Plain texts are printed so that no character of theirs steers the terminal. What is put into a
+`rich.text.Text` goes through `search.words.show_text` first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -26,13 +28,21 @@ def shorten_path(place: object) -> str:
     return str(place).replace(f"{Path.cwd()}/", "")
 
 
+class PlainConsole(Console):
+    """A console that shows every character of a text, and obeys none but line feeds."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        shown = "\n".join(show_text(line) for line in text.split("\n"))
+        return super().render_str(shown, **options)
+
+
 def open_console() -> Console:
     """Open standard output, which shows every character as it is; it is wide where it is no
     terminal. A character that the terminal's encoding lacks is shown escaped."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() else LOG_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    return PlainConsole(highlight=False, markup=False, emoji=False, width=width)
 
 
 def print_line(console: Console, line: str, style: str | None = None) -> None:

@@ -43,11 +43,18 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its head, its cells as they are shown, and how they read."""
+    """A column of a table: its head, its cells as they are shown, and how they read.
+
+    No character of theirs steers the terminal.
+    """
 
     head: str
     cells: Sequence[str]
     kind: Kind = Kind.NAME
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", show_text(self.head))
+        object.__setattr__(self, "cells", [show_text(cell) for cell in self.cells])
 
     @property
     def natural(self) -> int:

@@ -331,7 +331,9 @@ def test_words_of_the_user_are_shown_as_they_are(start: str) -> None:
     assert page.links == {"#a"}
     assert page.words.count(said) == 17
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    found = Page(markdown.render(to_markdown(said, blocks)))
+    rendered = markdown.render(to_markdown(said, blocks))
+    assert rendered.count("<code>https://e.f</code>") == 12  # else GitHub makes a link of it
+    found = Page(re.sub("</?code>", "", rendered))
     assert not set(found.tags) & {"b", "a", "s", "li", "blockquote"}
     assert found.pictures == ["a.png", "b.png", "d.png"]
     assert found.words.count(said) == 13

@@ -95,8 +95,10 @@ def trials() -> int:
 
 
 def _write_frame(console: Console, frame: pd.DataFrame, variables: Variables) -> None:
+    from storage.files.spreadsheets import plain_frame
+
     writers: list[tuple[Path | None, Callable[[Path], object]]] = [
-        (variables.csv, lambda path: frame.to_csv(path, index=False)),
+        (variables.csv, lambda path: plain_frame(frame).to_csv(path, index=False)),
         (variables.parquet, lambda path: _unmix(frame).to_parquet(path, index=False)),
     ]
     for target, write in writers:

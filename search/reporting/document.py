@@ -10,7 +10,6 @@ Every word is shown as it is: what users have named holds no markup.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -18,7 +17,13 @@ from pathlib import Path
 from typing import Protocol
 
 from search.reporting.pictures import to_data_uri
-from storage.files.markdown import escape_markup, format_picture, format_rows
+from storage.files.markdown import (
+    escape_markup,
+    escape_paragraph,
+    format_code,
+    format_picture,
+    format_rows,
+)
 
 LONG = 40  # letters: a cell with more goes on in the next line
 
@@ -52,7 +57,7 @@ class Words:
     kind: str = ""
 
     def to_markdown(self) -> str:
-        return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escape_markup(self.text))
+        return escape_paragraph(self.text)
 
     def to_html(self) -> str:
         kind = f' class="{self.kind}"' if self.kind else ""
@@ -66,8 +71,7 @@ class Code:
     text: str
 
     def to_markdown(self) -> str:
-        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", self.text)), default=0))
-        return f"{fence}python\n{self.text}\n{fence}"
+        return format_code(self.text, "python")
 
     def to_html(self) -> str:
         return f"<pre><code>{escape(self.text)}</code></pre>"

@@ -28,6 +28,7 @@ from search.reporting.document import (
     Words,
 )
 from search.reporting.figures import draw_learning_curve
+from search.reporting.pictures import is_picture
 from search.reporting.reported_study import ReportedStudy, count_outcomes
 from search.spelling import spell
 from search.trials.export_words import loading_lines, sort_pictures
@@ -35,6 +36,7 @@ from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration, format_parameters
 from storage.files.markdown import format_cell
 from storage.files.model_card import warnings_of
+from storage.paths import NAME
 
 MOST_BYTES = 3_000_000  # of one picture: a long animation is left to its folder
 LEFT_OUT = ("learning_curve.", "epoch_")  # the page draws the one itself; the others are many
@@ -166,7 +168,9 @@ def _winner_pictures(folder: Path, about: Mapping[str, Any]) -> list[Picture]:
     captions: Mapping[str, str] = about["pictures"]
     for file in sort_pictures(captions):
         path = folder / file
-        if file.startswith(LEFT_OUT) or not path.is_file() or path.stat().st_size > MOST_BYTES:
+        if file.startswith(LEFT_OUT) or not (NAME.fullmatch(file) and is_picture(path)):
+            continue
+        if path.stat().st_size > MOST_BYTES:
             continue
         found.append(Picture(file=file, content=path.read_bytes(), caption=captions[file]))
     return found

@@ -1,6 +1,7 @@
 """Pictures that a page holds itself, so that it can be mailed as one file.
 
     to_data_uri(Path("samples.png").read_bytes())        # data:image/webp;base64,...
+    is_picture(Path("samples.png"))                      # whether a page can show it
 
 A page of many pictures stays small: each becomes WebP where that takes less space, no wider than
 a screen shows it.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import lru_cache
+from pathlib import Path
 
 from PIL import Image
 
@@ -18,6 +20,18 @@ from models.data.decoding import open_image
 
 WIDEST = 1400  # pixels
 QUALITY = 88  # of WebP: no difference is seen in pictures of this kind
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a whole picture of a kind that is read, and no link to another file."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with open_image(path) as image:
+            image.load()
+    except Exception:  # damaged files make Pillow's readers raise errors of all kinds
+        return False
+    return True
 
 
 @lru_cache(maxsize=256)

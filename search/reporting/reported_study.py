@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import get_all_artifact_meta
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
 from search.reporting.figures import DrawnTrial
+from search.reporting.pictures import is_picture
 from search.spelling import spell
 from search.trials.study_record import StudyRecord, read_record
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
+from storage.files.artifacts import listed_artifacts
 from storage.files.exports import read_provenance
 from storage.paths import NAME, RunPaths
 
@@ -137,10 +138,10 @@ class ReportedStudy:
     def pictures(self, trial: FrozenTrial) -> dict[str, Path]:
         """Return the pictures that a trial ended with, by name, the first one first."""
         found = {}
-        for about in get_all_artifact_meta(trial, storage=self.storage):
+        for about in listed_artifacts(self.storage.get_trial_system_attrs(trial._trial_id)):
             source, name = self.paths.artifacts / about.artifact_id, about.filename
             usable = NAME.fullmatch(name) and about.mimetype.startswith("image/")
-            if usable and "-epoch-" not in name and source.is_file():
+            if usable and "-epoch-" not in name and is_picture(source):
                 found[name] = source
         return found
 

@@ -29,7 +29,7 @@ from storage.files.artifacts import (
     study_pictures,
     trial_pictures,
 )
-from storage.files.markdown import escape_markup, format_table
+from storage.files.markdown import escape_markup, format_code, format_code_span, format_table
 from storage.files.model_card import warnings_of
 from storage.files.study_summary import stored_summary
 
@@ -78,7 +78,8 @@ class StudyNote:
             counts = self.queue.count()
             parts = [self._progress(state, counts)]
             if count_ended(counts) < self.run.trials:
-                parts.append(f"`{spell('study', NAME=self.run.name)}` goes on with it.")
+                line = spell("study", NAME=self.run.name)
+                parts.append(f"{format_code_span(line)} goes on with it.")
             parts += self._winner(records[0]) if records else self._best()
             self._write([*parts, *self._table()])
 
@@ -115,7 +116,7 @@ class StudyNote:
             return ["No trial is complete yet."]
         trial = queue.storage.get_trial(best.trial_id)
         shown = trial_pictures(queue.storage, best.trial_id)
-        words = f"**Best: trial {best.number}**, {metric} **{best.value:.6g}**"
+        words = f"**Best: trial {best.number}**, {escape_markup(metric)} **{best.value:.6g}**"
         return [
             f"{words}: {escape_markup(format_parameters(trial.params))}",
             *[
@@ -137,7 +138,7 @@ class StudyNote:
                 f"({artifact_address(self.queue.study_id, None, pictures[name])})"
                 for name in first[:1]
             ],
-            f"```python\n{loading_lines(folder, about)}\n```",
+            format_code(loading_lines(folder, about), "python"),
         ]
 
     def _table(self) -> list[str]:

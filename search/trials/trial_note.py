@@ -38,7 +38,11 @@ class TrialNote:
     def describe_progress(self, reported: Values, *, epochs: int) -> str:
         """Return the note of a trial that has not ended, after some of its ``epochs``."""
         done = max(reported, default=-1) + 1
-        words = [f"**Epoch {done} of {epochs}**", self._best(reported), f"on {self.place}"]
+        words = [
+            f"**Epoch {done} of {epochs}**",
+            self._best(reported),
+            f"on {escape_markup(self.place)}",
+        ]
         return self._with_pictures([", ".join(filter(None, words))])
 
     def describe_pause(self, reported: Values) -> str:
@@ -53,7 +57,11 @@ class TrialNote:
         words = [f"**{outcome.capitalize()}** after {format_count(done, 'epoch')}"]
         words.append(self._best(reported))
         seconds = attributes.get("seconds")
-        took = "" if seconds is None else f"; {format_duration(seconds)} on {self.place}"
+        took = (
+            ""
+            if seconds is None
+            else f"; {format_duration(seconds)} on {escape_markup(self.place)}"
+        )
         parts = [", ".join(filter(None, words)) + took]
         if "bound" in attributes and self.metric is not None:
             parts.append(f"The pruner asked for better than {attributes['bound']:.5g}.")

@@ -2,18 +2,24 @@
 
     attach_to_trial(paths.artifacts, trial, Path("samples.png"))
     show_with_study(paths.artifacts, storage, study_id, token, [Path("samples.png")])
+    listed_artifacts(storage.get_trial_system_attrs(trial_id))      # of anybody
 
 The dashboard shows the pictures of a trial also while the study runs. The pictures of a study are
 those of its best trial: `show_with_study` replaces the pictures of an earlier best trial.
+
+Whoever may write to a shared database chooses the ids there. An id is a file's name in the folder
+of artifacts, and never a path that leads out of it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,11 +27,14 @@ from uuid import UUID, uuid5
 
 from optuna import Study, Trial
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
 
 from storage.database.optuna_storage import TrialStorage
+from storage.errors import short
 from storage.files.atomic import atomic_file
 
 KEY = "artifacts:"  # Optuna lists an artifact under this and its id
+ID = re.compile(r"[0-9A-Za-z_-]{1,200}")  # Optuna's are UUIDs
 # the namespace from which the ids of `show_with_study` are derived
 OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")
 
@@ -37,6 +46,16 @@ class ArtifactFolder(FileSystemArtifactStore):
         super().__init__(folder)
         self.folder = folder
         self.written: list[Path] = []
+
+    def _get_filepath(self, artifact_id: str) -> Path:
+        if not ID.fullmatch(artifact_id):
+            raise ArtifactNotFound(f"{short(artifact_id)!r} is no id of an artifact")
+        return self.folder / artifact_id
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove an artifact; where there is none, a study can be deleted all the same."""
+        with suppress(ArtifactNotFound):
+            super().remove(artifact_id)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         path = Path(self._get_filepath(artifact_id))
@@ -81,7 +100,7 @@ def trial_pictures(storage: TrialStorage, trial_id: int) -> dict[str, str]:
     """Return the artifacts that a trial ended with, name -> id, the first one first."""
     return {
         name: artifact
-        for name, artifact in _listed(storage.get_trial_system_attrs(trial_id)).items()
+        for name, artifact in _names_to_ids(storage.get_trial_system_attrs(trial_id)).items()
         if "-epoch-" not in name
     }
 
@@ -90,15 +109,32 @@ def study_pictures(token: str, storage: TrialStorage, study_id: int) -> dict[str
     """Return the pictures of `show_with_study`, name -> id."""
     return {
         name: artifact
-        for name, artifact in _listed(storage.get_study_system_attrs(study_id)).items()
+        for name, artifact in _names_to_ids(storage.get_study_system_attrs(study_id)).items()
         if artifact == study_artifact(token, name)
     }
 
 
-def _listed(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """Return the artifacts in the system attributes of a trial or a study, name -> id."""
-    found = [json.loads(attributes[key]) for key in sorted(attributes) if key.startswith(KEY)]
-    return {about["filename"]: about["artifact_id"] for about in found if about}
+def listed_artifacts(attributes: Mapping[str, Any]) -> list[ArtifactMeta]:
+    """Return the artifacts in the system attributes of a trial or a study, the first one first.
+
+    What is no entry of Optuna's, or no id, is left out.
+    """
+    found = []
+    for key in sorted(attributes):
+        if not key.startswith(KEY):
+            continue
+        try:
+            about = ArtifactMeta(**json.loads(attributes[key]))
+        except (ValueError, TypeError):  # also null, which the dashboard leaves of a removed one
+            continue
+        texts = (about.artifact_id, about.filename, about.mimetype)
+        if all(isinstance(text, str) for text in texts) and ID.fullmatch(about.artifact_id):
+            found.append(about)
+    return found
+
+
+def _names_to_ids(attributes: Mapping[str, Any]) -> dict[str, str]:
+    return {about.filename: about.artifact_id for about in listed_artifacts(attributes)}
 
 
 def show_with_study(
@@ -116,13 +152,11 @@ def show_with_study(
             ArtifactFolder(folder).write(artifact, content)
         about = ArtifactMeta(artifact, file.name, mimetype=_mime_type(file), encoding=None)
         storage.set_study_system_attr(study_id, KEY + artifact, json.dumps(asdict(about)))
-    for key, value in storage.get_study_system_attrs(study_id).items():
-        listed = json.loads(value) if key.startswith(KEY) else None  # the dashboard leaves nulls
-        if not listed or listed["artifact_id"] in wanted:
-            continue
-        if listed["artifact_id"] == study_artifact(token, listed["filename"]):
-            storage.forget_study_artifact(study_id, key)
-            (folder / listed["artifact_id"]).unlink(missing_ok=True)
+    for listed in listed_artifacts(storage.get_study_system_attrs(study_id)):
+        ours = listed.artifact_id == study_artifact(token, listed.filename)
+        if ours and listed.artifact_id not in wanted:
+            storage.forget_study_artifact(study_id, KEY + listed.artifact_id)
+            (folder / listed.artifact_id).unlink(missing_ok=True)
 
 
 def _mime_type(file: Path) -> str:

@@ -1,10 +1,16 @@
 r"""Markdown as the product writes it: words, numbers, pictures and tables.
 
     escape_markup("weight_decay")                        weight\_decay
+    escape_markup("see https://e.f")                     see `https://e.f`, which is no link
+    escape_paragraph("1. is no list")                    1\. is no list
+    format_code("print(1)", "python")                    between fences
     format_count(1, "trial")                             1 trial
     format_rows(["row", "MSE"], [["a", 0.1]], right=[1])
     format_table(table)                                  with title and note
     format_picture("samples.png", "samples")             with its caption
+
+Names and notes may be a stranger's: of a folder's classes, of a study in a shared database. So no
+text becomes HTML, a link, or a picture; pages that make links of bare addresses show them as code.
 
 A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note. A ``|`` in
 a cell is never a border.
@@ -16,11 +22,45 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+# Where GitHub and the dashboard make a link of a word that has no brackets.
+ADDRESS = re.compile(r"://|www\.|mailto:|xmpp:|@\S*\.", re.IGNORECASE)
 
 
 def escape_markup(text: str) -> str:
     """Return ``text`` on one line, so that Markdown shows every character of it as it is."""
-    return re.sub(r"([\\`*_\[\]<>#$~&])", r"\\\1", " ".join(text.split()))
+    return " ".join(_format_word(word) for word in text.split())
+
+
+def _format_word(word: str) -> str:
+    if ADDRESS.search(word):
+        return format_code_span(word)
+    return re.sub(r"([\\`*_\[\]<>#$~&])", r"\\\1", word)
+
+
+def format_code_span(text: str) -> str:
+    """Return ``text`` as code between words."""
+    ticks = "`" * (1 + _longest_run(text))
+    gap = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{gap}{text}{gap}{ticks}"
+
+
+def _longest_run(text: str) -> int:
+    """Return how many backticks follow one another at most."""
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def escape_paragraph(text: str) -> str:
+    """Return a paragraph that shows ``text`` as it is; what looks like the start of a list, or a
+    line under a heading, is none."""
+    return re.sub(r"^(\d*)([-+.)=])", r"\1\\\2", escape_markup(text))
+
+
+def format_code(text: str, language: str) -> str:
+    """Return lines of code between fences that no line of theirs can close."""
+    fence = "`" * max(3, 1 + _longest_run(text))
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def format_cell(value: Any) -> str:
@@ -55,10 +95,10 @@ def format_table(table: Mapping[str, Any]) -> str:
     """
     columns = [escape_markup(column) for column in table["columns"]]
     rows = [[escape_markup(c) if isinstance(c, str) else c for c in row] for row in table["rows"]]
-    parts = [f"### {table['title']}", format_rows(columns, rows)]
-    return "\n\n".join([*parts, table["note"]] if table["note"] else parts)
+    parts = [f"### {escape_markup(table['title'])}", format_rows(columns, rows)]
+    return "\n\n".join([*parts, escape_paragraph(table["note"])] if table["note"] else parts)
 
 
 def format_picture(file: str, caption: str) -> str:
     """Return the picture ``file``, which lies beside the document, above its caption."""
-    return f"![{Path(file).stem}]({file})\n*{escape_markup(caption)}*"
+    return f"![{escape_markup(Path(file).stem)}]({quote(file)})\n*{escape_markup(caption)}*"

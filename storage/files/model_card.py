@@ -12,6 +12,7 @@ from typing import Any
 
 from storage.files.markdown import (
     escape_markup,
+    format_code,
     format_count,
     format_picture,
     format_rows,
@@ -28,10 +29,10 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
     """
     images = about["images"]
     parts = [
-        f"# {about['study']}, rank {about['rank']}",
-        f"{about['model']} with {about['model_parameters']:,} parameters, trained on "
-        f"{about['data']}\n({images['train']:,} training, {images['valid']:,} validation, "
-        f"{format_count(images['test'], 'test image')}).",
+        f"# {escape_markup(about['study'])}, rank {about['rank']}",
+        f"{escape_markup(about['model'])} with {about['model_parameters']:,} parameters, trained "
+        f"on {escape_markup(about['data'])}\n({images['train']:,} training, "
+        f"{images['valid']:,} validation, {format_count(images['test'], 'test image')}).",
         *_warnings(about),
         _scores(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
@@ -76,18 +77,18 @@ def _warnings(about: Mapping[str, Any]) -> list[str]:
 def _scores(about: Mapping[str, Any]) -> str:
     metric, baseline = str(about["metric"]), about.get("baseline") or {}
     shown = {"valid": "validation", "test": "test, judged once"}
-    beaten = [baseline["what"]] if baseline else []
+    beaten = [escape_markup(baseline["what"])] if baseline else []
     rows = []
     for part, name in shown.items():
         if about[part] is not None:
             others = [f"{baseline[part]:.6f}" if part in baseline else "-" for _ in beaten]
             rows.append([name, f"{about[part][metric]:.6f}", *others])
-    return format_rows(["images", metric.upper(), *beaten], rows)
+    return format_rows(["images", escape_markup(metric.upper()), *beaten], rows)
 
 
 def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the parameters with all their digits: people copy them."""
-    return [(name, str(value)) for name, value in parameters.items()]
+    return [(escape_markup(name), escape_markup(str(value))) for name, value in parameters.items()]
 
 
 def _use(about: Mapping[str, Any]) -> str:
@@ -95,7 +96,10 @@ def _use(about: Mapping[str, Any]) -> str:
     parts = ["## Use"]
     if about.get("programs"):
         largest = max(about["output_differences"].values())
-        programs = [[f"{name}.onnx, {name}.pt2", *sides] for name, *sides in about["programs"]]
+        programs = [
+            [escape_markup(cell) for cell in (f"{name}.onnx, {name}.pt2", *sides)]
+            for name, *sides in about["programs"]
+        ]
         parts += [
             format_rows(["program", "takes", "gives"], programs),
             "N is free. Loaded back, all outputs equal the live model's to "
@@ -116,7 +120,7 @@ def _use(about: Mapping[str, Any]) -> str:
 
 
 def _code(lines: Sequence[str]) -> str:
-    return "\n".join(["```python", *lines, "```"])
+    return format_code("\n".join(lines), "python")
 
 
 def _origin(about: Mapping[str, Any]) -> str:
@@ -132,7 +136,8 @@ def _origin(about: Mapping[str, Any]) -> str:
     trial = (
         f"Trial {about['trial']} of the study (value {about['trial_value']:.6f}), trained again:"
     )
-    return f"## Where it comes from\n\n{trial}\n\n{format_rows(['', ''], rows)}"
+    shown = [(name, escape_markup(str(value))) for name, value in rows]
+    return f"## Where it comes from\n\n{trial}\n\n{format_rows(['', ''], shown)}"
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
@@ -140,4 +145,5 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     kind = str(verdict["verdict"]).replace("d_won", "D won").replace("g_won", "G won")
     word = "best in" if kind == "healthy" else "since"
     when = f"{word} epoch {verdict['verdict_epoch']}"
-    return f"How the training ended: {kind}, {when}. {escape_markup(verdict['verdict_reason'])}"
+    why = escape_markup(verdict["verdict_reason"])
+    return f"How the training ended: {escape_markup(kind)}, {when}. {why}"

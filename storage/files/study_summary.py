@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from storage.files.atomic import atomic_file
 from storage.files.markdown import format_table
+from storage.files.spreadsheets import plain_cell
 from storage.frames import connected, find_study
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ KEY = "genstudy:summary"  # a system attribute of the study, as JSON
 
 def write_files(folder: Path, table: Mapping[str, Any]) -> list[Path]:
     """Write ``summary.md`` and ``summary.csv``, each whole or not at all. Raises `OSError`."""
-    document, rows = folder / "summary.md", folder / "summary.csv"
+    document, sheet = folder / "summary.md", folder / "summary.csv"
     with atomic_file(document) as beside:
         beside.write_text(format_table(table) + "\n", encoding="utf-8")
-    with atomic_file(rows) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([table["columns"], *table["rows"]])
-    return [document, rows]
+    with atomic_file(sheet) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        rows = [table["columns"], *table["rows"]]
+        csv.writer(file).writerows([plain_cell(cell) for cell in row] for row in rows)
+    return [document, sheet]
 
 
 def keep_summary(study: Study, table: Mapping[str, Any], ended: int) -> None:
