@@ -11,13 +11,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from search.console import open_console, print_line
 from search.tables import Column, FittedTable
 from search.trials.export_words import describe_winner
 from search.trials.trial_note import TrialNote
-from storage.files.markdown import escape_paragraph, format_table
+from storage.files.markdown import escape_markup, escape_paragraph, format_table
 from storage.files.model_card import model_card
 from storage.files.spreadsheets import plain_csv, plain_frame
 from storage.files.study_summary import write_files
@@ -63,8 +65,19 @@ def test_no_text_becomes_html_or_a_link(start: str) -> None:
         assert page.places == set()
         assert page.words.count(said) == (4 if written.startswith("#") else 1)
     # what some readers make links of, without brackets, stands in code
-    outside = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", escape_paragraph(said))
+    outside = re.sub(r"(?<!\\)`.*?`", "", escape_paragraph(said))
     assert not re.search(r"://|www\.|\w@\w", outside), outside
+
+
+@given(st.lists(st.sampled_from([*"\\`*_[]()<>#$~&|!-+.= x", "a@b.c", "http://", "www.", "x:"])))
+def test_any_text_reads_as_it_was_written(pieces: list[str]) -> None:
+    said = " ".join("".join(pieces).split())
+    page = render(f"so: {escape_markup(said)}")
+    assert page.tags <= {"p", "code"}
+    assert page.words.strip() == f"so: {said}".strip()
+    cells = render(format_table({"title": "t", "columns": [said], "rows": [[said]], "note": ""}))
+    assert cells.tags <= {"h3", "table", "thead", "tbody", "tr", "th", "td", "code"}
+    assert cells.words.split() == ["t", *said.split(), *said.split()]
 
 
 def spoil(found: Any, depth: int = 0) -> Any:

@@ -353,7 +353,7 @@ def break_too_few(folder: Path) -> None:
         (break_mixed_layout, r"both directly \(stray.png\) and in folders"),
         (break_attributes_missing_row, r"lacks 23 of 24 images, such as 'cats/1.png'"),
         (break_attributes_text, r"cannot read .*attributes.csv .*could not convert"),
-        (break_attributes_nan, "values that are not finite"),
+        (break_attributes_nan, "values that are not finite or beyond"),
         (break_attributes_ragged, "not as long as its header"),
         (break_attributes_binary, "cannot read .*attributes.csv"),
         (break_attributes_empty, "cannot read .*attributes.csv"),

@@ -299,7 +299,11 @@ TABLES: dict[str, tuple[bytes, list[str]]] = {
     "a-row-twice": (table("file,a,b", *ROWS, ROWS[3]), ["two rows for 'cats/3.png'", "keep one"]),
     "words": (table("file,a,b", *ROWS[1:], "cats/0.png,yes,no"), ["cannot read", "'yes'"]),
     "an-empty-cell": (table("file,a,b", *ROWS[1:], "cats/0.png,,1"), ["cannot read", "number"]),
-    "nan": (table("file,a,b", *ROWS[1:], "cats/0.png,nan,1"), ["not finite, for 'cats/0.png'"]),
+    "nan": (
+        table("file,a,b", *ROWS[1:], "cats/0.png,nan,1"),
+        ["not finite or beyond 1e+18, for 'cats/0.png'"],
+    ),
+    "huge": (table("file,a,b", *ROWS[1:], "cats/0.png,-1e39,1"), ["not finite or beyond 1e+18"]),
     "infinite": (table("file,a,b", *ROWS[1:], "cats/0.png,1,1e999"), ["not finite", "a number"]),
     "a-short-row": (table("file,a,b", *ROWS[1:], "cats/0.png,1"), ["1 numbers for 2 names"]),
     "a-long-row": (table("file,a", *ROWS), ["not as long as its header", "2 numbers for 1 names"]),

@@ -12,7 +12,6 @@ Shape legend: N images, A attributes.
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from torch import Tensor
 
 from models.data.folder_tree import ATTRIBUTES, Names, printable
 from models.errors import DataError, first_line, short
+
+LARGEST = 1e18  # its square still is a number in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +92,10 @@ def _check_table(table: Path, header: list[str], rows: list[tuple[str, list[floa
                 f"{table} has rows that are not as long as its header: {short(file)!r} has "
                 f"{len(values)} numbers for {len(header) - 1} names"
             )
-        if not all(math.isfinite(value) for value in values):
+        if not all(abs(value) <= LARGEST for value in values):
             raise DataError(
-                f"{table} holds values that are not finite, for {short(file)!r}; "
-                "write a number in each cell"
+                f"{table} holds values that are not finite or beyond {LARGEST:g}, for "
+                f"{short(file)!r}; write a number in each cell"
             )
         if file in seen:
             raise DataError(f"{table} has two rows for {short(file)!r}; keep one")

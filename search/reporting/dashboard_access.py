@@ -44,8 +44,13 @@ NO_PAGE = "this request comes from a page of another origin, and is refused"
 COMMON: Headers = [
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
-    # a notebook on this machine may show the dashboard in a frame
-    ("Content-Security-Policy", "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"),
+    # A notebook on this machine may show the dashboard in a frame. The dashboard renders the HTML
+    # of notes, whoever wrote them: a form or a base there leads nowhere else.
+    (
+        "Content-Security-Policy",
+        "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*; form-action 'self'; "
+        "base-uri 'self'",
+    ),
 ]
 NOT_RUN = (
     "Content-Security-Policy",
@@ -69,7 +74,7 @@ FORM = (
 
 def new_token() -> str:
     """Return a token that nobody guesses."""
-    return secrets.token_urlsafe(24)
+    return secrets.token_hex(20)  # letters and digits: a terminal finds the end of its address
 
 
 @dataclass

@@ -24,19 +24,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-# Where GitHub and the dashboard make a link of a word that has no brackets.
-ADDRESS = re.compile(r"://|www\.|mailto:|xmpp:|@\S*\.", re.IGNORECASE)
+# What GitHub and the dashboard make a link of, without any brackets.
+ADDRESS = re.compile(
+    r"((?:[a-z][a-z0-9+.-]*://|www\.|mailto:|xmpp:)[^\s\[\]<>()`]*|[\w.+-]+@[\w-]+\.[\w.-]*)",
+    re.IGNORECASE,
+)
 
 
 def escape_markup(text: str) -> str:
     """Return ``text`` on one line, so that Markdown shows every character of it as it is."""
-    return " ".join(_format_word(word) for word in text.split())
-
-
-def _format_word(word: str) -> str:
-    if ADDRESS.search(word):
-        return format_code_span(word)
-    return re.sub(r"([\\`*_\[\]<>#$~&])", r"\\\1", word)
+    parts = ADDRESS.split(" ".join(text.split()))  # other words, address, other words, ...
+    return "".join(
+        format_code_span(part) if place % 2 else re.sub(r"([\\`*_\[\]<>#$~&])", r"\\\1", part)
+        for place, part in enumerate(parts)
+    )
 
 
 def format_code_span(text: str) -> str:
