@@ -20,6 +20,7 @@ from search.errors import BadVariable
 from search.spelling import spell
 from search.tables import Column, FittedTable, Kind, format_column
 from search.trials.tally import EndedTrial, describe_ends
+from search.trials.trial_attributes import NUMBERS, TEXTS, WHOLE, is_sound
 from search.variables import Variables, read_variables
 from search.words import format_count, show_text
 from storage.database.address import parse_url
@@ -117,6 +118,7 @@ def _show_leaderboard(
 
     url = variables.storage_url
     parameters: list[str] = frame.attrs[PARAMETERS]
+    frame = _sound(frame, parameters)
     chosen = choices(name, storage=url)
     ranked = ""
     if len(chosen):
@@ -124,7 +126,7 @@ def _show_leaderboard(
     counted = describe_ends(_ends(frame, parameters)) or "no trials yet"
     print_line(console, f"study {name}: {counted}{ranked}")
     _show_summary(console, name, variables, count_ended(Counter(frame["state"])))
-    leaders = best(name, top=SHOWN_TRIALS, storage=url)
+    leaders = _sound(best(name, top=SHOWN_TRIALS, storage=url), parameters)
     if len(leaders):
         console.print(_leaderboard(leaders, parameters))
         columns, rows = (
@@ -186,6 +188,16 @@ def _ends(frame: pd.DataFrame, parameters: Sequence[str]) -> Iterator[EndedTrial
             epoch=int(done) + 1 if isinstance(done, int | float) and done == done else None,
             parameters={name: row[name] for name in parameters if row[name] == row[name]},
         )
+
+
+def _sound(frame: pd.DataFrame, parameters: Sequence[str]) -> pd.DataFrame:
+    """Return a frame without those attributes of ours that hold another thing."""
+    sound = frame.copy()
+    for name in (*TEXTS, *NUMBERS, *WHOLE):
+        column = _attribute(name, parameters)
+        if column in frame and column not in parameters:
+            sound[column] = [v if is_sound(name, v) else None for v in frame[column]]
+    return sound
 
 
 def _attribute(name: str, parameters: Sequence[str]) -> str:

@@ -93,17 +93,26 @@ def _readable(attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     others = [attribute for attribute in attributes if attribute["key"] != OURS]
     for attribute in attributes:
         if attribute["key"] == OURS:
-            found = json.loads(attribute["value"])
+            found = _definition(attribute["value"])
             others += [
                 {"key": key, "value": _in_words(found[key])} for key in SHOWN if found.get(key)
             ]
     return others
 
 
+def _definition(text: str) -> dict[str, Any]:
+    """Return what defines a study; empty where somebody else wrote another thing there."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _in_words(value: object) -> str:
     match value:
         case dict():
-            return ", ".join(value)
+            return ", ".join(map(str, value))
         case list():
             return " × ".join(map(str, value))
         case _:

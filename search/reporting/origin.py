@@ -74,7 +74,7 @@ def _epochs(reported: ReportedStudy) -> str:
     if epochs is None:
         return ""
     words = f"at most {epochs} a trial"
-    trained = sum(int(trial.user_attrs.get("epochs", 0) or 0) for trial in reported.trials)
+    trained = sum(int(trial.user_attrs.get("epochs", 0)) for trial in reported.trials)
     return f"{words}, {trained:,} in all trials" if trained else words
 
 

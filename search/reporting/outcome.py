@@ -135,7 +135,7 @@ def certificate(about: Mapping[str, Any]) -> str:
 
 
 def _verdict_fact(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if "verdict" not in found:
+    if not found.keys() >= {"verdict", "verdict_epoch", "verdict_reason"}:
         return []
     words = f"{verdict_in_words(str(found['verdict']))}, epoch {found['verdict_epoch']}"
     return [("verdict", f"{words}: {found['verdict_reason']}")]

@@ -28,6 +28,7 @@ from search.reporting.figures import DrawnTrial
 from search.reporting.pictures import is_picture
 from search.spelling import spell
 from search.trials.study_record import StudyRecord, read_record
+from search.trials.trial_attributes import sound_attributes
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
 from storage.files.artifacts import listed_artifacts
@@ -57,7 +58,9 @@ class ReportedStudy:
     def metric(self) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return (self.study.metric_names or ["value"])[0]
+            names: Any = self.study.metric_names
+        is_sound = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)
+        return names[0] if is_sound else "value"
 
     @cached_property
     def minimize(self) -> bool:
@@ -65,7 +68,10 @@ class ReportedStudy:
 
     @cached_property
     def all_trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        trials = self.study.get_trials()
+        for trial in trials:
+            trial._user_attrs = sound_attributes(trial.user_attrs)
+        return trials
 
     @cached_property
     def states(self) -> Counter[str]:
@@ -114,9 +120,10 @@ class ReportedStudy:
         """What the study was made with; empty where genstudy did not make it."""
         try:
             found = json.loads(self.study.user_attrs.get(DEFINITION, "{}"))
-        except (ValueError, TypeError):
+            channels, height, width = map(int, found["shape"])
+        except (ValueError, TypeError, KeyError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return {"data": "", **found, "shape": [channels, height, width]}
 
     @cached_property
     def record(self) -> StudyRecord | None:

@@ -42,7 +42,15 @@ class StudyRecord:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """Return the record in ``plain``; raises `TypeError` or `KeyError` for another thing."""
-        return cls(**{**plain, "shape": tuple(plain["shape"])})
+        record = cls(**{**plain, "shape": tuple(plain["shape"])})
+        texts = (record.command, record.sampler, record.pruner, record.devices)
+        counts = (record.trials, record.top, record.retrain_epochs, *record.shape)
+        counts += tuple(record.images[part] for part in ("train", "valid", "test"))
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text of the record is none")
+        if not all(isinstance(count, int) for count in counts):
+            raise TypeError("a number of the record is none")
+        return record
 
 
 def name_strategy(chosen: object) -> str:

@@ -72,6 +72,15 @@ def read_summary(study: str, *, storage: str | None = None) -> tuple[dict[str, A
     return None if found is None else _parse(json.loads(found))
 
 
-def _parse(stored: str) -> tuple[dict[str, Any], int]:
-    record = json.loads(stored)
-    return record["table"], record["ended"]
+def _parse(stored: Any) -> tuple[dict[str, Any], int] | None:
+    """Return the table and its number of trials; None for what no version of ours has written."""
+    try:
+        record = json.loads(stored)
+        table, ended = record["table"], int(record["ended"])
+        texts = (table["title"], table["note"], *table["columns"])
+        fits = all(len(row) == len(table["columns"]) for row in table["rows"])
+        cells = [cell for row in table["rows"] for cell in row]
+    except (ValueError, TypeError, KeyError):
+        return None
+    is_plain = all(cell is None or isinstance(cell, str | int | float) for cell in cells)
+    return (table, ended) if fits and is_plain and all(isinstance(t, str) for t in texts) else None
