@@ -46,8 +46,12 @@ class DataMissing(DataError):
     """The image set is not on this machine, and cannot be downloaded."""
 
 
+class ImagesChanged(DataError):
+    """Somebody wrote to the cached images while they were in use: the last epoch does not count."""
+
+
 class TensorFileError(ValueError):
-    """The file holds no tensors, or not the header that is asked for."""
+    """The file is damaged, or belongs to something else, or holds no tensors."""
 
 
 class CheckpointError(ValueError):

@@ -7,7 +7,8 @@
     model = load_export("runs/exports/cae/1")
     model(images)
 
-Weights are safetensors and configurations JSON: `load_export` runs no pickle.
+Weights are safetensors and configurations JSON: `load_export` runs no pickle. It refuses weights
+that are damaged, or belong to another configuration (`models/seals.py`).
 The first dimension of every program's input is free, and is called N. An ONNX file says what goes
 in and comes out, in its metadata; a `torch.export` file does in ``genstudy.json`` of its extra
 files:
@@ -33,9 +34,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import Model, Shape, evaluating
-from models.errors import ExportError, short
+from models.errors import ExportError, TensorFileError, short
 from models.program_files import Run, open_onnx, write_program
 from models.programs import TensorSpec, as_tensors
+from models.sealed_files import check_seal
 from models.tensor_files import tensor_bytes, write_tensors
 
 WEIGHTS = "weights.safetensors"
@@ -50,7 +52,8 @@ def write_export(model: Model, folder: Path, about: Mapping[str, str] | None = N
     about: what the metadata of programs says beside inputs and outputs, such as study and trial
     """
     with _on_cpu(model), evaluating(model):
-        write_tensors(folder / WEIGHTS, model.state_dict(), {})
+        of = _identity(describe(model))
+        write_tensors(folder / WEIGHTS, model.state_dict(), {}, of=of)
         (folder / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read it
         (folder / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
         whole = {**family_and_shape(model), **(about or {})}
@@ -71,6 +74,16 @@ def describe(model: Model) -> dict[str, Any]:
         "model": f"{family.__module__}:{family.__qualname__}",
         "shape": list(model.shape),
         "config": asdict(model.config),
+    }
+
+
+def _identity(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what weights belong to: weights of one configuration may fit another one, too."""
+    return {
+        "kind of file": "weights",
+        "model": described["model"],
+        "shape": described["shape"],
+        "configuration": described["config"],
     }
 
 
@@ -97,9 +110,14 @@ def load_export(folder: str | Path, *, family: type[Model] | None = None) -> Mod
         config = family.config_type(**described["config"])
         channels, height, width = described["shape"]
         model = family(config, (channels, height, width))
-        model.load_state_dict(load_file(_find_file(folder, WEIGHTS)))
+        weights = _find_file(folder, WEIGHTS)
+        check_seal(weights, of=_identity(described))
+        model.load_state_dict(load_file(weights))
     except ExportError:
         raise
+    except TensorFileError as error:
+        reason = f"{WEIGHTS}: {error}"
+        raise ExportError(f"{folder} is not a whole export ({reason}); export again") from error
     except Exception as error:  # any file may be damaged in any way
         reason = short(str(error)) or type(error).__name__
         raise ExportError(f"{folder} is not a whole export ({reason}); export again") from error

@@ -1,8 +1,11 @@
-"""Tensors in safetensors files, with JSON in the file's header. No pickle.
+"""Tensors in sealed safetensors files, with JSON in the file's header. No pickle.
 
-with atomic_file(path) as beside:
-    write_tensors(beside, {"weight": weight}, {"about": {"epoch": 7}})
-about, tensors = read_tensors(path, "about")
+    of = {"study": "3f2a", "trial": 7}
+    with atomic_file(path) as beside:
+        write_tensors(beside, {"weight": weight}, {"about": {"epoch": 7}}, of=of)
+    about, tensors = read_tensors(path, "about", of=of)
+
+What is read is what was written, and belongs to what is asked for (`models/seals.py`).
 """
 
 from __future__ import annotations
@@ -14,66 +17,81 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
 from models.errors import TensorFileError
+from models.sealed_files import check_seal, read_seal
+from models.seals import Identity, Seal, stamp, stamped
 
 CAUSE = re.compile(r"\(os error (\d+)\)")  # in the library's message
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and rename that file when the block has ended.
-
-    A reader never meets half a file; where the block fails, ``path`` stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+    *,
+    of: Identity,
+    attempt: int | None = None,
+) -> None:
     """Write one safetensors file; each value of ``header`` is written as JSON.
+
+    of: what the file belongs to; attempt: the number of the attempt that writes it
 
     Raises `OSError` with the system's number, which the library hides.
     """
+    entries = _as_json(header) | Seal(of=of, attempt=attempt).entries()
     try:
-        save_file(_on_host(tensors), path, metadata=_as_json(header))
+        save_file(_on_host(tensors), path, metadata=entries)
     except SafetensorError as error:  # a full disk, among others
         if found := CAUSE.search(str(error)):
             number = int(found[1])
             raise OSError(number, os.strerror(number), str(path)) from error
         raise OSError(f"cannot write {path}: {error}") from error
+    stamp(path)
 
 
-def tensor_content(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+def tensor_content(
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, of: Identity
+) -> bytes:
     """Return the bytes that `write_tensors` writes."""
-    return save(_on_host(tensors), _as_json(header))
+    return stamped(save(_on_host(tensors), _as_json(header) | Seal(of=of).entries()))
 
 
-def read_tensors(path: Path, name: str) -> tuple[Any, dict[str, Tensor]]:
+def read_tensors(
+    path: Path, name: str, *, of: Identity | None = None
+) -> tuple[Any, dict[str, Tensor]]:
     """Return what the header holds under ``name``, and all tensors, mapped from the file.
 
-    Raises `TensorFileError` for a file that `write_tensors` did not write, and `OSError` for one
-    that cannot be opened.
+    of: what the file has to belong to; None: anything
+
+    Raises `TensorFileError` for a file that is damaged, belongs to something else, or was not
+    written by `write_tensors`, and `OSError` for one that cannot be opened.
     """
-    with _translating_errors(), safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()[name])
-        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    with _translating_errors():
+        _check(path, of)
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()[name])
+            return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def read_header(path: Path, name: str) -> Any:
+def read_header(path: Path, name: str, *, of: Identity | None = None) -> Any:
     """Return what the header holds under ``name``. Raises what `read_tensors` raises."""
-    with _translating_errors(), safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()[name])
+    with _translating_errors():
+        _check(path, of)
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()[name])
+
+
+def _check(path: Path, of: Identity | None) -> None:
+    """Raise `TensorFileError` unless ``path`` is whole, and belongs to ``of``."""
+    if of is None:
+        read_seal(path)
+    else:
+        check_seal(path, of=of)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -56,6 +56,8 @@ class StudyRun:
     remarks: what a person has to know of the images in this study
     sources: module -> file of the study, as the supervisor has read them; version: their digest
     code: a digest of genstudy's own files; empty: it is not compared
+    image_source: what `prepare_images` makes the cached file from, if it has to be made again
+    image_state: numbers of the state in which the supervisor has found that file whole
     """
 
     name: str
@@ -81,6 +83,8 @@ class StudyRun:
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
     version: str = ""
     code: str = ""
+    image_source: Mapping[str, Any] = field(default_factory=dict)
+    image_state: list[int] = field(default_factory=list)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

@@ -134,7 +134,7 @@ def try_writing(folder: Path) -> None:
     if place != folder:  # its name may be too long
         with suppress(FileNotFoundError):
             folder.stat()
-    probe = place / f".writable-{uuid4().hex}"
+    probe = place / f".writable.{uuid4().hex}"
     try:
         probe.write_bytes(b"genstudy")
     finally:

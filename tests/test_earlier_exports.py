@@ -14,6 +14,7 @@ import pytest
 
 from models.base import Model
 from models.cae import CAE
+from models.tensor_files import write_tensors
 from models.vae import VAE
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
 from search.messages import Export
@@ -26,6 +27,7 @@ from search.setup.stored_study import (
 from search.study import StudySpec
 from search.supervisor.finish import _say_what_is_trained_again, _say_what_moves
 from search.trials.leaderboard import Leaderboard
+from search.trials.retraining_record import RetrainingRecord
 from search.variables import Variables
 from search.worker import exporting
 from search.worker.context import WorkerContext
@@ -50,7 +52,8 @@ def write_export_of(context: WorkerContext, rank: int, **changes: Any) -> Path:
     paths = context.retraining_paths(record["trial"])
     paths.record.parent.mkdir(parents=True, exist_ok=True)
     paths.record.write_text(json.dumps(record))
-    paths.best.touch()
+    identity = RetrainingRecord.from_plain(record).identity()
+    write_tensors(paths.best, {}, {"checkpoint": {}}, of=identity)
     folder = context.run.paths.export("small", rank)
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_text("weights")

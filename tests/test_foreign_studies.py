@@ -108,7 +108,7 @@ def test_a_trial_that_lacks_parameters_is_passed_over(make_context: MakeContext)
                      value=1e-6)
     )  # fmt: skip
     retrain(context, 1)
-    record = read_record(context.retraining_paths(1).record, token="t")
+    record = read_record(context.retraining_paths(1).record, token="t", trial=1)
     assert isinstance(record, FailedRetraining)
     assert "latent" in record.failed
     said = [event for event in context.heard if isinstance(event, NotRetrained)]  # type: ignore[attr-defined]

@@ -62,6 +62,8 @@ ARROWS = {
         ("needs",),
         ("data", "optimizers", "programs"),
         ("figures", "tensor_files"),
+        ("sealed_files",),
+        ("seals",),
         ("errors", "results", "seeds"),
     ),
     "storage": (
@@ -80,6 +82,7 @@ FACE = "search.package.genstudy"  # is installed as `genstudy`
 WITHOUT_TORCH = (
     "models.errors",
     "models.results",
+    "models.sealed_files",
     "models.evaluation.gan_diagnosis",
     "models.evaluation.measures",
     "search.__main__",

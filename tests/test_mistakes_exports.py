@@ -19,7 +19,9 @@ from models.base import build
 from models.cae import CAE, CAEConfig
 from models.errors import ExportError
 from models.export import describe, load_export
+from models.tensor_files import write_tensors
 from search.trials.leaderboard import Leaderboard
+from search.trials.retraining_record import RetrainingRecord
 from storage.files.exports import atomic_folder, is_whole, ranks_beyond, read_provenance
 from storage.paths import RunPaths
 from tests.conftest import contents
@@ -175,7 +177,8 @@ def leaderboard(tmp_path: Path) -> Leaderboard:
     run: Any = SimpleNamespace(paths=paths, study="cae", token="t", retrain_epochs=9)
     kept = paths.retraining("cae", 3)
     kept.folder.mkdir(parents=True)
-    kept.best.write_bytes(b"weights")
+    identity = RetrainingRecord.from_plain(RECORD).identity()
+    write_tensors(kept.best, {}, {"checkpoint": {}}, of=identity)
     kept.record.write_text(json.dumps(RECORD))
     paths.export("cae", 2).mkdir(parents=True)
     provenance = json.dumps({**RECORD, "rank": 2, "sha256": {}})

@@ -159,7 +159,7 @@ def test_an_error_in_drawing_costs_no_export(make_context: MakeContext, tmp_path
     context = make_context(model=Undrawable, epochs=1)
     run_one(context)
     retrain(context, 0)
-    record = read_record(context.retraining_paths(0).record, token="t")
+    record = read_record(context.retraining_paths(0).record, token="t", trial=0)
     assert isinstance(record, RetrainingRecord)
     captions = draw_pictures(context, load_retrained(context, record), record, tmp_path)
     assert captions.keys() == {"learning_curve.png", "good.png"}
@@ -172,7 +172,7 @@ def test_a_full_disk_is_said_of_the_whole_export(
     context = make_context(epochs=1)
     run_one(context)
     retrain(context, 0)
-    record = read_record(context.retraining_paths(0).record, token="t")
+    record = read_record(context.retraining_paths(0).record, token="t", trial=0)
     assert isinstance(record, RetrainingRecord)
 
     def full(path: Path, title: str) -> None:

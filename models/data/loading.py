@@ -1,6 +1,10 @@
 """Image sets by name: they are found, read, split, and kept in a file for the next process.
 
 splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
+
+The file says which images it holds, and tells when it is damaged (`models/seals.py`). A
+damaged one is set aside, and the images are read again. One of an older version, which cannot
+tell, is taken as it is and sealed.
 """
 
 from __future__ import annotations
@@ -8,8 +12,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from models.data.decoding import WHITE
 from models.data.description import FolderDescription
@@ -22,7 +28,11 @@ from models.data.torchvision_sets import (
     TorchvisionSource,
 )
 from models.errors import DataError, TensorFileError, short
-from models.tensor_files import atomic_file, read_tensors, write_tensors
+from models.sealed_files import atomic_file, check_seal, set_aside
+from models.tensor_files import read_tensors, write_tensors
+
+Note: TypeAlias = Callable[[str], None]
+"""A function that hears a line for a person."""
 
 CACHE_FORMAT = 1  # raise it when the file's content changes its meaning
 FALLBACK = "digits"  # needs no network: it lies inside scikit-learn
@@ -96,11 +106,13 @@ def prepare_images(
     shape: Shape | None = None,
     progress: CountProgress | None = None,
     background: str = WHITE,
+    tell: Note = lambda line: None,
 ) -> Path:
-    """Return the cached file of a set, which is made now if the set is new or has changed.
+    """Return the cached file of a set, which is made now if the set is new or has changed, or the
+    file is damaged.
 
-    `load_images` explains the parameters. The background is part of the file's name where an image
-    shows it: other images are the same on any.
+    `load_images` explains the other parameters; tell: hears of a damaged file. The background is
+    part of the file's name where an image shows it: other images are the same on any.
     """
     source = find_source(name, root, background)
     key = f"{CACHE_FORMAT}|{name}|{source.fingerprint()}|{shape}"
@@ -108,11 +120,29 @@ def prepare_images(
     for shown in ("", source.background):
         digest = hashlib.sha256(os.fsencode(key + (shown and f"|{shown}"))).hexdigest()[:16]
         paths[shown] = cache / f"{source.label}-{digest}.safetensors"
-        if paths[shown].exists():
+        if paths[shown].exists() and _is_usable(paths[shown], tell):
             return paths[shown]
     pool = source.read(shape, progress or (lambda done, total: None))
     write_images(paths[pool.background], split(pool, name=name))
     return paths[pool.background]
+
+
+def _is_usable(path: Path, tell: Note) -> bool:
+    """Whether a cached file can be read. A damaged one is set aside, an unsealed one is sealed."""
+    try:
+        if check_seal(path, of=identify_images(path)) is None:
+            write_images(path, open_images(path))
+    except (TensorFileError, DataError) as error:
+        with suppress(FileNotFoundError):  # another process has done so
+            kept = set_aside(path)
+            tell(f"{path.name} is damaged ({error}): it is kept as {kept}, and made again")
+        return False
+    return True
+
+
+def identify_images(path: Path) -> dict[str, str]:
+    """Return what a cached file belongs to: its name follows from the set, its source, its size."""
+    return {"kind of file": "images", "set": path.stem}
 
 
 def write_images(path: Path, splits: ImageSplits) -> None:
@@ -134,15 +164,21 @@ def write_images(path: Path, splits: ImageSplits) -> None:
         "folder": splits.folder and splits.folder.to_plain(),
     }
     with atomic_file(path) as beside:
-        write_tensors(beside, tensors, {"about": about})
+        write_tensors(beside, tensors, {"about": about}, of=identify_images(path))
 
 
 def open_images(path: Path) -> ImageSplits:
-    """Map a file of `prepare_images` into memory."""
+    """Map a file of `prepare_images` into memory.
+
+    Raises `DataError` for a file that is damaged, not there, or of other images.
+    """
     try:
-        about, tensors = read_tensors(path, "about")
-    except TensorFileError as error:
-        raise DataError(f"the cached images in {path} are damaged; delete that file") from error
+        about, tensors = read_tensors(path, "about", of=identify_images(path))
+    except (TensorFileError, FileNotFoundError) as error:
+        raise DataError(
+            f"the cached images in {path} are damaged or gone ({error}); the same command makes "
+            "them again"
+        ) from error
     parts = {
         part: Images(
             pixels=tensors[f"{part}.pixels"],

@@ -5,9 +5,10 @@
 One safetensors file in the cache holds the weights, and their hash and accuracy as JSON in its
 header. Its name follows from the training images, their labels, the network and the seed, so that
 each set has an extractor of its own. Workers that come at the same time wait for the one that
-trains; when that one dies, the system frees its lock and the next one trains. A damaged file is
-made again. The same machine makes the same weights, to the bit; another machine need not. A caller
-that knows where the expected weights are kept says so, and they are read instead.
+trains; when that one dies, the system frees its lock and the next one trains. A damaged file, or
+one of other images, is set aside with a line, and made again. The same machine makes the same
+weights, to the bit; another machine need not. A caller that knows where the expected weights are
+kept says so, and they are read instead.
 
 Shape legend: N images, C channels, H/W pixels, K classes.
 """
@@ -28,8 +29,9 @@ from models.data.images import STACKED, Images, ImageSplits
 from models.errors import StopRequested
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, check_extractor_hash, weights_hash
+from models.sealed_files import atomic_file, set_aside
 from models.seeds import derive_seed, drawing
-from models.tensor_files import atomic_file, read_tensors, tensor_content
+from models.tensor_files import read_tensors, tensor_content
 from models.training.loop import fit
 
 Kept = Callable[[str], bytes | None]
@@ -48,8 +50,18 @@ class _Plan:
     images: ImageSplits
     config: FeatureNetConfig
     seed: int
+    key: str
     path: Path
     by_channel: bool
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the file belongs to."""
+        return _identity_of(self.key)
+
+
+def _identity_of(key: str) -> dict[str, str]:
+    return {"kind of file": "extractor", "images, network and seed": key}
 
 
 def make_extractor(
@@ -60,6 +72,7 @@ def make_extractor(
     expected: str | None = None,
     kept: Kept = lambda digest: None,
     progress: Note = lambda line: None,
+    tell: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Extractor:
     """Return the pinned classifier of ``images``: read from ``cache``, or trained now.
@@ -69,6 +82,7 @@ def make_extractor(
     seed: the extractor's; not a study's, so that the values of two studies can be compared
     expected: hash of the extractor that earlier values were measured with
     kept: asked for the expected extractor, if this machine has or makes another
+    tell: hears of a file that cannot be used
     interrupted: asked before every training step, and while another worker trains
 
     Raises `ConfigError` without classes, `ExtractorError` when the hash is not the expected one,
@@ -77,26 +91,33 @@ def make_extractor(
     plan = _make_plan(images, cache, seed)
     found = _read_extractor(plan)
     if expected is not None and (found is None or found.hash != expected):
-        found = _fetch_expected(plan, expected, kept) or found
+        found = _fetch_expected(plan, expected, kept, tell) or found
     if found is None:
-        found = _train_once(plan, progress, interrupted)
+        found = _train_once(plan, progress, tell, interrupted)
     check_extractor_hash(found.hash, expected, f"that of {plan.path.name}")
     return found
 
 
-def _train_once(plan: _Plan, progress: Note, interrupted: Callable[[], bool]) -> Extractor:
+def _train_once(
+    plan: _Plan, progress: Note, tell: Note, interrupted: Callable[[], bool]
+) -> Extractor:
     """Train the extractor, or wait for another worker that trains it."""
     plan.path.parent.mkdir(parents=True, exist_ok=True)  # for the lock
     with _hold_lock(plan.path, progress, interrupted):
         found = _read_extractor(plan)  # another may have trained while this one waited
         if found is None:
-            _write_content(plan.path, _file_content(*_train_network(plan, progress, interrupted)))
+            if plan.path.exists():
+                kept = set_aside(plan.path)
+                tell(f"{plan.path.name} is damaged, and made again; it is kept as {kept}")
+            _write_content(
+                plan.path, _file_content(*_train_network(plan, progress, interrupted), plan.key)
+            )
             found = _read_extractor(plan)
     assert found is not None, "just written"
     return found
 
 
-def _fetch_expected(plan: _Plan, expected: str, kept: Kept) -> Extractor | None:
+def _fetch_expected(plan: _Plan, expected: str, kept: Kept, tell: Note) -> Extractor | None:
     """Return the expected extractor, which another machine has made, or None.
 
     It has a file of its own, since other studies here may use this machine's extractor.
@@ -106,6 +127,10 @@ def _fetch_expected(plan: _Plan, expected: str, kept: Kept) -> Extractor | None:
     if found is None and (content := kept(expected)) is not None:
         _write_content(theirs.path, content)
         found = _read_extractor(theirs)
+        if found is None:
+            tell(
+                f"the extractor {expected[:12]} in the trial database is damaged: it is made again"
+            )
     return found if found is not None and found.hash == expected else None
 
 
@@ -123,7 +148,7 @@ def _make_plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
     }
     key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / f"extractor-{key}.safetensors"
-    return _Plan(images=images, config=config, seed=seed, path=path, by_channel=by_channel)
+    return _Plan(images=images, config=config, seed=seed, key=key, path=path, by_channel=by_channel)
 
 
 def _first_channel(images: ImageSplits) -> ImageSplits:
@@ -173,12 +198,12 @@ def _train_network(
 def extractor_content(extractor: Extractor) -> bytes:
     """Return a classifier's content of the file that `make_extractor` reads."""
     assert extractor.accuracy is not None
-    return _file_content(extractor.model, extractor.accuracy)
+    return _file_content(extractor.model, extractor.accuracy, extractor.key)
 
 
-def _file_content(model: Model, accuracy: float) -> bytes:
+def _file_content(model: Model, accuracy: float, key: str) -> bytes:
     about = {"hash": weights_hash(model), "accuracy": accuracy}
-    return tensor_content(model.state_dict(), {"about": about})
+    return tensor_content(model.state_dict(), {"about": about}, of=_identity_of(key))
 
 
 def _write_content(path: Path, content: bytes) -> None:
@@ -187,10 +212,11 @@ def _write_content(path: Path, content: bytes) -> None:
 
 
 def _read_extractor(plan: _Plan) -> Extractor | None:
-    """Read the file's extractor; return None where there is none, or where it is damaged."""
+    """Read the file's extractor; return None where there is none, where it is damaged, or that of
+    other images."""
     model = build(FeatureNet, plan.config, plan.images.shape, seed=0)
     try:
-        about, tensors = read_tensors(plan.path, "about")
+        about, tensors = read_tensors(plan.path, "about", of=plan.identity)
         model.load_state_dict(tensors)
         accuracy, written = float(about["accuracy"]), about["hash"]
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
@@ -206,6 +232,7 @@ def _read_extractor(plan: _Plan) -> Extractor | None:
         classes=classes,
         accuracy=accuracy,
         by_channel=plan.by_channel,
+        key=plan.key,
     )
 
 

@@ -55,6 +55,7 @@ class Extractor:
     classes: K; 0 where it knows none
     by_channel: True if it was trained on single channels and sees each of them alone: the
         features then stand side by side, and the K classes are all combinations
+    key: of the images, the network and the seed that a classifier was made of
     """
 
     model: Model
@@ -63,6 +64,7 @@ class Extractor:
     classes: int = 0
     accuracy: float | None = None
     by_channel: bool = False
+    key: str = ""
 
     @property
     def record(self) -> dict[str, Any]:

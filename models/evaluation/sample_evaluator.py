@@ -177,6 +177,7 @@ def open_evaluator(
     kept: Kept = lambda digest: None,
     seed: int = 0,
     progress: Note = lambda line: None,
+    tell: Note = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> SampleEvaluator:
     """Return the evaluator of ``images``, which is made once a process.
@@ -196,6 +197,7 @@ def open_evaluator(
             expected=expected,
             kept=kept,
             progress=progress,
+            tell=tell,
             interrupted=interrupted,
         )
     else:

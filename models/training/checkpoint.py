@@ -1,7 +1,10 @@
 """Checkpoints: all that `fit` needs to go on, in one safetensors file, without pickle.
 
-    save_checkpoint(path, model, epoch=7, note={})
-    epoch, note = load_checkpoint(path, model)         # 7, {}; fit(..., start=epoch) goes on
+    of = {"study": "3f2a", "trial": 7}                 # what the file belongs to
+    save_checkpoint(path, model, epoch=7, note={}, of=of)
+    epoch, note = load_checkpoint(path, model, of=of)  # 7, {}; fit(..., start=epoch) goes on
+
+A damaged checkpoint is refused, and that of another trial (`models/seals.py`).
 
 Weights and the optimisers' tensors are stored as they are. Step counters and settings of the
 optimisers stand as JSON in the file's header. An epoch draws its random numbers from (seed, epoch
@@ -19,11 +22,25 @@ from torch import Tensor
 
 from models.base import Model
 from models.errors import CheckpointError
+from models.seals import Identity
 from models.tensor_files import read_header, read_tensors, tensor_bytes, write_tensors
 
+ANYBODYS: Identity = {}
 
-def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any]) -> None:
-    """Write weights and optimisers after ``epoch``; ``note`` is JSON that comes back on loading."""
+
+def save_checkpoint(
+    path: Path,
+    model: Model,
+    *,
+    epoch: int,
+    note: dict[str, Any],
+    of: Identity = ANYBODYS,
+    attempt: int | None = None,
+) -> None:
+    """Write weights and optimisers after ``epoch``; ``note`` is JSON that comes back on loading.
+
+    of: what the checkpoint belongs to; attempt: the number of the attempt that writes it
+    """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     header: dict[str, Any] = {"epoch": epoch, "note": note, "optimizers": {}}
     for name, optimizer in model.optimizers.items():
@@ -36,7 +53,7 @@ def save_checkpoint(path: Path, model: Model, *, epoch: int, note: dict[str, Any
                 else:
                     plain.setdefault(str(index), {})[key] = value
         header["optimizers"][name] = {"groups": state["param_groups"], "plain": plain}
-    write_tensors(path, tensors, {"checkpoint": header})
+    write_tensors(path, tensors, {"checkpoint": header}, of=of, attempt=attempt)
 
 
 def checkpoint_size(model: Model) -> int:
@@ -48,13 +65,16 @@ def checkpoint_size(model: Model) -> int:
     )
 
 
-def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
+def load_checkpoint(
+    path: Path, model: Model, *, of: Identity = ANYBODYS
+) -> tuple[int, dict[str, Any]]:
     """Bring ``model`` and its optimisers to the file's state, and return its epoch and note.
 
-    Raises `CheckpointError`, with the model untouched, when the file does not fit.
+    Raises `CheckpointError`, with the model untouched, when the file is damaged, belongs to
+    something else than ``of``, or does not fit.
     """
     try:
-        header, tensors = read_tensors(path, "checkpoint")
+        header, tensors = read_tensors(path, "checkpoint", of=of)
         weights = _tensors_below("model/", tensors)
         expected = model.state_dict()
         if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in expected.items()}:
@@ -65,27 +85,25 @@ def load_checkpoint(path: Path, model: Model) -> tuple[int, dict[str, Any]]:
             )
             for name in model.optimizers
         }
+        for name, optimizer in model.optimizers.items():
+            if _group_sizes(states[name]) != _group_sizes(optimizer.state_dict()):
+                raise KeyError("another optimizer")
+        epoch, note = int(header["epoch"]), header["note"]
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this model ({error})") from error
     model.load_state_dict(weights)
     for name, optimizer in model.optimizers.items():
         optimizer.load_state_dict(states[name])  # moves its tensors to the parameters' device
-    return int(header["epoch"]), header["note"]
+    return epoch, note
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """Read the note of a checkpoint without its tensors. Raises `CheckpointError`."""
+def read_note(path: Path, *, of: Identity = ANYBODYS) -> tuple[int, dict[str, Any]]:
+    """Return epoch and note of a checkpoint without its tensors. Raises `CheckpointError`."""
     try:
-        note: dict[str, Any] = read_header(path, "checkpoint")["note"]
+        header = read_header(path, "checkpoint", of=of)
+        return int(header["epoch"]), dict(header["note"])
     except (KeyError, TypeError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint ({error})") from error
-    return note
-
-
-def load_weights(path: Path, model: Model) -> Model:
-    """Load a checkpoint and return the model, for callers that need only its weights."""
-    load_checkpoint(path, model)
-    return model
+        raise CheckpointError(f"{path} is not a checkpoint of this training ({error})") from error
 
 
 def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -111,3 +129,8 @@ def _optimizer_state(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
 def _parameter_group(group: dict[str, Any]) -> dict[str, Any]:
     """Return ``group`` with Adam's betas as a tuple, which JSON does not know."""
     return {k: tuple(v) if k == "betas" else v for k, v in group.items()}
+
+
+def _group_sizes(state: dict[str, Any]) -> list[int]:
+    """Return how many parameters each group of an optimiser has."""
+    return [len(group["params"]) for group in state["param_groups"]]

@@ -10,7 +10,9 @@ study remembers which export it was, since values from another would not compare
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -23,7 +25,7 @@ from models.data.loading import FALLBACK, find_source, open_images, prepare_imag
 from models.errors import DataMissing
 from models.export import WEIGHTS, load_export
 from models.needs import is_unclassed
-from search.console import LOUD, print_line
+from search.console import LOUD, print_line, shorten_path
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
 from search.setup.fitting import check_needs
@@ -119,6 +121,7 @@ class RunInputs(NamedTuple):
     data: name of the set of images; cached: their file; images: its content
     base: folder of the export that every model starts from
     encoder: folder of the export that judges samples of images without classes
+    source: what `prepare_images` has made the file from
     """
 
     data: str
@@ -126,6 +129,7 @@ class RunInputs(NamedTuple):
     images: ImageSplits
     base: Path | None = None
     encoder: Path | None = None
+    source: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def label(self) -> str:
@@ -141,11 +145,17 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     wanted = variables.data or study.spec.data
     if not study.spec.adapts and study.spec.shape is not None:
         check_fit(study, study.spec.shape)  # before images are read, which may take an hour
-    source = find_source(wanted, variables.data_root, variables.background)
-    study_name(study, wanted, source.label, variables.sampler)
-    shape = choose_shape(variables, study, source)
+    place = find_source(wanted, variables.data_root, variables.background)
+    study_name(study, wanted, place.label, variables.sampler)
+    shape = choose_shape(variables, study, place)
     data, cached = _read_images(variables, study, shape, console)
-    found = RunInputs(data, cached, open_images(cached))
+    source = {
+        "name": data,
+        "root": str(variables.data_root),
+        "shape": shape,
+        "background": variables.background,
+    }
+    found = RunInputs(data, cached, open_images(cached), source=source)
     for line in study_lines(found.images):
         print_line(console, line)
     check_needs(study, found.images)  # before the study that this one starts from is searched
@@ -170,6 +180,7 @@ def _read_images(
         "cache": variables.paths.cache,
         "shape": shape,
         "background": variables.background,
+        "tell": lambda line: print_line(console, shorten_path(line)),
     }
     try:
         shown = Text(f"reading {show_text(wanted)}")

@@ -26,6 +26,7 @@ from rich.text import Text
 from models.evaluation.gan_diagnosis import WORDS
 from search.console import is_live, print_line, shorten_path
 from search.messages import (
+    CHANGED,
     SPENT,
     Drawing,
     Ended,
@@ -212,6 +213,8 @@ class Display:
         if code == SPENT:
             self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
             return
+        if code == CHANGED:
+            return  # the worker has said so
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self.say(f"worker {worker.index} ended {how}{trials} ({shorten_path(worker.log)})")

@@ -21,6 +21,7 @@ from search.trials.retraining_record import RetrainingRecord
 from search.words import format_count
 from storage.files.exports import remove_unfinished
 
+MOST_ROUNDS = 4  # of exporting until all exports are whole: one is enough on a sound disk
 MOST_DEATHS = 3  # workers that a retraining or an export may take down
 
 
@@ -31,20 +32,26 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
         supervisor.display.begin_finish()
         supervisor.tell_dashboard("training the best again")
         remove_unfinished(run.paths.exports(run.study))
-        chosen = _retrain_best(supervisor, top)
-        if len(chosen) < top:
-            supervisor.display.say(
-                f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
-            )
-        ranked = leaderboard.rank_retrained(chosen)
-        jobs = [
-            Export(number=number, rank=rank)
-            for rank, number in enumerate(ranked, start=1)
-            if not leaderboard.is_exported(number, rank)
-        ]
-        _say_what_moves(supervisor, jobs, ranked)
-        _hand_out(supervisor, jobs)
-        return leaderboard.export_records(len(ranked))
+        for _ in range(MOST_ROUNDS):
+            chosen = _retrain_best(supervisor, top)
+            if len(chosen) < top:
+                supervisor.display.say(
+                    f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
+                )
+            ranked = leaderboard.rank_retrained(chosen)
+            jobs = [
+                Export(number=number, rank=rank)
+                for rank, number in enumerate(ranked, start=1)
+                if not leaderboard.is_exported(number, rank)
+            ]
+            if not jobs:  # what stands on the disk is what was asked for
+                return leaderboard.export_records(len(ranked))
+            _say_what_moves(supervisor, jobs, ranked)
+            _hand_out(supervisor, jobs)
+        raise WorkersFailed(
+            f"the exports of {run.study} are damaged again and again as soon as they are written; "
+            "look after the disk, then the same command goes on"
+        )
 
 
 def _retrain_best(supervisor: Supervisor, top: int) -> list[int]:

@@ -9,12 +9,14 @@ All of it is read from the database and from files under RUNS; nothing is writte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
+from models.sealed_files import is_whole as is_whole_file
 from search.run import StudyRun
 from search.study import StudySpec
 from search.trials.retraining_record import (
@@ -45,10 +47,12 @@ class Leaderboard:
         self.run = run
         self.stored = stored
         self.choices = choices
+        self._parameters: dict[int, dict[str, Any]] = {}  # of the trials that were ranked last
 
     def ranked_trials(self) -> list[int]:
         """Return the complete trials, best first: by value, or by a person's choices."""
         complete = self.stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        self._parameters = {t.number: json.loads(json.dumps(t.params)) for t in complete}
         values = {t.number: self._cost(t.value or 0.0) for t in complete}
         if self.choices is not None:
             return self.choices().ranked(values)
@@ -63,15 +67,10 @@ class Leaderboard:
 
     def record(self, number: int) -> RetrainingRecord | FailedRetraining | None:
         """Return the record of a retraining if today's run would end alike, else None."""
-        paths = self.run.paths.retraining(self.run.study, number)
-        record = read_record(paths.record, token=self.run.token)
+        record = self._read_record(number)
         if not isinstance(record, RetrainingRecord):
             return record
-        usable = (
-            record.metric == self.spec.metric
-            and record.patience == self.spec.patience
-            and paths.best.exists()
-        )
+        usable = record.metric == self.spec.metric and record.patience == self.spec.patience
         if record.ended_by == MOST_EPOCHS:
             alike = record.most_epochs == self.run.retrain_epochs
         else:
@@ -80,9 +79,27 @@ class Leaderboard:
 
     def earlier_record(self, number: int) -> RetrainingRecord | None:
         """Return the record of a retraining that ended otherwise than today's would, if any."""
+        record = self._read_record(number)
+        return record if isinstance(record, RetrainingRecord) else None
+
+    def _read_record(self, number: int) -> RetrainingRecord | FailedRetraining | None:
+        """Return the record of a retraining of this trial whose weights are whole, if any.
+
+        A database that was restored gives numbers again, to other parameters.
+        """
         paths = self.run.paths.retraining(self.run.study, number)
-        record = read_record(paths.record, token=self.run.token)
-        return record if isinstance(record, RetrainingRecord) and paths.best.exists() else None
+        record = read_record(paths.record, token=self.run.token, trial=number)
+        if record is None or self._is_of_other_parameters(record):
+            return None
+        if isinstance(record, RetrainingRecord) and not is_whole_file(
+            paths.best, of=record.identity()
+        ):
+            return None
+        return record
+
+    def _is_of_other_parameters(self, record: RetrainingRecord | FailedRetraining) -> bool:
+        known = self._parameters.get(record.trial)
+        return None not in (known, record.parameters) and known != record.parameters
 
     def exported_trial(self, rank: int) -> int | None:
         """Return the trial of this study that stands in the export folder of ``rank``, if any."""
@@ -113,11 +130,8 @@ class Leaderboard:
         except (ValueError, TypeError):
             return False
         measured = rank > 1 or record.test is not None
-        same = (exported.trial, exported.made, exported.token) == (
-            record.trial,
-            record.made,
-            record.token,
-        )
+        names = ("trial", "made", "token", "parameters", "valid", "test")
+        same = all(getattr(exported, name) == getattr(record, name) for name in names)
         return measured and same and found.get("rank") == rank and is_whole(folder, found)
 
     def is_finished(self, ended: int, top: int) -> bool:

@@ -1,38 +1,42 @@
 """What a retraining leaves behind: the record that ranks, exports and model cards are made from.
 
-    record = read_record(paths.record, token=run.token)
+    record = read_record(paths.record, token=run.token, trial=7)
     match record:
         case RetrainingRecord(): ...     # there is a model
         case FailedRetraining(): ...     # it failed in its first epoch
         case None: ...                   # nothing usable is there: train
 
-A record is one JSON file beside the retraining's checkpoints. With the files' hashes it becomes
-an export's provenance.
+A record is one JSON file beside the retraining's checkpoints, and tells when it is damaged. With
+the files' hashes it becomes an export's provenance.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from storage.files.atomic import write_json
+from storage.files.sealed_json import read_sealed, write_sealed
 
 MOST_EPOCHS, PATIENCE = "most epochs", "patience"  # how a retraining ends that nothing broke
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedRetraining:
-    """A retraining that failed in its first epoch. token: of the stored study"""
+    """A retraining that failed in its first epoch.
+
+    token: of the stored study; parameters: of the trial; None: an older version wrote none
+    """
 
     trial: int
     token: str
     failed: str
+    parameters: dict[str, Any] | None = None
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        write_json(path, asdict(self))
+        write_sealed(path, asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +97,19 @@ class RetrainingRecord:
                 del plain[name]
         return plain
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the checkpoints of this retraining belong to."""
+        return retraining_identity(
+            token=self.token,
+            trial=self.trial,
+            parameters=self.parameters,
+            config=self.config,
+            seed=self.seed,
+        )
+
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        write_json(path, self.to_plain())
+        write_sealed(path, self.to_plain())
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
@@ -115,15 +129,41 @@ class RetrainingRecord:
         return record
 
 
-def read_record(path: Path, *, token: str) -> RetrainingRecord | FailedRetraining | None:
-    """Return the record in ``path``; None where there is none of this study, or a damaged one."""
+def retraining_identity(
+    *,
+    token: str,
+    trial: int,
+    parameters: Mapping[str, Any],
+    config: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """Return what the checkpoints of a retraining belong to."""
+    return {
+        "kind of file": "retraining",
+        "study": token,
+        "trial": trial,
+        "parameters": dict(parameters),
+        "configuration": dict(config),
+        "seed": seed,
+    }
+
+
+def read_record(
+    path: Path, *, token: str, trial: int
+) -> RetrainingRecord | FailedRetraining | None:
+    """Return the record in ``path``; None where there is none of this study's trial, or a damaged
+    one."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(plain, dict) or plain.get("token") != token:
+        plain = read_sealed(path)
+        if plain is None or (plain.get("token"), plain.get("trial")) != (token, trial):
             return None
         if "failed" in plain:
-            reason = str(plain["failed"])
-            return FailedRetraining(trial=int(plain["trial"]), token=token, failed=reason)
+            return FailedRetraining(
+                trial=trial,
+                token=token,
+                failed=str(plain["failed"]),
+                parameters=plain.get("parameters"),
+            )
         return RetrainingRecord.from_plain(plain)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None

@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from models.base import Model, ModelConfig, build, fit_batch
 from models.data.images import ImageSplits
-from models.data.loading import open_images
+from models.data.watching import WatchedImages
+from models.errors import ImagesChanged
+from search.console import shorten_path
 from search.errors import StudyChanged
 from search.messages import Event, Preparing, Warned
 from search.run import StudyRun
@@ -31,6 +33,7 @@ from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
 from search.worker.device import taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
+from search.worker.images import open_run_images
 from storage.database.retry import DatabaseRetry
 from storage.paths import RetrainingPaths
 
@@ -60,6 +63,7 @@ class WorkerContext:
     evaluators: of samples; None for a study whose values are not measured on samples
     memory_before: bytes that the process took before its first trial; 0: unknown
     begun: how many attempts at trials this process has begun
+    watched: the cached file from which the images are mapped; None: they lie on a GPU
     """
 
     run: StudyRun
@@ -74,6 +78,7 @@ class WorkerContext:
     evaluators: StudyEvaluators | None = None
     memory_before: int = 0
     begun: int = 0
+    watched: WatchedImages | None = None
 
     @property
     def evaluator(self) -> SampleEvaluator | None:
@@ -99,6 +104,21 @@ class WorkerContext:
         log.warning("without %s: %s", what, error)
         cause = str(error) if isinstance(error, OSError) else describe_error(error)
         self.send(Warned(what=what, message=f"it goes on without {what}: {cause}"))
+
+    def check_images(self) -> None:
+        """Raise `ImagesChanged` where what was just computed was not computed of the images."""
+        if self.watched is None:
+            return
+        try:
+            self.watched.check()
+        except ImagesChanged as error:
+            self.tell(f"{shorten_path(error)}: they are read again, and work goes on from before")
+            raise
+
+    def tell(self, line: str) -> None:
+        """Say something once that a person has to know, in the log too."""
+        log.warning("%s", line)
+        self.send(Warned(what=line, message=line))
 
     def retraining_paths(self, number: int) -> RetrainingPaths:
         """Return the places of trial ``number``'s retraining."""
@@ -137,7 +157,8 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
     stored = retry.wait_for(lambda: read_identity(queue.study))
     if stored is not None:
         check_unchanged(stored, study)
-    images = open_images(Path(run.images)).to(device)
+    mapped, watched = open_run_images(run, partial(_tell, control))
+    images = mapped.to(device)
     device_name = use_device(device)
     evaluators = None
     if study.spec.judges_samples:
@@ -147,8 +168,10 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
             queue,
             encoder=open_base(run.encoder_folder),
             say=lambda line: control.send(Preparing(line=line)),
+            tell=partial(_tell, control),
             interrupted=control.interrupted,
         )
+    watched.check()  # all that was made of them until now
     return WorkerContext(
         run=run,
         spec=study.spec,
@@ -161,4 +184,11 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
         interrupted=control.interrupted,
         evaluators=evaluators,
         memory_before=taken_memory(device),
+        watched=watched if device == "cpu" else None,
     )
+
+
+def _tell(control: Supervision, line: str) -> None:
+    """Say something once that a person has to know, in the log too."""
+    log.warning("%s", line)
+    control.send(Warned(what=line, message=shorten_path(line)))

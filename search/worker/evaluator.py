@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import Model
 from models.data.images import ImageSplits
+from models.seals import is_whole_content
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
 from storage.database.extractors import keep_extractor, read_extractor
@@ -35,7 +36,7 @@ class StudyEvaluators:
     """Opens the evaluators that all machines of a study agree on.
 
     encoder: an autoencoder whose codes are the features, for images without classes
-    say: hears how far the training of an extractor is
+    say: hears how far the training of an extractor is; tell: what a person has to know
     interrupted: asked while an extractor is trained, to end it early
 
     Raises `ExtractorError` when the study's values were measured with another extractor,
@@ -50,12 +51,14 @@ class StudyEvaluators:
         *,
         encoder: Model | None = None,
         say: Callable[[str], None] = lambda line: None,
+        tell: Callable[[str], None] = lambda line: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.run = run
         self.images = images
         self.queue = queue
         self.say = say
+        self.tell = tell
         self.interrupted = interrupted
         self.own = self._agree_on(ATTRIBUTE, seed=0, encoder=encoder)
 
@@ -101,6 +104,7 @@ class StudyEvaluators:
                 kept=lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
                 seed=seed,
                 progress=self.say,
+                tell=self.tell,
                 interrupted=self.interrupted,
             )
             if wait_for(partial(self._remember, attribute, evaluator)):
@@ -116,7 +120,8 @@ class StudyEvaluators:
             if extractor.kind == "classifier":
                 from models.evaluation.feature_cache import extractor_content
 
-                keep_extractor(queue.engine, extractor.hash, extractor_content(extractor))
+                content = extractor_content(extractor)
+                keep_extractor(queue.engine, extractor.hash, content, is_whole=is_whole_content)
             if known is None:
                 queue.study.set_user_attr(attribute, evaluator.record)
         return True

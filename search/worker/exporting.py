@@ -5,11 +5,13 @@
 The test images are met once, by rank 1: metrics, and the tables that the model has to show. The
 record keeps them, and a run that finds them does not look again. An export folder is whole or not
 there, and its programs are checked against the live model. An export that stood in its place is
-kept under another name, unless it can be made again.
+kept under another name, unless it can be made again. Where the weights of a retraining turn out
+to be damaged nothing is measured and nothing exported: the supervisor has them made again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -18,6 +20,7 @@ from typing import Any
 
 from models.base import Model, evaluating
 from models.data.images import STACKED
+from models.errors import CheckpointError
 from models.evaluation.gan_figure import draw_game
 from models.evaluation.quality_table import Judged, quality_table
 from models.export import check_export, export_size, write_export
@@ -41,16 +44,25 @@ from storage.files.exports import (
     read_provenance,
 )
 
+log = logging.getLogger("genstudy")
+
 
 def export(context: WorkerContext, number: int, rank: int) -> None:
     """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is tested."""
     context.send(Exporting(number=number))
     paths = context.retraining_paths(number)
-    record = read_record(paths.record, token=context.run.token)
-    assert isinstance(record, RetrainingRecord), "exported after retraining"
-    model = load_retrained(context, record)
+    record = read_record(paths.record, token=context.run.token, trial=number)
+    if not isinstance(record, RetrainingRecord):
+        context.tell(f"{paths.record.name} is damaged: trial {number} is trained again")
+        return
+    try:
+        model = load_retrained(context, record)
+    except CheckpointError as error:
+        log.warning("no export: %s", error)
+        return
     if rank == 1 and record.test is None:
         record = test_once(context, model, record)
+        context.check_images()
         record.write(paths.record)
     folder = context.run.paths.export(context.run.study, rank)
     earlier = None if can_be_made_again(context, folder) else free_place(folder)
@@ -87,7 +99,10 @@ def can_be_made_again(context: WorkerContext, folder: Path) -> bool:
     found = read_provenance(folder)
     if found is None or not isinstance(found.get("trial"), int):
         return False
-    record = read_record(context.retraining_paths(found["trial"]).record, token=context.run.token)
+    number = found["trial"]
+    record = read_record(
+        context.retraining_paths(number).record, token=context.run.token, trial=number
+    )
     is_kept = isinstance(record, RetrainingRecord) and record.made == found.get("made")
     return is_kept and not holds_other_files(folder, found)
 

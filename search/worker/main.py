@@ -26,9 +26,10 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from models.data.loading import open_images
-from models.errors import StopRequested
+from models.errors import ImagesChanged, StopRequested
 from search.errors import StudyFileError, explain_error
 from search.messages import (
+    CHANGED,
     SPENT,
     DryRun,
     Export,
@@ -80,6 +81,9 @@ def main() -> int:
     except SpentProcess as error:
         log.error("%s", error)
         return SPENT
+    except ImagesChanged as error:
+        log.error("%s", error)
+        return CHANGED
     except Exception as error:
         message = explain_error(error) or f"{type(error).__name__}: {error}"
         control.send(Failed(message=message))
@@ -108,6 +112,8 @@ def _work(control: Control) -> None:
         _do_jobs(jobs, context)
     finally:
         context.queue.engine.dispose()
+        if context.watched is not None:
+            context.watched.close()
 
 
 def _try(job: DryRun, control: Control) -> Tried:

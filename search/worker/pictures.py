@@ -24,7 +24,7 @@ from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import Model, evaluating
-from models.errors import StopRequested
+from models.errors import ImagesChanged, StopRequested
 from models.evaluation.gan_diagnosis import Health, Verdict
 from models.evaluation.gan_figure import draw_game
 from models.figures.sample_history import COLUMNS, draw_learned, write_row
@@ -41,7 +41,7 @@ PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbn
 # What is no mistake of a model or a study: the trial goes on later, or is somebody else's.
 NEVER_SPARED = (
     StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
-    UpdateFinishedTrialError,
+    UpdateFinishedTrialError, ImagesChanged,
 )  # fmt: skip
 log = logging.getLogger("genstudy")
 

@@ -5,44 +5,36 @@
     progress.save(model)                # a checkpoint
 
 A checkpoint holds the weights, and beside them all that stands here. It is worth no trial: a
-full disk costs the checkpoint, and the older one stays.
+full disk costs the checkpoint, and the older one stays; a damaged one costs the epochs since the
+one before.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from models.base import Model
 from models.errors import CheckpointError
-from models.training.checkpoint import (
-    checkpoint_size,
-    load_checkpoint,
-    read_note,
-    save_checkpoint,
-)
+from models.evaluation.gan_diagnosis import Health
 from models.training.loop import EpochResult
 from search.trials.epoch_report import EpochReport
+from search.worker.checkpoints import Checkpoint, Checkpoints
 from search.worker.diagnosis import GanDiagnosis
-from storage.files.atomic import atomic_file
-
-log = logging.getLogger("genstudy")
 
 
 @dataclass(kw_only=True)
 class TrialProgress:
     """The epochs of one trial so far.
 
-    checkpoint: its file; token: of the stored study: files with another are not its files
+    checkpoints: its last two; token: of the stored study
     metric: the study's; is_better: ``(value, than)`` as `StudySpec.better`
     epoch: epochs done; seconds: that training took; best: the best value
     reported: values that the database has, of earlier attempts too, by Optuna's step from 0
     unwritten: reports that the database has yet to take, in their order
     """
 
-    checkpoint: Path
+    checkpoints: Checkpoints
     token: str
     metric: str
     is_better: Callable[[float, float | None], bool]
@@ -77,27 +69,51 @@ class TrialProgress:
 
     def save(self, model: Model) -> None:
         """Write a checkpoint; raises `OSError` where it does not fit, and the older one stays."""
-        with atomic_file(self.checkpoint, needs=checkpoint_size(model)) as beside:
-            note = {
-                "best": self.best,
-                "seconds": self.seconds,
-                "unwritten": [(r.epoch, r.value, dict(r.measured)) for r in self.unwritten],
-                "history": self.diagnosis.to_plain(),
-                "token": self.token,
-            }
-            save_checkpoint(beside, model, epoch=self.epoch, note=note)
+        note = {
+            "best": self.best,
+            "seconds": self.seconds,
+            "unwritten": [(r.epoch, r.value, dict(r.measured)) for r in self.unwritten],
+            "history": self.diagnosis.to_plain(),
+            "token": self.token,
+        }
+        self.checkpoints.save(model, epoch=self.epoch, note=note)
 
     def resume(self, model: Model) -> None:
         """Go to where an earlier attempt got; without a checkpoint the trial starts over."""
-        if not self.checkpoint.exists():
-            return
-        try:
-            if read_note(self.checkpoint).get("token") != self.token:
+        for kept in self.checkpoints.read():
+            try:
+                best, seconds, unwritten, history = self._read_note(kept)
+            except CheckpointError as error:
+                self.checkpoints.refuse(kept.path, error)
+                continue
+            if self.checkpoints.load(kept, model):
+                self.epoch, self.best, self.seconds = kept.epoch, best, seconds
+                self.unwritten = unwritten
+                self.diagnosis.history = history
                 return
-            self.epoch, note = load_checkpoint(self.checkpoint, model)
-        except CheckpointError as error:
-            log.warning("the trial starts over: %s", error)
-            return
-        self.best, self.seconds = note["best"], note.get("seconds", 0.0)
-        self.unwritten = [EpochReport(*written) for written in note.get("unwritten", [])]
-        self.diagnosis.read_plain(note.get("history", []))
+
+    def _read_note(
+        self, kept: Checkpoint
+    ) -> tuple[float | None, float, list[EpochReport], list[Health]]:
+        """Return best value, seconds, unwritten reports and history of a checkpoint.
+
+        Raises `CheckpointError` where another study or another version wrote it, and where the
+        database lacks reports of its epochs: an older state of it was restored.
+        """
+        note = kept.note
+        if note.get("token") != self.token:
+            raise CheckpointError("it belongs to another study")
+        try:
+            unwritten = [EpochReport(*written) for written in note.get("unwritten", [])]
+            history = [Health.from_plain(health) for health in note.get("history", [])]
+            found = note["best"], float(note.get("seconds", 0.0)), unwritten, history
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError("another version wrote it") from error
+        known = {epoch + 1 for epoch in self.reported} | {report.epoch for report in unwritten}
+        lacking = set(range(1, kept.epoch + 1)) - known
+        if lacking:
+            raise CheckpointError(
+                f"it is of epoch {kept.epoch}, and the database has no report of epoch "
+                f"{min(lacking)}"
+            )
+        return found

@@ -15,22 +15,14 @@ import logging
 import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FixedTrial
 
 from models.base import Model, ModelConfig, evaluating, parameter_count
 from models.data.images import ImageSplits
-from models.errors import CheckpointError, StopRequested
+from models.errors import CheckpointError, ImagesChanged, StopRequested
 from models.seeds import derive_seed
-from models.training.checkpoint import (
-    checkpoint_size,
-    load_checkpoint,
-    load_weights,
-    read_note,
-    save_checkpoint,
-)
 from models.training.loop import EpochResult, fit
 from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
 from search.setup.inputs import describe_base
@@ -40,7 +32,10 @@ from search.trials.retraining_record import (
     PATIENCE,
     FailedRetraining,
     RetrainingRecord,
+    read_record,
+    retraining_identity,
 )
+from search.worker.checkpoints import Checkpoint, Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import GanDiagnosis, health_of_curve, trial_attributes
 from search.worker.pictures import (
@@ -75,18 +70,34 @@ def retrain(context: WorkerContext, number: int) -> None:
     run.run()
 
 
-def _give_up(context: WorkerContext, number: int, reason: str) -> None:
+def _give_up(
+    context: WorkerContext, number: int, reason: str, parameters: dict[str, Any] | None = None
+) -> None:
     """Leave a record of a retraining that gives no model."""
-    failed = FailedRetraining(trial=number, token=context.run.token, failed=reason)
+    failed = FailedRetraining(
+        trial=number, token=context.run.token, failed=reason, parameters=parameters
+    )
     failed.write(context.retraining_paths(number).record)
     context.send(NotRetrained(number=number, reason=reason))
 
 
 def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
-    """Return the model of a record's best epoch."""
+    """Return the model of a record's best epoch.
+
+    Raises `CheckpointError` where its weights cannot be used any more. They are set aside then,
+    with a line, and the supervisor has them made again.
+    """
     config, _ = read_configuration(context, record.trial)
     model = context.make_model(config, record.seed)
-    return load_weights(context.retraining_paths(record.trial).best, model)
+    kept = Checkpoints(
+        path=context.retraining_paths(record.trial).best, of=record.identity(), tell=context.tell
+    )
+    for found in kept.read():
+        if found.epoch != record.best_epoch:
+            kept.refuse(found.path, CheckpointError(f"the best epoch is {record.best_epoch}"))
+        elif kept.load(found, model):
+            return model
+    raise CheckpointError(f"trial {record.trial} has no weights of its best epoch any more")
 
 
 def read_configuration(context: WorkerContext, number: int) -> tuple[ModelConfig, dict[str, Any]]:
@@ -118,11 +129,20 @@ class RetrainingRun:
         config, self.parameters = read_configuration(context, number)
         self.model = context.make_model(config, self.seed)
         self.curve: list[dict[str, Any]] = []  # of each epoch, as its `EpochResult`
+        identity = retraining_identity(
+            token=context.run.token,
+            trial=number,
+            parameters=self.parameters,
+            config=asdict(self.model.config),
+            seed=self.seed,
+        )
+        self.best = Checkpoints(path=self.paths.best, of=identity, tell=context.tell)
+        self.last = Checkpoints(path=self.paths.last, of=identity, tell=context.tell)
 
     def run(self) -> None:
         """Go on from the checkpoints, train, and write the record."""
         context = self.context
-        self.paths.record.unlink(missing_ok=True)  # its weights are about to be replaced
+        self._clear_record()
         self._resume()
         for picture in [] if self.curve else self.paths.pictures():
             picture.unlink()  # of an earlier training, or of a deleted study of this name
@@ -137,16 +157,17 @@ class RetrainingRun:
             context.send(Released(number=self.number))
             return
         except Exception as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | ImagesChanged):
                 raise
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
         if failure is not None and not self.curve:
-            _give_up(context, self.number, failure)
+            _give_up(context, self.number, failure, self.parameters)
             return
         record = self._make_record(failure)
         record.write(self.paths.record)
-        self.paths.last.unlink(missing_ok=True)
+        self.last.remove()
+        self.best.earlier.unlink(missing_ok=True)
         context.send(
             Retrained(
                 number=self.number,
@@ -170,12 +191,13 @@ class RetrainingRun:
             judge=context.evaluator,
             interrupted=context.interrupted,
         ):
+            context.check_images()
             self.curve.append(asdict(result))
             keep_row(context, self.paths.row(result.number), self.model, ANIMATED)
             if self._best_epoch() == result.number:
-                self._save(self.paths.best)
+                self._save(self.best)
             try:
-                self._save(self.paths.last)
+                self._save(self.last)
             except OSError as error:
                 context.warn_once("checkpoints of retrainings", error)
             if is_pictured(context.spec, result.number):
@@ -184,35 +206,73 @@ class RetrainingRun:
             if self._is_out_of_patience():
                 break
 
+    def _clear_record(self) -> None:
+        """Remove the record: its weights are about to be replaced. One that was not written here
+        is set aside."""
+        record = self.paths.record
+        if not record.exists():
+            return
+        if read_record(record, token=self.context.run.token, trial=self.number) is not None:
+            record.unlink(missing_ok=True)
+        else:
+            self.best.refuse(record, CheckpointError("it is damaged, or of another study's trial"))
+
     def _resume(self) -> None:
         """Bring curve and model to where an interrupted retraining got.
 
-        The best epoch is later than the last where a full disk had no room for the last.
+        That is the latest checkpoint whose best epoch is kept, too. The best epoch may be later
+        than the last, where a full disk had no room for the last.
         """
-        paths, most = self.paths, self.context.run.retrain_epochs
-        curves = {path: self._read_curve(path) for path in (paths.best, paths.last)}
-        usable = [path for path, curve in curves.items() if 0 < len(curve) <= most]
-        if paths.best not in usable:
-            return
-        latest = max(usable, key=lambda path: len(curves[path]))
-        try:
-            load_checkpoint(latest, self.model)
-        except CheckpointError:
-            return
-        self.curve = curves[latest]
+        kept = {found.epoch: found for found in self._read(self.best)}
+        states = sorted([*kept.values(), *self._read(self.last)], key=lambda found: found.epoch)
+        for found in reversed(states):
+            self.curve = found.note["curve"]
+            best = self._best_epoch()
+            if (best == found.epoch or best in kept) and self._load(found):
+                self._keep_best(best, kept.get(best))
+                return
+        self.curve = []
 
-    def _read_curve(self, path: Path) -> list[dict[str, Any]]:
-        """Return the epochs in a checkpoint of this study; none where there is no such file."""
-        try:
-            note = read_note(path)
-        except CheckpointError:
-            return []
-        return list(note["curve"]) if note.get("token") == self.context.run.token else []
+    def _read(self, checkpoints: Checkpoints) -> list[Checkpoint]:
+        """Return the checkpoints of this retraining whose curves are no longer than today's."""
+        found = []
+        for kept in checkpoints.read():
+            try:
+                self._check_note(kept)
+            except CheckpointError as error:
+                checkpoints.refuse(kept.path, error)
+            else:
+                if 0 < kept.epoch <= self.context.run.retrain_epochs:
+                    found.append(kept)
+        return found
 
-    def _save(self, path: Path) -> None:
-        with atomic_file(path, needs=checkpoint_size(self.model)) as beside:
-            note = {"curve": self.curve, "token": self.context.run.token}
-            save_checkpoint(beside, self.model, epoch=len(self.curve), note=note)
+    def _check_note(self, kept: Checkpoint) -> None:
+        """Raise `CheckpointError` for a note of another study, or of another version."""
+        metric, curve = self.context.spec.metric, kept.note.get("curve")
+        if kept.note.get("token") != self.context.run.token:
+            raise CheckpointError("it belongs to another study")
+        try:
+            is_whole = isinstance(curve, list) and len(curve) == kept.epoch
+            values = [float(epoch["valid"][metric]) for epoch in curve or ()]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError("another version wrote it") from error
+        if not is_whole or not values:
+            raise CheckpointError("its curve has another length")
+
+    def _load(self, found: Checkpoint) -> bool:
+        owner = self.best if found.path in (self.best.path, self.best.earlier) else self.last
+        return owner.load(found, self.model)
+
+    def _keep_best(self, epoch: int, kept: Checkpoint | None) -> None:
+        """See to it that the newest checkpoint of the best epochs is that of ``epoch``."""
+        if kept is None:  # the model has just been brought there
+            self._save(self.best)
+        elif kept.path != self.best.path:
+            kept.path.replace(self.best.path)
+
+    def _save(self, checkpoints: Checkpoints) -> None:
+        note = {"curve": self.curve, "token": self.context.run.token}
+        checkpoints.save(self.model, epoch=len(self.curve), note=note)
 
     def _best_epoch(self) -> int:
         spec = self.context.spec

@@ -15,7 +15,9 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.pruners import NopPruner
@@ -23,7 +25,7 @@ from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import Model
-from models.errors import DivergedError, StopRequested
+from models.errors import CheckpointError, DivergedError, ImagesChanged, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
 from search.messages import Ended, EpochEnded, Released, Resumed, Started
@@ -36,6 +38,7 @@ from search.trials.outcomes import (
     requested_bytes,
 )
 from search.trials.trial_note import TrialNote
+from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_budget
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
@@ -74,7 +77,8 @@ def run_trial(context: WorkerContext, trial: Trial) -> None:
     """Train, report and end the claimed ``trial``, whatever happens.
 
     A trial that is interrupted is released. One that became somebody else's meanwhile (this
-    process was suspended for too long) is dropped without a word. Raises `SpentProcess`.
+    process was suspended for too long) is dropped without a word. Raises `SpentProcess`, and
+    `ImagesChanged` where another process has to open the images anew.
     """
     TrialRun(context, trial).run()
 
@@ -95,7 +99,10 @@ class TrialRun:
             prunes=not isinstance(context.queue.study.pruner, NopPruner),
         )
         self.progress = TrialProgress(
-            checkpoint=context.run.paths.trial_checkpoint(context.run.study, trial.number),
+            checkpoints=Checkpoints(
+                path=context.run.paths.trial_checkpoint(context.run.study, trial.number),
+                tell=context.tell,
+            ),
             token=context.run.token,
             metric=context.spec.metric,
             is_better=context.spec.better,
@@ -121,6 +128,7 @@ class TrialRun:
         try:
             with self.queue.keep_lease(self.number, is_stuck=self._is_stuck) as self.lost:
                 ending = self._attempt()
+                self.context.check_images()
                 if not self.queue.renew(self.number):
                     raise StopRequested
                 about = {
@@ -134,11 +142,14 @@ class TrialRun:
         except (StopRequested, GaveUp, UpdateFinishedTrialError):
             self._release()
             return
+        except ImagesChanged:
+            self._release()
+            raise
         except OutOfMemoryAfterOthers as error:
             self._release()
             reason = f"trial {self.number} goes on in a new process: {error}"
             raise SpentProcess(reason) from error
-        self.progress.checkpoint.unlink(missing_ok=True)
+        self.progress.checkpoints.remove()
         self.pictures.forget_rows()
         self._announce(ending)
         if ending.outcome is Outcome.INFEASIBLE or ending.reason.startswith("AcceleratorError"):
@@ -189,7 +200,7 @@ class TrialRun:
                 raise
         except (
             StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
-            UpdateFinishedTrialError,
+            UpdateFinishedTrialError, ImagesChanged,
         ):  # fmt: skip
             raise  # no fault of the trial: it goes on later
         except TrialPruned as error:  # suggest or the model turns these parameters down
@@ -222,10 +233,22 @@ class TrialRun:
         queue = self.queue
         stored = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(self.number)))
         self.progress.reported = dict(stored.intermediate_values)
+        self.progress.checkpoints = replace(self.progress.checkpoints, of=self._identity(model))
         self.progress.resume(model)
         if self.progress.epoch:
             self.context.send(Resumed(number=self.number, epoch=self.progress.epoch))
         self.pictures.forget_rows(beyond=self.progress.epoch)
+
+    def _identity(self, model: Model) -> dict[str, Any]:
+        """Return what the checkpoints of this trial belong to."""
+        return {
+            "kind of file": "trial",
+            "study": self.context.run.token,
+            "trial": self.number,
+            "parameters": self.trial.params,
+            "configuration": asdict(model.config),
+            "seed": self.seed,
+        }
 
     def _train_to_the_end(self, model: Model) -> Ending:
         """Train, write what is left to write, and draw what came out."""
@@ -274,6 +297,7 @@ class TrialRun:
             ):
                 last = result
                 self.got_on = time.monotonic()
+                self.context.check_images()
                 written = self._report(result)
                 self.pictures.keep_row(result.number, model)
                 progress.seconds = time.monotonic() - began
@@ -344,6 +368,10 @@ class TrialRun:
     def _save_checkpoint(self, model: Model) -> None:
         try:
             self.progress.save(model)
+        except CheckpointError as error:  # a later attempt has written one
+            log.warning("trial %d: %s", self.number, error)
+            self.lost.set()
+            raise StopRequested from error
         except OSError as error:
             self.missing["no_checkpoint"] = describe_error(error)
             self.context.warn_once("checkpoints of trials", error)

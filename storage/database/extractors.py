@@ -1,6 +1,6 @@
 """The feature extractors that values were measured with, so that all machines use the same ones.
 
-    keep_extractor(engine, digest, content)
+    keep_extractor(engine, digest, content, is_whole=is_whole_content)
     content = read_extractor(engine, digest)       # bytes of a safetensors file, or None
 
 Two machines that train an extractor from the same seed need not end with the same weights, because
@@ -13,19 +13,30 @@ studies on the same images share a row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from storage.database.schema import extractors
 
 
-def keep_extractor(engine: Engine, digest: str, content: bytes) -> None:
-    """Store an extractor for other machines; one that is stored already stays."""
-    known = select(extractors.c.hash).where(extractors.c.hash == digest)
+def keep_extractor(
+    engine: Engine,
+    digest: str,
+    content: bytes,
+    *,
+    is_whole: Callable[[bytes], bool] = lambda stored: True,
+) -> None:
+    """Store an extractor for other machines; one that is stored already stays if it is whole."""
+    this = extractors.c.hash == digest
     try:
         with engine.begin() as connection:
-            if connection.execute(known).first() is None:
+            stored = connection.scalar(select(extractors.c.content).where(this))
+            if stored is None:
                 connection.execute(extractors.insert().values(hash=digest, content=content))
+            elif not is_whole(bytes(stored)):
+                connection.execute(extractors.update().where(this).values(content=content))
     except IntegrityError:  # another study stores the same one at the same moment
         return
 

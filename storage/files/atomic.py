@@ -1,8 +1,11 @@
-"""Files that are whole or not there at all, also when the disk is full or the process is killed.
+"""Files that are whole or not there at all: also on a full disk, after a kill or a power cut.
 
 with atomic_file(path) as beside:
     beside.write_bytes(content)
 write_json(path, {"seed": 1})
+
+What gets its name is on the disk first. A system may write a new name before the content that it
+stands for, and after a power cut the file would be empty.
 """
 
 from __future__ import annotations
@@ -15,27 +18,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from storage.errors import DiskFull
+from storage.files.temporary import temporary_name
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full: the disk, a quota, a file
 
 
 @contextmanager
-def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
+def atomic_file(path: Path, *, needs: int = 0, earlier: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path to write to, which becomes ``path`` at the end.
 
     When writing fails or the process is killed, the old file stays as it was.
     needs: bytes that the file takes at least, for the message of `DiskFull`
+    earlier: where the old file is kept; None: the new one takes its place
     """
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
+    beside = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(beside)
+        if earlier is not None and path.exists():
+            path.replace(earlier)
         beside.replace(path)
+        sync(path.parent)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
@@ -44,6 +50,15 @@ def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk now."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def is_full(error: BaseException) -> bool:

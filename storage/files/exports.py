@@ -10,14 +10,15 @@
       weights.safetensors, config.json, NAME.onnx, NAME.pt2
       learning_curve.png, reconstructions.png, ...  the model's pictures
 
-A folder appears whole or not at all: it is filled under another name and renamed. What stood in
-its place is removed only where nothing of it is lost: `holds_other_files`, `free_place`.
+A folder appears whole or not at all: it is filled under another name, written to the disk, and
+renamed. What stood in its place is removed only where nothing of it is lost: `holds_other_files`,
+`free_place`. The provenance tells when it is damaged (`storage/files/sealed_json.py`), and when
+another file of its folder is (`is_whole`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -25,11 +26,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from storage.errors import DiskFull
-from storage.files.atomic import disk_full, is_full, write_json
+from storage.files.atomic import disk_full, is_full, sync
 from storage.files.model_card import model_card
+from storage.files.sealed_json import read_sealed, write_sealed
+from storage.files.temporary import temporary_name
 
 PROVENANCE = "provenance.json"
 CARD = "README.md"
@@ -43,18 +45,21 @@ def atomic_folder(folder: Path, *, needs: int = 0, earlier: Path | None = None) 
     needs: bytes that the folder takes at least, for the message of `DiskFull`
     earlier: where that which stood in ``folder`` is kept; None: it is removed
     """
-    beside = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    beside = folder.with_name(temporary_name(folder.name))
     try:
         beside.mkdir(parents=True)
         yield beside
+        for place in (*beside.iterdir(), beside):
+            sync(place)
         if os.path.lexists(folder):
-            old = earlier or folder.with_name(f".{folder.name}.{uuid4().hex}.old")
+            old = earlier or folder.with_name(f"{temporary_name(folder.name)}.old")
             folder.rename(old)
             beside.rename(folder)
             if earlier is None:
                 _remove(old)
         else:
             beside.rename(folder)
+        sync(folder.parent)
     except OSError as error:
         if not is_full(error):
             raise
@@ -80,23 +85,30 @@ def publish(folder: Path, about: Mapping[str, Any]) -> None:
     files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
     card = model_card({**about, "sha256": files}, rest=PROVENANCE).encode()
     files[CARD] = hashlib.sha256(card).hexdigest()
-    write_json(folder / PROVENANCE, {**about, "sha256": files})
+    write_sealed(folder / PROVENANCE, {**about, "sha256": files})
     (folder / CARD).write_bytes(card)
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Return the provenance of an export; None where it is missing or cannot be read."""
-    try:
-        content = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+    """Return the provenance of an export; None where it is missing or damaged."""
+    return read_sealed(folder / PROVENANCE)
 
 
 def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
-    """Return whether every file that was exported is still there."""
+    """Return whether every file that was exported is still there, and holds what was exported.
+
+    In the model card a person may have written since: it only has to hold something.
+    """
     files = provenance.get("sha256")
-    return isinstance(files, dict) and all((folder / name).is_file() for name in files)
+    if not isinstance(files, dict) or not all((folder / name).is_file() for name in files):
+        return False
+    try:
+        return all(
+            (folder / CARD).stat().st_size > 0 if name == CARD else _digest(folder / name) == digest
+            for name, digest in files.items()
+        )
+    except OSError:  # a file that cannot be read is none to load
+        return False
 
 
 def holds_other_files(folder: Path, provenance: Mapping[str, Any]) -> bool:
@@ -137,7 +149,8 @@ def ranks_beyond(exports: Path, last: int) -> list[int]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(folder: Path) -> None:

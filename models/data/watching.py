@@ -1,0 +1,63 @@
+"""A cached file of images under a running study: it is noticed when somebody writes to it.
+
+    images, file = open_watched(path)
+    ...                                   # an epoch
+    file.check()                          # raises `ImagesChanged` where that was of other images
+
+Images are mapped from their file, so that all workers share one copy in memory. Whoever writes to
+the file, or empties it, changes the images under all of them. A look at the file's size and times
+costs a microsecond; only where these have changed the file is read again. A file whose name was
+removed or given to another one holds what it held.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.data.images import ImageSplits
+from models.data.loading import open_images
+from models.errors import DataError, ImagesChanged, TensorFileError
+from models.sealed_files import FileState, read_seal, whole_state
+from models.seals import check_content
+
+
+def open_watched(path: Path) -> tuple[ImageSplits, WatchedImages]:
+    """Return the images in ``path``, and what tells whether they are still the same.
+
+    Raises what `open_images` raises.
+    """
+    watched = WatchedImages(path)
+    images = open_images(path)
+    if whole_state(path) != watched.state:
+        raise DataError(f"the cached images in {path} changed while they were opened; run again")
+    return images, watched
+
+
+class WatchedImages:
+    """An open file of images. Raises `DataError` where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.file = path.open("rb")
+            self.state = FileState.of(self.file)
+            self.seal = read_seal(path)
+        except (TensorFileError, OSError) as error:
+            raise DataError(f"the cached images in {path} cannot be read ({error})") from error
+        self.path = path
+
+    def check(self) -> None:
+        """Raise `ImagesChanged` unless the file holds what it held when it was opened."""
+        now = FileState.of(self.file)
+        if now == self.state:
+            return
+        try:
+            same = self.seal is not None and check_content(self.file) == self.seal
+        except TensorFileError:
+            same = False
+        if not same:
+            raise ImagesChanged(f"the cached images in {self.path} changed while they were in use")
+        self.state = now
+
+    def close(self) -> None:
+        """Stop watching."""
+        self.file.close()
