@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 from uuid import uuid4
 
 from models.errors import TensorFileError
@@ -37,9 +37,9 @@ class FileState:
     changed: int
 
     @classmethod
-    def of(cls, file: IO[bytes]) -> Self:
+    def of(cls, opened: int) -> Self:
         """Return the state of an open file, whatever has its name by now."""
-        found = os.fstat(file.fileno())
+        found = os.fstat(opened)
         return cls(
             device=found.st_dev,
             inode=found.st_ino,
@@ -79,7 +79,7 @@ def trust(path: Path, state: FileState) -> None:
 def _check(path: Path) -> tuple[FileState, Seal | None]:
     """Return state and seal of a whole file."""
     with path.open("rb") as file:
-        state = FileState.of(file)
+        state = FileState.of(file.fileno())
         known = _whole.get(path)
         if known is not None and known[0] == state:
             return known

@@ -12,6 +12,8 @@ removed or given to another one holds what it held.
 
 from __future__ import annotations
 
+import os
+import weakref
 from pathlib import Path
 
 from models.data.images import ImageSplits
@@ -38,8 +40,9 @@ class WatchedImages:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.file = path.open("rb")
-            self.state = FileState.of(self.file)
+            self.opened = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self.opened)
+            self.state = FileState.of(self.opened)
             self.seal = read_seal(path)
         except (TensorFileError, OSError) as error:
             raise DataError(f"the cached images in {path} cannot be read ({error})") from error
@@ -47,17 +50,17 @@ class WatchedImages:
 
     def check(self) -> None:
         """Raise `ImagesChanged` unless the file holds what it held when it was opened."""
-        now = FileState.of(self.file)
+        now = FileState.of(self.opened)
         if now == self.state:
             return
-        try:
-            same = self.seal is not None and check_content(self.file) == self.seal
-        except TensorFileError:
-            same = False
-        if not same:
+        if not self._holds_the_same():
             raise ImagesChanged(f"the cached images in {self.path} changed while they were in use")
         self.state = now
 
-    def close(self) -> None:
-        """Stop watching."""
-        self.file.close()
+    def _holds_the_same(self) -> bool:
+        """Read all of the file. One without a seal cannot tell."""
+        with os.fdopen(os.dup(self.opened), "rb") as file:
+            try:
+                return self.seal is not None and check_content(file) == self.seal
+            except TensorFileError:
+                return False

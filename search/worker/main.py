@@ -112,8 +112,6 @@ def _work(control: Control) -> None:
         _do_jobs(jobs, context)
     finally:
         context.queue.engine.dispose()
-        if context.watched is not None:
-            context.watched.close()
 
 
 def _try(job: DryRun, control: Control) -> Tried:
