@@ -112,6 +112,11 @@ class RunPaths:
     def worker_log(self, study: str, worker: int) -> Path:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 
+    def written(self, study: str) -> list[Path]:
+        """Return the folders in which a run of ``study`` writes files."""
+        folders = [self.root, self.cache, self.artifacts, self.root / "reports"]
+        return [*folders, self.checkpoints(study), self.exports(study)]
+
     def check_writable(self) -> None:
         """Raise `RunsUnwritable` now, and not after the first trial."""
         try:

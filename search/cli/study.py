@@ -53,6 +53,7 @@ from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import DatabaseRetry, GaveUp
 from storage.database.trial_states import outcome_of
 from storage.files.model_card import warnings_of
+from storage.files.temporary import remove_left_behind
 
 NVIDIA = Path("/dev/nvidia0")
 INTERRUPTED = 130  # exit code
@@ -154,6 +155,8 @@ class StudyCommand:
     def _run(self, devices: list[str], storage: TrialStorage, inputs: RunInputs) -> int:
         variables = self.variables
         opened, run = prepare_run(variables, self.study, storage, inputs)
+        for folder in run.paths.written(run.study):
+            remove_left_behind(folder)
         display = Display(
             run.study,
             self.study.spec,

@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
@@ -35,7 +34,7 @@ from search.worker.context import WorkerContext
 from search.worker.progress import TrialProgress
 from storage.database.retry import DatabaseLost, GaveUp
 from storage.files.artifacts import artifact_address, attach_to_trial
-from storage.files.atomic import atomic_file
+from storage.files.atomic import atomic_file, temporary_folder
 
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
 # What is no mistake of a model or a study: the trial goes on later, or is somebody else's.
@@ -127,11 +126,13 @@ class TrialPictures:
     def _attach(self, name: str, draw: Callable[[Path], None]) -> str | None:
         """Attach what ``draw`` writes as ``name``; returns its id, None where that fails."""
         artifacts, attached = self.context.run.paths.artifacts, None
-        with without_picture(self.context, self.missing), TemporaryDirectory() as folder:
-            path = Path(folder) / name
+        with (
+            without_picture(self.context, self.missing),
+            temporary_folder(artifacts) as folder,
+        ):
+            path = folder / name
             with atomic_file(path) as beside:  # names the place where that disk is full
                 draw(beside)
-            artifacts.mkdir(parents=True, exist_ok=True)
             attached = attach_to_trial(artifacts, self.trial, path)
             self._note(name, attached)
         return attached

@@ -31,7 +31,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from storage.database.optuna_storage import TrialStorage
 from storage.errors import short
-from storage.files.atomic import atomic_file
+from storage.files.atomic import atomic_file, sync
 
 KEY = "artifacts:"  # Optuna lists an artifact under this and its id
 ID = re.compile(r"[0-9A-Za-z_-]{1,200}")  # Optuna's are UUIDs
@@ -45,7 +45,6 @@ class ArtifactFolder(FileSystemArtifactStore):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.folder = folder
-        self.written: list[Path] = []
 
     def _get_filepath(self, artifact_id: str) -> Path:
         if not ID.fullmatch(artifact_id):
@@ -61,30 +60,36 @@ class ArtifactFolder(FileSystemArtifactStore):
         path = Path(self._get_filepath(artifact_id))
         with atomic_file(path) as beside, beside.open("wb") as file:
             shutil.copyfileobj(content_body, file)
-        self.written.append(path)
 
 
 def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
     """Show ``file`` with ``owner`` in the dashboard, under the file's name. Return its id.
 
     This is Optuna's `upload_artifact`, with ids that rise with time: databases list artifacts by
-    id, so that the first one attached stands first.
+    id, so that the first one attached stands first. A trial that goes on after a kill attaches
+    again what it has attached before: a picture of the same name then takes the place of that one.
+
+    The database names the file before it has its name. A kill in between leaves a file with a
+    temporary name, which is removed later, and not one that nobody knows of.
     """
-    artifact = str(UUID(int=time.time_ns() << 64 | secrets.randbits(64)))
+    artifact = _attached_before(owner, file.name) if isinstance(owner, Trial) else None
+    artifact = artifact or str(UUID(int=time.time_ns() << 64 | secrets.randbits(64)))
     about = ArtifactMeta(artifact, file.name, mimetype=_mime_type(file), encoding=None)
-    record, store = json.dumps(asdict(about)), ArtifactFolder(folder)
-    try:
-        with file.open("rb") as content:
-            store.write(artifact, content)
+    record = json.dumps(asdict(about))
+    with atomic_file(folder / artifact) as beside:
+        shutil.copyfile(file, beside)
+        sync(beside)  # the disk may be full
         if isinstance(owner, Trial):
             owner.storage.set_trial_system_attr(owner._trial_id, KEY + artifact, record)
         else:
             owner._storage.set_study_system_attr(owner._study_id, KEY + artifact, record)
-    except BaseException:
-        for path in store.written:  # nobody finds a file that the database does not name
-            path.unlink(missing_ok=True)
-        raise
     return artifact
+
+
+def _attached_before(trial: Trial, name: str) -> str | None:
+    """Return the id of the picture ``name`` that an earlier attempt at the trial has attached."""
+    artifact = _listed(trial.storage.get_trial_system_attrs(trial._trial_id)).get(name)
+    return artifact if artifact is not None and ID.fullmatch(artifact) else None
 
 
 def artifact_address(study_id: int, trial_id: int | None, artifact: str) -> str:

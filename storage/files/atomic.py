@@ -52,6 +52,17 @@ def atomic_file(path: Path, *, needs: int = 0, earlier: Path | None = None) -> I
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary_folder(place: Path) -> Iterator[Path]:
+    """Yield a folder in ``place`` that is gone at the end; after a kill it is removed later."""
+    folder = place / temporary_name("temporary")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Have the system write a file, or the names in a folder, to the disk now."""
     opened = os.open(path, os.O_RDONLY)
