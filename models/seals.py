@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +35,7 @@ SEAL, DIGEST = "seal", "sha256"  # entries of the header
 MARK, ZEROS = b'"sha256":"', b"0" * 64
 LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 PIECE = 1 << 20  # bytes that are read at once
+LARGE = 8 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +89,13 @@ def check_content(file: IO[bytes]) -> Seal | None:
 
 
 def stamp(path: Path) -> None:
-    """Write the digest into a file whose header has the entries of a `Seal`."""
-    with path.open("r+b") as file:
+    """Write the digest into a file whose header has the entries of a `Seal`.
+
+    The disk takes a large file while its digest is computed: whoever syncs it then waits no more.
+    """
+    with path.open("r+b") as file, ThreadPoolExecutor(1) as beside:
+        if path.stat().st_size > LARGE:
+            beside.submit(os.fsync, file.fileno())
         start, header = read_header(file)
         digest = hashlib.sha256(start + header)
         while piece := file.read(PIECE):

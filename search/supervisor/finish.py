@@ -85,7 +85,13 @@ def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequ
     """Say which export takes the place of another trial's."""
     for job in jobs:
         before = supervisor.leaderboard.exported_trial(job.rank)
-        if before is None or before == job.number:
+        if before is None:
+            continue
+        if before == job.number:
+            supervisor.display.say(
+                f"rank {job.rank}: the export of trial {before} is damaged, or of an earlier "
+                "training: it is made again"
+            )
             continue
         now = (
             f"is rank {ranked.index(before) + 1} now"

@@ -73,7 +73,7 @@ class Checkpoints:
         """
         self._check_attempt()
         needs = checkpoint_size(model)
-        with atomic_file(self.path, needs=needs, earlier=self.earlier) as beside:
+        with atomic_file(self.path, needs=needs, earlier=self.earlier, lasting=False) as beside:
             save_checkpoint(beside, model, epoch=epoch, note=note, of=self.of, attempt=self.attempt)
 
     def read(self) -> list[Checkpoint]:

@@ -182,7 +182,7 @@ def keep_row(context: WorkerContext, path: Path, model: Model, count: int = COLU
         with evaluating(model):
             images = model.fixed_samples(context.images, "valid", count)
         if images is not None:
-            with atomic_file(path) as beside:
+            with atomic_file(path, lasting=False) as beside:
                 write_row(beside, images)
 
 

@@ -26,12 +26,16 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full: the disk, a quota,
 
 
 @contextmanager
-def atomic_file(path: Path, *, needs: int = 0, earlier: Path | None = None) -> Iterator[Path]:
+def atomic_file(
+    path: Path, *, needs: int = 0, earlier: Path | None = None, lasting: bool = True
+) -> Iterator[Path]:
     """Yield a temporary path to write to, which becomes ``path`` at the end.
 
     When writing fails or the process is killed, the old file stays as it was.
     needs: bytes that the file takes at least, for the message of `DiskFull`
     earlier: where the old file is kept; None: the new one takes its place
+    lasting: whether the new name is on the disk, too, at the end; else a power cut may bring the
+        old file back, whole
     """
     beside = path.with_name(temporary_name(path.name))
     try:
@@ -41,7 +45,8 @@ def atomic_file(path: Path, *, needs: int = 0, earlier: Path | None = None) -> I
         if earlier is not None and path.exists():
             path.replace(earlier)
         beside.replace(path)
-        sync(path.parent)
+        if lasting:
+            sync(path.parent)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
