@@ -88,8 +88,7 @@ def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
 
 def _attached_before(trial: Trial, name: str) -> str | None:
     """Return the id of the picture ``name`` that an earlier attempt at the trial has attached."""
-    artifact = _listed(trial.storage.get_trial_system_attrs(trial._trial_id)).get(name)
-    return artifact if artifact is not None and ID.fullmatch(artifact) else None
+    return _names_to_ids(trial.storage.get_trial_system_attrs(trial._trial_id)).get(name)
 
 
 def artifact_address(study_id: int, trial_id: int | None, artifact: str) -> str:
