@@ -18,13 +18,29 @@ import os
 import sys
 from collections.abc import Callable
 
+from search.console import OutputClosed
 from search.errors import explain_error, unknown_name
 from search.fast_imports import defer_compiler, quick_imports
 from search.passwords import hide_password, received_storage
 from search.supervisor.process import end_early, start_early
+from search.surroundings import (
+    check_room,
+    explain_shortage,
+    open_standard_files,
+    use_utf8,
+)
 from search.words import show_text
 
 COMMANDS = ("study", "studies", "trials", "look", "report", "dashboard", "worker")
+# What a command imports, for `check_room`: a study's workers import no less than itself.
+IMPORTED = {
+    "study": ("search.cli.study", "search.worker.main"),
+    "studies": ("search.cli.listing", "pandas"),
+    "trials": ("search.cli.listing", "pandas"),
+    "look": ("search.cli.look",),
+    "report": ("search.cli.report", "pandas"),
+    "dashboard": ("search.cli.dashboard",),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -51,15 +67,17 @@ def worker() -> int:
 
 def command(name: str) -> int:
     """Run a command and return its exit code; an error that a user can mend becomes one line."""
+    open_standard_files()
     try:
+        check_room(*IMPORTED[name])
         with received_storage():
             return _find_command(name)()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputClosed):
         return 0  # the reader, such as `head`, has seen enough
     except Exception as error:
-        message = explain_error(error)
+        message = explain_shortage(error) or explain_error(error)
         if message is None:
             raise
         print(f"error: {show_text(message)}", file=sys.stderr)
@@ -94,5 +112,6 @@ def _find_command(name: str) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
+    use_utf8()
     hide_password()
     sys.exit(main(sys.argv[1:]))

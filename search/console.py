@@ -5,11 +5,18 @@ console.print("trial 7 of [/x]")     # other people's text shows as it is: nothi
 
 Plain texts are printed so that no character of theirs steers the terminal. What is put into a
 `rich.text.Text` goes through `search.words.show_text` first.
+
+Output may end up nowhere. Who reads a pipe, such as `head`, may have seen enough: `OutputClosed`.
+The log that it goes to may lie on a full disk: a command whose output is all that it makes says so
+with `OutputFull`, and a study loses lines and goes on.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -17,7 +24,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from search.errors import SearchError
 from search.words import show_text
+from storage.files.atomic import NO_SPACE
 
 LOG_WIDTH = 300  # columns of a log, whose lines nobody wraps
 LOUD = "bold white on red"
@@ -28,21 +37,81 @@ def shorten_path(place: object) -> str:
     return str(place).replace(f"{Path.cwd()}/", "")
 
 
-class PlainConsole(Console):
-    """A console that shows every character of a text, and obeys none but line feeds."""
+class OutputClosed(Exception):
+    """Nobody reads standard output any more."""
+
+
+class OutputFull(SearchError):
+    """There is no space for what a command prints."""
+
+
+class OutputConsole(Console):
+    """A console that shows every character of a text, and obeys none but line feeds.
+
+    It raises `OutputClosed` where rich would end the process without a word.
+    """
 
     def render_str(self, text: str, **options: Any) -> Text:
         shown = "\n".join(show_text(line) for line in text.split("\n"))
         return super().render_str(shown, **options)
 
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with suppress(OSError), Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), self.file.fileno())  # else the interpreter trips over it, too
+        raise OutputClosed
 
-def open_console() -> Console:
+
+class OutputFile(io.FileIO):
+    """Standard output, which may lie on a full disk.
+
+    loses_lines: what finds no space is left out, and that is said once on standard error
+    """
+
+    def __init__(self, number: int, *, loses_lines: bool) -> None:
+        super().__init__(number, "w", closefd=False)
+        self.loses_lines = loses_lines
+        self.has_lost = False
+
+    def write(self, line: Any) -> int:
+        try:
+            super().write(line)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            cause = f"cannot write to standard output ({error.strerror})"
+            if not self.loses_lines:
+                raise OutputFull(f"{cause}; make room where it goes, then run again") from error
+            if not self.has_lost:
+                self.has_lost = True
+                with suppress(OSError):
+                    print(f"{cause}: its lines are lost, and the study goes on", file=sys.stderr)
+        return len(line)
+
+
+def open_console(*, loses_lines: bool = False) -> Console:
     """Open standard output, which shows every character as it is; it is wide where it is no
-    terminal. A character that the terminal's encoding lacks is shown escaped."""
+    terminal. A character that the terminal's encoding lacks is shown escaped.
+
+    loses_lines: whether output that finds no space is left out
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     width = None if sys.stdout.isatty() else LOG_WIDTH
-    return PlainConsole(highlight=False, markup=False, emoji=False, width=width)
+    file = _open_output(loses_lines)
+    return OutputConsole(highlight=False, markup=False, emoji=False, width=width, file=file)
+
+
+def _open_output(loses_lines: bool) -> TextIOWrapper | None:
+    """Return standard output as `OutputFile`; None where it is no file of the system's."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, AttributeError):
+        return None
+    sys.stdout.flush()
+    raw = OutputFile(number, loses_lines=loses_lines)
+    encoding = sys.stdout.encoding
+    return TextIOWrapper(raw, encoding, "backslashreplace", write_through=True)
 
 
 def print_line(console: Console, line: str, style: str | None = None) -> None:

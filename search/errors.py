@@ -45,6 +45,8 @@ class WorkersFailed(SearchError):
 
 def explain_error(error: Exception) -> str | None:
     """Return the line for an error that is no fault of genstudy; None for one that is."""
+    if isinstance(error, SearchError | StorageError):  # at once: memory may not hold more imports
+        return " ".join(str(error).split())
     from optuna.exceptions import StorageInternalError
     from pandas.errors import DatabaseError
     from sqlalchemy.exc import SQLAlchemyError
@@ -53,7 +55,7 @@ def explain_error(error: Exception) -> str | None:
     from storage.database.explanation import remedy_of
     from storage.database.retry import FULL
 
-    ours = SearchError | StorageError | DataError | ConfigError | ExportError | ExtractorError
+    ours = DataError | ConfigError | ExportError | ExtractorError
     if isinstance(error, ours):
         return " ".join(str(error).split())
     if isinstance(error, SQLAlchemyError | StorageInternalError | DatabaseError):

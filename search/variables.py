@@ -290,10 +290,23 @@ def read_variables(given: Mapping[str, str] | None = None) -> Variables:
         foreign = each.metadata["typed"] and name not in typed
         if not written or (foreign and "GENSTUDY_GIVEN" in given):
             continue
-        if "\0" in written or any("\ud800" <= letter <= "\udfff" for letter in written):
+        if "\0" in written or not _is_utf8(written):
             raise BadVariable(f"{name} is not UTF-8 text; write it with other characters")
         values[each.name] = each.metadata["read"](name, written)
-    return Variables(**values)
+    found = Variables(**values)
+    for each in fields(Variables):
+        value = getattr(found, each.name)
+        if (each.name in values or each.name == "runs") and not _is_utf8(str(value)):
+            raise BadVariable(
+                f"{_make_name(each)} lies in the current folder, whose path {_quote(str(value))} "
+                f"is not UTF-8 text; rename that folder, or give {_make_name(each)} another place"
+            )
+    return found
+
+
+def _is_utf8(written: str) -> bool:
+    """Whether no byte of a path or a variable was left undecoded."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in written)
 
 
 def describe_variables(width: int, names: Collection[str] = VARIABLES.keys()) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from models.results import Table
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
-from search.console import LOUD, open_console, print_line, shorten_path
+from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
 from search.errors import BaseMissing, SearchError, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
@@ -56,13 +57,23 @@ from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
 
 NVIDIA = Path("/dev/nvidia0")
-INTERRUPTED = 130  # exit code
+INTERRUPTED, UNREAD = 130, 2  # exit codes
 
 
 def run_study() -> int:
     """Run the study NAME; with FIRST, the study that it starts from before; after it, the one
     that goes on from it. Returns the exit code."""
-    console = open_console()
+    console = open_console(loses_lines=True)
+    try:
+        return _run_all(console)
+    except OutputClosed:
+        line = "standard output was closed, by `head`, say: the study has stopped"
+        print(f"error: {line}; the same command goes on from here", file=sys.stderr)
+        return UNREAD
+
+
+def _run_all(console: Console) -> int:
+    """Run the study NAME, and the one that goes on from it."""
     variables = read_variables()
     study = load_study(variables.need_name("study"))
     code = _run_with_base(console, variables, study)
@@ -240,6 +251,9 @@ class StudyCommand:
                     records = finish(supervisor, top) if top else []
             except (Stopped, GaveUp):
                 return self._stop(supervisor)
+            except OutputClosed:
+                self._stop(supervisor)
+                raise
             except SearchError as error:
                 _end_note(supervisor, f"ended: {error}")
                 raise

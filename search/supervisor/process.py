@@ -62,7 +62,10 @@ def end_early() -> None:
     """End the early process if nobody wanted it."""
     for process in _early:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
     _early.clear()
 
 

@@ -22,7 +22,9 @@ def main() -> int:
 
     hide_password()
     from search.command_line import run
+    from search.surroundings import use_utf8
 
+    use_utf8()
     return run(sys.argv[1:])
 
 
