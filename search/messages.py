@@ -24,11 +24,15 @@ CHANGED = 4  # likewise, since somebody wrote to the images that it had in memor
 
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
-    """The first job: the run, the worker's device (``cpu`` or ``cuda:0``), its log's path."""
+    """The first job: the run, the worker's device (``cpu`` or ``cuda:0``), its log's path.
+
+    owner: as the worker calls itself in leases
+    """
 
     run: StudyRun
     device: str
     log: str
+    owner: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

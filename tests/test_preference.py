@@ -56,8 +56,9 @@ from storage.database.preferences import (
 )
 from storage.errors import StorageError
 from storage.files.artifacts import ArtifactFolder
+from tests.preloaded import Preloaded
 from tests.trials import MakeContext, run_one
-from tests.user import User, free_port, get, kill_all, wait_until, watched
+from tests.user import User, free_port, get, kill_all, living, wait_until, watched
 
 WriteStudy = Callable[..., Path]
 PAIRS = [(0, 3), (1, 3), (2, 3), (0, 1), (2, 1), (4, 1), (0, 4)]
@@ -262,16 +263,14 @@ def test_no_more_trials_begin_than_are_shown_at_once(storage_url: str) -> None:
 
 
 def test_a_trial_that_waits_for_a_person_is_left_alone_and_one_in_training_taken_back(
-    storage_url: str,
+    storage_url: str, preloaded: Preloaded
 ) -> None:
     preferential(storage_url, trained=0)
-    gone = subprocess.Popen(["sleep", "60"])
-    queue = open_with(storage_url, owner_name(gone.pid))
-    for _ in range(2):
-        queue.claim(9)
-    finish(queue, 0)
-    gone.kill()
-    gone.wait()
+    queue = open_with(storage_url, owner_name(1))
+    with living(queue.owner, preloaded):
+        for _ in range(2):
+            queue.claim(9)
+        finish(queue, 0)
     mine = open_with(storage_url, owner_name(psutil.Process().pid))
     assert mine.reclaim_abandoned() == [1]
     taken = mine.claim(9)

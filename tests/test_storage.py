@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +27,7 @@ from storage.database.extractors import keep_extractor, read_extractor
 from storage.database.study_lock import study_lock
 from storage.errors import DatabaseUnreachable, StudyNotFound
 from tests.preloaded import Preloaded
+from tests.user import living
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -240,26 +239,25 @@ def test_a_released_trial_is_taken_again_as_the_same_trial(storage_url: str) -> 
     assert queue.count() == {"RUNNING": 1}
 
 
-def test_a_trial_whose_worker_died_is_taken_back_at_once(storage_url: str) -> None:
+def test_a_trial_whose_worker_died_is_taken_back_at_once(
+    storage_url: str, preloaded: Preloaded
+) -> None:
     queue = make_study(storage_url)
-    gone = subprocess.Popen([sys.executable, "-c", "pass"])
-    dead = TrialQueue(queue.study, queue.storage, owner=owner_name(gone.pid))
-    gone.wait()
-    trial = dead.claim(1)
+    dead = TrialQueue(queue.study, queue.storage, owner=owner_name(1))
+    with living(dead.owner, preloaded):
+        trial = dead.claim(1)
     assert trial is not None
     again = queue.claim(1)
     assert again is not None
     assert again.number == trial.number
 
 
-def test_a_trial_of_a_living_worker_is_left_alone(storage_url: str) -> None:
+def test_a_trial_of_a_living_worker_is_left_alone(storage_url: str, preloaded: Preloaded) -> None:
     queue = make_study(storage_url)
-    alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    other = TrialQueue(queue.study, queue.storage, owner=owner_name(alive.pid))
-    assert other.claim(1) is not None
-    assert queue.claim(1) is None
-    alive.kill()
-    alive.wait()
+    other = TrialQueue(queue.study, queue.storage, owner=owner_name(1))
+    with living(other.owner, preloaded):
+        assert other.claim(1) is not None
+        assert queue.claim(1) is None
     assert queue.claim(1) is not None
 
 

@@ -174,6 +174,29 @@ def progress(url: str) -> Callable[[], int]:
     return epochs
 
 
+HOLD = """
+import sys, time
+from search.trials.owner import hold_mark
+
+hold_mark(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def living(owner: str, preloaded: Preloaded) -> Iterator[None]:
+    """A process that is ``owner``, as its leases have it; afterwards it is killed."""
+    process = preloaded.run_program(HOLD, owner)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

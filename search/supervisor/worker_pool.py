@@ -39,7 +39,7 @@ from search.messages import (
 )
 from search.run import StudyRun
 from search.supervisor.process import start_process
-from search.trials.owner import owner_name
+from search.trials.owner import forget_mark, owner_name, sweep_marks
 
 STOP_PATIENCE = 8.0  # seconds that a worker has to end its step and release its trial
 
@@ -161,6 +161,7 @@ class WorkerPool:
     def replace(self, worker: WorkerHandle) -> None:
         """Start a new process in the place of one that is gone."""
         worker.hang_up()
+        forget_mark(worker.owner)
         self._start(worker.index)
         self._set_up(self.workers[worker.index])
 
@@ -181,6 +182,8 @@ class WorkerPool:
             worker.process.wait()
         for worker in self.workers.values():
             worker.hang_up()
+            forget_mark(worker.owner)
+        sweep_marks()
         return killed
 
     def kill(self) -> None:
@@ -218,7 +221,9 @@ class WorkerPool:
 
     def _set_up(self, worker: WorkerHandle) -> None:
         assert self._run is not None
-        worker.send(SetUp(run=self._run, device=worker.device, log=str(worker.log)))
+        worker.send(
+            SetUp(run=self._run, device=worker.device, log=str(worker.log), owner=worker.owner)
+        )
 
     def _listen(self, worker: WorkerHandle, lines: IO[str]) -> None:
         with lines:

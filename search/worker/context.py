@@ -29,7 +29,7 @@ from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
 from search.trials.outcomes import describe_error
-from search.trials.owner import owner_name
+from search.trials.owner import hold_mark, owner_name
 from search.trials.queue import TrialQueue, open_queue
 from search.worker.device import taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
@@ -125,8 +125,10 @@ class WorkerContext:
         return self.run.paths.retraining(self.run.study, number)
 
 
-def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerContext:
-    """Load study, images and database, for all jobs of this process.
+def open_context(
+    run: StudyRun, device: str, control: Supervision, owner: str = ""
+) -> WorkerContext:
+    """Load study, images and database, for all jobs of this process, which ``owner`` names.
 
     Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
     """
@@ -137,6 +139,8 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
         )
     study = load_study(run.name, sources=run.sources)
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
+    owner = owner or owner_name(os.getpid())
+    hold_mark(owner)
     sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
     pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
     # the supervisor has seen the database: one that is away now comes back
@@ -144,7 +148,7 @@ def open_context(run: StudyRun, device: str, control: Supervision) -> WorkerCont
         lambda: open_queue(
             run.study,
             run.storage,
-            owner=owner_name(os.getpid()),
+            owner=owner,
             sampler=sampler,
             pruner=make_pruner(pruner),
             references=study.spec.references,

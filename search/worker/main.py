@@ -46,6 +46,7 @@ from search.messages import (
 from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.setup.mistakes import show_warnings_once
+from search.trials.owner import forget_mark
 from search.worker.context import WorkerContext, open_context
 from search.worker.control import Control
 from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
@@ -104,7 +105,7 @@ def _work(control: Control) -> None:
         return
     _send_output_to(Path(first.log))
     try:
-        context = open_context(first.run, first.device, control)
+        context = open_context(first.run, first.device, control, first.owner)
     except (StopRequested, GaveUp):  # while an extractor was trained, or the database was away
         return
     control.send(Ready())
@@ -112,6 +113,7 @@ def _work(control: Control) -> None:
         _do_jobs(jobs, context)
     finally:
         context.queue.engine.dispose()
+        forget_mark(context.queue.owner)
 
 
 def _try(job: DryRun, control: Control) -> Tried:
