@@ -10,6 +10,7 @@ of the other two rooms, and `explain_error` words all of them.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from storage.errors import LONGEST, StorageError, short
@@ -48,11 +49,12 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, SearchError | StorageError):  # at once: memory may not hold more imports
         return " ".join(str(error).split())
     from optuna.exceptions import StorageInternalError
+    from optuna.storages._rdb.models import NOT_FOUND_MSG
     from pandas.errors import DatabaseError
     from sqlalchemy.exc import SQLAlchemyError
 
     from models.errors import ConfigError, DataError, ExportError, ExtractorError
-    from storage.database.explanation import remedy_of
+    from storage.database.explanation import DAMAGED, remedy_of
     from storage.database.retry import FULL
 
     ours = DataError | ConfigError | ExportError | ExtractorError
@@ -63,7 +65,14 @@ def explain_error(error: Exception) -> str | None:
         cause = str(origin).strip().splitlines()[0]
         remedy = "make room, then run again" if FULL.search(cause) else "run again"
         remedy = remedy_of(origin) or remedy
+        if re.search(DAMAGED, cause):
+            return f"the trial database failed ({cause}): {remedy}"
         return f"the trial database failed ({cause}); what was stored is kept: {remedy}"
+    if isinstance(error, KeyError) and NOT_FOUND_MSG in map(str, error.args):
+        return (
+            "the study, or a trial of it, is not in the trial database any more: it was deleted "
+            "while the study ran; the same command makes what is missing anew"
+        )
     if isinstance(error, OSError):
         cause = error.strerror or " ".join(str(error).split())
         place = f" ({str(error.filename)[:200]})" if error.filename else ""

@@ -43,6 +43,7 @@ from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.study_lock import study_lock
 from storage.database.trial_states import TrialStates, count_ended
+from storage.errors import StorageError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -365,7 +366,7 @@ class TrialQueue:
             while not done.wait(leases.RENEWAL):
                 if is_stuck():
                     continue
-                with suppress(SQLAlchemyError):
+                with suppress(SQLAlchemyError, StorageError):  # the training meets it, too
                     if not leases.renew_lease(self.engine, trial_id, self.owner):
                         lost.set()
                         return

@@ -15,11 +15,10 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -73,14 +72,16 @@ def _make_storage(place: URL, *, create: bool) -> TrialStorage:
 
     from storage.database.optuna_storage import TrialStorage
 
+    arguments = _engine_arguments(place, create=create)
     try:
-        opened = TrialStorage(
-            full_url(place), _engine_arguments(place, create=create), create=create
-        )
+        opened = TrialStorage(full_url(place), arguments, create=create)
     except RuntimeError as error:  # Optuna raises it for tables of another version
         raise DatabaseUnreachable(f"cannot use {without_password(place)}: {error}") from error
     except StorageInternalError as error:
         raise (error.__cause__ or error) from None  # what the database said
+    if is_sqlite(place):
+        watched = arguments["creator"].__self__
+        event.listen(opened.engine, "checkout", lambda *_: watched.check())
     if create:
         own_tables.create_all(opened.engine)
     return opened
@@ -175,7 +176,8 @@ def _engine_arguments(place: URL, *, create: bool = True) -> dict[str, Any]:
     """
     if is_sqlite(place):
         connect = sqlite_file.connect if create else sqlite_file.connect_as_it_is
-        return {"hide_parameters": True, "creator": partial(connect, Path(place.database or ""))}
+        watched = sqlite_file.WatchedFile(Path(place.database or ""), connect)
+        return {"hide_parameters": True, "creator": watched.connect}
     return {
         "hide_parameters": True,
         "pool_pre_ping": True,

@@ -23,6 +23,8 @@ FILE = "is the folder there, writable, on a local disk with space?"
 SERVER = "is the server running, the database created, the user allowed?"
 NO_TRIALS = "it holds no trials of Optuna; name the right database, or run a study first"
 
+DAMAGED = "disk image is malformed|file is not a database"
+
 # What to do about an error of Postgres or its driver, by a pattern of its first line.
 REMEDIES = {
     r"permission denied for schema (\S+)": r"let its owner run: GRANT USAGE, CREATE ON SCHEMA \1 "
@@ -32,6 +34,8 @@ REMEDIES = {
     "SELECT on the tables is enough",
     "no schema has been selected": "create the schema that search_path names, or leave it out",
     r"(relation|column) \S+ does not exist|no such (table|column)": NO_TRIALS,
+    DAMAGED: "the file is damaged: put a copy in its place, or save what can be read with: "
+    "sqlite3 FILE .recover | sqlite3 NEW",
     "has no equivalent in encoding": "use other letters, or a database with ENCODING 'UTF8'",
     "invalid connection option|bad value for|invalid .* value": "correct the options behind the "
     "'?' of the address",

@@ -9,6 +9,7 @@ itself and tries again later.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import time
@@ -23,6 +24,8 @@ OUTAGE = 600.0  # seconds that a run waits for the database
 FIRST, LONGEST = 0.1, 5.0  # seconds between two attempts: the pause doubles each time
 
 FULL = re.compile("disk is full|disk I/O error")  # SQLite's words for a full disk
+READ_ONLY = re.compile("readonly database|Read-only file system")
+DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # it may come back
 
 T = TypeVar("T")
 log = logging.getLogger("genstudy")
@@ -83,6 +86,8 @@ class DatabaseRetry:
             cause = _first_line(error)
             if FULL.search(cause):
                 self.tell(f"the trial database cannot write ({cause}): make room; waiting for it")
+            elif READ_ONLY.search(cause):
+                self.tell(f"the trial database can only be read ({cause}); waiting for it")
             else:
                 self.tell(f"the trial database is away, waiting for it: {cause}")
         if now - self.away_since > OUTAGE:
@@ -112,8 +117,15 @@ def is_away(error: BaseException) -> bool:
     return any(
         isinstance(cause, OperationalError | InterfaceError)
         or (isinstance(cause, DBAPIError) and cause.connection_invalidated)
+        or _is_unlockable(cause)
         for cause in _causes(error)
     )
+
+
+def _is_unlockable(error: BaseException) -> bool:
+    """Return whether the disk of a lock that stands beside a file takes none now."""
+    is_lock = isinstance(error, OSError) and str(error.filename).endswith(".lock")
+    return is_lock and getattr(error, "errno", None) in DISK
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

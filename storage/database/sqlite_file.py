@@ -5,6 +5,13 @@
 WAL mode with synchronous=NORMAL was measured at two to three times the trials per second of
 SQLite's defaults. With a minute of patience no worker dies of "database is locked".
 
+    watched = WatchedFile(path, connect)       # a file that has to stay the same one
+    create_engine(url, creator=watched.connect)
+
+A file that is deleted, moved or replaced while it is open is written on by who has it open, and is
+gone when they end: nobody would ever read it. So each use of a connection looks first whether the
+file is still the one that it was.
+
 Somebody else's file, or one on a disk that is mounted read-only, can only be read. What a writer
 has left beside it, a log (`-wal`, `-journal`), belongs to its content.
 """
@@ -14,13 +21,64 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
+from storage.database.retry import DatabaseLost
+from storage.errors import short
+
 PATIENCE = 60.0  # seconds that SQLite waits for another writer
 LOGS = ("-wal", "-journal")  # what SQLite keeps beside a file that is being written
+
+
+class DatabaseReplaced(DatabaseLost):
+    """The file was deleted, moved or replaced while it was in use."""
+
+
+class WatchedFile:
+    """A file of which all connections of a process have to be the same one.
+
+    connect: opens it; the first time it may create it
+    """
+
+    def __init__(self, path: Path, connect: Callable[[Path], sqlite3.Connection]) -> None:
+        self.path = path
+        self._connect = connect
+        self._known: tuple[int, int] | None = None  # device and number of the file
+
+    def connect(self) -> sqlite3.Connection:
+        """Open a connection. Raises `DatabaseReplaced`, and creates no second file."""
+        self.check()
+        connection = self._connect(self.path)
+        self._known = self._known or self._identity()
+        return connection
+
+    def check(self) -> None:
+        """Raise `DatabaseReplaced` unless the file is still the one that was opened first."""
+        found = self._identity()
+        if self._known is None or found == self._known:
+            return
+        name = short(str(self.path))
+        if found is None:
+            raise DatabaseReplaced(
+                f"the trial database {name} is not there any more: it was deleted or moved while "
+                "the study ran; put it back, then the same command goes on; without it, it begins "
+                "anew"
+            )
+        raise DatabaseReplaced(
+            f"another file has taken the place of the trial database {name} while the study ran: "
+            "what was written since is not in it; the same command goes on from what is there"
+        )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Return what tells the file from others; None where there is none."""
+        with suppress(FileNotFoundError):
+            found = self.path.stat()
+            return found.st_dev, found.st_ino
+        return None
 
 
 def connect(path: Path) -> sqlite3.Connection:
