@@ -216,8 +216,8 @@ class Display:
         if code == CHANGED:
             return  # the worker has said so
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
-        how = f"by signal {-code}" if code < 0 else f"with code {code}"
-        self.say(f"worker {worker.index} ended {how}{trials} ({shorten_path(worker.log)})")
+        log = shorten_path(worker.log)
+        self.say(f"worker {worker.index} ended {describe_end(code)}{trials} ({log})")
 
     def begin_finish(self) -> None:
         """Show no time left from now on: all trials have ended."""
@@ -387,3 +387,8 @@ def _status_cells(status: WorkerStatus) -> tuple[str, str, str, str, str]:
         "" if status.value is None else f"{status.value:.6g}",
         format_pace(status.pace) if status.turned else "",
     )
+
+
+def describe_end(code: int) -> str:
+    """Return how a process ended, by its exit code: ``by signal 9`` or ``with code 1``."""
+    return f"by signal {-code}" if code < 0 else f"with code {code}"

@@ -8,21 +8,24 @@ time does so: a second one under the same RUNS waits, then finds it done.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from search.console import shorten_path
 from search.errors import WorkersFailed
 from search.messages import Export, Retrain
 from search.supervisor.loop import TICK, Supervisor
-from search.trials.retraining_record import RetrainingRecord
+from search.supervisor.worker_pool import WorkerHandle
+from search.trials.retraining_record import FailedRetraining, RetrainingRecord
 from search.words import format_count
 from storage.files.exports import remove_unfinished
 
 MOST_ROUNDS = 4  # of exporting until all exports are whole: one is enough on a sound disk
-MOST_DEATHS = 3  # workers that a retraining or an export may take down
+MOST_DEATHS = 3  # workers that one retraining or export may take down without an epoch between
 
 
 def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
@@ -104,22 +107,54 @@ def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequ
 
 
 def _hand_out(supervisor: Supervisor, jobs: Sequence[Retrain | Export]) -> None:
-    """Give each idle worker a job until all are done; a dead worker's job goes round again."""
-    waiting, deaths = list(jobs), 0
+    """Give each idle worker a job until all are done; a dead worker's job goes round again.
+
+    A job that takes down worker after worker is given up, and the others are done.
+    Raises `WorkersFailed` at the end if an export was given up.
+    """
+    waiting, given_up = list(jobs), list[str]()
+    deaths: Counter[Retrain | Export] = Counter()
+    supervisor.epochs.clear()
+    reached: dict[Retrain | Export, int] = {}
     while waiting or supervisor.pool.busy_workers():
         for worker in supervisor.pool.idle_workers():
             if waiting:
                 supervisor.pool.send(worker, waiting.pop(0))
         for worker in supervisor.handle_events():
-            if isinstance(worker.job, Retrain | Export):  # it died at work
-                deaths += 1
-                if deaths > MOST_DEATHS:
-                    what = type(worker.job).__name__.lower()
-                    raise WorkersFailed(
-                        f"{what} of trial {worker.job.number} kills its worker again and again; "
-                        f"see {worker.log}"
-                    )
-                waiting.insert(0, worker.job)
+            job = worker.job
+            if not isinstance(job, Retrain | Export):
+                continue  # it did not die at work
+            epoch = supervisor.epochs.get(job.number, 0)
+            if epoch > reached.get(job, 0):
+                deaths[job] = 0  # it gets on: somebody else kills its workers
+            reached[job] = epoch
+            deaths[job] += 1
+            if deaths[job] < MOST_DEATHS:
+                waiting.insert(0, job)
+            else:
+                given_up += _give_up(supervisor, job, worker)
+    if given_up:
+        raise WorkersFailed("; ".join(given_up))
+
+
+def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle) -> list[str]:
+    """Do without a job that takes down its workers; return what has to be said at the end.
+
+    Of a retraining a record stays, so that the next call does not try it again: the next best
+    trial takes its place.
+    """
+    how = f"it took down {MOST_DEATHS} workers one after the other"
+    if isinstance(job, Export):
+        line = f"the export of trial {job.number} as rank {job.rank} is given up: {how}"
+        return [f"{line}; see {worker.log}"]
+    run = supervisor.run
+    path = run.paths.retraining(run.study, job.number).record
+    FailedRetraining(trial=job.number, token=run.token, failed=how).write(path)
+    supervisor.display.say(
+        f"retraining of trial {job.number} is given up: {how} (log: {worker.log}); without "
+        f"{shorten_path(path)} it is tried again"
+    )
+    return []
 
 
 @contextmanager

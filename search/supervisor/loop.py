@@ -18,12 +18,26 @@ from contextlib import contextmanager
 from types import FrameType
 
 from search.errors import SearchError, WorkersFailed
-from search.messages import Ended, Event, Failed, Gone, Idle, Ready, Released, Search, Started
+from search.messages import (
+    Ended,
+    EpochEnded,
+    Event,
+    Exporting,
+    Failed,
+    Gone,
+    Idle,
+    Ready,
+    Released,
+    Retraining,
+    Search,
+    Started,
+)
 from search.run import StudyRun
 from search.study import Study
-from search.supervisor.display import Display
+from search.supervisor.display import Display, describe_end
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.preference_prompt import PreferencePrompt
+from search.supervisor.restarts import Restarts
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
 from search.trials.leaderboard import Leaderboard
@@ -75,11 +89,13 @@ class Supervisor:
         choices = None if run.shown is None else queue.read_choices
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.note: StudyNote | None = None  # of the study in the dashboard
-        self.is_ready = False  # a worker has come up: later deaths are worth a replacement
+        self.restarts = Restarts()
+        self.is_ready = False  # a worker has come up: what kills others later may pass
         self.has_stopped = False  # the sampler has, and it has been said
         self.failures: list[str] = []  # reasons, one after the other
         self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
         self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
+        self.epochs: dict[int, int] = {}  # trial -> how far its retraining has come
 
     def search(self, minutes: float | None = None) -> None:
         """Search until exactly ``run.trials`` trials have ended, by us or by anybody else, and a
@@ -137,7 +153,8 @@ class Supervisor:
             self.note.refresh(state, self.queue.count() if counts is None else counts)
 
     def handle_events(self) -> list[WorkerHandle]:
-        """Pass on what workers say for one tick; returns those that died, replaced already.
+        """Pass on what workers say for one tick; returns those that died. They are replaced now,
+        or when it is time.
 
         Raises `Stopped`, `WorkersFailed` and `SearchFailed`.
         """
@@ -155,6 +172,8 @@ class Supervisor:
                 self.display.handle_event(worker, event)
             if self.stop.is_set():
                 raise Stopped
+        for index in self.restarts.take_due():
+            self.pool.replace(self.pool.workers[index])
         return died
 
     def _halt(self, minutes: float | None) -> None:
@@ -184,7 +203,12 @@ class Supervisor:
         match event:
             case Ready():
                 self.is_ready = True
+            case Retraining() | Exporting():
+                self.restarts.note_work(worker.index)
+            case EpochEnded(retraining=True):
+                self.epochs[event.number] = max(event.epoch, self.epochs.get(event.number, 0))
             case Started():
+                self.restarts.note_work(worker.index)
                 self.running[worker.index] = event.number, time.monotonic()
             case Ended():
                 self.running.pop(worker.index, None)
@@ -219,14 +243,9 @@ class Supervisor:
             self.display.say(f"{device} has room for more: worker {worker.index} joins")
 
     def _replace_dead(self, worker: WorkerHandle, event: Gone) -> None:
-        """Free the trial of a worker that ended unasked; start a new one if that can help."""
+        """Free the trial of a worker that ended unasked; a new one follows if that can help."""
         if worker.error is not None:
             raise WorkersFailed(f"worker {worker.index}: {worker.error} (log: {worker.log})")
-        if not self.is_ready:
-            raise WorkersFailed(
-                f"worker {worker.index} ended with code {event.code} before it was ready; "
-                f"see {worker.log}"
-            )
         self.running.pop(worker.index, None)
         if worker.index in self.hung:
             number = self.hung.pop(worker.index)
@@ -235,7 +254,16 @@ class Supervisor:
                 self.display.say(f"trial {number:>3}  interrupted: {reason}")
         freed = self.queue.reclaim_from(worker.owner)
         self.display.show_death(worker, event.code, freed)
-        self.pool.replace(worker)
+        if self.restarts.note_death(worker.index, at_start=not self.is_ready) is None:
+            self._go_on_without(worker, event)
+
+    def _go_on_without(self, worker: WorkerHandle, event: Gone) -> None:
+        """Start a worker no more that never comes to work. Raises `WorkersFailed` if all are so."""
+        times = format_count(self.restarts.deaths[worker.index], "time")
+        how = f"ended {describe_end(event.code)} before it could work, {times} in a row"
+        if len(self.restarts.given_up) == len(self.pool.workers):
+            raise WorkersFailed(f"worker {worker.index} {how}; see {worker.log}")
+        self.display.say(f"worker {worker.index} {how}: the others go on without it ({worker.log})")
 
 
 @contextmanager
