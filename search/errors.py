@@ -49,7 +49,6 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, SearchError | StorageError):  # at once: memory may not hold more imports
         return " ".join(str(error).split())
     from optuna.exceptions import StorageInternalError
-    from optuna.storages._rdb.models import NOT_FOUND_MSG
     from pandas.errors import DatabaseError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -68,7 +67,7 @@ def explain_error(error: Exception) -> str | None:
         if re.search(DAMAGED, cause):
             return f"the trial database failed ({cause}): {remedy}"
         return f"the trial database failed ({cause}); what was stored is kept: {remedy}"
-    if isinstance(error, KeyError) and NOT_FOUND_MSG in map(str, error.args):
+    if is_missing_record(error):
         return (
             "the study, or a trial of it, is not in the trial database any more: it was deleted "
             "while the study ran; the same command makes what is missing anew"
@@ -78,6 +77,13 @@ def explain_error(error: Exception) -> str | None:
         place = f" ({str(error.filename)[:200]})" if error.filename else ""
         return f"{cause}{place}; free space or permissions, then run again"
     return None
+
+
+def is_missing_record(error: BaseException) -> bool:
+    """Whether Optuna looked for a study or a trial by its id and the database has none."""
+    from optuna.storages._rdb.models import NOT_FOUND_MSG
+
+    return isinstance(error, KeyError) and NOT_FOUND_MSG in map(str, error.args)
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:

@@ -170,7 +170,7 @@ def test_of_a_retraining_that_is_given_up_a_record_stays(make_context: MakeConte
     done, said = hand_out(context, Pool({jobs[0]}), jobs)
     assert done == jobs[1:]
     assert len(said) == 1
-    record = read_record(context.retraining_paths(0).record, token=context.run.token)
+    record = read_record(context.retraining_paths(0).record, token=context.run.token, trial=0)
     assert isinstance(record, FailedRetraining)
 
 

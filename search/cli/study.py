@@ -326,6 +326,7 @@ class StudyCommand:
     ) -> int:
         """Print what the study concludes and the exports; returns 1 when there are none."""
         run, console = supervisor.run, self.console
+        supervisor.queue.read_again()  # what is said at the end is what the database says
         over = supervisor.queue.count_ended() >= run.trials
         _end_note(supervisor, "done" if over else "MINUTES are over", records)
         choices = supervisor.prompt.choices
@@ -344,6 +345,14 @@ class StudyCommand:
         if table is not None:
             console.print(summary_table(table.to_plain()))
             console.print()
+        is_short = not over and self.variables.minutes is None and not supervisor.queue.is_stopped()
+        if is_short:
+            print_line(
+                console,
+                f"the trial database has {len(ended)} of {format_count(run.trials, 'trial')}: it "
+                "was put back to an older state at the end; the same command goes on from here",
+            )
+            return 1
         best = supervisor.leaderboard.ranked_trials()
         if best and not self.variables.top:
             console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")

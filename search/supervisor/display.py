@@ -149,6 +149,11 @@ class Display:
         """Show how the trials of earlier runs have ended."""
         self.ends = Counter(outcomes)
 
+    def forget_trials(self) -> None:
+        """Show nothing of trials that are not in the database any more."""
+        self.ends.clear()
+        self.best = None
+
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
         self.states = states
@@ -211,7 +216,9 @@ class Display:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
         self.status[worker.index] = WorkerStatus(worker.device)
         if code == SPENT:
-            self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
+            self._say_once(
+                "spent", f"worker {worker.index} starts anew ({shorten_path(worker.log)})"
+            )
             return
         if code == CHANGED:
             return  # the worker has said so

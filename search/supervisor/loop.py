@@ -45,6 +45,7 @@ from search.trials.outcomes import Outcome
 from search.trials.queue import TrialQueue
 from search.words import format_count
 from storage.database.leases import RENEWAL
+from storage.database.retry import DatabaseWentBack
 from storage.database.trial_states import count_ended
 
 HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiting for its epoch
@@ -105,6 +106,19 @@ class Supervisor:
         """
         deadline = time.monotonic() + 60 * (minutes or float("inf"))
         self.display.deadline = deadline
+        while True:
+            try:
+                self._search_until(deadline, minutes)
+                self.queue.check_counts()
+            except DatabaseWentBack as error:
+                self.display.say(str(error))
+                self.display.forget_trials()
+                self.queue.read_again()
+            else:
+                break
+
+    def _search_until(self, deadline: float, minutes: float | None) -> None:
+        """Search until the trials have ended, as far as this process knows."""
         looked = 0.0
         over: float | None = None  # since when all trials have ended
         counts = self.queue.count()

@@ -327,6 +327,18 @@ class TrialQueue:
         """Count the failed trials in whose place others are tried."""
         return len(read_retries(self.study).numbers)
 
+    @waits_out_outages
+    def check_counts(self) -> None:
+        """Count all trials in the database. Raises `DatabaseWentBack` where ended ones are gone."""
+        self._states.check()
+
+    @waits_out_outages
+    def read_again(self) -> None:
+        """Forget the trials that were read: from now on all is what the database says now."""
+        fresh = optuna.load_study(study_name=self.study.study_name, storage=self.storage)
+        self.study._storage = fresh._storage
+        self._ids.clear()
+
     def count_ended(self) -> int:
         """Count the trials that have ended."""
         return count_ended(self.count())

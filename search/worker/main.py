@@ -27,9 +27,10 @@ from optuna.exceptions import ExperimentalWarning
 
 from models.data.loading import open_images
 from models.errors import ImagesChanged, StopRequested
-from search.errors import StudyFileError, explain_error
+from search.errors import StudyFileError, explain_error, is_missing_record
 from search.messages import (
     CHANGED,
+    OUTDATED,
     SPENT,
     DryRun,
     Export,
@@ -54,7 +55,7 @@ from search.worker.dry_run import make_dry_run
 from search.worker.exporting import export
 from search.worker.retraining import retrain
 from search.worker.trial import SpentProcess, run_trial
-from storage.database.retry import GaveUp
+from storage.database.retry import DatabaseWentBack, GaveUp
 
 log = logging.getLogger("genstudy")
 
@@ -85,6 +86,9 @@ def main() -> int:
     except ImagesChanged as error:
         log.error("%s", error)
         return CHANGED
+    except DatabaseWentBack as error:
+        log.error("%s", error)
+        return OUTDATED
     except Exception as error:
         message = explain_error(error) or f"{type(error).__name__}: {error}"
         control.send(Failed(message=message))
@@ -111,6 +115,10 @@ def _work(control: Control) -> None:
     control.send(Ready())
     try:
         _do_jobs(jobs, context)
+    except KeyError as error:
+        if is_missing_record(error):  # a new process sees whether the study is there
+            raise DatabaseWentBack("a trial is not in the trial database any more") from error
+        raise
     finally:
         context.queue.engine.dispose()
         forget_mark(context.queue.owner)

@@ -35,6 +35,14 @@ class DatabaseLost(StorageError):
     """The trial database is away for longer than a run waits; the same command goes on."""
 
 
+class DatabaseWentBack(DatabaseLost):
+    """Trials that had ended are not there any more, or run again.
+
+    An older state of the database was put in its place, by a restored copy or a standby server that
+    lagged behind; or the study was deleted. Whoever has read trials before reads them anew.
+    """
+
+
 class GaveUp(Exception):
     """The process was asked to stop while it waited for the database."""
 

@@ -7,19 +7,27 @@
 Trials are numbered in the order in which they are made, and a trial that has ended never changes.
 So the trials up to the first one that has not ended are counted once, and every further look reads
 the few behind them.
+
+Unless an older state of the database is put in its place. Every look compares the ended trials that
+it reads with those of the look before, and while no trial is open, all that was counted is counted
+again now and then. What has changed is `DatabaseWentBack`, once; then all is read anew.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter, defaultdict
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from sqlalchemy import Connection, Engine
 
+from storage.database.retry import DatabaseWentBack
 from storage.database.rows import fetch_rows
+
+AGAIN = 10.0  # seconds between two counts of all trials, while none is open
 
 
 class TrialStatus(StrEnum):
@@ -130,10 +138,15 @@ class TrialStates:
         self.study_id = study_id
         self.settled = -1  # this trial and all before it have ended
         self._counted: Counter[str] = Counter()  # these trials, by state
+        self._ended: dict[int, tuple[str, object]] = {}  # state and end of those from there on
+        self._checked = float("-inf")  # when all were counted, on the monotonic clock
         self._lock = threading.Lock()
 
     def read_open(self) -> list[OpenTrial]:
-        """Return the trials after `settled`, by id: nothing else can have changed."""
+        """Return the trials after `settled`, by id: nothing else can have changed.
+
+        Raises `DatabaseWentBack`, as the other methods do.
+        """
         with self._lock:
             return self._read()
 
@@ -141,21 +154,58 @@ class TrialStates:
         """Count all trials by state."""
         with self._lock:
             recent = self._read()
+            is_open = any(trial.state in OPEN for trial in recent)
+            if not is_open and time.monotonic() - self._checked >= AGAIN:
+                self._check()
             return self._counted + Counter(t.state for t in recent if t.trial_id > self.settled)
+
+    def check(self) -> None:
+        """Count all trials again, whatever is known of them."""
+        with self._lock:
+            self._read()
+            self._check()
 
     def _read(self) -> list[OpenTrial]:
         with self.engine.connect() as connection:
             found = fetch_rows(
                 connection,
-                "SELECT trial_id, number, CAST(state AS VARCHAR) FROM trials "
-                "WHERE study_id = :study_id AND trial_id > :settled ORDER BY trial_id",
+                "SELECT trial_id, number, CAST(state AS VARCHAR), datetime_complete FROM trials "
+                "WHERE study_id = :study_id AND trial_id >= :settled ORDER BY trial_id",
                 study_id=self.study_id,
                 settled=self.settled,
             )
-        recent = [OpenTrial(*row) for row in found]
+        ended = {row[0]: (row[2], row[3]) for row in found if row[2] in ENDED}
+        if any(ended.get(trial_id) != end for trial_id, end in self._ended.items()):
+            self._go_back()
+        recent = [OpenTrial(*row[:3]) for row in found if row[0] > self.settled]
         for trial in recent:
             if trial.state not in ENDED:
                 break
             self._counted[trial.state] += 1
             self.settled = trial.trial_id
+        self._ended = {i: end for i, end in ended.items() if i >= self.settled}
         return recent
+
+    def _check(self) -> None:
+        """Compare what is counted with the table."""
+        with self.engine.connect() as connection:
+            found = fetch_rows(
+                connection,
+                "SELECT CAST(state AS VARCHAR), count(*) FROM trials "
+                "WHERE study_id = :study_id AND trial_id <= :settled GROUP BY state",
+                study_id=self.study_id,
+                settled=self.settled,
+            )
+        if dict(found) != dict(self._counted):
+            self._go_back()
+        self._checked = time.monotonic()
+
+    def _go_back(self) -> NoReturn:
+        """Forget all that was read, and say so."""
+        self.settled = -1
+        self._counted.clear()
+        self._ended.clear()
+        raise DatabaseWentBack(
+            "trials that had ended are not in the trial database any more: it was put back to an "
+            "older state, or the study was deleted; what is missing is made anew"
+        )

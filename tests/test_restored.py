@@ -1,0 +1,202 @@
+"""A database that goes back to an older state, or that is deleted, under a running study.
+
+What a run says at its end is what the database says then, and nothing is lost without a word.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import text
+
+from search.errors import explain_error
+from search.trials.owner import owner_name
+from search.trials.queue import TrialQueue
+from storage import trials
+from storage.database.connection import open_engine, open_storage
+from storage.database.retry import READ_ONLY, DatabaseRetry, DatabaseWentBack, is_away
+from storage.database.sqlite_file import DatabaseReplaced
+from storage.database.trial_states import TrialStates
+from tests.user import User, WriteStudy, is_error_line, progress, slow, wait_until, watched
+
+ENDED = ("COMPLETE", "PRUNED", "COMPLETE")
+
+
+@pytest.fixture
+def study(storage_url: str) -> optuna.Study:
+    """A stored study of three trials that have ended."""
+    made = optuna.create_study(study_name="s", storage=open_storage(storage_url))
+    for state in ENDED:
+        made.add_trial(create_trial(state=TrialState[state], value=0.5))
+    return made
+
+
+def change(url: str, statement: str) -> None:
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+LATE = "2030-01-01 00:00:00"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM trials WHERE number = 2",
+        "UPDATE trials SET state = 'RUNNING' WHERE number = 0",
+        "UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE number = 2",
+        f"UPDATE trials SET datetime_complete = '{LATE}' WHERE number = 2",  # its id, given again
+        "DELETE FROM trials",
+    ],
+)
+def test_ended_trials_that_are_gone_are_said_once_and_all_is_read_anew(
+    study: optuna.Study, storage_url: str, statement: str
+) -> None:
+    engine = open_engine(storage_url)
+    states = TrialStates(engine, study._study_id)
+    assert states.count() == {"COMPLETE": 2, "PRUNED": 1}
+    if storage_url.startswith("postgresql") and statement.startswith("DELETE"):
+        change(storage_url, "DELETE FROM trial_values")  # they refer to trials
+    change(storage_url, statement)
+    with pytest.raises(DatabaseWentBack, match="put back to an older state"):
+        states.check()
+    fresh = TrialStates(engine, study._study_id).count()
+    assert states.count() == fresh
+    states.check()
+    engine.dispose()
+
+
+def test_trials_that_end_are_no_step_back(study: optuna.Study, storage_url: str) -> None:
+    engine = open_engine(storage_url)
+    states = TrialStates(engine, study._study_id)
+    first, second = study.ask(), study.ask()
+    states.check()
+    study.tell(second, 0.25)
+    states.check()
+    study.tell(first, 0.5)
+    states.check()
+    assert states.count() == {"COMPLETE": 4, "PRUNED": 1}
+    engine.dispose()
+
+
+def test_a_queue_reads_what_is_there_now(study: optuna.Study, storage_url: str) -> None:
+    queue = TrialQueue(study, open_storage(storage_url), owner=owner_name(1))
+    assert len(queue.study.get_trials()) == 3
+    change(storage_url, "UPDATE trials SET state = 'FAIL' WHERE number = 0")
+    assert queue.study.get_trials()[0].state == TrialState.COMPLETE  # Optuna reads it once
+    queue.read_again()
+    assert queue.study.get_trials()[0].state == TrialState.FAIL
+
+
+def test_a_study_goes_on_after_the_database_went_back(user: User, study_file: WriteStudy) -> None:
+    name = study_file(replace=slow(0.05))
+    tables = ("trials", "trial_values", "trial_params", "trial_user_attributes")
+    with watched(user.start(NAME=name, TRIALS=6, WORKERS=1, TOP=0)) as process:
+        wait_until(lambda: progress(user.url)() >= 6)  # two trials have ended
+        with sqlite3.connect(user.runs / "studies.db", timeout=60) as other:
+            later = "SELECT trial_id FROM trials WHERE number > 0"
+            for table in reversed(tables):
+                other.execute(f"DELETE FROM {table} WHERE trial_id IN ({later})")
+        other.close()
+        out, error = process.communicate(timeout=100)
+    assert (process.returncode, error) == (0, ""), error + out
+    assert "trials that had ended are not in the trial database any more" in out
+    assert "study small: 6 trials, 6 complete" in out
+    assert trials("small", storage=user.url)["state"].tolist() == ["COMPLETE"] * 6
+
+
+def test_a_database_that_is_deleted_is_said_and_none_is_made_in_its_place(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file(replace=slow(0.05))
+    with watched(user.start(NAME=name, TRIALS=6, WORKERS=1, TOP=0)) as process:
+        wait_until(lambda: progress(user.url)() >= 1)
+        for file in user.runs.glob("studies.db*"):
+            file.unlink()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert is_error_line(error)
+    assert "is not there any more: it was deleted or moved while the study ran" in error
+    assert not (user.runs / "studies.db").exists()
+
+
+def move_away(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def put_another_there(path: Path) -> None:
+    move_away(path)
+    open_storage(f"sqlite:///{path}").engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(move_away, "deleted or moved"), (put_another_there, "another file")]
+)
+def test_every_use_of_a_file_looks_whether_it_is_the_same(
+    tmp_path: Path, fault: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "studies.db"
+    storage = open_storage(f"sqlite:///{path}")
+    study = optuna.create_study(study_name="s", storage=storage)
+    queue = TrialQueue(study, storage, owner=owner_name(1))
+    queue.count()
+    fault(path)
+    with pytest.raises(DatabaseReplaced, match=said):
+        queue.count()
+    with pytest.raises(DatabaseReplaced):  # also where all connections were in use
+        storage.engine.raw_connection()
+    assert path.exists() == (fault is put_another_there)
+
+
+def test_a_file_of_which_pages_are_damaged_is_no_outage(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    storage = open_storage(f"sqlite:///{path}")
+    optuna.create_study(study_name="s", storage=storage)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    storage.engine.dispose()
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\x7f" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(sqlalchemy.exc.DatabaseError, match="malformed") as found:
+        storage.engine.connect()
+    assert not is_away(found.value)
+    line = str(explain_error(found.value))
+    assert line.startswith("the trial database failed (database disk image is malformed): the file")
+    assert "sqlite3 FILE .recover | sqlite3 NEW" in line
+
+
+def test_a_disk_that_takes_no_lock_is_waited_for() -> None:
+    read_only = OSError(30, "Read-only file system", "/runs/studies.db.study-1.lock")
+    said: list[str] = []
+    calls: list[Any] = [read_only, sqlalchemy.exc.OperationalError(
+        "UPDATE", {}, sqlite3.OperationalError("attempt to write a readonly database")
+    ), None]  # fmt: skip
+
+    def write() -> str:
+        if (error := calls.pop(0)) is not None:
+            raise error
+        return "written"
+
+    assert DatabaseRetry(tell=said.append).wait_for(write) == "written"
+    assert said[0].startswith("the trial database can only be read ([Errno 30] Read-only file sys")
+    assert READ_ONLY.search("attempt to write a readonly database")
+    assert not is_away(OSError(30, "Read-only file system", "/runs/exports/small/1"))
+
+
+def test_a_study_that_is_deleted_is_one_line() -> None:
+    line = explain_error(KeyError("Record does not exist."))
+    assert str(line).startswith(
+        "the study, or a trial of it, is not in the trial database any more"
+    )
+    assert explain_error(KeyError("lr")) is None
