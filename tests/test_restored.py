@@ -17,10 +17,12 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import text
 
 from search.errors import explain_error
+from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
-from search.trials.queue import TrialQueue
-from storage import trials
+from search.trials.queue import TrialQueue, open_queue
+from storage import curves, trials
 from storage.database.connection import open_engine, open_storage
+from storage.database.notes import read_note
 from storage.database.retry import READ_ONLY, DatabaseRetry, DatabaseWentBack, is_away
 from storage.database.sqlite_file import DatabaseReplaced
 from storage.database.trial_states import TrialStates
@@ -155,6 +157,35 @@ def test_every_use_of_a_file_looks_whether_it_is_the_same(
     with pytest.raises(DatabaseReplaced):  # also where all connections were in use
         storage.engine.raw_connection()
     assert path.exists() == (fault is put_another_there)
+
+
+@pytest.mark.parametrize("how", ["by us", "waiting", "by Optuna alone"])
+def test_a_trial_with_the_id_of_a_deleted_one_shows_nothing_of_it(tmp_path: Path, how: str) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    storage = open_storage(url)
+    optuna.create_study(study_name="s", storage=storage)
+    old = open_queue("s", url, owner=owner_name(1))
+    trial = old.claim(1)
+    assert trial is not None
+    old.report(trial, EpochReport(1, 0.5, {"train_mse": 0.25}))
+    old.write_note(trial._trial_id, "old")
+    optuna.delete_study(study_name="s", storage=storage)
+    study = optuna.create_study(
+        study_name="s", storage=url if how == "by Optuna alone" else storage
+    )
+    if how == "by us":
+        new = open_queue("s", url, owner=owner_name(2)).claim(1)
+        assert new is not None
+        assert new._trial_id == trial._trial_id
+    elif how == "waiting":
+        study.enqueue_trial({})
+    else:
+        study.tell(study.ask(), 1.0)
+    assert curves("s", storage=url).empty
+    assert read_note(storage, study._study_id, trial._trial_id) == ""
+    with storage.engine.connect() as connection:
+        owners = connection.execute(text("SELECT owner FROM genstudy_leases")).scalars().all()
+    assert old.owner not in owners
 
 
 def test_a_file_of_which_pages_are_damaged_is_no_outage(tmp_path: Path) -> None:

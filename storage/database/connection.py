@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from storage.database import sqlite_file
 from storage.database.address import full_url, parse_url, without_password
 from storage.database.explanation import explained
-from storage.database.schema import is_sqlite, own_tables
+from storage.database.schema import create_own_tables, is_sqlite
 from storage.errors import DatabaseUnreachable, short
 from storage.paths import try_writing
 
@@ -83,7 +83,7 @@ def _make_storage(place: URL, *, create: bool) -> TrialStorage:
         watched = arguments["creator"].__self__
         event.listen(opened.engine, "checkout", lambda *_: watched.check())
     if create:
-        own_tables.create_all(opened.engine)
+        create_own_tables(opened.engine)
     return opened
 
 

@@ -5,7 +5,10 @@ genstudy_leases       who runs which trial, and until when that counts: a row a 
 genstudy_fences       which attempt at a trial may write: a row a trial
 genstudy_extractors   the feature extractors that values were measured with: a row an extractor
 
-own_tables.create_all(engine)     # creates those that are missing
+create_own_tables(engine)     # creates those that are missing
+
+SQLite gives the ids of deleted trials again. What these tables hold of an id goes in the moment in
+which a trial gets it, whoever makes that trial: Optuna's own scripts know nothing of our tables.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    text,
 )
 from sqlalchemy.engine import URL
 
@@ -62,3 +66,17 @@ fences = Table(
     Column("trial_id", Integer, primary_key=True),
     Column("fence", Integer, nullable=False),  # of the latest attempt: it only grows
 )
+
+FORGET = text(
+    "CREATE TRIGGER IF NOT EXISTS genstudy_forget AFTER INSERT ON trials BEGIN "
+    "DELETE FROM genstudy_metrics WHERE trial_id = NEW.trial_id; "
+    "DELETE FROM genstudy_leases WHERE trial_id = NEW.trial_id; END"
+)
+
+
+def create_own_tables(engine: Engine) -> None:
+    """Create those of our tables that are missing, beside Optuna's."""
+    own_tables.create_all(engine)
+    if is_sqlite(engine):
+        with engine.begin() as connection:
+            connection.execute(FORGET)
