@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def run_study() -> int:
         return _run_all(console)
     except OutputClosed:
         line = "standard output was closed, by `head`, say: the study has stopped"
-        print(f"error: {line}; the same command goes on from here", file=sys.stderr)
+        with suppress(OSError):  # it may have gone to the same reader
+            print(f"error: {line}; the same command goes on from here", file=sys.stderr)
         return UNREAD
 
 

@@ -27,6 +27,7 @@ from models.evaluation.gan_diagnosis import WORDS
 from search.console import is_live, print_line, shorten_path
 from search.messages import (
     CHANGED,
+    OUTDATED,
     SPENT,
     Drawing,
     Ended,
@@ -216,12 +217,12 @@ class Display:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
         self.status[worker.index] = WorkerStatus(worker.device)
         if code == SPENT:
-            self._say_once(
-                "spent", f"worker {worker.index} starts anew ({shorten_path(worker.log)})"
-            )
+            self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
             return
         if code == CHANGED:
             return  # the worker has said so
+        if code == OUTDATED:
+            return  # the supervisor meets the same, and says it
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         log = shorten_path(worker.log)
         self.say(f"worker {worker.index} ended {describe_end(code)}{trials} ({log})")
