@@ -102,6 +102,19 @@ def test_a_worker_that_lost_a_trial_may_have_it_again(opened: Open) -> None:
     assert trials("s", storage=first.storage.url)["state"].tolist() == ["COMPLETE"]
 
 
+def test_attempts_are_numbered_upwards(opened: Open) -> None:
+    """Checkpoints carry the number, so that a late attempt does not write over a later one's."""
+    first, other = opened("first"), opened("other")
+    trial = first.claim(1)
+    assert trial is not None
+    one, two = first.attempt_at(trial), other.attempt_at(take_from(first, other))
+    assert one is not None
+    assert two is not None
+    assert one < two
+    first.release(0)
+    assert first.attempt_at(trial) is None
+
+
 def test_a_late_release_takes_the_trial_from_nobody(opened: Open) -> None:
     late, other = opened("late"), opened("other")
     assert late.claim(1) is not None

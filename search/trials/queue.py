@@ -159,6 +159,11 @@ class TrialQueue:
             return False
         return self._next.enqueue_known() or not self._next.is_stopped()
 
+    def attempt_at(self, trial: Trial) -> int | None:
+        """Return the number of our attempt at a trial, which grows from one attempt to the next;
+        None: the trial is not ours."""
+        return self.storage.fences.get(trial._trial_id)
+
     @waits_out_outages
     def retry_mended(self) -> int:
         """Have trials tried again that failed with other files of the study; returns how many."""

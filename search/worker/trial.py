@@ -102,6 +102,7 @@ class TrialRun:
             checkpoints=Checkpoints(
                 path=context.run.paths.trial_checkpoint(context.run.study, trial.number),
                 tell=context.tell,
+                attempt=context.queue.attempt_at(trial),
             ),
             token=context.run.token,
             metric=context.spec.metric,
