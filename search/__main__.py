@@ -113,5 +113,6 @@ def _find_command(name: str) -> Callable[[], int]:
 
 if __name__ == "__main__":
     use_utf8()
+    open_standard_files()  # before others open files
     hide_password()
     sys.exit(main(sys.argv[1:]))

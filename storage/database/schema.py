@@ -67,6 +67,7 @@ fences = Table(
     Column("fence", Integer, nullable=False),  # of the latest attempt: it only grows
 )
 
+# Fences stay: what a worker of the deleted trial still writes is refused.
 FORGET = text(
     "CREATE TRIGGER IF NOT EXISTS genstudy_forget AFTER INSERT ON trials BEGIN "
     "DELETE FROM genstudy_metrics WHERE trial_id = NEW.trial_id; "

@@ -19,12 +19,13 @@ def main() -> int:
     """Run the command that the words of the command line name, and return its exit code."""
     sys.path[:] = order_path(sys.path)
     from search.passwords import hide_password
-
-    hide_password()
-    from search.command_line import run
-    from search.surroundings import use_utf8
+    from search.surroundings import open_standard_files, use_utf8
 
     use_utf8()
+    open_standard_files()  # before others open files
+    hide_password()
+    from search.command_line import run
+
     return run(sys.argv[1:])
 
 
