@@ -69,3 +69,26 @@ def test_an_outage_is_seen_through_what_it_is_wrapped_in() -> None:
     assert is_away(wrapped)
     assert is_away(tripped)
     assert not is_away(UnboundLocalError("updated_state"))
+
+
+def test_after_an_attempt_that_took_long_nothing_is_tried_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A training that reports each epoch to a frozen server would wait seconds for each."""
+    now = [0.0]
+    monkeypatch.setattr("storage.database.retry.time.monotonic", lambda: now[0])
+    waits, attempts = DatabaseRetry(tell=lambda line: None), []
+
+    def fails(seconds: float) -> None:
+        attempts.append(now[0])
+        now[0] += seconds
+        raise away()
+
+    assert not waits.try_once(lambda: fails(0.01))
+    assert not waits.try_once(lambda: fails(15.0))
+    assert len(attempts) == 2, "one that fails at once costs nothing"
+    assert not waits.try_once(lambda: fails(15.0))
+    assert len(attempts) == 2
+    now[0] += retry.REST + 1
+    assert waits.try_once(lambda: attempts.append(now[0]))
+    assert waits.try_once(lambda: attempts.append(now[0]))

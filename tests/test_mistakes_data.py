@@ -408,17 +408,6 @@ def test_images_beyond_memory_are_one_line(
     assert "set a smaller shape" in said
 
 
-def test_a_damaged_cache_is_one_line(
-    tmp_path: Path, refused: Callable[..., str], study_file: WriteStudy
-) -> None:
-    cache = tmp_path / "runs" / "cache"
-    load_images("digits", root=tmp_path, cache=cache, shape=(1, 28, 28))
-    (cached,) = cache.iterdir()
-    cached.write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    said = refused(NAME=study_file())
-    assert f"the cached images in {cached} are damaged; delete that file" in said
-
-
 def test_pixels_of_16_bits_keep_their_brightness(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for number in range(12):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -13,12 +14,15 @@ import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from storage import best, curves, studies, trials
+from storage.database import postgres_connection
 from storage.database.connection import check_encodable, open_engine, open_storage
+from storage.database.retry import is_away
 from storage.database.study_lock import study_lock
 from storage.errors import DatabaseUnreachable
 from tests.conftest import SMALL_STUDY
@@ -238,3 +242,53 @@ def test_a_database_of_another_program_is_one_line(postgres_url: str) -> None:
     run_sql(postgres_url, "CREATE TABLE studies (title text)")
     with pytest.raises(DatabaseUnreachable, match="it holds no trials of Optuna"):
         trials("s", storage=postgres_url)
+
+
+def test_a_server_that_does_not_answer_is_given_up(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is frozen, or behind a network that drops packets."""
+    storage = open_storage(postgres_url)
+    monkeypatch.setattr(postgres_connection, "ANSWER", 0.5)
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match=r"has not answered for 0\.5 s") as raised:
+        run(storage.engine, "SELECT pg_sleep(30)")
+    assert time.monotonic() - began < 10
+    assert is_away(raised.value)
+    assert run(storage.engine, "SELECT 1") == 1
+    storage.engine.dispose()
+
+
+FAILURES = {
+    "ended by an operator": "SELECT pg_terminate_backend(pg_backend_pid())",
+    "cancelled": "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)",
+    "a statement that takes too long": "SET LOCAL statement_timeout = 50; SELECT pg_sleep(5)",
+    "a lock that takes too long": "SET LOCAL lock_timeout = 50; LOCK TABLE studies",
+    "a server that is being taken over": "SET TRANSACTION READ ONLY; DELETE FROM studies",
+    "a transaction that waited": "SET LOCAL idle_in_transaction_session_timeout = 50",
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_a_server_does_to_a_connection_is_waited_out(postgres_url: str, failure: str) -> None:
+    storage, other = open_storage(postgres_url), open_storage(postgres_url)
+    with other.engine.connect() as holder:
+        holder.execute(text("LOCK TABLE studies" if "lock" in failure else "SELECT 1"))
+        with pytest.raises(SQLAlchemyError) as raised:
+            run_all(storage.engine, FAILURES[failure].split(";"))
+    assert is_away(raised.value)
+    for each in (storage, other):
+        each.engine.dispose()
+
+
+def run_all(engine: Engine, statements: list[str]) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+        time.sleep(0.2)
+        connection.execute(text("SELECT 1"))
+
+
+def run(engine: Engine, statement: str) -> object:
+    with engine.connect() as connection:
+        return connection.scalar(text(statement))

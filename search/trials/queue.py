@@ -12,7 +12,6 @@ its number, parameters and reports, and is the next to be taken.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -218,15 +217,9 @@ class TrialQueue:
         """Whether ``call`` went through. Raises `DatabaseLost` after too long an outage."""
         waiting, self._is_waiting = self._is_waiting, True  # nothing below waits, either
         try:
-            call()
-        except Exception as error:
-            if not self.retry.away(error):
-                raise
-            return False
+            return self.retry.try_once(call)
         finally:
             self._is_waiting = waiting
-        self.retry.back()
-        return True
 
     def _write_report(self, trial: Trial, report: EpochReport) -> None:
         step = report.epoch - 1  # epochs count from 1, Optuna's steps from 0
@@ -285,10 +278,9 @@ class TrialQueue:
             with self.engine.connect() as connection:
                 self.storage.check_attempt(connection, trial._trial_id)
             raise
-        except UpdateFinishedTrialError:
-            stored = self.storage.get_trial(trial._trial_id)
-            if stored.user_attrs.get("pid") != os.getpid():
-                raise  # else it was told before the database went away
+        except UpdateFinishedTrialError:  # unless it was told before the database went away
+            with self.engine.connect() as connection:
+                self.storage.check_attempt(connection, trial._trial_id)
         leases.end_lease(self.engine, trial._trial_id)
         self.storage.let_go(trial._trial_id)
 

@@ -15,11 +15,12 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from storage.database import sqlite_file
@@ -178,11 +179,14 @@ def _engine_arguments(place: URL, *, create: bool = True) -> dict[str, Any]:
         connect = sqlite_file.connect if create else sqlite_file.connect_as_it_is
         watched = sqlite_file.WatchedFile(Path(place.database or ""), connect)
         return {"hide_parameters": True, "creator": watched.connect}
-    return {
-        "hide_parameters": True,
-        "pool_pre_ping": True,
-        "connect_args": _postgres_arguments(place.query),
-    }
+    given: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
+    arguments = _postgres_arguments(place.query)
+    if not create:
+        return {**given, "connect_args": arguments}
+    from storage.database import postgres_connection  # its driver, which a file needs not
+
+    address = make_url(full_url(place))
+    return {**given, "creator": partial(postgres_connection.connect, address, arguments)}
 
 
 def _postgres_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

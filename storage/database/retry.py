@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import StorageError
 
@@ -26,6 +27,13 @@ FIRST, LONGEST = 0.1, 5.0  # seconds between two attempts: the pause doubles eac
 FULL = re.compile("disk is full|disk I/O error")  # SQLite's words for a full disk
 READ_ONLY = re.compile("readonly database|Read-only file system")
 DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # it may come back
+
+# Postgres codes: it is taken over and can only be read (25006); a statement before this one failed
+# or waited too long (25P02, 25P03); connection lost (08); a deadlock (40); no resources (53); shut
+# down, or cancelled by an operator (57); an error of its system (58).
+PASSING = ("25006", "25P02", "25P03", "08", "40", "53", "57", "58")
+BLOCKED = 1.0  # seconds: a failure that takes longer was waited for
+REST = 10.0  # seconds in which nobody who has better to do waits again
 
 T = TypeVar("T")
 log = logging.getLogger("genstudy")
@@ -62,6 +70,27 @@ class DatabaseRetry:
         self.given_up = given_up
         self.tell = tell
         self.away_since: float | None = None
+        self._rests_until = 0.0
+
+    def try_once(self, call: Callable[[], object]) -> bool:
+        """Return whether ``call`` went through; False while the database is away.
+
+        An attempt at a server that does not answer takes seconds. After one, nothing is tried for a
+        while: the training goes on. Raises `DatabaseLost` after `OUTAGE`.
+        """
+        began = time.monotonic()
+        if began < self._rests_until:
+            return False
+        try:
+            call()
+        except Exception as error:
+            if not self.away(error):
+                raise
+            if time.monotonic() - began > BLOCKED:
+                self._rests_until = time.monotonic() + REST
+            return False
+        self.back()
+        return True
 
     def wait_for(self, call: Callable[[], T]) -> T:
         """Return what ``call`` returns, once the database answers. A call must be repeatable.
@@ -124,10 +153,17 @@ def is_away(error: BaseException) -> bool:
     """Return whether ``error``, or an error that caused it, means that the database is away."""
     return any(
         isinstance(cause, OperationalError | InterfaceError)
-        or (isinstance(cause, DBAPIError) and cause.connection_invalidated)
+        or (isinstance(cause, DBAPIError) and _is_passing(cause))
+        or isinstance(cause, PendingRollbackError | PoolTimeout)
         or _is_unlockable(cause)
         for cause in _causes(error)
     )
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    """Return whether a statement failed for what the server is at, and not for what it says."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return error.connection_invalidated or state.startswith(PASSING)
 
 
 def _is_unlockable(error: BaseException) -> bool:
