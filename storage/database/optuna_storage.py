@@ -41,6 +41,7 @@ from storage.database.metrics import replace_metrics
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
+LOCK = text("UPDATE trials SET state = state WHERE trial_id = -1")  # begins to write
 COUNT = text("SELECT count(*) FROM trials WHERE study_id = :study_id")
 STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
 ATTRIBUTE = text(
@@ -77,6 +78,7 @@ class TrialStorage(RDBStorage):
         self._limits: dict[int, int] = {}  # how many trials a study may have, while we make one
         self._guarded = threading.local()  # the trial that Optuna writes to
         event.listen(self.scoped_session, "before_commit", self._check_session)
+        event.listen(self.scoped_session, "after_begin", self._lock_file)
         self._completed: dict[int, CompletedReports] = {}
 
     def completed(self, study_id: int) -> CompletedReports | None:
@@ -164,6 +166,12 @@ class TrialStorage(RDBStorage):
             yield
         finally:
             self._guarded.trial_id = None
+
+    def _lock_file(self, session: Session, _: object, connection: Connection) -> None:
+        """Lock a file before Optuna reads the state of a trial that it is about to change: another
+        process may end the trial in between. A server locks the row."""
+        if connection.dialect.name == "sqlite" and getattr(self._guarded, "trial_id", None):
+            connection.execute(LOCK)
 
     def _check_session(self, session: Session) -> None:
         """Check what Optuna is about to commit: the attempt, or the number of trials."""
