@@ -53,6 +53,23 @@ def end(queue: TrialQueue, trial: Trial | None) -> dict[str, Any]:
     return trial.params
 
 
+@pytest.mark.parametrize(("sampler", "points"), [("brute_force", POINTS), ("grid", 6)])
+def test_more_workers_than_points_repeat_none(storage_url: str, sampler: str, points: int) -> None:
+    """All points are being tried, and none has ended: no sampler has stopped the study yet."""
+    workers = [queue_of(storage_url, sampler) for _ in range(points + 2)]
+    begun = [worker.claim(99) for worker in workers]
+    assert [trial is None for trial in begun] == [False] * points + [True, True]
+    assert workers[-1].is_exhausted()
+    assert not workers[-1].is_stopped(), "what runs may be given back"
+    workers[0].release(0)
+    begun[0] = workers[-1].claim(99)
+    workers[0] = workers[-1]
+    for worker, trial in zip(workers, begun[:points], strict=False):
+        end(worker, trial)
+    assert workers[1].is_stopped()
+    assert [worker.claim(99) for worker in workers[:2]] == [None, None]
+
+
 @pytest.mark.parametrize("sampler", ["brute_force", "brute_force(avoid_premature_stop=True)"])
 def test_two_workers_try_every_point_once_and_then_there_is_no_more(
     storage_url: str, sampler: str

@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -55,6 +56,29 @@ class StudySampler(BaseSampler):
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         """Return the sampler that draws for this trial."""
 
+    @abstractmethod
+    def _any_sampler(self) -> BaseSampler:
+        """Return a sampler that draws for no trial, and knows what all of them know."""
+
+    def has_tried_all(self, study: Study) -> bool:
+        """Whether every point has a trial, which may still run: one more would repeat a point.
+
+        Optuna's samplers repeat points then: on their own they cannot tell a worker that has begun
+        a point from one that will never end it.
+        """
+        sampler = self._any_sampler() if self.draws_alone else self
+        begun = study.get_trials(deepcopy=False)
+        begun = [trial for trial in begun if trial.state is not TrialState.WAITING]
+        if not (begun and visits_all(sampler)):
+            return False
+        if grids := [part for part in _parts_of(sampler) if isinstance(part, GridSampler)]:
+            points = {trial.system_attrs.get("grid_id") for trial in begun}
+            return all(points >= set(range(len(grid._all_grids))) for grid in grids)
+        stops: list[bool] = []
+        with _hearing_stop(study, lambda: stops.append(True)):
+            sampler.after_trial(study, begun[-1], TrialState.FAIL, None)  # as if it ended now
+        return bool(stops)
+
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._sampler_of(trial).before_trial(study, trial)
 
@@ -85,23 +109,27 @@ class StudySampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell the sampler that its trial ends, and note if it stops the study then.
-
-        Optuna's `Study.stop` raises outside of its own loop, so it is replaced meanwhile.
-        """
-        held = object.__getattribute__(study, "__dict__")  # Hyperband's studies hide it
-        before = held.get("stop")  # a sampler inside of another may have replaced it already
-        study.stop = self._note_stop  # type: ignore[method-assign]
-        try:
+        """Tell the sampler that its trial ends, and note if it stops the study then."""
+        with _hearing_stop(study, self._note_stop):
             self._sampler_of(trial).after_trial(study, trial, state, values)
-        finally:
-            if before is None:
-                del held["stop"]
-            else:
-                held["stop"] = before
 
     def _note_stop(self) -> None:
         self.has_stopped = True
+
+
+@contextmanager
+def _hearing_stop(study: Study, stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` where a sampler stops the study: Optuna's own raises outside of its loop."""
+    held = object.__getattribute__(study, "__dict__")  # Hyperband's studies hide it
+    before = held.get("stop")  # a sampler inside of another may have replaced it already
+    study.stop = stop  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is None:
+            del held["stop"]
+        else:
+            held["stop"] = before
 
 
 class TrialSeeded(StudySampler):
@@ -157,6 +185,9 @@ class TrialSeeded(StudySampler):
                 raise BadVariable(f"sampler made {sampler!r} of a seed; return a sampler of Optuna")
             self.inner[trial.number] = sampler
         return self.inner[trial.number]
+
+    def _any_sampler(self) -> BaseSampler:
+        return self.make(self.seed)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -226,6 +257,9 @@ class OneSequence(StudySampler):
         return cls(sampler, label=type(sampler).__name__)
 
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
+        return self.inner
+
+    def _any_sampler(self) -> BaseSampler:
         return self.inner
 
 

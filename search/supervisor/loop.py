@@ -133,7 +133,7 @@ class Supervisor:
                 over = over or time.monotonic()
                 if time.monotonic() - over > LINGER:
                     self.pool.kill_busy()  # they hang over trials that others have ended
-            if counts["WAITING"] or (counts.total() < total and self.prompt.has_room):
+            if counts["WAITING"] or self._may_begin(counts, total):
                 for worker in self.pool.idle_workers():
                     self.pool.send(worker, Search())
             elif self.pool.idle_workers() and time.monotonic() - looked >= RENEWAL:
@@ -147,6 +147,12 @@ class Supervisor:
             self.display.update_counts(counts)
             self.tell_dashboard("searching", counts)
             self.prompt.ask()
+
+    def _may_begin(self, counts: Counter[str], total: int) -> bool:
+        """Whether there is a new trial to begin, for a worker that is free."""
+        if counts.total() >= total or not self.prompt.has_room or not self.pool.idle_workers():
+            return False
+        return not self.queue.is_exhausted()
 
     def _count_wanted(self, counts: Counter[str]) -> int:
         """Return how many trials the study will have: no more than it has once its sampler has

@@ -3,6 +3,7 @@
     following = NextTrial(study, storage, references={"reported": {"lr": 0.001}}, suggest=suggest)
     following.enqueue_known()          # the next trial tries a reference, or again what failed
     following.draw(trial)              # under the study's lock, where the sampler needs that
+    following.is_exhausted()           # every point has a trial, which may still run
     following.is_stopped()             # the sampler has nothing left to try
 
 `search.trials.queue` calls it inside the lock that one process holds at a time.
@@ -15,7 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.strategies.seeded import StudySampler
@@ -24,6 +25,8 @@ from search.trials.retries import read_retries, write_retries
 from storage.database.optuna_storage import TrialStorage
 
 STOPPED_BY = "genstudy:stopped_by"  # system attribute of a study: the sampler that stopped it
+
+OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 Suggest = Callable[[Trial], object]
 
@@ -82,12 +85,18 @@ class NextTrial:
             except Exception:
                 return  # the trial asks for its parameters again, and has the error for itself
 
-    def is_stopped(self) -> bool:
-        """Whether this sampler has stopped the study: nothing is left to try, not even again."""
+    def is_exhausted(self) -> bool:
+        """Whether no further trial is to be made: the sampler has stopped the study, or every
+        point has a trial, and none is to be tried again. What still runs may be given back."""
         sampler = self.study.sampler
+        if not isinstance(sampler, StudySampler) or read_retries(self.study).waiting:
+            return False
         stored = self.storage.get_study_system_attrs(self.study._study_id).get(STOPPED_BY)
-        has_stopped = isinstance(sampler, StudySampler) and stored == sampler.label
-        return has_stopped and not read_retries(self.study).waiting
+        return stored == sampler.label or sampler.has_tried_all(self.study)
+
+    def is_stopped(self) -> bool:
+        """Whether nothing is left to try, and all that was tried has ended."""
+        return self.is_exhausted() and not self.study.get_trials(deepcopy=False, states=OPEN)
 
     def note_stop(self) -> None:
         """Store that the sampler has stopped the study, for all workers and later runs."""

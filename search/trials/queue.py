@@ -156,7 +156,7 @@ class TrialQueue:
         """Prepare what a new trial tries; return whether there is to be one."""
         if states.total() >= total or not self.has_room():
             return False
-        return self._next.enqueue_known() or not self._next.is_stopped()
+        return self._next.enqueue_known() or not self._next.is_exhausted()
 
     def attempt_at(self, trial: Trial) -> int | None:
         """Return the number of our attempt at a trial, which grows from one attempt to the next;
@@ -175,8 +175,13 @@ class TrialQueue:
             return len(found)
 
     @waits_out_outages
+    def is_exhausted(self) -> bool:
+        """Whether this queue's sampler draws no further trial, though some may still run."""
+        return self._next.is_exhausted()
+
+    @waits_out_outages
     def is_stopped(self) -> bool:
-        """Whether this queue's sampler has stopped the study: it has nothing left to try."""
+        """Whether this queue's sampler has nothing left to try, and all trials have ended."""
         return self._next.is_stopped()
 
     @waits_out_outages
