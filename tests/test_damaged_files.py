@@ -1,7 +1,8 @@
 """Damaged and foreign files under a study: one line, the work is done again, the same values.
 
-Every kind of file is flipped, cut, emptied, taken from another trial, or left by a database that
-was restored since. `test_sealed_files.py` shows that no bit of a file can change unnoticed.
+Checkpoints, retrained weights and exports are flipped, cut, emptied, taken from another trial, or
+left by a database that was restored since. `test_sealed_files.py` shows that no bit of a file can
+change unnoticed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +21,20 @@ from safetensors.torch import load_file, save_file
 
 from models.base import Program, build
 from models.cae import CAE, CAEConfig
-from models.data.images import ImageSplits
-from models.data.loading import open_images, prepare_images
-from models.data.watching import open_watched
-from models.errors import CheckpointError, DataError, ExportError, ImagesChanged
+from models.errors import CheckpointError, ExportError
 from models.export import load_export
-from models.sealed_files import whole_state
-from models.seals import is_whole_content
-from search.messages import EpochEnded, Exported, Resumed, Warned
-from search.run import StudyRun
+from search.messages import EpochEnded, Exported, Resumed
 from search.trials.leaderboard import Leaderboard
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.exporting import export
-from search.worker.images import open_run_images
 from search.worker.retraining import load_retrained, retrain
 from storage import curves
-from storage.database.extractors import keep_extractor, read_extractor
 from storage.files.exports import is_whole, read_provenance
-from tests.trials import MakeContext, run_one
+from tests.damages import DAMAGES, cut, empty, flip
+from tests.trials import MakeContext, run_one, said_by
 
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def zero_in_place(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
-
-
-def flip_in_place(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        (value,) = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([value ^ 1]))
-
-
-DAMAGES = [flip, cut, empty, zero]
 EPOCHS, STEPS = 5, 5  # of a trial; questions of an epoch whether to stop
 
 
@@ -95,11 +56,6 @@ def interrupt_in(make_context: MakeContext, epoch: int, **more: Any) -> WorkerCo
     context = make_context(epochs=EPOCHS, interrupted=interrupted, **more)
     assert run_one(context)["state"] == "WAITING"
     return make_context(epochs=EPOCHS, **more)
-
-
-def lines(context: WorkerContext) -> list[str]:
-    heard = context.heard  # type: ignore[attr-defined]
-    return [event.message for event in heard if isinstance(event, Warned)]
 
 
 def resumed(context: WorkerContext) -> list[int]:
@@ -126,7 +82,7 @@ def test_a_damaged_checkpoint_costs_the_epochs_since_the_one_before(
     before = trained(context)[0] - 1
     assert resumed(context) == [before]
     assert before >= 1
-    (line,) = lines(context)
+    (line,) = said_by(context)
     assert line.startswith("trial-0.safetensors is not used: ")
     assert "set-aside/trial-0.safetensors" in line
     left = [path.name for path in checkpoint.parent.iterdir()]
@@ -146,7 +102,7 @@ def test_where_both_checkpoints_are_damaged_the_trial_starts_over(
     assert run_one(context)["value"] == undisturbed["value"]
     assert resumed(context) == []
     assert trained(context) == [1, 2, 3, 4, 5]
-    assert len(lines(context)) == 2
+    assert len(said_by(context)) == 2
 
 
 @pytest.mark.usefixtures("all_kept")
@@ -160,7 +116,7 @@ def test_the_checkpoint_of_another_trial_is_not_taken_up(make_context: MakeConte
     kept.with_stem("trial-1").write_bytes(content)
     assert run_one(first)["value"] == undisturbed[1]["value"]
     assert trained(first)[-EPOCHS:] == [1, 2, 3, 4, 5]
-    assert any("it belongs to another trial and parameters" in line for line in lines(first))
+    assert any("it belongs to another trial and parameters" in line for line in said_by(first))
 
 
 @pytest.mark.usefixtures("all_kept")
@@ -184,7 +140,7 @@ def test_a_restored_database_that_gives_a_number_again_takes_up_no_checkpoint(
     assert (ended["number"], ended["latent"]) == (0, 8)
     assert ended["value"] == undisturbed["value"]
     assert resumed(again) == []
-    assert "it belongs to another parameters and configuration" in lines(again)[0]
+    assert "it belongs to another parameters and configuration" in said_by(again)[0]
 
 
 @pytest.mark.usefixtures("all_kept")
@@ -199,7 +155,7 @@ def test_a_checkpoint_ahead_of_a_restored_database_leaves_no_gap(make_context: M
     database.close()
     assert run_one(context)["value"] == undisturbed["value"]
     assert curves("small", storage=context.run.storage)["epoch"].tolist() == [1, 2, 3, 4, 5]
-    assert "the database has no report of epoch 2" in lines(context)[0]
+    assert "the database has no report of epoch 2" in said_by(context)[0]
 
 
 @pytest.mark.usefixtures("all_kept")
@@ -234,7 +190,7 @@ def test_a_checkpoint_of_an_older_version_is_taken_up(
     save_file(load_file(kept), kept, metadata=about)
     assert run_one(context)["value"] == undisturbed["value"]
     assert len(resumed(context)) == 1
-    assert lines(context) == []
+    assert said_by(context) == []
 
 
 def test_an_earlier_attempt_that_wakes_up_does_not_write_over_a_later_one(tmp_path: Path) -> None:
@@ -286,7 +242,7 @@ def test_damaged_weights_of_a_retraining_are_neither_exported_nor_measured_but_m
     export(context, 0, 1)
     assert not context.run.paths.export("small", 1).exists()
     assert retrained(context).test is None
-    assert "retrain-0-best.safetensors is not used" in lines(context)[0]
+    assert "retrain-0-best.safetensors is not used" in said_by(context)[0]
     retrain(context, 0)
     again = load_retrained(context, retrained(context)).state_dict()
     assert all(torch.equal(again[name], value) for name, value in weights.items())
@@ -342,7 +298,7 @@ def test_a_damaged_checkpoint_of_a_retraining_costs_a_few_epochs(
     context = make_context(runs="b")
     retrain(context, 0)
     assert resumed(context)[0] >= 2
-    assert len(lines(context)) == 1
+    assert len(said_by(context)) == 1
     assert [epoch["valid"] for epoch in retrained(context).curve] == [
         epoch["valid"] for epoch in retrained(undisturbed).curve
     ]
@@ -405,137 +361,3 @@ def test_an_export_with_another_configuration_is_refused(exported: WorkerContext
     with pytest.raises(ExportError, match="it belongs to another configuration"):
         load_export(folder, family=exported.spec.model)
     assert not is_whole(folder, read_provenance(folder) or {})
-
-
-SOURCE: dict[str, Any] = {"name": "digits", "root": ".", "shape": [1, 28, 28], "background": "none"}
-
-
-@pytest.fixture
-def cached(tmp_path: Path) -> Path:
-    return prepare_images("digits", root=tmp_path, cache=tmp_path / "cache", shape=(1, 28, 28))
-
-
-def run_on(context: WorkerContext, cached: Path) -> StudyRun:
-    """The run of a supervisor that has found the cached file whole."""
-    state = [*astuple(whole_state(cached))]
-    return replace(context.run, images=str(cached), image_source=SOURCE, image_state=state)
-
-
-def mapped(make_context: MakeContext, cached: Path, **more: Any) -> WorkerContext:
-    """A context whose images are mapped from the cached file, as a worker's are."""
-    context = make_context(**more)
-    context.run = run_on(context, cached)
-    context.images, context.watched = open_run_images(context.run, context.tell)
-    return context
-
-
-def is_same(images: ImageSplits, others: ImageSplits) -> bool:
-    return all(
-        torch.equal(getattr(images, part).pixels, getattr(others, part).pixels)
-        for part in ("train", "valid", "test")
-    )
-
-
-@pytest.mark.parametrize("damage", [flip, cut, empty, zero, Path.unlink])
-def test_cached_images_that_are_damaged_or_gone_are_made_again(
-    make_context: MakeContext, cached: Path, digits: ImageSplits, damage: Callable[[Path], None]
-) -> None:
-    context = make_context()
-    context.run = run_on(context, cached)
-    damage(cached)
-    images, _ = open_run_images(context.run, context.tell)
-    assert is_same(images, digits)
-    said = lines(context)
-    assert len(said) == 1
-    assert said[0].startswith(f"{cached.name} is ")
-
-
-def test_the_next_command_makes_damaged_images_again(
-    tmp_path: Path, cached: Path, digits: ImageSplits
-) -> None:
-    zero(cached)
-    said: list[str] = []
-    again = prepare_images(
-        "digits", root=tmp_path, cache=tmp_path / "cache", shape=(1, 28, 28), tell=said.append
-    )
-    assert again == cached
-    assert is_same(open_images(cached), digits)
-    assert len(said) == 1
-    assert "set-aside" in said[0]
-
-
-def test_the_cached_images_of_another_set_are_not_used(tmp_path: Path, cached: Path) -> None:
-    other = prepare_images("digits", root=tmp_path, cache=tmp_path / "cache", shape=(1, 8, 8))
-    cached.write_bytes(other.read_bytes())
-    with pytest.raises(DataError, match="it belongs to another set"):
-        open_images(cached)
-
-
-def test_cached_images_of_an_older_version_are_read_and_sealed(
-    tmp_path: Path, cached: Path, digits: ImageSplits
-) -> None:
-    with safe_open(cached, framework="pt") as file:
-        about = {"about": file.metadata()["about"]}
-    save_file(load_file(cached), cached, metadata=about)
-    said: list[str] = []
-    prepare_images(
-        "digits", root=tmp_path, cache=tmp_path / "cache", shape=(1, 28, 28), tell=said.append
-    )
-    assert said == []
-    assert is_whole_content(cached.read_bytes())
-    with safe_open(cached, framework="pt") as file:
-        assert "sha256" in file.metadata()
-    assert is_same(open_images(cached), digits)
-
-
-@pytest.mark.parametrize("damage", [zero_in_place, flip_in_place])
-def test_images_that_change_under_a_trial_cost_an_epoch_and_no_value(
-    make_context: MakeContext, cached: Path, damage: Callable[[Path], None]
-) -> None:
-    undisturbed = run_one(make_context(epochs=EPOCHS, runs="a"))
-    context = mapped(make_context, cached, epochs=EPOCHS, runs="b")
-    heard: list[Any] = []
-
-    def hear(event: object) -> None:
-        heard.append(event)
-        if isinstance(event, EpochEnded) and event.epoch == 2:
-            damage(cached)
-
-    context.send = hear
-    with pytest.raises(ImagesChanged):
-        run_one(context)
-    assert [event.epoch for event in heard if isinstance(event, EpochEnded)] == [1, 2]
-    (line,) = [event.message for event in heard if isinstance(event, Warned)]
-    assert "changed while they were in use: they are read again" in line
-    again = make_context(epochs=EPOCHS, runs="b")
-    again.run = context.run
-    again.images, again.watched = open_run_images(context.run, again.tell)
-    ended = run_one(again)
-    assert (ended["number"], ended["value"]) == (0, undisturbed["value"])
-    assert curves("small", storage=context.run.storage)["epoch"].tolist() == [1, 2, 3, 4, 5]
-
-
-def test_a_file_that_is_touched_removed_or_replaced_changes_no_images(cached: Path) -> None:
-    images, watched = open_watched(cached)
-    first = images.train.pixels.clone()
-    cached.touch()
-    watched.check()
-    content = cached.read_bytes()
-    cached.unlink()
-    watched.check()
-    cached.write_bytes(bytes(len(content)))
-    watched.check()
-    assert torch.equal(images.train.pixels, first)
-
-
-def test_a_damaged_extractor_in_the_database_is_replaced(make_context: MakeContext) -> None:
-    engine = make_context().queue.engine
-
-    def is_sound(content: bytes) -> bool:
-        return content.startswith(b"whole")
-
-    keep_extractor(engine, "ab", b"damaged", is_whole=is_sound)
-    keep_extractor(engine, "ab", b"whole 1", is_whole=is_sound)
-    assert read_extractor(engine, "ab") == b"whole 1"
-    keep_extractor(engine, "ab", b"whole 2", is_whole=is_sound)
-    assert read_extractor(engine, "ab") == b"whole 1"

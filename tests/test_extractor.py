@@ -20,8 +20,10 @@ from models.errors import ConfigError, ExtractorError, StopRequested
 from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, encoder_extractor, weights_hash
+from storage.database.extractors import keep_extractor, read_extractor
 from tests.conftest import CAE_SHAPE, blank_images
 from tests.preloaded import Preloaded
+from tests.trials import MakeContext
 
 
 @pytest.fixture
@@ -298,3 +300,16 @@ def test_the_extractor_of_stacked_digits_is_trained_on_single_ones(
     assert seen.features.shape == (len(images.valid), 3 * 64)
     assert seen.classes is not None
     assert torch.equal(seen.classes % 111, torch.zeros_like(seen.classes))
+
+
+def test_a_damaged_extractor_in_the_database_is_replaced(make_context: MakeContext) -> None:
+    engine = make_context().queue.engine
+
+    def is_sound(content: bytes) -> bool:
+        return content.startswith(b"whole")
+
+    keep_extractor(engine, "ab", b"damaged", is_whole=is_sound)
+    keep_extractor(engine, "ab", b"whole 1", is_whole=is_sound)
+    assert read_extractor(engine, "ab") == b"whole 1"
+    keep_extractor(engine, "ab", b"whole 2", is_whole=is_sound)
+    assert read_extractor(engine, "ab") == b"whole 1"

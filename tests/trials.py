@@ -13,6 +13,7 @@ from models.cae import CAE
 from models.data.images import Batch, ImageSplits
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN, GANConfig
+from search.messages import Warned
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext
@@ -47,6 +48,12 @@ def run_one(context: WorkerContext) -> dict[str, Any]:
     frame = trials("small", storage=context.run.storage)
     row: Any = frame[frame["number"] == trial.number].to_dict("records")[0]
     return row
+
+
+def said_by(context: WorkerContext) -> list[str]:
+    """What a worker said that a person has to know."""
+    heard = context.heard  # type: ignore[attr-defined]
+    return [event.message for event in heard if isinstance(event, Warned)]
 
 
 class Diverging(CAE):
