@@ -67,7 +67,6 @@ def worker() -> int:
 
 def command(name: str) -> int:
     """Run a command and return its exit code; an error that a user can mend becomes one line."""
-    open_standard_files()
     try:
         check_room(*IMPORTED[name])
         with received_storage():

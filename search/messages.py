@@ -33,7 +33,7 @@ class SetUp:
     run: StudyRun
     device: str
     log: str
-    owner: str = ""
+    owner: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,10 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from search.errors import SearchError
+from storage.errors import causes_of
 
 PATIENCE = 60.0  # seconds for imports: under a limit OpenBLAS may wait for memory for ever
 GIBIBYTE = 2**30
@@ -83,7 +83,7 @@ def explain_shortage(error: BaseException) -> str | None:
     """Return the line for an error that a limit on memory causes; None for any other."""
     if memory_limit() is None:
         return None
-    for cause in _causes(error):
+    for cause in causes_of(error):
         is_shortage = isinstance(cause, MemoryError) or any(
             words in str(cause).lower() for words in NO_ROOM
         )
@@ -105,13 +105,3 @@ def _refuse() -> str:
         "which does not hold genstudy's libraries; lift it with: ulimit -v unlimited (MEMORY= "
         "limits what a worker takes)"
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and the errors behind it."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST = 200  # characters of somebody else's text in a message
@@ -12,6 +13,16 @@ def short(text: str) -> str:
     line = " ".join(text.split())
     half = LONGEST // 2
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and the errors behind it."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 class StorageError(Exception):

@@ -24,7 +24,6 @@ from storage.database import leases
 from storage.database.connection import open_storage
 from storage.database.fences import TrialLost
 from storage.database.schema import leases as lease_rows
-from storage.database.study_lock import study_lock
 
 Open = Callable[..., TrialQueue]
 
@@ -142,7 +141,7 @@ def test_a_lost_lock_is_no_error_and_makes_no_trial_too_many(
     queue = make_workers(postgres_url)("one")
     take = leases.take_lease
 
-    def lose_it_first(*args: object, **named: object) -> leases.TakenLease:
+    def lose_it_first(*args: object, **named: object) -> leases.Attempt:
         lose_lock(queue)
         return take(*args, **named)  # type: ignore[arg-type]
 
@@ -264,21 +263,3 @@ def test_a_training_that_stands_still_renews_no_lease(
         while waits.claim(1) is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-
-
-def test_the_lock_is_one_processs_at_a_time(opened: Open) -> None:
-    first, second = opened("a"), opened("b")
-    order: list[str] = []
-
-    def hold(name: str, queue: TrialQueue) -> None:
-        with study_lock(queue.engine, queue.study_id):
-            order.append(f"{name} in")
-            time.sleep(0.2)
-            order.append(f"{name} out")
-
-    threads = [Thread(target=hold, args=pair) for pair in (("a", first), ("b", second))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert [words.split()[1] for words in order] == ["in", "out"] * 2

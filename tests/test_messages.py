@@ -41,7 +41,7 @@ def test_every_message_arrives_as_it_was_sent(kind: type[Any]) -> None:
 
 
 def test_values_that_are_not_finite_arrive() -> None:
-    assert write_message(SetUp(run=RUN, device="cpu", log="l")) != ""
+    assert write_message(SetUp(run=RUN, device="cpu", log="l", owner="o")) != ""
     infinite = read_message('{"type": "Retrained", "number": 1, "epochs": 1, "ended_by": "x", '
                             '"best_epoch": 1, "best": Infinity}')  # fmt: skip
     assert infinite.best == float("inf")  # type: ignore[union-attr]

@@ -314,7 +314,7 @@ def test_a_trial_that_became_somebody_elses_is_dropped(
     context = make_context(epochs=200)
     trial = context.queue.claim(9)
     assert trial is not None
-    leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1", first=False)
+    leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1")
     run_trial(context, trial)
     assert context.queue.count() == {"RUNNING": 1}
     (held,) = leases.running_trials(context.queue.engine, context.queue.study_id)
@@ -332,7 +332,7 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
 
     def end_it(*_: object) -> None:
         monkeypatch.undo()
-        leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1", first=False)
+        leases.take_lease(context.queue.engine, context.queue.id_of(0), "somebody:1:1")
         if moment == "in training":
             theirs = open_storage(context.run.storage)
             complete = optuna.trial.TrialState.COMPLETE

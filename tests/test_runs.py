@@ -95,7 +95,9 @@ def test_a_search_may_leave_the_exports_for_later(user: User, study_file: WriteS
     assert last in out.splitlines()
     export = user.runs / "exports" / "small" / "1"
     assert not export.exists()
-    assert user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=1)[0] == 0
+    code, out, error = user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=3)
+    assert (code, error) == (0, "")
+    assert out.count("2 usable trials for TOP=3: fewer exports") == 1
     assert json.loads((export / "provenance.json").read_text())["trial"] == best
     code, out, error = user.run(NAME=name, TRIALS=2, TOP=0)
     assert (code, error) == (0, "")
@@ -129,60 +131,71 @@ def test_a_study_runs_on_postgres(
     assert table.stat().st_size > 1000
 
 
+OWN_MODEL = """
+# A model of one's own: a linear autoencoder, complete in one file.
+from dataclasses import dataclass
+import torch
+from torch import nn
+from torch.nn import functional as F
+from models.base import Model, ModelConfig, Program
+
+@dataclass(frozen=True, kw_only=True)
+class LinesConfig(ModelConfig):
+    latent: int = 4
+
+class Lines(Model):
+    metrics = ("mse",)
+    config_type = LinesConfig
+
+    def __init__(self, config, shape):
+        super().__init__(config, shape)
+        size = shape[0] * shape[1] * shape[2]
+        self.down = nn.Linear(size, config.latent)
+        self.up = nn.Linear(config.latent, size)
+        self.optimizers["all"] = torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    def forward(self, images):
+        return self.up(self.down(images.flatten(1))).unflatten(1, self.shape)
+
+    def train_step(self, batch):
+        self.optimizers["all"].zero_grad()
+        loss = F.mse_loss(self(batch.images), batch.images)
+        loss.backward()
+        self.optimizers["all"].step()
+        return {"mse": loss.detach()}
+
+    def evaluate(self, batch):
+        return {"mse": F.mse_loss(self(batch.images), batch.images)}
+
+    def programs(self):
+        images = torch.zeros(2, *self.shape).flatten(1)
+        return {"encoder": Program(module=self.down, example=images)}
+"""
+OWN_STUDY = """
+# My study.
+from lines import Lines, LinesConfig
+from search.study import StudySpec
+
+def suggest(trial):
+    return LinesConfig(latent=trial.suggest_int("latent", 2, 20))
+
+STUDY = StudySpec(model=Lines, suggest=suggest, data="digits", metric="mse",
+                  trials=2, epochs=1, retrain_epochs=1)
+"""
+
+
 def test_a_model_and_a_study_outside_the_repository_are_one_file_each(
     user: User, tmp_path: Path
 ) -> None:
-    (tmp_path / "lines.py").write_text(
-        '"""A model of one\'s own: a linear autoencoder, complete in one file."""\n'
-        "from dataclasses import dataclass\n"
-        "import torch\n"
-        "from torch import nn\n"
-        "from torch.nn import functional as F\n"
-        "from models.base import Model, ModelConfig, Program\n\n"
-        "@dataclass(frozen=True, kw_only=True)\n"
-        "class LinesConfig(ModelConfig):\n"
-        "    latent: int = 4\n\n"
-        "class Lines(Model):\n"
-        '    metrics = ("mse",)\n'
-        "    config_type = LinesConfig\n\n"
-        "    def __init__(self, config, shape):\n"
-        "        super().__init__(config, shape)\n"
-        "        size = shape[0] * shape[1] * shape[2]\n"
-        "        self.down = nn.Linear(size, config.latent)\n"
-        "        self.up = nn.Linear(config.latent, size)\n"
-        '        self.optimizers["all"] = torch.optim.Adam(self.parameters(), lr=1e-3)\n\n'
-        "    def forward(self, images):\n"
-        "        return self.up(self.down(images.flatten(1))).unflatten(1, self.shape)\n\n"
-        "    def train_step(self, batch):\n"
-        '        self.optimizers["all"].zero_grad()\n'
-        "        loss = F.mse_loss(self(batch.images), batch.images)\n"
-        "        loss.backward()\n"
-        '        self.optimizers["all"].step()\n'
-        '        return {"mse": loss.detach()}\n\n'
-        "    def evaluate(self, batch):\n"
-        '        return {"mse": F.mse_loss(self(batch.images), batch.images)}\n\n'
-        "    def programs(self):\n"
-        "        images = torch.zeros(2, *self.shape).flatten(1)\n"
-        '        return {"encoder": Program(module=self.down, example=images)}\n'
-    )
-    (tmp_path / "my_lines.py").write_text(
-        '"""My study."""\n'
-        "from lines import Lines, LinesConfig\n"
-        "from search.study import StudySpec\n\n"
-        "def suggest(trial):\n"
-        '    return LinesConfig(latent=trial.suggest_int("latent", 2, 20))\n\n'
-        'STUDY = StudySpec(model=Lines, suggest=suggest, data="digits", metric="mse",\n'
-        "                  trials=2, epochs=1, retrain_epochs=1)\n"
-    )
+    (tmp_path / "my_lines.py").write_text(OWN_STUDY)
     model = tmp_path / "lines.py"
-    right = model.read_text()
-    model.write_text(right.replace("loss.backward()", "los.backward()"))
+    model.write_text(OWN_MODEL.replace("loss.backward()", "los.backward()"))
     code, _, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
     assert code == 2
     assert is_error_line(error)
-    assert f"{model}, line 29: NameError: name 'los' is not defined" in error
+    assert f"{model}, line 30: NameError: name 'los' is not defined" in error
     assert not (user.runs / "studies.db").exists(), "no study is left behind"
-    model.write_text(right)
+    model.write_text(OWN_MODEL)
     code, out, error = user.run(NAME=tmp_path / "my_lines.py", WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
     assert "trying Lines on two images first: a step, an evaluation, a picture, an export" in out

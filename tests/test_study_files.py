@@ -192,7 +192,7 @@ def test_a_worker_of_other_code_than_its_run_says_so() -> None:
         retrain_epochs=1, revision="", token="", code="of yesterday",
     )  # fmt: skip
     with pytest.raises(StudyChanged, match="genstudy's own files have changed"):
-        open_context(run, "cpu", None)  # type: ignore[arg-type]
+        open_context(run, "cpu", None, "worker")  # type: ignore[arg-type]
 
 
 def test_a_study_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -136,8 +136,10 @@ def hand_out(
 ) -> tuple[list[Retrain | Export], list[str]]:
     """Return which jobs were done, and what was said."""
     said: list[str] = []
+    leaderboard = SimpleNamespace(parameters_of=lambda number: {"latent": number})
+    display = SimpleNamespace(say=said.append)
     fake = SimpleNamespace(
-        pool=pool, run=context.run, epochs={}, display=SimpleNamespace(say=said.append)
+        pool=pool, run=context.run, epochs={}, display=display, leaderboard=leaderboard
     )
     deaths = 0
 
@@ -172,6 +174,7 @@ def test_of_a_retraining_that_is_given_up_a_record_stays(make_context: MakeConte
     assert len(said) == 1
     record = read_record(context.retraining_paths(0).record, token=context.run.token, trial=0)
     assert isinstance(record, FailedRetraining)
+    assert record.parameters == {"latent": 0}, "another trial of this number is none of it"
 
 
 def test_an_export_that_kills_its_worker_costs_no_other(make_context: MakeContext) -> None:

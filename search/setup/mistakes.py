@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import StudyFileError
-from storage.errors import short
+from storage.errors import causes_of, short
 
 ROOT = Path(__file__).parents[2]
 OURS = tuple(f"{ROOT / room}/" for room in ("models", "search", "storage"))
@@ -74,14 +74,12 @@ def find_place(error: BaseException, path: Path) -> str:
 
     path: of the study, which is named alone where no line of the user has a part in the error
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, SyntaxError) and seen.filename and is_users(seen.filename):
-            return f"{seen.filename}, line {seen.lineno}" if seen.lineno else seen.filename
-        frames = traceback.extract_tb(seen.__traceback__)
+    for cause in causes_of(error):
+        if isinstance(cause, SyntaxError) and cause.filename and is_users(cause.filename):
+            return f"{cause.filename}, line {cause.lineno}" if cause.lineno else cause.filename
+        frames = traceback.extract_tb(cause.__traceback__)
         if line := innermost((frame.filename, frame.lineno or 0) for frame in frames):
             return line
-        seen = seen.__cause__ or seen.__context__
     return str(path)
 
 

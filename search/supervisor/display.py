@@ -219,10 +219,8 @@ class Display:
         if code == SPENT:
             self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
             return
-        if code == CHANGED:
-            return  # the worker has said so
-        if code == OUTDATED:
-            return  # the supervisor meets the same, and says it
+        if code in (CHANGED, OUTDATED):
+            return  # the worker has said the first, and the supervisor says the second
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         log = shorten_path(worker.log)
         self.say(f"worker {worker.index} ended {describe_end(code)}{trials} ({log})")

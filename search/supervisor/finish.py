@@ -35,9 +35,9 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
         supervisor.display.begin_finish()
         supervisor.tell_dashboard("training the best again")
         remove_unfinished(run.paths.exports(run.study))
-        for _ in range(MOST_ROUNDS):
+        for past in range(MOST_ROUNDS):
             chosen = _retrain_best(supervisor, top)
-            if len(chosen) < top:
+            if len(chosen) < top and not past:
                 supervisor.display.say(
                     f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
                 )
@@ -149,7 +149,12 @@ def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle
         return [f"{line}; see {worker.log}"]
     run = supervisor.run
     path = run.paths.retraining(run.study, job.number).record
-    FailedRetraining(trial=job.number, token=run.token, failed=how).write(path)
+    FailedRetraining(
+        trial=job.number,
+        token=run.token,
+        failed=how,
+        parameters=supervisor.leaderboard.parameters_of(job.number),
+    ).write(path)
     supervisor.display.say(
         f"retraining of trial {job.number} is given up: {how} (log: {worker.log}); without "
         f"{shorten_path(path)} it is tried again"

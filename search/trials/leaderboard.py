@@ -65,6 +65,10 @@ class Leaderboard:
         chosen = set(numbers)
         return [number for number in self.ranked_trials() if number in chosen]
 
+    def parameters_of(self, number: int) -> dict[str, Any] | None:
+        """Return the parameters of a trial that was ranked, as a record keeps them."""
+        return self._parameters.get(number)
+
     def record(self, number: int) -> RetrainingRecord | FailedRetraining | None:
         """Return the record of a retraining if today's run would end alike, else None."""
         record = self._read_record(number)
@@ -98,7 +102,7 @@ class Leaderboard:
         return record
 
     def _is_of_other_parameters(self, record: RetrainingRecord | FailedRetraining) -> bool:
-        known = self._parameters.get(record.trial)
+        known = self.parameters_of(record.trial)
         return None not in (known, record.parameters) and known != record.parameters
 
     def exported_trial(self, rank: int) -> int | None:

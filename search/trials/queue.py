@@ -1,9 +1,12 @@
 """Which worker runs which trial: exactly N trials end, whoever comes and goes.
 
 A trial is created or taken over under a lock that one process holds at a time,
-over all machines. The number of trials is counted inside the lock, so that K
-workers never make more than N. An interrupted trial goes back to WAITING with
-its number, parameters and reports, and is the next to be taken.
+over all machines. A lock can be lost, so nothing rests on it alone: trials are
+counted in the transaction that makes one, so that K workers never make more
+than N, and each attempt at a trial has a number that only grows, without which
+nothing of it is written (`storage.database.fences`). An interrupted trial goes
+back to WAITING with its number, parameters and reports, and is the next to be
+taken.
 
     WAITING --claim--> RUNNING --tell--> COMPLETE | PRUNED | FAIL
        ^                  |
@@ -132,8 +135,8 @@ class TrialQueue:
 
     def _take_next(self, total: int, states: Counter[str]) -> Trial | None:
         """Make the trial that waits, or a new one, RUNNING and ours."""
-        rows = self._states.count()  # also of failed trials that are tried again
-        most = total + (self._count_retried() if rows["FAIL"] else 0)
+        has_failed = self._states.count()["FAIL"] > 0
+        most = total + (self._count_retried() if has_failed else 0)
         try:
             with self.storage.at_most(self.study_id, most):
                 if not states["WAITING"] and not self._enqueue_next(total, states):
@@ -141,10 +144,8 @@ class TrialQueue:
                 trial = self.study.ask()
         except TooManyTrials:  # the lock was lost, and somebody else has made the last one
             return None
-        new = trial.number >= rows.total()  # else it waited for somebody to go on with it
         trial_id = self.id_of(trial.number)
-        taken = leases.take_lease(self.engine, trial_id, self.owner, first=new)
-        self.storage.hold(trial_id, taken.fence, retaken=taken.attempts > 1)
+        self.storage.hold(trial_id, leases.take_lease(self.engine, trial_id, self.owner))
         return trial
 
     def _is_dropped(self, owner: str) -> bool:
@@ -161,7 +162,7 @@ class TrialQueue:
     def attempt_at(self, trial: Trial) -> int | None:
         """Return the number of our attempt at a trial, which grows from one attempt to the next;
         None: the trial is not ours."""
-        return self.storage.fences.get(trial._trial_id)
+        return self.storage.attempt_at(trial._trial_id)
 
     @waits_out_outages
     def retry_mended(self) -> int:

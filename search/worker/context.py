@@ -1,13 +1,12 @@
 """What a worker sets up once, and what all its jobs then share.
 
-context = open_context(run, "cuda:0", control)
+context = open_context(run, "cuda:0", control, owner)
 model = context.make_model(config, seed)
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +26,9 @@ from search.setup.stored_study import check_unchanged, read_identity
 from search.setup.study_files import digest_rooms
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
-from search.study import StudySpec
+from search.study import Study, StudySpec
 from search.trials.outcomes import describe_error
-from search.trials.owner import hold_mark, owner_name
+from search.trials.owner import hold_mark
 from search.trials.queue import TrialQueue, open_queue
 from search.worker.device import taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
@@ -112,22 +111,19 @@ class WorkerContext:
         try:
             self.watched.check()
         except ImagesChanged as error:
-            self.tell(f"{shorten_path(error)}: they are read again, and work goes on from before")
+            self.tell(f"{error}: they are read again, and work goes on from before")
             raise
 
     def tell(self, line: str) -> None:
         """Say something once that a person has to know, in the log too."""
-        log.warning("%s", line)
-        self.send(Warned(what=line, message=line))
+        _tell(self.send, line)
 
     def retraining_paths(self, number: int) -> RetrainingPaths:
         """Return the places of trial ``number``'s retraining."""
         return self.run.paths.retraining(self.run.study, number)
 
 
-def open_context(
-    run: StudyRun, device: str, control: Supervision, owner: str = ""
-) -> WorkerContext:
+def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -> WorkerContext:
     """Load study, images and database, for all jobs of this process, which ``owner`` names.
 
     Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
@@ -138,30 +134,9 @@ def open_context(
             "workers would not compute alike; the same command goes on with the new files"
         )
     study = load_study(run.name, sources=run.sources)
-    retry = DatabaseRetry(control.interrupted, control.warn_of_database)
-    owner = owner or owner_name(os.getpid())
     hold_mark(owner)
-    sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
-    pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
-    # the supervisor has seen the database: one that is away now comes back
-    queue = retry.wait_for(
-        lambda: open_queue(
-            run.study,
-            run.storage,
-            owner=owner,
-            sampler=sampler,
-            pruner=make_pruner(pruner),
-            references=study.spec.references,
-            suggest=study.spec.suggest,
-            shown=run.shown,
-            retry=retry,
-            version=run.version,
-        )
-    )
-    stored = retry.wait_for(lambda: read_identity(queue.study))
-    if stored is not None:
-        check_unchanged(stored, study)
-    mapped, watched = open_run_images(run, partial(_tell, control))
+    queue = _open_queue(run, study, control, owner)
+    mapped, watched = open_run_images(run, partial(_tell, control.send))
     images = mapped.to(device)
     device_name = use_device(device)
     evaluators = None
@@ -172,7 +147,7 @@ def open_context(
             queue,
             encoder=open_base(run.encoder_folder),
             say=lambda line: control.send(Preparing(line=line)),
-            tell=partial(_tell, control),
+            tell=partial(_tell, control.send),
             interrupted=control.interrupted,
         )
     watched.check()  # all that was made of them until now
@@ -192,7 +167,35 @@ def open_context(
     )
 
 
-def _tell(control: Supervision, line: str) -> None:
+def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -> TrialQueue:
+    """Return the queue of the stored study, which has to be the one in the study's file.
+
+    The supervisor has seen the database: one that is away now comes back.
+    """
+    retry = DatabaseRetry(control.interrupted, control.warn_of_database)
+    sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
+    pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
+    queue = retry.wait_for(
+        lambda: open_queue(
+            run.study,
+            run.storage,
+            owner=owner,
+            sampler=sampler,
+            pruner=make_pruner(pruner),
+            references=study.spec.references,
+            suggest=study.spec.suggest,
+            shown=run.shown,
+            retry=retry,
+            version=run.version,
+        )
+    )
+    stored = retry.wait_for(lambda: read_identity(queue.study))
+    if stored is not None:
+        check_unchanged(stored, study)
+    return queue
+
+
+def _tell(send: Callable[[Event], None], line: str) -> None:
     """Say something once that a person has to know, in the log too."""
     log.warning("%s", line)
-    control.send(Warned(what=line, message=shorten_path(line)))
+    send(Warned(what=line, message=shorten_path(line)))

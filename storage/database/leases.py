@@ -1,6 +1,6 @@
 """Leases say who runs which trial, so that a trial outlives its worker.
 
-    take_lease(engine, trial_id, owner, first=True)
+    attempt = take_lease(engine, trial_id, owner)
     renew_lease(engine, trial_id, owner)              # every `RENEWAL` seconds
     end_lease(engine, trial_id)
 
@@ -23,24 +23,26 @@ from sqlalchemy import Connection, Engine, extract, func, text
 from sqlalchemy.sql import ColumnElement
 
 from storage.database.fences import TrialLost, raise_fence
-from storage.database.metrics import forget_metrics
 from storage.database.schema import is_sqlite, leases
 from storage.database.trial_states import TrialStatus
 
 RENEWAL = 5.0  # seconds between two renewals
 GRACE = 60.0  # seconds without a renewal after which a trial counts as abandoned
-STUCK = 900.0  # seconds without a step, an evaluation or an epoch, after which nobody renews
+STUCK = 900.0  # seconds without a step or an epoch, after which nobody renews
 MAX_ATTEMPTS = 5  # workers that a trial may take down: some die for other reasons
 
 STATE = text("SELECT CAST(state AS VARCHAR) FROM trials WHERE trial_id = :trial_id")
 
 
-class TakenLease(NamedTuple):
-    """fence: the number of this attempt; attempts: how many workers have run the trial, with this
-    one, since it last got further."""
+class Attempt(NamedTuple):
+    """One worker's attempt at a trial.
+
+    fence: its number, without which nothing of the trial is written (`storage.database.fences`)
+    counted: how many attempts count against the trial, with this one: since it last got further
+    """
 
     fence: int
-    attempts: int
+    counted: int
 
 
 class HeldTrial(NamedTuple):
@@ -58,10 +60,9 @@ class HeldTrial(NamedTuple):
     renewed: float | None
 
 
-def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> TakenLease:
+def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
     """Make ``owner`` the one who runs the trial, and its attempt the only one that may write.
 
-    first: whether the trial is new; a lease or metrics of its id belong to a deleted study
     Raises `TrialLost` if somebody has put the trial back since it was made RUNNING.
     """
     now = _database_time(engine)
@@ -69,22 +70,18 @@ def take_lease(engine: Engine, trial_id: int, owner: str, *, first: bool) -> Tak
         fence = raise_fence(connection, trial_id)
         if connection.scalar(STATE, {"trial_id": trial_id}) != TrialStatus.RUNNING:
             raise TrialLost(f"trial {trial_id} does not run any more")
-        if first:
-            connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
-            forget_metrics(connection, trial_id)
-        else:
-            attempts = connection.execute(
-                leases.update()
-                .where(leases.c.trial_id == trial_id)
-                .values(owner=owner, attempts=leases.c.attempts + 1, renewed=now)
-                .returning(leases.c.attempts)
-            ).scalar()
-            if attempts is not None:
-                return TakenLease(fence, int(attempts))
-        connection.execute(
-            leases.insert().values(trial_id=trial_id, owner=owner, attempts=1, renewed=now)
-        )
-    return TakenLease(fence, 1)
+        attempts = connection.execute(
+            leases.update()
+            .where(leases.c.trial_id == trial_id)
+            .values(owner=owner, attempts=leases.c.attempts + 1, renewed=now)
+            .returning(leases.c.attempts)
+        ).scalar()
+        if attempts is None:
+            attempts = 1
+            connection.execute(
+                leases.insert().values(trial_id=trial_id, owner=owner, attempts=1, renewed=now)
+            )
+    return Attempt(fence=fence, counted=int(attempts))
 
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:

@@ -35,8 +35,3 @@ def replace_metrics(
     ]
     if rows:
         connection.execute(metrics.insert(), rows)
-
-
-def forget_metrics(connection: Connection, trial_id: int) -> None:
-    """Delete a trial's rows: it starts anew, or its id belonged to a deleted study."""
-    connection.execute(metrics.delete().where(metrics.c.trial_id == trial_id))

@@ -36,7 +36,7 @@ from sqlalchemy.orm import Session
 from storage.database.completed_reports import CompletedReports
 from storage.database.fences import check_fence
 from storage.database.frozen_trials import read_trials
-from storage.database.leases import forgive_attempts
+from storage.database.leases import Attempt, forgive_attempts
 from storage.database.metrics import replace_metrics
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
@@ -73,8 +73,7 @@ class TrialStorage(RDBStorage):
         with self.engine.connect() as connection:
             self.known = known_schema(connection)
         self.leaves_out_trial_notes = False  # for who lists studies and needs no notes of trials
-        self.fences: dict[int, int] = {}  # of the trials that this process runs, by id
-        self.retaken: set[int] = set()  # trials that earlier attempts did not end
+        self._held: dict[int, Attempt] = {}  # the attempts of this process, by trial
         self._limits: dict[int, int] = {}  # how many trials a study may have, while we make one
         self._guarded = threading.local()  # the trial that Optuna writes to
         event.listen(self.scoped_session, "before_commit", self._check_session)
@@ -87,24 +86,23 @@ class TrialStorage(RDBStorage):
             return None
         return self._completed.setdefault(study_id, CompletedReports(self.engine, study_id))
 
-    def hold(self, trial_id: int, fence: int, *, retaken: bool) -> None:
-        """Write for a trial from now on as the attempt with the number ``fence``.
-
-        retaken: whether earlier attempts count against the trial
-        """
-        self.fences[trial_id] = fence
-        if retaken:
-            self.retaken.add(trial_id)
+    def hold(self, trial_id: int, attempt: Attempt) -> None:
+        """Write for a trial from now on as this attempt."""
+        self._held[trial_id] = attempt
 
     def let_go(self, trial_id: int) -> None:
         """Write no more as an attempt at a trial."""
-        self.fences.pop(trial_id, None)
-        self.retaken.discard(trial_id)
+        self._held.pop(trial_id, None)
+
+    def attempt_at(self, trial_id: int) -> int | None:
+        """Return the number of this process's attempt at a trial; None: it makes none."""
+        return self._held[trial_id].fence if trial_id in self._held else None
 
     def check_attempt(self, connection: Connection, trial_id: int) -> None:
         """Raise `TrialLost` where this process's attempt at a trial is not the latest."""
-        if trial_id in self.fences:
-            check_fence(connection, trial_id, self.fences[trial_id])
+        fence = self.attempt_at(trial_id)
+        if fence is not None:
+            check_fence(connection, trial_id, fence)
 
     @contextmanager
     def at_most(self, study_id: int, trials: int) -> Iterator[None]:
@@ -177,7 +175,7 @@ class TrialStorage(RDBStorage):
         """Check what Optuna is about to commit: the attempt, or the number of trials."""
         trial_id = getattr(self._guarded, "trial_id", None)
         study_id = getattr(self._guarded, "study_id", None)
-        if trial_id in self.fences:
+        if trial_id in self._held:
             session.flush()
             self.check_attempt(session.connection(), trial_id)
         if study_id in self._limits:
@@ -239,18 +237,20 @@ class TrialStorage(RDBStorage):
         """
         if not self.known and step not in self.get_trial(trial_id).intermediate_values:
             self.set_trial_intermediate_value(trial_id, step, value)
+        held, forgiven = self._held.get(trial_id), None
         with self.engine.begin() as connection:
             replace_metrics(connection, trial_id, epoch, measured)
             if self.known:
                 stored = value if math.isfinite(value) else None
                 report = {"trial_id": trial_id, "step": step, "value": stored}
                 done = connection.execute(REPORT, report | {"kind": _value_kind(value)})
-                if done.rowcount and trial_id in self.retaken:
+                if done.rowcount and held is not None and held.counted > 1:
                     forgive_attempts(connection, trial_id)
+                    forgiven = held._replace(counted=1)
                 _check_open(connection, trial_id)
             self.check_attempt(connection, trial_id)
-        if self.known and done.rowcount:
-            self.retaken.discard(trial_id)
+        if forgiven is not None:
+            self._held[trial_id] = forgiven
 
     def _get_trials(
         self,

@@ -13,13 +13,13 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.errors import StorageError
+from storage.errors import StorageError, causes_of
 
 OUTAGE = 600.0  # seconds that a run waits for the database
 FIRST, LONGEST = 0.1, 5.0  # seconds between two attempts: the pause doubles each time
@@ -156,7 +156,7 @@ def is_away(error: BaseException) -> bool:
         or (isinstance(cause, DBAPIError) and _is_passing(cause))
         or isinstance(cause, PendingRollbackError | PoolTimeout)
         or _is_unlockable(cause)
-        for cause in _causes(error)
+        for cause in causes_of(error)
     )
 
 
@@ -172,19 +172,9 @@ def _is_unlockable(error: BaseException) -> bool:
     return is_lock and getattr(error, "errno", None) in DISK
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and the errors behind it."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
 def _first_line(error: BaseException) -> str:
     """Return the first line of the database's message."""
-    for cause in _causes(error):
+    for cause in causes_of(error):
         if isinstance(cause, DBAPIError):
             return str(cause.orig).strip().splitlines()[0]
     return str(error).strip().splitlines()[0]
