@@ -39,7 +39,7 @@ Headers = list[tuple[str, str]]
 SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 PAGES = "/dashboard"
 FILES = "/artifacts/"
-NO_TOKEN = "this dashboard needs its token: open the address that `{}` has printed"
+NO_TOKEN = "this dashboard needs its token: open the address that {} has printed"
 NO_PAGE = "this request comes from a page of another origin, and is refused"
 COMMON: Headers = [
     ("X-Content-Type-Options", "nosniff"),

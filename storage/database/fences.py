@@ -19,7 +19,12 @@ RAISE = text(
     "INSERT INTO genstudy_fences (trial_id, fence) VALUES (:trial_id, 1) "
     "ON CONFLICT (trial_id) DO UPDATE SET fence = genstudy_fences.fence + 1 RETURNING fence"
 )
-READ = "SELECT fence FROM genstudy_fences WHERE trial_id = :trial_id"
+READ = (
+    "SELECT fence, CAST(state AS VARCHAR) FROM genstudy_fences "
+    "JOIN trials ON trials.trial_id = genstudy_fences.trial_id "
+    "WHERE genstudy_fences.trial_id = :trial_id"
+)
+SQLITE, POSTGRES = text(READ), text(READ + " FOR SHARE OF genstudy_fences")
 
 
 class TrialLost(UpdateFinishedTrialError):
@@ -31,14 +36,17 @@ def raise_fence(connection: Connection, trial_id: int) -> int:
     return int(connection.execute(RAISE, {"trial_id": trial_id}).scalar_one())
 
 
-def check_fence(connection: Connection, trial_id: int, fence: int) -> None:
-    """Raise `TrialLost` if the trial has a newer number. Nobody gets one before this transaction
-    ends: Postgres holds the row, and SQLite has one writer.
+def check_fence(connection: Connection, trial_id: int, fence: int) -> str:
+    """Return the trial's state, as a word; raise `TrialLost` if it has a newer number.
+
+    Nobody gets one before this transaction ends: Postgres holds the row, and SQLite has one writer.
 
     It comes last in its transaction: one that begins with reading may not get SQLite's lock when
     it comes to writing.
     """
-    held = "" if connection.dialect.name == "sqlite" else " FOR SHARE"
-    found = connection.execute(text(READ + held), {"trial_id": trial_id}).scalar()
-    if found != fence:
-        raise TrialLost(f"trial {trial_id} is at attempt {found}, and this is attempt {fence}")
+    statement = SQLITE if connection.dialect.name == "sqlite" else POSTGRES
+    found = connection.execute(statement, {"trial_id": trial_id}).one_or_none()
+    latest, state = (None, "") if found is None else found
+    if latest != fence:
+        raise TrialLost(f"trial {trial_id} is at attempt {latest}, and this is attempt {fence}")
+    return str(state)

@@ -104,6 +104,23 @@ class TrialStorage(RDBStorage):
         if fence is not None:
             check_fence(connection, trial_id, fence)
 
+    def _check_open(self, connection: Connection, trial_id: int) -> None:
+        """Raise `UpdateFinishedTrialError`, so that nothing is written, if the trial has ended or
+        is somebody else's.
+
+        The check comes last in its transaction: one that begins with reading may not get SQLite's
+        lock when it comes to writing.
+        """
+        fence = self.attempt_at(trial_id)
+        if fence is None:
+            state = connection.scalar(STATE, {"trial_id": trial_id})
+        else:
+            state = check_fence(connection, trial_id, fence)
+        if state not in OPEN:
+            raise UpdateFinishedTrialError(
+                f"trial {trial_id} is {state}: nothing can be added to it"
+            )
+
     @contextmanager
     def at_most(self, study_id: int, trials: int) -> Iterator[None]:
         """Let a study have so many trials: the transaction that would make one more raises
@@ -213,8 +230,7 @@ class TrialStorage(RDBStorage):
         ]
         with self.engine.begin() as connection:
             connection.execute(ATTRIBUTE, found)
-            _check_open(connection, trial_id)
-            self.check_attempt(connection, trial_id)
+            self._check_open(connection, trial_id)
 
     def forget_study_artifact(self, study_id: int, key: str) -> None:
         """Delete the system attribute that lists an artifact of a study.
@@ -247,8 +263,9 @@ class TrialStorage(RDBStorage):
                 if done.rowcount and held is not None and held.counted > 1:
                     forgive_attempts(connection, trial_id)
                     forgiven = held._replace(counted=1)
-                _check_open(connection, trial_id)
-            self.check_attempt(connection, trial_id)
+                self._check_open(connection, trial_id)
+            else:
+                self.check_attempt(connection, trial_id)
         if forgiven is not None:
             self._held[trial_id] = forgiven
 
@@ -274,17 +291,6 @@ class TrialStorage(RDBStorage):
                     trials = read_trials(connection, listed)
                     return [t for t in trials if states is None or t.state in states]
         return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
-
-
-def _check_open(connection: Connection, trial_id: int) -> None:
-    """Raise `UpdateFinishedTrialError`, so that nothing is written, if the trial has ended.
-
-    The check comes last in its transaction: one that begins with reading may not get SQLite's lock
-    when it comes to writing.
-    """
-    state = connection.scalar(STATE, {"trial_id": trial_id})
-    if state not in OPEN:
-        raise UpdateFinishedTrialError(f"trial {trial_id} is {state}: nothing can be added to it")
 
 
 def _value_kind(value: float) -> str:
