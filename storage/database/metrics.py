@@ -1,6 +1,6 @@
 """What is measured in each epoch of a trial, beyond the one value that it reports to Optuna.
 
-    replace_metrics(connection, trial_id, 1, {"train_mse": 0.1, "seconds": 2.5})
+    write_metrics(connection, trial_id, 1, {"train_mse": 0.1, "seconds": 2.5}, again=False)
 
 The measures stand in ``genstudy_metrics(trial_id, epoch, name, value)``: training loss, KL,
 coverage, gradient norms, seconds. Epochs count from 1; Optuna's step of the same epoch is one less.
@@ -17,13 +17,22 @@ from sqlalchemy import Connection
 from storage.database.schema import metrics
 
 
-def replace_metrics(
-    connection: Connection, trial_id: int, epoch: int, values: Mapping[str, float]
+def write_metrics(
+    connection: Connection,
+    trial_id: int,
+    epoch: int,
+    values: Mapping[str, float],
+    *,
+    again: bool,
 ) -> None:
-    """Write one epoch in the caller's transaction; an epoch that runs again replaces its rows."""
-    connection.execute(
-        metrics.delete().where(metrics.c.trial_id == trial_id, metrics.c.epoch == epoch)
-    )
+    """Write one epoch in the caller's transaction.
+
+    again: whether the epoch may have been written before; its rows are replaced
+    """
+    if again:
+        connection.execute(
+            metrics.delete().where(metrics.c.trial_id == trial_id, metrics.c.epoch == epoch)
+        )
     rows = [
         {
             "trial_id": trial_id,

@@ -37,7 +37,7 @@ from storage.database.completed_reports import CompletedReports
 from storage.database.fences import check_fence
 from storage.database.frozen_trials import read_trials
 from storage.database.leases import Attempt, forgive_attempts
-from storage.database.metrics import replace_metrics
+from storage.database.metrics import write_metrics
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
@@ -255,16 +255,18 @@ class TrialStorage(RDBStorage):
             self.set_trial_intermediate_value(trial_id, step, value)
         held, forgiven = self._held.get(trial_id), None
         with self.engine.begin() as connection:
-            replace_metrics(connection, trial_id, epoch, measured)
             if self.known:
                 stored = value if math.isfinite(value) else None
                 report = {"trial_id": trial_id, "step": step, "value": stored}
                 done = connection.execute(REPORT, report | {"kind": _value_kind(value)})
-                if done.rowcount and held is not None and held.counted > 1:
+                is_new = bool(done.rowcount)
+                write_metrics(connection, trial_id, epoch, measured, again=not is_new)
+                if is_new and held is not None and held.counted > 1:
                     forgive_attempts(connection, trial_id)
                     forgiven = held._replace(counted=1)
                 self._check_open(connection, trial_id)
             else:
+                write_metrics(connection, trial_id, epoch, measured, again=True)
                 self.check_attempt(connection, trial_id)
         if forgiven is not None:
             self._held[trial_id] = forgiven
