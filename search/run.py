@@ -53,9 +53,10 @@ class StudyRun:
     shown: how many trials a person chooses among; None: their values decide
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
     least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
-    remarks: what a person has to know of the images in this study
-    sources: module -> file of the study, as the supervisor has read them; version: their digest
-    code: a digest of genstudy's own files; empty: it is not compared
+    remarks: what a person has to know of the images in this study, and of the code of its trials
+    sources: module -> file of the study, as the supervisor has read them
+    version: a word that changes with the code that computes the study's values
+    code: a digest of all of genstudy's own files; empty: it is not compared
     image_source: what `prepare_images` makes the cached file from, if it has to be made again
     image_state: numbers of the state in which the supervisor has found that file whole
     """

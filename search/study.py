@@ -138,7 +138,9 @@ class Study:
 
     path: its file; space: the parameters that ``suggest`` asks for
     configurations: a digest of what ``suggest`` makes of some parameters, fixed values included
-    sources: module -> file that it was made of; version: a digest of them, and of the model's
+    sources: module -> file that it was made of
+    code: path -> word for each file that computes its values; version: one word for all of them.
+        A worker has neither: its run says which code that is
     """
 
     name: str
@@ -147,6 +149,7 @@ class Study:
     space: dict[str, BaseDistribution]
     configurations: str
     sources: Mapping[str, SourceFile] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
 
     @property

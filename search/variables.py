@@ -106,6 +106,14 @@ def _read_data(name: str, written: str) -> str:
     return written
 
 
+def _read_code(name: str, written: str) -> str:
+    if written.lower() != "changed":
+        raise BadVariable(
+            f"{name}={_quote(written)} is not 'changed', which lets trials of other code mix"
+        )
+    return "changed"
+
+
 def _read_background(name: str, written: str) -> str:
     """Return the colour as ``#rrggbb``, or ``none``."""
     word = written.lower()
@@ -203,6 +211,11 @@ class Variables:
     )
     seed: int | None = _variable("all random choices follow from it", _whole_reader(0))
     runs: Path = _variable("folder of everything that is written", _read_path, default="runs")
+    code: str | None = _variable(
+        "changed: go on although other code computed the study's trials so far",
+        _read_code,
+        typed=True,
+    )
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",
         _whole_reader(0, 1000),

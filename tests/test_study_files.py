@@ -50,7 +50,7 @@ def test_an_edited_study_is_loaded_as_it_was(study_file: WriteStudy, tmp_path: P
     ranges.write_text("HIGH = 60")
     path.write_text(path.read_text().replace('"channels", 1, 3', '"channels", 4, 9'))
     later = load_study(str(path), sources=began.sources)
-    assert (later.space, later.version) == (began.space, began.version)
+    assert later.space == began.space
     again = load_study(str(path))
     assert (again.space["latent"].high, again.space["channels"].low) == (60, 4)  # type: ignore[attr-defined]
     assert again.version != began.version

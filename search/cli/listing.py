@@ -41,6 +41,7 @@ WIDE = 24  # columns: an attribute that is wider stands only in the table of CSV
 HIDDEN = frozenset(
     {
         *("outcome", "host", "pid", "device", "revision", "seed", "epochs", "picture", "bound"),
+        *("code", "environment"),
         *("reason", "traceback", "peak_memory_mib", "needed_memory_mib", "memory_budget_mib"),
         *("verdict_epoch", "verdict_reason", "no_checkpoint", "no_picture"),
         *("extractor", "extractor_accuracy", "judged_samples", "floor"),

@@ -367,7 +367,7 @@ class StudyCommand:
             print_line(console, f"no trial is complete: nothing to export{why}")
             return 1
         console.print(self._export_table(run, records))
-        self._warn(warnings_of(records[0]))
+        self._warn(dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
         self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
         self._say(*next_lines(self.study, run, exported=True, width=console.width))
         return 0

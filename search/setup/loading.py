@@ -19,8 +19,9 @@ import optuna
 from search.errors import BadVariable, StudyFileError, UnknownStudy, unknown_name
 from search.run import SourceFile
 from search.setup.checks import probe
+from search.setup.code_digest import combine_digests, digest_code
 from search.setup.mistakes import describe_mistake, find_place, mistakes_of
-from search.setup.study_files import StudyFiles, digest_sources
+from search.setup.study_files import StudyFiles
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import STUDIES, Study, StudySpec
@@ -36,7 +37,8 @@ def study_names() -> list[str]:
 def load_study(name: str, *, sources: Mapping[str, SourceFile] | None = None) -> Study:
     """Return the study of that name, or the one in the file of that path.
 
-    sources: its files as an earlier call has read them (`Study.sources`); nothing is read again
+    sources: its files as an earlier call has read them (`Study.sources`); nothing is read again,
+    and the digest of the code is that call's, too
 
     Raises `UnknownStudy`, or `StudyFileError` with the line of the mistake.
     """
@@ -56,6 +58,7 @@ def load_study(name: str, *, sources: Mapping[str, SourceFile] | None = None) ->
             make_pruner(spec.pruner)
         except BadVariable as error:
             raise StudyFileError(f"{path}: {error}") from error
+    code = {} if sources else digest_code(files.kept, spec)
     return Study(
         name=path.stem,
         path=path,
@@ -63,7 +66,8 @@ def load_study(name: str, *, sources: Mapping[str, SourceFile] | None = None) ->
         space=space,
         configurations=configurations,
         sources=files.kept,
-        version=digest_sources(files.kept, spec.model),
+        code=code,
+        version=combine_digests(code) if code else "",
     )
 
 

@@ -22,6 +22,7 @@ from models.sealed_files import whole_state
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
 from search.setup.checks import check_strategies
+from search.setup.code_digest import describe_environment
 from search.setup.fitting import describe_fit
 from search.setup.inputs import RunInputs, base_label
 from search.setup.names import study_name
@@ -41,6 +42,7 @@ from search.strategies.seeded import StudySampler
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
 from search.trials.retries import is_retry, read_retries
+from search.trials.study_code import StudyCode, accept_code, describe_mixture
 from search.variables import Variables
 from storage.database.address import redact_url
 from storage.database.connection import check_encodable
@@ -90,6 +92,9 @@ def prepare_run(
     check_encodable(storage.engine, [name, study.spec.metric, *study.space])
     with study_lock(storage.engine, CREATION):
         opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
+        code = StudyCode(version=study.version, files=study.code)
+        with study_lock(storage.engine, opened._study_id):
+            accept_code(opened, code, is_accepted=variables.code is not None)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
     run = StudyRun(
         name=study.reference,
@@ -122,7 +127,10 @@ def prepare_run(
         shown=at_once,
         encoder=None if inputs.encoder is None else str(inputs.encoder),
         least_steps=identity.least_steps,
-        remarks=describe_fit(study, inputs.images, least_steps=identity.least_steps),
+        remarks=[
+            *describe_fit(study, inputs.images, least_steps=identity.least_steps),
+            *describe_mixture(opened, study.version, describe_environment()),
+        ],
         sources=study.sources,
         version=study.version,
         code=digest_rooms(),

@@ -13,18 +13,18 @@ Python or a package calls its own, stay theirs.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
 from search.run import SourceFile
+from search.setup.code_digest import imported_names
 from search.study import STUDIES
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +120,8 @@ class StudyFiles(MetaPathFinder):
         while left := sorted(self.kept.keys() - seen):
             for name in left:
                 seen.add(name)
-                for imported in _imports_of(name, self.kept[name]):
+                file = self.kept[name]
+                for imported in imported_names(name, file.as_bytes(), is_package=file.is_package):
                     self._keep_module(imported)
 
     def _keep_module(self, name: str) -> None:
@@ -149,19 +150,6 @@ class KeptLoader(InspectLoader):
 
     def is_package(self, fullname: str) -> bool:
         return self.source.is_package
-
-
-def digest_sources(kept: Mapping[str, SourceFile], family: type) -> str:
-    """Return a word that changes with the files of a study, and with those of its model."""
-    digest = hashlib.sha256()
-    for name, source in sorted(kept.items()):
-        digest.update(f"{name}|{source.content}\n".encode())
-    for base in family.__mro__:
-        if base.__module__.startswith("models.") and base.__module__ not in kept:
-            file = sys.modules[base.__module__].__file__
-            assert file is not None
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def digest_rooms() -> str:
@@ -202,21 +190,3 @@ def _lies_in(folder: Path, name: str) -> bool:
 
 def _loader_of(module: ModuleType | None) -> object:
     return getattr(getattr(module, "__spec__", None), "loader", None)
-
-
-def _imports_of(module: str, source: SourceFile) -> Iterator[str]:
-    """Yield what the file of ``module`` imports anywhere, also what may be a name in a module."""
-    package = module if source.is_package else module.rpartition(".")[0]
-    try:
-        tree = ast.parse(source.as_bytes())
-    except (SyntaxError, ValueError, RecursionError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            start = ".".join(above if node.level else [])
-            base = ".".join(word for word in (start, node.module or "") if word)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)

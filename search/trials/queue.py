@@ -37,6 +37,7 @@ from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
 from search.trials.retries import VERSION, find_mended, read_retries, write_retries
+from search.trials.study_code import check_code
 from storage.database import leases, notes, preferences
 from storage.database.connection import open_storage
 from storage.database.fences import TrialLost
@@ -78,7 +79,7 @@ class TrialQueue:
     suggest: what draws a trial's parameters; called where no other may draw meanwhile
     shown: how many trials a person chooses among; None where values decide
     retry: how an outage of the database is waited out
-    version: a digest of the study's files; a trial that failed with others is tried again
+    version: of the code that computes values; a trial that failed with another is tried again
 
     One rule: every method waits until the database answers. A ``try_`` method does not wait; it
     returns False while the database is away, for whoever has something better to do.
@@ -116,10 +117,11 @@ class TrialQueue:
         """Take the next trial of ``total``: it is RUNNING and ours now.
 
         None: none is left to take, the sampler has stopped the study, or a person has to choose
-        first.
+        first. Raises `StudyChanged` where the study takes no trials of this code any more.
         """
         while True:
             with study_lock(self.engine, self.study_id):
+                check_code(self.study, self.version)
                 states = self.count()
                 if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
                     states = self.count()

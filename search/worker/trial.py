@@ -29,6 +29,7 @@ from models.errors import CheckpointError, DivergedError, ImagesChanged, StopReq
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
 from search.messages import Ended, EpochEnded, Released, Resumed, Started
+from search.setup.code_digest import describe_environment
 from search.setup.mistakes import find_place
 from search.trials.outcomes import (
     Ending,
@@ -37,6 +38,7 @@ from search.trials.outcomes import (
     is_out_of_memory,
     requested_bytes,
 )
+from search.trials.study_code import code_attributes
 from search.trials.trial_note import TrialNote
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
@@ -224,6 +226,9 @@ class TrialRun:
             "pid": os.getpid(),
             "seed": self.seed,
             "revision": self.context.run.revision,
+            **code_attributes(
+                self.trial.user_attrs, self.context.run.version, describe_environment()
+            ),
         }
         if self.context.evaluators is not None:
             about |= self.context.evaluators.trial_attributes()
