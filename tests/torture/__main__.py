@@ -1,0 +1,134 @@
+"""Random faults over a running study, then a verdict: what was lost, doubled or changed?
+
+    make torture MINUTES=10              SQLite and Postgres, one machine and two, by turns
+    make torture MINUTES=5 DATABASE=postgres LAYOUT=2x2 SEED=1
+
+Faults of processes, machines, databases and files fall on a study of short trials, several at a
+time. Afterwards it is brought to its end in peace, and the same study runs undisturbed: every trial
+must be there once, with the same parameters, the same learning curve and the same value. What fails
+is printed at once; the folder of a turn that failed stays, and its `faults.log` says when each
+fault fell.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import mkdtemp
+
+from search.errors import BadVariable
+from search.words import format_count
+from storage.paths import sqlite_url
+from tests.conftest import SMALL_STUDY
+from tests.torture import database_faults, file_faults, process_faults
+from tests.torture.databases import Database, SQLiteFile
+from tests.torture.journal import Harm, Journal
+from tests.torture.machines import Machine
+from tests.torture.postgres import PostgresServer
+from tests.torture.scene import Fault
+from tests.torture.turn import STUDY, Turn
+from tests.torture.verdict import compare, compare_exports, read_kept
+from tests.torture.wanted import Wanted, read
+
+EPOCHS = 24  # of a trial: some seconds, so that most faults hit one in the middle
+LONGEST = 3600.0  # seconds of the undisturbed run
+
+
+def main() -> int:
+    try:
+        wanted = read(os.environ)
+    except BadVariable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinding ends what was started
+    folder = Path(mkdtemp(prefix="torture-"))
+    folder.chmod(0o755)  # the server may run as another user
+    try:
+        harms = torture(wanted, folder)
+    except KeyboardInterrupt:
+        print(f"\nstopped; what is there is in {folder}")
+        return 130
+    if harms.total() == 0:
+        shutil.rmtree(folder)
+        print("nothing was lost, doubled or changed")
+        return 0
+    print(f"{format_count(harms.total(), 'failure')}; logs and RUNS are kept in {folder}")
+    return 1
+
+
+def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
+    """Take all turns, then compare each with the undisturbed study; return what failed."""
+    study = folder / f"{STUDY}.py"
+    study.write_text(textwrap.dedent(SMALL_STUDY).replace("epochs=2, r", f"epochs={EPOCHS}, r"))
+    done: list[tuple[int, Turn]] = []
+    with ExitStack() as stack:
+        server = None
+        if "postgres" in wanted.databases:
+            server = stack.enter_context(PostgresServer(folder))
+        for index, (name, layout) in enumerate(wanted.turns):
+            place = folder / f"{name}-{layout}"
+            place.mkdir()
+            journal = Journal(place, f"{name} {layout}")
+            database: Database = (
+                SQLiteFile(place / "studies.db")
+                if name == "sqlite" or server is None
+                else server.make_database(f"turn{index}")
+            )
+            turn = Turn(
+                place, study, database, layout, all_faults(name), seed=wanted.seed, journal=journal
+            )
+            done.append((turn.run(wanted.minutes / len(wanted.turns)), turn))
+            print(f"{journal.turn}: {describe(journal.faults)}", flush=True)
+        judge(done, folder / "undisturbed", study)
+    show(done)
+    return sum((turn.journal.harms for _, turn in done), Counter[Harm]())
+
+
+def all_faults(database: str) -> list[Fault]:
+    """Return the faults that can fall where the study is in this kind of database."""
+    own = database_faults.OF_SQLITE if database == "sqlite" else database_faults.OF_POSTGRES
+    return [*process_faults.FAULTS, *file_faults.FAULTS, *own]
+
+
+def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
+    """Run the study undisturbed, to as many trials as each turn has, and compare."""
+    url = sqlite_url(place / "studies.db")
+    peace = Machine(name="undisturbed", study=study, runs=place, url=url, workers_wanted=4)
+    for count, turn in sorted(done, key=lambda each: each[0]):
+        turn.journal.show(f"{count} trials run undisturbed")
+        peace.start(count)
+        assert peace.run is not None
+        if peace.run.process.wait(LONGEST):
+            turn.journal.fail(Harm.TORTURE, f"the undisturbed run has failed; see {peace.log}")
+        wanted = read_kept(STUDY, url)
+        compare(read_kept(STUDY, turn.scene.database.url), wanted, count, turn.journal)
+        for machine in turn.scene.machines:
+            ours, theirs = (each / "exports" / STUDY / "1" for each in (machine.runs, place))
+            compare_exports(ours, theirs, turn.journal)
+
+
+def show(done: Sequence[tuple[int, Turn]]) -> None:
+    """Print what fell and what came of it."""
+    for count, turn in done:
+        journal = turn.journal
+        shown = [harm for harm in Harm if harm is not Harm.TORTURE or journal.harms[harm]]
+        words = ", ".join(f"{journal.harms[harm]} {harm}" for harm in shown)
+        faults = format_count(journal.faults.total(), "fault")
+        print(f"{journal.turn}: {faults}, {format_count(count, 'trial')}: {words}")
+    total = sum((turn.journal.faults for _, turn in done), Counter[str]())
+    print(f"{format_count(total.total(), 'fault')}: {describe(total)}")
+
+
+def describe(faults: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in faults.most_common())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
