@@ -20,7 +20,7 @@ from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from storage import best, curves, studies, trials
-from storage.database import postgres_connection
+from storage.database import optuna_storage, postgres_connection
 from storage.database.connection import check_encodable, open_engine, open_storage
 from storage.database.retry import is_away
 from storage.database.study_lock import study_lock
@@ -114,16 +114,7 @@ def test_nothing_is_prepared_and_no_lock_outlives_its_transaction(postgres_url: 
 def test_trials_run_where_every_transaction_has_another_connection(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from storage.database import connection
-
-    arguments = connection._engine_arguments
-    monkeypatch.setattr(
-        connection,
-        "_engine_arguments",
-        lambda place, **more: {
-            **arguments(place, **more), "poolclass": sqlalchemy.NullPool
-        },
-    )  # fmt: skip
+    monkeypatch.setattr(optuna_storage, "ONE", {"poolclass": sqlalchemy.NullPool})
     with a_queue(postgres_url) as queue:
         for _ in range(3):
             run_trial(queue)
@@ -168,9 +159,9 @@ def test_options_of_an_address_are_taken_as_they_stand(postgres_url: str) -> Non
         postgres_url, connect_timeout="5", sslmode="disable", application_name="mine",
         keepalives="1", keepalives_idle="30", prepare_threshold="0",
     )  # fmt: skip
-    with a_queue(url) as queue, queue.engine.connect() as connection:
+    with a_queue(url) as queue:
         run_trial(queue)
-        assert connection.scalar(text("SHOW application_name")) == "mine"
+        assert run(queue.engine, "SHOW application_name") == "mine"
     assert len(trials("s", storage=url)) == 1
 
 

@@ -45,6 +45,7 @@ from storage.database.optuna_storage import TooManyTrials, TrialCache, TrialStor
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.study_lock import study_lock
+from storage.database.transactions import read
 from storage.database.trial_states import TrialStates, count_ended
 from storage.errors import StorageError
 
@@ -120,7 +121,7 @@ class TrialQueue:
         first. Raises `StudyChanged` where the study takes no trials of this code any more.
         """
         while True:
-            with study_lock(self.engine, self.study_id):
+            with self._locked():
                 check_code(self.study, self.version)
                 states = self.count()
                 if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
@@ -132,8 +133,20 @@ class TrialQueue:
                     continue
                 if trial is not None:  # no place is taken twice
                     self._next.draw(trial, relative=self.shown is not None)
-                self._is_claiming = False
-                return trial
+            self._is_claiming = False  # not before the database has it
+            return trial
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the study. A server undoes what is cut off: then it is forgotten."""
+        try:
+            with study_lock(self.engine, self.study_id):
+                yield
+        except Exception:
+            self.study._storage = TrialCache(self.storage)
+            self._states.forget()
+            self._ids.clear()
+            raise
 
     def _take_next(self, total: int, states: Counter[str]) -> Trial | None:
         """Make the trial that waits, or a new one, RUNNING and ours."""
@@ -171,7 +184,7 @@ class TrialQueue:
         """Have trials tried again that failed with other files of the study; returns how many."""
         if not self.version or not self._states.count()["FAIL"]:
             return 0
-        with study_lock(self.engine, self.study_id):
+        with self._locked():
             found = find_mended(self.study, self.version)
             if found:
                 write_retries(self.study, read_retries(self.study).with_waiting(found))
@@ -254,7 +267,7 @@ class TrialQueue:
     def _release(self, number: int) -> None:
         trial_id = self.id_of(number)
         try:
-            with study_lock(self.engine, self.study_id):
+            with self._locked():
                 if leases.return_lease(self.engine, trial_id, self.owner):
                     self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
         except TrialLost:
@@ -283,11 +296,11 @@ class TrialQueue:
         except TrialLost:
             raise
         except ValueError:  # Optuna's word for a trial that does not run
-            with self.engine.connect() as connection:
+            with read(self.engine) as connection:
                 self.storage.check_attempt(connection, trial._trial_id)
             raise
         except UpdateFinishedTrialError:  # unless it was told before the database went away
-            with self.engine.connect() as connection:
+            with read(self.engine) as connection:
                 self.storage.check_attempt(connection, trial._trial_id)
         leases.end_lease(self.engine, trial._trial_id)
         self.storage.let_go(trial._trial_id)
@@ -298,7 +311,7 @@ class TrialQueue:
 
         blame: whether its trial may have killed it; False where we ended the worker
         """
-        with study_lock(self.engine, self.study_id):
+        with self._locked():
             if not blame:
                 leases.uncount_attempt(self.engine, owner)
             return self._abandoned.reclaim(lambda holder: holder == owner)
@@ -306,7 +319,7 @@ class TrialQueue:
     @waits_out_outages
     def end_hung(self, number: int, reason: str) -> bool:
         """End a trial whose worker was killed because it hung. False: it had ended by itself."""
-        with study_lock(self.engine, self.study_id):
+        with self._locked():
             trial_id = self.id_of(number)
             if self.storage.get_trial(trial_id).state.is_finished():
                 return False
@@ -317,7 +330,7 @@ class TrialQueue:
     def reclaim_abandoned(self) -> list[int]:
         """Put the trials of all workers that are gone, or silent for too long, back to WAITING;
         returns their numbers."""
-        with study_lock(self.engine, self.study_id):
+        with self._locked():
             return self._abandoned.reclaim(is_gone)
 
     @waits_out_outages
@@ -340,8 +353,7 @@ class TrialQueue:
     @waits_out_outages
     def read_again(self) -> None:
         """Forget the trials that were read: from now on all is what the database says now."""
-        fresh = optuna.load_study(study_name=self.study.study_name, storage=self.storage)
-        self.study._storage = fresh._storage
+        self.study._storage = TrialCache(self.storage)
         self._ids.clear()
 
     def count_ended(self) -> int:
@@ -351,7 +363,7 @@ class TrialQueue:
     @waits_out_outages
     def read_choices(self) -> Choices:
         """Read what a person has chosen until now."""
-        with self.engine.connect() as connection:
+        with read(self.engine) as connection:
             return preferences.read_choices(connection, self.study_id)
 
     def has_room(self) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from storage.database.frozen_trials import INFINITE
 from storage.database.rows import fetch_rows, trial_condition
+from storage.database.transactions import read
 from storage.database.trial_states import TrialStates, TrialStatus
 
 
@@ -45,7 +46,7 @@ class CompletedReports:
             self._read()
 
     def _read(self) -> None:
-        with self.engine.connect() as connection:
+        with read(self.engine) as connection:
             found = fetch_rows(
                 connection,
                 "SELECT trial_id, step, intermediate_value, "

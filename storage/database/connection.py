@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -38,16 +38,23 @@ FIRST_TABLES = {"studies", "trials", "version_info"}  # Optuna creates one of th
 
 # What we ask of Postgres, where the address does not say otherwise. A server whose databases are in
 # SQL_ASCII would send bytes without an encoding to convert to.
-POSTGRES = {"connect_timeout": 10, "application_name": "genstudy", "client_encoding": "utf8"}
+POSTGRES = {
+    "connect_timeout": 10, "application_name": "genstudy", "client_encoding": "utf8",
+    "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
 
 # what a database tells the second of two processes that create the same tables
 _SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
 
 
-def open_storage(url: str, *, create: bool = True) -> TrialStorage:
+def open_storage(
+    url: str, *, create: bool = True, given_up: Callable[[], bool] = lambda: False
+) -> TrialStorage:
     """Open Optuna's storage at ``url``; create it when it is missing, and our own tables.
 
     create: False creates nothing, neither a database nor a table
+    given_up: returns whether the user wants the run to end: then no answer is waited for long
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
     """
     place = parse_url(url)
@@ -60,7 +67,7 @@ def open_storage(url: str, *, create: bool = True) -> TrialStorage:
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(CREATORS):
             try:
-                return _make_storage(place, create=create)
+                return _make_storage(place, create=create, given_up=given_up)
             except DBAPIError as error:
                 if attempt == CREATORS - 1 or not _SAME_MOMENT.search(str(error.orig)):
                     raise
@@ -68,12 +75,12 @@ def open_storage(url: str, *, create: bool = True) -> TrialStorage:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _make_storage(place: URL, *, create: bool) -> TrialStorage:
+def _make_storage(place: URL, *, create: bool, given_up: Callable[[], bool]) -> TrialStorage:
     from optuna.exceptions import StorageInternalError
 
     from storage.database.optuna_storage import TrialStorage
 
-    arguments = _engine_arguments(place, create=create)
+    arguments = _engine_arguments(place, create=create, given_up=given_up)
     try:
         opened = TrialStorage(full_url(place), arguments, create=create)
     except RuntimeError as error:  # Optuna raises it for tables of another version
@@ -169,7 +176,9 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def _engine_arguments(place: URL, *, create: bool = True) -> dict[str, Any]:
+def _engine_arguments(
+    place: URL, *, create: bool = True, given_up: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Return the arguments of `create_engine`.
 
     create: whether the database is ours to tune
@@ -180,13 +189,18 @@ def _engine_arguments(place: URL, *, create: bool = True) -> dict[str, Any]:
         watched = sqlite_file.WatchedFile(Path(place.database or ""), connect)
         return {"hide_parameters": True, "creator": watched.connect}
     given: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
-    arguments = _postgres_arguments(place.query)
-    if not create:
-        return {**given, "connect_args": arguments}
     from storage.database import postgres_connection  # its driver, which a file needs not
 
-    address = make_url(full_url(place))
-    return {**given, "creator": partial(postgres_connection.connect, address, arguments)}
+    return {
+        **given,
+        "creator": partial(
+            postgres_connection.connect,
+            make_url(full_url(place)),
+            _postgres_arguments(place.query),
+            patience=None if create else postgres_connection.READ,
+            given_up=given_up,
+        ),
+    }
 
 
 def _postgres_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

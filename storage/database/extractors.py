@@ -19,6 +19,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
 from storage.database.schema import extractors
+from storage.database.transactions import read, write
 
 
 def keep_extractor(
@@ -31,7 +32,7 @@ def keep_extractor(
     """Store an extractor for other machines; one that is stored already stays if it is whole."""
     this = extractors.c.hash == digest
     try:
-        with engine.begin() as connection:
+        with write(engine) as connection:
             stored = connection.scalar(select(extractors.c.content).where(this))
             if stored is None:
                 connection.execute(extractors.insert().values(hash=digest, content=content))
@@ -43,6 +44,6 @@ def keep_extractor(
 
 def read_extractor(engine: Engine, digest: str) -> bytes | None:
     """Return a stored extractor; None where there is none of that hash."""
-    with engine.connect() as connection:
+    with read(engine) as connection:
         found = connection.scalar(select(extractors.c.content).where(extractors.c.hash == digest))
     return None if found is None else bytes(found)

@@ -24,6 +24,7 @@ from sqlalchemy.sql import ColumnElement
 
 from storage.database.fences import TrialLost, raise_fence
 from storage.database.schema import is_sqlite, leases
+from storage.database.transactions import read, write
 from storage.database.trial_states import TrialStatus
 
 RENEWAL = 5.0  # seconds between two renewals
@@ -66,7 +67,7 @@ def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
     Raises `TrialLost` if somebody has put the trial back since it was made RUNNING.
     """
     now = _database_time(engine)
-    with engine.begin() as connection:
+    with write(engine) as connection:
         fence = raise_fence(connection, trial_id)
         if connection.scalar(STATE, {"trial_id": trial_id}) != TrialStatus.RUNNING:
             raise TrialLost(f"trial {trial_id} does not run any more")
@@ -86,7 +87,7 @@ def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
     """Keep the trial for another `GRACE` seconds. Return False if somebody else has it by now."""
-    with engine.begin() as connection:
+    with write(engine) as connection:
         changed = connection.execute(
             leases.update()
             .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
@@ -97,7 +98,7 @@ def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
 
 def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
     """Give the trial back without counting the attempt. Return False if it was not ours."""
-    with engine.begin() as connection:
+    with write(engine) as connection:
         changed = connection.execute(
             leases.update()
             .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
@@ -111,7 +112,7 @@ def clear_owner(engine: Engine, trial_id: int) -> int:
 
     Returns the number with which one may write.
     """
-    with engine.begin() as connection:
+    with write(engine) as connection:
         fence = raise_fence(connection, trial_id)
         connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(owner=None))
     return fence
@@ -119,7 +120,7 @@ def clear_owner(engine: Engine, trial_id: int) -> int:
 
 def uncount_attempt(engine: Engine, owner: str) -> None:
     """Do not count the attempt of ``owner``, a worker that we have ended, against its trial."""
-    with engine.begin() as connection:
+    with write(engine) as connection:
         connection.execute(
             leases.update().where(leases.c.owner == owner).values(attempts=leases.c.attempts - 1)
         )
@@ -132,7 +133,7 @@ def forgive_attempts(connection: Connection, trial_id: int) -> None:
 
 def end_lease(engine: Engine, trial_id: int) -> None:
     """Delete the lease of a trial that has ended."""
-    with engine.begin() as connection:
+    with write(engine) as connection:
         connection.execute(leases.delete().where(leases.c.trial_id == trial_id))
 
 
@@ -145,7 +146,7 @@ def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[He
         "WHERE trials.study_id = :study_id AND trials.trial_id > :after "
         "AND trials.state = 'RUNNING' ORDER BY trials.number"
     )
-    with engine.connect() as connection:
+    with read(engine) as connection:
         found = connection.execute(statement, {"study_id": study_id, "after": after})
         return [HeldTrial(*row) for row in found]
 

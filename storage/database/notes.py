@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text
 
 from storage.database.optuna_storage import TRIAL_NOTE, TrialStorage
+from storage.database.transactions import read, write
 
 PART = 2045  # characters: the most that the dashboard keeps in one attribute
 SIGNATURE = "\n\n[//]: # (genstudy {digest})\n"
@@ -58,7 +59,7 @@ def write_note(
             for key, value in _attributes(stored, trial_id, body).items():
                 storage.set_study_system_attr(study_id, key, value)
         return ours
-    with storage.engine.begin() as connection:
+    with write(storage.engine) as connection:
         stored = _read(connection, study_id, trial_id)
         now = _join(stored, trial_id)
         if now == body:
@@ -77,14 +78,14 @@ def read_note(storage: TrialStorage, study_id: int, trial_id: int | None) -> str
     """Return the note of a trial or, with None, of the study; empty where there is none."""
     if not storage.known:
         return _join(storage.get_study_system_attrs(study_id), trial_id)
-    with storage.engine.connect() as connection:
+    with read(storage.engine) as connection:
         return _join(_read(connection, study_id, trial_id), trial_id)
 
 
 def read_trial_notes(storage: TrialStorage, study_id: int) -> dict[int, tuple[int, str]]:
     """Return the version and the words of all notes of a study's trials, by the trials' ids."""
     if storage.known:
-        with storage.engine.connect() as connection:
+        with read(storage.engine) as connection:
             rows = connection.execute(READ_ALL, {"study_id": study_id})
             stored = {str(key): json.loads(value) for key, value in rows}
     else:

@@ -30,8 +30,9 @@ from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import SingletonThreadPool
 
 from storage.database.completed_reports import CompletedReports
 from storage.database.fences import check_fence
@@ -39,6 +40,8 @@ from storage.database.frozen_trials import read_trials
 from storage.database.leases import Attempt, forgive_attempts
 from storage.database.metrics import write_metrics
 from storage.database.rows import fetch_rows, known_schema
+from storage.database.schema import is_sqlite
+from storage.database.transactions import open_sessions, read, write
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
 LOCK = text("UPDATE trials SET state = state WHERE trial_id = -1")  # begins to write
@@ -58,6 +61,11 @@ REPORT = text(
 )
 
 
+# A process that writes holds one connection of a server or a pooler, which have few. Optuna creates
+# its tables on two at once, which are one in a pool that gives a thread the same one again.
+ONE = {"pool_size": 1, "max_overflow": 0}
+
+
 class TooManyTrials(Exception):
     """A study has as many trials as it was asked for."""
 
@@ -69,8 +77,15 @@ class TrialStorage(RDBStorage):
     """
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any], *, create: bool = True) -> None:
-        super().__init__(url, engine_kwargs=engine_kwargs, skip_table_creation=not create)
-        with self.engine.connect() as connection:
+        shared = (
+            {} if is_sqlite(make_url(url)) or not create else {"poolclass": SingletonThreadPool}
+        )
+        super().__init__(url, engine_kwargs=engine_kwargs | shared, skip_table_creation=not create)
+        if shared:
+            self.engine.dispose()
+            self.engine = create_engine(url, **engine_kwargs, **ONE)
+        self.scoped_session = open_sessions(self.engine)
+        with read(self.engine) as connection:
             self.known = known_schema(connection)
         self.leaves_out_trial_notes = False  # for who lists studies and needs no notes of trials
         self._held: dict[int, Attempt] = {}  # the attempts of this process, by trial
@@ -213,7 +228,7 @@ class TrialStorage(RDBStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if self.known:
-            with self.engine.connect() as connection:
+            with read(self.engine) as connection:
                 for trial in read_trials(connection, [trial_id]):
                     return trial
         return super().get_trial(trial_id)
@@ -228,7 +243,7 @@ class TrialStorage(RDBStorage):
             {"trial_id": trial_id, "key": key, "value": json.dumps(value)}
             for key, value in attributes.items()
         ]
-        with self.engine.begin() as connection:
+        with write(self.engine) as connection:
             connection.execute(ATTRIBUTE, found)
             self._check_open(connection, trial_id)
 
@@ -241,7 +256,7 @@ class TrialStorage(RDBStorage):
         if not self.known:
             self.set_study_system_attr(study_id, key, json.dumps(None))
             return
-        with self.engine.begin() as connection:
+        with write(self.engine) as connection:
             connection.execute(FORGET, {"study_id": study_id, "key": key})
 
     def write_epoch(
@@ -254,7 +269,7 @@ class TrialStorage(RDBStorage):
         if not self.known and step not in self.get_trial(trial_id).intermediate_values:
             self.set_trial_intermediate_value(trial_id, step, value)
         held, forgiven = self._held.get(trial_id), None
-        with self.engine.begin() as connection:
+        with write(self.engine) as connection:
             if self.known:
                 stored = value if math.isfinite(value) else None
                 report = {"trial_id": trial_id, "step": step, "value": stored}
@@ -280,7 +295,7 @@ class TrialStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         """Return the trials after an id, and those listed: all that Optuna's cache lacks."""
         if self.known:
-            with self.engine.connect() as connection:
+            with read(self.engine) as connection:
                 found = fetch_rows(
                     connection,
                     "SELECT trial_id FROM trials WHERE study_id = :study_id AND trial_id > :after",
@@ -326,7 +341,7 @@ class TrialCache(_CachedStorage):
         ids = [trial.trial_id for trial in known.read_open() if trial.state == TrialStatus.WAITING]
         if not ids:
             return []
-        with self._backend.engine.connect() as connection:
+        with read(self._backend.engine) as connection:
             waiting = read_trials(connection, ids)
         with self._lock:
             self._add_trials_to_cache(study_id, waiting)

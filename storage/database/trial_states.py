@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Engine
 
 from storage.database.retry import DatabaseWentBack
 from storage.database.rows import fetch_rows
+from storage.database.transactions import read
 
 AGAIN = 10.0  # seconds between two counts of all trials, while none is open
 
@@ -166,7 +167,7 @@ class TrialStates:
             self._check()
 
     def _read(self) -> list[OpenTrial]:
-        with self.engine.connect() as connection:
+        with read(self.engine) as connection:
             found = fetch_rows(
                 connection,
                 "SELECT trial_id, number, CAST(state AS VARCHAR), datetime_complete FROM trials "
@@ -188,7 +189,7 @@ class TrialStates:
 
     def _check(self) -> None:
         """Compare what is counted with the table."""
-        with self.engine.connect() as connection:
+        with read(self.engine) as connection:
             found = fetch_rows(
                 connection,
                 "SELECT CAST(state AS VARCHAR), count(*) FROM trials "
@@ -200,11 +201,19 @@ class TrialStates:
             self._go_back()
         self._checked = time.monotonic()
 
-    def _go_back(self) -> NoReturn:
-        """Forget all that was read, and say so."""
+    def forget(self) -> None:
+        """Forget all that was read."""
+        with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
         self.settled = -1
         self._counted.clear()
         self._ended.clear()
+
+    def _go_back(self) -> NoReturn:
+        """Forget all that was read, and say so."""
+        self._forget()
         raise DatabaseWentBack(
             "trials that had ended are not in the trial database any more: it was put back to an "
             "older state, or the study was deleted; what is missing is made anew"
