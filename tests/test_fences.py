@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from threading import Thread
+from threading import Event, Thread
 
 import optuna
 import pytest
@@ -24,6 +24,7 @@ from storage.database import leases
 from storage.database.connection import open_engine, open_storage
 from storage.database.fences import TrialLost
 from storage.database.schema import leases as lease_rows
+from storage.database.study_lock import CREATION, study_lock
 
 Open = Callable[..., TrialQueue]
 
@@ -267,3 +268,23 @@ def test_a_training_that_stands_still_renews_no_lease(
         while waits.claim(1) is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_a_lock_under_another_takes_no_second_connection(storage_url: str) -> None:
+    engine = open_storage(storage_url).engine
+    with study_lock(engine, CREATION), study_lock(engine, 7):
+        assert locked(storage_url, CREATION)
+        assert locked(storage_url, 7)
+    assert not locked(storage_url, 7)
+
+
+def locked(url: str, study_id: int) -> bool:
+    """Whether somebody holds a lock: another cannot take it at once."""
+    taken = Event()
+
+    def take() -> None:
+        with study_lock(open_storage(url).engine, study_id):
+            taken.set()
+
+    Thread(target=take, daemon=True).start()
+    return not taken.wait(0.3)
