@@ -320,6 +320,7 @@ def load_all() -> None:
     from models.export import write_export
     from models.kernels.conv_kernels import GATHERED, REDUCED, gather_kernel, reduce_kernel
     from search.setup.loading import load_study, study_names
+    from storage.database.connection import open_storage
 
     share_onnx_operators()
     tqdm.tqdm.monitor_interval = 0  # no thread: it would not be in what is forked
@@ -336,6 +337,7 @@ def load_all() -> None:
     model = build(CAE, CAEConfig(channels=1, latent=2), (1, 28, 28), seed=0)
     model.train_step(Batch(images=torch.rand(4, 1, 28, 28)))
     with TemporaryDirectory() as place:
+        open_storage(f"sqlite:///{place}/studies.db").engine.dispose()
         write_export(model, Path(place))
         plt.figure()
         plt.title("fonts")
@@ -347,13 +349,14 @@ def _train_little_beside_the_model() -> None:
     """Let what is trained for tables, pictures and features take as few steps as they can be made
     of. The tests of each (`test_latents`, `test_checkerboard`, ...) take all of them."""
     from models import augmentation
-    from models.analysis import baselines, checkerboard, latent_projections
+    from models.analysis import baselines, checkerboard, elbo, latent_projections
     from models.cae import CAE
     from models.evaluation import feature_cache
     from search.studies import augmentation as augmentation_study
 
     latent_projections.EMBEDDING_STEPS = FEWEST_STEPS
     baselines.EPOCHS = checkerboard.EPOCHS = CAE.noise_epochs = augmentation.AE_EPOCHS = 1
+    elbo.FEWER_DECODED = 4e6
     augmentation_study.EPOCH_IMAGES = 640
     feature_cache.FEWEST_EPOCHS = feature_cache.MOST_EPOCHS = EXTRACTOR_EPOCHS
 

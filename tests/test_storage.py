@@ -307,3 +307,16 @@ def test_an_extractor_is_kept_for_other_machines(storage_url: str) -> None:
     assert read_extractor(other, "cd") == b""
     other.dispose()
     engine.dispose()
+
+
+def test_a_process_reads_optunas_migrations_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_storage(f"sqlite:///{tmp_path / 'first.db'}")
+    monkeypatch.setattr("alembic.script.base.Script._from_path", pytest.fail)
+    second = open_storage(f"sqlite:///{tmp_path / 'second.db'}")
+    assert second.get_current_version() == second.get_head_version() == first.get_head_version()
+    with second.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = 'v0.9.0.a'"))
+    with pytest.raises(DatabaseUnreachable, match="storage upgrade"):
+        open_storage(f"sqlite:///{tmp_path / 'second.db'}")

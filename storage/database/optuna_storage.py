@@ -41,6 +41,7 @@ from storage.database.leases import Attempt, forgive_attempts
 from storage.database.metrics import write_metrics
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.schema import is_sqlite
+from storage.database.table_versions import read_versions_once
 from storage.database.transactions import open_sessions, read, write
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
@@ -64,6 +65,7 @@ REPORT = text(
 # A process that writes holds one connection of a server or a pooler, which have few. Optuna creates
 # its tables on two at once, which are one in a pool that gives a thread the same one again.
 ONE = {"pool_size": 1, "max_overflow": 0}
+read_versions_once()
 
 
 class TooManyTrials(Exception):
