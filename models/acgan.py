@@ -59,6 +59,7 @@ class ACGANConfig(LabelledConfig):
     latent: int = 128
     width: float = 1.0
     lr_g: float = 2e-4
+    extra_g_steps: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,6 +137,10 @@ class ACGAN(LabelledGAN):
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=torch.Generator().manual_seed(derive_seed(0, "judged")))
+
+    def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(0, "judged"))
+        return self.sample(len(labels), labels=labels, generator=generator)
 
     def example(self) -> tuple[Tensor, ...]:
         codes = torch.randn(2, self.config.latent, generator=torch.Generator().manual_seed(0))

@@ -23,6 +23,7 @@ learn; this is the health record of a training:
     spread                         root mean square distance of two fakes over that of two reals
     gradient_g, gradient_d         norms of the gradients
     g_steps                        updates of the generator, where their number adapts
+    g_behind                       share of steps in which the adaptive rule gives it more
 
 Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 """
@@ -175,7 +176,9 @@ class Adversarial(Model):
         self.discriminator.requires_grad_(True)
         self.rule.observe(measured["loss_g"], measured["loss_d"])
         if self.config.adaptive:
+            more = float(g_steps > self.config.g_steps)
             measured["g_steps"] = torch.full((), float(g_steps), device=self.device)
+            measured["g_behind"] = torch.full((), more, device=self.device)
         return measured
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:

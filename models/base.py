@@ -77,6 +77,8 @@ class Model(nn.Module, ABC):
     `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
     `judged` says that `samples` makes new images. Their quality (`models.evaluation.measures`) is
     then measured each epoch beside `metrics`, and may be a study's metric.
+    `labelled` says that the images have labels that the model is given. Whether they show them is
+    then measured, too (`models.evaluation.label_evaluator`).
     `usage` shows how a loaded export is used, in a line or two of Python for its model card.
     `static_step` says that every `train_step` runs the same operations on tensors of the same
     shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
@@ -87,6 +89,7 @@ class Model(nn.Module, ABC):
     config_type: ClassVar[type[ModelConfig]]
     usage: ClassVar[str] = "made = model(images)"
     judged: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
     static_step: bool = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:

@@ -165,6 +165,7 @@ class LabelledGAN(Adversarial):
     """
 
     metrics = (*Adversarial.metrics, "labels_real", "labels_fake")
+    labelled = True
     config: LabelledConfig
 
     def __init__(self, config: LabelledConfig, shape: Shape) -> None:
@@ -200,6 +201,13 @@ class LabelledGAN(Adversarial):
             ),
             outputs=(REAL_SCORES, self.label_spec),
         )
+
+    @abstractmethod
+    def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
+        """Return images that are to have labels (N, L) in [0, 1]: (N, C, H, W) in [0, 1].
+
+        rows: training images (N,) that a translation begins with
+        """
 
     @abstractmethod
     def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:

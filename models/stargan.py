@@ -135,12 +135,20 @@ class StarGAN(LabelledGAN):
         return self.generate(with_planes(to_signed(images), labels))
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Translate images of ``part``, each to the labels of another one."""
+        """Translate training images to the labels of those of ``part``, which they are compared
+        with."""
         real: Images = getattr(images, part)
-        rows = torch.arange(count, device=self.device) % len(real)
+        places = torch.arange(count, device=self.device)
+        found = [self.labels(batch) for batch in real.batches()]
+        return self.made_with(
+            torch.cat(found)[places % len(real)], images, places % len(images.train)
+        )
+
+    def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
         size = self.config.batch_size  # a few at once: labels are planes as large as an image
+        pairs = zip(torch.split(rows, size), torch.split(labels, size), strict=True)
         return torch.cat(
-            [self.generate(self.conditions(real.batch(part))) for part in torch.split(rows, size)]
+            [self.translate(images.train.batch(some).images, wanted) for some, wanted in pairs]
         )
 
     def example(self) -> tuple[Tensor, ...]:

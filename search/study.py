@@ -23,7 +23,7 @@ from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig
 from models.data.images import Shape
-from models.evaluation.measures import ALL_MEASURES
+from models.evaluation.measures import ALL_MEASURES, LABEL_MEASURES
 from models.results import Table
 from search.errors import unknown_name
 from search.run import SourceFile
@@ -96,7 +96,7 @@ class StudySpec:
             raise ValueError("suggest must be a function: trial -> configuration")
         if self.summary is not None and not callable(self.summary):
             raise ValueError("summary must be a function: trials, curves -> Table")
-        metrics = (*self.model.metrics, *(ALL_MEASURES if self.model.judged else ()))
+        metrics = (*self.model.metrics, *self._sample_measures())
         if self.metric not in metrics:
             raise ValueError(unknown_name("metric", str(self.metric), metrics))
         if self.direction not in ("minimize", "maximize"):
@@ -123,7 +123,12 @@ class StudySpec:
     @property
     def judges_samples(self) -> bool:
         """Whether the study's metric is measured on samples of the model."""
-        return self.model.judged and self.metric in ALL_MEASURES
+        return self.metric in self._sample_measures()
+
+    def _sample_measures(self) -> tuple[str, ...]:
+        if not self.model.judged:
+            return ()
+        return (*ALL_MEASURES, *(LABEL_MEASURES if self.model.labelled else ()))
 
     def better(self, value: float, than: float | None) -> bool:
         """Return whether ``value`` is better than ``than``; any value is better than None."""

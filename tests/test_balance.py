@@ -85,6 +85,7 @@ def test_an_epoch_decides_without_the_losses_of_the_one_before(digits: ImageSpli
     steps = len(digits.train) // 16
     for epoch in fit(model, digits, epochs=2, seed=0):
         assert epoch.train["g_steps"] == pytest.approx(2 - 2 / steps)
+        assert epoch.train["g_behind"] == pytest.approx(1 - 2 / steps)
 
 
 def test_every_update_of_the_discriminator_sees_other_images(

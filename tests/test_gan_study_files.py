@@ -13,7 +13,7 @@ from search.setup.loading import load_study
 from search.studies import acgan, gan, gan_balance, gan_balances, gan_wide, stargan
 
 BALANCE = {
-    "lr_g", "lr_d", "d_steps", "g_steps", "extra_g_steps", "beta1", "smoothing",
+    "lr_g", "lr_d", "d_steps", "g_steps", "extra_g_steps", "threshold", "beta1", "smoothing",
     "instance_noise", "normalization", "r1", "ema", "pack",
 }  # fmt: skip
 
@@ -28,13 +28,26 @@ def test_the_balance_study_searches_the_balance_and_nothing_else() -> None:
 def test_every_gan_is_searched_with_its_balance_by_the_distance_of_its_samples(name: str) -> None:
     study = load_study(name)
     assert set(study.space) >= BALANCE - {"pack"}
-    assert (study.spec.metric, study.spec.direction) == ("frechet", "minimize")
+    metric = "label_frechet" if study.spec.model.labelled else "frechet"
+    assert (study.spec.metric, study.spec.direction) == (metric, "minimize")
+
+
+def test_the_adaptive_rule_is_searched_where_it_acts() -> None:
+    rule = load_study("gan_balance").space["threshold"]
+    assert (rule.low, rule.high) == (-0.7, 2.0)  # type: ignore[attr-defined]
+    off = gan_balance.suggest(FixedTrial({**gan.BALANCES["equal rates"]}))
+    assert not off.adaptive
+    reported = acgan.suggest(FixedTrial(dict(acgan.STUDY.references["reported"])))
+    assert (reported.adaptive, reported.threshold) == (True, 0.0)
 
 
 def test_the_balances_of_the_reports_are_tried_first() -> None:
     tried = [gan.suggest(FixedTrial(dict(p))) for p in gan.STUDY.references.values()]
     rates = [(c.lr_g, c.lr_d, c.d_steps, c.g_steps) for c in tried]
-    assert rates == [(2e-4, 2e-4, 1, 1), (4e-4, 2e-4, 1, 1), (2e-4, 2e-4, 4, 1)]
+    assert rates == [
+        (2e-4, 2e-4, 1, 1), (4e-4, 2e-4, 1, 1), (2e-4, 2e-4, 4, 1), (2e-3, 2e-4, 1, 1),
+        (5e-4, 5e-4, 1, 1),
+    ]  # fmt: skip
     assert list(gan_balance.STUDY.references) == list(gan.STUDY.references)
     assert all((c.width, c.latent, c.beta1, c.r1, c.ema) == (1.0, 90, 0.5, 0, 0) for c in tried)
 

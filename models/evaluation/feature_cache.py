@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from models.base import Model, Note, build
 from models.data.images import STACKED, Images, ImageSplits
 from models.errors import StopRequested
+from models.evaluation.attribute_net import AttributeNet
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, check_extractor_hash, weights_hash
 from models.sealed_files import atomic_file, set_aside
@@ -48,6 +49,7 @@ class _Plan:
     """Which extractor is trained on which images, and where it is kept."""
 
     images: ImageSplits
+    network: type[FeatureNet]
     config: FeatureNetConfig
     seed: int
     key: str
@@ -68,6 +70,7 @@ def make_extractor(
     images: ImageSplits,
     cache: Path,
     *,
+    of_attributes: bool = False,
     seed: int = 0,
     expected: str | None = None,
     kept: Kept = lambda digest: None,
@@ -79,16 +82,17 @@ def make_extractor(
 
     images: labelled, with all of the set's training images: a part makes another extractor; it is
         trained on their device
+    of_attributes: whether it tells the images' attributes, and not their classes
     seed: the extractor's; not a study's, so that the values of two studies can be compared
     expected: hash of the extractor that earlier values were measured with
     kept: asked for the expected extractor, if this machine has or makes another
     tell: hears of a file that cannot be used
     interrupted: asked before every training step, and while another worker trains
 
-    Raises `ConfigError` without classes, `ExtractorError` when the hash is not the expected one,
-    `StopRequested` when asked to stop.
+    Raises `ConfigError` without classes or attributes, `ExtractorError` when the hash is not the
+    expected one, `StopRequested` when asked to stop.
     """
-    plan = _make_plan(images, cache, seed)
+    plan = _make_plan(images, cache, seed, AttributeNet if of_attributes else FeatureNet)
     found = _read_extractor(plan)
     if expected is not None and (found is None or found.hash != expected):
         found = _fetch_expected(plan, expected, kept, tell) or found
@@ -134,10 +138,11 @@ def _fetch_expected(plan: _Plan, expected: str, kept: Kept, tell: Note) -> Extra
     return found if found is not None and found.hash == expected else None
 
 
-def _make_plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
-    config = FeatureNet.fitted(FeatureNetConfig(), images)
+def _make_plan(images: ImageSplits, cache: Path, seed: int, network: type[FeatureNet]) -> _Plan:
+    config = network.fitted(network.config_type(), images)
     assert isinstance(config, FeatureNetConfig)
-    by_channel = images.name == STACKED and images.shape[0] == 3
+    is_plain = network is FeatureNet
+    by_channel = is_plain and images.name == STACKED and images.shape[0] == 3
     if by_channel:
         images, config = _first_channel(images), replace(config, classes=10)
     known = {
@@ -146,9 +151,19 @@ def _make_plan(images: ImageSplits, cache: Path, seed: int) -> _Plan:
         "config": asdict(config),
         "seed": seed,
     }
+    if network is AttributeNet:
+        known["attributes"] = [_attributes_digest(part) for part in (images.train, images.valid)]
     key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / f"extractor-{key}.safetensors"
-    return _Plan(images=images, config=config, seed=seed, key=key, path=path, by_channel=by_channel)
+    return _Plan(
+        images=images,
+        network=network,
+        config=config,
+        seed=seed,
+        key=key,
+        path=path,
+        by_channel=by_channel,
+    )
 
 
 def _first_channel(images: ImageSplits) -> ImageSplits:
@@ -175,13 +190,19 @@ def content_digest(images: Images) -> str:
     return digest.hexdigest()[:16]
 
 
+def _attributes_digest(images: Images) -> str:
+    assert images.attributes is not None, "checked by `AttributeNet.fitted`"
+    content = images.attributes.cpu().contiguous().numpy().data
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _train_network(
     plan: _Plan, progress: Note, interrupted: Callable[[], bool]
 ) -> tuple[Model, float]:
     """Train the network, and return it with its accuracy on the validation images."""
     device = plan.images.train.pixels.device
     seed = derive_seed(plan.seed, "extractor")
-    model = build(FeatureNet, plan.config, plan.images.shape, seed=seed, device=device)
+    model = build(plan.network, plan.config, plan.images.shape, seed=seed, device=device)
     steps = max(len(plan.images.train) // plan.config.batch_size, 1)
     epochs = min(max(round(STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
     accuracy = 0.0
@@ -214,7 +235,7 @@ def _write_content(path: Path, content: bytes) -> None:
 def _read_extractor(plan: _Plan) -> Extractor | None:
     """Read the file's extractor; return None where there is none, where it is damaged, or that of
     other images."""
-    model = build(FeatureNet, plan.config, plan.images.shape, seed=0)
+    model = build(plan.network, plan.config, plan.images.shape, seed=0)
     try:
         about, tensors = read_tensors(plan.path, "about", of=plan.identity)
         model.load_state_dict(tensors)
@@ -225,11 +246,12 @@ def _read_extractor(plan: _Plan) -> Extractor | None:
         return None
     model.to(plan.images.train.pixels.device).requires_grad_(False).eval()
     classes = plan.config.classes**3 if plan.by_channel else plan.config.classes
+    of_attributes = plan.network is AttributeNet
     return Extractor(
         model=model,
-        kind="classifier",
+        kind="attributes" if of_attributes else "classifier",
         hash=written,
-        classes=classes,
+        classes=0 if of_attributes else classes,
         accuracy=accuracy,
         by_channel=plan.by_channel,
         key=plan.key,

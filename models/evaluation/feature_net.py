@@ -70,10 +70,15 @@ class FeatureNet(ImageClassifier):
             flat = self.body(torch.zeros(1, *shape)).shape[1]
         self.body.extend([nn.Linear(flat, config.features), nn.ReLU()])
         self.head = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(config.features, config.classes)
+            nn.Dropout(config.dropout), nn.Linear(config.features, self.outputs)
         )
         initialise_for_relu(self)
         self.optimizers["all"] = make_optimizer("adam", self.parameters(), lr=config.lr)
+
+    @property
+    def outputs(self) -> int:
+        """How many scores the head gives."""
+        return self.config.classes
 
     def features_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) in [0, 1] -> features (N, D), scores (N, K)."""

@@ -35,11 +35,12 @@ from models.kernels.fast_convolution import fast_convolutions
 @dataclass(frozen=True, kw_only=True)
 class ExtractedFeatures:
     """features (N, D) float32; a classifier also gives classes (N,) int64 and its confidence in
-    them, (N,) in [0, 1]."""
+    them, (N,) in [0, 1]; a classifier of attributes the side of each, (N, A) bool."""
 
     features: Tensor
     classes: Tensor | None = None
     confidence: Tensor | None = None
+    attributes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -49,7 +50,7 @@ class ExtractedFeatures:
 class Extractor:
     """A model that no longer changes and gives the features of images.
 
-    kind: ``classifier`` or ``encoder``
+    kind: ``classifier``, ``attributes`` or ``encoder``
     hash: SHA-256 of the weights
     accuracy: a classifier's on the validation images
     classes: K; 0 where it knows none
@@ -81,6 +82,8 @@ class Extractor:
         features, classes, confidence = zip(*parts, strict=True)
         if self.kind == "encoder":
             return ExtractedFeatures(features=torch.cat(features))
+        if self.kind == "attributes":
+            return ExtractedFeatures(features=torch.cat(features), attributes=torch.cat(classes))
         return ExtractedFeatures(
             features=torch.cat(features),
             classes=torch.cat(classes),
@@ -88,11 +91,15 @@ class Extractor:
         )
 
     def _extract(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return features, classes and confidence; an encoder's last two are empty."""
+        """Return features, classes or sides of attributes, and confidence; what an extractor does
+        not know is empty."""
         if isinstance(self.model, Autoencoder):
             codes = self.model.encode(reshape_images(images, self.model.shape)).flatten(1)
             return codes, codes.new_empty(0), codes.new_empty(0)
         assert isinstance(self.model, FeatureNet)
+        if self.kind == "attributes":
+            features, scores = self.model.features_and_scores(images)
+            return features, scores > 0, scores.new_empty(0)
         if not self.by_channel:
             features, scores = self.model.features_and_scores(images)
             confidence, classes = scores.softmax(1).max(1)

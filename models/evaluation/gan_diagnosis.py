@@ -24,7 +24,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from models.evaluation.measures import ALL_MEASURES
+from models.evaluation.measures import ALL_MEASURES, LABEL_MEASURES
+
+KNOWN = (*ALL_MEASURES, *LABEL_MEASURES)
 
 
 class Kind(StrEnum):
@@ -89,7 +91,7 @@ class Health:
         """Return the record of what an epoch measured, by name: in its training, and after it."""
         names = {item.name for item in fields(cls)} - {"epoch", "quality"}
         known = {name: value for name, value in train.items() if name in names}
-        quality = {name: value for name, value in (valid or {}).items() if name in ALL_MEASURES}
+        quality = {name: value for name, value in (valid or {}).items() if name in KNOWN}
         return cls(epoch=epoch, quality=quality, **known)
 
     def to_plain(self) -> dict[str, Any]:

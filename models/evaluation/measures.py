@@ -21,4 +21,9 @@ CLASS_MEASURES = {
     "modes": "classes with a fair share of clear samples",
     "class_kl": "nats between the samples' classes and the real ones; 0: the same balance",
 }
+LABEL_MEASURES = {  # of models that are told which labels to show
+    "label_frechet": "mean over the labels of the distance to real images of that label",
+    "label_accuracy": "share of samples that show the wanted label, mean over the labels",
+    "label_worst": "the same for the label that is shown least",
+}
 ALL_MEASURES = (*MEASURES, *CLASS_MEASURES)

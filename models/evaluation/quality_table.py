@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.evaluation.measures import CLASS_MEASURES, MEASURES
+from models.evaluation.measures import CLASS_MEASURES, LABEL_MEASURES, MEASURES
 from models.results import Table
 
 
@@ -28,7 +28,7 @@ def quality_table(*parts: Judged) -> Table:
     of as many real training images."""
     first = parts[0].record
     rows = []
-    for name, meaning in {**MEASURES, **CLASS_MEASURES}.items():
+    for name, meaning in {**MEASURES, **CLASS_MEASURES, **LABEL_MEASURES}.items():
         if name in first["floor"]:
             values = [(part.measured[name], part.record["floor"][name]) for part in parts]
             rows.append((name, *(number for pair in values for number in pair), meaning))

@@ -36,10 +36,11 @@ from models.data.images import Images, ImageSplits
 from models.evaluation.feature_cache import Kept, content_digest, make_extractor
 from models.evaluation.features import ExtractedFeatures, Extractor, encoder_extractor
 from models.evaluation.frechet import Moments, frechet_distance
+from models.evaluation.label_evaluator import LabelEvaluator
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import K, neighbourhoods, radii
 from models.kernels.fast_convolution import fast_convolutions
-from models.needs import Needs
+from models.needs import Needs, is_unclassed
 from models.seeds import same_draws
 
 # A neighbourhood reaches to the K-th nearest other image.
@@ -80,6 +81,7 @@ class SampleEvaluator:
     """Measures samples against the real images of one part.
 
     count: samples that it takes each time: as many as asked for, or as there are training images
+    labels: measures beside them whether a model's images have the labels that they should
     floor: its measures of ``count`` real training images
     measures: names of what it returns
 
@@ -94,9 +96,10 @@ class SampleEvaluator:
         *,
         part: str = "valid",
         count: int = SAMPLES,
+        labels: LabelEvaluator | None = None,
     ) -> None:
         real: Images = getattr(images, part)
-        self.extractor, self.part = extractor, part
+        self.extractor, self.part, self.labels = extractor, part, labels
         self.count = min(count, len(images.train))
         if min(self.count, len(real)) <= K:
             raise ValueError(
@@ -127,13 +130,16 @@ class SampleEvaluator:
         """Return the measures of a model's samples, drawn with the same random numbers always."""
         with same_draws(model.device), evaluating(model), fast_convolutions(model):
             samples = model.samples(self.count, images, self.part)
-        return self(samples)
+        return self(samples) | (self.labels.measure_model(model, images) if self.labels else {})
 
     @property
     def record(self) -> dict[str, Any]:
         """What tells if two values can be compared, and what they compare to, as JSON takes it."""
         about = {"part": self.part, "samples": self.count, "floor": self.floor}
-        return {**self.extractor.record, **about}
+        if self.labels is None:
+            return {**self.extractor.record, **about}
+        about["floor"] = {**self.floor, **self.labels.floor}
+        return {**self.extractor.record, **about, **self.labels.record}
 
     def measure(self, seen: ExtractedFeatures) -> dict[str, float]:
         """Return the measures of ``count`` images, from what the extractor sees of them."""
@@ -173,6 +179,8 @@ def open_evaluator(
     part: str = "valid",
     count: int = SAMPLES,
     encoder: Model | None = None,
+    labelled: bool = False,
+    attributes: Extractor | None = None,
     expected: str | None = None,
     kept: Kept = lambda digest: None,
     seed: int = 0,
@@ -183,13 +191,21 @@ def open_evaluator(
     """Return the evaluator of ``images``, which is made once a process.
 
     `models.evaluation.feature_cache.make_extractor` explains the other parameters.
-    encoder: an autoencoder's export, loaded; needed where the images have no classes
+    encoder: an autoencoder's export, loaded; needed where the images have neither classes nor
+        attributes that a model is given
+    labelled: whether models are given labels, which their images are to show
+    attributes: what tells the attributes of images; its features stand in for those of classes
+        that are not there; None: classes are the labels
     seed: the extractor's; another seed makes an independent evaluator
 
     Raises `ConfigError` for images that have neither, and what `make_extractor` raises.
     """
     device = images.train.pixels.device
-    if encoder is None:
+    if encoder is not None:
+        extractor = encoder_extractor(encoder.to(device), expected=expected)
+    elif attributes is not None and is_unclassed(images):
+        extractor = attributes
+    else:
         extractor = make_extractor(
             images,
             cache,
@@ -200,12 +216,15 @@ def open_evaluator(
             tell=tell,
             interrupted=interrupted,
         )
-    else:
-        extractor = encoder_extractor(encoder.to(device), expected=expected)
     contents = [content_digest(getattr(images, name)) for name in ("train", part)]
-    key = (extractor.hash, part, count, device, *contents)
+    telling = (attributes or extractor) if labelled else None
+    of = (extractor.hash, extractor.key, telling and telling.hash)
+    key = (*of, part, count, device, *contents)
     if key not in _evaluators:
-        _evaluators[key] = SampleEvaluator(extractor, images, part=part, count=count)
+        told = None
+        if telling is not None:
+            told = LabelEvaluator(telling, images, part=part, count=count)
+        _evaluators[key] = SampleEvaluator(extractor, images, part=part, count=count, labels=told)
     return _evaluators[key]
 
 

@@ -31,7 +31,8 @@ class BalanceConfig(ModelConfig):
 
     lr_g, lr_d: Adam's learning rates for G and D; beta1, beta2: the decays of its moments
     d_steps, g_steps: updates in a training step, see above
-    extra_g_steps: further updates by the adaptive rule, 0: none; threshold: for loss_g - loss_d
+    extra_g_steps: further updates by the adaptive rule, 0: none
+    threshold: for loss_g - loss_d, which is about -0.7 where D cannot tell real from fake
     smoothing: real images count as 1 - smoothing, fakes as 0 (Salimans et al. 2016)
     instance_noise: standard deviation, in the first epoch, of the noise on D's images, which lie
         in [-1, 1]; it falls in equal steps to nothing after the last (Sønderby et al. 2017)
@@ -47,7 +48,7 @@ class BalanceConfig(ModelConfig):
     d_steps: int = 1
     g_steps: int = 1
     extra_g_steps: int = 0
-    threshold: float = 1.0
+    threshold: float = 0.0
     smoothing: float = 0.0
     instance_noise: float = 0.0
     r1: float = 0.0

@@ -39,6 +39,18 @@ def check_needs(study: Study, images: ImageSplits) -> None:
     """Raise `DataError` where ``images`` are too few, or of too few classes, for the study."""
     for needs in dict.fromkeys(_study_needs(study, images)):
         needs.check(images)
+    if study.spec.judges_samples and study.spec.model.labelled:
+        from models.evaluation.label_evaluator import find_rows
+
+        for part in ("valid", "test"):
+            find_rows(images, part)
+
+
+def needs_encoder(study: Study, images: ImageSplits) -> bool:
+    """Whether only an autoencoder's codes can judge samples: there are no classes, and no
+    attributes that the model is given."""
+    has_labels = study.spec.model.labelled and images.train.attributes is not None
+    return is_unclassed(images) and not has_labels
 
 
 def _study_needs(study: Study, images: ImageSplits) -> Iterator[Needs]:
@@ -51,7 +63,7 @@ def _study_needs(study: Study, images: ImageSplits) -> Iterator[Needs]:
         from models.evaluation.sample_evaluator import SAMPLE_NEEDS
 
         yield SAMPLE_NEEDS
-        if not is_unclassed(images):  # an autoencoder's codes judge those
+        if not is_unclassed(images):
             yield FeatureNet.needs(FeatureNetConfig())
 
 

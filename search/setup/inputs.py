@@ -24,11 +24,10 @@ from models.data.images import ImageSplits, Shape
 from models.data.loading import FALLBACK, find_source, open_images, prepare_images
 from models.errors import DataMissing
 from models.export import WEIGHTS, load_export
-from models.needs import is_unclassed
 from search.console import LOUD, print_line, shorten_path
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
-from search.setup.fitting import check_needs
+from search.setup.fitting import check_needs, needs_encoder
 from search.setup.folder_lines import study_lines
 from search.setup.names import base_study, judging_study, study_name
 from search.setup.shapes import choose_shape
@@ -159,7 +158,7 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
     for line in study_lines(found.images):
         print_line(console, line)
     check_needs(study, found.images)  # before the study that this one starts from is searched
-    judging = study.spec.judges_samples and is_unclassed(found.images)
+    judging = study.spec.judges_samples and needs_encoder(study, found.images)
     needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""
     if judging:

@@ -1,11 +1,11 @@
 """Faces with attributes that can be chosen: an auxiliary-classifier GAN, reference system B2.
 
 The study takes a folder of colour images with an attributes.csv beside them, or with one folder a
-class (see models/data/folders.py). Without classes the samples are judged in the codes of the best
-`vae_faces` on the same images, which FIRST=1 searches before. The picture of a trial has the same
-noise in each column and one attribute changed in each row.
+class (see models/data/folders.py). Samples are judged label by label, beside real images that have
+the label, by a classifier of real images. The picture of a trial has the same noise in each column
+and one attribute changed in each row.
 
-    make study NAME=acgan DATA=folder:PATH FIRST=1
+    make study NAME=acgan DATA=folder:PATH
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ STUDY = StudySpec(
     data="folder:data/faces",
     shape=(3, 64, 64),
     adapts=True,
-    metric="frechet",
+    metric="label_frechet",
     direction="minimize",
     sampler="tpe",
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
         "reported": {
             **UNPACKED,
+            "extra_g_steps": 1,  # as reported: G learns more while its loss exceeds that of D
+            "threshold": 0.0,
             "lr_g": 2e-4,
             "lr_d": 2e-4,
             "latent": 128,
@@ -52,5 +54,4 @@ STUDY = StudySpec(
     retrain_epochs=60,
     patience=10,
     pictures_every=5,
-    judged_by="vae_faces",
 )

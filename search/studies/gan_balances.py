@@ -1,6 +1,6 @@
 """Is the balance that a search found better than those of the reports, or was it luck?
 
-Each of four balances is trained three times, with other weights and other random numbers, in the
+Each of six balances is trained three times, with other weights and other random numbers, in the
 network and on the images of `gan_balance`. The table in the end has means and deviations, and says
 how far the found balance is ahead.
 
@@ -28,6 +28,7 @@ EVERY: dict[str, dict[str, Any]] = {
     **BALANCES,
     FOUND: {
         "lr_g": 0.00129, "lr_d": 0.00272, "d_steps": 1, "g_steps": 2, "extra_g_steps": 1,
+        "threshold": 1.0,
         "beta1": 0.5, "smoothing": 0.0, "instance_noise": 0.1, "normalization": "batch",
         "r1": 1.0, "ema": 0.999, "pack": 1,
     },
@@ -87,7 +88,7 @@ STUDY = StudySpec(
     direction="minimize",
     sampler="grid",
     pruner="none",
-    trials=12,  # REPEATS of each
+    trials=18,  # REPEATS of each
     epochs=5,
     retrain_epochs=5,
     patience=5,

@@ -3,7 +3,7 @@
 The study takes the folders that `acgan` takes, and its samples are judged in the same way. The
 picture of a trial shows each image translated to every label.
 
-    make study NAME=stargan DATA=folder:PATH FIRST=1
+    make study NAME=stargan DATA=folder:PATH
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STUDY = StudySpec(
     data="folder:data/faces",
     shape=(3, 64, 64),
     adapts=True,
-    metric="frechet",
+    metric="label_frechet",
     direction="minimize",
     sampler="tpe",
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
@@ -53,5 +53,4 @@ STUDY = StudySpec(
     retrain_epochs=60,
     patience=10,
     pictures_every=5,
-    judged_by="vae_faces",
 )

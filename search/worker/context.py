@@ -146,6 +146,7 @@ def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -
             images,
             queue,
             encoder=open_base(run.encoder_folder),
+            labelled=study.spec.model.labelled,
             say=lambda line: control.send(Preparing(line=line)),
             tell=partial(_tell, control.send),
             interrupted=control.interrupted,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.base import Model
 from models.data.images import ImageSplits
@@ -26,9 +26,11 @@ from storage.database.extractors import keep_extractor, read_extractor
 from storage.database.study_lock import study_lock
 
 if TYPE_CHECKING:
+    from models.evaluation.features import Extractor
     from models.evaluation.sample_evaluator import SampleEvaluator
 
-ATTRIBUTE, SECOND_ATTRIBUTE = "judge", "second_judge"  # of the study
+T = TypeVar("T")
+ATTRIBUTE, SECOND_ATTRIBUTE, LABEL_ATTRIBUTE = "judge", "second_judge", "label_judge"  # of a study
 SECOND_SEED = 1  # of the extractor that a study's own one is checked with
 
 
@@ -36,6 +38,7 @@ class StudyEvaluators:
     """Opens the evaluators that all machines of a study agree on.
 
     encoder: an autoencoder whose codes are the features, for images without classes
+    labelled: whether the models are given labels
     say: hears how far the training of an extractor is; tell: what a person has to know
     interrupted: asked while an extractor is trained, to end it early
 
@@ -50,6 +53,7 @@ class StudyEvaluators:
         queue: TrialQueue,
         *,
         encoder: Model | None = None,
+        labelled: bool = False,
         say: Callable[[str], None] = lambda line: None,
         tell: Callable[[str], None] = lambda line: None,
         interrupted: Callable[[], bool] = lambda: False,
@@ -60,13 +64,22 @@ class StudyEvaluators:
         self.say = say
         self.tell = tell
         self.interrupted = interrupted
+        self.labelled = labelled
+        has_attributes = images.train.attributes is not None
+        self.attributes = self._agree_on_attributes() if labelled and has_attributes else None
         self.own = self._agree_on(ATTRIBUTE, seed=0, encoder=encoder)
 
     def open_for_test(self) -> SampleEvaluator:
         """Return an evaluator with the same features, by the test images."""
+        from models.evaluation.label_evaluator import LabelEvaluator
         from models.evaluation.sample_evaluator import SampleEvaluator
 
-        return SampleEvaluator(self.own.extractor, self.images, part="test", count=self.own.count)
+        own, part = self.own, "test"
+        told = None
+        if own.labels is not None:
+            telling = own.labels.extractor
+            told = LabelEvaluator(telling, self.images, part=part, count=own.count)
+        return SampleEvaluator(own.extractor, self.images, part=part, count=own.count, labels=told)
 
     def open_second(self) -> SampleEvaluator:
         """Return an evaluator that shares nothing with the study's own but the images."""
@@ -84,6 +97,9 @@ class StudyEvaluators:
         about = {"extractor": record["hash"][:16], "judged_samples": record["samples"]}
         if record["accuracy"] is not None:
             about["extractor_accuracy"] = round(record["accuracy"], 5)
+        for name in ("label_frechet", "label_accuracy"):
+            if name in record["floor"]:
+                about[f"{name}_floor"] = record["floor"][name]
         return about | {"floor": record["floor"]["frechet"]}
 
     def _agree_on(
@@ -92,36 +108,71 @@ class StudyEvaluators:
         """Return the evaluator that all machines of the study have: the first one decides."""
         from models.evaluation.sample_evaluator import open_evaluator  # other studies do not wait
 
-        queue = self.queue
-        wait_for = queue.retry.wait_for
-        while True:
-            known = wait_for(lambda: queue.study.user_attrs.get(attribute))
-            evaluator = open_evaluator(
+        def open_expected(expected: str | None) -> SampleEvaluator:
+            return open_evaluator(
                 self.images,
                 self.run.paths.cache,
                 encoder=encoder,
-                expected=known and known["hash"],
-                kept=lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
+                labelled=self.labelled and attribute == ATTRIBUTE,
+                attributes=self.attributes if attribute == ATTRIBUTE else None,
                 seed=seed,
-                progress=self.say,
-                tell=self.tell,
-                interrupted=self.interrupted,
+                **self._making(expected),
             )
-            if wait_for(partial(self._remember, attribute, evaluator)):
-                return evaluator
 
-    def _remember(self, attribute: str, evaluator: SampleEvaluator) -> bool:
-        """Keep the evaluator with the study. False: another machine was first, with another."""
-        extractor, queue = evaluator.extractor, self.queue
+        return self._agree(attribute, open_expected, lambda found: (found.extractor, found.record))
+
+    def _agree_on_attributes(self) -> Extractor:
+        """Return the classifier of attributes that all machines of the study have."""
+        from models.evaluation.feature_cache import make_extractor
+
+        def make_expected(expected: str | None) -> Extractor:
+            return make_extractor(
+                self.images, self.run.paths.cache, of_attributes=True, **self._making(expected)
+            )
+
+        return self._agree(LABEL_ATTRIBUTE, make_expected, lambda found: (found, found.record))
+
+    def _making(self, expected: str | None) -> dict[str, Any]:
+        """Return how an extractor is made, or fetched if it is the expected one."""
+        queue = self.queue
+        wait_for = queue.retry.wait_for
+        return {
+            "expected": expected,
+            "kept": lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
+            "progress": self.say,
+            "tell": self.tell,
+            "interrupted": self.interrupted,
+        }
+
+    def _agree(
+        self,
+        attribute: str,
+        make: Callable[[str | None], T],
+        describe: Callable[[T], tuple[Extractor, dict[str, Any]]],
+    ) -> T:
+        """Return what all machines of the study have: the first one decides.
+
+        make: makes it, with the expected hash; describe: gives its extractor and its record
+        """
+        wait_for = self.queue.retry.wait_for
+        while True:
+            known = wait_for(lambda: self.queue.study.user_attrs.get(attribute))
+            made = make(known and known["hash"])
+            if wait_for(partial(self._remember, attribute, *describe(made))):
+                return made
+
+    def _remember(self, attribute: str, extractor: Extractor, record: dict[str, Any]) -> bool:
+        """Keep an extractor with the study. False: another machine was first, with another."""
+        queue = self.queue
         with study_lock(queue.engine, queue.study_id):
             known = queue.study.user_attrs.get(attribute)
             if known is not None and known["hash"] != extractor.hash:
                 return False
-            if extractor.kind == "classifier":
+            if extractor.kind != "encoder":
                 from models.evaluation.feature_cache import extractor_content
 
                 content = extractor_content(extractor)
                 keep_extractor(queue.engine, extractor.hash, content, is_whole=is_whole_content)
             if known is None:
-                queue.study.set_user_attr(attribute, evaluator.record)
+                queue.study.set_user_attr(attribute, record)
         return True

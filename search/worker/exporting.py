@@ -121,6 +121,8 @@ def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) ->
         say("samples beside the test images")
         evaluator = context.evaluators.open_for_test()
         test |= evaluator.measure_model(model, context.images)
+        if evaluator.labels is not None:
+            tables.append(evaluator.labels.table(model, context.images).to_plain())
         test_judge = evaluator.record
     beaten = measure_baseline(model, context.images, record.metric, "test")
     baseline = None if beaten is None else {**(record.baseline or {}), **beaten}
