@@ -37,7 +37,7 @@ from tests.torture.turn import STUDY, Turn
 from tests.torture.verdict import compare, compare_exports, read_kept
 from tests.torture.wanted import Wanted, read
 
-EPOCHS = 24  # of a trial: some seconds, so that most faults hit one in the middle
+EPOCHS = 16  # of a trial: some seconds, so that most faults hit one in the middle
 LONGEST = 3600.0  # seconds of the undisturbed run
 
 

@@ -32,6 +32,13 @@ class Aim(Enum):
     EVERYTHING = auto()  # all machines and the database
 
 
+@dataclass
+class HoldUp:
+    """Some time in which nothing gets on, on the monotonic clock."""
+
+    ended: float = float("inf")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """A study under torture.
@@ -39,6 +46,7 @@ class Scene:
     folder: of this turn: logs, RUNS, copies of the database
     asked: TRIALS of this round, as a list of one number that grows
     over: set when the faults have to end
+    held_up: the faults with which nothing gets on
     """
 
     folder: Path
@@ -48,6 +56,11 @@ class Scene:
     asked: list[int]
     visitors: list[Machine] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
+    held_up: list[HoldUp] = field(default_factory=list)
+
+    def is_held_up(self, within: float = 0.0) -> bool:
+        """Whether nothing can get on now, or could so at some time in the last seconds."""
+        return any(each.ended >= time.monotonic() - within for each in self.held_up)
 
     def rest(self, seconds: float) -> None:
         """Wait, unless the faults have to end."""

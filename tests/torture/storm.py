@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 
 from tests.torture.journal import Harm
 from tests.torture.machines import Machine
-from tests.torture.scene import Aim, Blow, Fault, Scene
+from tests.torture.scene import Aim, Blow, Fault, HoldUp, Scene
 
 MOST = 8  # faults at once
 PATIENCE = 240.0  # seconds that the last faults may take to end
@@ -52,10 +53,6 @@ class Storm:
         (fault,) = self.chance.choices(self.faults, weights)
         return fault, self.chance.choice(self.scene.machines)
 
-    def is_halting(self) -> bool:
-        """Whether something is under way with which nothing can get on."""
-        return any(fault.halts for thread, fault in [*self._running.items()] if thread.is_alive())
-
     def end(self) -> None:
         """Wait until all faults are over."""
         self.scene.over.set()
@@ -65,7 +62,9 @@ class Storm:
                 self.scene.journal.fail(Harm.TORTURE, f"{fault.name} does not end")
 
     def _fall(self, fault: Fault, blow: Blow, held: Sequence[threading.Lock]) -> None:
-        journal = self.scene.journal
+        journal, hold_up = self.scene.journal, HoldUp()
+        if fault.halts:
+            self.scene.held_up.append(hold_up)
         try:
             if hit := fault.strike(self.scene, blow):
                 journal.note_fault(fault.name, hit)
@@ -75,6 +74,7 @@ class Storm:
             journal.fail(Harm.TORTURE, f"{fault.name}: {error!r}")
             journal.write(traceback.format_exc())
         finally:
+            hold_up.ended = time.monotonic()
             for lock in held:
                 lock.release()
 

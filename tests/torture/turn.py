@@ -9,7 +9,6 @@ so that faults fall on ends, too. A supervisor that is gone is started again.
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from tests.torture.databases import Database, Look
 from tests.torture.journal import Clock, Harm, Journal
 from tests.torture.machines import PATIENCE, Machine, Run, make_host, send
-from tests.torture.process_faults import ENDED_BY_US, tail
+from tests.torture.process_faults import ENDED_BY_US, judge_end, tail
 from tests.torture.scene import Fault, Scene
 from tests.torture.storm import Storm
 from tests.torture.wanted import LAYOUTS
@@ -30,8 +29,6 @@ TICK = 0.25  # seconds between two looks at the supervisors
 WENT_BACK = 3.0  # seconds before its end in which a supervisor need not see an older state
 CALM = 1200.0  # seconds that a study may take to its end
 STUDY = "small"
-# A job that took down worker after worker is given up, as it should be: our faults have done that.
-GIVEN_UP = re.compile("is given up: it took down")
 
 
 def make_machines(folder: Path, study: Path, url: str, layout: str) -> list[Machine]:
@@ -69,7 +66,7 @@ class Turn:
             folder=folder, machines=machines, database=database, journal=journal, asked=[ROUND]
         )
         self.storm = Storm(self.scene, faults, seed=seed)
-        self.watch = Watch(self.scene, self.storm.is_halting)
+        self.watch = Watch(self.scene)
         self.journal = journal
         self._clock = Clock()
         self._is_calm = False
@@ -139,7 +136,7 @@ class Turn:
             for machine in self.scene.machines:
                 machine.kill_all()
         done = [self._is_done(machine) for machine in self.scene.machines]
-        if all(done) and not self.storm.is_halting():
+        if all(done) and not self.scene.is_held_up():
             look = self.scene.database.look()
             if look is not None:
                 self._judge_round(look, finish)
@@ -163,10 +160,7 @@ class Turn:
         self.journal.write(f"the supervisor of machine {machine.name} ended with code {code}")
         if code == 0 or (run.is_ended_by_us and code in ENDED_BY_US):
             return
-        said = tail(machine)
-        if not GIVEN_UP.search(said):
-            words = f"machine {machine.name} ended with code {code}: {said}"
-            self.journal.fail(Harm.UNASKED, words)
+        judge_end(self.scene, machine, code)
 
     def _judge_round(self, look: Look, finish: Callable[[], None]) -> None:
         """See whether the database has what all supervisors say that it has."""

@@ -1,6 +1,6 @@
 """Watches a study under torture: does it get on, are there trials too many, or tracebacks?
 
-    watch = Watch(scene, is_halting=storm.is_halting)
+    watch = Watch(scene)
     with watch: ...                   # in a thread of its own: a frozen database holds it up alone
     watch.has_hung                    # since it was last set to False
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -67,9 +66,8 @@ class Logs:
 class Watch:
     """The watching of one turn."""
 
-    def __init__(self, scene: Scene, is_halting: Callable[[], bool]) -> None:
+    def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.is_halting = is_halting
         self.logs = Logs(scene.folder, scene.journal)
         self.last: Look | None = None
         self.has_hung = False
@@ -113,7 +111,7 @@ class Watch:
         signature = (self.last, self.logs.steps, self.scene.asked[-1], ends)
         if signature != self._signature:
             self._signature, self.stalled = signature, 0.0
-        elif not self.is_halting():
+        elif not self.scene.is_held_up():
             self.stalled += seconds
         if self.stalled > HUNG:
             self.stalled = 0.0
