@@ -52,7 +52,7 @@ from search.words import format_count, format_duration, show_text
 from storage.database.address import redact_url
 from storage.database.connection import check_database, open_storage
 from storage.database.optuna_storage import TrialStorage
-from storage.database.retry import DatabaseRetry, GaveUp
+from storage.database.retry import DatabaseRetry, GaveUp, comes_back
 from storage.database.trial_states import outcome_of
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
@@ -155,19 +155,35 @@ class StudyCommand:
                 ]
             )
         devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
-        check_database(variables.storage_url)
-        inputs = find_images(variables, self.study, self.console)
+        stop = threading.Event()
+        retry = DatabaseRetry(stop.is_set, lambda line: print_line(self.console, line))
+        url = variables.storage_url
+        retry.wait_for(lambda: check_database(url), comes_back)
+        inputs = find_images(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         try_own_model(self.study, name, inputs, variables, devices[0], self.console)
-        storage = open_storage(variables.storage_url)  # the first that is made
+        storage = retry.wait_for(  # the first that is made
+            lambda: open_storage(url, given_up=stop.is_set),
+            comes_back,
+        )
         try:
-            return self._run(devices, storage, inputs)
+            return self._run(devices, storage, inputs, retry, stop)
         finally:
             storage.engine.dispose()
 
-    def _run(self, devices: list[str], storage: TrialStorage, inputs: RunInputs) -> int:
+    def _run(
+        self,
+        devices: list[str],
+        storage: TrialStorage,
+        inputs: RunInputs,
+        retry: DatabaseRetry,
+        stop: threading.Event,
+    ) -> int:
+        """Do the run. retry: waits for the database; stop: ends the run"""
         variables = self.variables
-        opened, run = prepare_run(variables, self.study, storage, inputs)
+        opened, run = retry.wait_for(
+            lambda: prepare_run(variables, self.study, storage, inputs), comes_back
+        )
         for folder in run.paths.written(run.study):
             remove_left_behind(folder)
         display = Display(
@@ -178,14 +194,16 @@ class StudyCommand:
             marks_best=run.shown is None,
             most=60 * (run.trial_minutes or math.inf),
         )
-        stop = threading.Event()
-        queue = TrialQueue(
-            opened,
-            storage,
-            owner=owner_name(os.getpid()),
-            shown=run.shown,
-            retry=DatabaseRetry(stop.is_set, display.say),
-            version=run.version,
+        retry.tell = display.say
+        queue = retry.wait_for(
+            lambda: TrialQueue(
+                opened,
+                storage,
+                owner=owner_name(os.getpid()),
+                shown=run.shown,
+                retry=retry,
+                version=run.version,
+            )
         )
         if again := queue.retry_mended():
             what = "trial that failed is" if again == 1 else "trials that failed are"

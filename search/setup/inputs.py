@@ -34,6 +34,7 @@ from search.setup.shapes import choose_shape
 from search.study import Study
 from search.variables import Variables
 from search.words import show_text
+from storage.database.retry import DatabaseRetry, comes_back
 from storage.files.exports import is_whole, read_provenance
 
 
@@ -136,9 +137,12 @@ class RunInputs(NamedTuple):
         return self.cached.stem.rpartition("-")[0]
 
 
-def find_images(variables: Variables, study: Study, console: Console) -> RunInputs:
+def find_images(
+    variables: Variables, study: Study, console: Console, retry: DatabaseRetry | None = None
+) -> RunInputs:
     """Read the images of a study and find the export that it starts from.
 
+    retry: waits for a database that is away: it knows the shape of a stored study's images
     The digits take the place of images that are not there, unless DATA asks for them.
     """
     wanted = variables.data or study.spec.data
@@ -146,7 +150,8 @@ def find_images(variables: Variables, study: Study, console: Console) -> RunInpu
         check_fit(study, study.spec.shape)  # before images are read, which may take an hour
     place = find_source(wanted, variables.data_root, variables.background)
     study_name(study, wanted, place.label, variables.sampler)
-    shape = choose_shape(variables, study, place)
+    waiting = retry or DatabaseRetry()
+    shape = waiting.wait_for(lambda: choose_shape(variables, study, place), comes_back)
     data, cached = _read_images(variables, study, shape, console)
     source = {
         "name": data,

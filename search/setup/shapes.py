@@ -33,6 +33,7 @@ from search.setup.stored_study import ATTRIBUTE
 from search.study import Study
 from search.variables import Variables
 from storage.database.connection import open_engine
+from storage.database.retry import is_away
 from storage.errors import DatabaseUnreachable
 
 ALIKE = 1.05  # of the widest over the narrowest shape: nobody sees what a crop takes from these
@@ -93,8 +94,10 @@ def stored_shape(url: str, name: str) -> Shape | None:
     """Return the shape of the images of the stored study ``name``; None where there is none."""
     try:
         engine = open_engine(url)
-    except DatabaseUnreachable:
-        return None  # nothing is stored yet
+    except DatabaseUnreachable as error:
+        if is_away(error):
+            raise  # something may be stored
+        return None  # nothing is
     try:
         with engine.connect() as connection:
             if not inspect(connection).has_table("study_user_attributes"):

@@ -61,13 +61,7 @@ def waits_out_outages(
 
     @wraps(method)
     def wait(self: TrialQueue, *args: P.args, **named: P.kwargs) -> T:
-        if self._is_waiting:
-            return method(self, *args, **named)
-        self._is_waiting = True
-        try:
-            return self.retry.wait_for(lambda: method(self, *args, **named))
-        finally:
-            self._is_waiting = False
+        return self.retry.wait_for(lambda: method(self, *args, **named))
 
     return cast("Callable[Concatenate[TrialQueue, P], T]", wait)
 
@@ -106,7 +100,7 @@ class TrialQueue:
         self.shown = shown
         self.retry = retry or DatabaseRetry()
         self.version = version
-        self._is_waiting = False
+        study._storage = TrialCache(storage, self.retry)
         self._is_claiming = False  # also after a claim that was cut off
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
@@ -143,7 +137,7 @@ class TrialQueue:
             with study_lock(self.engine, self.study_id):
                 yield
         except Exception:
-            self.study._storage = TrialCache(self.storage)
+            self.study._storage = TrialCache(self.storage, self.retry)
             self._states.forget()
             self._ids.clear()
             raise
@@ -214,12 +208,12 @@ class TrialQueue:
 
     def try_report(self, trial: Trial, report: EpochReport) -> bool:
         """Write the report, unless the database is away: then it is for later."""
-        return self._try(lambda: self._write_report(trial, report))
+        return self.retry.try_once(lambda: self._write_report(trial, report))
 
     def try_should_prune(self, trial: Trial) -> bool:
         """Whether the pruner ends ``trial``; not while the database that it looks at is away."""
         answers: list[bool] = []
-        return self._try(lambda: answers.append(trial.should_prune())) and answers[0]
+        return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
 
     @waits_out_outages
     def write_note(self, trial_id: int | None, words: str) -> None:
@@ -232,15 +226,7 @@ class TrialQueue:
         earlier: a note that counts as ours, too
         """
         place = self.storage, self.study_id, trial_id
-        return self._try(lambda: notes.write_note(*place, words, earlier=earlier))
-
-    def _try(self, call: Callable[[], object]) -> bool:
-        """Whether ``call`` went through. Raises `DatabaseLost` after too long an outage."""
-        waiting, self._is_waiting = self._is_waiting, True  # nothing below waits, either
-        try:
-            return self.retry.try_once(call)
-        finally:
-            self._is_waiting = waiting
+        return self.retry.try_once(lambda: notes.write_note(*place, words, earlier=earlier))
 
     def _write_report(self, trial: Trial, report: EpochReport) -> None:
         step = report.epoch - 1  # epochs count from 1, Optuna's steps from 0
@@ -249,12 +235,14 @@ class TrialQueue:
 
     def try_release(self, number: int) -> bool:
         """Give the trial back, unless the database is away: then its lease runs out instead."""
+        trial_id = self._ids.get(number)
         try:
-            return self._try(lambda: self._release(number))
+            return self.retry.try_once(lambda: self._release(number))
         except DatabaseLost:
             return False
         finally:
-            self.storage.let_go(self._ids[number])
+            if trial_id is not None:
+                self.storage.let_go(trial_id)
 
     @waits_out_outages
     def release(self, number: int) -> None:
@@ -353,7 +341,7 @@ class TrialQueue:
     @waits_out_outages
     def read_again(self) -> None:
         """Forget the trials that were read: from now on all is what the database says now."""
-        self.study._storage = TrialCache(self.storage)
+        self.study._storage = TrialCache(self.storage, self.retry)
         self._ids.clear()
 
     def count_ended(self) -> int:
@@ -426,19 +414,21 @@ def open_queue(
 
     sampler, pruner: of the trials that are claimed here; Optuna's own where left out
     """
-    storage = open_storage(url)
+    waiting = retry or DatabaseRetry()
+    storage = open_storage(url, given_up=waiting.given_up)
     loaded = optuna.load_study(
         study_name=study, storage=TrialCache(storage), sampler=sampler, pruner=pruner
     )
-    if isinstance(sampler, StudySampler) and sampler.draws_alone:
-        loaded.get_trials(deepcopy=False)  # fills Optuna's cache before it draws under the lock
-    return TrialQueue(
+    queue = TrialQueue(
         loaded,
         storage,
         owner=owner,
         references=references,
         suggest=suggest,
         shown=shown,
-        retry=retry,
+        retry=waiting,
         version=version,
     )
+    if isinstance(sampler, StudySampler) and sampler.draws_alone:
+        loaded.get_trials(deepcopy=False)  # fills Optuna's cache before it draws under the lock
+    return queue

@@ -163,6 +163,7 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
                 retrain(context, job.number)
             case Export():
                 export(context, job.number, job.rank)
+        context.queue.engine.dispose()  # others may need the connection
         context.send(Idle())
 
 

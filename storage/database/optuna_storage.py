@@ -20,9 +20,10 @@ import json
 import math
 import re
 import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
@@ -39,12 +40,15 @@ from storage.database.fences import check_fence
 from storage.database.frozen_trials import read_trials
 from storage.database.leases import Attempt, forgive_attempts
 from storage.database.metrics import write_metrics
+from storage.database.retry import DatabaseRetry
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.schema import is_sqlite
 from storage.database.table_versions import read_versions_once
 from storage.database.transactions import open_sessions, read, write
 from storage.database.trial_states import OPEN, TrialStates, TrialStatus
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LOCK = text("UPDATE trials SET state = state WHERE trial_id = -1")  # begins to write
 COUNT = text("SELECT count(*) FROM trials WHERE study_id = :study_id")
 STATE = text("SELECT state FROM trials WHERE trial_id = :trial_id")
@@ -321,14 +325,48 @@ def _value_kind(value: float) -> str:
     return "FINITE"
 
 
-class TrialCache(_CachedStorage):
-    """Optuna's cache of trials, which is filled when more than the WAITING trials are read."""
+def waits(
+    method: Callable[Concatenate[TrialCache, P], T],
+) -> Callable[Concatenate[TrialCache, P], T]:
+    """Make a method of the cache wait until the database answers."""
 
-    def __init__(self, backend: TrialStorage) -> None:
+    @wraps(method)
+    def wait(self: TrialCache, *args: P.args, **named: P.kwargs) -> T:
+        if self._retry is None:
+            return method(self, *args, **named)
+        return self._retry.wait_for(lambda: method(self, *args, **named))
+
+    return cast("Callable[Concatenate[TrialCache, P], T]", wait)
+
+
+class TrialCache(_CachedStorage):
+    """Optuna's cache of trials, which is filled when more than the WAITING trials are read.
+
+    retry: waits for a database that is away, in every call that may be repeated; None: nobody does
+    """
+
+    def __init__(self, backend: TrialStorage, retry: DatabaseRetry | None = None) -> None:
         super().__init__(backend)
+        self._retry = retry
         self._backend: TrialStorage = backend
         self._states: dict[int, TrialStates] = {}
 
+    get_study_id_from_name = waits(_CachedStorage.get_study_id_from_name)
+    get_study_name_from_id = waits(_CachedStorage.get_study_name_from_id)
+    get_study_directions = waits(_CachedStorage.get_study_directions)
+    get_study_user_attrs = waits(_CachedStorage.get_study_user_attrs)
+    get_study_system_attrs = waits(_CachedStorage.get_study_system_attrs)
+    set_study_user_attr = waits(_CachedStorage.set_study_user_attr)
+    set_study_system_attr = waits(_CachedStorage.set_study_system_attr)
+    get_trial = waits(_CachedStorage.get_trial)
+    get_trial_id_from_study_id_trial_number = waits(
+        _CachedStorage.get_trial_id_from_study_id_trial_number
+    )
+    set_trial_param = waits(_CachedStorage.set_trial_param)
+    set_trial_user_attr = waits(_CachedStorage.set_trial_user_attr)
+    set_trial_system_attr = waits(_CachedStorage.set_trial_system_attr)
+
+    @waits
     def get_all_trials(
         self,
         study_id: int,

@@ -3,8 +3,9 @@
     retry = DatabaseRetry()
     retry.wait_for(lambda: write(...))      # again and again, for ten minutes at most
 
-A call that fails for another reason fails at once. Code that must not be held up asks `is_away`
-itself and tries again later.
+What is called may wait for parts of itself: it is repeated as a whole. A call that fails for
+another reason fails at once. Code that must not be held up asks `is_away` itself and tries again
+later.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
@@ -32,6 +34,13 @@ DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # it 
 # or waited too long (25P02, 25P03); connection lost (08); a deadlock (40); no resources (53); shut
 # down, or cancelled by an operator (57); an error of its system (58).
 PASSING = ("25006", "25P02", "25P03", "08", "40", "53", "57", "58")
+# What a server or a file says that is there, to who comes at the wrong moment.
+BUSY = re.compile(
+    "database is locked|the database system is |too many (clients|connections)|remaining connection"
+    "|no more connections allowed|terminating connection|server closed the connection|canceling "
+    "statement|has not answered|server_login_retry|query_wait_timeout|server conn crashed"
+)
+CROWDED = re.compile("too many (clients|connections)|remaining connection|no more connections")
 BLOCKED = 1.0  # seconds: a failure that takes longer was waited for
 REST = 10.0  # seconds in which nobody who has better to do waits again
 
@@ -71,6 +80,7 @@ class DatabaseRetry:
         self.tell = tell
         self.away_since: float | None = None
         self._rests_until = 0.0
+        self._is_waiting = False  # for a call, of which other calls are parts
 
     def try_once(self, call: Callable[[], object]) -> bool:
         """Return whether ``call`` went through; False while the database is away.
@@ -82,7 +92,8 @@ class DatabaseRetry:
         if began < self._rests_until:
             return False
         try:
-            call()
+            with self._as_one():
+                call()
         except Exception as error:
             if not self.away(error):
                 raise
@@ -92,16 +103,26 @@ class DatabaseRetry:
         self.back()
         return True
 
-    def wait_for(self, call: Callable[[], T]) -> T:
+    def wait_for(
+        self, call: Callable[[], T], passes: Callable[[BaseException], bool] | None = None
+    ) -> T:
         """Return what ``call`` returns, once the database answers. A call must be repeatable.
 
+        passes: which errors are waited out; None: those of a database that is away
         Raises `DatabaseLost` after `OUTAGE`, `GaveUp` when asked to stop.
         """
+        if self._is_waiting:
+            return call()
         pause = FIRST
         while True:
             try:
-                result = call()
+                with self._as_one():
+                    result = call()
             except Exception as error:
+                if passes is not None and not passes(error):
+                    raise
+                if self.given_up() and is_away(error):
+                    raise GaveUp from error
                 if not self.away(error):
                     raise
             else:
@@ -109,6 +130,15 @@ class DatabaseRetry:
                 return result
             self._sleep(pause)
             pause = min(2 * pause, LONGEST)
+
+    @contextmanager
+    def _as_one(self) -> Iterator[None]:
+        """Let calls that wait inside another wait with it, as a whole."""
+        self._is_waiting, before = True, self._is_waiting
+        try:
+            yield
+        finally:
+            self._is_waiting = before
 
     def away(self, error: Exception) -> bool:
         """Return whether ``error`` means that the database is away.
@@ -123,6 +153,11 @@ class DatabaseRetry:
             cause = _first_line(error)
             if FULL.search(cause):
                 self.tell(f"the trial database cannot write ({cause}): make room; waiting for it")
+            elif CROWDED.search(cause):
+                self.tell(
+                    f"the trial database has no connection left ({cause}); waiting for one; fewer "
+                    "WORKERS or a larger max_connections help"
+                )
             elif READ_ONLY.search(cause):
                 self.tell(f"the trial database can only be read ({cause}); waiting for it")
             else:
@@ -158,6 +193,12 @@ def is_away(error: BaseException) -> bool:
         or _is_unlockable(cause)
         for cause in causes_of(error)
     )
+
+
+def comes_back(error: BaseException) -> bool:
+    """Return whether the database is there, though it cannot be used now: it is no mistake in the
+    address."""
+    return is_away(error) and any(BUSY.search(str(cause)) for cause in causes_of(error))
 
 
 def _is_passing(error: DBAPIError) -> bool:
