@@ -9,7 +9,7 @@ from queue import Queue
 from typing import IO
 
 from search.messages import Event, Halt, Job, Stop, Warned, read_message, write_message
-from storage.database.retry import FULL
+from storage.database.retry import CROWDED, FULL
 
 log = logging.getLogger("genstudy")
 
@@ -54,11 +54,13 @@ class Control:
             self.stopped.set()
 
     def warn_of_database(self, message: str) -> None:
-        """Log an outage. The supervisor hears of a full disk alone: it notices a database that is
-        away itself, but only who writes meets a full disk."""
+        """Log an outage. The supervisor notices a database that is away itself. But only who writes
+        meets a full disk, and only who comes late finds no connection left."""
         log.warning(message)
         if FULL.search(message):
             self.send(Warned(what="space for the trial database", message=message))
+        elif CROWDED.search(message):
+            self.send(Warned(what="connections of the trial database", message=message))
 
     def _listen(self) -> None:
         for line in self._input:

@@ -115,6 +115,8 @@ def _work(control: Control) -> None:
     control.send(Ready())
     try:
         _do_jobs(jobs, context)
+    except GaveUp:  # told to stop while the database was away
+        return
     except KeyError as error:
         if is_missing_record(error):  # a new process sees whether the study is there
             raise DatabaseWentBack("a trial is not in the trial database any more") from error

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, FrozenTrial
 
 from models.base import Model, ModelConfig, evaluating, parameter_count
 from models.data.images import ImageSplits
@@ -100,10 +100,15 @@ def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
     raise CheckpointError(f"trial {record.trial} has no weights of its best epoch any more")
 
 
+def read_trial(context: WorkerContext, number: int) -> FrozenTrial:
+    """Return trial ``number`` as it is stored, once the database answers."""
+    queue = context.queue
+    return queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(number)))
+
+
 def read_configuration(context: WorkerContext, number: int) -> tuple[ModelConfig, dict[str, Any]]:
     """Return the configuration that trial ``number`` trained, and its parameters."""
-    queue = context.queue
-    trial = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(number)))
+    trial = read_trial(context, number)
     return context.spec.suggest(FixedTrial(trial.params, number=number)), trial.params
 
 
@@ -313,7 +318,7 @@ class RetrainingRun:
         context, model, curve = self.context, self.model, self.curve
         run, spec, images, evaluator = context.run, context.spec, context.images, context.evaluator
         best = self._best_epoch()
-        trial = context.queue.storage.get_trial(context.queue.id_of(self.number))
+        trial = read_trial(context, self.number)
         diagnosis = GanDiagnosis(None if evaluator is None else evaluator.floor, prunes=False)
         verdict = diagnosis.final(health_of_curve(curve)) if evaluator is not None else None
         ended_by = PATIENCE if self._is_out_of_patience() else MOST_EPOCHS
