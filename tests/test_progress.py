@@ -151,6 +151,15 @@ def test_the_line_of_a_trial_says_how_it_ended(events: list[Any], line: str) -> 
     assert shown.count("\n") == 1
 
 
+def test_a_trial_that_fails_before_it_starts_took_no_time(clock: Callable[[float], None]) -> None:
+    """`suggest` fails or turns its parameters down: there is no start from which to count."""
+    display, said = a_display()
+    clock(40_000.0)  # the clock counts from the machine's start
+    display.handle_event(a_worker(), ended("failed", reason="KeyError: 'oops'"))
+    assert said.getvalue() == "trial   7  failed      KeyError: 'oops'\n"
+    assert display.costs == [], "nor does it say how long a trial takes"
+
+
 def test_a_trial_that_goes_on_says_at_which_epoch() -> None:
     display, said = a_display()
     display.handle_event(a_worker(), Started(number=7, epochs=60, parameters={}))

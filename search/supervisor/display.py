@@ -288,7 +288,8 @@ class Display:
 
     def _show_end(self, status: WorkerStatus, event: Ended, now: float) -> None:
         number, value = event.number, event.value
-        if not status.resumed:  # else only a part of it was seen
+        has_started = status.number == number  # else its parameters were turned down, or not made
+        if has_started and not status.resumed:  # else only a part of it was seen
             self.costs.append(now - status.since)
         self.ends[event.outcome] += 1
         known = self.best[0] if self.best else None
@@ -296,7 +297,7 @@ class Display:
         if value is not None and is_best:
             self.best = (value, number, self.parameters.get(number, {}))
         start = f"trial {number:>3}  {event.outcome:<10}{self._describe_end(status, event)}"
-        start += f"  {format_duration(now - status.since)}"
+        start += f"  {format_duration(now - status.since)}" if has_started else ""
         items = format_items(self.parameters.get(number, {}))
         mark = "*best" if is_best else ""
         style = "green" if is_best else STYLES.get(Outcome(event.outcome))
