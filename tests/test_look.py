@@ -105,6 +105,14 @@ def test_look_names_every_broken_file_and_goes_on(look: Look, pets: Path) -> Non
     assert "a study reads no folder with a broken file" in said
 
 
+@pytest.mark.parametrize("inside", ["pets", "pets/train/cats"])
+def test_look_says_that_one_class_is_none(tmp_path: Path, look: Look, inside: str) -> None:
+    for number in range(10):
+        write(tmp_path / "all" / inside / f"{number}.png", number)
+    said = look(DATA=f"folder:{tmp_path / 'all'}")
+    assert "classes   none: all images lie in one folder, and one class is no class" in said
+
+
 def test_look_without_classes_shows_the_images_alone(tmp_path: Path, look: Look) -> None:
     for number in range(30):
         write(tmp_path / "flat" / f"{number}.png", number, size=(10 + number, 10))

@@ -110,7 +110,9 @@ class _Report:
             self.print_line("", "too few to split: a study needs at least 10")
         classes = self.source.layout.classes
         if not classes:
-            self.print_line("classes", "none: no class folders")
+            one = "all images lie in one folder, and one class is no class"
+            why = one if self._is_one_class() else "no class folders"
+            self.print_line("classes", f"none: {why}")
             return
         sizes = {part: _count_labels(files) for part, files in self.parts.items()}
         totals = sum(sizes.values(), Counter[int]())
@@ -121,6 +123,12 @@ class _Report:
             if lacking and self.parts[part]:
                 more = f" and {len(lacking) - EACH} more" if len(lacking) > EACH else ""
                 self.print_line("", f"no {word} image of {', '.join(lacking[:EACH])}{more}")
+
+    def _is_one_class(self) -> bool:
+        """Whether a folder holds all images, or all of each part."""
+        layout = self.source.layout
+        around = len(layout.inner) + 1 if layout.parts else 0
+        return all(len(file.names) > around + 1 for file in layout.files)
 
     def print_copies(self) -> None:
         """Print how many images a model would be tested on that it has learned."""
