@@ -171,7 +171,7 @@ def test_one_file_holds_the_page_and_loads_nothing(stored: Stored) -> None:
     assert "The best is trial 3 with value 0.503" in written
     assert "The best: trial 3, complete, value 0.503" in written
     assert "The worst: trial 0, complete, value 3.5" in written
-    assert "PED-ANOVA over 20 trials, of which 6 were pruned" in written
+    assert "PED-ANOVA over 20 trials, of which 6 were pruned and count with the last" in written
 
 
 def test_the_policy_allows_the_pages_own_script_and_nothing_else(stored: Stored) -> None:
@@ -208,6 +208,19 @@ def test_complete_trials_come_first_and_the_best_of_them_on_top(stored: Stored) 
     assert [outcome for outcome, _ in values] == ["complete"] * 6 + ["pruned"] * 3
     assert [value for _, value in values[:6]] == sorted([v for _, v in values[:6]], reverse=True)
     assert values[0] == ("complete", 3.507)
+
+
+@pytest.mark.parametrize(("pruned", "words"), [(0, ""), (1, ", of which 1 was pruned and counts")])
+def test_importance_names_pruned_trials_only_where_there_are_some(
+    stored: Stored, pruned: int, words: str
+) -> None:
+    trials = searched(30)
+    those = [trial for trial in trials if trial.state == TrialState.PRUNED][:pruned]
+    stored.write([t for t in trials if t.state == TrialState.COMPLETE] + those)
+    _, written = stored.report()
+    count = sum(trial.state == TrialState.COMPLETE for trial in trials) + pruned
+    assert re.search(f"PED-ANOVA over {count} trials{words}", written)
+    assert "0 were" not in written
 
 
 @pytest.mark.parametrize("count", [1, 7])

@@ -80,10 +80,16 @@ def _importance_blocks(reported: ReportedStudy) -> list[Block]:
         alike = "The best quarter of the trials chose the same parameters as all others."
         return [title, Words(alike)]
     pruned = sum(trial.state == TrialState.PRUNED for trial, _ in found)
+    ended_early = (
+        f", of which {pruned} {'was' if pruned == 1 else 'were'} pruned and "
+        f"{'counts' if pruned == 1 else 'count'} with the last value"
+        if pruned
+        else ""
+    )
     how = (
         "How differently the best quarter of the trials chose each parameter, as shares of all "
-        f"differences, by PED-ANOVA over {len(found)} trials, of which {pruned} were pruned and "
-        "count with the value that they ended with. Few trials show large differences only."
+        f"differences, by PED-ANOVA over {len(found)} trials{ended_early}. Few trials show large "
+        "differences only."
     )
     return [title, draw_importances(shares), Words(how, "soft")]
 
