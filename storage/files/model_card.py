@@ -111,7 +111,7 @@ def _use(about: Mapping[str, Any]) -> str:
         parts.append(format_rows(["attribute", "lowest, as 0", "highest, as 1"], ranges))
     if about.get("onnx_usage"):
         reads = any("example.png" in line for line in about["onnx_usage"])
-        example = " `example.png` is one of the images; any file does." if reads else ""
+        example = " Pillow reads `example.png`, one of the images; any file does." if reads else ""
         parts.append(f"In this folder, with onnxruntime and numpy alone.{example}")
         parts.append(_code(about["onnx_usage"]))
     if about.get("loading"):
