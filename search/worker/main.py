@@ -112,6 +112,7 @@ def _work(control: Control) -> None:
         context = open_context(first.run, first.device, control, first.owner)
     except (StopRequested, GaveUp):  # while an extractor was trained, or the database was away
         return
+    context.queue.engine.dispose()  # others may need the connection
     control.send(Ready())
     try:
         _do_jobs(jobs, context)
@@ -165,7 +166,7 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
                 retrain(context, job.number)
             case Export():
                 export(context, job.number, job.rank)
-        context.queue.engine.dispose()  # others may need the connection
+        context.queue.engine.dispose()
         context.send(Idle())
 
 
