@@ -42,7 +42,7 @@ from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerPool
 from search.tables import Column, FittedTable, Kind
-from search.trials.owner import owner_name
+from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
 from search.trials.retries import read_retries
 from search.trials.study_record import StudyRecord, name_strategy
@@ -52,7 +52,7 @@ from search.words import format_count, format_duration, show_text
 from storage.database.address import redact_url
 from storage.database.connection import check_database, open_storage
 from storage.database.optuna_storage import TrialStorage
-from storage.database.retry import DatabaseRetry, GaveUp, comes_back
+from storage.database.retry import DatabaseRetry, GaveUp, comes_back, passes_later
 from storage.database.trial_states import outcome_of
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
@@ -163,8 +163,7 @@ class StudyCommand:
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         try_own_model(self.study, name, inputs, variables, devices[0], self.console)
         storage = retry.wait_for(  # the first that is made
-            lambda: open_storage(url, given_up=stop.is_set),
-            comes_back,
+            lambda: open_storage(url, given_up=stop.is_set), passes_later(url)
         )
         try:
             return self._run(devices, storage, inputs, retry, stop)
@@ -182,7 +181,8 @@ class StudyCommand:
         """Do the run. retry: waits for the database; stop: ends the run"""
         variables = self.variables
         opened, run = retry.wait_for(
-            lambda: prepare_run(variables, self.study, storage, inputs), comes_back
+            lambda: prepare_run(variables, self.study, storage, inputs),
+            passes_later(variables.storage_url),
         )
         for folder in run.paths.written(run.study):
             remove_left_behind(folder)
@@ -285,6 +285,7 @@ class StudyCommand:
         try:
             for worker in supervisor.pool.workers.values():
                 queue.reclaim_from(worker.owner, blame=False)
+                forget_mark(worker.owner)
             waiting = queue.count()["WAITING"]
             ended = queue.count_ended()
         except GaveUp:

@@ -34,7 +34,7 @@ from search.setup.shapes import choose_shape
 from search.study import Study
 from search.variables import Variables
 from search.words import show_text
-from storage.database.retry import DatabaseRetry, comes_back
+from storage.database.retry import DatabaseRetry, passes_later
 from storage.files.exports import is_whole, read_provenance
 
 
@@ -151,7 +151,8 @@ def find_images(
     place = find_source(wanted, variables.data_root, variables.background)
     study_name(study, wanted, place.label, variables.sampler)
     waiting = retry or DatabaseRetry()
-    shape = waiting.wait_for(lambda: choose_shape(variables, study, place), comes_back)
+    passes = passes_later(variables.storage_url)
+    shape = waiting.wait_for(lambda: choose_shape(variables, study, place), passes)
     data, cached = _read_images(variables, study, shape, console)
     source = {
         "name": data,

@@ -181,8 +181,7 @@ class WorkerPool:
             worker.process.kill()
             worker.process.wait()
         for worker in self.workers.values():
-            worker.hang_up()
-            forget_mark(worker.owner)
+            worker.hang_up()  # the mark of one that held a trial stays: the next run sees it gone
         sweep_marks()
         return killed
 

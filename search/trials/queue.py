@@ -102,6 +102,7 @@ class TrialQueue:
         self.version = version
         study._storage = TrialCache(storage, self.retry)
         self._is_claiming = False  # also after a claim that was cut off
+        self.holds_trial = False  # that could not be given back
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
@@ -234,15 +235,17 @@ class TrialQueue:
         trial._cached_frozen_trial.intermediate_values.setdefault(step, report.value)
 
     def try_release(self, number: int) -> bool:
-        """Give the trial back, unless the database is away: then its lease runs out instead."""
+        """Give the trial back, unless the database is away: then whoever sees that this worker is
+        gone takes it."""
         trial_id = self._ids.get(number)
         try:
-            return self.retry.try_once(lambda: self._release(number))
+            self.holds_trial = not self.retry.try_once(lambda: self._release(number))
         except DatabaseLost:
-            return False
+            self.holds_trial = True
         finally:
             if trial_id is not None:
                 self.storage.let_go(trial_id)
+        return not self.holds_trial
 
     @waits_out_outages
     def release(self, number: int) -> None:

@@ -124,7 +124,8 @@ def _work(control: Control) -> None:
         raise
     finally:
         context.queue.engine.dispose()
-        forget_mark(context.queue.owner)
+        if not context.queue.holds_trial:
+            forget_mark(context.queue.owner)
 
 
 def _try(job: DryRun, control: Control) -> Tried:

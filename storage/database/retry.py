@@ -89,7 +89,7 @@ class DatabaseRetry:
         while: the training goes on. Raises `DatabaseLost` after `OUTAGE`.
         """
         began = time.monotonic()
-        if began < self._rests_until:
+        if began < self._rests_until or self._gives_up():
             return False
         try:
             with self._as_one():
@@ -113,6 +113,8 @@ class DatabaseRetry:
         """
         if self._is_waiting:
             return call()
+        if self._gives_up():
+            raise GaveUp
         pause = FIRST
         while True:
             try:
@@ -130,6 +132,10 @@ class DatabaseRetry:
                 return result
             self._sleep(pause)
             pause = min(2 * pause, LONGEST)
+
+    def _gives_up(self) -> bool:
+        """Whether the database is away, and nobody waits for it any more."""
+        return self.away_since is not None and self.given_up()
 
     @contextmanager
     def _as_one(self) -> Iterator[None]:
@@ -199,6 +205,12 @@ def comes_back(error: BaseException) -> bool:
     """Return whether the database is there, though it cannot be used now: it is no mistake in the
     address."""
     return is_away(error) and any(BUSY.search(str(cause)) for cause in causes_of(error))
+
+
+def passes_later(url: str) -> Callable[[BaseException], bool]:
+    """Return which errors pass once a database was there. A server that refuses connections is
+    restarted; a file that cannot be opened stays so, but for its locks."""
+    return comes_back if url.startswith("sqlite") else is_away
 
 
 def _is_passing(error: DBAPIError) -> bool:
