@@ -17,7 +17,7 @@ from search.messages import Event, Idle, Job
 from search.run import StudyRun
 from search.supervisor.worker_pool import WorkerHandle, WorkerState
 from search.trials.owner import forget_mark, owner_name
-from search.worker.context import open_context
+from search.worker.context import WorkerContext, open_context
 from search.worker.main import _do_jobs
 
 
@@ -48,11 +48,14 @@ class LocalPool:
             log=log_path(0),
         )  # fmt: skip
         self.workers = {0: self.worker}
+        self.context: WorkerContext | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.context is None:
+            return
         self.context.queue.engine.dispose()
         forget_mark(self.worker.owner)
 
@@ -70,7 +73,7 @@ class LocalPool:
         return [self.worker] if self.worker.state is WorkerState.BUSY else []
 
     def events(self, timeout: float) -> Iterator[tuple[WorkerHandle, Event]]:
-        if self.worker.job is not None:
+        if self.worker.job is not None and self.context is not None:
             _do_jobs(iter([self.worker.job]), self.context)
         heard, self.control.heard = self.control.heard, []
         for event in heard:

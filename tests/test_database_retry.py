@@ -7,7 +7,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from storage.database import retry
-from storage.database.retry import DatabaseLost, DatabaseRetry, GaveUp, is_away
+from storage.database.retry import DatabaseLost, DatabaseRetry, GaveUp, comes_back, is_away
 
 
 def away() -> OperationalError:
@@ -92,3 +92,52 @@ def test_after_an_attempt_that_took_long_nothing_is_tried_for_a_while(
     now[0] += retry.REST + 1
     assert waits.try_once(lambda: attempts.append(now[0]))
     assert waits.try_once(lambda: attempts.append(now[0]))
+
+
+def test_a_call_in_a_call_is_repeated_with_it() -> None:
+    """What the outer one has done is undone: the inner one alone would go on from nothing."""
+    waiting, outer = DatabaseRetry(tell=lambda line: None), []
+    server = Server(2)
+
+    def call() -> str:
+        outer.append(1)
+        return waiting.wait_for(server)
+
+    assert waiting.wait_for(call) == "answer"
+    assert len(outer) == 3
+
+
+def test_once_the_run_is_to_end_a_database_that_is_away_is_not_asked_again() -> None:
+    stop: list[bool] = []
+    waiting = DatabaseRetry(given_up=lambda: bool(stop), tell=lambda line: None)
+    asked = Server(1)
+    assert not waiting.try_once(asked)
+    stop.append(True)
+    assert not waiting.try_once(asked)
+    with pytest.raises(GaveUp):
+        waiting.wait_for(asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_waited_for"),
+    [
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("FATAL:  remaining connection slots are reserved for roles with", True),
+        ("Connection refused", False),
+        ('FATAL:  password authentication failed for user "me"', False),
+        ("unable to open database file", False),
+    ],
+)
+def test_at_first_only_a_database_that_is_there_is_waited_for(
+    said: str, is_waited_for: bool
+) -> None:
+    """All else may be a mistake in STORAGE."""
+    assert comes_back(OperationalError("", {}, Exception(said))) == is_waited_for
+
+
+def test_who_finds_no_connection_is_told_what_helps() -> None:
+    told: list[str] = []
+    full = OperationalError("", {}, Exception("FATAL:  sorry, too many clients already"))
+    DatabaseRetry(tell=told.append).wait_for(Server(1, lambda: full))
+    assert "waiting for one; fewer WORKERS or a larger max_connections help" in told[0]

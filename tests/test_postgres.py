@@ -21,6 +21,7 @@ from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from storage import best, curves, studies, trials
 from storage.database import optuna_storage, postgres_connection
+from storage.database import study_lock as study_lock_file
 from storage.database.connection import check_encodable, open_engine, open_storage
 from storage.database.retry import is_away
 from storage.database.study_lock import study_lock
@@ -283,3 +284,82 @@ def run_all(engine: Engine, statements: list[str]) -> None:
 def run(engine: Engine, statement: str) -> object:
     with engine.connect() as connection:
         return connection.scalar(text(statement))
+
+
+def count_connections(url: str) -> int:
+    with psycopg.connect(url, autocommit=True) as operator:
+        found = operator.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = 'genstudy'"
+        ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def test_a_process_holds_one_connection_and_none_once_it_rests(postgres_url: str) -> None:
+    """Also under the lock of a study: a pooler may have no second one."""
+    counted = []
+    with a_queue(postgres_url) as queue:
+        queue._next.suggest = lambda trial: None
+        queue._next.draw = lambda *_, **__: counted.append(count_connections(postgres_url))  # type: ignore[method-assign]
+        run_trial(queue)
+        counted.append(count_connections(postgres_url))
+        queue.engine.dispose()
+        assert counted == [1, 1]
+        assert count_connections(postgres_url) == 0
+
+
+def test_what_is_done_under_a_lock_is_done_as_a_whole(postgres_url: str) -> None:
+    with a_queue(postgres_url) as queue, a_queue(postgres_url) as other:
+
+        def make_one() -> None:
+            with queue._locked():
+                queue.study.enqueue_trial({"lr": 0.5})
+                assert queue.count() == {"WAITING": 1}
+                assert other.count() == {}, "others do not see it yet"
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            make_one()
+        assert queue.count() == {}
+        assert queue.study.get_trials() == []
+        run_trial(queue)
+        assert other.count() == {"COMPLETE": 1}
+
+
+def test_a_machine_that_vanishes_does_not_keep_its_lock(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_lock_file, "TRY", text(str(study_lock_file.TRY).replace("60s", "1s")))
+    with a_queue(postgres_url) as vanished, a_queue(postgres_url) as other:
+
+        def vanish() -> None:
+            with study_lock(vanished.engine, 7):
+                began = time.monotonic()
+                with study_lock(other.engine, 7):
+                    assert 0.5 < time.monotonic() - began < 10
+
+        with pytest.raises(SQLAlchemyError) as raised:
+            vanish()
+        assert is_away(raised.value)
+
+
+def test_a_server_gives_up_clients_that_have_vanished(postgres_url: str) -> None:
+    with a_queue(postgres_url) as queue:
+        for name in ("idle_in_transaction_session_timeout", "lock_timeout"):
+            assert run(queue.engine, f"SHOW {name}") != "0", name
+
+
+def test_who_wants_the_run_to_end_waits_for_no_server(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connection, "HURRY", 0.3)
+    stop = Event()
+    storage = open_storage(postgres_url, given_up=stop.is_set)
+    assert run(storage.engine, "SELECT 1 FROM pg_sleep(0.5)") == 1
+    stop.set()
+    began = time.monotonic()
+    with pytest.raises(OperationalError, match=r"has not answered for 0\.3 s"):
+        run(storage.engine, "SELECT pg_sleep(30)")
+    assert time.monotonic() - began < 5
+    storage.engine.dispose()

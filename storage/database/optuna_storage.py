@@ -310,9 +310,8 @@ class TrialStorage(RDBStorage):
                 )
                 listed = {i for i in included_trial_ids if i <= trial_id_greater_than}
                 listed |= {row[0] for row in found}
-                if listed:
-                    trials = read_trials(connection, listed)
-                    return [t for t in trials if states is None or t.state in states]
+                trials = read_trials(connection, listed) if listed else []
+            return [t for t in trials if states is None or t.state in states]
         return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
 
 
