@@ -27,11 +27,11 @@ from search.errors import BadVariable
 from search.words import format_count
 from storage.paths import sqlite_url
 from tests.conftest import SMALL_STUDY
-from tests.torture import database_faults, file_faults, process_faults
+from tests.torture import database_faults, file_faults, guest_faults, process_faults
 from tests.torture.databases import Database, SQLiteFile
 from tests.torture.journal import Harm, Journal
 from tests.torture.machines import Machine
-from tests.torture.postgres import PostgresServer
+from tests.torture.postgres import start_server
 from tests.torture.scene import Fault
 from tests.torture.turn import STUDY, Turn
 from tests.torture.verdict import compare, compare_exports, read_kept
@@ -71,7 +71,7 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
     with ExitStack() as stack:
         server = None
         if "postgres" in wanted.databases:
-            server = stack.enter_context(PostgresServer(folder))
+            server = stack.enter_context(start_server(folder))
         for index, (name, layout) in enumerate(wanted.turns):
             place = folder / f"{name}-{layout}"
             place.mkdir()
@@ -94,7 +94,7 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
 def all_faults(database: str) -> list[Fault]:
     """Return the faults that can fall where the study is in this kind of database."""
     own = database_faults.OF_SQLITE if database == "sqlite" else database_faults.OF_POSTGRES
-    return [*process_faults.FAULTS, *file_faults.FAULTS, *own]
+    return [*process_faults.FAULTS, *guest_faults.FAULTS, *file_faults.FAULTS, *own]
 
 
 def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
@@ -105,7 +105,11 @@ def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
         turn.journal.show(f"{count} trials run undisturbed")
         peace.start(count)
         assert peace.run is not None
-        if peace.run.process.wait(LONGEST):
+        try:
+            code = peace.run.process.wait(LONGEST)
+        finally:
+            peace.kill_all()
+        if code:
             turn.journal.fail(Harm.TORTURE, f"the undisturbed run has failed; see {peace.log}")
         wanted = read_kept(STUDY, url)
         compare(read_kept(STUDY, turn.scene.database.url), wanted, count, turn.journal)

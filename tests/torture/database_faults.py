@@ -185,32 +185,47 @@ def _set_role(scene: Scene, blow: Blow, words: str) -> str:
     return f"{words} for {seconds:.1f} s"
 
 
-def _fault(name: str, strike: Callable[[Scene, Blow], str], weight: float) -> Fault:
-    return Fault(name=name, strike=strike, weight=weight, aim=Aim.DATABASE, halts=True)
+def _brief(name: str, strike: Callable[[Scene, Blow], str], weight: float) -> Fault:
+    """Return a fault of a moment."""
+    return Fault(name=name, strike=strike, weight=weight, aim=Aim.DATABASE)
+
+
+def _outage(
+    name: str,
+    strike: Callable[[Scene, Blow], str],
+    weight: float,
+    *,
+    aim: Aim = Aim.DATABASE,
+) -> Fault:
+    """Return a fault that keeps all from the database for a while."""
+    return Fault(name=name, strike=strike, weight=weight, aim=aim, halts=True, is_heavy=True)
 
 
 BOTH = [
-    _fault("study's lock held", hold(lock_study), 3),
-    _fault("clock set", set_clock, 4),
-    _fault("older state put back", go_back, 3),
+    _brief("clock set", set_clock, 4),
+    _outage("study's lock held", hold(lock_study), 3),
+    _outage("older state put back", go_back, 4),
 ]
 OF_SQLITE = [
     *BOTH,
-    _fault("file locked", hold(lock_file), 8),
-    Fault(name="older file put back", strike=go_back_while_stopped, weight=1.5, aim=Aim.EVERYTHING,
-          halts=True),
-]  # fmt: skip
+    _outage("file locked", hold(lock_file), 8),
+    _outage("older file put back", go_back_while_stopped, 2, aim=Aim.EVERYTHING),
+]
 OF_POSTGRES = [
     *BOTH,
-    _fault("server restarted", restart, 4),
-    _fault("server frozen", freeze, 3),
-    _fault("backend terminated", terminate_one, 6),
-    _fault("all backends terminated", terminate_all, 2),
-    _fault("lock's backend terminated", terminate_lock_holders, 3),
-    _fault("server read-only", read_only, 3),
-    _fault("few connections", few_connections, 3),
-    _fault("short statements", short_statements, 3),
-    _fault("table locked", hold(lock_table), 3),
-    Fault(name="power cut of everything and the server", strike=cut_power_of_all_and_server,
-          weight=1, aim=Aim.EVERYTHING, halts=True),
-]  # fmt: skip
+    _brief("backend terminated", terminate_one, 6),
+    _brief("all backends terminated", terminate_all, 2),
+    _brief("lock's backend terminated", terminate_lock_holders, 3),
+    _outage("server restarted", restart, 4),
+    _outage("server frozen", freeze, 3),
+    _outage("server read-only", read_only, 3),
+    _outage("few connections", few_connections, 3),
+    _outage("short statements", short_statements, 3),
+    _outage("table locked", hold(lock_table), 3),
+    _outage(
+        "power cut of everything and the server",
+        cut_power_of_all_and_server,
+        1,
+        aim=Aim.EVERYTHING,
+    ),
+]

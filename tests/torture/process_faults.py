@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
 
 from tests.torture.journal import Harm
 from tests.torture.machines import PATIENCE, Machine, send
-from tests.torture.scene import Aim, Blow, Fault, Scene, wait_until
+from tests.torture.scene import Aim, Blow, Fault, Scene
 
 # Longer than a lease lasts without renewal, and the second look after it: another machine goes on.
 TAKEN_OVER = (75.0, 95.0)
@@ -160,110 +159,27 @@ def kill_everything(scene: Scene) -> int:
     return sum(machine.kill_all() for machine in [*scene.machines, *scene.visitors])
 
 
-def visit(scene: Scene, blow: Blow) -> str:
-    """A second call of the command on the same machine, with one more worker: it joins in."""
-    machine, chance = blow.machine, blow.chance
-    shares = chance.random() < 0.5
-    number = len(scene.visitors)
-    visitor = Machine(
-        name=f"visitor {number}",
-        study=machine.study,
-        runs=machine.runs if shares else machine.runs.with_name(f"{machine.runs.name}-visitor"),
-        url=machine.url,
-        workers_wanted=1,
-        host=machine.host,
-        top=machine.top if shares else 0,
-    )
-    scene.visitors.append(visitor)
-    visitor.start(scene.asked[-1])
-    assert visitor.run is not None
-    process = visitor.run.process
-    ends = time.monotonic() + chance.uniform(8, 25)
-    while process.poll() is None and time.monotonic() < ends and not scene.over.is_set():
-        time.sleep(0.2)
-    code = process.poll()
-    if code is None:
-        if chance.random() < 0.5:
-            visitor.kill_all()
-        elif visitor.interrupt(signal.SIGINT) >= PATIENCE:
-            scene.journal.fail(Harm.HUNG, f"{visitor.name} does not end after SIGINT")
-            visitor.kill_all()
-    elif code not in ENDED_BY_US:
-        judge_end(scene, visitor, code)
-    where = "its RUNS" if shares else "a RUNS of its own"
-    return f"beside machine {machine.name} in {where}, ended with {process.poll()}"
-
-
-# What reads while the study runs: a command, and the seconds that it may take once the faults rest.
-READERS = {
-    "trials": ["-m", "search", "trials"],
-    "studies": ["-m", "search", "studies"],
-    "report": ["-m", "search", "report"],
-    "frames": ["-c", "import os\nfrom storage import best, curves, studies, trials\n"
-               "for _ in range(20):\n"
-               "    for read in (trials, curves, best):\n"
-               "        try:\n"
-               "            read('small', storage=os.environ['STORAGE'])\n"
-               "        except Exception as error:\n"
-               "            print(type(error).__name__, error)\n"],
-}  # fmt: skip
-
-
-def read(scene: Scene, blow: Blow) -> str:
-    """Somebody looks at the study while it runs."""
-    name = blow.chance.choices([*READERS], weights=[3, 2, 1, 2])[0]
-    machine = blow.machine
-    process = machine.launch(READERS[name], scene.folder / "readers.log")
-    try:
-        code = process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        scene.journal.fail(Harm.HUNG, f"{name} has not ended in {PATIENCE:.0f} s")
-        process.kill()
-        code = process.wait()
-    return f"{name} ended with {code}"
-
-
-def change_code(scene: Scene, blow: Blow) -> str:
-    """A supervisor with another version of the study's file, in which one constant is changed."""
-    machine = blow.machine
-    place = scene.folder / "changed" / machine.study.name
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(machine.study.read_text().replace('"latent", 2, 8', '"latent", 2, 9'))
-    changed = Machine(
-        name="changed",
-        study=place,
-        runs=machine.runs.with_name("changed-runs"),
-        url=machine.url,
-        workers_wanted=1,
-        host=machine.host,
-    )
-    scene.visitors.append(changed)
-    changed.start(scene.asked[-1])
-    assert changed.run is not None
-    process = changed.run.process
-    if not wait_until(lambda: process.poll() is not None, PATIENCE):
-        changed.kill_all()
-    code = process.wait()
-    if code not in (2, -signal.SIGKILL):
-        scene.journal.fail(Harm.MIXED, f"changed code ended with code {code}: {tail(changed)}")
-    return f"ended with {code}"
+def _heavy(
+    name: str,
+    strike: Callable[[Scene, Blow], str],
+    weight: float,
+    *,
+    aim: Aim = Aim.MACHINE,
+    halts: bool = False,
+) -> Fault:
+    return Fault(name=name, strike=strike, weight=weight, aim=aim, halts=halts, is_heavy=True)
 
 
 FAULTS = [
-    Fault(name="worker killed", strike=kill_worker, weight=20),
-    Fault(name="worker suspended", strike=stop_worker, weight=12),
+    Fault(name="worker killed", strike=kill_worker, weight=16, is_heavy=True),
+    Fault(name="worker suspended", strike=stop_worker, weight=10),
     Fault(name="worker suspended for long", strike=stop_worker_for_long, weight=1),
-    Fault(name="supervisor killed", strike=kill_supervisor, weight=3, aim=Aim.MACHINE),
-    Fault(name="supervisor interrupted", strike=interrupt, weight=2, aim=Aim.MACHINE),
-    Fault(name="supervisor frozen", strike=freeze_supervisor, weight=4, aim=Aim.MACHINE),
-    Fault(name="machine frozen", strike=freeze_machine, weight=2, aim=Aim.MACHINE, halts=True),
-    Fault(name="machine frozen for long", strike=freeze_machine_for_long, weight=0.5,
-          aim=Aim.MACHINE),
-    Fault(name="power cut", strike=cut_power, weight=2, aim=Aim.MACHINE),
-    Fault(name="machine away", strike=take_machine_away, weight=0.5, aim=Aim.MACHINE),
-    Fault(name="power cut of everything", strike=cut_power_of_everything, weight=2.5,
-          aim=Aim.MACHINES),
-    Fault(name="second supervisor", strike=visit, weight=2),
-    Fault(name="reader", strike=read, weight=5),
-    Fault(name="changed code", strike=change_code, weight=1.5),
-]  # fmt: skip
+    _heavy("supervisor killed", kill_supervisor, 4),
+    _heavy("supervisor interrupted", interrupt, 3),
+    _heavy("supervisor frozen", freeze_supervisor, 4),
+    _heavy("machine frozen", freeze_machine, 2, halts=True),
+    _heavy("machine frozen for long", freeze_machine_for_long, 0.5),
+    _heavy("power cut", cut_power, 3),
+    _heavy("machine away", take_machine_away, 0.5),
+    _heavy("power cut of everything", cut_power_of_everything, 3, aim=Aim.MACHINES),
+]

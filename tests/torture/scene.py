@@ -81,6 +81,7 @@ class Fault:
 
     weight: how often it is drawn, beside the others
     halts: nothing gets on while it lasts, so nothing hangs either
+    is_heavy: work is lost by it, or stands still: the study gets on before the next such fault
     """
 
     name: str
@@ -88,6 +89,7 @@ class Fault:
     weight: float
     aim: Aim = Aim.NOTHING
     halts: bool = False
+    is_heavy: bool = False
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

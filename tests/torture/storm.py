@@ -11,23 +11,36 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.torture.journal import Harm
 from tests.torture.machines import Machine
 from tests.torture.scene import Aim, Blow, Fault, HoldUp, Scene
 
 MOST = 8  # faults at once
+HASTE = 0.15  # how often a heavy fault falls though nothing has got on since the last
 PATIENCE = 240.0  # seconds that the last faults may take to end
 
 
 class Storm:
-    """The faults of one turn."""
+    """The faults of one turn.
 
-    def __init__(self, scene: Scene, faults: Sequence[Fault], *, seed: int) -> None:
+    progress: a number that grows whenever the study gets on
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        faults: Sequence[Fault],
+        *,
+        seed: int,
+        progress: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.scene = scene
         self.faults = [fault for fault in faults if fault.weight > 0]
+        self.progress = progress
         self.chance = random.Random(seed)
+        self._lost: int | None = None  # the progress when the last heavy fault fell
         self._database = threading.Lock()
         self._running: dict[threading.Thread, Fault] = {}
         self.has_missed = False  # the last one hit nothing: another may fall at once
@@ -40,13 +53,22 @@ class Storm:
             return
         for _ in range(20):
             fault, machine = self.draw()
+            if fault.is_heavy and self.is_worn_out():
+                continue
             held = self._take(fault.aim, machine)
             if held is not None:
                 blow = Blow(chance=random.Random(self.chance.random()), machine=machine)
                 thread = threading.Thread(target=self._fall, args=(fault, blow, held), daemon=True)
                 self._running[thread] = fault
                 thread.start()
+                if fault.is_heavy:
+                    self._lost = self.progress()
                 return
+
+    def is_worn_out(self) -> bool:
+        """Whether the study has not got on since it was last struck hard; a few times none cares:
+        a slow machine would else do nothing but start anew."""
+        return self.progress() == self._lost and self.chance.random() > HASTE
 
     def draw(self) -> tuple[Fault, Machine]:
         weights = [fault.weight for fault in self.faults]

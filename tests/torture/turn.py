@@ -65,8 +65,8 @@ class Turn:
         self.scene = Scene(
             folder=folder, machines=machines, database=database, journal=journal, asked=[ROUND]
         )
-        self.storm = Storm(self.scene, faults, seed=seed)
-        self.watch = Watch(self.scene)
+        self.watch = watch = Watch(self.scene)
+        self.storm = Storm(self.scene, faults, seed=seed, progress=lambda: watch.progress)
         self.journal = journal
         self._clock = Clock()
         self._is_calm = False

@@ -71,7 +71,8 @@ class Watch:
         self.logs = Logs(scene.folder, scene.journal)
         self.last: Look | None = None
         self.has_hung = False
-        self.stalled = 0.0
+        self.stalled = 0.0  # seconds
+        self.progress = 0  # how often the study has got on
         self._signature: object = None
         self._most = 0  # trials, of those that were too many
         self._failed = 0
@@ -111,6 +112,7 @@ class Watch:
         signature = (self.last, self.logs.steps, self.scene.asked[-1], ends)
         if signature != self._signature:
             self._signature, self.stalled = signature, 0.0
+            self.progress += 1
         elif not self.scene.is_held_up():
             self.stalled += seconds
         if self.stalled > HUNG:
