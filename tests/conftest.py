@@ -22,13 +22,14 @@ import torch
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from models.analysis import latent_projections
+from models.analysis import latent_projections, latent_space
 from models.cae import CAE
 from models.data.images import Images, ImageSplits
 from models.data.loading import load_images
 from models.evaluation.feature_cache import make_extractor
 from models.evaluation.features import Extractor
 from models.evaluation.sample_evaluator import SampleEvaluator
+from models.figures import canvas
 from models.gan import GAN
 from search.__main__ import main
 from search.messages import Event
@@ -43,11 +44,12 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
-from tests.preloaded import FEWEST_STEPS, Preloaded, share_onnx_operators
+from tests.preloaded import FEW_DOTS, FEW_EMBEDDED, FEWEST_STEPS, Preloaded, share_onnx_operators
 from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
 
 torch.set_num_threads(1)  # now: fixtures of a module come before those of its tests
+
 ROOT = Path(__file__).parent.parent
 CAE_SHAPE = (1, 28, 28)
 
@@ -241,8 +243,10 @@ def quick_onnx() -> None:
 
 @pytest.fixture
 def quick_export(quick_onnx: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports of the test process draw their t-SNE in its fewest steps, too."""
+    """Exports of the test process draw small pictures, and a t-SNE of few images and steps."""
     monkeypatch.setattr(latent_projections, "EMBEDDING_STEPS", FEWEST_STEPS)
+    monkeypatch.setattr(latent_space, "EMBEDDED", FEW_EMBEDDED)
+    monkeypatch.setattr(canvas, "DOTS", FEW_DOTS)
 
 
 @pytest.fixture

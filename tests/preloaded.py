@@ -46,9 +46,11 @@ from filelock import FileLock
 from search.supervisor.process import KEEP_MEMORY, ONE_THREAD, WORKER
 
 ROOT = Path(__file__).parent.parent
-SPARE = 4  # workers that a command has; further ones are new interpreters
+SPARE = 4  # workers that a study has at most; further ones are new interpreters
 LARGEST = 2**17  # bytes of a message: an environment
 FEWEST_STEPS = 250  # that t-SNE takes
+FEW_EMBEDDED = 100  # images that t-SNE takes
+FEW_DOTS = 60  # pixels an inch of a figure
 EXTRACTOR_EPOCHS = 2  # that make the features of a test's samples
 FILES = 3  # standard input, output and error
 
@@ -205,7 +207,7 @@ def _run(files: list[int], words: list[str], environment: dict[str, str], before
         exec(words[1], {"__name__": "__main__"})
         return 0
     exec(before, {})
-    spare = _fork_workers()
+    spare = _fork_workers(_count_spare(words[0]))
     original = subprocess.Popen
 
     class Popen(original):  # type: ignore[type-arg, valid-type, misc]
@@ -229,12 +231,19 @@ def _run(files: list[int], words: list[str], environment: dict[str, str], before
     return main(words)
 
 
-def _fork_workers() -> list[tuple[int, socket.socket]]:
+def _count_spare(command: str) -> int:
+    """Return how many workers a command may want: a study its own, and two for a dry run and for
+    one that dies."""
+    wanted = os.environ.get("WORKERS", "")
+    return 0 if command != "study" else min(SPARE, int(wanted) + 2) if wanted.isdigit() else SPARE
+
+
+def _fork_workers(count: int) -> list[tuple[int, socket.socket]]:
     """Workers that wait until they are wanted; they end with the command that forked them."""
     from search.__main__ import main
 
     spare: list[tuple[int, socket.socket]] = []
-    for _ in range(SPARE):
+    for _ in range(count):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = _fork()
         if pid == 0:
@@ -349,12 +358,15 @@ def _train_little_beside_the_model() -> None:
     """Let what is trained for tables, pictures and features take as few steps as they can be made
     of. The tests of each (`test_latents`, `test_checkerboard`, ...) take all of them."""
     from models import augmentation
-    from models.analysis import baselines, checkerboard, elbo, latent_projections
+    from models.analysis import baselines, checkerboard, elbo, latent_projections, latent_space
     from models.cae import CAE
     from models.evaluation import feature_cache
+    from models.figures import canvas
     from search.studies import augmentation as augmentation_study
 
+    canvas.DOTS = FEW_DOTS
     latent_projections.EMBEDDING_STEPS = FEWEST_STEPS
+    latent_space.EMBEDDED = FEW_EMBEDDED
     baselines.EPOCHS = checkerboard.EPOCHS = CAE.noise_epochs = augmentation.AE_EPOCHS = 1
     elbo.FEWER_DECODED = 4e6
     augmentation_study.EPOCH_IMAGES = 640

@@ -153,6 +153,13 @@ def test_the_early_process_becomes_the_first_worker(tmp_path: Path) -> None:
     assert (tmp_path / "second.log").exists()
 
 
+@pytest.fixture
+def light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that import nothing, and end with their input, where only their process counts."""
+    monkeypatch.setattr(process, "WORKER", (sys.executable, "-c", "import sys; sys.stdin.read()"))
+
+
+@pytest.mark.usefixtures("light_workers")
 def test_an_early_process_that_died_is_not_used(tmp_path: Path) -> None:
     process.start_early()
     (early,) = process._early
@@ -164,6 +171,7 @@ def test_an_early_process_that_died_is_not_used(tmp_path: Path) -> None:
     assert started.returncode == 0
 
 
+@pytest.mark.usefixtures("light_workers")
 def test_an_early_process_that_nobody_wants_is_ended():
     process.start_early()
     (early,) = process._early

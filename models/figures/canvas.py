@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DOTS = 144  # pixels an inch
 TILE, MARGIN = 0.62, 0.1  # inches: an image, the edge
 INK = "#1f2937"
 WRONG = "#dc2626"
@@ -102,7 +103,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     show_as_written(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(path, dpi=144, format="png")
+        figure.savefig(path, dpi=DOTS, format="png")
 
 
 def figure_picture(
