@@ -378,3 +378,22 @@ def test_who_wants_the_run_to_end_waits_for_no_server(
         run(storage.engine, "SELECT pg_sleep(30)")
     assert time.monotonic() - began < 5
     storage.engine.dispose()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_session_that_the_server_has_ended_is_given_back_without_a_traceback(
+    postgres_url: str, caplog: pytest.LogCaptureFixture, create: bool
+) -> None:
+    open_storage(postgres_url).engine.dispose()
+    engine = open_storage(postgres_url, create=create).engine
+    fairy = engine.raw_connection()
+    cursor = fairy.cursor()
+    cursor.execute("SELECT pg_backend_pid()")
+    (session,) = cursor.fetchone() or (0,)
+    with engine.connect() as other:
+        assert other.scalar(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
+    fairy.close()
+    assert caplog.records == []
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()

@@ -49,6 +49,11 @@ POSTGRES = {
     "tcp_user_timeout": 30_000,
 }  # fmt: skip
 
+# A connection that the server has ended cannot be rolled back when it is given back, which a pool
+# reports with a traceback. Whoever needs the database next meets the outage, and says it in a line.
+POOL = "genstudy"
+logging.getLogger(f"sqlalchemy.pool.impl.QueuePool.{POOL}").setLevel(logging.CRITICAL)
+
 # what a database tells the second of two processes that create the same tables
 _SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
 
@@ -192,8 +197,12 @@ def _engine_arguments(
     if is_sqlite(place):
         connect = sqlite_file.connect if create else sqlite_file.connect_as_it_is
         watched = sqlite_file.WatchedFile(Path(place.database or ""), connect)
-        return {"hide_parameters": True, "creator": watched.connect}
-    given: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
+        return {"hide_parameters": True, "pool_logging_name": POOL, "creator": watched.connect}
+    given: dict[str, Any] = {
+        "hide_parameters": True,
+        "pool_pre_ping": True,
+        "pool_logging_name": POOL,
+    }
     from storage.database import postgres_connection  # its driver, which a file needs not
 
     return {
