@@ -26,6 +26,7 @@ from storage.database.notes import read_note
 from storage.database.retry import READ_ONLY, DatabaseRetry, DatabaseWentBack, is_away
 from storage.database.sqlite_file import DatabaseReplaced
 from storage.database.trial_states import TrialStates
+from tests.trials import MakeContext, run_one, said_by
 from tests.user import User, WriteStudy, is_error_line, progress, slow, wait_until, watched
 
 ENDED = ("COMPLETE", "PRUNED", "COMPLETE")
@@ -231,3 +232,37 @@ def test_a_study_that_is_deleted_is_one_line() -> None:
         "the study, or a trial of it, is not in the trial database any more"
     )
     assert explain_error(KeyError("lr")) is None
+
+
+LOSSES = {
+    "reports": (
+        "DELETE FROM trial_intermediate_values WHERE step < 2",
+        "DELETE FROM genstudy_metrics WHERE epoch <= 2",
+    ),
+    "parameters": ("DELETE FROM trial_params",),
+    "attributes": ("DELETE FROM trial_user_attributes WHERE key = 'seed'",),
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_a_trial_that_runs_on_while_its_past_is_lost_is_made_again(
+    make_context: MakeContext, what: str
+) -> None:
+    """The older state knows the trial and who runs it, and not all that it has told since."""
+    losses = [*LOSSES[what]]
+
+    def lose() -> bool:
+        reported = curves("small", storage=context.run.storage)
+        while losses and len(reported) >= 2:
+            change(context.run.storage, losses.pop())
+        return False
+
+    undisturbed = run_one(make_context(runs="undisturbed"))
+    context = make_context(interrupted=lose)
+    assert run_one(context)["state"] == "WAITING"
+    (line,) = said_by(context)
+    assert "trial 0 is made again: the trial database has lost" in line
+    again = run_one(context)
+    for name in ("number", "state", "value", "channels", "latent", "lr", "epochs", "seed"):
+        assert again[name] == undisturbed[name]
+    assert curves("small", storage=context.run.storage)["epoch"].tolist() == [1, 2, 3]

@@ -132,7 +132,7 @@ class TrialRun:
             with self.queue.keep_lease(self.number, is_stuck=self._is_stuck) as self.lost:
                 ending = self._attempt()
                 self.context.check_images()
-                if not self.queue.renew(self.number):
+                if not self.queue.renew(self.number) or not self._is_kept():
                     raise StopRequested
                 about = {
                     "seconds": round(time.perf_counter() - began, 3),
@@ -157,6 +157,22 @@ class TrialRun:
         self._announce(ending)
         if ending.outcome is Outcome.INFEASIBLE or ending.reason.startswith("AcceleratorError"):
             raise SpentProcess(ending.reason)
+
+    def _is_kept(self) -> bool:
+        """Whether the database has what this attempt has told it. It has not where an older state
+        of it was put back meanwhile; then the trial is made again."""
+        queue, progress = self.queue, self.progress
+        stored = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(self.number)))
+        told = progress.reported.keys() - {report.epoch - 1 for report in progress.unwritten}
+        lacking = told - stored.intermediate_values.keys()
+        if not lacking and stored.params == self.trial.params and "seed" in stored.user_attrs:
+            return True
+        what = f"the report of epoch {min(lacking) + 1}" if lacking else "its parameters"
+        self.context.tell(
+            f"trial {self.number} is made again: the trial database has lost {what}; it was put "
+            "back to an older state while the trial ran"
+        )
+        return False
 
     def _write_last_note(self, ending: Ending) -> None:
         """Say how the trial ends. The dashboard asks no more for a trial that has ended: this
