@@ -311,6 +311,8 @@ class TrialStorage(RDBStorage):
                 listed = {i for i in included_trial_ids if i <= trial_id_greater_than}
                 listed |= {row[0] for row in found}
                 trials = read_trials(connection, listed) if listed else []
+            if not trials:
+                self.get_study_directions(study_id)  # raises `KeyError` where there is no study
             return [t for t in trials if states is None or t.state in states]
         return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
 
