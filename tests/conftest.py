@@ -243,9 +243,14 @@ def quick_onnx() -> None:
 
 @pytest.fixture
 def quick_export(quick_onnx: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports of the test process draw small pictures, and a t-SNE of few images and steps."""
+    """Exports of the test process draw a t-SNE of few images in its fewest steps, too."""
     monkeypatch.setattr(latent_projections, "EMBEDDING_STEPS", FEWEST_STEPS)
     monkeypatch.setattr(latent_space, "EMBEDDED", FEW_EMBEDDED)
+
+
+@pytest.fixture
+def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of the test process have as few pixels as those of whole runs."""
     monkeypatch.setattr(canvas, "DOTS", FEW_DOTS)
 
 

@@ -46,7 +46,7 @@ from filelock import FileLock
 from search.supervisor.process import KEEP_MEMORY, ONE_THREAD, WORKER
 
 ROOT = Path(__file__).parent.parent
-SPARE = 4  # workers that a study has at most; further ones are new interpreters
+MOST = 2  # workers that are forked for a study; it seldom wants more
 LARGEST = 2**17  # bytes of a message: an environment
 FEWEST_STEPS = 250  # that t-SNE takes
 FEW_EMBEDDED = 100  # images that t-SNE takes
@@ -70,18 +70,28 @@ class Preloaded:
                 self._server.connect(address)  # it is answered when all is imported
 
     def start(
-        self, command: str, environment: dict[str, str], before: str = ""
+        self, command: str, environment: dict[str, str], before: str = "", deaths: int = 1
     ) -> subprocess.Popen[str]:
-        """Run a command; ``before``: a program that it runs before all else."""
-        return _Forked(self._server, [command], environment, before)
+        """Run a command.
+
+        before: a program that it runs before all else
+        deaths: workers that a study may lose before further ones are new interpreters
+        """
+        spare = _count_workers(environment) + 1 + deaths if command == "study" else 0  # a dry run
+        return _Forked(self._server, [command], environment, before, spare)
 
     def run_program(self, program: str, *arguments: object) -> subprocess.Popen[str]:
         """Run a program, as ``python -c`` does, with ``arguments`` in `sys.argv`."""
         words = ["-c", program, *map(str, arguments)]
-        return _Forked(self._server, words, dict(os.environ), before="")
+        return _Forked(self._server, words, dict(os.environ), before="", spare=0)
 
     def close(self) -> None:
         self._server.close()  # the last one to close it ends the server
+
+
+def _count_workers(environment: dict[str, str]) -> int:
+    wanted = environment.get("WORKERS", "")
+    return min(int(wanted), MOST) if wanted.isdigit() else MOST
 
 
 def _start_server(address: str) -> None:
@@ -104,9 +114,15 @@ class _Forked(subprocess.Popen[str]):
     """A process that the server has forked: not a child of this process, but used as one."""
 
     def __init__(
-        self, server: socket.socket, words: list[str], environment: dict[str, str], before: str
+        self,
+        server: socket.socket,
+        words: list[str],
+        environment: dict[str, str],
+        before: str,
+        spare: int,
     ) -> None:
-        self._server, self._before = server, before
+        self._server = server
+        self._more = {"before": before, "spare": spare}
         pipe = subprocess.PIPE
         super().__init__(words, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -114,7 +130,7 @@ class _Forked(subprocess.Popen[str]):
         environment, (read, write, _, output, _, error) = rest[5], rest[9:15]
         assert (read, write) == (-1, -1)
         self._ended, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        order = {"words": args, "environment": environment, "before": self._before}
+        order = {"words": args, "environment": environment, **self._more}
         with Path(os.devnull).open() as nothing, theirs:
             files = [nothing.fileno(), output, error, theirs.fileno()]
             socket.send_fds(self._server, [json.dumps(order).encode()], files)
@@ -198,7 +214,9 @@ def _tell(whom: socket.socket, number: int) -> None:
         return  # the test has lost interest
 
 
-def _run(files: list[int], words: list[str], environment: dict[str, str], before: str) -> int:
+def _run(
+    files: list[int], words: list[str], environment: dict[str, str], before: str, spare: int
+) -> int:
     from search.__main__ import main
 
     _become(files, environment)
@@ -207,21 +225,21 @@ def _run(files: list[int], words: list[str], environment: dict[str, str], before
         exec(words[1], {"__name__": "__main__"})
         return 0
     exec(before, {})
-    spare = _fork_workers(_count_spare(words[0]))
+    waiting = _fork_workers(spare)
     original = subprocess.Popen
 
     class Popen(original):  # type: ignore[type-arg, valid-type, misc]
         """Where a worker's process is started, one that waits for it takes it over."""
 
         def _execute_child(self, args: Any, *rest: Any) -> None:
-            if tuple(args[: len(WORKER)]) != WORKER or not spare:
+            if tuple(args[: len(WORKER)]) != WORKER or not waiting:
                 super()._execute_child(args, *rest)
                 return
             environment, (read, _, _, output, _, error) = rest[5], rest[9:15]
-            self.pid, waiting = spare.pop(0)
-            with waiting:
+            self.pid, taken = waiting.pop(0)
+            with taken:
                 order = json.dumps({"environment": environment}).encode()
-                socket.send_fds(waiting, [order], [read, output, error])
+                socket.send_fds(taken, [order], [read, output, error])
             os.close(read)
             os.close(output)
             self._closed_child_pipe_fds = True
@@ -229,13 +247,6 @@ def _run(files: list[int], words: list[str], environment: dict[str, str], before
 
     subprocess.Popen = Popen  # type: ignore[misc]
     return main(words)
-
-
-def _count_spare(command: str) -> int:
-    """Return how many workers a command may want: a study its own, and two for a dry run and for
-    one that dies."""
-    wanted = os.environ.get("WORKERS", "")
-    return 0 if command != "study" else min(SPARE, int(wanted) + 2) if wanted.isdigit() else SPARE
 
 
 def _fork_workers(count: int) -> list[tuple[int, socket.socket]]:

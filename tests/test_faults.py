@@ -77,6 +77,7 @@ def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
     name = study_file(replace={**LONGER, **slow(0.02)})
     url = own_postgres.get_uri()
     variables: dict[str, Any] = {"NAME": name, "TRIALS": 2, "WORKERS": 2, "TOP": 0, "STORAGE": url}
+    make_leases_short(user)
     with watched(user.start(**variables)) as process:
         wait_until(lambda: progress(url)() > 4)
         own_postgres.stop()

@@ -16,7 +16,7 @@ from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.errors import ExtractorError
-from models.evaluation import sample_evaluator
+from models.evaluation import feature_cache, sample_evaluator
 from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.features import encoder_extractor, reshape_images
 from models.evaluation.measures import ALL_MEASURES, MEASURES
@@ -33,6 +33,7 @@ from search.worker.evaluator import StudyEvaluators
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.extractors import keep_extractor
+from tests.preloaded import EXTRACTOR_EPOCHS
 from tests.trials import SMALL, Breaking, MakeContext, Perfect, Repeating, ThreeModes, run_one
 from tests.user import User, WriteStudy
 
@@ -114,6 +115,14 @@ def test_an_interrupted_game_keeps_its_history(make_gan_context: MakeContext) ->
     assert (row["reason"], row["epochs"]) == (uninterrupted["reason"], uninterrupted["epochs"])
 
 
+@pytest.fixture
+def quick_extractors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extractors that train little, where only who made them counts."""
+    for name in ("FEWEST_EPOCHS", "MOST_EPOCHS"):
+        monkeypatch.setattr(feature_cache, name, EXTRACTOR_EPOCHS)
+
+
+@pytest.mark.usefixtures("quick_extractors")
 def test_a_second_judge_looks_at_the_last_samples_when_asked(
     make_gan_context: MakeContext, judge: SampleEvaluator
 ) -> None:
@@ -125,6 +134,7 @@ def test_a_second_judge_looks_at_the_last_samples_when_asked(
     assert 0 <= row["second_coverage"] <= 1
 
 
+@pytest.mark.usefixtures("quick_extractors")
 def test_the_study_remembers_its_extractor_and_refuses_another(
     make_gan_context: MakeContext, digits: ImageSplits
 ) -> None:
@@ -143,7 +153,10 @@ def test_the_study_remembers_its_extractor_and_refuses_another(
 
 @pytest.fixture
 def another_machine(
-    make_gan_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_gan_context: MakeContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_extractors: None,
 ) -> WorkerContext:
     """Of the same study: with files of its own, and a processor that rounds otherwise."""
     context = make_gan_context()

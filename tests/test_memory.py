@@ -140,6 +140,7 @@ def test_a_trial_that_gets_its_workers_killed_is_given_up(
     user: User, study_file: WriteStudy
 ) -> None:
     """As the kernel does when all workers together take too much: nobody says whose fault it is."""
+    user.deaths = 2
     frame, out = searched(user, 2, NAME=study_file(replace=KILLED), SEED=2)
     killed = frame["channels"] == 3
     assert killed.tolist() == [True, False]

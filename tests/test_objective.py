@@ -135,6 +135,7 @@ def test_the_sampler_is_told_what_is_no_use_and_by_how_much(make_context: MakeCo
     assert attributes["needed_memory_mib"] >= 2**50 * 4 / 2**20
 
 
+@pytest.mark.usefixtures("small_figures")
 def test_tpe_turns_away_from_what_is_infeasible(make_context: MakeContext) -> None:
     """Memory runs out at three channels; failed trials would leave the sampler unmoved."""
 
@@ -244,6 +245,7 @@ def test_an_interrupted_retraining_goes_on_to_the_same_weights(make_context: Mak
     assert first == second
 
 
+@pytest.mark.usefixtures("small_figures")
 def test_only_the_first_rank_meets_the_test_set_and_once(make_context: MakeContext) -> None:
     judged = []
 
@@ -280,6 +282,7 @@ def test_only_the_first_rank_meets_the_test_set_and_once(make_context: MakeConte
     assert f"| test, judged once | {first['test']['mse']:.6f} |" in card
 
 
+@pytest.mark.usefixtures("small_figures")
 def test_the_winners_pictures_stand_with_the_study(make_context: MakeContext) -> None:
     context = make_context()
     for number in (0, 1):

@@ -38,7 +38,7 @@ def test_a_study_runs_from_file_to_checked_exports(
     real_user: User, user: User, study_file: WriteStudy
 ) -> None:
     name = study_file()
-    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=1)
+    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
     frame = trials("small", storage=real_user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 5

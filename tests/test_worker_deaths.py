@@ -53,6 +53,7 @@ def born_dead(place: Path, count: int) -> dict[str, str]:
 def test_workers_killed_before_they_are_ready_are_started_again(
     user: User, study_file: WriteStudy, tmp_path: Path
 ) -> None:
+    user.deaths = 2  # only a forked worker can be told apart
     name = study_file(replace=born_dead(tmp_path / "born", 2))
     code, out, error = user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=0)
     assert (code, error) == (0, "")
@@ -63,6 +64,7 @@ def test_workers_killed_before_they_are_ready_are_started_again(
 def test_workers_that_never_come_up_are_one_line(
     user: User, study_file: WriteStudy, tmp_path: Path
 ) -> None:
+    user.deaths = restarts.MOST_AT_START
     name = study_file(replace=born_dead(tmp_path / "born", 99))
     code, _, error = user.run(NAME=name, TRIALS=2, WORKERS=1, TOP=0)
     assert code == 2
@@ -100,6 +102,7 @@ def test_a_retraining_that_kills_its_worker_is_given_up_and_others_take_its_plac
         "model=CAE,": "model=Killed,",
         "def suggest": KILLED_AGAIN.replace("PLACE", str(tmp_path / "first")),
     }
+    user.deaths = finish.MOST_DEATHS
     variables: dict[str, Any] = {"NAME": study_file(replace=replace), "TRIALS": 3, "SEED": 2}
     code, out, error = user.run(**variables, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")

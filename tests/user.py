@@ -43,6 +43,7 @@ class User:
 
     preloaded: what forks them; None: each is a new interpreter
     before: a program that each command runs first, where they are forked
+    deaths: workers of a study that may die before further ones cost the start of an interpreter
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class User:
     ) -> None:
         self.runs = runs
         self.preloaded = preloaded
-        self.before = ""
+        self.before, self.deaths = "", 1
         self.environment = {**environment, "RUNS": str(runs), "GPUS": "none"}
 
     def start(self, command: str = "study", **variables: object) -> subprocess.Popen[str]:
         given = {name: str(value) for name, value in variables.items()}
         if self.preloaded is not None:
-            return self.preloaded.start(command, {**self.environment, **given}, self.before)
+            environment = {**self.environment, **given}
+            return self.preloaded.start(command, environment, self.before, self.deaths)
         return subprocess.Popen(
             [sys.executable, "-m", "search", command],
             env={**self.environment, **given},
