@@ -20,7 +20,7 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ OUTSIDE = (  # these compute no value of a trial
     "models.data.contact_sheet", "models.data.description", "models.evaluation.gan_figure",
 )  # fmt: skip
 COMPUTING = ("model", "suggest")  # arguments of StudySpec; others are compared by value, or free
+REMEMBERED = 256  # files whose content a process has read before: all of models/, and a study's
 PACKAGES = ("torch", "torchvision", "numpy", "llvmlite")
 
 
@@ -68,6 +69,7 @@ def combine_digests(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+@lru_cache(REMEMBERED)
 def digest_source(content: bytes) -> str:
     """Return a word that changes with what a Python file does, and not with how it is written."""
     digest = hashlib.sha256()
@@ -96,22 +98,24 @@ def describe_environment() -> str:
     return ", ".join(words)
 
 
-def imported_names(module: str, content: bytes, *, is_package: bool) -> Iterator[str]:
-    """Yield what a file imports anywhere, also what may be a name in a module."""
+@lru_cache(REMEMBERED)
+def imported_names(module: str, content: bytes, *, is_package: bool) -> tuple[str, ...]:
+    """Return what a file imports anywhere, also what may be a name in a module."""
     package = module if is_package else module.rpartition(".")[0]
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError):
-        return
+        return ()
+    found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             start = ".".join(above if node.level else [])
             base = ".".join(word for word in (start, node.module or "") if word)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def _read_used_files(roots: list[str]) -> Iterator[tuple[str, Path, bytes]]:
