@@ -390,8 +390,8 @@ def test_a_session_that_the_server_has_ended_is_given_back_without_a_traceback(
     cursor = fairy.cursor()
     cursor.execute("SELECT pg_backend_pid()")
     (session,) = cursor.fetchone() or (0,)
-    with engine.connect() as other:
-        assert other.scalar(text("SELECT pg_terminate_backend(:pid)"), {"pid": session})
+    with psycopg.connect(postgres_url, autocommit=True) as operator:
+        operator.execute("SELECT pg_terminate_backend(%s)", [session])
     fairy.close()
     assert caplog.records == []
     with engine.connect() as connection:
