@@ -14,6 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from search.worker.checkpoints import Checkpoints
 from storage import best, curves, studies, trials
 from storage.database import sqlite_file
 from storage.database.connection import open_storage
@@ -166,3 +167,16 @@ def test_looking_creates_no_tables_in_a_database_of_optunas_own(tmp_path: Path) 
     with pytest.raises(DatabaseUnreachable, match="run a study first"):
         open_storage(f"sqlite:///{tmp_path / 'missing.db'}", create=False)
     assert [path.name for path in tmp_path.iterdir()] == ["o.db"]
+
+
+def test_a_checkpoint_that_cannot_be_removed_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may become read-only in the moment in which a trial has ended."""
+    kept = Checkpoints(path=tmp_path / "trial-0.safetensors", of={}, tell=print)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    kept.remove()

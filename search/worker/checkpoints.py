@@ -109,9 +109,11 @@ class Checkpoints:
         self.tell(f"{path.name} is not used: {reason}{where}")
 
     def remove(self) -> None:
-        """Remove both: the training needs them no more."""
+        """Remove both: the training needs them no more. A disk that has become read-only keeps
+        them, which harms nobody."""
         for path in (self.path, self.earlier):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     def _check_attempt(self) -> None:
         """Raise `CheckpointError` where a later attempt has written a checkpoint."""
