@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -20,11 +21,15 @@ from models.sealed_files import whole_state
 from models.seals import is_whole_content
 from search.messages import EpochEnded, Warned
 from search.run import StudyRun
+from search.setup.inputs import find_images
+from search.setup.loading import load_study
+from search.variables import read_variables
 from search.worker.context import WorkerContext
 from search.worker.images import open_run_images
 from storage import curves
 from tests.damages import cut, empty, flip, flip_in_place, zero, zero_in_place
 from tests.trials import MakeContext, run_one, said_by
+from tests.user import WriteStudy
 
 EPOCHS = 5  # of a trial
 SOURCE: dict[str, Any] = {"name": "digits", "root": ".", "shape": [1, 28, 28], "background": "none"}
@@ -146,3 +151,22 @@ def test_a_file_that_is_touched_removed_or_replaced_changes_no_images(cached: Pa
     cached.write_bytes(bytes(len(content)))
     watched.check()
     assert torch.equal(images.train.pixels, first)
+
+
+def test_images_that_are_damaged_as_soon_as_they_are_made_are_made_again(
+    tmp_path: Path, study_file: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(str(study_file()))
+    damaged: list[Path] = []
+
+    def damage_once(path: Path) -> ImageSplits:
+        if not damaged:
+            damaged.append(path)
+            zero(path)
+        return open_images(path)
+
+    monkeypatch.setattr("search.setup.inputs.open_images", damage_once)
+    variables = read_variables({"RUNS": str(tmp_path / "runs"), "DATA": "digits"})
+    found = find_images(variables, study, Console(quiet=True))
+    assert damaged == [found.cached]
+    assert found.state == astuple(whole_state(found.cached))

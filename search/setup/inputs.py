@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,8 +23,9 @@ from models.autoencoder import Autoencoder
 from models.base import Model
 from models.data.images import ImageSplits, Shape
 from models.data.loading import FALLBACK, find_source, open_images, prepare_images
-from models.errors import DataMissing
+from models.errors import DataError, DataMissing, TensorFileError
 from models.export import WEIGHTS, load_export
+from models.sealed_files import whole_state
 from search.console import LOUD, print_line, shorten_path
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
@@ -36,6 +38,8 @@ from search.variables import Variables
 from search.words import show_text
 from storage.database.retry import DatabaseRetry, passes_later
 from storage.files.exports import is_whole, read_provenance
+
+READINGS = 3  # of images whose cached file is damaged right after it was made
 
 
 def find_base(variables: Variables, study: Study, stored_name: str) -> Path | None:
@@ -122,6 +126,7 @@ class RunInputs(NamedTuple):
     base: folder of the export that every model starts from
     encoder: folder of the export that judges samples of images without classes
     source: what `prepare_images` has made the file from
+    state: numbers of the state in which the file was found whole
     """
 
     data: str
@@ -130,6 +135,7 @@ class RunInputs(NamedTuple):
     base: Path | None = None
     encoder: Path | None = None
     source: Mapping[str, Any] = MappingProxyType({})
+    state: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -153,14 +159,14 @@ def find_images(
     waiting = retry or DatabaseRetry()
     passes = passes_later(variables.storage_url)
     shape = waiting.wait_for(lambda: choose_shape(variables, study, place), passes)
-    data, cached = _read_images(variables, study, shape, console)
+    data, cached, images, state = _read_whole_images(variables, study, shape, console)
     source = {
         "name": data,
         "root": str(variables.data_root),
         "shape": shape,
         "background": variables.background,
     }
-    found = RunInputs(data, cached, open_images(cached), source=source)
+    found = RunInputs(data, cached, images, source=source, state=state)
     for line in study_lines(found.images):
         print_line(console, line)
     check_needs(study, found.images)  # before the study that this one starts from is searched
@@ -173,6 +179,26 @@ def find_images(
         found = found._replace(base=find_base(variables, study, stored))
     check_fit(study, found.images.shape, found.images, open_base(found.base))
     return found
+
+
+def _read_whole_images(
+    variables: Variables, study: Study, shape: Shape | None, console: Console
+) -> tuple[str, Path, ImageSplits, tuple[int, ...]]:
+    """Return the name of the set, the cached file, its images, and the state of the file.
+
+    A file that is damaged before it is opened is made again.
+    """
+    for attempt in range(READINGS):
+        data, cached = _read_images(variables, study, shape, console)
+        try:
+            return data, cached, open_images(cached), astuple(whole_state(cached))
+        except (DataError, TensorFileError, FileNotFoundError) as error:
+            if attempt == READINGS - 1:
+                raise DataError(
+                    f"the cached images in {cached} are damaged again and again ({error}): is the "
+                    "disk in order? Another RUNS may lie on another"
+                ) from error
+    raise AssertionError("the last reading returns or raises")
 
 
 def _read_images(

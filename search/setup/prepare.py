@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import warnings
-from dataclasses import astuple, replace
+from dataclasses import replace
 from importlib.metadata import Distribution
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from models.base import Model
-from models.sealed_files import whole_state
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
 from search.setup.checks import check_strategies
@@ -135,7 +134,7 @@ def prepare_run(
         version=study.version,
         code=digest_rooms(),
         image_source=dict(inputs.source),
-        image_state=[*astuple(whole_state(inputs.cached))],
+        image_state=[*inputs.state],
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports
