@@ -30,6 +30,7 @@ GAP = "  "  # between columns
 LEAST_NAME = 20  # columns to which a name is narrowed before the table is split
 LEAST_WORDS = 16
 LEAST_HEAD = 12  # of numbers, which are often narrower than their name
+WIDEST_SPAN = 1000  # of the largest number over the smallest, where points are aligned
 WIDEST_NAME = 40  # columns of a name in a table that is split
 
 
@@ -87,7 +88,23 @@ def format_column(head: str, values: Iterable[Any], *, missing: str = "-") -> Co
             cells.append(str(int(value)))
         else:
             cells.append(f"{value:.5g}" if isinstance(value, float) else format_value(value))
+    if is_number and not whole:
+        cells = align_points(cells)
     return Column(show_text(head), cells, Kind.NUMBER if is_number else Kind.NAME)
+
+
+def align_points(cells: Sequence[str]) -> list[str]:
+    """Return numbers with their points one below the other: zeros fill up the shorter ones.
+
+    Those stay as they are that no such column holds: exponents, or numbers of very different sizes.
+    """
+    plain = [cell for cell in cells if cell.lstrip("-").replace(".", "", 1).isdigit()]
+    sizes = [abs(float(cell)) for cell in plain if float(cell)]
+    others = [cell for cell in cells if cell not in plain and any(map(str.isdigit, cell))]
+    if others or not sizes or max(sizes) > WIDEST_SPAN * min(sizes):
+        return list(cells)
+    digits = max(len(cell.partition(".")[2]) for cell in plain)
+    return [f"{float(cell):.{digits}f}" if cell in plain else cell for cell in cells]
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,10 @@ def ended(outcome: str, **more: Any) -> Any:
         ([ended("diverged", reason="DivergedError: ...")], "diverged    in epoch 1  "),
         ([epoch(7, 2, 20), ended("diverged")], "diverged    mse 0.0123 after 2 epochs  "),
         ([ended("failed", reason="KeyError: '[/x]'\nmore")], r"failed      KeyError: '\[/x\]'  "),
+        (
+            [ended("failed", reason="KeyError: 'a'", place="own.py, line 7")],
+            "failed      own.py, line 7: KeyError: 'a'  ",
+        ),
         ([ended("pruned", verdict="d_won")], "pruned      D won  "),
     ],
 )

@@ -440,6 +440,20 @@ def test_the_winner_stands_first_with_its_test_value_and_how_to_load_it(stored: 
     assert str(stored.paths.export("s", 1)) in page
 
 
+@pytest.mark.parametrize("winner", [1, 3])
+def test_a_trial_that_is_better_than_all_exported_ones_is_named(
+    stored: Stored, winner: int
+) -> None:
+    stored.write(searched(5))  # trial 3 has 0.503, trial 1 has 2.501
+    define(stored)
+    exported(stored, trial=winner)
+    words = (
+        "Since then trial 3 has done better in the search (value 0.503, 2.501 before), and is not "
+        "trained again yet."
+    )
+    assert (words in stored.report()[1]) == (winner == 1)
+
+
 def test_what_nobody_may_miss_of_a_winner_stands_on_top(stored: Stored) -> None:
     stored.write(searched(3))
     define(stored)

@@ -105,6 +105,23 @@ def test_columns_of_integers_and_missing_values_read_as_such() -> None:
     assert format_column("big", [5_000_000, 7]).cells == ["5000000", "7"]
 
 
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        ([0.077318, 0.10243], ["0.077318", "0.102430"]),
+        ([199.8, -0.5, None], ["199.8", "-0.5", "-"]),
+        ([0.5, 12.0, 0.0], ["0.5", "12.0", "0.0"]),
+        ([1e-06, 0.5], ["1e-06", "0.5"]),
+        ([0.0123, 5432.1], ["0.0123", "5432.1"]),
+    ],
+)
+def test_points_stand_below_each_other_where_sizes_allow(
+    values: list[float | None], cells: list[str]
+) -> None:
+    frame = pd.DataFrame({"value": values})
+    assert format_column("value", frame["value"]).cells == cells
+
+
 @pytest.mark.parametrize("text", NASTY)
 def test_a_console_shows_every_character_as_it_is(text: str) -> None:
     file = StringIO()

@@ -88,7 +88,24 @@ def _lead(reported: ReportedStudy, about: Mapping[str, Any]) -> str:
     if about["test"] is None:
         return f"{start}: {metric} {about['valid'][metric]:.6g} on the validation images."
     test, count = about["test"][metric], about["images"]["test"]
-    return f"{start}: {metric} {test:.6g} on {count:,} test images that it met once."
+    met = f"{start}: {metric} {test:.6g} on {count:,} test images that it met once."
+    return met + _better_since(reported)
+
+
+def _better_since(reported: ReportedStudy) -> str:
+    """Return what is said of a trial that is better than all that were trained again."""
+    best, exported = reported.trials[0], {about.get("trial") for _, about in reported.exports}
+    chosen = [trial for trial in reported.trials if trial.number in exported]
+    before = [trial.value for trial in chosen if trial.value is not None]
+    if best.number in exported or not before or best.value is None:
+        return ""
+    least = min(before) if reported.minimize else max(before)
+    if (best.value >= least) if reported.minimize else (best.value <= least):
+        return ""  # a person ranks the trials, or they are equal
+    return (
+        f" Since then trial {best.number} has done better in the search ({reported.metric} "
+        f"{best.value:.6g}, {least:.6g} before), and is not trained again yet."
+    )
 
 
 def _nothing_complete(reported: ReportedStudy) -> str:

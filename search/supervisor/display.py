@@ -317,7 +317,8 @@ class Display:
             return f"{reached or '  in epoch 1'}"
         if event.outcome in (Outcome.FAILED, Outcome.INFEASIBLE):
             lines = event.reason.splitlines()
-            return f"{reached}  {short(lines[0])}" if lines else reached
+            place = f"{shorten_path(event.place)}: " if event.place else ""
+            return f"{reached}  {place}{short(lines[0])}" if lines else reached
         return reached + verdict
 
     def _show_export(self, event: Exported) -> None:

@@ -48,7 +48,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinding ends what was started
-    # A shell that runs this in the background makes it ignore Ctrl-C, which what it starts inherits.
+    # In the background of a shell this would ignore Ctrl-C, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(mkdtemp(prefix="torture-"))
     folder.chmod(0o755)  # the server may run as another user
