@@ -11,7 +11,13 @@
 A mistake of the user is one line on standard error and exit code 2; Ctrl-C is exit code 130.
 """
 
+
 from __future__ import annotations
+
+from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c
+
+if __name__ == "__main__":
+    end_silently_on_ctrl_c()
 
 import logging
 import os
@@ -67,6 +73,7 @@ def worker() -> int:
 
 def command(name: str) -> int:
     """Run a command and return its exit code; an error that a user can mend becomes one line."""
+    heed_ctrl_c()
     try:
         check_room(*IMPORTED[name])
         with received_storage():

@@ -48,7 +48,7 @@ ARROWS = {
         ("study",),
         ("strategies", "variables"),
         ("console", "fast_imports", "hints", "messages", "repeats", "surroundings", "tables"),
-        ("errors", "passwords", "run", "spelling"),
+        ("errors", "interrupts", "passwords", "run", "spelling"),
         ("words",),
     ),
     "models": (

@@ -5,18 +5,22 @@ Most of it is the interpreter's own, so that the commands here are new interpret
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from subprocess import PIPE
 from typing import IO
 
 import pytest
 
 from search.console import OutputClosed, OutputFile, OutputFull, open_console
+from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c
 from search.surroundings import explain_shortage
 from tests.user import User, WriteStudy
 
@@ -160,3 +164,44 @@ def test_a_folder_whose_name_is_no_utf8_is_refused_with_that_reason(
         r"caf\udce9/runs' is not UTF-8 text; rename that folder, or give RUNS another place" + "\n"
     )
     assert list(place.iterdir()) == []
+
+
+IMPORTING = """
+from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c
+end_silently_on_ctrl_c()
+print("imports", flush=True)
+import time
+time.sleep(60)
+"""
+
+
+def test_ctrl_c_while_a_command_imports_is_no_traceback() -> None:
+    words = [sys.executable, "-c", IMPORTING]
+    with subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_is_settled_before_anything_large_is_imported() -> None:
+    tree = ast.parse((ROOT / "search" / "__main__.py").read_text())
+    imported = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert imported[:2] == ["__future__", "search.interrupts"]
+
+
+def test_ctrl_c_is_heeded_again_unless_a_shell_has_it_ignored() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_silently_on_ctrl_c()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        heed_ctrl_c()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_silently_on_ctrl_c()
+        heed_ctrl_c()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

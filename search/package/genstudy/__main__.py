@@ -18,6 +18,9 @@ from genstudy import _ROOMS, _ROOT
 def main() -> int:
     """Run the command that the words of the command line name, and return its exit code."""
     sys.path[:] = order_path(sys.path)
+    from search.interrupts import end_silently_on_ctrl_c
+
+    end_silently_on_ctrl_c()
     from search.passwords import hide_password
     from search.surroundings import open_standard_files, use_utf8
 

@@ -1,0 +1,23 @@
+"""Ctrl-C while a command still imports: it ends at once, and without a traceback.
+
+    end_silently_on_ctrl_c()      # first of all, before anything large is imported
+    heed_ctrl_c()                 # from now on Ctrl-C is a KeyboardInterrupt, as usual in Python
+
+A shell that runs a command in the background has it ignore Ctrl-C; that stays so.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+def end_silently_on_ctrl_c() -> None:
+    """Let Ctrl-C end this process, as it ends any program that has no use for it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def heed_ctrl_c() -> None:
+    """Let Ctrl-C be a `KeyboardInterrupt` again."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
