@@ -11,7 +11,6 @@
 A mistake of the user is one line on standard error and exit code 2; Ctrl-C is exit code 130.
 """
 
-
 from __future__ import annotations
 
 from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -343,20 +342,6 @@ def test_a_machine_that_vanishes_does_not_keep_its_lock(
         with pytest.raises(SQLAlchemyError) as raised:
             vanish()
         assert is_away(raised.value)
-
-
-def test_a_connection_that_is_lost_while_it_is_given_back_is_no_traceback(
-    postgres_url: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with a_queue(postgres_url) as queue:
-        connection = queue.engine.connect()
-        number = connection.scalar(text("SELECT pg_backend_pid()"))
-        run_sql(postgres_url, f"SELECT pg_terminate_backend({number})")
-        with contextlib.suppress(SQLAlchemyError):
-            connection.close()
-        assert run(queue.engine, "SELECT 1") == 1
-    said = capfd.readouterr()
-    assert "Traceback" not in said.out + said.err + caplog.text
 
 
 def test_a_server_gives_up_clients_that_have_vanished(postgres_url: str) -> None:

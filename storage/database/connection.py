@@ -34,10 +34,6 @@ from storage.paths import try_writing
 if TYPE_CHECKING:
     from storage.database.optuna_storage import TrialStorage
 
-# A pool that cannot reset a connection, because it is lost, logs a traceback and opens another.
-# Who uses the connection meets the loss, too, and says it in a line.
-logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-
 CREATORS = 5  # attempts at creating tables that other processes create at the same time
 FIRST_TABLES = {"studies", "trials", "version_info"}  # Optuna creates one of these first
 
