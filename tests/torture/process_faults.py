@@ -72,13 +72,12 @@ def kill_supervisor(scene: Scene, blow: Blow) -> str:
 
 def interrupt(scene: Scene, blow: Blow) -> str:
     """Ctrl-C, or the SIGTERM of a cluster."""
-    machine = blow.machine
-    if not machine.is_running():
+    machine, run = blow.machine, blow.machine.run  # which is another as soon as this one has ended
+    if run is None or not machine.is_running():
         return ""
     number = blow.chance.choice([signal.SIGINT, signal.SIGTERM])
     took = machine.interrupt(number)
-    assert machine.run is not None
-    code = machine.run.process.poll()
+    code = run.process.poll()
     where = f"machine {machine.name} by {number.name}"
     if code is None:
         scene.journal.fail(Harm.HUNG, f"{where} has not ended in {PATIENCE:.0f} s")
