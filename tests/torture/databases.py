@@ -30,7 +30,10 @@ LOOK = (
     "(SELECT count(*) FROM trial_intermediate_values), "
     "(SELECT count(*) FROM trials WHERE state = 'RUNNING')"
 )
-SET_CLOCK = "UPDATE genstudy_leases SET renewed = renewed + {seconds}"
+# A clock that is set changes what is renewed next, and not the last renewal of who is gone.
+SET_CLOCK = (
+    "UPDATE genstudy_leases SET renewed = renewed + {seconds} WHERE abs(renewed - {now}) < 15"
+)
 
 
 class Look(NamedTuple):
@@ -131,7 +134,7 @@ class SQLiteFile(Database):
 
     def set_clock(self, seconds: int) -> None:
         with closing(self._connect(30.0)) as connection:
-            connection.execute(SET_CLOCK.format(seconds=seconds))
+            connection.execute(SET_CLOCK.format(seconds=seconds, now=time.time()))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

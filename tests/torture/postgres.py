@@ -169,7 +169,7 @@ class PostgresDatabase(Database):
             raise RuntimeError(f"{program} failed: {done.stderr.strip()[-500:]}")
 
     def set_clock(self, seconds: int) -> None:
-        self.server.run(SET_CLOCK.format(seconds=seconds), self.name)
+        self.server.run(SET_CLOCK.format(seconds=seconds, now=time.time()), self.name)
 
     def set_server(self, name: str, value: str | None) -> None:
         """Change an option of the server; None: as it was."""
