@@ -79,7 +79,7 @@ def test_a_study_ends_as_if_its_database_had_been_there(
             faults += met.said is not None  # a quicker run renews fewer leases, and ends before
             assert content(tmp_path / f"at-{at}") == expected
             assert said.count("waiting for it") <= 1
-        except (AssertionError, Exception) as error:
+        except Exception as error:  # also a failed assertion: all that broke is shown at once
             broken.append((at, repr(error)[:600]))
     assert not broken, "\n".join(map(str, broken))
     assert faults >= SAMPLE - 1
