@@ -81,7 +81,8 @@ class SampleEvaluator:
     """Measures samples against the real images of one part.
 
     count: samples that it takes each time: as many as asked for, or as there are training images
-    labels: measures beside them whether a model's images have the labels that they should
+    telling: tells the labels that images show, for models that are given some
+    labels: measures with it whether a model's images have the labels that they should
     floor: its measures of ``count`` real training images
     measures: names of what it returns
 
@@ -96,10 +97,10 @@ class SampleEvaluator:
         *,
         part: str = "valid",
         count: int = SAMPLES,
-        labels: LabelEvaluator | None = None,
+        telling: Extractor | None = None,
     ) -> None:
         real: Images = getattr(images, part)
-        self.extractor, self.part, self.labels = extractor, part, labels
+        self.extractor, self.part = extractor, part
         self.count = min(count, len(images.train))
         if min(self.count, len(real)) <= K:
             raise ValueError(
@@ -111,6 +112,9 @@ class SampleEvaluator:
         others = extractor(images.train.pixels[: self.count])
         self.real_distance = _median_distance(others.features)
         self.floor = self.measure(others)
+        self.labels: LabelEvaluator | None = None
+        if telling is not None:
+            self.labels = LabelEvaluator(telling, images, part=part, count=self.count)
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
         """Return the measures of samples (count, C, H, W) in [0, 1]; all are NaN where a sample is
@@ -221,10 +225,9 @@ def open_evaluator(
     of = (extractor.hash, extractor.key, telling and telling.hash)
     key = (*of, part, count, device, *contents)
     if key not in _evaluators:
-        told = None
-        if telling is not None:
-            told = LabelEvaluator(telling, images, part=part, count=count)
-        _evaluators[key] = SampleEvaluator(extractor, images, part=part, count=count, labels=told)
+        _evaluators[key] = SampleEvaluator(
+            extractor, images, part=part, count=count, telling=telling
+        )
     return _evaluators[key]
 
 

@@ -45,6 +45,7 @@ HIDDEN = frozenset(
         *("reason", "traceback", "peak_memory_mib", "needed_memory_mib", "memory_budget_mib"),
         *("verdict_epoch", "verdict_reason", "no_checkpoint", "no_picture"),
         *("extractor", "extractor_accuracy", "judged_samples", "floor"),
+        *("label_frechet_floor", "label_accuracy_floor"),
     }
 )
 

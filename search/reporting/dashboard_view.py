@@ -37,8 +37,8 @@ SHOWN = ("model", "metric", "data", "shape", "space", "epochs", "seed", "base") 
 LAST = (
     "last_frechet", "second_frechet", "second_coverage", "peak_memory_mib", "needed_memory_mib",
     "memory_budget_mib", "no_picture", "no_checkpoint", "device", "host", "pid", "seed", "revision",
-    "code", "environment", "extractor", "judged_samples", "extractor_accuracy", "floor", "picture",
-    "traceback", OURS,
+    "code", "environment", "extractor", "judged_samples", "extractor_accuracy", "floor",
+    "label_frechet_floor", "label_accuracy_floor", "picture", "traceback", OURS,
 )  # fmt: skip
 
 

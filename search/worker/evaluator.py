@@ -71,15 +71,13 @@ class StudyEvaluators:
 
     def open_for_test(self) -> SampleEvaluator:
         """Return an evaluator with the same features, by the test images."""
-        from models.evaluation.label_evaluator import LabelEvaluator
         from models.evaluation.sample_evaluator import SampleEvaluator
 
-        own, part = self.own, "test"
-        told = None
-        if own.labels is not None:
-            telling = own.labels.extractor
-            told = LabelEvaluator(telling, self.images, part=part, count=own.count)
-        return SampleEvaluator(own.extractor, self.images, part=part, count=own.count, labels=told)
+        own = self.own
+        telling = None if own.labels is None else own.labels.extractor
+        return SampleEvaluator(
+            own.extractor, self.images, part="test", count=own.count, telling=telling
+        )
 
     def open_second(self) -> SampleEvaluator:
         """Return an evaluator that shares nothing with the study's own but the images."""
