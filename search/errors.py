@@ -44,6 +44,9 @@ class WorkersFailed(SearchError):
     """Workers end before they can train; the message names the cause and the log file."""
 
 
+NO_TRIAL = re.compile("No trial with trial number [0-9]+ exists")  # Optuna's words
+
+
 def explain_error(error: Exception) -> str | None:
     """Return the line for an error that is no fault of genstudy; None for one that is."""
     if isinstance(error, SearchError | StorageError):  # at once: memory may not hold more imports
@@ -80,10 +83,11 @@ def explain_error(error: Exception) -> str | None:
 
 
 def is_missing_record(error: BaseException) -> bool:
-    """Whether Optuna looked for a study or a trial by its id and the database has none."""
+    """Whether Optuna looked for a study or a trial, by id or number, and the database has none."""
     from optuna.storages._rdb.models import NOT_FOUND_MSG
 
-    return isinstance(error, KeyError) and NOT_FOUND_MSG in map(str, error.args)
+    said = [str(each) for each in error.args] if isinstance(error, KeyError) else []
+    return any(each == NOT_FOUND_MSG or NO_TRIAL.match(each) for each in said)
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:

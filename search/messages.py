@@ -68,10 +68,14 @@ class Retrain:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Export the retrained trial ``number`` as ``rank`` (1 is the best)."""
+    """Export the retrained trial ``number`` as ``rank`` (1 is the best).
+
+    claim: the supervisor's number, without which the test images are not met
+    """
 
     number: int
     rank: int
+    claim: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,7 @@ class StudyRun:
     version: a word that changes with the code that computes the study's values
     code: a digest of all of genstudy's own files; empty: it is not compared
     image_source: what `prepare_images` makes the cached file from, if it has to be made again
+    finishes_here: whether the best is retrained here though another RUNS holds the exports
     image_state: numbers of the state in which the supervisor has found that file whole
     """
 
@@ -86,6 +87,7 @@ class StudyRun:
     code: str = ""
     image_source: Mapping[str, Any] = field(default_factory=dict)
     image_state: list[int] = field(default_factory=list)
+    finishes_here: bool = False
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

@@ -114,6 +114,14 @@ def _read_code(name: str, written: str) -> str:
     return "changed"
 
 
+def _read_finish(name: str, written: str) -> str:
+    if written.lower() != "here":
+        raise BadVariable(
+            f"{name}={_quote(written)} is not 'here', which retrains the best in this RUNS, too"
+        )
+    return "here"
+
+
 def _read_background(name: str, written: str) -> str:
     """Return the colour as ``#rrggbb``, or ``none``."""
     word = written.lower()
@@ -214,6 +222,11 @@ class Variables:
     code: str | None = _variable(
         "changed: go on although other code computed the study's trials so far",
         _read_code,
+        typed=True,
+    )
+    finish: str | None = _variable(
+        "here: retrain and export in this RUNS, though another machine has done so in its own",
+        _read_finish,
         typed=True,
     )
     top: int = _variable(

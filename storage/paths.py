@@ -109,6 +109,10 @@ class RunPaths:
         self.checkpoints(study).mkdir(parents=True, exist_ok=True)
         return self.checkpoints(study) / "finishing.lock"
 
+    def finishing_identity(self, study: str) -> Path:
+        """A word that tells this folder RUNS from those of other machines."""
+        return self.checkpoints(study) / "finishing-identity"
+
     def worker_log(self, study: str, worker: int) -> Path:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 

@@ -28,12 +28,11 @@ from search.trials.leaderboard import Leaderboard
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
-from search.worker.exporting import export
 from search.worker.retraining import load_retrained, retrain
 from storage import curves
 from storage.files.exports import is_whole, read_provenance
 from tests.damages import DAMAGES, cut, empty, flip
-from tests.trials import MakeContext, run_one, said_by
+from tests.trials import MakeContext, export_now, run_one, said_by
 
 EPOCHS, STEPS = 5, 5  # of a trial; questions of an epoch whether to stop
 
@@ -239,7 +238,7 @@ def test_damaged_weights_of_a_retraining_are_neither_exported_nor_measured_but_m
     assert [path.name for path in paths.folder.glob("*.safetensors")] == [paths.best.name]
     damage(paths.best)
     assert leaderboard.record(0) is None
-    export(context, 0, 1)
+    export_now(context, 0, 1)
     assert not context.run.paths.export("small", 1).exists()
     assert retrained(context).test is None
     assert "retrain-0-best.safetensors is not used" in said_by(context)[0]
@@ -317,7 +316,7 @@ def exported(make_context: MakeContext) -> WorkerContext:
     context = make_context(model=Small, epochs=1)
     run_one(context)
     retrain(context, 0)
-    export(context, 0, 1)
+    export_now(context, 0, 1)
     return context
 
 
@@ -343,7 +342,7 @@ def test_every_file_of_an_export_is_watched_and_a_damaged_export_made_again(
     flip(folder / "weights.safetensors")
     with pytest.raises(ExportError, match=r"weights.safetensors: its content is not what was"):
         load_export(folder, family=exported.spec.model)
-    export(exported, 0, 1)
+    export_now(exported, 0, 1)
     assert leaderboard.is_exported(0, 1)
     assert (read_provenance(folder) or {})["test"] == test
     (event,) = [e for e in exported.heard[-1:] if isinstance(e, Exported)]  # type: ignore[attr-defined]

@@ -24,7 +24,6 @@ from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
-from search.worker.exporting import export
 from search.worker.pictures import TrialPictures
 from search.worker.retraining import retrain
 from search.worker.trial import SpentProcess, TrialRun, run_trial
@@ -32,7 +31,15 @@ from storage import curves, trials
 from storage.database import leases, retry
 from storage.database.connection import open_storage
 from storage.database.retry import DatabaseLost
-from tests.trials import Broken, Diverging, Greedy, MakeContext, OutOfMemory, run_one
+from tests.trials import (
+    Broken,
+    Diverging,
+    Greedy,
+    MakeContext,
+    OutOfMemory,
+    export_now,
+    run_one,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_export")
 
@@ -264,8 +271,8 @@ def test_only_the_first_rank_meets_the_test_set_and_once(make_context: MakeConte
         retrain(context, number)
     context.spec = StudySpec(**{**vars(context.spec), "model": Watched})
     for _ in range(2):
-        export(context, 0, 1)
-        export(context, 1, 2)
+        export_now(context, 0, 1)
+        export_now(context, 1, 2)
     assert judged == [359]  # the digits' test images, one time
     first, second = (
         json.loads((context.run.paths.export("small", rank) / "provenance.json").read_text())
@@ -299,7 +306,7 @@ def test_the_winners_pictures_stand_with_the_study(make_context: MakeContext) ->
         }
 
     for winner in (0, 1):  # then the other one
-        export(context, winner, 1)
+        export_now(context, winner, 1)
         folder = context.run.paths.export("small", 1)
         drawn = {path.name: path.read_bytes() for path in folder.glob("*.png")}
         del drawn["example.png"]  # which the model card's lines read

@@ -20,6 +20,9 @@ from search.errors import explain_error
 from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
+from search.worker.interruptions import is_interruption
+from search.worker.pictures import without_picture
+from search.worker.retraining import retrain
 from storage import curves, trials
 from storage.database.connection import open_engine, open_storage
 from storage.database.notes import read_note
@@ -266,3 +269,19 @@ def test_a_trial_that_runs_on_while_its_past_is_lost_is_made_again(
     for name in ("number", "state", "value", "channels", "latent", "lr", "epochs", "seed"):
         assert again[name] == undisturbed[name]
     assert curves("small", storage=context.run.storage)["epoch"].tolist() == [1, 2, 3]
+
+
+def test_a_trial_that_is_gone_is_no_retraining_that_failed(make_context: MakeContext) -> None:
+    """Its number is given again: the new trial of that number has not failed."""
+    context = make_context()
+    with pytest.raises(KeyError) as missing:
+        retrain(context, 0)
+    assert is_interruption(missing.value)
+    assert not context.retraining_paths(0).record.exists()
+
+
+def test_a_trial_that_is_gone_is_no_error_in_drawing(make_context: MakeContext) -> None:
+    context = make_context()
+    with pytest.raises(KeyError), without_picture(context):
+        context.queue.storage.get_trial(10**6)
+    assert said_by(context) == []

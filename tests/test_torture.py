@@ -6,12 +6,15 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import optuna
 import pandas as pd
@@ -23,16 +26,17 @@ from safetensors.torch import save_file
 
 from search.errors import BadVariable
 from storage.database.connection import open_storage
+from storage.database.finishes import Finish, Meeting
 from tests.torture import file_faults, watch
 from tests.torture.__main__ import all_faults, main
 from tests.torture.databases import Database, Look, SQLiteFile
 from tests.torture.journal import Harm, Journal
-from tests.torture.machines import MINE, Machine, make_host
+from tests.torture.machines import MINE, Machine, Run, make_host
 from tests.torture.postgres import PostgresServer
 from tests.torture.process_faults import judge_end
 from tests.torture.scene import Aim, Blow, Fault, HoldUp, Scene
 from tests.torture.storm import Storm
-from tests.torture.verdict import Kept, compare, compare_exports
+from tests.torture.verdict import Kept, compare, compare_exports, judge_meetings
 from tests.torture.wanted import read
 from tests.torture.watch import HUNG, Logs, Watch
 
@@ -136,6 +140,27 @@ def test_exports_are_compared_with_their_weights(tmp_path: Path, journal: Journa
     compare_exports(make_export(tmp_path / "weight", weight=1.5), whole, journal)
     compare_exports(tmp_path / "nothing", whole, journal)
     assert journal.harms == Counter({Harm.DIFFERENT: 2, Harm.LOST: 1})
+
+
+def test_a_training_that_met_the_test_images_twice_is_a_failure(journal: Journal) -> None:
+    first = Meeting(training="w", trial=7, runs="a", place="a:/runs", measured={"test": {}})
+    others = [
+        Meeting(training="longer", trial=7, runs="a", place="a:/runs", measured={"test": {}}),
+        Meeting(training="w", trial=7, runs="b", place="b:/runs"),  # did not come to say
+    ]
+    held: dict[str, Any] = {
+        "fence": 3,
+        "owner": None,
+        "renewed": 0,
+        "runs": "b",
+        "place": "b:/runs",
+    }
+    whole = Finish(**held, result={}, meetings=(first, *others))
+    judge_meetings([whole], journal)
+    assert not journal.harms
+    again = replace(others[1], measured={"test": {}})
+    judge_meetings([replace(whole, meetings=(first, again))], journal)
+    assert journal.harms == {Harm.DOUBLED: 1}
 
 
 # ---- faults ----
@@ -318,9 +343,17 @@ def test_a_traceback_in_any_log_is_a_failure(tmp_path: Path, journal: Journal) -
     assert logs.steps == 1
 
 
+def run_for(scene: Scene, seconds: float) -> None:
+    """Let the first machine's supervisor have run for so long."""
+    process = cast("subprocess.Popen[str]", None)
+    began = time.monotonic() - seconds
+    scene.machines[0].run = Run(process=process, trials=4, began=began)
+
+
 def test_a_study_that_does_not_get_on_has_hung(scene: Scene) -> None:
     look = Look(trials=4, ended=2, failed=0, epochs=7, running=2)
     watching = Watch(scene)
+    run_for(scene, 2 * HUNG)
     watching.judge(look, 1.5)
     scene.held_up.append(HoldUp())
     watching.judge(look, HUNG + 1)  # a fault holds all up
@@ -332,6 +365,18 @@ def test_a_study_that_does_not_get_on_has_hung(scene: Scene) -> None:
     watching.judge(None, 2)
     assert scene.journal.harms == {Harm.HUNG: 1}
     assert watching.has_hung
+
+
+def test_a_study_whose_supervisors_are_killed_again_and_again_has_not_hung(scene: Scene) -> None:
+    look = Look(trials=4, ended=2, failed=0, epochs=7, running=2)
+    watching = Watch(scene)
+    for _ in range(4):
+        run_for(scene, HUNG / 2)
+        watching.judge(look, HUNG)
+    assert not scene.journal.harms
+    run_for(scene, 2 * HUNG)
+    watching.judge(look, HUNG)
+    assert scene.journal.harms == {Harm.HUNG: 1}
 
 
 def test_trials_that_are_too_many_or_fail_are_seen_while_it_runs(scene: Scene) -> None:

@@ -11,6 +11,7 @@ import pytest
 from search.errors import WorkersFailed
 from search.messages import Export, Retrain
 from search.supervisor import finish, restarts
+from search.supervisor.finish_claim import FinishClaim
 from search.supervisor.loop import Supervisor
 from search.supervisor.restarts import Restarts
 from search.trials.retraining_record import FailedRetraining, read_record
@@ -158,7 +159,9 @@ def hand_out(
         return [worker]
 
     fake.handle_events = handle_events
-    finish._hand_out(cast("Supervisor", fake), jobs)
+    fake.queue = SimpleNamespace(check_counts=lambda: None)
+    claim = SimpleNamespace(check=lambda: None)
+    finish._hand_out(cast("Supervisor", fake), cast("FinishClaim", claim), jobs)
     return pool.done, said
 
 

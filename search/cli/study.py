@@ -37,6 +37,7 @@ from search.supervisor.devices import assign_devices, count_cores, count_gpus
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.finish import finish
+from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.study_note import StudyNote
@@ -52,7 +53,13 @@ from search.words import format_count, format_duration, show_text
 from storage.database.address import redact_url
 from storage.database.connection import check_database, open_storage
 from storage.database.optuna_storage import TrialStorage
-from storage.database.retry import DatabaseRetry, GaveUp, comes_back, passes_later
+from storage.database.retry import (
+    DatabaseRetry,
+    DatabaseWentBack,
+    GaveUp,
+    comes_back,
+    passes_later,
+)
 from storage.database.trial_states import outcome_of
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
@@ -223,6 +230,11 @@ class StudyCommand:
         if supervisor.prompt.is_decided and leaderboard.is_finished(ended, variables.top):
             table = conclude(self.study, run, queue, display.say)
             return self._conclude(supervisor, leaderboard.export_records(variables.top), table)
+        if ended >= run.trials and variables.top and supervisor.prompt.is_decided:
+            elsewhere = find_elsewhere(run, queue, ended=ended, top=variables.top)
+            if elsewhere is not None:
+                table = conclude(self.study, run, queue, display.say)
+                return self._conclude(supervisor, elsewhere, table)
         return self._work(supervisor)
 
     def _begin_note(
@@ -247,28 +259,21 @@ class StudyCommand:
 
     def _work(self, supervisor: Supervisor) -> int:
         """Start the workers, search, retrain and export."""
-        began, ended_before = time.monotonic(), supervisor.queue.count_ended()
-        run, queue, display = supervisor.run, supervisor.queue, supervisor.display
+        run, display = supervisor.run, supervisor.display
         with stop_on_signals(supervisor.stop, supervisor.pool.kill):
             try:
                 with display, supervisor.pool:
                     supervisor.pool.set_up(run)
                     display.show_starting(supervisor.pool.workers.values())
                     _show_earlier(supervisor)
-                    supervisor.search(self.variables.minutes)
-                    supervisor.prompt.refresh()
-                    if supervisor.prompt.nobody_chose:
-                        metric = self.study.spec.metric
-                        display.say(f"nobody has chosen: {metric} ranks the trials")
-                    new = queue.count_ended() - ended_before
-                    if new:
-                        took = format_duration(time.monotonic() - began)
-                        display.say(f"{format_count(new, 'trial')} ended in {took}")
-                    table = conclude(self.study, run, queue, display.say)
-                    if supervisor.note is not None and table is not None:
-                        supervisor.note.table = table.to_plain()
-                    top = self.variables.top
-                    records = finish(supervisor, top) if top else []
+                    while True:
+                        table = self._search(supervisor)
+                        try:
+                            top = self.variables.top
+                            exported = finish(supervisor, top) if top else []
+                            break
+                        except DatabaseWentBack as error:
+                            supervisor.read_again(error)
             except (Stopped, GaveUp):
                 return self._stop(supervisor)
             except OutputClosed:
@@ -277,7 +282,24 @@ class StudyCommand:
             except SearchError as error:
                 _end_note(supervisor, f"ended: {error}")
                 raise
-        return self._conclude(supervisor, records, table)
+        return self._conclude(supervisor, exported, table)
+
+    def _search(self, supervisor: Supervisor) -> Table | None:
+        """Search, and return the table that the study concludes with, if it has one."""
+        began, ended_before = time.monotonic(), supervisor.queue.count_ended()
+        display = supervisor.display
+        supervisor.search(self.variables.minutes)
+        supervisor.prompt.refresh()
+        if supervisor.prompt.nobody_chose:
+            display.say(f"nobody has chosen: {self.study.spec.metric} ranks the trials")
+        new = supervisor.queue.count_ended() - ended_before
+        if new > 0:
+            took = format_duration(time.monotonic() - began)
+            display.say(f"{format_count(new, 'trial')} ended in {took}")
+        table = conclude(self.study, supervisor.run, supervisor.queue, display.say)
+        if supervisor.note is not None and table is not None:
+            supervisor.note.table = table.to_plain()
+        return table
 
     def _stop(self, supervisor: Supervisor) -> int:
         """Give all trials back, and say what is left."""
@@ -343,9 +365,13 @@ class StudyCommand:
             print_line(self.console, f" {line} ", LOUD)
 
     def _conclude(
-        self, supervisor: Supervisor, records: list[dict[str, Any]], table: Table | None
+        self,
+        supervisor: Supervisor,
+        exported: list[dict[str, Any]] | FinishedElsewhere,
+        table: Table | None,
     ) -> int:
         """Print what the study concludes and the exports; returns 1 when there are none."""
+        records = exported if isinstance(exported, list) else []
         run, console = supervisor.run, self.console
         supervisor.queue.read_again()  # what is said at the end is what the database says
         over = supervisor.queue.count_ended() >= run.trials
@@ -377,6 +403,11 @@ class StudyCommand:
         best = supervisor.leaderboard.ranked_trials()
         if best and not self.variables.top:
             console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
+            self._warn(run.remarks)
+            self._say(*next_lines(self.study, run, exported=False, width=console.width))
+            return 0
+        if isinstance(exported, FinishedElsewhere):
+            print_line(console, exported.describe(self.study.spec.metric))
             self._warn(run.remarks)
             self._say(*next_lines(self.study, run, exported=False, width=console.width))
             return 0

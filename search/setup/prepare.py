@@ -135,6 +135,7 @@ def prepare_run(
         code=digest_rooms(),
         image_source=dict(inputs.source),
         image_state=[*inputs.state],
+        finishes_here=variables.finish is not None,
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports

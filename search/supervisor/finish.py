@@ -3,61 +3,87 @@
     records = finish(supervisor, top=3)
 
 The supervisor hands retrainings and exports out to its workers, and sets the ranks. One run at a
-time does so: a second one under the same RUNS waits, then finds it done.
+time does so: a second one waits, then finds it done (`search.supervisor.finish_claim`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from search.console import shorten_path
 from search.errors import WorkersFailed
 from search.messages import Export, Retrain
-from search.supervisor.loop import TICK, Supervisor
+from search.supervisor.finish_claim import FinishClaim, FinishedElsewhere
+from search.supervisor.loop import Supervisor
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.retraining_record import FailedRetraining, RetrainingRecord
 from search.words import format_count
+from storage.database.finishes import FinishLost
 from storage.files.exports import remove_unfinished
 
 MOST_ROUNDS = 4  # of exporting until all exports are whole: one is enough on a sound disk
 MOST_DEATHS = 3  # workers that one retraining or export may take down without an epoch between
 
 
-def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]]:
-    """Retrain, rank and export; returns the records of the exports, best first."""
-    with _finishing_lock(supervisor):
-        run, leaderboard = supervisor.run, supervisor.leaderboard
-        supervisor.display.begin_finish()
-        supervisor.tell_dashboard("training the best again")
-        remove_unfinished(run.paths.exports(run.study))
-        for past in range(MOST_ROUNDS):
-            chosen = _retrain_best(supervisor, top)
-            if len(chosen) < top and not past:
-                supervisor.display.say(
-                    f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
-                )
-            ranked = leaderboard.rank_retrained(chosen)
-            jobs = [
-                Export(number=number, rank=rank)
-                for rank, number in enumerate(ranked, start=1)
-                if not leaderboard.is_exported(number, rank)
-            ]
-            if not jobs:  # what stands on the disk is what was asked for
-                return leaderboard.export_records(len(ranked))
-            _say_what_moves(supervisor, jobs, ranked)
-            _hand_out(supervisor, jobs)
-        raise WorkersFailed(
-            f"the exports of {run.study} are damaged again and again as soon as they are written; "
-            "look after the disk, then the same command goes on"
-        )
+def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedElsewhere:
+    """Retrain, rank and export; returns the records of the exports, best first, or which other
+    folder RUNS has them.
+
+    Raises `DatabaseWentBack` where trials that had ended are gone: they are searched again first.
+    """
+    supervisor.display.begin_finish()
+    while True:
+        claim = FinishClaim(supervisor)
+        try:
+            with claim.hold(top) as elsewhere:
+                if elsewhere is not None:
+                    return elsewhere
+                supervisor.tell_dashboard("training the best again")
+                records = _finish(supervisor, claim, top)
+                claim.result = _summarize(records, supervisor.study.spec.metric, top)
+                return records
+        except FinishLost:
+            supervisor.display.say("another run has taken the retraining over, as none was heard")
 
 
-def _retrain_best(supervisor: Supervisor, top: int) -> list[int]:
+def _finish(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[dict[str, Any]]:
+    """Retrain, rank and export until what stands on the disk is what was asked for."""
+    run, leaderboard = supervisor.run, supervisor.leaderboard
+    remove_unfinished(run.paths.exports(run.study))
+    for past in range(MOST_ROUNDS):
+        chosen = _retrain_best(supervisor, claim, top)
+        if len(chosen) < top and not past:
+            supervisor.display.say(
+                f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
+            )
+        ranked = leaderboard.rank_retrained(chosen)
+        jobs = [
+            Export(number=number, rank=rank, claim=claim.fence)
+            for rank, number in enumerate(ranked, start=1)
+            if not leaderboard.is_exported(number, rank)
+        ]
+        if not jobs:
+            return leaderboard.export_records(len(ranked))
+        _say_what_moves(supervisor, jobs, ranked)
+        _hand_out(supervisor, claim, jobs)
+    raise WorkersFailed(
+        f"the exports of {run.study} are damaged again and again as soon as they are written; "
+        "look after the disk, then the same command goes on"
+    )
+
+
+def _summarize(records: Sequence[dict[str, Any]], metric: str, top: int) -> dict[str, Any]:
+    """Return what other machines say of these exports."""
+    if not records:
+        return {"top": top}
+    best = records[0]
+    test = (best["test"] or {}).get(metric)
+    return {"top": top, "trial": best["trial"], "validation": best["valid"][metric], "test": test}
+
+
+def _retrain_best(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[int]:
     """Retrain the best trials until ``top`` of them have a model; returns those."""
     leaderboard = supervisor.leaderboard
     chosen: list[int] = []
@@ -66,7 +92,7 @@ def _retrain_best(supervisor: Supervisor, top: int) -> list[int]:
         batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
         missing = [number for number in batch if leaderboard.record(number) is None]
         _say_what_is_trained_again(supervisor, missing)
-        _hand_out(supervisor, [Retrain(number=number) for number in missing])
+        _hand_out(supervisor, claim, [Retrain(number=number) for number in missing])
         records = {number: leaderboard.record(number) for number in batch}
         chosen += [n for n, record in records.items() if isinstance(record, RetrainingRecord)]
     return chosen
@@ -106,11 +132,12 @@ def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequ
         )
 
 
-def _hand_out(supervisor: Supervisor, jobs: Sequence[Retrain | Export]) -> None:
+def _hand_out(supervisor: Supervisor, claim: FinishClaim, jobs: Sequence[Retrain | Export]) -> None:
     """Give each idle worker a job until all are done; a dead worker's job goes round again.
 
     A job that takes down worker after worker is given up, and the others are done.
-    Raises `WorkersFailed` at the end if an export was given up.
+    Raises `WorkersFailed` at the end if an export was given up, `FinishLost`, and
+    `DatabaseWentBack`.
     """
     waiting, given_up = list(jobs), list[str]()
     deaths: Counter[Retrain | Export] = Counter()
@@ -120,7 +147,11 @@ def _hand_out(supervisor: Supervisor, jobs: Sequence[Retrain | Export]) -> None:
         for worker in supervisor.pool.idle_workers():
             if waiting:
                 supervisor.pool.send(worker, waiting.pop(0))
-        for worker in supervisor.handle_events():
+        died = supervisor.handle_events()
+        claim.check()
+        if died:
+            supervisor.queue.check_counts()
+        for worker in died:
             job = worker.job
             if not isinstance(job, Retrain | Export):
                 continue  # it did not die at work
@@ -133,6 +164,7 @@ def _hand_out(supervisor: Supervisor, jobs: Sequence[Retrain | Export]) -> None:
                 waiting.insert(0, job)
             else:
                 given_up += _give_up(supervisor, job, worker)
+    supervisor.queue.check_counts()
     if given_up:
         raise WorkersFailed("; ".join(given_up))
 
@@ -160,19 +192,3 @@ def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle
         f"{shorten_path(path)} it is tried again"
     )
     return []
-
-
-@contextmanager
-def _finishing_lock(supervisor: Supervisor) -> Iterator[None]:
-    """Hold the lock of the one run that retrains and exports."""
-    lock = FileLock(supervisor.run.paths.finishing_lock(supervisor.run.study))
-    while True:
-        try:
-            lock.acquire(timeout=TICK)
-            break
-        except Timeout:
-            supervisor.handle_events()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -104,18 +104,23 @@ class Supervisor:
 
         minutes: after which trials are given back, to go on in the next run
         """
-        deadline = time.monotonic() + 60 * (minutes or float("inf"))
-        self.display.deadline = deadline
+        self.display.is_searching = True
+        if self.display.deadline == float("inf"):  # else this goes on
+            self.display.deadline = time.monotonic() + 60 * (minutes or float("inf"))
         while True:
             try:
-                self._search_until(deadline, minutes)
+                self._search_until(self.display.deadline, minutes)
                 self.queue.check_counts()
             except DatabaseWentBack as error:
-                self.display.say(str(error))
-                self.display.forget_trials()
-                self.queue.read_again()
+                self.read_again(error)
             else:
                 break
+
+    def read_again(self, error: DatabaseWentBack) -> None:
+        """Say that the database went back to an older state, and read all trials anew."""
+        self.display.say(str(error))
+        self.display.forget_trials()
+        self.queue.read_again()
 
     def _search_until(self, deadline: float, minutes: float | None) -> None:
         """Search until the trials have ended, as far as this process knows."""

@@ -1,9 +1,10 @@
 """The export of a retrained trial: its numbers on the test images, its pictures, its programs.
 
-    export(context, number, rank)
+    export(context, job)
 
 The test images are met once, by rank 1: metrics, and the tables that the model has to show. The
-record keeps them, and a run that finds them does not look again. An export folder is whole or not
+record keeps them, and a run that finds them does not look again. Nor does a run whose claim on the
+finishing of the study is another's by now. An export folder is whole or not
 there, and its programs are checked against the live model. An export that stood in its place is
 kept under another name, unless it can be made again. Where the weights of a retraining turn out
 to be damaged nothing is measured and nothing exported: the supervisor has them made again.
@@ -11,6 +12,8 @@ to be damaged nothing is measured and nothing exported: the supervisor has them 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -28,13 +31,15 @@ from models.figures.curves import draw_learning_curve
 from models.figures.sample_history import draw_learned, write_animation
 from models.results import file_stem
 from models.training.loop import evaluate
-from search.messages import Drawing, Exported, Exporting, Measuring
+from search.messages import Drawing, Export, Exported, Exporting, Measuring
 from search.trials.retraining_record import RetrainingRecord, read_record
+from search.words import show_text
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
+from storage.database.finishes import FinishLost, keep_measured, note_meeting
 from storage.files.artifacts import show_with_study
 from storage.files.exports import (
     atomic_folder,
@@ -43,12 +48,16 @@ from storage.files.exports import (
     publish,
     read_provenance,
 )
+from storage.files.identity import read_identity
+
+MEASURED = ("test", "test_judge", "tables", "baseline")  # of a record: what test images say
 
 log = logging.getLogger("genstudy")
 
 
-def export(context: WorkerContext, number: int, rank: int) -> None:
-    """Write trial ``number`` as ``rank``, checked against the live model; rank 1 is tested."""
+def export(context: WorkerContext, job: Export) -> None:
+    """Write a trial's retraining, checked against the live model; rank 1 is tested."""
+    number, rank = job.number, job.rank
     context.send(Exporting(number=number))
     paths = context.retraining_paths(number)
     record = read_record(paths.record, token=context.run.token, trial=number)
@@ -61,7 +70,11 @@ def export(context: WorkerContext, number: int, rank: int) -> None:
         log.warning("no export: %s", error)
         return
     if rank == 1 and record.test is None:
-        record = test_once(context, model, record)
+        try:
+            record = meet_test_images(context, job, model, record)
+        except FinishLost:
+            log.warning("no export: another run has taken over")
+            return
         context.check_images()
         record.write(paths.record)
     folder = context.run.paths.export(context.run.study, rank)
@@ -105,6 +118,37 @@ def can_be_made_again(context: WorkerContext, folder: Path) -> bool:
     )
     is_kept = isinstance(record, RetrainingRecord) and record.made == found.get("made")
     return is_kept and not holds_other_files(folder, found)
+
+
+def meet_test_images(
+    context: WorkerContext, job: Export, model: Model, record: RetrainingRecord
+) -> RetrainingRecord:
+    """Return the record with what the test images say, which no other has asked of this training.
+
+    What they have said of it on another machine, or before its record was damaged, counts.
+    Raises `FinishLost`.
+    """
+    queue, token, retry = context.queue, context.run.token, context.queue.retry
+    identity = {**record.identity(), "most epochs": record.most_epochs}
+    training = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    meeting = queue.engine, token, job.claim, training
+    met = retry.wait_for(lambda: note_meeting(*meeting, job.number))
+    here = read_identity(context.run.paths.finishing_identity(context.run.study))
+    remarks = [
+        f"the test images met this retraining in {show_text(each.place)}"
+        for each in met
+        if each.runs != here
+    ]
+    record = replace(record, remarks=[*record.remarks, *remarks])
+    for each in met:
+        known = each.measured or {}
+        if known.keys() == set(MEASURED) and isinstance(known["test"], dict):
+            return replace(record, **known)
+    record = test_once(context, model, record)
+    plain = record.to_plain()
+    measured = {name: plain.get(name) for name in MEASURED}
+    retry.wait_for(lambda: keep_measured(*meeting, measured))
+    return record
 
 
 def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) -> RetrainingRecord:

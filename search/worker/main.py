@@ -166,7 +166,7 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
             case Retrain():
                 retrain(context, job.number)
             case Export():
-                export(context, job.number, job.rank)
+                export(context, job)
         context.queue.engine.dispose()
         context.send(Idle())
 

@@ -18,12 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import Model, evaluating
-from models.errors import ImagesChanged, StopRequested
 from models.evaluation.gan_diagnosis import Health, Verdict
 from models.evaluation.gan_figure import draw_game
 from models.figures.sample_history import COLUMNS, draw_learned, write_row
@@ -31,17 +28,12 @@ from models.results import file_stem
 from search.study import StudySpec
 from search.trials.outcomes import describe_error, is_out_of_memory
 from search.worker.context import WorkerContext
+from search.worker.interruptions import is_interruption
 from search.worker.progress import TrialProgress
-from storage.database.retry import DatabaseLost, GaveUp
 from storage.files.artifacts import artifact_address, attach_to_trial
 from storage.files.atomic import atomic_file, temporary_folder
 
 PREVIEWS = 6  # images in a trial's picture: few, so that the dashboard's thumbnail is legible
-# What is no mistake of a model or a study: the trial goes on later, or is somebody else's.
-NEVER_SPARED = (
-    StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
-    UpdateFinishedTrialError, ImagesChanged,
-)  # fmt: skip
 log = logging.getLogger("genstudy")
 
 
@@ -164,7 +156,7 @@ def without_picture(
     try:
         yield
     except Exception as error:
-        if isinstance(error, (*NEVER_SPARED, *unless)) or is_out_of_memory(error):
+        if is_interruption(error) or isinstance(error, unless) or is_out_of_memory(error):
             raise
         if not isinstance(error, OSError):
             log.exception("an error in drawing: %s", what)

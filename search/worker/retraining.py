@@ -21,7 +21,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from models.base import Model, ModelConfig, evaluating, parameter_count
 from models.data.images import ImageSplits
-from models.errors import CheckpointError, ImagesChanged, StopRequested
+from models.errors import CheckpointError, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
 from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
@@ -38,8 +38,8 @@ from search.trials.retraining_record import (
 from search.worker.checkpoints import Checkpoint, Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import GanDiagnosis, health_of_curve, trial_attributes
+from search.worker.interruptions import is_interruption
 from search.worker.pictures import (
-    NEVER_SPARED,
     forget_rows,
     is_pictured,
     keep_row,
@@ -62,7 +62,7 @@ def retrain(context: WorkerContext, number: int) -> None:
     try:
         run = RetrainingRun(context, number)
     except Exception as error:
-        if isinstance(error, (*NEVER_SPARED, OSError)) or is_out_of_memory(error):
+        if is_interruption(error) or isinstance(error, OSError) or is_out_of_memory(error):
             raise
         log.error("trial %d cannot be made again\n%s", number, traceback.format_exc())
         _give_up(context, number, f"no model of its parameters ({describe_error(error)})")
@@ -162,7 +162,7 @@ class RetrainingRun:
             context.send(Released(number=self.number))
             return
         except Exception as error:
-            if isinstance(error, OSError | ImagesChanged):
+            if is_interruption(error) or isinstance(error, OSError):
                 raise
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"

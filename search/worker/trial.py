@@ -19,10 +19,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.pruners import NopPruner
 from optuna.trial import Trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from models.base import Model
 from models.errors import CheckpointError, DivergedError, ImagesChanged, StopRequested
@@ -44,6 +43,7 @@ from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_budget
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
+from search.worker.interruptions import is_interruption
 from search.worker.pictures import TrialPictures, is_pictured
 from search.worker.progress import TrialProgress
 from storage.database import leases
@@ -217,17 +217,14 @@ class TrialRun:
                 if self.progress.epoch:
                     self._save_checkpoint(model)
                 raise
-        except (
-            StopRequested, GaveUp, DatabaseLost, SQLAlchemyError, StorageInternalError,
-            UpdateFinishedTrialError, ImagesChanged,
-        ):  # fmt: skip
-            raise  # no fault of the trial: it goes on later
         except TrialPruned as error:  # suggest or the model turns these parameters down
             return Ending.turned_down(error, self.progress.epoch)
         except Overdue:
             assert self.context.run.trial_minutes is not None
             return Ending.interrupted(self.context.run.trial_minutes, self.progress.epoch)
         except Exception as error:
+            if is_interruption(error):
+                raise
             if is_out_of_memory(error):
                 return self._end_out_of_memory(error)
             log.exception("trial %d failed", self.number)

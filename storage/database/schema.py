@@ -3,6 +3,7 @@
 genstudy_metrics      what was measured in each epoch of a trial: a row a trial, epoch and name
 genstudy_leases       who runs which trial, and until when that counts: a row a trial
 genstudy_fences       which attempt at a trial may write: a row a trial
+genstudy_finishes     who retrains and exports the best of a study: a row a study
 genstudy_extractors   the feature extractors that values were measured with: a row an extractor
 
 create_own_tables(engine)     # creates those that are missing
@@ -22,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     text,
 )
 from sqlalchemy.engine import URL
@@ -65,6 +67,19 @@ fences = Table(
     own_tables,
     Column("trial_id", Integer, primary_key=True),
     Column("fence", Integer, nullable=False),  # of the latest attempt: it only grows
+)
+
+finishes = Table(
+    "genstudy_finishes",
+    own_tables,
+    Column("token", String(100), primary_key=True),  # the study's own: ids are given again
+    Column("fence", Integer, nullable=False),  # of the latest claim: it only grows
+    Column("owner", String(200)),  # NULL: nobody is at it
+    Column("renewed", Integer, nullable=False),  # how often the owner has said that it is at it
+    Column("runs", String(100), nullable=False),  # the identity of the folder RUNS
+    Column("place", Text, nullable=False),  # of that folder, for people to read
+    Column("result", Text),  # JSON; NULL: nobody has come to the end
+    Column("meetings", Text, nullable=False),  # JSON: which models the test images have met
 )
 
 # Fences stay: what a worker of the deleted trial still writes is refused.

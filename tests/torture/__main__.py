@@ -25,7 +25,8 @@ from tempfile import mkdtemp
 
 from search.errors import BadVariable
 from search.words import format_count
-from storage.paths import sqlite_url
+from storage.files.identity import read_identity
+from storage.paths import RunPaths, sqlite_url
 from tests.conftest import SMALL_STUDY
 from tests.torture import database_faults, file_faults, guest_faults, process_faults
 from tests.torture.databases import Database, SQLiteFile
@@ -34,7 +35,13 @@ from tests.torture.machines import Machine
 from tests.torture.postgres import start_server
 from tests.torture.scene import Fault
 from tests.torture.turn import STUDY, Turn
-from tests.torture.verdict import compare, compare_exports, read_kept
+from tests.torture.verdict import (
+    compare,
+    compare_exports,
+    judge_meetings,
+    read_finishes,
+    read_kept,
+)
 from tests.torture.wanted import Wanted, read
 
 EPOCHS = 16  # of a trial: some seconds, so that most faults hit one in the middle
@@ -115,9 +122,19 @@ def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
             turn.journal.fail(Harm.TORTURE, f"the undisturbed run has failed; see {peace.log}")
         wanted = read_kept(STUDY, url)
         compare(read_kept(STUDY, turn.scene.database.url), wanted, count, turn.journal)
-        for machine in turn.scene.machines:
-            ours, theirs = (each / "exports" / STUDY / "1" for each in (machine.runs, place))
-            compare_exports(ours, theirs, turn.journal)
+        finished = read_finishes(turn.scene.database.url)
+        judge_meetings(finished, turn.journal)
+        exporters = {finish.runs for finish in finished if finish.result is not None}
+        export = Path("exports") / STUDY / "1"
+        holders = [
+            machine.runs
+            for machine in turn.scene.machines
+            if read_identity(RunPaths(machine.runs).finishing_identity(STUDY)) in exporters
+        ]
+        for runs in holders:
+            compare_exports(runs / export, place / export, turn.journal)
+        if not holders:
+            turn.journal.fail(Harm.LOST, "no machine has exported the best")
 
 
 def show(done: Sequence[tuple[int, Turn]]) -> None:

@@ -59,12 +59,16 @@ def make_host(place: Path) -> Path:
 
 @dataclass
 class Run:
-    """One call of the command: how many TRIALS it asked for, and whether we have ended it."""
+    """One call of the command: how many TRIALS it asked for, and whether we have ended it.
+
+    began, ended: when that was seen, on the monotonic clock
+    """
 
     process: subprocess.Popen[str]
     trials: int
     is_ended_by_us: bool = False
-    ended: float | None = None  # when that was seen, on the monotonic clock
+    ended: float | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(kw_only=True)

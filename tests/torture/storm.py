@@ -40,7 +40,7 @@ class Storm:
         self.faults = [fault for fault in faults if fault.weight > 0]
         self.progress = progress
         self.chance = random.Random(seed)
-        self._lost: int | None = None  # the progress when the last heavy fault fell
+        self._lost: list[int] = []  # the progress when the last two heavy faults fell
         self._database = threading.Lock()
         self._running: dict[threading.Thread, Fault] = {}
         self.has_missed = False  # the last one hit nothing: another may fall at once
@@ -62,13 +62,18 @@ class Storm:
                 self._running[thread] = fault
                 thread.start()
                 if fault.is_heavy:
-                    self._lost = self.progress()
+                    self._lost = [*self._lost, self.progress()][-2:]
                 return
 
     def is_worn_out(self) -> bool:
-        """Whether the study has not got on since it was last struck hard; a few times none cares:
-        a slow machine would else do nothing but start anew."""
-        return self.progress() == self._lost and self.chance.random() > HASTE
+        """Whether the study has not got on since it was last struck hard: a slow machine would
+        else do nothing but start anew.
+
+        Sometimes it is struck once more. After that it is left alone until it gets on: of trials
+        that nobody runs, only a supervisor that lives for more than a minute can be sure.
+        """
+        since = self._lost.count(self.progress())
+        return since > 1 or (since == 1 and self.chance.random() > HASTE)
 
     def draw(self) -> tuple[Fault, Machine]:
         weights = [fault.weight for fault in self.faults]

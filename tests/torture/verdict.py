@@ -3,12 +3,14 @@
     compare(found, wanted, 24, journal)           # of two `Kept`: every difference is a failure
 
 Every trial that was asked for must be there once and complete, with the same parameters, the same
-learning curve and the same value, to the last bit; and the best must be exported alike.
+learning curve and the same value, to the last bit. The best must be exported alike where the
+database says that it is; and the test images have met no training twice.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,12 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from sqlalchemy import select
 
 from storage import curves, trials
+from storage.database.connection import open_engine
+from storage.database.finishes import Finish, read_finish
+from storage.database.schema import finishes
 from tests.torture.journal import Harm, Journal
 
 SAME = ("state", "value", "channels", "latent", "lr", "epochs", "seed", "outcome")  # of a trial
@@ -36,6 +42,29 @@ class Kept:
 
 def read_kept(study: str, url: str) -> Kept:
     return Kept(trials=trials(study, storage=url), curves=curves(study, storage=url))
+
+
+def read_finishes(url: str) -> list[Finish]:
+    """Return who has retrained and exported, of each study of this database."""
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            tokens = connection.execute(select(finishes.c.token)).scalars().all()
+        found = [read_finish(engine, token) for token in tokens]
+    finally:
+        engine.dispose()
+    return [each for each in found if each is not None]
+
+
+def judge_meetings(found: Iterable[Finish], journal: Journal) -> None:
+    """Report each training that has met the test images in more than one place."""
+    for finish in found:
+        measured = Counter(met.training for met in finish.meetings if met.measured)
+        for training, times in measured.items():
+            if times > 1:
+                where = [met.place for met in finish.meetings if met.training == training]
+                words = f"the test images met one training {times} times: {where}"
+                journal.fail(Harm.DOUBLED, words)
 
 
 def compare(found: Kept, wanted: Kept, count: int, journal: Journal) -> None:

@@ -25,7 +25,7 @@ from tests.torture.journal import Harm, Journal
 from tests.torture.scene import Scene
 
 PAUSE = 1.5  # seconds between two looks
-HUNG = 120.0  # seconds without progress, though no fault holds it up
+HUNG = 120.0  # seconds without progress that a supervisor lives through, with no fault in its way
 TRACEBACK = "Traceback (most recent call last)"
 GETS_ON = re.compile(r"^(retrained trial|exported rank) ", re.MULTILINE)
 SHOWN = 40  # lines of a traceback
@@ -115,10 +115,19 @@ class Watch:
             self.progress += 1
         elif not self.scene.is_held_up():
             self.stalled += seconds
+        # Who is killed waits for nothing: after a restored state, trials that nobody runs are free
+        # once one supervisor has seen for a minute that their leases do not change.
+        self.stalled = min(self.stalled, self._longest_life())
         if self.stalled > HUNG:
             self.stalled = 0.0
             self.has_hung = True
             self.scene.journal.fail(Harm.HUNG, self._describe())
+
+    def _longest_life(self) -> float:
+        """Return for how many seconds the oldest supervisor has run."""
+        runs = [machine.run for machine in self.scene.machines if machine.run is not None]
+        now = time.monotonic()
+        return max((now - run.began for run in runs if run.ended is None), default=0.0)
 
     def _count(self, look: Look) -> None:
         journal = self.scene.journal

@@ -1,0 +1,219 @@
+"""The claim on the finishing of a study: one run at a time, and one folder RUNS for good.
+
+    claim = FinishClaim(supervisor)
+    with claim.hold(top) as elsewhere:     # waits for a run that is at it
+        if elsewhere is None: ...          # ours: `claim.check()` at every tick
+        claim.result = {...}               # at the end: what others may say of it
+    elsewhere.describe()                   # retrained and exported in another folder RUNS
+
+Machines that share a trial database each have a folder RUNS. One of them retrains the best and
+meets the test images; the others wait for it, then say where the exports are. A machine that goes
+down is followed by the next: who waits sees that its claim is not renewed any more. FINISH=here
+makes exports in this RUNS, too; what the test images said of a training is taken from the database.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from search.run import StudyRun
+from search.trials.owner import forget_mark, hold_mark, is_gone, owner_name
+from search.trials.queue import TrialQueue
+from search.words import show_text
+from storage.database.finishes import (
+    Finish,
+    FinishLost,
+    claim_finish,
+    end_finish,
+    read_finish,
+    renew_finish,
+)
+from storage.database.leases import GRACE, RENEWAL
+from storage.database.retry import DatabaseLost
+from storage.files.identity import make_identity, read_identity
+
+if TYPE_CHECKING:
+    from search.supervisor.loop import Supervisor
+
+TICK = 0.5  # seconds between two attempts
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedElsewhere:
+    """A study whose best is retrained and exported in another folder RUNS."""
+
+    place: str
+    result: Mapping[str, Any]
+
+    def describe(self, metric: str) -> str:
+        """Return where the exports are, and what the best of them scored."""
+        parts = [f"the best is retrained and exported in {show_text(self.place)}"]
+        for name in ("trial", "validation", "test"):
+            value = self.result.get(name)
+            if isinstance(value, int | float):
+                of = "" if name == "trial" else f" {metric.upper()}"
+                parts.append(f"{name}{of} {value:.6g}")
+        return f"{', '.join(parts)}; FINISH=here does so in this RUNS, too"
+
+
+def find_elsewhere(
+    run: StudyRun, queue: TrialQueue, *, ended: int, top: int
+) -> FinishedElsewhere | None:
+    """Return where the study is finished, if that is another RUNS and nothing has changed since.
+
+    ended: how many trials have ended; top: how many exports are wanted
+    """
+    found = queue.retry.wait_for(lambda: read_finish(queue.engine, run.token))
+    if found is None or found.owner is not None:
+        return None
+    return _is_elsewhere(found, run, queue, ended=ended, top=top)
+
+
+def _is_elsewhere(
+    found: Finish, run: StudyRun, queue: TrialQueue, *, ended: int, top: int
+) -> FinishedElsewhere | None:
+    result = found.result
+    if (
+        run.finishes_here
+        or result is None
+        or found.runs == read_identity(run.paths.finishing_identity(run.study))
+    ):
+        return None
+    wanted = _asked_for(run, queue, ended)
+    exported = result.get("top")
+    if {name: result.get(name) for name in wanted} != wanted:
+        return None  # it has gone on since: the best may be another
+    if not isinstance(exported, int) or exported < top:
+        return None
+    return FinishedElsewhere(place=found.place, result=result)
+
+
+def _asked_for(run: StudyRun, queue: TrialQueue, ended: int) -> dict[str, Any]:
+    """Return what a finishing depends on."""
+    choices = None if run.shown is None else queue.read_choices().clicks
+    return {"ended": ended, "retrain_epochs": run.retrain_epochs, "choices": choices}
+
+
+class FinishClaim:
+    """The claim of one supervisor.
+
+    fence: its number, once we have it
+    result: what the finishing has come to; None: not to its end
+    """
+
+    def __init__(self, supervisor: Supervisor, now: Callable[[], float] = time.monotonic) -> None:
+        self.supervisor = supervisor
+        self.run, self.queue = supervisor.run, supervisor.queue
+        self.owner = owner_name(os.getpid())  # another attempt is another owner
+        self.now = now
+        self.fence = 0
+        self.result: dict[str, Any] | None = None
+        self._renewed = 0.0
+        self._seen: tuple[int, int] | None = None  # of another's claim
+        self._since = 0.0  # when it was seen for the first time
+
+    @contextmanager
+    def hold(self, top: int) -> Iterator[FinishedElsewhere | None]:
+        """Hold the claim; yields where the study is finished if it is not for us to do.
+
+        Waits for whoever is at it. Raises `FinishLost` where another has taken it meanwhile.
+        """
+        with self._lock_of_runs():
+            elsewhere = self._take(top)
+            if elsewhere is not None:
+                yield elsewhere
+                return
+            try:
+                yield None
+                self._let_go()
+            except FinishLost:
+                raise
+            except BaseException:
+                self._give_up()
+                raise
+            finally:
+                forget_mark(self.owner)
+
+    def check(self) -> None:
+        """Renew the claim when it is time. Raises `FinishLost`."""
+        if self.now() - self._renewed < RENEWAL:
+            return
+        self._renewed = self.now()
+        engine, token = self.queue.engine, self.run.token
+        self.queue.retry.try_once(lambda: renew_finish(engine, token, self.fence))
+
+    def _take(self, top: int) -> FinishedElsewhere | None:
+        """Take the claim as soon as it is free, unless the study is finished elsewhere."""
+        runs, said = make_identity(self.run.paths.finishing_identity(self.run.study)), False
+        place = f"{socket.gethostname()}:{Path(self.run.runs).absolute()}"
+        engine, token, retry = self.queue.engine, self.run.token, self.queue.retry
+        while True:
+            found = retry.wait_for(lambda: read_finish(engine, token))
+            if found is not None and self._is_at_it(found):
+                if not said:
+                    said = True
+                    where = show_text(found.place)
+                    self.supervisor.display.say(f"{where} retrains the best: waiting for it")
+                self.supervisor.handle_events()
+                continue
+            if found is not None:
+                ended = self.queue.count_ended()
+                elsewhere = _is_elsewhere(found, self.run, self.queue, ended=ended, top=top)
+                if elsewhere is not None:
+                    return elsewhere
+            seen = 0 if found is None else found.fence
+            hold_mark(self.owner)
+            claim = partial(claim_finish, engine, token, owner=self.owner, runs=runs, place=place)
+            fence = retry.wait_for(partial(claim, seen=seen))
+            if fence is not None:
+                self.fence, self._renewed = fence, self.now()
+                return None
+
+    def _is_at_it(self, found: Finish) -> bool:
+        """Whether somebody else lives who is at it: its process, or at least its renewals."""
+        if found.owner is None or is_gone(found.owner):
+            return False
+        state = found.fence, found.renewed
+        if state != self._seen:
+            self._seen, self._since = state, self.now()
+        return self.now() - self._since < GRACE + 2 * RENEWAL
+
+    def _let_go(self) -> None:
+        """Let go of the claim, with the result if there is one."""
+        result = self.result
+        if result is not None:
+            asked = _asked_for(self.run, self.queue, self.queue.count_ended())
+            result = {**asked, **result}
+        engine, token = self.queue.engine, self.run.token
+        self.queue.retry.wait_for(lambda: end_finish(engine, token, self.fence, result))
+
+    def _give_up(self) -> None:
+        """Let go without a result, if that can be; else others see that nobody renews it."""
+        engine, token = self.queue.engine, self.run.token
+        with suppress(FinishLost, DatabaseLost):
+            self.queue.retry.try_once(lambda: end_finish(engine, token, self.fence))
+
+    @contextmanager
+    def _lock_of_runs(self) -> Iterator[None]:
+        """Hold the lock of this folder RUNS: two of its runs wait without the database, too."""
+        lock = FileLock(self.run.paths.finishing_lock(self.run.study))
+        while True:
+            try:
+                lock.acquire(timeout=TICK)
+                break
+            except Timeout:
+                self.supervisor.handle_events()
+        try:
+            yield
+        finally:
+            lock.release()
