@@ -158,10 +158,11 @@ def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
         assert re.match(rf"cannot write \S+: {FULL}; .*[\d,]+ are free; make room", said[0])
         assert frame[f"no_{what}"].str.contains(FULL).tolist() == [True] * 2
 
-    # the weights of a retraining are needed: it ends, with the place and the reason
+    # whose exports these are, and weights, are needed: it ends, with the place and the reason
     assert code == 2
     assert is_error_line(error)
-    needed = rf"retrain-\d-best.safetensors: {FULL}; it takes at least [\d,]+ bytes, [\d,]+ are"
+    weights = rf"retrain-\d-best.safetensors: {FULL}; it takes at least [\d,]+ bytes, [\d,]+ are"
+    needed = rf"{weights}|finishing-identity: {FULL}; (it takes .*)?0 are free"
     assert re.search(needed, error)
     assert half_files(user.runs) == []
 
