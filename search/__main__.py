@@ -13,7 +13,7 @@ A mistake of the user is one line on standard error and exit code 2; Ctrl-C is e
 
 from __future__ import annotations
 
-from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c
+from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c, was_ctrl_c
 
 if __name__ == "__main__":
     end_silently_on_ctrl_c()
@@ -82,6 +82,8 @@ def command(name: str) -> int:
     except (BrokenPipeError, OutputClosed):
         return 0  # the reader, such as `head`, has seen enough
     except Exception as error:
+        if was_ctrl_c():  # what it interrupted has made another error of it
+            return 130
         message = explain_shortage(error) or explain_error(error)
         if message is None:
             raise

@@ -1,14 +1,18 @@
-"""Ctrl-C while a command still imports: it ends at once, and without a traceback.
+"""Ctrl-C while a command imports: it ends at once, and without a traceback.
 
     end_silently_on_ctrl_c()      # first of all, before anything large is imported
     heed_ctrl_c()                 # from now on Ctrl-C is a KeyboardInterrupt, as usual in Python
+    was_ctrl_c()                  # whether there was one: an error may have taken its place
 
+A module in C that is interrupted while it is imported turns the KeyboardInterrupt into an
+ImportError of its own, "initialization failed".
 A shell that runs a command in the background has it ignore Ctrl-C; that stays so.
 """
 
 from __future__ import annotations
 
 import signal
+from types import FrameType
 
 
 def end_silently_on_ctrl_c() -> None:
@@ -20,4 +24,17 @@ def end_silently_on_ctrl_c() -> None:
 def heed_ctrl_c() -> None:
     """Let Ctrl-C be a `KeyboardInterrupt` again."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def was_ctrl_c() -> bool:
+    """Whether Ctrl-C has interrupted this process."""
+    return bool(_interruptions)
+
+
+_interruptions: list[int] = []
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interruptions.append(number)
+    signal.default_int_handler(number, frame)

@@ -19,8 +19,10 @@ from typing import IO
 
 import pytest
 
+from search import interrupts
+from search.__main__ import command
 from search.console import OutputClosed, OutputFile, OutputFull, open_console
-from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c
+from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c, was_ctrl_c
 from search.surroundings import explain_shortage
 from tests.user import User, WriteStudy
 
@@ -198,10 +200,27 @@ def test_ctrl_c_is_heeded_again_unless_a_shell_has_it_ignored() -> None:
         end_silently_on_ctrl_c()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
         heed_ctrl_c()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert not was_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert was_ctrl_c()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_silently_on_ctrl_c()
         heed_ctrl_c()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+        interrupts._interruptions.clear()
+
+
+def test_an_error_that_ctrl_c_became_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import of a module in C makes "initialization failed" of it."""
+
+    def fail() -> int:
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr("search.__main__._find_command", lambda name: fail)
+    with pytest.raises(ImportError):
+        command("studies")
+    monkeypatch.setattr(interrupts, "_interruptions", [signal.SIGINT])
+    assert command("studies") == 130
