@@ -15,7 +15,7 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-TARGETS := help study studies trials look report dashboard test torture bench check format lock install clean
+TARGETS := help study studies trials look sample report dashboard test torture bench check format lock install clean
 
 # The variables stand in `search/variables.py`. Make passes on those of its command line and of the
 # environment, and Python reads and checks them. This list says which ones stand on the command line,
@@ -69,6 +69,9 @@ trials: $(STAMP)  ## show the best: NAME=cae; CSV=path or PARQUET=path writes al
 
 look: $(STAMP)  ## show what a folder of images holds: DATA=folder:PATH
 	@$(PY) -m search look
+
+sample: $(STAMP)  ## make images with an export: NAME=cae RANK=1 N=64
+	@$(PY) -m search sample
 
 report: $(STAMP)  ## write a page about a study, with pictures: NAME=cae
 	@$(PY) -m search report

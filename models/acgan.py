@@ -135,6 +135,21 @@ class ACGAN(LabelledGAN):
             labels = self.remembered.cpu()[rows]
         return self.generate(torch.cat([codes, labels.cpu()], dim=1))
 
+    def make(
+        self,
+        count: int,
+        *,
+        seed: int,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        return self.sample(count, seed=seed, labels=labels)
+
+    def usual_labels(self, count: int, *, seed: int) -> Tensor:
+        """Return labels (count, L) of training images, which are kept with the weights."""
+        rows = torch.randint(REMEMBERED, (count,), generator=torch.Generator().manual_seed(seed))
+        return self.remembered.cpu()[rows]
+
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=torch.Generator().manual_seed(derive_seed(0, "judged")))
 

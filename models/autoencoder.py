@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.analysis.code_usage import code_table
+from models.analysis.gaussian import draw_gaussian
 from models.analysis.latent_models import LatentConfig, LatentModel
 from models.analysis.mean_image import MEAN_IMAGE, mean_image_errors
 from models.base import Metrics, Note
@@ -36,6 +37,7 @@ from models.results import Baseline, Picture, Table
 from models.seeds import same_draws
 
 SHOWN = 10  # images in an export's picture
+ENCODED = 500  # images at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class Autoencoder(LatentModel):
 
     metrics: ClassVar[tuple[str, ...]] = ("mse",)
     usage = "reconstructed = model(images)  # (N, C, H, W) in [0, 1]; model.encode(images): codes"
+    makes_from_images = True
     config: AutoencoderConfig
     encoder: nn.Module
     decoder: nn.Module
@@ -72,6 +75,24 @@ class Autoencoder(LatentModel):
         """(N, Z) -> images (N, C, H, W) in [0, 1]."""
         images: Tensor = self.decoder(codes)
         return images
+
+    def make(
+        self,
+        count: int,
+        *,
+        seed: int,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """Decode draws from the Gaussian that fits the codes of ``images``.
+
+        An autoencoder knows no distribution of its codes; this is the simplest that has their mean
+        and covariance.
+        """
+        assert images is not None, "asked for by `makes_from_images`"
+        codes = torch.cat([self.encode(some) for some in torch.split(images, ENCODED)])
+        draws = draw_gaussian(codes, count, seed=seed).to(self.device)
+        return torch.cat([self.decode(some) for some in torch.split(draws, ENCODED)])
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), both in [0, 1]."""

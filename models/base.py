@@ -79,6 +79,7 @@ class Model(nn.Module, ABC):
     then measured each epoch beside `metrics`, and may be a study's metric.
     `labelled` says that the images have labels that the model is given. Whether they show them is
     then measured, too (`models.evaluation.label_evaluator`).
+    `makes_from_images` says that `make` needs real images.
     `usage` shows how a loaded export is used, in a line or two of Python for its model card.
     `static_step` says that every `train_step` runs the same operations on tensors of the same
     shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
@@ -90,6 +91,7 @@ class Model(nn.Module, ABC):
     usage: ClassVar[str] = "made = model(images)"
     judged: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
+    makes_from_images: ClassVar[bool] = False
     static_step: bool = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
@@ -146,6 +148,22 @@ class Model(nn.Module, ABC):
         images, part: for families that make theirs from real images
         """
         raise NotImplementedError(f"{type(self).__name__} makes no new images to be measured")
+
+    def make(
+        self,
+        count: int,
+        *,
+        seed: int,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """Return new images for a person: (count, C, H, W) in [0, 1].
+
+        It is called in eval mode, without gradients. The same arguments give the same images.
+        labels: (count, L) in [0, 1], for a family that is `labelled`
+        images: (M, C, H, W) in [0, 1] on the model's device, for one that `makes_from_images`
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no images")
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:

@@ -202,6 +202,10 @@ class LabelledGAN(Adversarial):
             outputs=(REAL_SCORES, self.label_spec),
         )
 
+    def usual_labels(self, count: int, *, seed: int) -> Tensor | None:
+        """Return labels (count, L) in [0, 1] that training images have; None: none are kept."""
+        return None
+
     @abstractmethod
     def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
         """Return images that are to have labels (N, L) in [0, 1]: (N, C, H, W) in [0, 1].

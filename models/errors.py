@@ -62,6 +62,10 @@ class ExportError(ValueError):
     """An export cannot be made or read, or does not compute what the live model computes."""
 
 
+class ExportDamaged(ExportError):
+    """Files of an export are missing, or are not what was written."""
+
+
 class ExtractorError(ValueError):
     """Values would be measured with another extractor than the one asked for."""
 

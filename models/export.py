@@ -34,9 +34,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import Model, Shape, evaluating
-from models.errors import ExportError, TensorFileError, short
+from models.errors import ExportDamaged, ExportError, TensorFileError, short
 from models.program_files import Run, open_onnx, write_program
-from models.programs import TensorSpec, as_tensors
+from models.programs import Program, TensorSpec, as_tensors
 from models.sealed_files import check_seal
 from models.tensor_files import tensor_bytes, write_tensors
 
@@ -117,10 +117,10 @@ def load_export(folder: str | Path, *, family: type[Model] | None = None) -> Mod
         raise
     except TensorFileError as error:
         reason = f"{WEIGHTS}: {error}"
-        raise ExportError(f"{folder} is not a whole export ({reason}); export again") from error
+        raise ExportDamaged(f"{folder} is not a whole export ({reason}); export again") from error
     except Exception as error:  # any file may be damaged in any way
         reason = short(str(error)) or type(error).__name__
-        raise ExportError(f"{folder} is not a whole export ({reason}); export again") from error
+        raise ExportDamaged(f"{folder} is not a whole export ({reason}); export again") from error
     return model.eval()
 
 
@@ -128,7 +128,7 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
     """Load everything back and compare all its outputs with the live model's, on 3 inputs.
 
     Returns the largest relative difference by file; raises `ExportError` for one beyond
-    `TOLERANCE`.
+    `TOLERANCE`, and `ExportDamaged` where a file is not what was just written.
     """
     differences: dict[str, float] = {}
     off: list[str] = []
@@ -137,11 +137,8 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
         for name, program in model.programs().items():
             program = program.named()
             given = [torch.cat([each, each[:1]]) for each in program.arguments]  # (3, ...)
-            runs: dict[str, Run] = {
-                f"{WEIGHTS} {name}": loaded[name].module,
-                f"{name}.onnx": open_onnx(folder / f"{name}.onnx", program),
-                f"{name}.pt2": torch.export.load(folder / f"{name}.pt2").module(),
-            }
+            runs: dict[str, Run] = {f"{WEIGHTS} {name}": loaded[name].module}
+            runs |= _open_files(folder, name, program)
             live = program.run(given)
             for file, run in runs.items():
                 found = _relative_differences(as_tensors(run(*given)), live, program.outputs, file)
@@ -154,12 +151,26 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
     return differences
 
 
+def _open_files(folder: Path, name: str, program: Program) -> dict[str, Run]:
+    """Return what runs the files of a program, by file. Raises `ExportDamaged`."""
+    try:
+        return {
+            f"{name}.onnx": open_onnx(folder / f"{name}.onnx", program),
+            f"{name}.pt2": torch.export.load(folder / f"{name}.pt2").module(),
+        }
+    except ExportError:
+        raise
+    except Exception as error:  # each format has errors of its own
+        reason = short(str(error)) or type(error).__name__
+        raise ExportDamaged(f"{folder} is not a whole export ({name}: {reason})") from error
+
+
 def _find_file(folder: Path, name: str) -> Path:
     """Return the path of a file of an export. Raises `ExportError` where there is none."""
     if not (folder / name).is_file():  # reading a pipe would wait for ever
         if (folder / "1" / name).is_file():
             raise ExportError(f"{folder} holds a folder for each rank; give one: {folder / '1'}")
-        raise ExportError(f"{folder} is not a whole export (no file {name}); export again")
+        raise ExportDamaged(f"{folder} is not a whole export (no file {name}); export again")
     return folder / name
 
 

@@ -112,6 +112,16 @@ class GAN(Adversarial):
         """
         return self.generate(self.codes(count, seeded(seed, generator)))
 
+    def make(
+        self,
+        count: int,
+        *,
+        seed: int,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        return self.sample(count, seed=seed)
+
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=_fixed_generator("judged"))
 

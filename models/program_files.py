@@ -115,6 +115,21 @@ def _annotate(graph: Any, program: Program, made: Sequence[Tensor]) -> None:
             value.doc_string = spec.describe(example.shape)
 
 
+def read_metadata(folder: Path, name: str) -> dict[str, str]:
+    """Return what the ONNX file of program ``name`` says beside its inputs and outputs.
+
+    A file that is not there, or is damaged, says nothing.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        found = onnx.load(folder / f"{name}.onnx", load_external_data=False)
+    except (OSError, DecodeError):
+        return {}
+    return {each.key: each.value for each in found.metadata_props}
+
+
 def open_onnx(path: Path, program: Program) -> Run:
     """Return a function that runs the ONNX file at ``path`` by the names of inputs and outputs."""
     import onnxruntime

@@ -65,6 +65,7 @@ class StarGAN(LabelledGAN):
 
     metrics = (*LabelledGAN.metrics, "reconstruction")
     config_type = StarGANConfig
+    makes_from_images = True
     config: StarGANConfig
     usage = (
         "labels = torch.eye(model.config.labels)[:1]  # the first label; (N, L) in [0, 1]\n"
@@ -133,6 +134,23 @@ class StarGAN(LabelledGAN):
         """Give images (N, C, H, W) in [0, 1] other labels (N, L) in [0, 1]."""
         images, labels = images.to(self.device), labels.to(self.device)
         return self.generate(with_planes(to_signed(images), labels))
+
+    def make(
+        self,
+        count: int,
+        *,
+        seed: int,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """Translate the first ``count`` images to ``labels``."""
+        assert images is not None, "asked for by `makes_from_images`"
+        assert labels is not None, "asked for by `labelled`"
+        size = self.config.batch_size
+        pairs = zip(
+            torch.split(images[:count], size), torch.split(labels[:count], size), strict=True
+        )
+        return torch.cat([self.translate(some, wanted) for some, wanted in pairs])
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         """Translate training images to the labels of those of ``part``, which they are compared

@@ -87,6 +87,7 @@ class VAE(Autoencoder, VariationalModel):
     metrics = ("nelbo", "bce", "mse", "kl", "active")
     config_type = VAEConfig
     judged = True
+    makes_from_images = False  # its prior is N(0, I)
     usage = (
         "samples = model.sample(16, seed=0)  # new images (16, C, H, W) in [0, 1]\n"
         "mean, log_variance = model.encoder.posterior(images)  # (N, Z) each"
@@ -169,6 +170,16 @@ class VAE(Autoencoder, VariationalModel):
         with evaluating(self):
             parts = [self.decode(part.to(self.device)) for part in torch.split(codes, SAMPLED)]
         return torch.cat(parts)
+
+    def make(
+        self,
+        count: int,
+        *,
+        seed: int,
+        labels: Tensor | None = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        return self.sample(count, seed=seed)
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         """Draw samples in parts: values that were measured before stay what they are."""

@@ -4,6 +4,7 @@
     studies     list the studies, their data and how far each one is
     trials      show the leaderboard; CSV= or PARQUET= writes the table
     look        say what a folder of images holds, and draw a contact sheet
+    sample      make images with an export                     NAME=cae N=64
     report      write a page with pictures about a study
     dashboard   serve optuna-dashboard with the pictures
     worker      run one training process (`study` starts it)
@@ -36,13 +37,14 @@ from search.surroundings import (
 )
 from search.words import show_text
 
-COMMANDS = ("study", "studies", "trials", "look", "report", "dashboard", "worker")
+COMMANDS = ("study", "studies", "trials", "look", "sample", "report", "dashboard", "worker")
 # What a command imports, for `check_room`: a study's workers import no less than itself.
 IMPORTED = {
     "study": ("search.cli.study", "search.worker.main"),
     "studies": ("search.cli.listing", "pandas"),
     "trials": ("search.cli.listing", "pandas"),
     "look": ("search.cli.look",),
+    "sample": ("search.cli.sample",),
     "report": ("search.cli.report", "pandas"),
     "dashboard": ("search.cli.dashboard",),
 }
@@ -109,6 +111,10 @@ def _find_command(name: str) -> Callable[[], int]:
         with quick_imports():
             from search.cli.look import look
         return look
+    if name == "sample":
+        with quick_imports():
+            from search.cli.sample import sample
+        return sample
     if name == "report":
         from search.cli.report import report
 

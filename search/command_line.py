@@ -29,6 +29,7 @@ from storage.errors import short
 VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 DATABASE = ("RUNS", "STORAGE")
 LISTED = ("CSV", "PARQUET")
+SAMPLED = ("RANK", "N", "LABELS", "OUT")
 SERVED = ("HOST", "PORT")
 
 
@@ -52,7 +53,7 @@ USAGES = {
         about="search, retrain the best and export them",
         example="cae TRIALS=10 EPOCHS=5",
         bare="NAME",
-        variables=tuple(name for name in VARIABLES if name not in (*LISTED, *SERVED)),
+        variables=tuple(name for name in VARIABLES if name not in (*LISTED, *SERVED, *SAMPLED)),
     ),
     "studies": Usage(about="list the studies, and how far each is"),
     "trials": Usage(
@@ -60,6 +61,12 @@ USAGES = {
         example="cae",
         bare="NAME",
         variables=("NAME", *LISTED, *DATABASE),
+    ),
+    "sample": Usage(
+        about="draw images with an export: a folder of them, and a picture of all",
+        example="cae RANK=1 N=64",
+        bare="NAME",
+        variables=("NAME", "FROM", *SAMPLED, "SEED", "DATA", "DATA_ROOT", "BACKGROUND", "RUNS"),
     ),
     "report": Usage(
         about="write a page about a study, with pictures",

@@ -44,6 +44,7 @@ class WorkersFailed(SearchError):
     """Workers end before they can train; the message names the cause and the log file."""
 
 
+FOREIGN_KEY = "23503"  # SQLSTATE: a row refers to one that is not there
 NO_TRIAL = re.compile("No trial with trial number [0-9]+ exists")  # Optuna's words
 
 
@@ -83,9 +84,12 @@ def explain_error(error: Exception) -> str | None:
 
 
 def is_missing_record(error: BaseException) -> bool:
-    """Whether Optuna looked for a study or a trial, by id or number, and the database has none."""
+    """Whether something belongs to a study or a trial that the database does not have."""
     from optuna.storages._rdb.models import NOT_FOUND_MSG
+    from sqlalchemy.exc import IntegrityError
 
+    if isinstance(error, IntegrityError):
+        return getattr(error.orig, "sqlstate", None) == FOREIGN_KEY
     said = [str(each) for each in error.args] if isinstance(error, KeyError) else []
     return any(each == NOT_FOUND_MSG or NO_TRIAL.match(each) for each in said)
 

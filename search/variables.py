@@ -254,6 +254,27 @@ class Variables:
         name="FROM",
         typed=True,
     )
+    rank: int = _variable(
+        "which export the command sample takes; 1 is the best",
+        _whole_reader(1, 1000),
+        default="1",
+        typed=True,
+    )
+    n: int = _variable(
+        "how many images the command sample makes",
+        _whole_reader(1, 1_000_000),
+        default="64",
+        typed=True,
+    )
+    labels: str | None = _variable(
+        "what the images of the command sample show: 'boot,bag' in turn, or 'smile=1,beard=0'",
+        typed=True,
+    )
+    out: Path | None = _variable(
+        "folder, or .png file, to which the command sample writes; unset: RUNS/samples",
+        _read_path,
+        typed=True,
+    )
     csv: Path | None = _variable(
         "file to which the command trials writes the table", _read_path, typed=True
     )

@@ -33,6 +33,10 @@ class DatabaseUnreachable(StorageError):
     """The trial database does not answer: wrong STORAGE, a stopped server, no permission."""
 
 
+class FolderRemoved(StorageError):
+    """A folder was removed by somebody else while it was filled."""
+
+
 class RunsUnwritable(StorageError):
     """Nothing can be written under RUNS: it has another owner, is read-only, or is full."""
 

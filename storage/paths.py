@@ -8,6 +8,7 @@
       exports/STUDY/RANK/    the best configurations, retrained
       reports/STUDY/         a study as a page with its pictures
       logs/STUDY/            what each worker writes
+      samples/STUDY/RANK/    images that an export has made
       look/                  contact sheets of folders of images
 
     RunPaths(Path("runs")).export("cae", 1)      # runs/exports/cae/1
@@ -100,6 +101,10 @@ class RunPaths:
     def contact_sheet(self, label: str) -> Path:
         """The picture that `make look` draws; ``label`` is that of the set, ``folder-pets``."""
         return self.root / "look" / f"{label}.png"
+
+    def samples(self, study: str, rank: int) -> Path:
+        """The folder of images that `make sample` makes with an export."""
+        return self.root / "samples" / check_name(study) / str(rank)
 
     def export(self, study: str, rank: int) -> Path:
         return self.exports(study) / str(rank)

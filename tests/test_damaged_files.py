@@ -8,8 +8,9 @@ change unnoticed.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models.base import Program, build
+from models.base import Model, Program, build
 from models.cae import CAE, CAEConfig
 from models.errors import CheckpointError, ExportError
-from models.export import load_export
+from models.export import load_export, write_export
 from search.messages import EpochEnded, Exported, Resumed
 from search.trials.leaderboard import Leaderboard
 from search.trials.retraining_record import RetrainingRecord, read_record
+from search.worker import exporting
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.retraining import load_retrained, retrain
@@ -360,3 +362,40 @@ def test_an_export_with_another_configuration_is_refused(exported: WorkerContext
     with pytest.raises(ExportError, match="it belongs to another configuration"):
         load_export(folder, family=exported.spec.model)
     assert not is_whole(folder, read_provenance(folder) or {})
+
+
+def remove_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def flip_onnx(folder: Path) -> None:
+    cut(folder / "encoder.onnx")
+
+
+def remove_all(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("damage", [remove_config, flip_onnx, remove_all])
+def test_an_export_that_is_damaged_while_it_is_written_is_made_again(
+    make_context: MakeContext,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+) -> None:
+    context = make_context()
+    run_one(context)
+    retrain(context, 0)
+    whole = write_export
+
+    def write(model: Model, folder: Path, about: Mapping[str, str]) -> None:
+        whole(model, folder, about)
+        damage(folder)
+
+    monkeypatch.setattr(exporting, "write_export", write)
+    export_now(context, 0, 1)
+    (said,) = said_by(context)
+    assert "the export of trial 0 was damaged while it was written" in said
+    assert [*context.run.paths.exports("small").glob("*")] == []
+    monkeypatch.setattr(exporting, "write_export", whole)
+    export_now(context, 0, 1)
+    assert leaderboard_of(context).is_exported(0, 1)

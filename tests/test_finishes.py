@@ -186,6 +186,25 @@ def test_more_than_was_finished_there_is_done_here(
         assert elsewhere is None
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 33, b"\xff\xfe", b"x" * 32])
+def test_a_runs_that_has_lost_its_word_is_known_by_its_place(
+    queue: TrialQueue, tmp_path: Path, damage: bytes
+) -> None:
+    scene = Scene(queue, tmp_path / "a")
+    claim = scene.claim()
+    with claim.hold(top=3):
+        claim.result = {"top": 3}
+    place = scene.run.paths.finishing_identity("s")
+    word = read_identity(place)
+    assert len(word) == 32
+    place.write_bytes(damage)
+    assert read_identity(place) == ""
+    assert find_elsewhere(scene.run, queue, ended=0, top=3) is None
+    with scene.claim().hold(top=3) as elsewhere:
+        assert elsewhere is None
+    assert read_identity(place) == word
+
+
 def test_a_study_that_went_on_is_finished_anew(queue: TrialQueue, tmp_path: Path) -> None:
     claim = Scene(queue, tmp_path / "a").claim()
     with claim.hold(top=3):

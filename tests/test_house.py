@@ -60,7 +60,7 @@ ARROWS = {
         ("export", "training", "usage"),
         ("base", "kernels", "networks", "program_files"),
         ("needs",),
-        ("data", "optimizers", "programs"),
+        ("asked_labels", "data", "optimizers", "programs"),
         ("figures", "tensor_files"),
         ("sealed_files",),
         ("seals",),

@@ -41,6 +41,7 @@ def test_help_lists_every_target_and_variable() -> None:
         "studies",
         "trials",
         "look",
+        "sample",
         "report",
         "dashboard",
         "test",

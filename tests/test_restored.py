@@ -16,7 +16,7 @@ import sqlalchemy
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import text
 
-from search.errors import explain_error
+from search.errors import explain_error, is_missing_record
 from search.trials.epoch_report import EpochReport
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
@@ -285,3 +285,18 @@ def test_a_trial_that_is_gone_is_no_error_in_drawing(make_context: MakeContext) 
     with pytest.raises(KeyError), without_picture(context):
         context.queue.storage.get_trial(10**6)
     assert said_by(context) == []
+
+
+def test_a_report_of_a_trial_that_is_gone_is_a_missing_record(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """A server refuses the row before anybody looks for the trial."""
+    study = optuna.create_study(study_name="s", storage=open_storage(postgres_url))
+    queue = TrialQueue(study, open_storage(postgres_url), owner=owner_name(1))
+    trial = queue.claim(1)
+    assert trial is not None
+    change(postgres_url, "DELETE FROM trials")
+    with pytest.raises(sqlalchemy.exc.IntegrityError) as refused:
+        queue.report(trial, EpochReport(1, 0.5, {"mse": 0.5}))
+    assert is_missing_record(refused.value)
+    assert is_interruption(refused.value)

@@ -23,7 +23,7 @@ from search.words import format_count
 from storage.database.finishes import FinishLost
 from storage.files.exports import remove_unfinished
 
-MOST_ROUNDS = 4  # of exporting until all exports are whole: one is enough on a sound disk
+MOST_ROUNDS = 8  # of exporting until all exports are whole: one is enough on a sound disk
 MOST_DEATHS = 3  # workers that one retraining or export may take down without an epoch between
 
 

@@ -79,15 +79,25 @@ def find_elsewhere(
     return _is_elsewhere(found, run, queue, ended=ended, top=top)
 
 
+def _identity_of(run: StudyRun, found: Finish) -> str:
+    """Return the word of this folder RUNS; of one that has lost it, the word that was known here.
+
+    Should two machines agree in name and path, both would export: no measure is taken twice.
+    """
+    here = read_identity(run.paths.finishing_identity(run.study))
+    return here or (found.runs if found.place == place_of(run) else "")
+
+
+def place_of(run: StudyRun) -> str:
+    """Return where the folder RUNS is, for people to read."""
+    return f"{socket.gethostname()}:{Path(run.runs).absolute()}"
+
+
 def _is_elsewhere(
     found: Finish, run: StudyRun, queue: TrialQueue, *, ended: int, top: int
 ) -> FinishedElsewhere | None:
     result = found.result
-    if (
-        run.finishes_here
-        or result is None
-        or found.runs == read_identity(run.paths.finishing_identity(run.study))
-    ):
+    if run.finishes_here or result is None or found.runs == _identity_of(run, found):
         return None
     wanted = _asked_for(run, queue, ended)
     exported = result.get("top")
@@ -154,8 +164,7 @@ class FinishClaim:
 
     def _take(self, top: int) -> FinishedElsewhere | None:
         """Take the claim as soon as it is free, unless the study is finished elsewhere."""
-        runs, said = make_identity(self.run.paths.finishing_identity(self.run.study)), False
-        place = f"{socket.gethostname()}:{Path(self.run.runs).absolute()}"
+        place, said = place_of(self.run), False
         engine, token, retry = self.queue.engine, self.run.token, self.queue.retry
         while True:
             found = retry.wait_for(lambda: read_finish(engine, token))
@@ -171,6 +180,8 @@ class FinishClaim:
                 elsewhere = _is_elsewhere(found, self.run, self.queue, ended=ended, top=top)
                 if elsewhere is not None:
                     return elsewhere
+            before = None if found is None else _identity_of(self.run, found)
+            runs = make_identity(self.run.paths.finishing_identity(self.run.study), before)
             seen = 0 if found is None else found.fence
             hold_mark(self.owner)
             claim = partial(claim_finish, engine, token, owner=self.owner, runs=runs, place=place)

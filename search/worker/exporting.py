@@ -23,7 +23,7 @@ from typing import Any
 
 from models.base import Model, evaluating
 from models.data.images import STACKED
-from models.errors import CheckpointError
+from models.errors import CheckpointError, ExportDamaged
 from models.evaluation.gan_figure import draw_game
 from models.evaluation.quality_table import Judged, quality_table
 from models.export import check_export, export_size, write_export
@@ -40,6 +40,7 @@ from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
 from storage.database.finishes import FinishLost, keep_measured, note_meeting
+from storage.errors import FolderRemoved
 from storage.files.artifacts import show_with_study
 from storage.files.exports import (
     atomic_folder,
@@ -79,17 +80,11 @@ def export(context: WorkerContext, job: Export) -> None:
         record.write(paths.record)
     folder = context.run.paths.export(context.run.study, rank)
     earlier = None if can_be_made_again(context, folder) else free_place(folder)
-    with atomic_folder(folder, needs=export_size(model), earlier=earlier) as staging:
-        write_export(model, staging, program_metadata(context, record))
-        made: dict[str, Any] = {"rank": rank}
-        made["output_differences"] = check_export(model, staging)
-        with evaluating(model):
-            made |= write_guide(context, model, record, staging)
-        made["tables"] = make_tables(context, model, record)
-        made["pictures"] = draw_pictures(context, model, record, staging)
-        publish(staging, {**record.to_plain(), **made})
-        if rank == 1:  # before the folder has its name: a run that is killed here comes back
-            _show_winner(context, [staging / file for file in made["pictures"]])
+    try:
+        _write_folder(context, model, record, rank, folder, earlier)
+    except (ExportDamaged, FolderRemoved) as error:
+        context.tell(f"the export of trial {number} was damaged while it was written: {error}")
+        return
     metric = record.metric
     context.send(
         Exported(
@@ -102,6 +97,32 @@ def export(context: WorkerContext, job: Export) -> None:
             earlier=None if earlier is None else str(earlier),
         )
     )
+
+
+def _write_folder(
+    context: WorkerContext,
+    model: Model,
+    record: RetrainingRecord,
+    rank: int,
+    folder: Path,
+    earlier: Path | None,
+) -> None:
+    """Write the export, which appears in ``folder`` when it is whole.
+
+    earlier: where that which stood there is kept; None: it can be made again
+    Raises `ExportDamaged` and `FolderRemoved` where somebody else touches its files meanwhile.
+    """
+    with atomic_folder(folder, needs=export_size(model), earlier=earlier) as staging:
+        write_export(model, staging, program_metadata(context, record))
+        made: dict[str, Any] = {"rank": rank}
+        made["output_differences"] = check_export(model, staging)
+        with evaluating(model):
+            made |= write_guide(context, model, record, staging)
+        made["tables"] = make_tables(context, model, record)
+        made["pictures"] = draw_pictures(context, model, record, staging)
+        publish(staging, {**record.to_plain(), **made})
+        if rank == 1:  # before the folder has its name: a run that is killed here comes back
+            _show_winner(context, [staging / file for file in made["pictures"]])
 
 
 def can_be_made_again(context: WorkerContext, folder: Path) -> bool:

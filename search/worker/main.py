@@ -118,7 +118,7 @@ def _work(control: Control) -> None:
         _do_jobs(jobs, context)
     except GaveUp:  # told to stop while the database was away
         return
-    except KeyError as error:
+    except Exception as error:
         if is_missing_record(error):  # a new process sees whether the study is there
             raise DatabaseWentBack("a trial is not in the trial database any more") from error
         raise

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from storage.errors import DiskFull
+from storage.errors import DiskFull, FolderRemoved
 from storage.files.atomic import disk_full, is_full, sync
 from storage.files.model_card import model_card
 from storage.files.sealed_json import read_sealed, write_sealed
@@ -44,6 +44,7 @@ def atomic_folder(folder: Path, *, needs: int = 0, earlier: Path | None = None) 
 
     needs: bytes that the folder takes at least, for the message of `DiskFull`
     earlier: where that which stood in ``folder`` is kept; None: it is removed
+    Raises `FolderRemoved`: another run that takes this one for dead removes what it has begun.
     """
     beside = folder.with_name(temporary_name(folder.name))
     try:
@@ -61,6 +62,8 @@ def atomic_folder(folder: Path, *, needs: int = 0, earlier: Path | None = None) 
             beside.rename(folder)
         sync(folder.parent)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not beside.exists():
+            raise FolderRemoved(f"{beside} was removed while it was filled") from error
         if not is_full(error):
             raise
         file = _file_that_did_not_fit(error, beside)

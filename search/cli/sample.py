@@ -1,0 +1,276 @@
+"""`make sample NAME=gan_balance RANK=1 N=64`: images that an exported model makes.
+
+    make sample NAME=vae N=100 SEED=7 OUT=~/made       # a folder: an image a file
+    make sample NAME=acgan LABELS=boot,bag             # classes, in turn
+    make sample NAME=stargan LABELS='smile=1,beard=0'  # attributes
+    make sample NAME=gan_balance OUT=samples.png       # one picture of all
+
+GANs and VAEs make them of draws from their prior. An autoencoder has none: its codes are drawn from
+the Gaussian that fits the codes of its images. A StarGAN translates images of its own set, or of
+DATA. The same SEED makes the same images.
+
+Shape legend: N images, C channels, H/W pixels, L labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.asked_labels import read_labels
+from models.base import Model, evaluating
+from models.conditional_gan import LabelledGAN
+from models.data.images import Images, ImageSplits
+from models.data.loading import find_source, load_images
+from models.export import load_export
+from models.figures.canvas import own_style, save_figure
+from models.figures.grids import sample_figure
+from models.program_files import read_metadata
+from models.results import file_stem
+from models.seeds import derive_seed
+from search.console import open_console, print_line, shorten_path
+from search.errors import BadVariable, UnknownStudy
+from search.setup.loading import load_study
+from search.setup.names import study_name
+from search.spelling import spell
+from search.study import Study
+from search.variables import Variables, read_variables
+from search.words import format_count
+from storage.files.atomic import atomic_file
+from storage.files.exports import atomic_folder, read_provenance
+
+ABOUT = "samples.json"  # also tells a folder of samples from any other
+PICTURE = "samples.png"
+MOST_SHOWN = 400  # images in the picture of all
+FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
+COLUMNS = 10
+
+
+def sample() -> int:
+    """Make images with the export of NAME, or the one in FROM, and say where they are."""
+    console, variables = open_console(), read_variables()
+    export = find_export(variables)
+    maker = SampleMaker(export, variables)
+    with console.status(f"making {format_count(variables.n, 'image')} ..."):
+        images = maker.make()
+    written = write_samples(variables.out or export.place, images, maker.describe())
+    size = " x ".join(str(side) for side in images.shape[2:])
+    print_line(
+        console,
+        f"{format_count(len(images), 'image')} ({size}) of {export.title}, seed {maker.seed}: "
+        f"{shorten_path(written)}",
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class FoundExport:
+    """An export, and how it was found.
+
+    study: whose file NAME names; None: NAME is the name of a stored study, or there is none
+    place: where its samples belong
+    """
+
+    folder: Path
+    study: Study | None
+    place: Path
+    provenance: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        about = self.provenance
+        return f"{about.get('study', self.folder)} trial {about.get('trial', '?')}"
+
+
+def find_export(variables: Variables) -> FoundExport:
+    """Return the export that is asked for; raises `BadVariable`."""
+    paths, rank = variables.paths, variables.rank
+    if variables.start is not None:
+        study = None if variables.name is None else load_study(variables.name)
+        found = read_provenance(variables.start) or {}
+        place = paths.samples(file_stem(variables.start.name), rank)
+        return FoundExport(variables.start, study, place, found)
+    name, study = variables.need_name("sample"), None
+    try:
+        study = load_study(name)
+        data = variables.data or study.spec.data
+        label = find_source(data, variables.data_root, variables.background).label
+        name = study_name(study, data, label)
+    except UnknownStudy:  # a study in the database may have no file of its own: cae-digits
+        if not paths.exports(name).is_dir():
+            raise
+    folder = paths.export(name, rank)
+    if not folder.is_dir():
+        raise BadVariable(_explain_missing(variables, name, rank))
+    return FoundExport(folder, study, paths.samples(name, rank), read_provenance(folder) or {})
+
+
+def _explain_missing(variables: Variables, name: str, rank: int) -> str:
+    """Say which exports there are."""
+    exports = variables.paths.root / "exports"
+    here = sorted(int(path.name) for path in exports.glob(f"{name}/*") if path.name.isdecimal())
+    if here:
+        return f"RANK={rank}: {name} has exports of rank {', '.join(map(str, here))}"
+    others = sorted(path.name for path in exports.glob("*") if path.is_dir())
+    there = f"; there are exports of {', '.join(others[:8])}" if others else ""
+    return (
+        f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}; "
+        f"{spell('study', NAME=variables.name)} makes them"
+    )
+
+
+class SampleMaker:
+    """Makes images with one export, as the variables ask for them."""
+
+    def __init__(self, export: FoundExport, variables: Variables) -> None:
+        self.export = export
+        self.variables = variables
+        self.seed = variables.seed or 0
+        self.labels: Tensor | None = None  # (N, L) of the images, once they are made
+        self.model = load_export(
+            export.folder, family=None if export.study is None else export.study.spec.model
+        )
+        family = type(self.model)
+        if family.make is Model.make:
+            raise BadVariable(f"{export.title} is a {family.__name__}, which makes no images")
+        if variables.labels is not None and not isinstance(self.model, LabelledGAN):
+            raise BadVariable(
+                f"LABELS is given, but {export.title} is a {family.__name__}, which takes none"
+            )
+
+    def make(self) -> Tensor:
+        """Return the images (N, C, H, W) in [0, 1]."""
+        real = self._real_images() if self.model.makes_from_images else None
+        if isinstance(self.model, LabelledGAN):
+            self.labels = self._choose_labels()
+        with evaluating(self.model):
+            made = self.model.make(
+                self.variables.n, seed=self.seed, labels=self.labels, images=real
+            )
+        return made.cpu()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is kept beside the images."""
+        about = self.export.provenance
+        kept = {name: about.get(name) for name in ("study", "trial", "made")}
+        labels = None if self.labels is None else [*self._label_names()]
+        values = None if self.labels is None else self.labels.tolist()
+        return {**kept, "seed": self.seed, "labels": labels, "values": values}
+
+    def _real_images(self) -> Tensor:
+        """Return the images that new ones are made of, in an order of the seed's.
+
+        Of an autoencoder these are training images; what is translated was not trained on.
+        """
+        translates = isinstance(self.model, LabelledGAN)
+        part = self._images.valid if translates else self._images.train
+        count = self.variables.n if translates else min(FITTED, len(part))
+        return part.batch(self._rows(part, count)).images
+
+    def _rows(self, part: Images, count: int) -> Tensor:
+        """Return places in ``part``, each once before any comes again: (count,)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "images"))
+        order = torch.randperm(len(part), generator=generator)
+        return order[torch.arange(count) % len(part)]
+
+    @cached_property
+    def _images(self) -> ImageSplits:
+        """The set that the export was trained on, or DATA, as the model takes it."""
+        name = self.variables.data or str(self.export.provenance.get("data", ""))
+        if not name:
+            raise BadVariable(
+                f"{self.export.folder} does not say which images it was trained on; give DATA"
+            )
+        return load_images(
+            name,
+            root=self.variables.data_root,
+            cache=self.variables.paths.cache,
+            shape=self.model.shape,
+            background=self.variables.background,
+        )
+
+    def _choose_labels(self) -> Tensor:
+        """Return labels (N, L): those that images of the set have, with those asked for."""
+        model, count = self.model, self.variables.n
+        assert isinstance(model, LabelledGAN)
+        usual = model.usual_labels(count, seed=derive_seed(self.seed, "labels"))
+        if usual is None:  # of each image itself; without a wish those of another one
+            part = self._images.valid
+            rows = self._rows(part, count)
+            asked = self.variables.labels is not None
+            usual = model.labels(part.batch(rows if asked else rows.roll(1)))
+        if self.variables.labels is None:
+            return usual
+        ranges = () if model.config.exclusive else model.config.ranges
+        return read_labels(self.variables.labels, self._label_names(), ranges).put_on(usual)
+
+    def _label_names(self) -> Sequence[str]:
+        """Return the names of the labels; of an export without such a note their numbers."""
+        model = self.model
+        assert isinstance(model, LabelledGAN)
+        kind = "classes" if model.config.exclusive else "attributes"
+        found = self.export.provenance.get(kind) or json.loads(
+            read_metadata(self.export.folder, "generator").get(kind, "[]")
+        )
+        names = [str(name) for name in found]
+        count = model.config.labels
+        return names if len(names) == count else [str(place) for place in range(count)]
+
+
+def write_samples(place: Path, images: Tensor, about: dict[str, Any]) -> Path:
+    """Write images (N, C, H, W) in [0, 1]; return where they are.
+
+    place: a file that ends in .png receives a picture of all, a folder each image, too
+    Raises `BadVariable` for a folder that holds anything else.
+    """
+    title = f"{about['study']} trial {about['trial']}, seed {about['seed']}"
+    if place.suffix.lower() == ".png":
+        if place.is_dir():
+            raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(place) as beside:
+            _draw_all(beside, images, title)
+        return place
+    if not _is_ours(place):
+        raise BadVariable(f"OUT={place} holds other files; give a folder that is new or empty")
+    digits = len(str(len(images) - 1))
+    with atomic_folder(place) as folder:
+        for number, image in enumerate(_as_bytes(images)):
+            Image.fromarray(image).save(folder / f"{number:0{digits}}.png")
+        _draw_all(folder / PICTURE, images, title)
+        (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    return place
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether nothing is lost with what stands in ``place``: nothing, or samples alone."""
+    if not place.exists():
+        return not place.is_symlink()
+    if not place.is_dir() or place.is_symlink():
+        return False
+    names = {path.name for path in place.iterdir()}
+    made = {name for name in names if name.endswith(".png") and name[:-4].isdecimal()}
+    return not names or (ABOUT in names and names == {*made, ABOUT, PICTURE})
+
+
+@own_style()
+def _draw_all(path: Path, images: Tensor, title: str) -> None:
+    shown = images[:MOST_SHOWN]
+    if len(shown) < len(images):
+        title += f", the first {len(shown)}"
+    save_figure(sample_figure(shown, title, columns=min(COLUMNS, len(shown))), path)
+
+
+def _as_bytes(images: Tensor) -> list[Any]:
+    """Return images as arrays of bytes, (H, W) or (H, W, 3)."""
+    scaled = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [image.squeeze(2) if image.shape[2] == 1 else image for image in scaled]
