@@ -73,7 +73,8 @@ class Watch:
         self.has_hung = False
         self.stalled = 0.0  # seconds
         self.progress = 0  # how often the study has got on
-        self._signature: tuple[object, ...] = ()
+        self._signature: object = None
+        self._got: object = None
         self._most = 0  # trials, of those that were too many
         self._failed = 0
         self._end = threading.Event()
@@ -111,8 +112,11 @@ class Watch:
         ends = [machine.run and machine.run.ended for machine in self.scene.machines]
         signature = (self.last, self.logs.steps, self.scene.asked[-1], ends)
         if signature != self._signature:
-            self.progress += signature[:2] != self._signature[:2]  # a supervisor's end is none
             self._signature, self.stalled = signature, 0.0
+        got = self.last and (self.last.trials, self.last.ended, self.last.epochs)
+        if (got, self.logs.steps) != self._got:  # the end of a worker or a supervisor is none
+            self._got = got, self.logs.steps
+            self.progress += 1
         elif not self.scene.is_held_up():
             self.stalled += seconds
         # Who is killed waits for nothing: after a restored state, trials that nobody runs are free
