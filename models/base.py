@@ -64,6 +64,12 @@ class ModelConfig:
         updates."""
         return self.batch_size
 
+    def settled_in(self, epochs: int) -> int:
+        """Return the first of ``epochs`` epochs from which on nothing changes with the epochs any
+        more: rates have fallen, noise has faded, losses have their weights. A family whose
+        ``begin_epoch`` sets more says so here; a retraining loses no patience before."""
+        return 1 if self.schedule == "constant" else epochs
+
     @property
     def smallest_batch(self) -> int:
         """The fewest images that an update can be made with."""

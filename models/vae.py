@@ -75,6 +75,9 @@ class VAEConfig(AutoencoderConfig):
         require("warm_up", self.warm_up, 0, 100_000)
         require_one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
 
+    def settled_in(self, epochs: int) -> int:
+        return max(super().settled_in(epochs), min(self.warm_up + 1, epochs))
+
     def beta_in(self, epoch: int) -> float:
         """Return beta in epoch 1, 2, ...; it is never 0, since codes would then grow without
         bounds."""

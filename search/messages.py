@@ -61,9 +61,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain:
-    """Train the configuration of trial ``number`` afresh."""
+    """Train the configuration of trial ``number`` afresh.
+
+    repeat: which of its seeds it is trained with, from 1
+    """
 
     number: int
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +75,14 @@ class Export:
     """Export the retrained trial ``number`` as ``rank`` (1 is the best).
 
     claim: the supervisor's number, without which the test images are not met
+    repeat: whose weights; certificate: what all its seeds say of the configuration, as JSON
     """
 
     number: int
     rank: int
     claim: int = 0
+    repeat: int = 1
+    certificate: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +139,21 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
-    """A trial or a retraining goes on from a checkpoint, behind ``epoch``."""
+    """A trial or a retraining goes on from a checkpoint, behind ``epoch``.
+
+    repeat: of a retraining, which of its seeds that is
+    """
 
     number: int
     epoch: int
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnded:
     """One epoch of a trial, or of a retraining.
 
-    value: of the study's metric; seconds: of the epoch
+    value: of the study's metric; seconds: of the epoch; repeat: of a retraining
     free_memory, peak_memory: bytes, free on the GPU and at most taken by this process; None on
     a CPU and for retrainings
     """
@@ -153,6 +164,7 @@ class EpochEnded:
     value: float
     seconds: float
     retraining: bool = False
+    repeat: int = 1
     free_memory: int | None = None
     peak_memory: int | None = None
 
@@ -186,6 +198,7 @@ class Retraining:
 
     number: int
     epochs: int
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +210,7 @@ class Retrained:
     ended_by: str
     best_epoch: int
     best: float
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +219,7 @@ class NotRetrained:
 
     number: int
     reason: str
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

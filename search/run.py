@@ -47,6 +47,7 @@ class StudyRun:
     seed: of the study; trials: in all; epochs: of each; retrain_epochs: at most, of the best
     revision: commit of the code that runs
     token: the stored study's own; a file with another token belongs to a deleted namesake
+    seeds: how many each of the best is retrained with
     trial_minutes: how long a trial may take; memory: GiB that each worker may use
     sampler, pruner: instead of the study's own
     base: folder of the export that every model starts from
@@ -73,6 +74,7 @@ class StudyRun:
     retrain_epochs: int
     revision: str
     token: str
+    seeds: int = 1
     trial_minutes: float | None = None
     memory: float | None = None
     sampler: str | None = None

@@ -37,6 +37,7 @@ __all__ = ["Direction", "Study", "StudySpec", "Table"]
 
 STUDIES = Path(__file__).parent / "studies"
 MOST = 1_000_000_000  # trials, epochs and other counts; variables have the same limit
+MOST_SEEDS = 1000
 LARGEST_SEED = 2**63 - 1
 LARGEST_SIDE = 4096  # pixels
 
@@ -58,6 +59,7 @@ class StudySpec:
     sampler may also be a function ``seed -> sampler``
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
     patience: epochs without a better validation value that end a retraining
+    seeds: how many each of the best is retrained with, before their means rank them
     references: name -> parameters that are known to be good; the first trials try them
     starts_from: a study whose best export every trial starts from
     then: a study that goes on from this one's best export, right after it
@@ -80,6 +82,7 @@ class StudySpec:
     adapts: bool = False
     retrain_epochs: int = 200
     patience: int = 4
+    seeds: int = 3
     seed: int = 0
     references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     starts_from: str | None = None
@@ -107,6 +110,7 @@ class StudySpec:
             raise ValueError(f"data={short(repr(self.data))} is not a set's name or 'folder:PATH'")
         for name in ("trials", "epochs", "retrain_epochs", "patience"):
             _check_whole(name, getattr(self, name), 1, MOST)
+        _check_whole("seeds", self.seeds, 1, MOST_SEEDS)
         if self.pictures_every is not None:
             _check_whole("pictures_every", self.pictures_every, 1, MOST)
         _check_whole("seed", self.seed, 0, LARGEST_SEED)

@@ -235,6 +235,10 @@ class Variables:
         default="3",
         typed=True,
     )
+    seeds: int | None = _variable(
+        "seeds with which each of the best is retrained; their mean ranks it",
+        _whole_reader(1, 1000),
+    )
     sampler: str | None = _variable(
         "random, tpe, gp, cmaes, qmc, grid, preference (by eye); with arguments: "
         "'tpe(n_startup_trials=5)'"

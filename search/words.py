@@ -16,7 +16,7 @@ from storage.files.markdown import format_count
 
 __all__ = [
     "format_count", "format_duration", "format_items", "format_pace", "format_parameters",
-    "format_value", "show_text",
+    "format_value", "name_seed", "show_text",
 ]  # fmt: skip
 
 # Characters that steer a terminal, end a line, or turn the direction of what follows.
@@ -61,6 +61,11 @@ def format_items(parameters: Mapping[str, Any]) -> list[str]:
 def format_parameters(parameters: Mapping[str, Any]) -> str:
     """Return ``channels 9, lr 0.00312``."""
     return ", ".join(format_items(parameters))
+
+
+def name_seed(repeat: int) -> str:
+    """Return what follows ``trial 7`` where one of its further seeds is meant: ``, seed 2``."""
+    return "" if repeat == 1 else f", seed {repeat}"
 
 
 def format_duration(seconds: float) -> str:

@@ -89,8 +89,8 @@ class RunPaths:
         """Return those of `trial_row` that exist, by epoch."""
         return _by_epoch(self.checkpoints(study), f"trial-{number}-row-")
 
-    def retraining(self, study: str, number: int) -> RetrainingPaths:
-        return RetrainingPaths(self.checkpoints(study), number)
+    def retraining(self, study: str, number: int, repeat: int = 1) -> RetrainingPaths:
+        return RetrainingPaths(self.checkpoints(study), number, repeat)
 
     def exports(self, study: str) -> Path:
         return self.root / "exports" / check_name(study)
@@ -158,41 +158,51 @@ def try_writing(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class RetrainingPaths:
-    """The files that the retraining of trial ``number`` keeps in ``folder``."""
+    """The files that the retraining of trial ``number`` keeps in ``folder``.
+
+    repeat: which of its seeds that is, from 1; older versions had one
+    """
 
     folder: Path
     number: int
+    repeat: int = 1
+
+    @property
+    def stem(self) -> str:
+        """How the names of all these files begin."""
+        first = f"retrain-{self.number}"
+        return first if self.repeat == 1 else f"{first}-repeat-{self.repeat}"
 
     @property
     def last(self) -> Path:
         """The checkpoint after the last epoch, from which an interrupted retraining goes on."""
-        return self.folder / f"retrain-{self.number}-last.safetensors"
+        return self.folder / f"{self.stem}-last.safetensors"
 
     @property
     def best(self) -> Path:
         """The checkpoint after the best epoch, which is exported."""
-        return self.folder / f"retrain-{self.number}-best.safetensors"
+        return self.folder / f"{self.stem}-best.safetensors"
 
     @property
     def record(self) -> Path:
         """The learning curve and how the training ended; written when the retraining is done."""
-        return self.folder / f"retrain-{self.number}.json"
+        return self.folder / f"{self.stem}.json"
 
     def row(self, epoch: int) -> Path:
         """The picture of what the model makes of the same noise after ``epoch``."""
-        return self.folder / f"retrain-{self.number}-row-{epoch:04}.png"
+        return self.folder / f"{self.stem}-row-{epoch:04}.png"
 
     def rows(self) -> dict[int, Path]:
         """Return those of `row` that exist, by epoch."""
-        return _by_epoch(self.folder, f"retrain-{self.number}-row-")
+        return _by_epoch(self.folder, f"{self.stem}-row-")
 
     def picture(self, epoch: int) -> Path:
         """The picture of the model after ``epoch``, where a study asks for it."""
-        return self.folder / f"retrain-{self.number}-epoch-{epoch:03}.png"
+        return self.folder / f"{self.stem}-epoch-{epoch:03}.png"
 
     def pictures(self) -> list[Path]:
         """Return those of `picture` that exist, by epoch."""
-        return sorted(self.folder.glob(f"retrain-{self.number}-epoch-*.png"))
+        return sorted(self.folder.glob(f"{self.stem}-epoch-*.png"))
 
 
 def _by_epoch(folder: Path, name: str) -> dict[int, Path]:

@@ -68,7 +68,7 @@ SMALL_STUDY = """
 
     STUDY = StudySpec(
         model=CAE, suggest=suggest, data="digits", shape=(1, 28, 28), metric="mse",
-        sampler="random", pruner="none", trials=4, epochs=2, retrain_epochs=2,
+        sampler="random", pruner="none", trials=4, epochs=2, retrain_epochs=2, seeds=1,
     )
 """
 

@@ -17,7 +17,7 @@ from models.cae import CAE
 from models.tensor_files import write_tensors
 from models.vae import VAE
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
-from search.messages import Export
+from search.messages import Export, Retrain
 from search.run import StudyRun
 from search.setup.stored_study import (
     StudyIdentity,
@@ -149,7 +149,7 @@ def test_a_training_that_is_done_again_is_named(make_context: MakeContext) -> No
     context = make_context()
     write_export_of(context, 1)
     said = Said(context)
-    _say_what_is_trained_again(cast(Any, said), [2, 3])
+    _say_what_is_trained_again(cast(Any, said), [Retrain(number=2), Retrain(number=3)])
     assert said.lines == [
         "trial 3 was retrained for 2 epochs of at most 2; now it is with RETRAIN_EPOCHS=5"
     ]

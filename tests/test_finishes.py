@@ -131,6 +131,7 @@ class Scene:
             study="s",
             paths=RunPaths(runs),
             retrain_epochs=5,
+            seeds=3,
             shown=None,
             finishes_here=False,
         )
@@ -172,7 +173,7 @@ def test_a_finished_study_is_left_to_the_machine_that_has_it(
 
 @pytest.mark.parametrize(
     ("more", "top"),
-    [({"retrain_epochs": 6}, 3), ({}, 4), ({"finishes_here": True}, 3)],
+    [({"retrain_epochs": 6}, 3), ({"seeds": 5}, 3), ({}, 4), ({"finishes_here": True}, 3)],
 )
 def test_more_than_was_finished_there_is_done_here(
     queue: TrialQueue, tmp_path: Path, more: dict[str, Any], top: int

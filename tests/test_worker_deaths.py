@@ -155,7 +155,8 @@ def hand_out(
             pool.done.append(job)
             return []
         deaths += 1
-        fake.epochs[job.number] = fake.epochs.get(job.number, 0) + pool.epochs
+        key = job.number, job.repeat
+        fake.epochs[key] = fake.epochs.get(key, 0) + pool.epochs
         return [worker]
 
     fake.handle_events = handle_events

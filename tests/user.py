@@ -41,6 +41,7 @@ for name, module in list(sys.modules.items()):
 class User:
     """Runs commands with variables, as make does.
 
+    One seed for each retraining is enough where the point is another; SEEDS=3 asks for more.
     preloaded: what forks them; None: each is a new interpreter
     before: a program that each command runs first, where they are forked
     deaths: workers of a study that may die before further ones cost the start of an interpreter
@@ -52,7 +53,7 @@ class User:
         self.runs = runs
         self.preloaded = preloaded
         self.before, self.deaths = "", 1
-        self.environment = {**environment, "RUNS": str(runs), "GPUS": "none"}
+        self.environment = {**environment, "RUNS": str(runs), "GPUS": "none", "SEEDS": "1"}
 
     def start(self, command: str = "study", **variables: object) -> subprocess.Popen[str]:
         given = {name: str(value) for name, value in variables.items()}

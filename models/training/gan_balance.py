@@ -91,6 +91,9 @@ class BalanceConfig(ModelConfig):
         """Return the deviation of the instance noise in ``epoch`` (from 1) of ``epochs``."""
         return self.instance_noise * (1 - (epoch - 1) / epochs)
 
+    def settled_in(self, epochs: int) -> int:
+        return epochs if self.instance_noise else super().settled_in(epochs)
+
     def minibatch(self, images: int) -> int:
         """Return how many of a step's ``images`` each minibatch has. Raises `ConfigError` where
         they are too few."""

@@ -26,6 +26,7 @@ def describe_remembered(given: Variables, spec: StudySpec, run: StudyRun) -> str
     numbers = {
         "EPOCHS": (given.epochs, run.epochs, spec.epochs),
         "RETRAIN_EPOCHS": (given.retrain_epochs, run.retrain_epochs, spec.retrain_epochs),
+        "SEEDS": (given.seeds, run.seeds, 1 if run.shown is not None else spec.seeds),
     }
     held = {
         name: (now, filed)

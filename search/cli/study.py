@@ -46,6 +46,8 @@ from search.tables import Column, FittedTable, Kind
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
 from search.trials.retries import read_retries
+from search.trials.seed_race import FIRST
+from search.trials.standings import is_finished
 from search.trials.study_record import StudyRecord, name_strategy
 from search.trials.tally import ALWAYS, EndedTrial, describe_ends
 from search.variables import Variables, read_variables
@@ -61,6 +63,7 @@ from storage.database.retry import (
     passes_later,
 )
 from storage.database.trial_states import outcome_of
+from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
 
@@ -133,6 +136,7 @@ def _limit(variables: Variables, study: Study) -> Variables:
         epochs=variables.epochs and min(variables.epochs, spec.epochs),
         retrain_epochs=variables.retrain_epochs
         and min(variables.retrain_epochs, spec.retrain_epochs),
+        seeds=variables.seeds and min(variables.seeds, spec.seeds),
         top=max(variables.top, 1),  # what starts from it needs an export
         sampler=None,
         pruner=None,
@@ -217,7 +221,8 @@ class StudyCommand:
             self.console.print(f"{again} {what} tried again: the study's files have changed")
         self._announce(run, queue, devices, inputs)
         useful = run.trials - queue.count_ended()
-        useful = max(min(useful, run.shown or useful), variables.top, 1)  # more would only wait
+        retrained = variables.top * min(FIRST, run.seeds)  # at once
+        useful = max(min(useful, run.shown or useful), retrained, 1)  # more would only wait
         pool = WorkerPool(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
         packing = GpuPacking(pool.devices, most=count_cores())
         supervisor = Supervisor(
@@ -227,7 +232,7 @@ class StudyCommand:
         supervisor.note = self._begin_note(run, queue, devices, inputs)
         supervisor.prompt.refresh()
         ended, leaderboard = queue.count_ended(), supervisor.leaderboard
-        if supervisor.prompt.is_decided and leaderboard.is_finished(ended, variables.top):
+        if supervisor.prompt.is_decided and is_finished(leaderboard, ended, variables.top):
             table = conclude(self.study, run, queue, display.say)
             return self._conclude(supervisor, leaderboard.export_records(variables.top), table)
         if ended >= run.trials and variables.top and supervisor.prompt.is_decided:
@@ -417,6 +422,8 @@ class StudyCommand:
             print_line(console, f"no trial is complete: nothing to export{why}")
             return 1
         console.print(self._export_table(run, records))
+        if lines := certificate_lines(records[0]):
+            self._say("how sure rank 1 is:", *(f"  {line}" for line in lines))
         self._warn(dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
         self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
         self._say(*next_lines(self.study, run, exported=True, width=console.width))
@@ -433,15 +440,18 @@ class StudyCommand:
         metric = self.study.spec.metric
         name = metric.upper()
         tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
+        several = any(seeds_of(record) != "1" for record in records)
         folders = [shorten_path(run.paths.export(run.study, r["rank"])) for r in records]
         numbers = {
             "rank": [str(record["rank"]) for record in records],
             "trial": [str(record["trial"]) for record in records],
             "epochs": [str(record["epochs"]) for record in records],
-            f"validation {name}": [f"{record['valid'][metric]:.6g}" for record in records],
+            "seeds": [seeds_of(record) for record in records if several],
+            f"validation {name}": [mean_of(record) for record in records],
+            "best": [chance_of(record) for record in records if several],
             f"test {name}": tests,
         }
-        columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items()]
+        columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items() if cells]
         return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])
 
 

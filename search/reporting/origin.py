@@ -11,6 +11,7 @@ from typing import Any
 from search.reporting.document import Block, Facts, Heading
 from search.reporting.reported_study import ReportedStudy, count_outcomes, seconds_of
 from search.words import format_count, format_duration
+from storage.files.certificate_words import retraining_seconds
 
 NOT_KEPT = "not recorded: an older version ran it"
 
@@ -82,7 +83,7 @@ def _machine_time(reported: ReportedStudy) -> str:
     """Return what all trials took together, and the retrainings of the best."""
     seconds = sum(filter(None, map(seconds_of, reported.trials)))
     words = f"{format_duration(seconds)} in {format_count(len(reported.trials), 'trial')}"
-    again = sum(about["seconds"] for _, about in reported.exports)
+    again = sum(retraining_seconds(about) for _, about in reported.exports)
     if again:
         words += f", {format_duration(again)} to train the best {len(reported.exports)} again"
     started = [trial.datetime_start for trial in reported.trials if trial.datetime_start]

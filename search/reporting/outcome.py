@@ -34,6 +34,7 @@ from search.spelling import spell
 from search.trials.export_words import loading_lines, sort_pictures
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration, format_parameters
+from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
 from storage.files.markdown import format_cell
 from storage.files.model_card import warnings_of
 from storage.paths import NAME
@@ -52,6 +53,7 @@ def outcome_blocks(reported: ReportedStudy) -> list[Block]:
             *[Words(line, "warning") for line in warnings_of(about)],
             *pictures[:1],
             Facts(_winner_facts(reported, folder, about)),
+            *_certificate(about),
             Heading("Load the winner"),
             Code(loading_lines(folder, about)),
             Heading("The winner's training and pictures"),
@@ -133,13 +135,13 @@ def _winner_facts(
         ),
         *_verdict_fact(about.get("verdict") or {}),
         *_judge_fact(about),
-        ("checked", certificate(about)),
+        ("checked", describe_checks(about)),
         ("lies in", shorten_path(folder)),
     ]
     return [(name, text) for name, text in facts if text]
 
 
-def certificate(about: Mapping[str, Any]) -> str:
+def describe_checks(about: Mapping[str, Any]) -> str:
     """Return what was checked before the export appeared, in a sentence or two."""
     programs = sorted(name for name in about["sha256"] if name.endswith((".onnx", ".pt2")))
     differences = about["output_differences"].values()
@@ -149,6 +151,12 @@ def certificate(about: Mapping[str, Any]) -> str:
         f"model: largest difference {largest} of the largest output. SHA-256 of "
         f"{format_count(len(about['sha256']), 'file')} in provenance.json, code {about['revision']}"
     )
+
+
+def _certificate(about: Mapping[str, Any]) -> list[Block]:
+    """Return how sure it is that the winner is as good as it looks."""
+    lines = certificate_lines(about)
+    return [Heading("How sure that is"), Words(" ".join(lines))] if lines else []
 
 
 def _verdict_fact(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -215,13 +223,18 @@ def _export_table(reported: ReportedStudy) -> list[Block]:
                 str(about["rank"]),
                 Cell(text=str(number), value=number, link=f"#trial-{number}"),
                 str(about["epochs"]),
-                f"{about['valid'][metric]:.6g}",
+                seeds_of(about),
+                mean_of(about),
+                chance_of(about),
                 f"{about['test'][metric]:.6g}" if about["test"] else "-",
                 shorten_path(folder),
             ]
         )
     metric = reported.metric
-    columns = ["rank", "trial", "epochs", f"{metric}, validation", f"{metric}, test", "folder"]
+    columns = [
+        "rank", "trial", "epochs", "seeds", f"{metric}, validation", "probability to be the best",
+        f"{metric}, test", "folder",
+    ]  # fmt: skip
     return [Heading("The best, trained again"), Table(columns=columns, rows=rows)]
 
 

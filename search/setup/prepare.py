@@ -31,6 +31,7 @@ from search.setup.stored_study import (
     identify_study,
     read_identity,
     remember_retrain_epochs,
+    remember_seeds,
     write_identity,
 )
 from search.setup.study_files import digest_rooms
@@ -95,6 +96,7 @@ def prepare_run(
         with study_lock(storage.engine, opened._study_id):
             accept_code(opened, code, is_accepted=variables.code is not None)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
+    exported = read_provenance(variables.paths.export(name, 1)) or {}
     run = StudyRun(
         name=study.reference,
         study=name,
@@ -114,7 +116,13 @@ def prepare_run(
             opened,
             variables.retrain_epochs,
             own=study.spec.retrain_epochs,
-            exported=read_provenance(variables.paths.export(name, 1)) or {},
+            exported=exported,
+        ),
+        seeds=remember_seeds(
+            opened,
+            variables.seeds,
+            own=1 if at_once is not None else study.spec.seeds,  # a person has chosen by eye
+            exported=exported,
         ),
         revision=code_revision(),
         token=identity.token,

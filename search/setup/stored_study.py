@@ -24,6 +24,7 @@ from search.study import Study
 from storage.errors import short
 
 RETRAIN_EPOCHS = "genstudy:retrain_epochs"  # of the stored study: given last, of the study file
+SEEDS = "genstudy:seeds"  # likewise
 ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
 
 
@@ -132,17 +133,46 @@ def remember_retrain_epochs(
     given: RETRAIN_EPOCHS of today; None: none; own: those of the study file
     exported: provenance of the best export, for studies of older versions, which kept nothing
     """
+    remembered = _remember(study, RETRAIN_EPOCHS, given, own=own)
+    if remembered is not None:
+        return remembered
+    found = exported.get("most_epochs")
+    return found if _is_of(study, exported) and isinstance(found, int) else own
+
+
+def remember_seeds(
+    study: optuna.Study, given: int | None, *, own: int, exported: Mapping[str, Any]
+) -> int:
+    """Return how many seeds each of the best is retrained with, and keep that, too.
+
+    What an older version has exported stays: it was trained with one. ``given``, ``own`` and
+    ``exported`` are as above.
+    """
+    remembered = _remember(study, SEEDS, given, own=own)
+    if remembered is not None:
+        return remembered
+    if _is_of(study, exported) and "certificate" not in exported:
+        return _remember(study, SEEDS, 1, own=own) or own
+    return own
+
+
+def _remember(study: optuna.Study, key: str, given: int | None, *, own: int) -> int | None:
+    """Return the number that was given last, and keep it; None: none was ever given."""
     storage, study_id = study._storage, study._study_id
-    stored = storage.get_study_system_attrs(study_id).get(RETRAIN_EPOCHS)
+    stored = storage.get_study_system_attrs(study_id).get(key)
     if given is not None:
         if stored != [given, own]:
-            storage.set_study_system_attr(study_id, RETRAIN_EPOCHS, [given, own])
+            storage.set_study_system_attr(study_id, key, [given, own])
         return given
-    if stored is not None:
-        return int(stored[0]) if stored[1] == own else own
-    identity, found = read_identity(study), exported.get("most_epochs")
-    is_ours = identity is not None and exported.get("token") == identity.token
-    return found if is_ours and isinstance(found, int) else own
+    if stored is None:
+        return None
+    return int(stored[0]) if stored[1] == own else own
+
+
+def _is_of(study: optuna.Study, exported: Mapping[str, Any]) -> bool:
+    """Whether an export is of this stored study, and of no deleted namesake."""
+    identity = read_identity(study)
+    return identity is not None and exported.get("token") == identity.token
 
 
 def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:

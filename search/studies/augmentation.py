@@ -165,5 +165,6 @@ STUDY = StudySpec(
     trials=18,
     epochs=EPOCHS,
     retrain_epochs=EPOCHS,
+    seeds=1,  # its trials repeat each row with other seeds
     summary=summary,
 )

@@ -91,6 +91,7 @@ STUDY = StudySpec(
     trials=18,  # REPEATS of each
     epochs=5,
     retrain_epochs=5,
+    seeds=1,  # its trials repeat each row with other seeds
     patience=5,
     second_judge=True,
     summary=summary,

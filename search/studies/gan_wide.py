@@ -47,6 +47,7 @@ STUDY = StudySpec(
     trials=20,
     epochs=20,
     retrain_epochs=60,
+    seeds=1,  # at 512x512 each costs as much as three trials
     patience=10,
     pictures_every=5,
     judged_by="vae_faces",

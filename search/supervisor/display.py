@@ -57,6 +57,7 @@ from search.words import (
     format_duration,
     format_items,
     format_pace,
+    name_seed,
     show_text,
 )
 from storage.database.trial_states import OUTCOMES, count_ended
@@ -174,13 +175,16 @@ class Display:
             case Resumed():
                 status.epoch = status.resumed = event.epoch
                 what = (
-                    f"trial {event.number:>3} " if status.trains else f"retraining {event.number}"
+                    f"trial {event.number:>3} "
+                    if status.trains
+                    else f"retraining {event.number}{name_seed(event.repeat)}"
                 )
                 self.say(f"{what} goes on at epoch {event.epoch + 1}")
             case Retraining():
                 self.status[worker.index] = WorkerStatus(
-                    worker.device, "retraining", event.number, epochs=event.epochs, since=now
-                )
+                    worker.device, "retraining", event.number, event.repeat, epochs=event.epochs,
+                    since=now,
+                )  # fmt: skip
             case EpochEnded():
                 self._show_epoch(status, event, now)
             case Ended():
@@ -188,12 +192,14 @@ class Display:
                 self.status[worker.index] = WorkerStatus(worker.device, "idle", pace=status.pace)
             case Retrained():
                 self.say(
-                    f"retrained trial {event.number}: {format_count(event.epochs, 'epoch')} "
+                    f"retrained trial {event.number}{name_seed(event.repeat)}: "
+                    f"{format_count(event.epochs, 'epoch')} "
                     f"({event.ended_by}), best {self.spec.metric} {event.best:.6g} in epoch "
                     f"{event.best_epoch}"
                 )
             case NotRetrained():
-                self.say(f"retraining of trial {event.number} failed: {short(event.reason)}")
+                what = f"trial {event.number}{name_seed(event.repeat)}"
+                self.say(f"retraining of {what} failed: {short(event.reason)}")
             case Exporting():
                 self.status[worker.index] = WorkerStatus(worker.device, "exporting", event.number)
             case Measuring() | Drawing():
@@ -282,8 +288,9 @@ class Display:
         if event.retraining:
             left = format_duration((status.epochs - status.epoch) * status.pace)
             self._say_at_times(
-                f"retraining trial {status.number}: epoch {status.epoch}/{status.epochs}, "
-                f"{self.spec.metric} {event.value:.6g}, at most {left} left"
+                f"retraining trial {status.number}{name_seed(event.repeat)}: epoch "
+                f"{status.epoch}/{status.epochs}, {self.spec.metric} {event.value:.6g}, at most "
+                f"{left} left"
             )
 
     def _show_end(self, status: WorkerStatus, event: Ended, now: float) -> None:
@@ -385,7 +392,7 @@ def _status_cells(status: WorkerStatus) -> tuple[str, str, str, str, str]:
     if status.number is None:
         return status.device, show_text(status.what), "", "", ""
     if status.what in ("trial", "retraining", "exporting"):
-        what = f"{status.what} {status.number}"
+        what = f"{status.what} {status.number}{name_seed(status.repeat)}"
     else:
         what = f"trial {status.number}: {show_text(status.what)}"
     return (

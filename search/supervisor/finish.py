@@ -1,13 +1,16 @@
-"""After the search: the best TOP are retrained, ranked and exported.
+"""After the search: the best TOP are retrained, each with SEEDS seeds, ranked and exported.
 
     records = finish(supervisor, top=3)
 
-The supervisor hands retrainings and exports out to its workers, and sets the ranks. One run at a
-time does so: a second one waits, then finds it done (`search.supervisor.finish_claim`).
+The supervisor hands retrainings and exports out to its workers, and sets the ranks. Each seed is a
+retraining of its own, so that several workers train them at once. Who is clearly worse than the
+leader gets no further seed (`search.trials.seed_race`). One run at a time finishes a study: a
+second one waits, then finds it done (`search.supervisor.finish_claim`).
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +22,9 @@ from search.supervisor.finish_claim import FinishClaim, FinishedElsewhere
 from search.supervisor.loop import Supervisor
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.retraining_record import FailedRetraining, RetrainingRecord
-from search.words import format_count
+from search.trials.seed_race import FIRST
+from search.trials.standings import is_exported, race_of, standings_of
+from search.words import format_count, name_seed
 from storage.database.finishes import FinishLost
 from storage.files.exports import remove_unfinished
 
@@ -58,11 +63,20 @@ def _finish(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[dict[s
             supervisor.display.say(
                 f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
             )
-        ranked = leaderboard.rank_retrained(chosen)
+        if race_of(leaderboard, chosen).missing:  # weights were damaged meanwhile
+            continue
+        standings = standings_of(leaderboard, chosen)
+        ranked = [standing.number for standing in standings]
         jobs = [
-            Export(number=number, rank=rank, claim=claim.fence)
-            for rank, number in enumerate(ranked, start=1)
-            if not leaderboard.is_exported(number, rank)
+            Export(
+                number=standing.number,
+                rank=rank,
+                repeat=standing.repeat,
+                claim=claim.fence,
+                certificate=json.dumps(standing.certificate.to_plain()),
+            )
+            for rank, standing in enumerate(standings, start=1)
+            if not is_exported(leaderboard, standing, rank)
         ]
         if not jobs:
             return leaderboard.export_records(len(ranked))
@@ -84,29 +98,65 @@ def _summarize(records: Sequence[dict[str, Any]], metric: str, top: int) -> dict
 
 
 def _retrain_best(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[int]:
-    """Retrain the best trials until ``top`` of them have a model; returns those."""
+    """Retrain the best trials until ``top`` of them have a model, and race them; returns those.
+
+    A trial whose first seed gives no model is none of them: the next best takes its place. One
+    whose later seed gives none stays, and ranks behind the others.
+    """
     leaderboard = supervisor.leaderboard
+    at_once = range(1, min(FIRST, supervisor.run.seeds) + 1)  # no race is decided between them
     chosen: list[int] = []
     candidates = leaderboard.ranked_trials()
     while candidates and len(chosen) < top:
         batch, candidates = candidates[: top - len(chosen)], candidates[top - len(chosen) :]
-        missing = [number for number in batch if leaderboard.record(number) is None]
-        _say_what_is_trained_again(supervisor, missing)
-        _hand_out(supervisor, claim, [Retrain(number=number) for number in missing])
+        missing = [
+            Retrain(number=number, repeat=repeat)
+            for repeat in at_once
+            for number in batch
+            if leaderboard.record(number, repeat) is None
+        ]
+        _retrain(supervisor, claim, missing)
         records = {number: leaderboard.record(number) for number in batch}
         chosen += [n for n, record in records.items() if isinstance(record, RetrainingRecord)]
+    _race(supervisor, claim, chosen)
     return chosen
 
 
-def _say_what_is_trained_again(supervisor: Supervisor, numbers: Sequence[int]) -> None:
+def _race(supervisor: Supervisor, claim: FinishClaim, chosen: Sequence[int]) -> None:
+    """Train further seeds of the chosen trials until all have theirs, or are clearly worse."""
+    seeds, handed = supervisor.run.seeds, set[tuple[int, int]]()
+    while True:
+        race = race_of(supervisor.leaderboard, chosen)
+        missing = [pair for pair in race.missing if pair not in handed]
+        if not missing:
+            break
+        handed.update(missing)
+        jobs = [Retrain(number=number, repeat=repeat) for number, repeat in missing]
+        _retrain(supervisor, claim, jobs)
+    for number, count in race.counted.items():
+        record = supervisor.leaderboard.record(number, count)
+        if count < seeds and isinstance(record, RetrainingRecord):
+            supervisor.display.say(
+                f"trial {number} is clearly worse than the best after {count} of "
+                f"{format_count(seeds, 'seed')}: no more are trained"
+            )
+
+
+def _retrain(supervisor: Supervisor, claim: FinishClaim, jobs: Sequence[Retrain]) -> None:
+    """Have these retrainings done."""
+    _say_what_is_trained_again(supervisor, jobs)
+    _hand_out(supervisor, claim, jobs)
+
+
+def _say_what_is_trained_again(supervisor: Supervisor, jobs: Sequence[Retrain]) -> None:
     """Say which trainings are not used, since today's would end otherwise."""
-    for number in numbers:
-        record = supervisor.leaderboard.earlier_record(number)
+    for job in jobs:
+        record = supervisor.leaderboard.earlier_record(job.number, job.repeat)
         if record is not None:
             supervisor.display.say(
-                f"trial {number} was retrained for {format_count(record.epochs, 'epoch')} of at "
-                f"most {record.most_epochs}; now it is with RETRAIN_EPOCHS="
-                f"{supervisor.run.retrain_epochs}"
+                f"trial {job.number}{name_seed(job.repeat)} was retrained for "
+                f"{format_count(record.epochs, 'epoch')} of at most {record.most_epochs}; now it "
+                f"is with RETRAIN_EPOCHS={supervisor.run.retrain_epochs}"
             )
 
 
@@ -118,8 +168,8 @@ def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequ
             continue
         if before == job.number:
             supervisor.display.say(
-                f"rank {job.rank}: the export of trial {before} is damaged, or of an earlier "
-                "training: it is made again"
+                f"rank {job.rank}: the export of trial {before} is damaged, of an earlier "
+                "training, or lacks what other seeds have said since: it is made again"
             )
             continue
         now = (
@@ -155,7 +205,7 @@ def _hand_out(supervisor: Supervisor, claim: FinishClaim, jobs: Sequence[Retrain
             job = worker.job
             if not isinstance(job, Retrain | Export):
                 continue  # it did not die at work
-            epoch = supervisor.epochs.get(job.number, 0)
+            epoch = supervisor.epochs.get((job.number, job.repeat), 0)
             if epoch > reached.get(job, 0):
                 deaths[job] = 0  # it gets on: somebody else kills its workers
             reached[job] = epoch
@@ -180,15 +230,16 @@ def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle
         line = f"the export of trial {job.number} as rank {job.rank} is given up: {how}"
         return [f"{line}; see {worker.log}"]
     run = supervisor.run
-    path = run.paths.retraining(run.study, job.number).record
+    path = run.paths.retraining(run.study, job.number, job.repeat).record
     FailedRetraining(
         trial=job.number,
         token=run.token,
         failed=how,
         parameters=supervisor.leaderboard.parameters_of(job.number),
+        repeat=job.repeat,
     ).write(path)
     supervisor.display.say(
-        f"retraining of trial {job.number} is given up: {how} (log: {worker.log}); without "
-        f"{shorten_path(path)} it is tried again"
+        f"retraining of trial {job.number}{name_seed(job.repeat)} is given up: {how} (log: "
+        f"{worker.log}); without {shorten_path(path)} it is tried again"
     )
     return []

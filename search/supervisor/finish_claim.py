@@ -111,7 +111,8 @@ def _is_elsewhere(
 def _asked_for(run: StudyRun, queue: TrialQueue, ended: int) -> dict[str, Any]:
     """Return what a finishing depends on."""
     choices = None if run.shown is None else queue.read_choices().clicks
-    return {"ended": ended, "retrain_epochs": run.retrain_epochs, "choices": choices}
+    lengths = {"retrain_epochs": run.retrain_epochs, "seeds": run.seeds}
+    return {"ended": ended, **lengths, "choices": choices}
 
 
 class FinishClaim:

@@ -96,7 +96,8 @@ class Supervisor:
         self.failures: list[str] = []  # reasons, one after the other
         self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
         self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
-        self.epochs: dict[int, int] = {}  # trial -> how far its retraining has come
+        # (trial, repeat) -> how far that retraining has come
+        self.epochs: dict[tuple[int, int], int] = {}
 
     def search(self, minutes: float | None = None) -> None:
         """Search until exactly ``run.trials`` trials have ended, by us or by anybody else, and a
@@ -231,7 +232,8 @@ class Supervisor:
             case Retraining() | Exporting():
                 self.restarts.note_work(worker.index)
             case EpochEnded(retraining=True):
-                self.epochs[event.number] = max(event.epoch, self.epochs.get(event.number, 0))
+                key = event.number, event.repeat
+                self.epochs[key] = max(event.epoch, self.epochs.get(key, 0))
             case Started():
                 self.restarts.note_work(worker.index)
                 self.running[worker.index] = event.number, time.monotonic()

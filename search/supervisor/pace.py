@@ -22,7 +22,8 @@ EXACT = 10_000  # trials that are handed out one by one; of more, the mean is ne
 class WorkerStatus:
     """The present work of one worker.
 
-    what: in words; number: of its trial; epoch, epochs: done, and at most; value: the last one
+    what: in words; number: of its trial; repeat: which of its seeds
+    epoch, epochs: done, and at most; value: the last one
     seconds: of the last epoch; since: when the trial began; turned: when its last epoch ended; both
     on the monotonic clock
     pace: seconds an epoch, what lies between epochs included; of the trial before, until its own is
@@ -33,6 +34,7 @@ class WorkerStatus:
     device: str
     what: str = "starting"
     number: int | None = None
+    repeat: int = 1
     epoch: int = 0
     epochs: int = 0
     value: float | None = None

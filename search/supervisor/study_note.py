@@ -29,6 +29,7 @@ from storage.files.artifacts import (
     study_pictures,
     trial_pictures,
 )
+from storage.files.certificate_words import certificate_lines
 from storage.files.markdown import escape_markup, format_code, format_code_span, format_table
 from storage.files.model_card import warnings_of
 from storage.files.study_summary import stored_summary
@@ -130,9 +131,10 @@ class StudyNote:
         folder = self.run.paths.export(self.run.study, int(about["rank"]))
         pictures = study_pictures(self.run.token, self.queue.storage, self.queue.study_id)
         first = [name for name in sort_pictures(about["pictures"]) if name in pictures]
-        return [
+        parts = [
             describe_winner(about),
             *[f"- **{escape_markup(line)}**" for line in warnings_of(about)],
+            "\n".join(f"- {escape_markup(line)}" for line in certificate_lines(about)),
             *[
                 f"![{name.rpartition('.')[0]}]"
                 f"({artifact_address(self.queue.study_id, None, pictures[name])})"
@@ -140,6 +142,7 @@ class StudyNote:
             ],
             format_code(loading_lines(folder, about), "python"),
         ]
+        return [part for part in parts if part]
 
     def _table(self) -> list[str]:
         return [] if self.table is None else [format_table(self.table)]

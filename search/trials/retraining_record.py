@@ -27,12 +27,14 @@ class FailedRetraining:
     """A retraining that failed in its first epoch.
 
     token: of the stored study; parameters: of the trial; None: an older version wrote none
+    repeat: which of the trial's seeds it was, from 1
     """
 
     trial: int
     token: str
     failed: str
     parameters: dict[str, Any] | None = None
+    repeat: int = 1
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
@@ -45,11 +47,13 @@ class RetrainingRecord:
 
     token: of the stored study: a deleted namesake has another
     trial, trial_value, parameters: the trial whose configuration was trained
+    repeat: which of its seeds, from 1; seed: that seed
     epochs, best_epoch: from 1; ended_by: ``patience``, ``most epochs`` or an error
     valid, test: metrics of the best epoch by name; ``test`` is None until rank 1 is measured
     judge, test_judge: what samples were measured with; None where none were
     baseline: ``what`` the model has to beat, and what that scores on ``valid`` and ``test``
     remarks: what a person has to know of the images in this study
+    horizon: epochs over which its schedules were stretched; None: they do not depend on that
     curve: of each epoch its ``number``, ``train``, ``valid`` and ``seconds``
     """
 
@@ -88,11 +92,13 @@ class RetrainingRecord:
     test_judge: dict[str, Any] | None = field(default=None)
     baseline: dict[str, Any] | None = field(default=None)
     remarks: list[str] = field(default_factory=list)
+    repeat: int = 1
+    horizon: int | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the record as JSON takes it."""
         plain = asdict(self)
-        for name in ("test_judge", "baseline"):
+        for name in ("test_judge", "baseline", "horizon"):
             if plain[name] is None:
                 del plain[name]
         return plain
@@ -105,6 +111,7 @@ class RetrainingRecord:
             parameters=self.parameters,
             config=self.config,
             seed=self.seed,
+            horizon=self.horizon,
         )
 
     def write(self, path: Path) -> None:
@@ -136,8 +143,13 @@ def retraining_identity(
     parameters: Mapping[str, Any],
     config: Mapping[str, Any],
     seed: int,
+    horizon: int | None = None,
 ) -> dict[str, Any]:
-    """Return what the checkpoints of a retraining belong to."""
+    """Return what the checkpoints of a retraining belong to.
+
+    horizon: where a schedule is stretched over it, a training does not go on with another one
+    """
+    more = {} if horizon is None else {"horizon": horizon}
     return {
         "kind of file": "retraining",
         "study": token,
@@ -145,17 +157,20 @@ def retraining_identity(
         "parameters": dict(parameters),
         "configuration": dict(config),
         "seed": seed,
+        **more,
     }
 
 
 def read_record(
-    path: Path, *, token: str, trial: int
+    path: Path, *, token: str, trial: int, repeat: int = 1
 ) -> RetrainingRecord | FailedRetraining | None:
-    """Return the record in ``path``; None where there is none of this study's trial, or a damaged
-    one."""
+    """Return the record in ``path``; None where there is none of this study's trial and of that
+    repeat, or a damaged one."""
     try:
         plain = read_sealed(path)
         if plain is None or (plain.get("token"), plain.get("trial")) != (token, trial):
+            return None
+        if plain.get("repeat", 1) != repeat:
             return None
         if "failed" in plain:
             return FailedRetraining(
@@ -163,6 +178,7 @@ def read_record(
                 token=token,
                 failed=str(plain["failed"]),
                 parameters=plain.get("parameters"),
+                repeat=repeat,
             )
         return RetrainingRecord.from_plain(plain)
     except (ValueError, KeyError, TypeError):

@@ -118,9 +118,9 @@ class WorkerContext:
         """Say something once that a person has to know, in the log too."""
         _tell(self.send, line)
 
-    def retraining_paths(self, number: int) -> RetrainingPaths:
-        """Return the places of trial ``number``'s retraining."""
-        return self.run.paths.retraining(self.run.study, number)
+    def retraining_paths(self, number: int, repeat: int = 1) -> RetrainingPaths:
+        """Return the places of trial ``number``'s retraining with one of its seeds."""
+        return self.run.paths.retraining(self.run.study, number, repeat)
 
 
 def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -> WorkerContext:

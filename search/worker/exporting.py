@@ -58,10 +58,10 @@ log = logging.getLogger("genstudy")
 
 def export(context: WorkerContext, job: Export) -> None:
     """Write a trial's retraining, checked against the live model; rank 1 is tested."""
-    number, rank = job.number, job.rank
+    number, rank, repeat = job.number, job.rank, job.repeat
     context.send(Exporting(number=number))
-    paths = context.retraining_paths(number)
-    record = read_record(paths.record, token=context.run.token, trial=number)
+    paths = context.retraining_paths(number, repeat)
+    record = read_record(paths.record, token=context.run.token, trial=number, repeat=repeat)
     if not isinstance(record, RetrainingRecord):
         context.tell(f"{paths.record.name} is damaged: trial {number} is trained again")
         return
@@ -81,7 +81,7 @@ def export(context: WorkerContext, job: Export) -> None:
     folder = context.run.paths.export(context.run.study, rank)
     earlier = None if can_be_made_again(context, folder) else free_place(folder)
     try:
-        _write_folder(context, model, record, rank, folder, earlier)
+        _write_folder(context, job, model, record, folder, earlier)
     except (ExportDamaged, FolderRemoved) as error:
         context.tell(f"the export of trial {number} was damaged while it was written: {error}")
         return
@@ -101,9 +101,9 @@ def export(context: WorkerContext, job: Export) -> None:
 
 def _write_folder(
     context: WorkerContext,
+    job: Export,
     model: Model,
     record: RetrainingRecord,
-    rank: int,
     folder: Path,
     earlier: Path | None,
 ) -> None:
@@ -114,14 +114,16 @@ def _write_folder(
     """
     with atomic_folder(folder, needs=export_size(model), earlier=earlier) as staging:
         write_export(model, staging, program_metadata(context, record))
-        made: dict[str, Any] = {"rank": rank}
+        made: dict[str, Any] = {"rank": job.rank}
+        if job.certificate is not None:
+            made["certificate"] = json.loads(job.certificate)
         made["output_differences"] = check_export(model, staging)
         with evaluating(model):
             made |= write_guide(context, model, record, staging)
         made["tables"] = make_tables(context, model, record)
         made["pictures"] = draw_pictures(context, model, record, staging)
         publish(staging, {**record.to_plain(), **made})
-        if rank == 1:  # before the folder has its name: a run that is killed here comes back
+        if job.rank == 1:  # before the folder has its name: a run that is killed here comes back
             _show_winner(context, [staging / file for file in made["pictures"]])
 
 
@@ -131,11 +133,14 @@ def can_be_made_again(context: WorkerContext, folder: Path) -> bool:
     if not os.path.lexists(folder):
         return True
     found = read_provenance(folder)
-    if found is None or not isinstance(found.get("trial"), int):
+    number, repeat = (found or {}).get("trial"), (found or {}).get("repeat", 1)
+    if found is None or not (isinstance(number, int) and isinstance(repeat, int)):
         return False
-    number = found["trial"]
     record = read_record(
-        context.retraining_paths(number).record, token=context.run.token, trial=number
+        context.retraining_paths(number, repeat).record,
+        token=context.run.token,
+        trial=number,
+        repeat=repeat,
     )
     is_kept = isinstance(record, RetrainingRecord) and record.made == found.get("made")
     return is_kept and not holds_other_files(folder, found)
@@ -214,7 +219,7 @@ def draw_pictures(
             if picture.file not in captions:
                 (folder / picture.file).unlink(missing_ok=True)
     captions |= draw_training(context, record, folder, title)
-    paths = context.retraining_paths(record.trial)
+    paths = context.retraining_paths(record.trial, record.repeat)
     for epoch in range(1, record.best_epoch + 1):
         if paths.picture(epoch).exists():
             shutil.copy(paths.picture(epoch), folder / f"epoch_{epoch:03}.png")
@@ -232,7 +237,7 @@ def draw_training(
         words = f"{title}, retrained · kept: epoch {record.best_epoch}"
         draw_game(folder / "game.png", history, record.judge["floor"], words)
         captions["game.png"] = "how the training went; coloured where it went wrong"
-    rows = context.retraining_paths(record.trial).rows()
+    rows = context.retraining_paths(record.trial, record.repeat).rows()
     rows = {epoch: path for epoch, path in rows.items() if epoch <= record.epochs}
     if rows:
         best = record.best_epoch

@@ -164,7 +164,7 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
                 _search(context)
                 lift_limit(context.device)
             case Retrain():
-                retrain(context, job.number)
+                retrain(context, job.number, job.repeat)
             case Export():
                 export(context, job)
         context.queue.engine.dispose()

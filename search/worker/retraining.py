@@ -1,10 +1,16 @@
 """The best configurations, trained again until their patience ends.
 
-    retrain(context, number)
+    retrain(context, number, repeat)
 
 A retraining trains one trial's configuration afresh, with a seed of its own, on the training
 images, until the validation value has not improved for the study's patience. It keeps the best
-epoch and leaves a record (`search.trials.retraining_record`). An interrupted one goes on.
+epoch and leaves a record (`search.trials.retraining_record`). An interrupted one goes on. A
+configuration is trained with several seeds, each a retraining of its own (``repeat`` 1, 2, ...).
+
+Patience and schedules have one horizon. Learning rates that fall and noise that fades are
+stretched over the most epochs of a retraining, as a trial's are over its epochs. So patience
+counts no epoch before they have ended (`ModelConfig.settled_in`): a training that stops in between
+has rates and noise with which nobody would want to end.
 
 The supervisor hands retrainings out to workers, and sets the ranks (`search/supervisor/finish.py`).
 """
@@ -52,7 +58,7 @@ PREVIEWS = 10  # images in the picture of an epoch
 log = logging.getLogger("genstudy")
 
 
-def retrain(context: WorkerContext, number: int) -> None:
+def retrain(context: WorkerContext, number: int, repeat: int = 1) -> None:
     """Train trial ``number``'s configuration until its patience ends; leave a record.
 
     A training that fails in its first epoch leaves a record of that. One that diverges later
@@ -60,25 +66,34 @@ def retrain(context: WorkerContext, number: int) -> None:
     there is no configuration to train, and the next best trial takes its place.
     """
     try:
-        run = RetrainingRun(context, number)
+        run = RetrainingRun(context, number, repeat)
     except Exception as error:
         if is_interruption(error) or isinstance(error, OSError) or is_out_of_memory(error):
             raise
         log.error("trial %d cannot be made again\n%s", number, traceback.format_exc())
-        _give_up(context, number, f"no model of its parameters ({describe_error(error)})")
+        reason = f"no model of its parameters ({describe_error(error)})"
+        _give_up(context, number, repeat, reason)
         return
     run.run()
 
 
 def _give_up(
-    context: WorkerContext, number: int, reason: str, parameters: dict[str, Any] | None = None
+    context: WorkerContext,
+    number: int,
+    repeat: int,
+    reason: str,
+    parameters: dict[str, Any] | None = None,
 ) -> None:
     """Leave a record of a retraining that gives no model."""
     failed = FailedRetraining(
-        trial=number, token=context.run.token, failed=reason, parameters=parameters
+        trial=number,
+        token=context.run.token,
+        failed=reason,
+        parameters=parameters,
+        repeat=repeat,
     )
-    failed.write(context.retraining_paths(number).record)
-    context.send(NotRetrained(number=number, reason=reason))
+    failed.write(context.retraining_paths(number, repeat).record)
+    context.send(NotRetrained(number=number, repeat=repeat, reason=reason))
 
 
 def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
@@ -90,7 +105,9 @@ def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
     config, _ = read_configuration(context, record.trial)
     model = context.make_model(config, record.seed)
     kept = Checkpoints(
-        path=context.retraining_paths(record.trial).best, of=record.identity(), tell=context.tell
+        path=context.retraining_paths(record.trial, record.repeat).best,
+        of=record.identity(),
+        tell=context.tell,
     )
     for found in kept.read():
         if found.epoch != record.best_epoch:
@@ -98,6 +115,12 @@ def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
         elif kept.load(found, model):
             return model
     raise CheckpointError(f"trial {record.trial} has no weights of its best epoch any more")
+
+
+def retraining_seed(study_seed: int, number: int, repeat: int) -> int:
+    """Return the seed of a retraining; the first is that which older versions took."""
+    more = () if repeat == 1 else (repeat,)
+    return derive_seed(study_seed, "retrain", number, *more)
 
 
 def read_trial(context: WorkerContext, number: int) -> FrozenTrial:
@@ -126,13 +149,15 @@ def measure_baseline(
 class RetrainingRun:
     """One retraining: its model, its epochs so far, and what happens to them."""
 
-    def __init__(self, context: WorkerContext, number: int) -> None:
+    def __init__(self, context: WorkerContext, number: int, repeat: int = 1) -> None:
         self.context = context
         self.number = number
-        self.paths = context.retraining_paths(number)
-        self.seed = derive_seed(context.run.seed, "retrain", number)
+        self.repeat = repeat
+        self.paths = context.retraining_paths(number, repeat)
+        self.seed = retraining_seed(context.run.seed, number, repeat)
         config, self.parameters = read_configuration(context, number)
         self.model = context.make_model(config, self.seed)
+        self.settled = self.model.config.settled_in(context.run.retrain_epochs)
         self.curve: list[dict[str, Any]] = []  # of each epoch, as its `EpochResult`
         identity = retraining_identity(
             token=context.run.token,
@@ -140,6 +165,7 @@ class RetrainingRun:
             parameters=self.parameters,
             config=asdict(self.model.config),
             seed=self.seed,
+            horizon=self._horizon(),
         )
         self.best = Checkpoints(path=self.paths.best, of=identity, tell=context.tell)
         self.last = Checkpoints(path=self.paths.last, of=identity, tell=context.tell)
@@ -152,9 +178,11 @@ class RetrainingRun:
         for picture in [] if self.curve else self.paths.pictures():
             picture.unlink()  # of an earlier training, or of a deleted study of this name
         forget_rows(self.paths.rows(), beyond=len(self.curve))
-        context.send(Retraining(number=self.number, epochs=context.run.retrain_epochs))
+        context.send(
+            Retraining(number=self.number, repeat=self.repeat, epochs=context.run.retrain_epochs)
+        )
         if self.curve and not self._is_out_of_patience():
-            context.send(Resumed(number=self.number, epoch=len(self.curve)))
+            context.send(Resumed(number=self.number, repeat=self.repeat, epoch=len(self.curve)))
         failure = None
         try:
             self._train()
@@ -167,7 +195,7 @@ class RetrainingRun:
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
         if failure is not None and not self.curve:
-            _give_up(context, self.number, failure, self.parameters)
+            _give_up(context, self.number, self.repeat, failure, self.parameters)
             return
         record = self._make_record(failure)
         record.write(self.paths.record)
@@ -176,6 +204,7 @@ class RetrainingRun:
         context.send(
             Retrained(
                 number=self.number,
+                repeat=self.repeat,
                 epochs=record.epochs,
                 ended_by=record.ended_by,
                 best_epoch=record.best_epoch,
@@ -217,7 +246,8 @@ class RetrainingRun:
         record = self.paths.record
         if not record.exists():
             return
-        if read_record(record, token=self.context.run.token, trial=self.number) is not None:
+        token = self.context.run.token
+        if read_record(record, token=token, trial=self.number, repeat=self.repeat) is not None:
             record.unlink(missing_ok=True)
         else:
             self.best.refuse(record, CheckpointError("it is damaged, or of another study's trial"))
@@ -286,8 +316,16 @@ class RetrainingRun:
         return values.index(best) + 1
 
     def _is_out_of_patience(self) -> bool:
-        waited = len(self.curve) - self._best_epoch() if self.curve else 0
-        return bool(self.curve) and waited >= self.context.spec.patience
+        """Whether no epoch has been better for long; none counts that a schedule still changes."""
+        if not self.curve:
+            return False
+        waited = len(self.curve) - max(self._best_epoch(), self.settled - 1)
+        return waited >= self.context.spec.patience
+
+    def _horizon(self) -> int | None:
+        """Return the epochs over which the schedules are stretched; None: they are not."""
+        most = self.context.run.retrain_epochs
+        return most if self.settled == most > 1 else None
 
     def _draw_epoch(self, result: EpochResult) -> None:
         """Draw what the model does after an epoch, where the study asks for it."""
@@ -305,6 +343,7 @@ class RetrainingRun:
         self.context.send(
             EpochEnded(
                 number=self.number,
+                repeat=self.repeat,
                 epoch=result.number,
                 epochs=self.context.run.retrain_epochs,
                 value=result.valid[self.context.spec.metric],
@@ -327,6 +366,8 @@ class RetrainingRun:
             token=run.token,
             study_file=run.name,
             trial=self.number,
+            repeat=self.repeat,
+            horizon=self._horizon(),
             trial_value=trial.value,
             parameters=self.parameters,
             starts_from=None if run.base_folder is None else describe_base(run.base_folder),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from storage.files.certificate_words import certificate_lines
 from storage.files.markdown import (
     escape_markup,
     format_code,
@@ -35,6 +36,7 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
         f"{images['valid']:,} validation, {format_count(images['test'], 'test image')}).",
         *_warnings(about),
         _scores(about),
+        *_certificate(about),
         *([_verdict(about["verdict"])] if about.get("verdict") else []),
         *map(format_table, about["tables"]),
         *(format_picture(*pair) for pair in about["pictures"].items()),
@@ -86,6 +88,12 @@ def _scores(about: Mapping[str, Any]) -> str:
     return format_rows(["images", escape_markup(metric.upper()), *beaten], rows)
 
 
+def _certificate(about: Mapping[str, Any]) -> list[str]:
+    """Return what several seeds say of the configuration, which one number does not."""
+    lines = [f"- {escape_markup(line)}" for line in certificate_lines(about)]
+    return ["\n".join(["How sure that is:", "", *lines])] if lines else []
+
+
 def _exact_values(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the parameters with all their digits: people copy them."""
     return [(escape_markup(name), escape_markup(str(value))) for name, value in parameters.items()]
@@ -128,7 +136,7 @@ def _origin(about: Mapping[str, Any]) -> str:
         ("epochs",
          f"{about['epochs']}, ended by {about['ended_by']}; weights of epoch "
          f"{about['best_epoch']}"),
-        ("seed", about["seed"]),
+        ("seed", _seed(about)),
         ("trained on", f"{about['device']}, {about['seconds']:.0f} s"),
         ("code", about["revision"]),
         ("made", about["made"]),
@@ -138,6 +146,13 @@ def _origin(about: Mapping[str, Any]) -> str:
     )
     shown = [(name, escape_markup(str(value))) for name, value in rows]
     return f"## Where it comes from\n\n{trial}\n\n{format_rows(['', ''], shown)}"
+
+
+def _seed(about: Mapping[str, Any]) -> str:
+    """Return the seed of the weights, and which of several it is."""
+    certificate = about.get("certificate") or {"values": [0]}
+    count = len(certificate["values"])
+    return f"{about['seed']}" + (f" ({about['repeat']} of {count})" if count > 1 else "")
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

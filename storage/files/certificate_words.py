@@ -1,0 +1,162 @@
+"""The certificate of an export in words: how good its configuration is over several seeds.
+
+    certificate_lines(read_provenance(folder))      # plain sentences, the most important first
+    mean_of(about), chance_of(about)                # cells of a table: 0.0234 ± 0.0003, 87 %
+
+A certificate is made by `search.trials.certificate`. Exports of older versions have none: then
+there are no lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storage.files.markdown import format_count
+
+LUCK = ((0.05, "none"), (0.95, "{:.0f} %"), (1.0, "all"))  # up to which share which words
+
+
+def certificate_lines(about: Mapping[str, Any]) -> list[str]:
+    """Return what the seeds say of an export. about: its provenance"""
+    certificate = about.get("certificate")
+    if not isinstance(certificate, Mapping):
+        return []
+    return [
+        *_spread_lines(about, certificate),
+        *_chance_lines(certificate),
+        *_luck_lines(certificate),
+        *_real_lines(about),
+    ]
+
+
+def mean_of(about: Mapping[str, Any]) -> str:
+    """Return the mean over the seeds and their deviation; of one seed, or without a certificate,
+    the value of the export on the validation images."""
+    certificate = about.get("certificate")
+    if not isinstance(certificate, Mapping) or certificate["deviation"] is None:
+        return f"{about['valid'][about['metric']]:.6g}"
+    return format_spread(certificate["mean"], certificate["deviation"])
+
+
+def seeds_of(about: Mapping[str, Any]) -> str:
+    """Return how many seeds that is the mean of."""
+    certificate = about.get("certificate")
+    return str(len(certificate["values"])) if isinstance(certificate, Mapping) else "1"
+
+
+def chance_of(about: Mapping[str, Any]) -> str:
+    """Return how probable it is that this is the best of those that were trained again."""
+    certificate = about.get("certificate") or {}
+    return format_chance(certificate.get("probability"))
+
+
+def retraining_seconds(about: Mapping[str, Any]) -> float:
+    """Return how long the retrainings took, with all seeds."""
+    certificate = about.get("certificate")
+    if not isinstance(certificate, Mapping):
+        return float(about["seconds"])
+    rows = {row["trial"]: row for row in certificate["compared"]}
+    return float(rows[certificate["trial"]]["seconds"])
+
+
+def format_spread(mean: float, deviation: float) -> str:
+    """Return a mean with its deviation, both to the digits that the deviation leaves:
+    ``0.02347 ± 0.00031``, ``101.3 ± 8.1``."""
+    if not deviation:
+        return f"{mean:.6g} ± 0"
+    digits = 1 - int(f"{deviation:.1e}".partition("e")[2])  # two digits of the deviation
+    if 0 <= digits <= 9:
+        return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    return f"{mean:.6g} ± {deviation:.2g}"
+
+
+def format_chance(probability: float | None) -> str:
+    """Return ``87 %``, ``> 99 %``, ``< 1 %``, and a dash where nothing is known."""
+    if probability is None:
+        return "-"
+    if 0.01 <= probability <= 0.99:
+        return f"{probability * 100:.0f} %"
+    return "> 99 %" if probability > 0.5 else "< 1 %"
+
+
+def _spread_lines(about: Mapping[str, Any], certificate: Mapping[str, Any]) -> list[str]:
+    metric, values = about["metric"], certificate["values"]
+    lines = []
+    if certificate["deviation"] is None:
+        lines.append(
+            f"One seed: {metric} {values[0]:.6g} on the validation images. How far another seed "
+            "would come is not known; SEEDS=3 says."
+        )
+    else:
+        spread = format_spread(certificate["mean"], certificate["deviation"])
+        each = ", ".join(f"{value:.5g}" for value in values)
+        lines.append(
+            f"Over {len(values)} seeds: {metric} {spread} on the validation images ({each}). The "
+            "weights are those of the median run."
+        )
+    if certificate["failed"]:
+        reasons: Sequence[str] = certificate["failed"]
+        have = "has" if len(reasons) == 1 else "have"
+        lines.append(
+            f"{format_count(len(reasons), 'seed')} of {len(values) + len(reasons)} {have} no model "
+            f"({reasons[0]}): this ranks behind those that never failed."
+        )
+    return lines
+
+
+def _chance_lines(certificate: Mapping[str, Any]) -> list[str]:
+    compared = len(certificate["compared"])
+    lines = []
+    if certificate["probability"] is not None:
+        lines.append(
+            f"Of the {compared} configurations that were trained again it is the best with a "
+            f"probability of {format_chance(certificate['probability'])}."
+        )
+    left = certificate["seeds"] - len(certificate["values"])
+    if left > 0 and not certificate["failed"]:
+        lines.append(
+            "It was clearly worse than the best by then, and "
+            f"{format_count(left, 'further seed')} {'was' if left == 1 else 'were'} not trained."
+        )
+    return lines
+
+
+def _luck_lines(certificate: Mapping[str, Any]) -> list[str]:
+    """Say how much of the search's lead is left over the seeds."""
+    rows = {row["trial"]: row for row in certificate["compared"]}
+    searched = rows.get(certificate["trial"], {}).get("searched")
+    lines = []
+    if searched is not None:
+        lines.append(f"In the search its value was {searched:.6g}: the best epoch of one seed.")
+    before, after = certificate["search_lead"], certificate["kept_lead"]
+    if before is None or before <= 0:
+        return lines
+    unit = "{:.1f} %" if certificate["is_relative"] else "{:.4g}"
+    scale = 100 if certificate["is_relative"] else 1
+    led, lead = unit.format(scale * before), unit.format(scale * abs(after))
+    left = f"it leads by {lead}" if after > 0 else f"it is {lead} behind"
+    luck = min(max(1 - after / before, 0.0), 1.0)
+    share = next(words for most, words in LUCK if luck <= most).format(100 * luck)
+    lines.append(
+        f"The search's best of these, trial {certificate['search_best']}, led the others by "
+        f"{led}; over the seeds {left}: {share} of its lead was luck."
+    )
+    return lines
+
+
+def _real_lines(about: Mapping[str, Any]) -> list[str]:
+    """Say what real images get, or what else there is to compare with."""
+    metric = about["metric"]
+    judges = {"validation": about.get("judge") or {}, "test": about.get("test_judge") or {}}
+    floors = [
+        f"{judge['floor'][metric]:.5g} ({part})"
+        for part, judge in judges.items()
+        if metric in judge.get("floor", {})
+    ]
+    if floors:
+        return [f"Real images get {metric} {', '.join(floors)}."]
+    baseline: Mapping[str, Any] = about.get("baseline") or {}
+    if "valid" in baseline:
+        return [f"{baseline['what']} has {metric} {baseline['valid']:.6g} there."]
+    return []
