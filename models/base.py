@@ -182,6 +182,23 @@ class Model(nn.Module, ABC):
         """
         set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
 
+    def end_epoch(self, seen: Images) -> None:
+        """Compute what is measured and kept of an epoch, and follows from its weights alone.
+
+        It is called after the last training step, in eval mode, without gradients, and draws the
+        same random numbers each time.
+        seen: what the model trains on
+        """
+        return
+
+    def prepare_export(self, images: ImageSplits) -> None:
+        """Compute what `programs` need and no training gives.
+
+        It is called before an export, in eval mode, without gradients, and draws the same random
+        numbers each time.
+        """
+        return
+
     @classmethod
     def images_per_epoch(cls, config: ModelConfig, images: ImageSplits) -> int:
         """Return how many images an epoch shows."""

@@ -28,7 +28,7 @@ from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.needs import Needs
 from models.networks.pixel_range import to_signed
-from models.programs import LABELS, REAL_SCORES, Program, TensorSpec
+from models.programs import LABELS, Program, TensorSpec
 from models.results import Picture
 from models.training.gan_balance import BalanceConfig
 
@@ -199,7 +199,7 @@ class LabelledGAN(Adversarial):
             module=ExportedJudge(
                 self.discriminator, self.scores_per_image, exclusive=self.config.exclusive
             ),
-            outputs=(REAL_SCORES, self.label_spec),
+            outputs=(self.score_spec, self.label_spec),
         )
 
     def usual_labels(self, count: int, *, seed: int) -> Tensor | None:

@@ -205,6 +205,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(described: ImageSplits, tmp_
 def test_an_export_takes_codes_and_labels(described: ImageSplits, tmp_path: Path) -> None:
     model = acgan(described)
     model.train_step(described.train.batch(slice(0, 32)))
+    with evaluating(model):
+        model.prepare_export(described)
     write_export(model, tmp_path)
     assert set(check_export(model, tmp_path)) >= {"generator.onnx", "discriminator.onnx"}
     loaded = load_export(tmp_path)

@@ -165,6 +165,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(digits: ImageSplits, tmp_pat
 def test_an_export_takes_images_with_planes(digits: ImageSplits, tmp_path: Path) -> None:
     model = stargan()
     model.train_step(digits.train.batch(slice(0, 64)))
+    with evaluating(model):
+        model.prepare_export(digits)
     write_export(model, tmp_path)
     assert set(check_export(model, tmp_path)) >= {"generator.onnx", "discriminator.onnx"}
     loaded = load_export(tmp_path)

@@ -64,10 +64,15 @@ class Images:
             attributes=None if attributes is None else _select_rows(attributes, index),
         )
 
-    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
-        """Yield all images in their order, ``size`` at once; the last batch may be smaller."""
-        for first in range(0, len(self), size):
-            yield self.batch(slice(first, first + size))
+    def batches(self, size: int = EVALUATION_BATCH, *, least: int = 1) -> Iterator[Batch]:
+        """Yield all images in their order, ``size`` at once; the last batch may be smaller.
+
+        least: a rest of fewer images joins the batch before it
+        """
+        last = max(len(self) - least + 1, 1)
+        for first in range(0, last, size):
+            ends = first + size if first + size < last else len(self)
+            yield self.batch(slice(first, ends))
 
     def to(self, device: str | torch.device) -> Images:
         return Images(

@@ -61,8 +61,10 @@ def gradient_norm(network: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, steps: Tensor) -> None:
-    """Take a step of the moving average of weights; the statistics of batch norms are averages
-    already, and are copied.
+    """Take a step of the moving average of weights; buffers are copied.
+
+    The statistics of batch norms are then those of ``network``, and not of the average: they are
+    computed anew before it is used (`models.networks.batch_norm`).
 
     steps: (), how many there were so far; it is counted up. The decay begins small,
         (1 + n) / (10 + n) after n steps, so that the weights from before the generator had learnt

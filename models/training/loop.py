@@ -88,6 +88,8 @@ def fit(
         torch.manual_seed(derive_seed(seed, "epoch", number))
         order = model.order(len(seen)).to(model.device)
         train = _train(model, step, seen, order, interrupted)
+        with same_draws(model.device), evaluating(model), fast_convolutions(model):
+            model.end_epoch(seen)
         valid = evaluate(model, images.valid)
         trained = time.perf_counter()
         valid |= judge.measure_model(model, images) if judge else {}
@@ -117,7 +119,7 @@ def evaluate(model: Model, images: Images) -> dict[str, float]:
     """
     total = _Mean()
     with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
-        for batch in images.batches():
+        for batch in images.batches(least=model.config.smallest_batch):
             total.add(model.evaluate(laid_out(batch)), len(batch.images))
     return total.on_host()
 

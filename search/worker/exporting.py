@@ -30,6 +30,7 @@ from models.export import check_export, export_size, write_export
 from models.figures.curves import draw_learning_curve
 from models.figures.sample_history import draw_learned, write_animation
 from models.results import file_stem
+from models.seeds import same_draws
 from models.training.loop import evaluate
 from search.messages import Drawing, Export, Exported, Exporting, Measuring
 from search.trials.retraining_record import RetrainingRecord, read_record
@@ -70,6 +71,8 @@ def export(context: WorkerContext, job: Export) -> None:
     except CheckpointError as error:
         log.warning("no export: %s", error)
         return
+    with same_draws(model.device), evaluating(model):
+        model.prepare_export(context.images)
     if rank == 1 and record.test is None:
         try:
             record = meet_test_images(context, job, model, record)

@@ -21,6 +21,7 @@ from models.data.images import ImageSplits
 from models.errors import ExportError
 from models.export import check_export, write_export
 from models.results import Picture, Table
+from models.seeds import same_draws
 from search.errors import StudyFileError
 from search.setup.mistakes import describe_mistake, find_place
 from search.trials.outcomes import is_out_of_memory
@@ -56,6 +57,8 @@ class TriedExport:
         with TemporaryDirectory() as place:
             folder = Path(place)
             try:
+                with same_draws(model.device), evaluating(model):
+                    model.prepare_export(self.tried.whole)
                 write_export(model, folder)
                 check_export(model, folder)
             except Exception as error:
@@ -126,7 +129,8 @@ class TriedExport:
 def _exports_only_ours(model: Model) -> bool:
     """Whether none of the code that an export runs is the user's: tests have tried it then."""
     family = type(model)
-    if place_of(family.__init__) or place_of(family.programs):
+    made_by = (family.__init__, family.programs, family.prepare_export)
+    if any(place_of(method) for method in made_by):
         return False
     modules = [part for program in model.programs().values() for part in program.module.modules()]
     return not any(place_of(type(module).forward) for module in modules)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.base import Model, build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.seeds import same_draws
 from search.errors import StudyFileError
 from search.setup.mistakes import find_place
 from search.study import Study
@@ -96,6 +97,10 @@ class TriedModel:
     def evaluate(self) -> None:
         """Measure validation images; the study's metric has to be among the metrics."""
         self.say("an evaluation")
+        with same_draws(self.model.device), evaluating(self.model) as model:
+            self.with_few(
+                lambda few: model.end_epoch(few.train), lambda: model.end_epoch(self.whole.train)
+            )
         self.with_few(
             lambda few: self._evaluate(few.valid, FEW),
             lambda: self._evaluate(self.whole.valid, EVALUATION_BATCH),
