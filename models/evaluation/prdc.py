@@ -11,6 +11,9 @@ where the set lies (Kynkäänniemi et al. 2019; Naeem et al. 2020):
     realism    precision by the smaller half of the real balls: the wide ball of a single odd image
                may hold black images and noise, which then count as precise
 
+An image on the edge of a ball is not in it: a ball of radius 0, around an image that has copies,
+holds nothing, not even one more copy. Distances count as equal up to their rounding.
+
 Shape legend: N images, D features.
 """
 
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor
 
 K = 5  # the usual number of neighbours (Naeem et al. 2020)
+ROUNDING = 16 * torch.finfo(torch.float32).eps  # of squared distances, beside squared norms
 ROWS = 1024  # images whose distances are computed at once: bounds memory, not results
 
 
@@ -41,16 +45,18 @@ def neighbourhoods(
     """Return the five measures of real (N, D) and made (M, D) features with the radii of each."""
     centre = real.mean(0)
     real, made = real - centre, made - centre
+    real_reach, made_reach = _reaches(real, real_radii), _reaches(made, made_radii)
     around = torch.zeros(len(made), device=made.device)  # real balls that each sample lies in
     tight = torch.zeros(len(made), device=made.device)  # those of the smaller half
     recalled, covered, middle = [], [], real_radii.median()
-    for rows, reach in zip(torch.split(real, ROWS), torch.split(real_radii, ROWS), strict=True):
+    split = (torch.split(each, ROWS) for each in (real, real_radii, real_reach))
+    for rows, radius, reach in zip(*split, strict=True):
         distances = torch.cdist(rows, made)  # (rows, M)
-        inside = distances <= reach[:, None]
+        inside = distances < reach[:, None]
         around += inside.sum(0)
-        tight += inside[reach <= middle].sum(0)
+        tight += inside[radius <= middle].sum(0)
         covered.append(inside.any(1))
-        recalled.append((distances <= made_radii).any(1))
+        recalled.append((distances < made_reach).any(1))
     return {
         "precision": (around > 0).float().mean(),
         "realism": (tight > 0).float().mean(),
@@ -58,3 +64,12 @@ def neighbourhoods(
         "density": around.mean() / K,
         "coverage": torch.cat(covered).float().mean(),
     }
+
+
+def _reaches(centres: Tensor, of: Tensor) -> Tensor:
+    """Return the radii (N,) of balls around ``centres`` (N, D), less what distances are rounded by.
+
+    Of nearly equal features, distances are differences of large numbers.
+    """
+    rounded = ROUNDING * (centres.square().sum(1) + of.square())
+    return (of.square() - rounded).clamp(min=0).sqrt()

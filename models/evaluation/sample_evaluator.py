@@ -33,6 +33,7 @@ from torch import Tensor
 
 from models.base import Model, Note, evaluating
 from models.data.images import Images, ImageSplits
+from models.evaluation.encoder_check import check_encoder
 from models.evaluation.feature_cache import Kept, content_digest, make_extractor
 from models.evaluation.features import ExtractedFeatures, Extractor, encoder_extractor
 from models.evaluation.frechet import Moments, frechet_distance
@@ -202,11 +203,13 @@ def open_evaluator(
         that are not there; None: classes are the labels
     seed: the extractor's; another seed makes an independent evaluator
 
-    Raises `ConfigError` for images that have neither, and what `make_extractor` raises.
+    Raises `ConfigError` for images that have neither, `ExtractorError` for an encoder in whose
+    codes real images do not look real, and what `make_extractor` raises.
     """
     device = images.train.pixels.device
     if encoder is not None:
         extractor = encoder_extractor(encoder.to(device), expected=expected)
+        check_encoder(extractor, images)
     elif attributes is not None and is_unclassed(images):
         extractor = attributes
     else:

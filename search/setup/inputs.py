@@ -23,7 +23,9 @@ from models.autoencoder import Autoencoder
 from models.base import Model
 from models.data.images import ImageSplits, Shape
 from models.data.loading import FALLBACK, find_source, open_images, prepare_images
-from models.errors import DataError, DataMissing, TensorFileError
+from models.errors import DataError, DataMissing, ExtractorError, TensorFileError
+from models.evaluation.encoder_check import check_encoder
+from models.evaluation.features import encoder_extractor
 from models.export import WEIGHTS, load_export
 from models.sealed_files import whole_state
 from search.console import LOUD, print_line, shorten_path
@@ -57,10 +59,11 @@ def find_base(variables: Variables, study: Study, stored_name: str) -> Path | No
     return _find_export(variables, stored_name, wanted, f"study {study.name!r} starts from")
 
 
-def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
+def find_encoder(variables: Variables, study: Study, stored_name: str, images: ImageSplits) -> Path:
     """Return the folder of the autoencoder whose codes judge samples of images without classes.
 
-    Raises `BaseMissing`, `BadVariable` or `StudyFileError`.
+    Raises `BaseMissing`, `BadVariable` or `StudyFileError`; an encoder in whose codes real images
+    do not look real is refused.
 
     stored_name: of the judging study on these images
     """
@@ -71,13 +74,27 @@ def find_encoder(variables: Variables, study: Study, stored_name: str) -> Path:
         )
     purpose = f"these images have no classes: study {study.name!r} judges samples by"
     folder = _find_export(variables, stored_name, study.spec.judged_by, purpose)
+    check_judge(folder, study.spec.judged_by, images)
+    return folder
+
+
+def check_judge(folder: Path, study: str, images: ImageSplits) -> None:
+    """Raise `BadVariable` where the codes of the export in ``folder`` cannot judge ``images``.
+
+    study: that would make another one
+    """
     model = load_export(folder)
     if not isinstance(model, Autoencoder):
         raise BadVariable(
             f"{folder} holds a {type(model).__name__}; samples are judged by the codes of an "
             "autoencoder: give the export of one with FROM"
         )
-    return folder
+    try:
+        check_encoder(encoder_extractor(model), images)
+    except ExtractorError as error:
+        raise BadVariable(
+            f"{folder}: {error}, with FROM=folder, or search {study!r} anew on these images"
+        ) from error
 
 
 def _find_export(variables: Variables, stored_name: str, study: str, purpose: str) -> Path:
@@ -174,7 +191,7 @@ def find_images(
     needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""
     if judging:
-        found = found._replace(encoder=find_encoder(variables, study, stored))
+        found = found._replace(encoder=find_encoder(variables, study, stored, found.images))
     else:
         found = found._replace(base=find_base(variables, study, stored))
     check_fit(study, found.images.shape, found.images, open_base(found.base))
