@@ -105,7 +105,8 @@ class Stored:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Stored:
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
+    monkeypatch.setattr("search.reporting.searched.REPEATS", 9)  # `test_importance` has more
     return Stored(tmp_path / "runs")
 
 
@@ -172,6 +173,7 @@ def test_one_file_holds_the_page_and_loads_nothing(stored: Stored) -> None:
     assert "The best: trial 3, complete, value 0.503" in written
     assert "The worst: trial 0, complete, value 3.5" in written
     assert "PED-ANOVA over 20 trials, of which 6 were pruned and count with the last" in written
+    assert "lr can be told from chance. The other parameter cannot." in written
 
 
 def test_the_policy_allows_the_pages_own_script_and_nothing_else(stored: Stored) -> None:

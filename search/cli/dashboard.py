@@ -14,6 +14,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
 import optuna_dashboard
 
 from search.console import open_console, shorten_path
@@ -51,6 +52,7 @@ class QuietHandler(WSGIRequestHandler):
 
 def dashboard() -> int:
     """Serve the dashboard until Ctrl-C."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     variables = read_variables()
     console = open_console()
     storage = open_storage(variables.storage_url, create=False)  # looking creates nothing

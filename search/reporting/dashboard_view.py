@@ -7,6 +7,8 @@
   What only a developer asks stands last: host, process, revision.
 - What defines a study reads as words, and not as JSON.
 - The table that it offers as CSV holds no formulas.
+- Importance is that of reports (`search.reporting.importance`), which compares the best quarter and
+  counts pruned trials; optuna-dashboard compares the best tenth of the complete ones.
 - Notes of trials are read once for all trials. optuna-dashboard searches all notes again for each
   trial, which takes nine seconds of two thousand trials.
 
@@ -21,12 +23,16 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from optuna.study import StudyDirection
+
+from search.reporting.importance import measure_importance
 from storage.database.notes import read_trial_notes
 from storage.database.optuna_storage import TrialStorage
 from storage.files.spreadsheets import plain_csv
 
 Environment = dict[str, Any]
 STUDY = re.compile(r"/api/studies/(\d+)")
+IMPORTANCE = re.compile(r"/api/studies/(\d+)/param_importances")
 TABLE = "/csv/"
 OURS = "definition"  # the attribute of studies that genstudy made
 FIRST = (
@@ -52,8 +58,8 @@ class DashboardView:
 
     def __call__(self, environ: Environment, start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"].rstrip("/")
-        asked = STUDY.fullmatch(path)
-        if environ["REQUEST_METHOD"] != "GET" or not (asked or path.startswith(TABLE)):
+        asked, important = STUDY.fullmatch(path), IMPORTANCE.fullmatch(path)
+        if environ["REQUEST_METHOD"] != "GET" or not (asked or important or path.startswith(TABLE)):
             return self.app(environ, start_response)
         started: list[Any] = []
 
@@ -65,7 +71,9 @@ class DashboardView:
         if hasattr(answer, "close"):
             answer.close()
         status, headers = started
-        if status.startswith("200") and asked is None:
+        if status.startswith("200") and important:
+            body = self._importance(int(important[1]), body)
+        elif status.startswith("200") and asked is None:
             body = plain_csv(body.decode()).encode()
         elif status.startswith("200") and asked:
             study = json.loads(body)
@@ -74,6 +82,30 @@ class DashboardView:
         others = [pair for pair in headers if pair[0].lower() != "content-length"]
         start_response(status, [*others, ("Content-Length", str(len(body)))])
         return [body]
+
+    def _importance(self, study_id: int, body: bytes) -> bytes:
+        """Return the importance of a study's parameters, as optuna-dashboard writes it.
+
+        Of several objectives, which a report does not know, its answer ``body`` stands.
+        """
+        directions = self.storage.get_study_directions(study_id)
+        if len(directions) != 1:
+            return body
+        found = measure_importance(
+            self.storage.get_all_trials(study_id, deepcopy=False),
+            minimize=directions[0] == StudyDirection.MINIMIZE,
+            repeats=0,
+        )
+        kinds = {
+            name: type(kind).__name__
+            for trial in self.storage.get_all_trials(study_id, deepcopy=False)
+            for name, kind in trial.distributions.items()
+        }
+        plain = [
+            {"name": each.name, "importance": each.share, "distribution": kinds[each.name]}
+            for each in found
+        ]
+        return json.dumps({"param_importances": [plain]}).encode()
 
     def _retell(self, study_id: int, study: dict[str, Any]) -> None:
         """Change the answer about a study in place."""

@@ -2,7 +2,7 @@
 
     draw_curves(points, "mse", minimize=True)
     draw_values(points, "mse", minimize=True)
-    draw_importances({"lr": 0.7, "latent": 0.3})
+    draw_importances(found)    # of `search.reporting.importance`
 
 Parameters against values are in `search.reporting.parameter_figures`.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from search.reporting.axes import Axis, fit_axis
 from search.reporting.document import Figure
+from search.reporting.importance import Importance
 from search.reporting.svg import Chart, shorten
 from search.words import format_count
 
@@ -23,6 +24,7 @@ LEFT, RIGHT, TOP, BOTTOM = 66.0, 12.0, 44.0, 42.0  # margins of a chart
 MOST_LINKS = 300  # trials that are marks of their own; more are one mark, which takes little space
 MOST_CORNERS = 120  # of one curve
 BAR = 24.0  # height of a bar and its gap
+FAR = 2.0  # a share of chance beyond it is no longer in the figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,19 +165,37 @@ def _best_so_far(
     return steps
 
 
-def draw_importances(shares: Mapping[str, float]) -> Figure:
-    """Draw a bar for each parameter, the largest on top, with its share beside it."""
-    names = {name: shorten(name, 26) for name in shares}
-    left = 20 + 7.4 * max(map(len, names.values()))
-    width = 480.0
-    chart = Chart(width, 14 + BAR * len(shares))
-    longest = max(shares.values()) or 1.0
-    for place, (name, share) in enumerate(shares.items()):
+def draw_importances(found: Sequence[Importance]) -> Figure:
+    """Draw a bar for each parameter, the largest on top, with what chance gives, and its interval.
+
+    found: measured with repeats
+    """
+    names = [shorten(each.name, 26) for each in found]
+    left = 20 + 7.4 * max(map(len, names))
+    width, right = 560.0, 122.0
+    chart = Chart(width, 38 + BAR * len(found))
+    most = max(max(each.high or 0.0, each.share, min(each.chance or 0.0, FAR)) for each in found)
+    scale = (width - left - right) / most
+    for place, (each, name) in enumerate(zip(found, names, strict=True)):
         top = 8 + BAR * place
-        long = (width - left - 50) * share / longest
-        chart.add_text(left - 8, top + 13, names[name], anchor="end", kind="name")
-        chart.add_bar(left, top, max(long, 1), BAR - 7)
-        chart.add_text(left + long + 7, top + 13, f"{share:.0%}")
+        middle = top + (BAR - 7) / 2
+        low, high, chance = (
+            left + scale * (end or 0.0) for end in (each.low, each.high, each.chance)
+        )
+        chart.add_text(left - 8, top + 13, name, anchor="end", kind="name")
+        long = max(scale * each.share, 1)
+        chart.add_bar(left, top, long, BAR - 7, kind="complete" if each.is_told else "pruned")
+        chart.add_line([(low, middle), (high, middle)], "span")
+        if chance <= left + scale * most:  # a mark beyond the figure would say no more
+            chart.add_line([(chance, top - 2), (chance, top + BAR - 5)], "best")
+        words = f"{each.share:.0%} ({each.low or 0:.0%} – {each.high or 0:.0%})"
+        chart.add_text(width, top + 13, words, anchor="end")
+    key = [
+        ("complete", "told from chance"),
+        ("pruned", "cannot be told from it"),
+        ("best", "what chance gives"),
+    ]
+    chart.add_key(key, left, 26 + BAR * len(found))
     caption = "importance of each parameter"
     return finish_figure(chart, "importance.svg", caption, caption)
 

@@ -5,17 +5,26 @@ searched_blocks(reported)
 
 from __future__ import annotations
 
-import optuna
-from optuna.trial import TrialState
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
 
 from search.reporting.document import Block, Columns, Group, Heading, Picture, Words
 from search.reporting.figures import draw_curves, draw_importances, draw_values
+from search.reporting.importance import (
+    INSIDE,
+    LEAST_TRIALS,
+    LEVEL,
+    MOST_TRIALS,
+    REPEATS,
+    Importance,
+    measure_importance,
+    valued_trials,
+)
 from search.reporting.parameter_figures import draw_parallel, draw_slices
 from search.reporting.reported_study import ReportedStudy, value_of
 from search.reporting.tables import describe
 
-LEAST_TRIALS = 8  # with a value, to say what mattered: the best quarter are then two trials
-BEST_SHARE = 0.25  # of the trials, which are compared with the others
 MOST_TRIED = 20  # of the worst trials, to find one that has pictures
 EXTREME_BYTES = 3_000_000  # of one picture
 
@@ -54,44 +63,61 @@ def _parameter_blocks(reported: ReportedStudy) -> list[Block]:
 
 
 def _importance_blocks(reported: ReportedStudy) -> list[Block]:
-    """Return which parameters mattered, by PED-ANOVA.
-
-    PED-ANOVA asks only which trials are among the best. So it bears values of any scale, pruned
-    trials however early they ended, and parameters that few trials have.
-    """
+    """Return which parameters mattered, and which of them chance may have made to matter."""
     title = Heading("What mattered")
-    found = [(t, v) for t in reported.trials if t.params and (v := value_of(t)) is not None]
-    if len(found) < LEAST_TRIALS:
+    valued = valued_trials(reported.trials)
+    if len(valued) < LEAST_TRIALS:
         few = (
-            f"The trials with a value are too few to say: {len(found)} of at least {LEAST_TRIALS}."
+            f"The trials with a value are too few to say: {len(valued)} of at least {LEAST_TRIALS}."
         )
         return [title, Words(few)]
-    sign = 1 if reported.minimize else -1
-    copy = optuna.create_study(storage=optuna.storages.InMemoryStorage())
-    copy.add_trials(
-        optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, value=sign * value
-        )
-        for trial, value in found
-    )
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
-    shares = optuna.importance.get_param_importances(copy, evaluator=evaluator)
-    if not sum(shares.values()):
+    found = measure_importance(reported.trials, minimize=reported.minimize, repeats=REPEATS)
+    if not found:
         alike = "The best quarter of the trials chose the same parameters as all others."
         return [title, Words(alike)]
-    pruned = sum(trial.state == TrialState.PRUNED for trial, _ in found)
+    return [
+        title,
+        Words(describe_told(found)),
+        draw_importances(found),
+        Words(_describe_method(valued), "soft"),
+    ]
+
+
+def describe_told(found: Sequence[Importance]) -> str:
+    """Return in a sentence which parameters can be told from chance."""
+    told = [each.name for each in found if each.is_told]
+    if not told:
+        return (
+            "No parameter can be told from chance: with values that have nothing to do with the "
+            "parameters, shares like these are usual. More trials may tell more."
+        )
+    *before, last = told
+    names = f"{', '.join(before)} and {last}" if before else last
+    others = len(found) - len(told)
+    rest = {0: "", 1: " The other parameter cannot."}.get(
+        others, f" The other {others} parameters cannot."
+    )
+    return f"{names} can be told from chance.{rest}"
+
+
+def _describe_method(valued: Sequence[FrozenTrial]) -> str:
+    """Return what the bars and marks are, and of which trials."""
+    pruned = sum(trial.state == TrialState.PRUNED for trial in valued)
     ended_early = (
         f", of which {pruned} {'was' if pruned == 1 else 'were'} pruned and "
         f"{'counts' if pruned == 1 else 'count'} with the last value"
         if pruned
         else ""
     )
-    how = (
+    compared = min(len(valued), MOST_TRIALS)
+    of_all = "" if compared == len(valued) else f" of {len(valued)}, evenly spaced"
+    return (
         "How differently the best quarter of the trials chose each parameter, as shares of all "
-        f"differences, by PED-ANOVA over {len(found)} trials{ended_early}. Few trials show large "
-        "differences only."
+        f"differences, by PED-ANOVA over {compared} trials{of_all}{ended_early}. Thin lines: where "
+        f"{INSIDE:.0%} of the shares lie when the trials are drawn again with replacement. Upright "
+        f"marks: what a parameter without effect exceeds in {LEVEL:.0%} of searches, from values "
+        "dealt out anew among the trials. The dashboard shows the same shares."
     )
-    return [title, draw_importances(shares), Words(how, "soft")]
 
 
 def _extreme_blocks(reported: ReportedStudy) -> list[Block]:

@@ -37,6 +37,8 @@ svg.chart .dots { fill: none; stroke-width: 4; stroke-linecap: round; }
 svg.chart circle { stroke: var(--paper); stroke-width: .6; }
 svg.chart .complete { stroke: var(--blue); } svg.chart circle.complete, svg.chart rect {
   fill: var(--blue); }
+svg.chart rect.bar { stroke: none; } svg.chart rect.bar.pruned { fill: var(--grey); }
+svg.chart .span { stroke: var(--ink); stroke-width: 1.4; }
 svg.chart .pruned { stroke: var(--grey); } svg.chart circle.pruned { fill: var(--grey); }
 svg.chart .best { stroke: var(--orange); stroke-width: 2.2; }
 svg.chart circle.best { fill: var(--orange); stroke: var(--paper); stroke-width: .6; }
@@ -106,10 +108,13 @@ class Chart:
             mark = f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.4"/>'
             self.parts.append(_with_link(mark, link))
 
-    def add_bar(self, x: float, y: float, width: float, height: float) -> None:
+    def add_bar(
+        self, x: float, y: float, width: float, height: float, kind: str = "complete"
+    ) -> None:
         """Draw a filled rectangle from its upper left corner."""
         self.parts.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{height:.1f}"/>'
+            f'<rect class="bar {kind}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" '
+            f'height="{height:.1f}"/>'
         )
 
     def add_key(self, names: Sequence[tuple[str, str]], x: float, y: float) -> None:
