@@ -5,7 +5,8 @@
                     sigmoid) and A about what an image shows, for families that have conditions
     averaged        a moving average of the generator's weights, where the configuration has one
 
-The generator's loss is the non-saturating one (Goodfellow et al. 2014):
+The losses are the non-saturating ones (Goodfellow et al. 2014), or others of
+`models.training.gan_losses`:
 
     loss_d = -log D(real) - log(1 - D(fake))        loss_g = -log D(fake)
 
@@ -14,9 +15,10 @@ when it is trained and when it is measured. An exported one has the statistics o
 images. Those of the averaged generator are computed anew after each epoch.
 
 `models.training.gan_balance` says how often each network is updated, and with what beside these
-losses. The discriminator sees real and fake images in batches of their own, as DCGAN's does. The
-first update of the generator goes through the fakes that the discriminator has just seen; any
-other draws new ones.
+losses. What D sees may be augmented (`models.training.augmenting`); penalties are on what it sees.
+The discriminator sees real and fake images in batches of their own, as DCGAN's does. The first
+update of the generator goes through the fakes that the discriminator has just seen; any other
+draws new ones.
 
 Losses do not say how good images are. They are measured to see whether both networks still
 learn; this is the health record of a training:
@@ -28,6 +30,10 @@ learn; this is the health record of a training:
     gradient_g, gradient_d         norms of the gradients
     g_steps                        updates of the generator, where their number adapts
     g_behind                       share of steps in which the adaptive rule gives it more
+    augmented                      probability of each augmentation, where it adapts
+
+Where only differences of D's scores mean something, as for Wasserstein's and the relativistic loss,
+D counts as right on the proper side of the middle between the means of both kinds.
 
 Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 """
@@ -59,13 +65,14 @@ from models.networks.pixel_range import (
 )
 from models.optimizers import make_optimizer
 from models.programs import IMAGES, REAL_SCORES, SAMPLES, Program, TensorSpec
+from models.training.augmenting import Augmentation
 from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
     discriminator_health,
-    discriminator_loss,
-    generator_loss,
     gradient_norm,
     gradient_penalty,
+    lipschitz_penalty,
+    mix_images,
     sample_spread,
     update_average,
 )
@@ -89,6 +96,7 @@ class Adversarial(Model):
     generator: nn.Module
     discriminator: nn.Module
     averaged: nn.Module | None
+    augmentation: Augmentation | None
     followed: Tensor  # steps of the moving average so far
     noise: Tensor  # standard deviation in this epoch, a tensor so that a recorded step sees it
     scores_per_image = 1  # P
@@ -154,6 +162,7 @@ class Adversarial(Model):
         self.register_buffer("followed", torch.zeros(()))
         noise = torch.tensor(float(config.instance_noise))
         self.register_buffer("noise", noise, persistent=False)
+        self.augmentation = config.make_augmentation()
         self.rule = AdaptiveSteps(config)
         self.static_step = not config.adaptive
         self.mixes_statistics = False  # of real and fake images, in the discriminator
@@ -224,32 +233,48 @@ class Adversarial(Model):
             yield batch.rows(slice(first, first + size))
 
     def _update_discriminator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
-        optimizer = self.optimizers["discriminator"]
+        config, optimizer = self.config, self.optimizers["discriminator"]
         optimizer.zero_grad(set_to_none=True)
         images = to_signed(batch.images)
-        reals = self._add_noise(self.seen(images)).requires_grad_(self.config.r1 > 0)
+        reals = self._shown(images).requires_grad_(config.r1 > 0)
         real, labels_of_real = self._scores(reals)
-        fake, labels_of_fake = self._scores(self._add_noise(self.seen(fakes)))
-        loss = discriminator_loss(real, fake, self.config.smoothing)
+        shown = self._shown(fakes).requires_grad_(config.r2 > 0)
+        fake, labels_of_fake = self._scores(shown)
+        loss = config.adversarial_loss.of_discriminator(real, fake, config.smoothing)
         on_labels = self.discriminator_label_losses(batch, given, labels_of_real, labels_of_fake)
         total = self._add_weighted(loss, on_labels)
-        if self.config.r1:
-            total = total + self.config.r1 / 2 * gradient_penalty(real, reals)
+        if config.r1:
+            total = total + config.r1 / 2 * gradient_penalty(real, reals)
+        if config.r2:
+            total = total + config.r2 / 2 * gradient_penalty(fake, shown)
+        if config.gradient_penalty:
+            between = mix_images(reals, shown)
+            scores, _ = self._scores(between)
+            total = total + config.gradient_penalty * lipschitz_penalty(scores, between)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        sides = config.adversarial_loss.centred(real, fake)
         measured = {
             "loss_d": loss,
-            **discriminator_health(real, fake),
+            **discriminator_health(*sides),
             "spread": sample_spread(fakes, images),
+            **on_labels,
+            "gradient_d": gradient_norm(self.discriminator),
         }
-        norm = gradient_norm(self.discriminator)
-        return detached(measured | on_labels | {"gradient_d": norm})
+        if self.augmentation is not None and config.ada_target:
+            self.augmentation.observe(sides[0], len(images))
+            measured["augmented"] = self.augmentation.chance.clone()
+        return detached(measured)
 
     def _update_generator(self, batch: Batch, given: Tensor, fakes: Tensor) -> Metrics:
         optimizer = self.optimizers["generator"]
         optimizer.zero_grad(set_to_none=True)
-        fake, labels_of_fake = self._scores(self._add_noise(self.seen(fakes)))
-        loss = generator_loss(fake)
+        fake, labels_of_fake = self._scores(self._shown(fakes))
+        real = fake
+        if self.config.adversarial_loss.paired:
+            with torch.no_grad():
+                real, _ = self._scores(self._shown(to_signed(batch.images)))
+        loss = self.config.adversarial_loss.of_generator(fake, real)
         extra = self.generator_extra_losses(batch, given, fakes, labels_of_fake)
         self._add_weighted(loss, extra).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -268,13 +293,20 @@ class Adversarial(Model):
         scores = self.discriminator(seen)
         return scores[:, : self.scores_per_image], scores[:, self.scores_per_image :]
 
+    def _shown(self, images: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in [-1, 1] as the discriminator sees them in training."""
+        if self.augmentation is not None:
+            images = self.augmentation(images)
+        return self._add_noise(self.seen(images))
+
     def _add_noise(self, seen: Tensor) -> Tensor:
         if not self.config.instance_noise:
             return seen
         return seen + self.noise * torch.randn_like(seen)
 
     def evaluate(self, batch: Batch) -> Metrics:
-        """Return the health of the images and as many fakes, without smoothing and noise.
+        """Return the health of the images and as many fakes, as they are: nothing is smoothed,
+        noisy or augmented.
 
         Losses on images that the discriminator was not trained on show whether it knows more
         than its training images.
@@ -283,8 +315,13 @@ class Adversarial(Model):
         fakes, images = self.generate_signed(given), to_signed(batch.images)
         real, labels_of_real = self._scores_by_batch(images)
         fake, labels_of_fake = self._scores_by_batch(fakes)
-        measured = {"loss_g": generator_loss(fake), "loss_d": discriminator_loss(real, fake)}
-        measured |= discriminator_health(real, fake) | {"spread": sample_spread(fakes, images)}
+        loss = self.config.adversarial_loss
+        measured = {
+            "loss_g": loss.of_generator(fake, real),
+            "loss_d": loss.of_discriminator(real, fake, 0.0),
+            **discriminator_health(*loss.centred(real, fake)),
+            "spread": sample_spread(fakes, images),
+        }
         return measured | self.label_metrics(batch, given, fakes, labels_of_real, labels_of_fake)
 
     def _scores_by_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:

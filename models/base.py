@@ -17,9 +17,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,26 @@ from models.seeds import drawing
 
 __all__ = [
     "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Needs", "Note", "Program", "Shape",
-    "Sides", "build", "evaluating", "parameter_count", "require", "require_one_of",
+    "Sides", "build", "evaluating", "later", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
 
 FEWEST = 8  # images that a batch keeps when it is made smaller
 
 Metrics = dict[str, Tensor]
 """Name -> scalar tensor, a mean over the batch, on the model's device."""
+
+T = TypeVar("T")
+LATER = "later"  # metadata of a configuration's field
+
+
+def later(default: T) -> T:
+    """Return a field that a family gained after studies of it were stored.
+
+    Its default must mean what there was before. A configuration that has the default still is the
+    configuration of the older version (`ModelConfig.to_plain`).
+    """
+    made: T = field(default=default, metadata={LATER: True})
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +70,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, 1, 65536)
         require_one_of("schedule", self.schedule, SCHEDULES)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the values that tell this configuration from others, as JSON takes them.
+
+        A field that an older version did not know is left out where it has its default.
+        """
+        new = {each.name: each.default for each in fields(self) if each.metadata.get(LATER)}
+        values = asdict(self)
+        return {k: v for k, v in values.items() if k not in new or v != new[k]}
 
     @property
     def images_per_step(self) -> int:

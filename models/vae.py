@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from models.analysis.elbo import active_dimensions
 from models.analysis.latent_models import VariationalModel
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Metrics, ModelConfig, Note, evaluating
+from models.base import Metrics, ModelConfig, Note, evaluating, later
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.needs import Sides
@@ -51,11 +51,13 @@ SAMPLED = 256  # images decoded at once
 class VAEConfig(AutoencoderConfig):
     """Defaults are the reference configuration ``latent-2``.
 
-    architecture: a name in `models.networks.vae`: latent-2, faces-64 or wide-64
+    architecture: a name in `models.networks.vae`: latent-2, faces-64, wide-64 or
+        strided
     latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
     beta: weight of the KL, >= 0; the module's first lines say in which units
     warm_up: epochs in which beta rises to that value in equal steps; 0: none
     reconstruction: bce or mse
+    importance_samples: of each image for log p(x) in the card; 0: by the device
     """
 
     architecture: str = "latent-2"
@@ -65,6 +67,7 @@ class VAEConfig(AutoencoderConfig):
     warm_up: int = 0
     reconstruction: str = "bce"
     batch_size: int = 128
+    importance_samples: int = later(0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +77,7 @@ class VAEConfig(AutoencoderConfig):
         require("beta", self.beta, 0.0, 1e6)
         require("warm_up", self.warm_up, 0, 100_000)
         require_one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
+        require("importance_samples", self.importance_samples, 0, 1_000_000)
 
     def settled_in(self, epochs: int) -> int:
         return max(super().settled_in(epochs), min(self.warm_up + 1, epochs))
@@ -109,6 +113,7 @@ class VAE(Autoencoder, VariationalModel):
         super().__init__(config, shape)
         networks = NETWORKS[config.architecture]
         self.encoder, self.decoder = networks(shape, latent=config.latent, width=config.width)
+        self.importance_samples = config.importance_samples
         self.register_buffer("beta", torch.tensor(float(config.beta)), persistent=False)
         self.optimizers["all"] = make_optimizer(
             config.optimizer, self.parameters(), lr=config.lr, weight_decay=config.weight_decay

@@ -22,7 +22,12 @@ SMALLEST: dict[str, Any] = {
     "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "RETRAIN_EPOCHS": 1, "WORKERS": 1, "TOP": 1,
 }  # fmt: skip
 RUN_BY_ANOTHER = {"cae", "classifier", "classifier_tuned"}  # one after the other, by FIRST
-TOO_WIDE = {"vae": 0.1, "vae_faces": 0.02, "vae_wide": 0.01}  # for a CPU: in this width instead
+TOO_WIDE = {
+    "vae": 0.1,
+    "vae_faces": 0.02,
+    "vae_wide": 0.01,
+    "vae_binary": 0.1,
+}  # for a CPU: in this width instead
 
 # Of these the samples are judged. Where a study's images are too large for a test, smaller ones:
 # the networks' stages follow from the size.
@@ -37,6 +42,8 @@ GANS: dict[str, tuple[float, tuple[int, int, int] | None]] = {
     "stargan": (0.03, (3, 32, 32)),
     "augmentation": (0.02, None),
     "gan_balances": (0.03, None),
+    "gan_losses": (0.03, None),
+    "few_images": (0.03, None),
 }
 
 NARROW = """
@@ -45,7 +52,7 @@ from dataclasses import replace
 from search.studies import {name} as full
 
 def suggest(trial):
-    return replace(full.suggest(trial), width={width})
+    return replace(full.suggest(trial), width={width}{more})
 
 references = full.STUDY.references if {tried} else {{}}
 shape = {shape} or full.STUDY.shape
@@ -71,7 +78,10 @@ def narrow(
     name: str, width: float, shape: tuple[int, int, int] | None = None, *, tried: bool = False
 ) -> str:
     """A study file; tried: whether the study's references are."""
-    return NARROW.format(name=name, width=width, shape=shape, tried=tried, adapts=shape is None)
+    more = ", importance_samples=20" if name == "vae_binary" else ""
+    return NARROW.format(
+        name=name, width=width, more=more, shape=shape, tried=tried, adapts=shape is None
+    )
 
 
 def provenance(user: User, study: str) -> dict[str, Any]:
@@ -98,6 +108,7 @@ GIVEN = {
     "vae": "codes images log_variance mean",
     "gan": "codes samples",
     "augmentation": "codes samples",
+    "few": "codes samples",
     "acgan": "codes labels samples",
     "stargan": "images labels samples",
     "classifier": "images scores",

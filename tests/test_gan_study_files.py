@@ -9,8 +9,18 @@ from optuna.trial import FixedTrial
 from models.acgan import ACGANConfig
 from models.gan import GANConfig
 from models.stargan import StarGANConfig
+from models.training.gan_losses import LOSSES
 from search.setup.loading import load_study
-from search.studies import acgan, gan, gan_balance, gan_balances, gan_wide, stargan
+from search.studies import (
+    acgan,
+    few_images,
+    gan,
+    gan_balance,
+    gan_balances,
+    gan_losses,
+    gan_wide,
+    stargan,
+)
 
 BALANCE = {
     "lr_g", "lr_d", "d_steps", "g_steps", "extra_g_steps", "threshold", "beta1", "smoothing",
@@ -79,3 +89,70 @@ def test_balances_are_compared_by_means_over_their_repeats() -> None:
     assert equal[:4] == ("equal rates", 2, "210.0 ± 14.1", "0.10")
     assert found[:4] == (gan_balances.FOUND, 2, "21.0 ± 1.4", "1.00")
     assert equal[4:] == ("10.0 ± 0.0", "0.500 ± 0.000", 15, "1 healthy, 1 D won")
+
+
+def test_each_loss_is_tried_as_it_was_published_at_the_same_rates() -> None:
+    tried = [gan_losses.suggest(FixedTrial(dict(p))) for p in gan_losses.STUDY.references.values()]
+    assert [config.loss for config in tried] == [
+        "non_saturating",
+        "hinge", "least_squares", "wasserstein", "relativistic",
+    ]  # fmt: skip
+    assert {(config.lr_g, config.lr_d, config.ema) for config in tried} == {(1e-3, 1e-3, 0.99)}
+    found = [(c.normalization, c.r1, c.r2, c.gradient_penalty, c.d_steps) for c in tried]
+    assert found == [
+        ("batch", 0, 0, 0, 1), ("spectral", 0, 0, 0, 1), ("batch", 0, 0, 0, 1),
+        ("none", 0, 0, 10, 5), ("none", 1, 1, 0, 1),
+    ]  # fmt: skip
+
+
+def test_a_loss_asks_only_for_what_means_something_to_it() -> None:
+    study = load_study("gan_losses")
+    assert {"gradient_penalty", "r1_and_r2", "ada_target"} <= set(study.space)
+    asked = {}
+    for loss in LOSSES:
+        given = {
+            "loss": loss, "normalization": "batch", "r1": 0.0, "smoothing": 0.1,
+            "gradient_penalty": 1.0, "r1_and_r2": 0.1,
+        }  # fmt: skip
+        trial = FixedTrial(given)
+        gan_losses.suggest_loss(trial)
+        asked[loss] = set(trial.params) - {"loss", "normalization"}
+    assert asked == {
+        "non_saturating": {"r1", "smoothing"},
+        "hinge": {"r1"},
+        "least_squares": {"r1", "smoothing"},
+        "wasserstein": {"gradient_penalty"},
+        "relativistic": {"r1_and_r2"},
+    }
+
+
+def test_few_images_are_compared_with_the_plain_gan_on_as_many() -> None:
+    values = {
+        (1_000, "plain"): (80.0, 100.0), (1_000, "both"): (40.0, 50.0), (5_000, "both"): (20.0,),
+    }  # fmt: skip
+    rows = [(*key, value) for key, found in values.items() for value in found]
+    trials = pd.DataFrame(rows, columns=["real", "row", "value"])
+    trials["number"], trials["state"], trials["verdict"] = range(len(rows)), "COMPLETE", "healthy"
+    epochs = [
+        {"number": i, "epoch": epoch, "value": value, "epoch_seconds": 9.0, "valid_coverage": 0.5,
+         "valid_frechet": value * (3 - epoch)}
+        for i, (_, _, value) in enumerate(rows) for epoch in (1, 2)
+    ]  # fmt: skip
+    table = few_images.summary(trials, pd.DataFrame(epochs))
+    columns = ("images", "D is held back by", "runs", "Fréchet", "of plain", "verdicts")
+    found = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [tuple(row[name] for name in columns) for row in found] == [
+        ("1,000", "plain", 2, "90.0 ± 14.1", "1.00", "2 healthy"),
+        ("1,000", "both", 2, "45.0 ± 7.1", "0.50", "2 healthy"),
+        ("5,000", "both", 1, "20.0", "-", "1 healthy"),
+    ]
+
+
+def test_rows_of_few_images_differ_only_in_what_holds_d_back() -> None:
+    assert few_images.STUDY.trials == len(few_images.ROWS) * len(few_images.FEW) * 3
+    own = {"loss", "r1", "r2", "normalization", "augment", "ada_target", "ada_images"}
+    shared = []
+    for row in few_images.ROWS:
+        config = few_images.suggest(FixedTrial({"row": row, "real": 1_000, "repeat": 0}))
+        shared.append({k: v for k, v in vars(config).items() if k not in own})
+    assert all(each == shared[0] for each in shared)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.data.binarised import binarise, is_binary
 from models.data.images import ImageSplits, resize
 from models.data.loading import find_source, load_images, open_images
 from models.errors import DataError, DataMissing
@@ -124,6 +125,25 @@ def test_stacked_digits_are_numbers_of_three_digits(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     write_mnist(tmp_path / "again", folder="MNIST")
     assert load("stacked_mnist", tmp_path / "again").fingerprint == splits.fingerprint
+
+
+def test_binarised_digits_are_drawn_once_and_are_the_test_images_of_cards(tmp_path: Path) -> None:
+    write_mnist(tmp_path, folder="MNIST")
+    grey, drawn = load("mnist", tmp_path), load("binarized_mnist", tmp_path)
+    assert drawn.classes == grey.classes
+    for part in ("train", "valid", "test"):
+        ours, theirs = getattr(drawn, part), getattr(grey, part)
+        assert is_binary(ours.pixels)
+        assert not is_binary(theirs.pixels)
+        assert torch.equal(ours.labels, theirs.labels)
+        certain = (theirs.pixels == 0) | (theirs.pixels == 255)
+        assert torch.equal(ours.pixels[certain], theirs.pixels[certain])
+        apart = float(ours.pixels.double().mean() - theirs.pixels.double().mean()) / 255
+        assert abs(apart) < 4 * 0.5 / ours.pixels.numel() ** 0.5  # at most Bernoulli's deviation
+    assert torch.equal(drawn.test.pixels, binarise(grey.test).pixels)
+    colours = load("binarized_mnist", tmp_path, shape=(3, 32, 32)).test.pixels
+    assert is_binary(colours)
+    assert torch.equal(colours[:, 0], colours[:, 2])
 
 
 def test_the_second_load_reads_the_cache_and_equals_the_first(tmp_path: Path) -> None:

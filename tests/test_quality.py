@@ -183,7 +183,11 @@ def test_values_do_not_depend_on_the_order_of_the_samples(
     judge: SampleEvaluator, digits: ImageSplits
 ) -> None:
     samples = noisy(0.2)(digits.train, judge.count)
-    assert judge(samples.flip(0)) == pytest.approx(judge(samples), rel=1e-4)
+    forwards, backwards = judge(samples), judge(samples.flip(0))
+    deviation = forwards["kid_sd"]
+    for name in ("kid", "kid_sd"):  # random subsets hold other samples then
+        assert abs(forwards.pop(name) - backwards.pop(name)) < deviation / 3
+    assert backwards == pytest.approx(forwards, rel=1e-4)
 
 
 def test_samples_that_cannot_be_compared_are_refused(

@@ -19,6 +19,7 @@ from models.analysis import elbo
 from models.analysis.elbo import active_dimensions, describe_activity
 from models.analysis.importance_sampling import estimate_by_importance_sampling
 from models.base import build, evaluating, parameter_count
+from models.data.binarised import binarise
 from models.data.images import Batch, Images, ImageSplits
 from models.errors import ConfigError
 from models.export import check_export, load_export, write_export
@@ -53,6 +54,7 @@ def trained(digits: ImageSplits) -> VAE:
         ("latent-2", 2, (1, 28, 28), 494_244, 56_385),
         ("faces-64", 128, (3, 64, 64), 20_829_568, 33_470_851 - 20_829_568),
         ("wide-64", 20, (3, 64, 64), 359_052_520, 538_821_035 - 359_052_520),
+        ("strided", 32, (1, 28, 28), 838_336, 833_153),
     ],
 )
 def test_networks_have_the_parameters_of_reference_system_a6(
@@ -335,12 +337,12 @@ def test_the_likelihood_is_what_integrating_over_the_latent_plane_gives(
 
 
 def test_binarised_images_are_drawn_from_the_grey_values_once(digits: ImageSplits) -> None:
-    drawn = elbo.binarise(digits.test)
+    drawn = binarise(digits.test)
     assert set(drawn.pixels.unique().tolist()) == {0, 255}
-    assert torch.equal(drawn.pixels, elbo.binarise(digits.test).pixels)
+    assert torch.equal(drawn.pixels, binarise(digits.test).pixels)
     assert drawn.labels is digits.test.labels
     grey = Images(pixels=torch.full((50, 1, 28, 28), 64, dtype=torch.uint8))
-    share = elbo.binarise(grey).pixels.float().mean() / 255
+    share = binarise(grey).pixels.float().mean() / 255
     assert float(share) == pytest.approx(64 / 255, abs=0.01)
 
 
@@ -363,10 +365,14 @@ def test_bounds_are_measured_on_grey_and_on_binarised_images(
     )
     assert again == bounds
     for column in (1, 2):
-        total, error, kl, same, likelihood, deviation = (row[column] for row in bounds.rows)
+        total, error, kl, same, likelihood, deviation, of_all, small = (
+            row[column] for row in bounds.rows
+        )
         assert total == pytest.approx(error + kl)  # type: ignore[operator]
         assert likelihood < same  # type: ignore[operator]
         assert abs(same - total) < 5 * deviation  # type: ignore[operator]
+        assert of_all == pytest.approx(total - (same - likelihood))  # type: ignore[operator]
+        assert 0 < small < deviation  # type: ignore[operator]
     assert bounds.rows[0][1] == evaluate(trained, digits.test)["nelbo"]
     assert bounds.rows[4][0] == "-log p(x) on the same 40, 100 importance samples"
     assert any("of 40 images, " in line and line.endswith(" s left") for line in said)
@@ -387,6 +393,20 @@ def test_as_many_images_as_the_device_manages_are_integrated() -> None:
     assert elbo.sampling_effort(model, 10_000) == (100, 510)
     assert elbo.sampling_effort(model, 50) == (100, 50)
     assert elbo.sampling_effort(small(shape=(3, 64, 64), width=0.02), 10_000) == (100, 33)
+    model = small(importance_samples=5000)
+    assert elbo.sampling_effort(model, 10_000) == (5000, 255)
+
+
+def test_black_and_white_images_have_one_version_and_as_many_samples_as_asked_for(
+    digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elbo, "FEWER_DECODED", 8 * 50 * 784 / elbo.PATIENCE)
+    model = small(importance_samples=50)
+    with evaluating(model):
+        table = elbo.bound_table(model, binarise(digits.test), lambda what: None)
+    assert table.columns == ("nats per image", "black and white")
+    assert table.rows[4][0] == "-log p(x) on the same 8, 50 importance samples"
+    assert "all values are 0 or 1" in table.note
 
 
 def test_the_priors_quantiles_are_equally_likely_places() -> None:

@@ -74,7 +74,12 @@ def codes_of(model: LatentModel, images: Images) -> Tensor:
 
 
 class VariationalModel(LatentModel):
-    """A model whose encoder gives a Gaussian over codes and whose prior is N(0, I)."""
+    """A model whose encoder gives a Gaussian over codes and whose prior is N(0, I).
+
+    importance_samples: of an image, for log p(x); 0: as many as the device manages in minutes
+    """
+
+    importance_samples: int = 0
 
     @abstractmethod
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:

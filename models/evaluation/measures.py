@@ -10,6 +10,8 @@ from __future__ import annotations
 
 MEASURES = {
     "frechet": "Fréchet distance of the features; lower is better",
+    "kid": "kernel distance of the features; lower is better, 0 for what is drawn alike",
+    "kid_sd": "standard deviation of kid over random subsets",
     "precision": "share of samples that lie where real images do",
     "realism": "precision in the denser half of the real images only",
     "recall": "share of real images that lie where samples do",

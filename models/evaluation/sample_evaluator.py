@@ -11,6 +11,7 @@ which has learnt its training images by heart. A Fréchet distance falls with th
 so that number is part of the measure: `SampleEvaluator.count`.
 
     frechet      Fréchet distance of the features (`models/evaluation/frechet.py`); lower is better
+    kid, kid_sd  kernel distance (`models/evaluation/kid.py`), mean and deviation over subsets
     precision, realism, recall, density, coverage    see `models/evaluation/prdc.py`
     diversity    distance of a sample to the next most alike sample, over that of real images:
                  about 1, and 0 for a generator that repeats itself
@@ -37,6 +38,7 @@ from models.evaluation.encoder_check import check_encoder
 from models.evaluation.feature_cache import Kept, content_digest, make_extractor
 from models.evaluation.features import ExtractedFeatures, Extractor, encoder_extractor
 from models.evaluation.frechet import Moments, frechet_distance
+from models.evaluation.kid import KernelDistance
 from models.evaluation.label_evaluator import LabelEvaluator
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import K, neighbourhoods, radii
@@ -59,12 +61,14 @@ class Reference:
 
     moments: of the features of all; histogram: shares of their classes (K,), None without classes
     features: those of the first N (N, D), with the radii of their balls (N,)
+    kernels: their kernel distance from samples
     """
 
     moments: Moments
     histogram: Tensor | None
     features: Tensor
     radii: Tensor
+    kernels: KernelDistance
 
     @classmethod
     def of(cls, seen: ExtractedFeatures, classes: int, count: int) -> Reference:
@@ -75,6 +79,7 @@ class Reference:
             histogram=_class_histogram(seen, classes),
             features=features,
             radii=radii(features),
+            kernels=KernelDistance(features),
         )
 
 
@@ -159,8 +164,13 @@ class SampleEvaluator:
                 "class_kl": class_divergence(shares, real.histogram),
             }
         values = torch.stack([value.double() for value in found.values()]).tolist()
-        frechet = frechet_distance(real.moments, Moments.of(made))
-        return {"frechet": frechet, **dict(zip(found, values, strict=True))}
+        kid, kid_sd = real.kernels(made)
+        distances = {
+            "frechet": frechet_distance(real.moments, Moments.of(made)),
+            "kid": kid,
+            "kid_sd": kid_sd,
+        }
+        return {**distances, **dict(zip(found, values, strict=True))}
 
     def _count_modes(self, seen: ExtractedFeatures) -> Tensor:
         """Count the classes with at least `MODE_SHARE` of their real share in clear samples."""

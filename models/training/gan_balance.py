@@ -8,6 +8,9 @@ The adaptive rule gives G ``extra_g_steps`` more updates while its loss exceeds 
 ``threshold``. It looks at the losses of the step before last. They are copied to the host while
 the last step runs, so that the host goes ahead of the device and waits for nothing. On a CPU they
 are two steps old as well, so that all devices decide alike.
+
+Here also stand the choices of what each of them learns by: the loss, the penalties on D, and the
+augmentation of what D sees.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.base import ModelConfig
+from models.base import ModelConfig, later
 from models.errors import ConfigError, require, require_one_of
+from models.training.augmenting import Augmentation, read_policy
+from models.training.gan_losses import LOSSES, AdversarialLoss
 
 NORMALIZATIONS = ("batch", "spectral", "none")
 LAG = 2  # steps between a loss and what follows from it
@@ -39,6 +44,12 @@ class BalanceConfig(ModelConfig):
     r1: weight of the gradient penalty on real images, gamma (Mescheder et al. 2018); 0: none
     normalization: D's layers: batch, spectral (Miyato et al. 2018) or none
     ema: decay of the moving average of G's weights that samples are drawn from; 0: of G itself
+    loss: a name in `models.training.gan_losses.LOSSES`
+    r2: weight of the gradient penalty on fakes, as r1 is on real images
+    gradient_penalty: weight of Wasserstein's, lambda (Gulrajani et al. 2017); 0: none
+    augment: kinds of `models.training.augmenting` behind commas, for all that D sees; or none
+    ada_target: of the sign statistic by which augmentation adapts; 0: every image is augmented
+    ada_images: in how many images its probability may go from 0 to 1
     """
 
     lr_g: float = 4e-4
@@ -55,6 +66,12 @@ class BalanceConfig(ModelConfig):
     normalization: str = "batch"
     ema: float = 0.0
     batch_size: int = 128
+    loss: str = later("non_saturating")
+    r2: float = later(0.0)
+    gradient_penalty: float = later(0.0)
+    augment: str = later("none")
+    ada_target: float = later(0.0)
+    ada_images: int = later(500_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,8 +86,44 @@ class BalanceConfig(ModelConfig):
         require("threshold", self.threshold, -1e6, 1e6)
         require("smoothing", self.smoothing, 0.0, 0.5)
         require("instance_noise", self.instance_noise, 0.0, 10.0)
-        require("r1", self.r1, 0.0, 1e6)
+        for name in ("r1", "r2", "gradient_penalty"):
+            require(name, getattr(self, name), 0.0, 1e6)
         require_one_of("normalization", self.normalization, NORMALIZATIONS)
+        require_one_of("loss", self.loss, LOSSES)
+        require("ada_target", self.ada_target, 0.0, 1.0)
+        require("ada_images", self.ada_images, 1, 1_000_000_000)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise `ConfigError` for values that mean nothing beside each other."""
+        if self.smoothing and not self.adversarial_loss.smooths:
+            raise ConfigError(
+                f"smoothing={self.smoothing:g} means nothing to loss={self.loss!r}, which has no "
+                "labels to smooth: set smoothing to 0"
+            )
+        unbound = self.normalization != "spectral" and not self.gradient_penalty
+        if self.loss == "wasserstein" and unbound:
+            raise ConfigError(
+                "loss='wasserstein' grows without bounds unless D is held back: set "
+                "gradient_penalty, such as 10, or normalization='spectral'"
+            )
+        if self.ada_target and not read_policy(self.augment):
+            raise ConfigError(
+                f"ada_target={self.ada_target:g} adapts augment={self.augment!r}: name what is "
+                "augmented, such as augment='colour,translation,cutout'"
+            )
+        read_policy(self.augment)
+
+    @property
+    def adversarial_loss(self) -> AdversarialLoss:
+        """The losses of the two networks."""
+        return LOSSES[self.loss]
+
+    def make_augmentation(self) -> Augmentation | None:
+        """Return what augments the images that D sees, or None."""
+        if not read_policy(self.augment):
+            return None
+        return Augmentation(self.augment, target=self.ada_target, images=self.ada_images)
 
     @property
     def images_per_step(self) -> int:

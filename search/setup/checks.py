@@ -13,7 +13,6 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -69,7 +68,7 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
                     f"suggest asks for {name!r} in two ways, {space[name]} and {distribution}; "
                     "give them two names"
                 )
-        digest.update(repr(sorted(asdict(config).items())).encode())
+        digest.update(repr(sorted(config.to_plain().items())).encode())
         study.tell(trial, 0.0)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise StudyFileError(
