@@ -105,7 +105,7 @@ def test_a_discriminator_is_measured_as_it_is_trained(
     assert isinstance(model, Adversarial)
     model.train()
     torch.manual_seed(0)  # of the codes
-    for step in range(12):
+    for step in range(6):
         model.train_step(digits.train.batch(slice(32 * step, 32 * step + model.images_per_step)))
     few = digits.valid.take(torch.arange(64))
     before = states_of(model)

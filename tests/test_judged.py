@@ -310,5 +310,8 @@ def test_images_without_classes_are_judged_by_an_autoencoders_codes(
     assert found["judge"]["extractor"] == "encoder"
     assert set(MEASURES) <= set(found["test"])
     assert found["verdict"]["verdict"]
+    assert "discriminator.onnx" in found["output_differences"]
+    card = (user.runs / "exports/gan-folder-plain/1/README.md").read_text()
+    assert "its batch norms have the statistics of real training images" in card
     row = trials("gan-folder-plain", storage=user.url).iloc[0]
     assert row["value"] > row["floor"] > 0

@@ -73,6 +73,7 @@ def export(context: WorkerContext, job: Export) -> None:
         return
     with same_draws(model.device), evaluating(model):
         model.prepare_export(context.images)
+    context.check_images()
     if rank == 1 and record.test is None:
         try:
             record = meet_test_images(context, job, model, record)
