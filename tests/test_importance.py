@@ -62,7 +62,10 @@ def test_a_strong_effect_is_found(minimize: bool) -> None:
             drawn_trials(24, seed, effect=3), minimize=minimize, repeats=QUICK
         )
         assert (found[0].name, found[0].is_told) == ("lr", True)
-        assert all(0 <= (each.low or 0) <= (each.high or 0) <= 1 for each in found)
+        for each in found:
+            assert each.low is not None
+            assert each.high is not None
+            assert 0 <= each.low <= each.share <= each.high <= 1
 
 
 def test_the_same_trials_give_the_same_numbers_whatever_their_order_and_seeds() -> None:

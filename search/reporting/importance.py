@@ -12,7 +12,8 @@ Some parameter always has the largest share, also where values are noise. So two
 each share:
 
     low, high    of nine tenths of the shares in trials that are drawn again with replacement
-                 (bootstrap): another search of as many trials may find that
+                 (bootstrap, bias-corrected: Efron 1987): another search of as many trials may find
+                 that
     chance       the share that a parameter without any effect exceeds in one of twenty searches:
                  values are dealt out anew among the trials (permutation)
 
@@ -26,6 +27,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import optuna
@@ -94,16 +96,13 @@ def measure_importance(
     random = np.random.default_rng(0)
     drawn = [compared.measure_drawn_again(random) for _ in range(repeats)]
     dealt = [compared.measure_dealt_anew(random) for _ in range(repeats)]
-    return [
-        Importance(
-            name=name,
-            share=value / total,
-            low=_quantile([shares.get(name, 0.0) for shares in drawn], (1 - INSIDE) / 2),
-            high=_quantile([shares.get(name, 0.0) for shares in drawn], (1 + INSIDE) / 2),
-            chance=_exceeded_by_chance([values[name] for values in dealt]) / total,
-        )
-        for name, value in measured.items()
-    ]
+    found = []
+    for name, value in measured.items():
+        share = value / total
+        low, high = _interval(share, [shares.get(name, 0.0) for shares in drawn])
+        chance = _exceeded_by_chance([values[name] for values in dealt]) / total
+        found.append(Importance(name=name, share=share, low=low, high=high, chance=chance))
+    return found
 
 
 def _spread(trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -112,8 +111,19 @@ def _spread(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [trials[place * len(trials) // count] for place in range(count)]
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
-    return float(np.quantile(values, share))
+def _interval(share: float, drawn: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the interval around ``share``, from those of trials drawn again.
+
+    Among trials drawn again some stand twice, which makes the best ones look more alike than they
+    are. Where therefore more than half of ``drawn`` lie on one side of ``share``, the interval is
+    moved to the other.
+    """
+    normal = NormalDist()
+    below = (sum(each < share for each in drawn) + 0.5) / (len(drawn) + 1)
+    moved = 2 * normal.inv_cdf(below)
+    ends = (normal.cdf(moved + normal.inv_cdf(end)) for end in ((1 - INSIDE) / 2, (1 + INSIDE) / 2))
+    low, high = (float(np.quantile(drawn, end)) for end in ends)
+    return min(low, share), max(high, share)
 
 
 def _exceeded_by_chance(values: Sequence[float]) -> float:
