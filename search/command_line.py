@@ -63,7 +63,7 @@ USAGES = {
         variables=("NAME", *LISTED, *DATABASE),
     ),
     "sample": Usage(
-        about="draw images with an export: a folder of them, and a picture of all",
+        about="draw images with an export",
         example="cae RANK=1 N=64",
         bare="NAME",
         variables=("NAME", "FROM", *SAMPLED, "SEED", "DATA", "DATA_ROOT", "BACKGROUND", "RUNS"),
