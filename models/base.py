@@ -15,11 +15,11 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,12 @@ class ModelConfig:
         new = {each.name: each.default for each in fields(self) if each.metadata.get(LATER)}
         values = asdict(self)
         return {k: v for k, v in values.items() if k not in new or v != new[k]}
+
+    @classmethod
+    def from_export(cls, values: Mapping[str, Any]) -> Self:
+        """Return the configuration of an export. Where an older version wrote it, a family says
+        what the fields mean that it lacks."""
+        return cls(**values)
 
     @property
     def images_per_step(self) -> int:

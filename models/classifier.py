@@ -181,7 +181,7 @@ def _build_autoencoder(described: Mapping[str, Any], shape: Shape) -> Autoencode
             f"the encoder was made for images of {tuple(described['shape'])}, not of {shape}; "
             "set the study's shape to the encoder's"
         )
-    model = family(family.config_type(**described["config"]), shape)
+    model = family(family.config_type.from_export(described["config"]), shape)
     if not isinstance(model, Autoencoder):
         raise ConfigError(f"{described['model']} is not an autoencoder")
     return model

@@ -107,7 +107,7 @@ def load_export(folder: str | Path, *, family: type[Model] | None = None) -> Mod
     try:
         described = json.loads(_find_file(folder, CONFIG).read_text(encoding="utf-8"))
         family = family or family_named(described["model"])
-        config = family.config_type(**described["config"])
+        config = family.config_type.from_export(described["config"])
         channels, height, width = described["shape"]
         model = family(config, (channels, height, width))
         weights = _find_file(folder, WEIGHTS)

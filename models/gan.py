@@ -13,8 +13,9 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, m packed images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,7 +27,12 @@ from models.errors import require, require_one_of
 from models.figures.canvas import figure_picture
 from models.figures.grids import sample_figure
 from models.needs import Sides
-from models.networks.dcgan import ARCHITECTURES, build_discriminator, build_generator
+from models.networks.dcgan import (
+    ARCHITECTURES,
+    RESIZES,
+    build_discriminator,
+    build_generator,
+)
 from models.programs import NOISE
 from models.results import Picture
 from models.seeds import derive_seed, seeded
@@ -45,12 +51,14 @@ class GANConfig(BalanceConfig):
     latent: Z; 0: the architecture's own
     width: factor of all channels, 1.0 is the reference
     pack: m, images that the discriminator sees together
+    resize: how dropout-28 brings a stage from 8 to 7 pixels, nearest or bilinear
     """
 
     architecture: str = "32"
     latent: int = 0
     width: float = 1.0
     pack: int = 1
+    resize: str = "nearest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +66,18 @@ class GANConfig(BalanceConfig):
         require("latent", self.latent, 0, 65536)
         require("width", self.width, 0.001, 16)
         require("pack", self.pack, 1, 64)
+        require_one_of("resize", self.resize, RESIZES)
+
+    def to_plain(self) -> dict[str, Any]:
+        values = super().to_plain()
+        if self.architecture != "dropout-28":
+            del values["resize"]  # which decides nothing
+        return values
+
+    @classmethod
+    def from_export(cls, values: Mapping[str, Any]) -> Self:
+        older = {"resize": "bilinear"} if values.get("architecture") == "dropout-28" else {}
+        return cls(**{**older, **values})
 
     @property
     def smallest_batch(self) -> int:
@@ -87,7 +107,7 @@ class GAN(Adversarial):
         channels, *size = shape
         packed = (config.pack * channels, size[0], size[1])
         self.set_networks(
-            build_generator(name, shape, latent=self.latent, width=width),
+            build_generator(name, shape, latent=self.latent, width=width, resize=config.resize),
             build_discriminator(name, packed, normalization=config.normalization, width=width),
         )
 

@@ -22,9 +22,10 @@ in nats per image at beta 1. A small beta does not make it better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,13 @@ from models.base import Metrics, ModelConfig, Note, evaluating, later
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.needs import Sides
-from models.networks.vae import LEAST, NETWORKS, BernoulliDecoder, GaussianEncoder
+from models.networks.vae import (
+    LEAST,
+    NETWORKS,
+    WIDE_DECODERS,
+    BernoulliDecoder,
+    GaussianEncoder,
+)
 from models.optimizers import make_optimizer
 from models.programs import IMAGES, LOG_VARIANCE, MEAN, PRIOR_CODES, Program
 from models.results import Baseline, Picture, Table
@@ -57,6 +64,8 @@ class VAEConfig(AutoencoderConfig):
     beta: weight of the KL, >= 0; the module's first lines say in which units
     warm_up: epochs in which beta rises to that value in equal steps; 0: none
     reconstruction: bce or mse
+    wide_decoder: what follows on the linear layers of wide-64's decoder, elu or relu; the other
+        architectures know no choice
     importance_samples: of each image for log p(x) in the card; 0: by the device
     """
 
@@ -66,6 +75,7 @@ class VAEConfig(AutoencoderConfig):
     beta: float = 1.0
     warm_up: int = 0
     reconstruction: str = "bce"
+    wide_decoder: str = "elu"
     batch_size: int = 128
     importance_samples: int = later(0)
 
@@ -77,10 +87,22 @@ class VAEConfig(AutoencoderConfig):
         require("beta", self.beta, 0.0, 1e6)
         require("warm_up", self.warm_up, 0, 100_000)
         require_one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
+        require_one_of("wide_decoder", self.wide_decoder, WIDE_DECODERS)
         require("importance_samples", self.importance_samples, 0, 1_000_000)
 
     def settled_in(self, epochs: int) -> int:
         return max(super().settled_in(epochs), min(self.warm_up + 1, epochs))
+
+    def to_plain(self) -> dict[str, Any]:
+        values = super().to_plain()
+        if self.architecture != "wide-64":
+            del values["wide_decoder"]  # which decides nothing
+        return values
+
+    @classmethod
+    def from_export(cls, values: Mapping[str, Any]) -> Self:
+        older = {"wide_decoder": "relu"} if values.get("architecture") == "wide-64" else {}
+        return cls(**{**older, **values})
 
     def beta_in(self, epoch: int) -> float:
         """Return beta in epoch 1, 2, ...; it is never 0, since codes would then grow without
@@ -112,7 +134,10 @@ class VAE(Autoencoder, VariationalModel):
     def __init__(self, config: VAEConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         networks = NETWORKS[config.architecture]
-        self.encoder, self.decoder = networks(shape, latent=config.latent, width=config.width)
+        chosen = {"decoder": config.wide_decoder} if config.architecture == "wide-64" else {}
+        self.encoder, self.decoder = networks(
+            shape, latent=config.latent, width=config.width, **chosen
+        )
         self.importance_samples = config.importance_samples
         self.register_buffer("beta", torch.tensor(float(config.beta)), persistent=False)
         self.optimizers["all"] = make_optimizer(

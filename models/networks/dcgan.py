@@ -13,7 +13,8 @@ generator goes the same way back, and adds the row that a stride cut off.
     32           32 -> 16 -> 8 -> 4 -> 1, Fashion-MNIST
     64           64 -> 32 -> 16 -> 8 -> 4 -> 1, faces
     512          512 -> 256 -> 128 -> 32 -> 8 -> 1
-    dropout-28   28 -> 14 -> 7 -> 4 by 5x5 kernels, then a linear layer; biases, dropout 0.1
+    dropout-28   28 -> 14 -> 7 -> 4 by 5x5 kernels, then a linear layer; biases, dropout 0.1,
+                 8 -> 7 by nearest neighbours, Xavier's first weights (Glorot and Bengio 2010)
 
 ``width`` multiplies channels; 1.0 is the reference. Shape legend: N batch, C channels, H/W
 pixels, Z latent width.
@@ -36,6 +37,7 @@ from models.errors import ConfigError
 SLOPE = 0.2  # of the leaky ReLU
 SPREAD = 0.02  # standard deviation of initial weights
 DROPOUT = 0.1  # for dropout-28
+RESIZES = ("nearest", "bilinear")  # for dropout-28
 
 Pixels = tuple[int, int]
 Network = TypeVar("Network", bound=nn.Module)
@@ -84,12 +86,17 @@ ARCHITECTURES = {
 }
 
 
-def build_generator(name: str, shape: Shape, *, latent: int, width: float) -> nn.Sequential:
-    """Build (N, Z) -> (N, C, H, W) in [-1, 1]."""
+def build_generator(
+    name: str, shape: Shape, *, latent: int, width: float, resize: str = "nearest"
+) -> nn.Sequential:
+    """Build (N, Z) -> (N, C, H, W) in [-1, 1].
+
+    resize: of `RESIZES`, how dropout-28 makes the size of a stage that is no double
+    """
     architecture = ARCHITECTURES[name]
     channels = scale_channels(width, *architecture.up)
     if name == "dropout-28":
-        return initialise_weights(_dropout_generator(latent, channels, shape))
+        return initialise_by_xavier(_dropout_generator(latent, channels, shape, resize))
     layers = upsampling_layers(latent, channels, shape, architecture.strides)
     return initialise_weights(nn.Sequential(nn.Unflatten(1, (latent, 1, 1)), *layers))
 
@@ -101,14 +108,14 @@ def build_discriminator(
     architecture = ARCHITECTURES[name]
     channels = scale_channels(width, *architecture.down)
     if name == "dropout-28":
-        network = _dropout_discriminator(channels, shape, normalization)
-    else:
-        left = stage_sizes(shape, architecture.strides)[-1]
-        network = nn.Sequential(
-            *downsampling_layers(channels, shape, architecture.strides, normalization),
-            nn.Conv2d(channels[-1], 1, left, bias=False),
-            nn.Flatten(),
-        )
+        network = initialise_by_xavier(_dropout_discriminator(channels, shape, normalization))
+        return normalize_spectrally(network) if normalization == "spectral" else network
+    left = stage_sizes(shape, architecture.strides)[-1]
+    network = nn.Sequential(
+        *downsampling_layers(channels, shape, architecture.strides, normalization),
+        nn.Conv2d(channels[-1], 1, left, bias=False),
+        nn.Flatten(),
+    )
     return as_discriminator(network, normalization)
 
 
@@ -165,7 +172,9 @@ def downsampling_layers(
     return layers
 
 
-def _dropout_generator(latent: int, channels: Sequence[int], shape: Shape) -> nn.Sequential:
+def _dropout_generator(
+    latent: int, channels: Sequence[int], shape: Shape, resize: str
+) -> nn.Sequential:
     sizes = [(shape[1], shape[2])]  # 28, 14, 7, 4
     for _ in channels:
         sizes.insert(0, (-(-sizes[0][0] // 2), -(-sizes[0][1] // 2)))
@@ -183,7 +192,7 @@ def _dropout_generator(latent: int, channels: Sequence[int], shape: Shape) -> nn
             nn.ConvTranspose2d(before, after, 5, 2, 2, 1),  # doubles
         ]
         if large != (2 * small[0], 2 * small[1]):  # 8 -> 7
-            layers.append(nn.Upsample(size=large, mode="bilinear"))
+            layers.append(nn.Upsample(size=large, mode=resize))
     return nn.Sequential(*layers, nn.Tanh())
 
 
@@ -220,11 +229,25 @@ def initialise_weights(network: Network) -> Network:
     return network
 
 
+def initialise_by_xavier(network: Network) -> Network:
+    """Draw weights uniformly from Xavier's range, and leave the batch norms at 1 and 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
 def as_discriminator(network: Network, normalization: str) -> Network:
-    """Give a discriminator its first weights, and spectral norms where they are asked for."""
+    """Give a discriminator DCGAN's first weights, and spectral norms where they are asked for."""
     initialise_weights(network)
-    if normalization == "spectral":
-        for layer in list(network.modules()):
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                spectral_norm(layer)
+    return normalize_spectrally(network) if normalization == "spectral" else network
+
+
+def normalize_spectrally(network: Network) -> Network:
+    """Divide the weights of each layer by their largest singular value (Miyato et al. 2018)."""
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            spectral_norm(layer)
     return network

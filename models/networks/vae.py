@@ -4,7 +4,8 @@
 
     latent-2   3x3 convolutions, one of them with stride 2; 28x28 -> 14x14x64 -> 32 -> Z
     faces-64   pairs of convolutions before each of three poolings; 64x64 -> 8x8x512 -> Z
-    wide-64    4x4 convolutions, stride 2, padding 15; 64 -> 46 -> 37, then 175232 -> 1024 -> Z
+    wide-64    4x4 convolutions, stride 2, padding 15; 64 -> 46 -> 37, then 175232 -> 1024 -> Z;
+               ELU after all layers but the first transposed convolution, which has ReLU
     strided    3x3 convolutions, stride 2; 28x28 -> 14x14x32 -> 7x7x64 -> 256 -> Z; no report has it
 
 ``width`` multiplies channels and hidden layers; 1.0 is the reference. Images of other sizes pass
@@ -32,6 +33,7 @@ from models.networks.layers import (
 )
 
 LEAST = {"faces-64": 8}  # pixels a side; the others take all
+WIDE_DECODERS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
 QUIET = 0.1  # factor of the first weights in last layers, whose outputs then start near 0
 
 Pixels = tuple[int, int]
@@ -149,11 +151,13 @@ def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
     return _initialise(nn.Sequential(*layers, nn.Flatten()), heads, decoder)
 
 
-def wide_64(shape: Shape, *, latent: int, width: float) -> Networks:
+def wide_64(shape: Shape, *, latent: int, width: float, decoder: str = "elu") -> Networks:
     """Build the networks: 538,821,035 parameters at Z 20, 64x64x3.
 
     Each head has a hidden layer of its own.
+    decoder: what follows on its two linear layers, a name in `WIDE_DECODERS`
     """
+    activation = WIDE_DECODERS[decoder]
     channels, height, across = shape
     n, wide, hidden = _scale_sizes(width, 64, 128, 1024)
     sizes = [(height, across)]  # 64, 46, 37
@@ -171,17 +175,17 @@ def wide_64(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.Sequential(nn.Linear(prod(grid), hidden), nn.ELU(), nn.Linear(hidden, latent))
         for _ in range(2)
     ]
-    decoder = nn.Sequential(
+    layers = nn.Sequential(
         nn.Linear(latent, hidden),
-        nn.ReLU(),
+        activation(),
         nn.Linear(hidden, prod(grid)),
-        nn.ReLU(),
+        activation(),
         nn.Unflatten(1, grid),  # (N, 128, 37, 37)
         _up_convolution_4x4(wide, n, 15, sizes[2], sizes[1]),
         nn.ReLU(),
         _up_convolution_4x4(n, channels, 15, sizes[1], sizes[0]),
     )
-    return _initialise(body, heads, decoder)
+    return _initialise(body, heads, layers)
 
 
 def strided(shape: Shape, *, latent: int, width: float) -> Networks:
