@@ -23,7 +23,7 @@ from models.seeds import derive_seed
 from models.training.loop import evaluate, fit
 
 CONFIG = CAEConfig(channels=2, latent=6, lr=1e-2, batch_size=32, noise="all", strength=0.3)
-COLUMNS = ("clean", "gaussian", "salt & pepper", "poisson", "all")
+COLUMNS = ("clean", "gaussian", "salt & pepper", "poisson", "gaussian + salt & pepper", "all")
 
 
 class Brief(CAE):
@@ -94,15 +94,22 @@ def test_untouched_images_have_the_error_that_their_noise_has(tables: dict[str, 
     thirds = [float(untouched[kind]) for kind in ("gaussian", "salt & pepper", "poisson")]
     assert float(untouched["all"]) == pytest.approx(sum(thirds) / 3, rel=0.1)
     assert tables["noise_psnr"].rows[0][1] == "∞"
+    assert float(untouched["gaussian + salt & pepper"]) > max(map(float, thirds[:2])), (
+        "both at once"
+    )
 
 
 def test_each_row_is_the_configuration_trained_on_that_noise(
     few: ImageSplits, tables: dict[str, Table]
 ) -> None:
     measured = rows(tables["noise_mse"])
-    assert len({tuple(row) for row in measured.values()}) == 7
+    assert len({tuple(row) for row in measured.values()}) == 8
     seed = derive_seed(0, "noise")
-    for kind, label in (("none", "clean"), ("salt_pepper", "salt & pepper")):
+    for kind, label in (
+        ("none", "clean"),
+        ("salt_pepper", "salt & pepper"),
+        ("gaussian+salt_pepper", "gaussian + salt & pepper"),
+    ):
         config = replace(CONFIG, noise=kind, schedule="cosine")
         alone = build(Brief, config, (1, 28, 28), seed=seed)
         list(fit(alone, few, epochs=2, seed=seed))
@@ -129,9 +136,9 @@ def test_better_mse_and_psnr_go_together(tables: dict[str, Table]) -> None:
 def test_the_trainings_tell_how_far_they_are_and_how_long_it_takes(
     tables: dict[str, Table], said: list[str]
 ) -> None:
-    assert len(said) == 5 * 2
-    assert said[0].startswith("training on clean (1/5): epoch 1/2, ")
-    assert said[-1] == "training on all (5/5): epoch 2/2, 0 s left"
+    assert len(said) == 6 * 2
+    assert said[0].startswith("training on clean (1/6): epoch 1/2, ")
+    assert said[-1] == "training on all (6/6): epoch 2/2, 0 s left"
 
 
 def test_the_tables_are_the_same_again_and_leave_the_model_as_it_was(
@@ -162,8 +169,9 @@ def test_a_family_without_epochs_for_it_is_only_tested(few: ImageSplits) -> None
 
 
 def test_a_noise_of_its_own_is_tested_too() -> None:
-    assert noise_kinds("gaussian") == ("none", "gaussian", "salt_pepper", "poisson", "all")
-    assert noise_kinds("gaussian+salt_pepper")[-2:] == ("all", "gaussian+salt_pepper")
+    usual = ("none", "gaussian", "salt_pepper", "poisson", "gaussian+salt_pepper", "all")
+    assert noise_kinds("gaussian") == noise_kinds("gaussian+salt_pepper") == usual
+    assert noise_kinds("poisson+gaussian") == (*usual, "poisson+gaussian")
 
 
 def test_a_training_that_diverges_is_a_row_that_says_so(few: ImageSplits) -> None:
@@ -179,7 +187,7 @@ def test_a_training_that_diverges_is_a_row_that_says_so(few: ImageSplits) -> Non
     assert isinstance(wild, CAE)
     with evaluating(wild):
         (mse, _) = noise_tables(wild, few, lambda _: None)
-    assert mse.rows[2:] == tuple((kind, *["diverged"] * 5) for kind in COLUMNS)
+    assert mse.rows[2:] == tuple((kind, *["diverged"] * 6) for kind in COLUMNS)
 
 
 def test_psnr_is_the_mean_over_images_of_each_images_own(few: ImageSplits) -> None:
@@ -208,5 +216,5 @@ def test_the_picture_shows_each_noise_above_what_is_made_of_it(
             noise_picture(model, few, "test").draw(tmp_path / file, "few trial 1")
             drawn.append(np.asarray(Image.open(tmp_path / file).convert("L")))
     assert np.array_equal(drawn[0], drawn[1])
-    assert drawn[0].shape[0] > 10 * 60  # ten rows of images
+    assert drawn[0].shape[0] > 12 * 60  # twelve rows of images
     assert drawn[0].shape[1] > 10 * 60

@@ -4,10 +4,10 @@
     noise_picture(model, images, "test")         # noisy images of every kind, and restored ones
 
 One model does not show what its noise was good for. So the same configuration is trained afresh on
-clean images and on every kind of noise, and each of these models is tested with every kind on the
-test images (reference system A3). All start from the same weights and see the images in the same
-order, so that rows differ by the noise alone. They train a fixed number of epochs with a rate that
-falls to the end, so that no last epoch is good by luck.
+clean images, on every kind of noise and on Gaussian and salt & pepper together, and each of these
+models is tested with all of these on the test images (reference system A3). All start from the same
+weights and see the images in the same order, so that rows differ by the noise alone. They train a
+fixed number of epochs with a rate that falls to the end, so that no last epoch is good by luck.
 
 Every evaluation draws the same noise, that of `models.training.loop.evaluate`: all rows of a column
 are measured on the same noisy images.
@@ -28,7 +28,7 @@ from torch import Tensor
 from models.analysis.latent_models import LatentModel
 from models.base import Note, build, evaluating
 from models.data.images import Images, ImageSplits
-from models.data.noise import ALL, KINDS, NONE, corrupt
+from models.data.noise import ALL, BOTH, KINDS, NONE, corrupt
 from models.errors import DivergedError, format_count
 from models.figures.grids import draw_rows
 from models.kernels.fast_convolution import fast_convolutions
@@ -87,7 +87,10 @@ PSNR_NOTE = " PSNR: 10 log10(1 / MSE) of each image, then the mean over images."
 
 def _method_note(model: LatentModel, strength: float) -> str:
     """Return how the tables were measured, in words."""
-    note = f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones."
+    note = (
+        f"Strength {strength:g}, against the clean images; `{UNTOUCHED}`: the noisy ones; "
+        f"`{noise_label(BOTH)}`: both on each image; `{ALL}`: each image has one kind."
+    )
     if model.noise_epochs:
         note += (
             " The last rows: this configuration trained "
@@ -98,8 +101,9 @@ def _method_note(model: LatentModel, strength: float) -> str:
 
 
 def noise_kinds(own: str) -> tuple[str, ...]:
-    """Return clean, each kind of noise, all in turn; and ``own``, if it is yet another."""
-    kinds = (NONE, *KINDS, ALL)
+    """Return clean, each kind of noise, two kinds on one image, all in turn; and ``own``, if it is
+    yet another."""
+    kinds = (NONE, *KINDS, BOTH, ALL)
     return kinds if own in kinds else (*kinds, own)
 
 

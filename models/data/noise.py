@@ -57,6 +57,7 @@ KINDS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "poisson": poisson,
 }
 NONE, ALL = "none", "all"
+BOTH = "gaussian+salt_pepper"  # on one image: that of reference system A3
 
 
 def corrupt(images: Tensor, kind: str, strength: float) -> Tensor:
