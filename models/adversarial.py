@@ -92,6 +92,7 @@ class Adversarial(Model):
         "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "spread",
     )  # fmt: skip
     judged = True
+    step_metrics = ("loss_g", "loss_d")
     config: BalanceConfig
     generator: nn.Module
     discriminator: nn.Module

@@ -115,6 +115,8 @@ class Model(nn.Module, ABC):
     then measured, too (`models.evaluation.label_evaluator`).
     `makes_from_images` says that `make` needs real images.
     `usage` shows how a loaded export is used, in a line or two of Python for its model card.
+    `step_metrics` names what is kept of single steps, among what `train_step` returns: it is drawn
+    over the steps beside the epochs' means (`models.training.step_curve`).
     `static_step` says that every `train_step` runs the same operations on tensors of the same
     shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
     that decides something on the host.
@@ -126,6 +128,7 @@ class Model(nn.Module, ABC):
     judged: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
     makes_from_images: ClassVar[bool] = False
+    step_metrics: ClassVar[tuple[str, ...]] = ()
     static_step: bool = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:

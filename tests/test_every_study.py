@@ -71,7 +71,9 @@ PICTURES = {
     "acgan": ["labels.png"],
     "stargan": ["translations.png"],
 }
-OF_EVERY_GAN = {"learning_curve.png", "game.png", "learned.png", "learned.gif"}
+OF_EVERY_GAN = {
+    "learning_curve.png", "game.png", "losses.png", "learned.png", "learned.gif"
+}  # fmt: skip
 
 
 def narrow(

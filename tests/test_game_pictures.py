@@ -222,14 +222,14 @@ def test_a_trial_shows_its_samples_then_the_game_then_how_it_learned(
 ) -> None:
     context = make_gan_context(Perfect)
     run_one(context)
-    assert shown(context) == ["samples.png", "game.png", "learned.png"]
+    assert shown(context) == ["samples.png", "game.png", "losses.png", "losses.csv", "learned.png"]
     assert kept(context) == []
 
 
 def test_a_trial_that_diverges_shows_what_came_before(make_gan_context: MakeContext) -> None:
     context = make_gan_context(Breaking)
     assert run_one(context)["outcome"] == "diverged"
-    assert shown(context) == ["game.png", "learned.png"]
+    assert shown(context) == ["game.png", "losses.png", "losses.csv", "learned.png"]
     assert kept(context) == []
 
 
@@ -265,7 +265,7 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
     )
     run_one(again)
     assert seen == first
-    assert shown(again) == ["samples.png", "game.png", "learned.png"]
+    assert shown(again) == ["samples.png", "game.png", "losses.png", "losses.csv", "learned.png"]
 
 
 def test_rows_that_cannot_be_written_do_not_cost_the_trial(
@@ -280,7 +280,7 @@ def test_rows_that_cannot_be_written_do_not_cost_the_trial(
     context.send = lambda event: said.append(event.what) if isinstance(event, Warned) else None
     assert run_one(context)["outcome"] == "complete"
     assert "rows of samples" in said
-    assert shown(context) == ["samples.png", "game.png"]
+    assert shown(context) == ["samples.png", "game.png", "losses.png", "losses.csv"]
 
 
 def test_a_judged_export_shows_the_game_and_how_it_learned(
@@ -300,8 +300,8 @@ def test_a_judged_export_shows_the_game_and_how_it_learned(
     typed = RetrainingRecord.from_plain(record)
     captions = draw_pictures(context, model, typed, folder)
     assert [*captions] == [
-        "learning_curve.png", "samples.png", "interpolations.png", "game.png", "learned.png",
-        "learned.gif",
+        "learning_curve.png", "samples.png", "interpolations.png", "game.png", "losses.png",
+        "learned.png", "learned.gif",
     ]  # fmt: skip
     assert all((folder / file).stat().st_size > 1000 for file in captions)
     assert frames(folder / "learned.gif") == 2

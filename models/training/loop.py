@@ -32,6 +32,7 @@ from models.errors import DivergedError, StopRequested
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed, same_draws
 from models.training.cuda_graph import capture_step
+from models.training.step_curve import SampledSteps, StepSampler
 
 
 class MeasuresSamples(Protocol):
@@ -47,6 +48,7 @@ class EpochResult:
     """One epoch: number counts from 1; train and valid are means over images; wall seconds.
 
     judging: how many of the seconds the evaluator took for samples
+    sampled: what some steps measured, for a model that has `Model.step_metrics`
     """
 
     number: int
@@ -54,6 +56,7 @@ class EpochResult:
     valid: dict[str, float]
     seconds: float
     judging: float = 0.0
+    sampled: SampledSteps | None = None
 
 
 def fit(
@@ -87,7 +90,7 @@ def fit(
             step, rates = capture_step(model), _rates(model)
         torch.manual_seed(derive_seed(seed, "epoch", number))
         order = model.order(len(seen)).to(model.device)
-        train = _train(model, step, seen, order, interrupted)
+        train, sampled = _train(model, step, seen, order, interrupted)
         with same_draws(model.device), evaluating(model), fast_convolutions(model):
             model.end_epoch(seen)
         valid = evaluate(model, images.valid)
@@ -100,6 +103,7 @@ def fit(
             valid=valid,
             seconds=ended - began,
             judging=ended - trained if judge else 0.0,
+            sampled=sampled,
         )
         _check_finite(result)
         yield result
@@ -130,22 +134,24 @@ def _train(
     images: Images,
     order: Tensor,
     interrupted: Callable[[], bool],
-) -> dict[str, float]:
-    """Train on the images at ``order`` (n,) and return mean metrics.
+) -> tuple[dict[str, float], SampledSteps | None]:
+    """Train on the images at ``order`` (n,); return mean metrics, and those of some steps.
 
     Images that do not fill a batch at the end are left out, so that shapes are static.
     """
     model.train()
     size = min(model.images_per_step, len(order))
-    total = _Mean()
+    total, sampler = _Mean(), StepSampler(model.step_metrics, len(order) // size)
     # a caller that measures without gradients may train another model to compare with
     with torch.enable_grad(), fast_convolutions(model) as laid_out:
-        for first in range(0, len(order) - size + 1, size):
+        for number, first in enumerate(range(0, len(order) - size + 1, size), start=1):
             if interrupted():
                 raise StopRequested
             batch = laid_out(images.batch(order[first : first + size]))
-            total.add(step(batch), size)
-    return total.on_host()
+            measured = step(batch)
+            total.add(measured, size)
+            sampler.add(number, measured)
+    return total.on_host(), sampler.on_host()
 
 
 class _Mean:

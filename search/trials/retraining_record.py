@@ -55,6 +55,7 @@ class RetrainingRecord:
     remarks: what a person has to know of the images in this study
     horizon: epochs over which its schedules were stretched; None: they do not depend on that
     curve: of each epoch its ``number``, ``train``, ``valid`` and ``seconds``
+    steps: what single steps of a GAN measured (`models.training.step_curve`); None: nothing
     """
 
     study: str
@@ -94,11 +95,12 @@ class RetrainingRecord:
     remarks: list[str] = field(default_factory=list)
     repeat: int = 1
     horizon: int | None = None
+    steps: dict[str, Any] | None = field(default=None)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the record as JSON takes it."""
         plain = asdict(self)
-        for name in ("test_judge", "baseline", "horizon"):
+        for name in ("test_judge", "baseline", "horizon", "steps"):
             if plain[name] is None:
                 del plain[name]
         return plain

@@ -26,12 +26,14 @@ from models.data.images import STACKED
 from models.errors import CheckpointError, ExportDamaged
 from models.evaluation.gan_figure import draw_game
 from models.evaluation.quality_table import Judged, quality_table
+from models.evaluation.step_losses import draw_step_losses
 from models.export import check_export, export_size, write_export
 from models.figures.curves import draw_learning_curve
 from models.figures.sample_history import draw_learned, write_animation
 from models.results import file_stem
 from models.seeds import same_draws
 from models.training.loop import evaluate
+from models.training.step_curve import StepCurve
 from search.messages import Drawing, Export, Exported, Exporting, Measuring
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.words import show_text
@@ -241,6 +243,10 @@ def draw_training(
         words = f"{title}, retrained · kept: epoch {record.best_epoch}"
         draw_game(folder / "game.png", history, record.judge["floor"], words)
         captions["game.png"] = "how the training went; coloured where it went wrong"
+    if record.steps is not None:
+        steps = StepCurve.from_plain(record.steps)
+        draw_step_losses(folder / "losses.png", steps, f"{title}, retrained · single steps")
+        captions["losses.png"] = "the losses of G and D in single steps, and their running means"
     rows = context.retraining_paths(record.trial, record.repeat).rows()
     rows = {epoch: path for epoch, path in rows.items() if epoch <= record.epochs}
     if rows:

@@ -5,6 +5,7 @@ interrupted training keeps those of its epochs. At a trial's end stand, in this 
 
     reconstructions.png, ...    what the model does with validation images: its own preview
     game.png                    losses, accuracies, quality and verdicts over a GAN's epochs
+    losses.png, losses.csv      losses of single steps, drawn and as numbers
     learned.png                 the rows under each other
 
 Neither a full disk nor an error in drawing costs a training: it goes on without rows and pictures.
@@ -23,8 +24,10 @@ from optuna.trial import Trial
 from models.base import Model, evaluating
 from models.evaluation.gan_diagnosis import Health, Verdict
 from models.evaluation.gan_figure import draw_game
+from models.evaluation.step_losses import draw_step_losses
 from models.figures.sample_history import COLUMNS, draw_learned, write_row
 from models.results import file_stem
+from models.training.step_curve import StepCurve
 from search.study import StudySpec
 from search.trials.outcomes import describe_error, is_out_of_memory
 from search.worker.context import WorkerContext
@@ -88,6 +91,7 @@ class TrialPictures:
         self._wait_for(lambda: self.show_preview(model, progress.best))
         history = progress.diagnosis.history
         self._wait_for(lambda: self._show_health(progress, history, verdict))
+        self._wait_for(lambda: self._show_steps(progress.steps))
         self._wait_for(self._show_rows)
 
     def show_broken(self, progress: TrialProgress, epoch: int) -> None:
@@ -96,6 +100,7 @@ class TrialPictures:
         history = [*progress.diagnosis.history, broken]
         verdict = progress.diagnosis.final(history)
         self._wait_for(lambda: self._show_health(progress, history, verdict))
+        self._wait_for(lambda: self._show_steps(progress.steps))
         self._wait_for(self._show_rows)
 
     def _show_health(
@@ -109,6 +114,13 @@ class TrialPictures:
             title += f" · best {self.context.spec.metric.upper()} {progress.best:.4g}"
         title += f" · {verdict.words}"
         self._attach("game.png", lambda path: draw_game(path, history, floor, title))
+
+    def _show_steps(self, steps: StepCurve) -> None:
+        """Attach what single steps measured, as a picture and as numbers."""
+        if steps.at:
+            title = f"{self.title} · losses of single steps"
+            self._attach("losses.png", lambda path: draw_step_losses(path, steps, title))
+            self._attach("losses.csv", lambda path: steps.write(path))
 
     def _show_rows(self) -> None:
         rows = self.rows()
@@ -134,6 +146,8 @@ class TrialPictures:
         earlier = [other for other in self.shown if "-epoch-" in other]
         for other in earlier:
             del self.shown[other]
+        if not name.endswith(".png"):
+            return
         queue = self.context.queue
         self.shown[name] = artifact_address(queue.study_id, self.trial._trial_id, artifact)
 

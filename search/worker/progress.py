@@ -18,6 +18,7 @@ from models.base import Model
 from models.errors import CheckpointError
 from models.evaluation.gan_diagnosis import Health
 from models.training.loop import EpochResult
+from models.training.step_curve import StepCurve
 from search.trials.epoch_report import EpochReport
 from search.worker.checkpoints import Checkpoint, Checkpoints
 from search.worker.diagnosis import GanDiagnosis
@@ -32,6 +33,7 @@ class TrialProgress:
     epoch: epochs done; seconds: that training took; best: the best value
     reported: values that the database has, of earlier attempts too, by Optuna's step from 0
     unwritten: reports that the database has yet to take, in their order
+    steps: what single steps of a GAN measured
     """
 
     checkpoints: Checkpoints
@@ -44,6 +46,7 @@ class TrialProgress:
     seconds: float = 0.0
     best: float | None = None
     unwritten: list[EpochReport] = field(default_factory=list)
+    steps: StepCurve = field(default_factory=StepCurve)
 
     def add(self, result: EpochResult) -> EpochReport:
         """Take in one more epoch; returns what is to be reported of it."""
@@ -55,6 +58,7 @@ class TrialProgress:
         if self.diagnosis.floor is not None:
             measured["judge_seconds"] = result.judging
         self.diagnosis.add(result)
+        self.steps.add(result.number, result.sampled)
         self.epoch = result.number
         if self.is_better(value, self.best):
             self.best = value
@@ -74,6 +78,7 @@ class TrialProgress:
             "seconds": self.seconds,
             "unwritten": [(r.epoch, r.value, dict(r.measured)) for r in self.unwritten],
             "history": self.diagnosis.to_plain(),
+            "steps": self.steps.to_plain(),
             "token": self.token,
         }
         self.checkpoints.save(model, epoch=self.epoch, note=note)
@@ -82,20 +87,20 @@ class TrialProgress:
         """Go to where an earlier attempt got; without a checkpoint the trial starts over."""
         for kept in self.checkpoints.read():
             try:
-                best, seconds, unwritten, history = self._read_note(kept)
+                best, seconds, unwritten, history, steps = self._read_note(kept)
             except CheckpointError as error:
                 self.checkpoints.refuse(kept.path, error)
                 continue
             if self.checkpoints.load(kept, model):
                 self.epoch, self.best, self.seconds = kept.epoch, best, seconds
                 self.unwritten = unwritten
-                self.diagnosis.history = history
+                self.diagnosis.history, self.steps = history, steps
                 return
 
     def _read_note(
         self, kept: Checkpoint
-    ) -> tuple[float | None, float, list[EpochReport], list[Health]]:
-        """Return best value, seconds, unwritten reports and history of a checkpoint.
+    ) -> tuple[float | None, float, list[EpochReport], list[Health], StepCurve]:
+        """Return best value, seconds, unwritten reports, history and steps of a checkpoint.
 
         Raises `CheckpointError` where another study or another version wrote it, and where the
         database lacks reports of its epochs: an older state of it was restored.
@@ -106,7 +111,8 @@ class TrialProgress:
         try:
             unwritten = [EpochReport(*written) for written in note.get("unwritten", [])]
             history = [Health.from_plain(health) for health in note.get("history", [])]
-            found = note["best"], float(note.get("seconds", 0.0)), unwritten, history
+            steps = StepCurve.from_plain(note.get("steps"))
+            found = note["best"], float(note.get("seconds", 0.0)), unwritten, history, steps
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("another version wrote it") from error
         known = {epoch + 1 for epoch in self.reported} | {report.epoch for report in unwritten}

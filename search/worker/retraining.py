@@ -30,6 +30,7 @@ from models.data.images import ImageSplits
 from models.errors import CheckpointError, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
+from models.training.step_curve import StepCurve
 from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
 from search.setup.inputs import describe_base
 from search.trials.outcomes import describe_error, is_out_of_memory
@@ -159,6 +160,7 @@ class RetrainingRun:
         self.model = context.make_model(config, self.seed)
         self.settled = self.model.config.settled_in(context.run.retrain_epochs)
         self.curve: list[dict[str, Any]] = []  # of each epoch, as its `EpochResult`
+        self.steps = StepCurve()
         identity = retraining_identity(
             token=context.run.token,
             trial=number,
@@ -226,7 +228,8 @@ class RetrainingRun:
             interrupted=context.interrupted,
         ):
             context.check_images()
-            self.curve.append(asdict(result))
+            self.curve.append(_plain_epoch(result))
+            self.steps.add(result.number, result.sampled)
             keep_row(context, self.paths.row(result.number), self.model, ANIMATED)
             if self._best_epoch() == result.number:
                 self._save(self.best)
@@ -262,11 +265,12 @@ class RetrainingRun:
         states = sorted([*kept.values(), *self._read(self.last)], key=lambda found: found.epoch)
         for found in reversed(states):
             self.curve = found.note["curve"]
+            self.steps = StepCurve.from_plain(found.note.get("steps"))
             best = self._best_epoch()
             if (best == found.epoch or best in kept) and self._load(found):
                 self._keep_best(best, kept.get(best))
                 return
-        self.curve = []
+        self.curve, self.steps = [], StepCurve()
 
     def _read(self, checkpoints: Checkpoints) -> list[Checkpoint]:
         """Return the checkpoints of this retraining whose curves are no longer than today's."""
@@ -289,6 +293,7 @@ class RetrainingRun:
         try:
             is_whole = isinstance(curve, list) and len(curve) == kept.epoch
             values = [float(epoch["valid"][metric]) for epoch in curve or ()]
+            StepCurve.from_plain(kept.note.get("steps"))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("another version wrote it") from error
         if not is_whole or not values:
@@ -306,7 +311,8 @@ class RetrainingRun:
             kept.path.replace(self.best.path)
 
     def _save(self, checkpoints: Checkpoints) -> None:
-        note = {"curve": self.curve, "token": self.context.run.token}
+        steps = self.steps.to_plain()
+        note = {"curve": self.curve, "steps": steps, "token": self.context.run.token}
         checkpoints.save(self.model, epoch=len(self.curve), note=note)
 
     def _best_epoch(self) -> int:
@@ -392,6 +398,7 @@ class RetrainingRun:
             test=None,
             tables=[],
             curve=curve,
+            steps=self.steps.to_plain() if self.steps.at else None,
             seconds=round(sum(epoch["seconds"] for epoch in curve), 1),
             device=context.device_name,
             revision=run.revision,
@@ -399,3 +406,10 @@ class RetrainingRun:
             remarks=run.remarks,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def _plain_epoch(result: EpochResult) -> dict[str, Any]:
+    """Return an epoch as the record keeps it; what single steps measured stands apart."""
+    plain = asdict(result)
+    del plain["sampled"]
+    return plain

@@ -1,4 +1,4 @@
-"""Pictures that optuna-dashboard shows with trials and studies, as Optuna's artifacts.
+"""Pictures and tables that optuna-dashboard shows with trials and studies, as Optuna's artifacts.
 
     attach_to_trial(paths.artifacts, trial, Path("samples.png"))
     show_with_study(paths.artifacts, storage, study_id, token, [Path("samples.png")])
@@ -34,6 +34,7 @@ from storage.errors import short
 from storage.files.atomic import atomic_file, sync
 
 KEY = "artifacts:"  # Optuna lists an artifact under this and its id
+MIME_TYPES = {".gif": "image/gif", ".csv": "text/csv"}  # others are PNG
 ID = re.compile(r"[0-9A-Za-z_-]{1,200}")  # Optuna's are UUIDs
 # the namespace from which the ids of `show_with_study` are derived
 OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")
@@ -101,11 +102,11 @@ def artifact_address(study_id: int, trial_id: int | None, artifact: str) -> str:
 
 
 def trial_pictures(storage: TrialStorage, trial_id: int) -> dict[str, str]:
-    """Return the artifacts that a trial ended with, name -> id, the first one first."""
+    """Return the pictures that a trial ended with, name -> id, the first one first."""
     return {
-        name: artifact
-        for name, artifact in _names_to_ids(storage.get_trial_system_attrs(trial_id)).items()
-        if "-epoch-" not in name
+        about.filename: about.artifact_id
+        for about in listed_artifacts(storage.get_trial_system_attrs(trial_id))
+        if "-epoch-" not in about.filename and about.mimetype.startswith("image/")
     }
 
 
@@ -164,7 +165,7 @@ def show_with_study(
 
 
 def _mime_type(file: Path) -> str:
-    return "image/gif" if file.suffix == ".gif" else "image/png"
+    return MIME_TYPES.get(file.suffix, "image/png")
 
 
 def study_artifact(token: str, name: str) -> str:
