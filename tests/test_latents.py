@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from models.analysis import latent_space
-from models.analysis.latent_codes import coloring
+from models.analysis.latent_codes import colorings, coloured_by
 from models.analysis.latent_models import codes_of
 from models.analysis.latent_projections import STEPS, embed, pairs
 from models.analysis.latent_space import latent_pictures
@@ -158,22 +158,29 @@ def test_a_latent_plane_shows_the_codes_as_they_are(
     assert np.allclose(np.asarray(points.get_offsets()), codes_of(model, few.test).numpy())
 
 
-def with_attribute(few: ImageSplits, values: Tensor) -> ImageSplits:
-    test = Images(pixels=few.test.pixels, attributes=torch.stack([values, -values], dim=1))
-    return replace(few, test=test, classes=(), attribute_names=("width_$x", "other"))
+def with_attributes(few: ImageSplits, *values: Tensor) -> ImageSplits:
+    """The same images with attributes instead of classes."""
+    test = Images(pixels=few.test.pixels, attributes=torch.stack(values, dim=1))
+    names = ("width_$x", "other", "third")[: len(values)]
+    return replace(few, test=test, classes=(), attribute_names=names)
 
 
-def test_without_classes_the_first_attribute_is_a_scale(
+def titles(figure: Figure) -> list[str]:
+    """The names of a figure's panels."""
+    return [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+
+
+def test_without_classes_an_attribute_is_a_scale(
     few: ImageSplits, figures: dict[str, Figure]
 ) -> None:
     values = torch.linspace(-3, 3, 60)
-    captions = draw(cae(4), with_attribute(few, values))
+    captions = draw(cae(4), with_attributes(few, values))
     assert "coloured by width_$x" in captions["latent_pca"]
     axes, scale = figures["latent_pca.png"].axes
     assert scale.get_ylabel() == "width_$x"
     assert not figures["latent_pca.png"].legends
     assert np.allclose(np.asarray(axes.collections[0].get_array()), values)
-    line = draw(cae(1), with_attribute(few, values))["latent_line"]
+    line = draw(cae(1), with_attributes(few, values))["latent_line"]
     assert line == "codes of 60 test images"  # a histogram has no place for a scale
 
 
@@ -181,11 +188,54 @@ def test_an_attribute_of_two_values_has_two_colours(
     few: ImageSplits, figures: dict[str, Figure]
 ) -> None:
     values = (torch.arange(60) % 3 == 0).float()
-    images = with_attribute(few, values)
+    images = with_attributes(few, values)
     draw(cae(4), images)
     assert list(legend(figures["latent_tsne.png"])) == ["width_$x = 0", "width_$x = 1"]
-    chosen = pairs(coloring(images, images.test))
+    chosen = pairs(colorings(images, images.test)[0])
     assert {tuple(sorted(values[list(pair)].tolist())) for pair in chosen} == {(0.0, 1.0)}
+
+
+@pytest.mark.parametrize(("latent", "name"), [(4, "latent_pca"), (2, "latent_plane")])
+def test_points_are_coloured_by_each_attribute(
+    few: ImageSplits, figures: dict[str, Figure], latent: int, name: str
+) -> None:
+    """Reference system A6, t-SNE of the latents by an attribute: of a face there are many."""
+    scale, flag = torch.linspace(-3, 3, 60), (torch.arange(60) % 3 == 0).float()
+    other = (torch.arange(60) % 2 == 0).float()
+    captions = draw(cae(latent), with_attributes(few, scale, flag, other))
+    for file in (name, "latent_tsne"):
+        assert "coloured by width_$x, other and third" in captions[file]
+        figure = figures[f"{file}.png"]
+        assert titles(figure) == ["width_$x", "other", "third"]
+        panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+        places = [np.asarray(axes.collections[0].get_offsets()) for axes in panels]
+        assert all(np.array_equal(places[0], points) for points in places), "the same points"
+        legends = [axes.get_legend() for axes in panels]
+        assert [legend is None for legend in legends] == [True, False, False]
+        found = [text.get_text() for text in legends[2].get_texts()]  # type: ignore[union-attr]
+        assert found == ["0", "1"], "the panel has the name"
+    figure = figures[f"{name}.png"]
+    colors = point_colors([axes for axes in figure.axes if axes.get_title(loc="left")][1])
+    assert np.allclose(colors, [to_rgba(GROUPS[int(value)])[:3] for value in flag])
+
+
+def test_a_single_dimension_is_drawn_by_each_attribute_of_two_values(
+    few: ImageSplits, figures: dict[str, Figure]
+) -> None:
+    flag, other = (torch.arange(60) % 3 == 0).float(), (torch.arange(60) % 2 == 0).float()
+    captions = draw(cae(1), with_attributes(few, flag, torch.linspace(0, 1, 60), other))
+    assert captions["latent_line"].endswith("coloured by width_$x and third")
+    assert titles(figures["latent_line.png"]) == ["width_$x", "third"]
+
+
+def test_classes_and_attributes_are_shown_together(few: ImageSplits) -> None:
+    test = replace(few.test, attributes=torch.rand(60, 50))
+    names = tuple(f"attribute {i}" for i in range(50))
+    found = colorings(replace(few, attribute_names=names), test)
+    assert [each.by for each in found] == ["class", *names[:39]]
+    assert coloured_by(found) == ", coloured by class and 39 others"
+    assert coloured_by(found[:2]) == ", coloured by class and attribute 0"
+    assert coloured_by(found[:1]) == ", coloured by class"
 
 
 def test_without_classes_and_attributes_points_are_plain(
@@ -218,7 +268,7 @@ def test_interpolations_lead_from_one_original_to_the_other(
     figure = figures["interpolations.png"]
     tiles = drawn_images(figure)
     names = [text.get_text() for text in figure.texts]
-    chosen = pairs(coloring(few, few.test))
+    chosen = pairs(colorings(few, few.test)[0])
     assert few.test.labels is not None
     for row, (first, last) in enumerate(chosen):
         labels = few.test.labels[[first, last]]

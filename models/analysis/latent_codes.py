@@ -5,6 +5,7 @@ Shape legend: N images, C channels, H/W pixels, Z latent width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from models.figures.latent import Coloring
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+PANELS = 40  # colorings of a picture; CelebA has as many attributes
+NAMED = 6  # colorings that a caption names
 EQUAL = 1e-6  # of the largest code: codes that differ by less are equal
 
 
@@ -27,11 +30,12 @@ class Codes:
     """The codes of one part of a set.
 
     values: (N, Z) float64 on the host; where: "test" or "validation"
+    colorings: one or more; pictures that have room for one show the first
     """
 
     model: LatentModel
     values: Array
-    coloring: Coloring
+    colorings: tuple[Coloring, ...]
     where: str
 
     @property
@@ -48,6 +52,10 @@ class Codes:
         return format_count(self.count, f"{self.where} image")
 
     @property
+    def coloring(self) -> Coloring:
+        return self.colorings[0]
+
+    @property
     def equal(self) -> bool:
         """True if all images have the same code: all units are dead, or there is one image."""
         spread = np.ptp(self.values, axis=0).max()
@@ -59,18 +67,39 @@ class Codes:
         return self.model.decode(taken).cpu()
 
 
-def coloring(images: ImageSplits, part: Images) -> Coloring:
-    """Return what points are coloured by: the class, else the first attribute, else nothing.
+def colorings(images: ImageSplits, part: Images) -> tuple[Coloring, ...]:
+    """Return what points are coloured by: the class and each attribute, or else nothing.
 
-    An attribute with one value or two counts as classes, one with more as a scale.
+    There are `PANELS` at most.
     """
+    found = []
     if part.labels is not None:
-        return Coloring(by="class", values=part.labels.cpu().numpy(), names=images.classes)
-    if part.attributes is None:
-        return Coloring(by="", values=np.zeros(len(part), dtype=int))
-    name = images.attribute_names[0]
-    values = part.attributes[:, 0].cpu().numpy()
+        labels = part.labels.cpu().numpy()
+        found.append(Coloring(by="class", values=labels, names=images.classes))
+    if part.attributes is not None:
+        columns = part.attributes.cpu().numpy().T  # (A, N)
+        found += [
+            attribute_coloring(name, values)
+            for name, values in zip(images.attribute_names, columns, strict=True)
+        ]
+    plain = Coloring(by="", values=np.zeros(len(part), dtype=int))
+    return tuple(found[:PANELS]) or (plain,)
+
+
+def attribute_coloring(name: str, values: Array) -> Coloring:
+    """Return the coloring by an attribute (N,): by classes where it has one value or two, by a
+    scale where it has more."""
     found, index = np.unique(values, return_inverse=True)
     if len(found) > 2:
         return Coloring(by=name, values=values)
     return Coloring(by=name, values=index, names=tuple(f"{name} = {value:g}" for value in found))
+
+
+def coloured_by(colorings: Sequence[Coloring]) -> str:
+    """Return the words that a caption of coloured points ends with."""
+    names = [coloring.by for coloring in colorings if coloring.by]
+    if len(names) > NAMED:
+        return f", coloured by {names[0]} and {len(names) - 1} others"
+    *others, last = names or [""]
+    words = f"{', '.join(others)} and {last}" if others else last
+    return f", coloured by {words}" if words else ""

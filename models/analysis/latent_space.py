@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.analysis.latent_codes import Codes, coloring
+from models.analysis.latent_codes import Codes, colorings, coloured_by
 from models.analysis.latent_models import LatentModel, codes_of
 from models.analysis.latent_projections import (
     STEPS,
@@ -37,7 +37,7 @@ from models.analysis.latent_projections import (
 from models.data.images import Images, ImageSplits
 from models.figures.canvas import figure_picture
 from models.figures.grids import interpolation_figure, sample_figure
-from models.figures.latent import Coloring, grid_figure, line_figure, map_figure
+from models.figures.latent import Coloring, grid_figure, lines_figure, maps_figure
 from models.results import Picture
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,7 +59,7 @@ def latent_pictures(model: LatentModel, images: ImageSplits, part: str) -> Itera
     codes = Codes(
         model=model,
         values=codes_of(model, shown).numpy(),
-        coloring=coloring(images, shown),
+        colorings=colorings(images, shown),
         where={"valid": "validation"}.get(part, part),
     )
     if codes.equal:
@@ -76,8 +76,7 @@ def _map_pictures(codes: Codes) -> Iterator[Picture]:
     if codes.width > 2:
         yield _pca_picture(codes)
     else:
-        scale = codes.width == 1 and not codes.coloring.names  # which a histogram cannot show
-        caption = f"codes of {codes.images}{'' if scale else codes.coloring.caption_end}"
+        caption = f"codes of {codes.images}{coloured_by(_drawn_colorings(codes))}"
         yield _plain_picture(codes, f"codes of {codes.images}", caption)
     if codes.count >= FEWEST:
         yield _tsne_picture(codes)
@@ -90,7 +89,15 @@ def _equal_codes_picture(codes: Codes) -> Picture:
     plain = Coloring(by="", values=np.zeros(codes.count, dtype=int))
     what = f"one and the same code for {codes.images}"
     caption = f"the codes of {codes.images} are all equal: they tell nothing of the images"
-    return _plain_picture(replace(codes, coloring=plain), what, caption)
+    return _plain_picture(replace(codes, colorings=(plain,)), what, caption)
+
+
+def _drawn_colorings(codes: Codes) -> tuple[Coloring, ...]:
+    """Return what points can be coloured by: a histogram of one dimension shows no scale."""
+    if codes.width > 1:
+        return codes.colorings
+    plain = Coloring(by="", values=np.zeros(codes.count, dtype=int))
+    return tuple(each for each in codes.colorings if each.names) or (plain,)
 
 
 def _plain_picture(codes: Codes, what: str, caption: str) -> Picture:
@@ -98,14 +105,17 @@ def _plain_picture(codes: Codes, what: str, caption: str) -> Picture:
     if codes.width == 1:
         line = codes.values[:, 0]
         return figure_picture(
-            "latent_line", caption, what, lambda title: line_figure(line, codes.coloring, title)
+            "latent_line",
+            caption,
+            what,
+            lambda title: lines_figure(line, _drawn_colorings(codes), title),
         )
     points = codes.values[:, :2]
     return figure_picture(
         "latent_plane" if codes.width == 2 else "latent_pca",
         caption,
         what,
-        lambda title: map_figure(points, codes.coloring, title, axes=("z1", "z2")),
+        lambda title: maps_figure(points, codes.colorings, title, axes=("z1", "z2")),
     )
 
 
@@ -119,13 +129,13 @@ def _pca_picture(codes: Codes) -> Picture:
     ]
     caption = (
         f"codes of {codes.images} on the first two of {codes.width} principal components, which "
-        f"hold {100 * shares.sum():.0f} % of the variance{codes.coloring.caption_end}"
+        f"hold {100 * shares.sum():.0f} % of the variance{coloured_by(codes.colorings)}"
     )
     return figure_picture(
         "latent_pca",
         caption,
         f"PCA of the codes of {codes.images}",
-        lambda title: map_figure(points, codes.coloring, title, axes=(axes[0], axes[1])),
+        lambda title: maps_figure(points, codes.colorings, title, axes=(axes[0], axes[1])),
     )
 
 
@@ -138,14 +148,14 @@ def _tsne_picture(codes: Codes) -> Picture:
     shown = f"{len(chosen):,} of " if len(chosen) < codes.count else ""
     caption = (
         f"t-SNE (perplexity {perplexity:.3g}) of the codes of {shown}{codes.images}"
-        f"{codes.coloring.caption_end}; who is near whom has a meaning, distances between groups "
+        f"{coloured_by(codes.colorings)}; who is near whom has a meaning, distances between groups "
         "have none"
     )
     return figure_picture(
         "latent_tsne",
         caption,
         f"t-SNE of the codes of {shown}{codes.images}",
-        lambda title: map_figure(points, codes.coloring.of(chosen), title),
+        lambda title: maps_figure(points, [each.of(chosen) for each in codes.colorings], title),
     )
 
 

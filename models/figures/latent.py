@@ -31,6 +31,8 @@ GROUPS = (
 OTHERS = "#d1d5db"  # groups beyond ten: nobody tells more colours apart
 PLAIN = "#2563eb"
 BINS = 60
+PANEL, LEGEND = 2.7, 0.6  # inches of one of several maps, and of the names beside it
+ACROSS = 3  # maps side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,6 @@ class Coloring:
     by: str
     values: Array
     names: tuple[str, ...] = ()
-
-    @property
-    def caption_end(self) -> str:
-        """The words that a caption of coloured points ends with."""
-        return f", coloured by {self.by}" if self.by else ""
 
     def of(self, index: Array) -> Coloring:
         """Return the coloring of the points at ``index`` alone."""
@@ -90,19 +87,74 @@ def map_figure(
     return figure
 
 
-def _draw_points(figure: Figure, axes: Axes, points: Array, coloring: Coloring) -> None:
-    """Draw all points in one call, in the order of the set, so that no class covers the others."""
+def maps_figure(
+    points: Array,
+    colorings: Sequence[Coloring],
+    title: str,
+    *,
+    axes: tuple[str, str] | None = None,
+) -> Figure:
+    """Draw the same points (N, 2) once for each coloring, as `map_figure` does."""
+    if len(colorings) == 1:
+        return map_figure(points, colorings[0], title, axes=axes)
+    spread = np.ptp(points, axis=0)
+    slope = float(spread[1] / spread[0]) if spread[0] > 0 else 1.0
+    figure = _panel_figure(colorings, title, height=PANEL * min(max(slope, 0.5), 1.0))
+    for panel, coloring in zip(figure.get_axes(), colorings, strict=True):
+        _draw_points(figure, panel, points, coloring, beside=panel)
+        panel.set_aspect("equal", adjustable="datalim")
+        if axes is None:
+            panel.set_xticks([])
+            panel.set_yticks([])
+    if axes is not None:
+        figure.supxlabel(axes[0], fontsize=8)
+        figure.supylabel(axes[1], fontsize=7)
+    return figure
+
+
+def _panel_figure(colorings: Sequence[Coloring], title: str, *, height: float) -> Figure:
+    """Return a figure with one panel for each coloring, under its name.
+
+    height: inches of a panel without its name
+    """
+    across = min(len(colorings), ACROSS)
+    down = -(-len(colorings) // across)
+    figure = new_figure((PANEL + LEGEND) * across, 0.5 + (height + 0.35) * down)
+    figure.set_layout_engine("constrained")
+    for index, coloring in enumerate(colorings):
+        panel = figure.add_subplot(down, across, index + 1)
+        name = panel.set_title(short_name(coloring.by), loc="left", fontsize=9, color=INK)
+        show_literally(name)
+        panel.tick_params(labelsize=7)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    return figure
+
+
+def _draw_points(
+    figure: Figure,
+    axes: Axes,
+    points: Array,
+    coloring: Coloring,
+    *,
+    beside: Axes | None = None,
+) -> None:
+    """Draw all points in one call, in the order of the set, so that no class covers the others.
+
+    beside: where the legend stands, which else belongs to the whole figure
+    """
     size = float(np.clip(9000 / max(len(points), 1), 4, 30))
     style: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0}
     if coloring.by and not coloring.names:
         drawn = axes.scatter(points[:, 0], points[:, 1], c=coloring.values, cmap="viridis", **style)
         scale = figure.colorbar(drawn, ax=axes, shrink=0.8)
         scale.solids.set_alpha(1)  # type: ignore[union-attr]
-        scale.set_label(short_name(coloring.by))
-        show_literally(scale.ax.yaxis.label)
+        if beside is None:  # else the panel has its name
+            scale.set_label(short_name(coloring.by))
+            show_literally(scale.ax.yaxis.label)
+        scale.ax.tick_params(labelsize=10 if beside is None else 7)
         return
     axes.scatter(points[:, 0], points[:, 1], c=_point_colors(coloring), **style)
-    _draw_legend(figure, coloring)
+    _draw_legend(beside or figure, coloring)
 
 
 def _point_colors(coloring: Coloring) -> list[str]:
@@ -113,22 +165,28 @@ def _point_colors(coloring: Coloring) -> list[str]:
     return [chosen.get(int(group), OTHERS) for group in coloring.values]
 
 
-def _draw_legend(figure: Figure, coloring: Coloring) -> None:
+def _draw_legend(owner: Figure | Axes, coloring: Coloring) -> None:
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     if not coloring.names:
         return
     shown = coloring.shown()
-    entries = [(short_name(coloring.names[group]), color) for group, color in zip(shown, GROUPS)]  # noqa: B905
+    is_named = not isinstance(owner, Figure)  # a panel has the attribute's name above it
+    names = [coloring.names[group].removeprefix(f"{coloring.by} = " * is_named) for group in shown]
+    entries = [(short_name(name), color) for name, color in zip(names, GROUPS)]  # noqa: B905
     others = len(np.unique(coloring.values)) - len(shown)
     if others:
         entries.append((f"{others} others", OTHERS))
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=6, color=color) for _, color in entries
     ]
-    legend = figure.legend(
-        handles, [name for name, _ in entries], loc="outside right center", frameon=False
+    style: dict[str, Any] = (
+        {"loc": "upper left", "bbox_to_anchor": (1, 1), "fontsize": 8, "borderaxespad": 0}
+        if is_named
+        else {"loc": "outside right center"}
     )
+    legend = owner.legend(handles, [name for name, _ in entries], frameon=False, **style)
     for text in legend.get_texts():
         show_literally(text)
 
@@ -138,6 +196,24 @@ def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
     figure = new_figure(7.2, 3.8)
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
+    _draw_frequencies(axes, codes, coloring)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    _draw_legend(figure, coloring)
+    return figure
+
+
+def lines_figure(codes: Array, colorings: Sequence[Coloring], title: str) -> Figure:
+    """Draw the same codes (N,) once for each coloring, as `line_figure` does."""
+    if len(colorings) == 1:
+        return line_figure(codes, colorings[0], title)
+    figure = _panel_figure(colorings, title, height=PANEL * 0.6)
+    for panel, coloring in zip(figure.get_axes(), colorings, strict=True):
+        _draw_frequencies(panel, codes, coloring)
+        _draw_legend(panel, coloring)
+    return figure
+
+
+def _draw_frequencies(axes: Axes, codes: Array, coloring: Coloring) -> None:
     colors = np.array(_point_colors(coloring) if coloring.names else [PLAIN] * len(codes))
     order = [color for color in (*GROUPS, OTHERS, PLAIN) if (colors == color).any()]
     stacks = [codes[colors == color] for color in order]
@@ -145,9 +221,6 @@ def line_figure(codes: Array, coloring: Coloring, title: str) -> Figure:
     axes.set_xlabel("z1")
     axes.set_ylabel("images")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    _draw_legend(figure, coloring)
-    return figure
 
 
 def grid_figure(images: Tensor, axes: Sequence[Array], title: str) -> Figure:
