@@ -8,10 +8,11 @@ How many real images there are, and what is added, are values of the configurati
 other, so that a study can search them. Only what is trained on changes: samples are measured
 against all images.
 
-    none          the real images alone
-    autoencoder   ``drawn`` new images are added: a fully connected autoencoder learns the real
-                  ones, and decodes draws from the Gaussian with its codes' mean and covariance
-    noise         three noisy copies of each are added: Gaussian, salt & pepper, photon noise
+    none             the real images alone
+    autoencoder      ``drawn`` new images are added: a fully connected autoencoder learns the real
+                     ones, and decodes draws from the Gaussian with its codes' mean and covariance
+    reconstructions  what such an autoencoder makes of each real image is added
+    noise            three noisy copies of each are added: Gaussian, salt & pepper, photon noise
 
 An epoch is one pass through what is trained on, or shows ``epoch_images`` of it, so that sets of
 5,000, 10,000 and 48,000 images make equally many steps. A larger set is seen in parts, other ones
@@ -40,7 +41,7 @@ from models.gan import GAN, GANConfig
 from models.seeds import derive_seed, drawing
 from models.training.loop import fit
 
-EXTRAS = ("none", "autoencoder", "noise")
+EXTRAS = ("none", "autoencoder", "reconstructions", "noise")
 CODE = 64  # Z of every autoencoder: they differ in depth alone
 WIDTHS = {1: (CODE,), 2: (256, CODE), 3: (256, 128, CODE)}  # of each side, by its number of layers
 AE_EPOCHS = 25  # 975 steps for 5,000 images in batches of 128
@@ -83,8 +84,10 @@ class AugmentedGAN(GAN):
     def images_per_epoch(cls, config: ModelConfig, images: ImageSplits) -> int:
         assert isinstance(config, AugmentedGANConfig)
         real = min(config.real or len(images.train), len(images.train))
-        added = {"autoencoder": config.drawn, "noise": len(KINDS) * real}.get(config.extra, 0)
-        return config.epoch_images or real + added
+        added = {
+            "autoencoder": config.drawn, "reconstructions": real, "noise": len(KINDS) * real
+        }  # fmt: skip
+        return config.epoch_images or real + added.get(config.extra, 0)
 
     def training_set(
         self,
@@ -98,11 +101,14 @@ class AugmentedGAN(GAN):
         count = config.real or len(images.train)
         rows = torch.arange(min(count, len(images.train)), device=images.train.pixels.device)
         real = images.train.take(rows)
-        if config.extra == "autoencoder":
-            encoder = train_autoencoder(
+        if config.extra in ("autoencoder", "reconstructions"):
+            model = train_autoencoder(
                 replace(images, train=real), config.layers, seed=seed, interrupted=interrupted
             )
-            added = draw_from_codes(encoder, real, config.drawn, seed=derive_seed(seed, "drawn"))
+            if config.extra == "reconstructions":
+                added = reconstruct(model, real)
+            else:
+                added = draw_from_codes(model, real, config.drawn, seed=derive_seed(seed, "drawn"))
         elif config.extra == "noise":
             added = noisy_copies(real, seed=derive_seed(seed, "noise"))
         else:
@@ -155,6 +161,12 @@ def draw_from_codes(model: DenseAE, real: Images, count: int, *, seed: int) -> T
         drawn = codes.mean(0) + normal @ torch.linalg.cholesky(covariance).T  # (count, Z)
         pieces = torch.split(drawn.float().to(model.device), EVALUATION_BATCH)
         return torch.cat([_to_bytes(model.decode(piece)) for piece in pieces])
+
+
+def reconstruct(model: DenseAE, real: Images) -> Tensor:
+    """Return what the autoencoder makes of each image of ``real``: (N, C, H, W) uint8."""
+    with evaluating(model):
+        return torch.cat([_to_bytes(model(batch.images)) for batch in real.batches()])
 
 
 def noisy_copies(real: Images, *, seed: int) -> Tensor:

@@ -75,6 +75,23 @@ def test_drawn_images_know_no_others_than_the_real_ones(digits: ImageSplits) -> 
     assert torch.equal(ours.pixels, same.pixels)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_reconstructions_are_what_an_autoencoder_makes_of_each_image(
+    digits: ImageSplits, layers: int
+) -> None:
+    """They are in the order of the images, and nearer to them than draws from the codes are."""
+    values = {"real": 300, "layers": layers}
+    pixels = small(**values, extra="reconstructions").training_set(digits, seed=0).pixels
+    real, made = pixels[:300], pixels[300:]
+    assert (len(pixels), pixels.dtype) == (600, torch.uint8)
+    assert torch.equal(real, digits.train.pixels[:300])
+    own = (made.float() - real.float()).square().mean().sqrt() / 255
+    others = (made.float() - real.roll(1, 0).float()).square().mean().sqrt() / 255
+    assert 0 < own < 0.75 * others
+    drawn = small(**values, extra="autoencoder", drawn=300).training_set(digits, seed=0).pixels
+    assert nearest(made, real).mean() < nearest(drawn[300:], real).mean()
+
+
 def test_noisy_copies_are_each_image_under_each_kind(digits: ImageSplits) -> None:
     pixels = small(real=200, extra="noise").training_set(digits, seed=0).pixels
     assert len(KINDS) == 3
@@ -89,7 +106,12 @@ def test_noisy_copies_are_each_image_under_each_kind(digits: ImageSplits) -> Non
     assert float(added.std()) == pytest.approx(0.2, abs=0.02)
 
 
-EXTRAS = [{"extra": "none"}, {"extra": "noise"}, {"extra": "autoencoder", "drawn": 10}]
+EXTRAS = [
+    {"extra": "none"},
+    {"extra": "noise"},
+    {"extra": "reconstructions"},
+    {"extra": "autoencoder", "drawn": 10},
+]
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
@@ -168,7 +190,10 @@ def test_nothing_is_prepared_for_a_training_that_is_over(
     ("change", "said"),
     [
         ({"real": -1}, "real=-1"),
-        ({"extra": "flips"}, "unknown extra 'flips'; available: none, autoencoder, noise"),
+        (
+            {"extra": "flips"},
+            "unknown extra 'flips'; available: none, autoencoder, reconstr",
+        ),
         ({"layers": 4}, "layers=4 is outside [1, 3]"),
         ({"drawn": 0}, "drawn=0"),
         ({"epoch_images": -5}, "epoch_images=-5"),

@@ -57,21 +57,21 @@ def test_the_table_says_what_was_measured_beside_what_was_reported() -> None:
         [
             *measured("5,000", [4, 3, 8], LOST, [0.1, 0.2, 0.3]),
             *measured("all", [10, 10, 9], FINE, [0.7, 0.8, 0.9]),
-            *measured("5,000 + autoencoder 1", [10, 10, 10], FINE, [0.4, 0.4, 0.4]),
-            *measured("5,000 + autoencoder 2", [9, 9, 10], FINE, [0.4, 0.5, 0.6]),
-            *measured("5,000 + autoencoder 3", [9, 9, 10], FINE, [0.4, 0.4, 0.4]),
+            *measured("5,000 + drawn, 1 layer", [10, 10, 10], FINE, [0.4, 0.4, 0.4]),
+            *measured("5,000 + drawn, 2 layers", [9, 9, 10], FINE, [0.4, 0.5, 0.6]),
+            *measured("5,000 + drawn, 3 layers", [9, 9, 10], FINE, [0.4, 0.4, 0.4]),
         ]
     )
-    assert list(found) == list(augmentation.ROWS)[:-1], "in the report's order"
+    assert list(found) == list(augmentation.ROWS)[:5], "in the report's order"
     said = {
         row: (cells["measured"], cells["reported"], cells["agrees"]) for row, cells in found.items()
     }
     assert said == {
         "all": ("covers", "covers", "yes"),
         "5,000": ("collapse", "collapse", "yes"),
-        "5,000 + autoencoder 1": ("covers", "collapse", "no"),
-        "5,000 + autoencoder 2": ("between", "better", "yes"),
-        "5,000 + autoencoder 3": ("between", "covers", "no"),
+        "5,000 + drawn, 1 layer": ("covers", "collapse", "no"),
+        "5,000 + drawn, 2 layers": ("between", "better", "yes"),
+        "5,000 + drawn, 3 layers": ("between", "covers", "no"),
     }
     first = found["5,000"]
     assert (first["runs"], first["modes"]) == (3, "5.0 ± 2.6")
@@ -92,8 +92,29 @@ def test_better_is_clearly_better_than_the_real_images_alone(
     ours: list[float], verdicts: list[str], agrees: str
 ) -> None:
     baseline = measured("5,000", [4, 3, 8], LOST, [0.1, 0.2, 0.3])
-    row = measured("5,000 + autoencoder 2", [10.0] * len(ours), verdicts, ours)
-    assert concluded(baseline + row)["5,000 + autoencoder 2"]["agrees"] == agrees
+    row = measured("5,000 + drawn, 2 layers", [10.0] * len(ours), verdicts, ours)
+    assert concluded(baseline + row)["5,000 + drawn, 2 layers"]["agrees"] == agrees
+
+
+def test_the_table_says_which_codes_an_autoencoder_decodes() -> None:
+    found = concluded(
+        [
+            *measured("5,000", [10] * 3, FINE, [0.5, 0.5, 0.5]),
+            *measured("5,000 + drawn, 3 layers", [10] * 3, FINE, [0.3, 0.3, 0.3]),
+            *measured("5,000 + reconstructions, 3 layers", [10] * 3, FINE, [0.45, 0.45, 0.45]),
+        ]
+    )
+    said = {row: cells["the autoencoder decodes"] for row, cells in found.items()}
+    assert said == {
+        "5,000": "-",
+        "5,000 + drawn, 3 layers": "drawn codes",
+        "5,000 + reconstructions, 3 layers": "codes of the images",
+    }
+    for row in augmentation.ROWS:
+        config = augmentation.suggest(optuna.trial.FixedTrial({"row": row, "repeat": 0}))
+        assert ("drawn" in row) == (config.extra == "autoencoder")
+        assert ("reconstructions" in row) == (config.extra == "reconstructions")
+        assert config.extra != "reconstructions" or f", {config.layers} layer" in row
 
 
 def test_a_run_that_diverged_stands_among_the_verdicts_only() -> None:
@@ -116,6 +137,7 @@ def test_every_row_is_trained_for_as_many_images() -> None:
         for row in augmentation.ROWS
     }
     assert shown == {augmentation.EPOCH_IMAGES}
+    assert len(augmentation.ROWS) == 9
     assert augmentation.STUDY.trials == len(augmentation.ROWS) * augmentation.REPEATS
 
 

@@ -221,6 +221,7 @@ def test_an_epoch_that_shows_images_several_times_has_more_steps() -> None:
     assert shown(AugmentedGANConfig(), images) == 200
     assert shown(AugmentedGANConfig(real=50, extra="noise"), images) == 200
     assert shown(AugmentedGANConfig(extra="autoencoder", drawn=300), images) == 500
+    assert shown(AugmentedGANConfig(real=50, extra="reconstructions"), images) == 100
     assert shown(AugmentedGANConfig(epoch_images=16_000), images) == 16_000
     config = AugmentedGANConfig(extra="noise", real=50)
     model = build(AugmentedGAN, replace(config, width=0.05), CAE_SHAPE, seed=0)
