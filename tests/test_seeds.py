@@ -34,6 +34,7 @@ from storage.files.certificate_words import certificate_lines, chance_of, format
 from storage.files.exports import read_provenance
 from storage.files.model_card import model_card
 from storage.paths import RunPaths
+from tests.benchmarks.winner import WAYS, gan_noise, play, read_noise
 from tests.test_earlier_exports import RECORD
 from tests.trials import MakeContext, run_one
 from tests.user import User
@@ -194,7 +195,7 @@ def test_one_seed_promises_nothing() -> None:
     assert (alone.deviation, alone.probability) == (None, None)
     lines = certificate_lines(about(alone, baseline={"what": "the mean image", "valid": 90.0}))
     assert "How far another seed would come is not known; SEEDS=3 says." in lines[0]
-    assert lines[-1] == "the mean image has frechet 90 there."
+    assert lines[-1] == "The mean image has frechet 90 there."
     assert (mean_of(about(alone)), chance_of(about(alone))) == ("10", "-")
 
 
@@ -243,6 +244,28 @@ def test_an_export_says_enough_if_it_compared_as_many() -> None:
 )  # fmt: skip
 def test_a_spread_has_the_digits_that_matter(mean: float, deviation: float, said: str) -> None:
     assert format_spread(mean, deviation) == said
+
+
+# ---- the simulation ----
+
+
+def test_more_seeds_pick_better_configurations() -> None:
+    noise = gan_noise(runs=16)
+    assert noise.true == pytest.approx([1 + 0.05 * place for place in range(10)])
+    worse = {}
+    for way in (WAYS[1], WAYS[3]):  # three of one seed each, and of five
+        generator = np.random.default_rng(0)
+        played = [play(noise, way, generator) for _ in range(150)]
+        worse[way.seeds] = np.mean([noise.true[game.picked] for game in played])
+        assert all(game.trained <= way.top * way.seeds for game in played)
+    assert worse[5] < worse[1]
+
+
+def test_what_was_measured_is_whole() -> None:
+    for noise in read_noise().values():
+        assert noise.searched.shape == noise.retrained.shape
+        assert len(noise.true) == 10
+        assert (noise.retrained <= noise.searched).all(), "a retraining goes on where a trial ends"
 
 
 # ---- ranks ----
@@ -485,7 +508,7 @@ def test_a_study_certifies_its_winner(user: User, study_file: Callable[..., Path
     given: dict[str, Any] = {"NAME": name, "TRIALS": 3, "TOP": 2, "WORKERS": 2}
     code, out, error = user.run(**given)
     assert (code, error) == (0, "")
-    heads = "rank +trial +epochs +seeds +validation MSE +best +test MSE +export"
+    heads = "rank +trial +epochs +seeds +validation MSE +P.best. +test MSE +export"
     assert re.search(heads, out), out
     assert "how sure rank 1 is:" in out
     assert "Over 3 seeds: mse " in out

@@ -448,7 +448,7 @@ class StudyCommand:
             "epochs": [str(record["epochs"]) for record in records],
             "seeds": [seeds_of(record) for record in records if several],
             f"validation {name}": [mean_of(record) for record in records],
-            "best": [chance_of(record) for record in records if several],
+            "P(best)": [chance_of(record) for record in records if several],
             f"test {name}": tests,
         }
         columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items() if cells]

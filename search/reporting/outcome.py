@@ -232,7 +232,7 @@ def _export_table(reported: ReportedStudy) -> list[Block]:
         )
     metric = reported.metric
     columns = [
-        "rank", "trial", "epochs", "seeds", f"{metric}, validation", "probability to be the best",
+        "rank", "trial", "epochs", "seeds", f"{metric}, validation", "P(best)",
         f"{metric}, test", "folder",
     ]  # fmt: skip
     return [Heading("The best, trained again"), Table(columns=columns, rows=rows)]

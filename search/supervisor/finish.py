@@ -133,7 +133,7 @@ def _race(supervisor: Supervisor, claim: FinishClaim, chosen: Sequence[int]) -> 
         handed.update(missing)
         jobs = [Retrain(number=number, repeat=repeat) for number, repeat in missing]
         _retrain(supervisor, claim, jobs)
-    for number, count in race.counted.items():
+    for number, count in race.counted.items() if handed else ():  # else it has been said
         record = supervisor.leaderboard.record(number, count)
         if count < seeds and isinstance(record, RetrainingRecord):
             supervisor.display.say(

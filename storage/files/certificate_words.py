@@ -158,5 +158,6 @@ def _real_lines(about: Mapping[str, Any]) -> list[str]:
         return [f"Real images get {metric} {', '.join(floors)}."]
     baseline: Mapping[str, Any] = about.get("baseline") or {}
     if "valid" in baseline:
-        return [f"{baseline['what']} has {metric} {baseline['valid']:.6g} there."]
+        what = str(baseline["what"])
+        return [f"{what[:1].upper()}{what[1:]} has {metric} {baseline['valid']:.6g} there."]
     return []

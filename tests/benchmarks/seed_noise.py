@@ -32,8 +32,8 @@ from models.seeds import derive_seed
 from models.training.loop import fit
 from search.studies import cae
 from search.studies.gan import suggest_balance
+from tests.benchmarks.winner import CSV
 
-CSV = Path(__file__).with_name("seed_noise.csv")
 COLUMNS = ("study", "configuration", "run", "searched", "retrained")
 CONFIGURATIONS, RUNS = 10, 8
 
