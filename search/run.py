@@ -53,6 +53,7 @@ class StudyRun:
     base: folder of the export that every model starts from
     shown: how many trials a person chooses among; None: their values decide
     encoder: folder of the export whose codes samples are judged by; None: a classifier judges
+    inception: file of Inception's weights, for the card of a winner that makes images
     least_steps: of an epoch, for which batches are made smaller; 0: they stay as they are
     remarks: what a person has to know of the images in this study, and of the code of its trials
     sources: module -> file of the study, as the supervisor has read them
@@ -82,6 +83,7 @@ class StudyRun:
     base: str | None = None
     shown: int | None = None
     encoder: str | None = None
+    inception: str | None = None
     least_steps: int = 0
     remarks: list[str] = field(default_factory=list)
     sources: Mapping[str, SourceFile] = field(default_factory=dict)

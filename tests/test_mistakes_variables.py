@@ -42,6 +42,7 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "data-long": ({"DATA": "folder:/" + "x" * 5000}, ["no folder /xxx", "DATA=folder:PATH"]),
     "data-nobody": ({"DATA": "folder:~nobody-at-all/x"}, ["DATA=", "no such user"]),
     "data-not-utf-8": ({"DATA": os.fsdecode(b"folder:/\xff")}, ["DATA is not UTF-8 text"]),
+    "inception": ({"INCEPTION": "/w.pth"}, ["INCEPTION measures new images", "leave it out"]),
     "runs-proc": (
         {"RUNS": "/proc/runs/of/mine"},
         ["write under RUNS=/proc/runs", "set RUNS"],

@@ -18,6 +18,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from models.base import Model
+from models.errors import ExtractorError
 from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
 from search.setup.checks import check_strategies
@@ -64,6 +65,23 @@ def check_names(variables: Variables, study: Study) -> None:
     pruner = make_pruner(variables.pruner or study.spec.pruner)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
         check_strategies(study.spec.suggest, sampler, pruner)
+    if variables.inception is not None:
+        _check_inception(variables.inception, study)
+
+
+def _check_inception(path: Path, study: Study) -> None:
+    """Raise `BadVariable` for a file without Inception's weights, and where no images are made."""
+    from models.evaluation.inception import load_inception  # others do not wait for it
+
+    if not study.spec.model.judged:
+        raise BadVariable(
+            f"INCEPTION measures new images, and {study.spec.model.__name__} makes none: leave it "
+            "out"
+        )
+    try:
+        load_inception(path)
+    except ExtractorError as error:
+        raise BadVariable(str(error)) from error
 
 
 def _check_preference(variables: Variables, study: Study) -> None:
@@ -133,6 +151,7 @@ def prepare_run(
         base=None if inputs.base is None else str(inputs.base),
         shown=at_once,
         encoder=None if inputs.encoder is None else str(inputs.encoder),
+        inception=None if variables.inception is None else str(variables.inception),
         least_steps=identity.least_steps,
         remarks=[
             *describe_fit(study, inputs.images, least_steps=identity.least_steps),

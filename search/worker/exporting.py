@@ -200,6 +200,11 @@ def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) ->
         if evaluator.labels is not None:
             tables.append(evaluator.labels.table(model, context.images).to_plain())
         test_judge = evaluator.record
+    if context.run.inception is not None:
+        from models.evaluation.inception_table import inception_table  # others need not load it
+
+        weights = Path(context.run.inception)
+        tables.append(inception_table(model, context.images, weights, say=say).to_plain())
     beaten = measure_baseline(model, context.images, record.metric, "test")
     baseline = None if beaten is None else {**(record.baseline or {}), **beaten}
     return replace(record, tables=tables, test=test, test_judge=test_judge, baseline=baseline)
