@@ -131,13 +131,18 @@ def test_noise_is_no_collapse() -> None:
     assert (row["measured"], row["agrees"]) == ("noise", "unknown")
 
 
+def test_what_no_report_has_agrees_with_none() -> None:
+    (row,) = concluded(measured("5,000 + ADA", [10.0] * 3, FINE, [0.6] * 3)).values()
+    assert (row["measured"], row["reported"], row["agrees"]) == ("covers", "-", "-")
+
+
 def test_every_row_is_trained_for_as_many_images() -> None:
     shown = {
         augmentation.suggest(optuna.trial.FixedTrial({"row": row, "repeat": 0})).epoch_images
         for row in augmentation.ROWS
     }
     assert shown == {augmentation.EPOCH_IMAGES}
-    assert len(augmentation.ROWS) == 9
+    assert len(augmentation.ROWS) == 11
     assert augmentation.STUDY.trials == len(augmentation.ROWS) * augmentation.REPEATS
 
 

@@ -128,8 +128,10 @@ def test_a_loss_asks_only_for_what_means_something_to_it() -> None:
 
 def test_few_images_are_compared_with_the_plain_gan_on_as_many() -> None:
     values = {
-        (1_000, "plain"): (80.0, 100.0), (1_000, "both"): (40.0, 50.0), (5_000, "both"): (20.0,),
-    }  # fmt: skip
+        (1_000, "plain"): (80.0, 100.0),
+        (1_000, "R1, moved"): (40.0, 50.0),
+        (5_000, "R1, moved"): (20.0,),
+    }
     rows = [(*key, value) for key, found in values.items() for value in found]
     trials = pd.DataFrame(rows, columns=["real", "row", "value"])
     trials["number"], trials["state"], trials["verdict"] = range(len(rows)), "COMPLETE", "healthy"
@@ -143,8 +145,8 @@ def test_few_images_are_compared_with_the_plain_gan_on_as_many() -> None:
     found = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [tuple(row[name] for name in columns) for row in found] == [
         ("1,000", "plain", 2, "90.0 ± 14.1", "1.00", "2 healthy"),
-        ("1,000", "both", 2, "45.0 ± 7.1", "0.50", "2 healthy"),
-        ("5,000", "both", 1, "20.0", "-", "1 healthy"),
+        ("1,000", "R1, moved", 2, "45.0 ± 7.1", "0.50", "2 healthy"),
+        ("5,000", "R1, moved", 1, "20.0", "-", "1 healthy"),
     ]
 
 
