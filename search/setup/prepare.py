@@ -114,21 +114,42 @@ def prepare_run(
         with study_lock(storage.engine, opened._study_id):
             accept_code(opened, code, is_accepted=variables.code is not None)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
-    exported = read_provenance(variables.paths.export(name, 1)) or {}
-    run = StudyRun(
+    trials = _count_trials(
+        variables.trials or study.spec.trials,
+        sampler,
+        opened,
+        len(study.spec.references),
+        storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
+    )
+    run = _make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once)
+    if opened.user_attrs.get(REMARKS, []) != run.remarks:
+        opened.set_user_attr(REMARKS, run.remarks)  # for reports
+    return opened, run
+
+
+def _make_run(
+    variables: Variables,
+    study: Study,
+    inputs: RunInputs,
+    opened: optuna.Study,
+    identity: StudyIdentity,
+    *,
+    trials: int,
+    at_once: int | None,
+) -> StudyRun:
+    """Return all that a worker has to know.
+
+    trials: how many there will be; at_once: how many a person chooses among
+    """
+    exported = read_provenance(variables.paths.export(opened.study_name, 1)) or {}
+    return StudyRun(
         name=study.reference,
-        study=name,
+        study=opened.study_name,
         storage=variables.storage_url,
         runs=str(variables.runs),
         images=str(inputs.cached),
         seed=identity.seed,
-        trials=_count_trials(
-            variables.trials or study.spec.trials,
-            sampler,
-            opened,
-            len(study.spec.references),
-            storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
-        ),
+        trials=trials,
         epochs=identity.epochs,
         retrain_epochs=remember_retrain_epochs(
             opened,
@@ -164,9 +185,6 @@ def prepare_run(
         image_state=[*inputs.state],
         finishes_here=variables.finish is not None,
     )
-    if opened.user_attrs.get(REMARKS, []) != run.remarks:
-        opened.set_user_attr(REMARKS, run.remarks)  # for reports
-    return opened, run
 
 
 def _open_study(
