@@ -399,3 +399,21 @@ def test_an_export_that_is_damaged_while_it_is_written_is_made_again(
     monkeypatch.setattr(exporting, "write_export", whole)
     export_now(context, 0, 1)
     assert leaderboard_of(context).is_exported(0, 1)
+
+
+def test_a_training_that_may_end_otherwise_meets_the_test_images_anew(
+    make_context: MakeContext,
+) -> None:
+    context = make_context()
+    run_one(context)
+    retrain(context, 0)
+    record = retrained(context)
+    word = exporting.name_training(record, "a")
+    assert word == exporting.name_training(replace(record, epochs=1, device="cuda:0"), "a")
+    others = [
+        exporting.name_training(record, "b"),
+        exporting.name_training(replace(record, patience=record.patience + 1), "a"),
+        exporting.name_training(replace(record, most_epochs=record.most_epochs + 1), "a"),
+        exporting.name_training(replace(record, seed=record.seed + 1), "a"),
+    ]
+    assert len({word, *others}) == 5

@@ -22,11 +22,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from search.run import StudyRun
+from search.supervisor.loop import TICK, Supervisor
+from search.trials.abandoned import SECOND_LOOK
 from search.trials.owner import forget_mark, hold_mark, is_gone, owner_name
 from search.trials.queue import TrialQueue
 from search.words import show_text
@@ -41,11 +43,6 @@ from storage.database.finishes import (
 from storage.database.leases import GRACE, RENEWAL
 from storage.database.retry import DatabaseLost
 from storage.files.identity import make_identity, read_identity
-
-if TYPE_CHECKING:
-    from search.supervisor.loop import Supervisor
-
-TICK = 0.5  # seconds between two attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +137,11 @@ class FinishClaim:
         Waits for whoever is at it. Raises `FinishLost` where another has taken it meanwhile.
         """
         with self._lock_of_runs():
-            elsewhere = self._take(top)
-            if elsewhere is not None:
-                yield elsewhere
-                return
             try:
-                yield None
-                self._let_go()
+                elsewhere = self._take(top)
+                yield elsewhere
+                if elsewhere is None:
+                    self._let_go()
             except FinishLost:
                 raise
             except BaseException:
@@ -198,7 +193,7 @@ class FinishClaim:
         state = found.fence, found.renewed
         if state != self._seen:
             self._seen, self._since = state, self.now()
-        return self.now() - self._since < GRACE + 2 * RENEWAL
+        return self.now() - self._since < GRACE + SECOND_LOOK
 
     def _let_go(self) -> None:
         """Let go of the claim, with the result if there is one."""
@@ -211,6 +206,8 @@ class FinishClaim:
 
     def _give_up(self) -> None:
         """Let go without a result, if that can be; else others see that nobody renews it."""
+        if not self.fence:
+            return
         engine, token = self.queue.engine, self.run.token
         with suppress(FinishLost, DatabaseLost):
             self.queue.retry.try_once(lambda: end_finish(engine, token, self.fence))

@@ -4,10 +4,10 @@
 
 The test images are met once, by rank 1: metrics, and the tables that the model has to show. The
 record keeps them, and a run that finds them does not look again. Nor does a run whose claim on the
-finishing of the study is another's by now. An export folder is whole or not
-there, and its programs are checked against the live model. An export that stood in its place is
-kept under another name, unless it can be made again. Where the weights of a retraining turn out
-to be damaged nothing is measured and nothing exported: the supervisor has them made again.
+finishing of the study is another's by now. An export folder is whole or not there, and its programs
+are checked against the live model. An export that stood in its place is kept under another name,
+unless it can be made again. Where the weights of a retraining turn out to be damaged nothing is
+measured and nothing exported: the supervisor has them made again.
 """
 
 from __future__ import annotations
@@ -152,6 +152,20 @@ def can_be_made_again(context: WorkerContext, folder: Path) -> bool:
     return is_kept and not holds_other_files(folder, found)
 
 
+def name_training(record: RetrainingRecord, version: str) -> str:
+    """Return a word that is another for each training that may end with other weights.
+
+    version: of the code that computes the study's values
+    """
+    identity = {
+        **record.identity(),
+        "most epochs": record.most_epochs,
+        "patience": record.patience,
+        "version": version,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 def meet_test_images(
     context: WorkerContext, job: Export, model: Model, record: RetrainingRecord
 ) -> RetrainingRecord:
@@ -161,9 +175,7 @@ def meet_test_images(
     Raises `FinishLost`.
     """
     queue, token, retry = context.queue, context.run.token, context.queue.retry
-    identity = {**record.identity(), "most epochs": record.most_epochs}
-    training = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    meeting = queue.engine, token, job.claim, training
+    meeting = queue.engine, token, job.claim, name_training(record, context.run.version)
     met = retry.wait_for(lambda: note_meeting(*meeting, job.number))
     here = read_identity(context.run.paths.finishing_identity(context.run.study))
     remarks = [
