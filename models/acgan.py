@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Metrics, ModelConfig
+from models.base import AskedSamples, Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
@@ -135,15 +135,8 @@ class ACGAN(LabelledGAN):
             labels = self.remembered.cpu()[rows]
         return self.generate(torch.cat([codes, labels.cpu()], dim=1))
 
-    def make(
-        self,
-        count: int,
-        *,
-        seed: int,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        return self.sample(count, seed=seed, labels=labels)
+    def make(self, asked: AskedSamples) -> Tensor:
+        return self.sample(asked.count, seed=asked.seed, labels=asked.labels)
 
     def usual_labels(self, count: int, *, seed: int) -> Tensor:
         """Return labels (count, L) of training images, which are kept with the weights."""

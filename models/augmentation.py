@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from models.analysis.gaussian import draw_gaussian
 from models.analysis.latent_models import codes_of
 from models.base import ModelConfig, build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
@@ -46,7 +47,6 @@ CODE = 64  # Z of every autoencoder: they differ in depth alone
 WIDTHS = {1: (CODE,), 2: (256, CODE), 3: (256, 128, CODE)}  # of each side, by its number of layers
 AE_EPOCHS = 25  # 975 steps for 5,000 images in batches of 128
 AE_BATCH = 128
-JITTER = 1e-6  # times the codes' mean variance is added: a code that is always 0 has no variance
 NOISE = 0.2  # strength of all kinds, each in its own unit
 
 
@@ -153,13 +153,8 @@ def draw_from_codes(model: DenseAE, real: Images, count: int, *, seed: int) -> T
     They are drawn from the Gaussian with the mean and the full covariance of the codes of ``real``.
     """
     with evaluating(model):
-        codes = codes_of(model, real)  # (N, Z)
-        covariance = codes.T.cov()  # (Z, Z)
-        covariance += JITTER * covariance.diagonal().mean() * torch.eye(len(covariance))
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same for every device
-        normal = torch.randn(count, codes.shape[1], generator=generator, dtype=torch.float64)
-        drawn = codes.mean(0) + normal @ torch.linalg.cholesky(covariance).T  # (count, Z)
-        pieces = torch.split(drawn.float().to(model.device), EVALUATION_BATCH)
+        drawn = draw_gaussian(codes_of(model, real), count, seed=seed)  # (count, Z)
+        pieces = torch.split(drawn.to(model.device), EVALUATION_BATCH)
         return torch.cat([_to_bytes(model.decode(piece)) for piece in pieces])
 
 

@@ -27,7 +27,7 @@ from models.analysis.code_usage import code_table
 from models.analysis.gaussian import draw_gaussian
 from models.analysis.latent_models import LatentConfig, LatentModel
 from models.analysis.mean_image import MEAN_IMAGE, mean_image_errors
-from models.base import Metrics, Note
+from models.base import AskedSamples, Metrics, Note
 from models.data.images import PARTS, Batch, ImageSplits
 from models.data.noise import NONE
 from models.errors import require
@@ -76,22 +76,15 @@ class Autoencoder(LatentModel):
         images: Tensor = self.decoder(codes)
         return images
 
-    def make(
-        self,
-        count: int,
-        *,
-        seed: int,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        """Decode draws from the Gaussian that fits the codes of ``images``.
+    def make(self, asked: AskedSamples) -> Tensor:
+        """Decode draws from the Gaussian that fits the codes of the images.
 
         An autoencoder knows no distribution of its codes; this is the simplest that has their mean
         and covariance.
         """
-        assert images is not None, "asked for by `makes_from_images`"
-        codes = torch.cat([self.encode(some) for some in torch.split(images, ENCODED)])
-        draws = draw_gaussian(codes, count, seed=seed).to(self.device)
+        assert asked.images is not None, "asked for by `makes_from_images`"
+        codes = torch.cat([self.encode(some) for some in torch.split(asked.images, ENCODED)])
+        draws = draw_gaussian(codes, asked.count, seed=asked.seed).to(self.device)
         return torch.cat([self.decode(some) for some in torch.split(draws, ENCODED)])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -104,6 +104,21 @@ class ModelConfig:
         return 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskedSamples:
+    """What a person asks `Model.make` for.
+
+    count: N; seed: all that is drawn follows from it
+    labels: (N, L) in [0, 1], for a family that is `labelled`; None: whichever it likes
+    images: (M, C, H, W) in [0, 1] on the model's device, for one that `makes_from_images`
+    """
+
+    count: int
+    seed: int
+    labels: Tensor | None = None
+    images: Tensor | None = None
+
+
 class Model(nn.Module, ABC):
     """A family of networks with its losses and optimisers.
 
@@ -186,19 +201,10 @@ class Model(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} makes no new images to be measured")
 
-    def make(
-        self,
-        count: int,
-        *,
-        seed: int,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        """Return new images for a person: (count, C, H, W) in [0, 1].
+    def make(self, asked: AskedSamples) -> Tensor:
+        """Return new images for a person: (N, C, H, W) in [0, 1].
 
-        It is called in eval mode, without gradients. The same arguments give the same images.
-        labels: (count, L) in [0, 1], for a family that is `labelled`
-        images: (M, C, H, W) in [0, 1] on the model's device, for one that `makes_from_images`
+        It is called in eval mode, without gradients. Who asks for the same gets the same images.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no images")
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from models.adversarial import Adversarial
-from models.base import ModelConfig
+from models.base import AskedSamples, ModelConfig
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.figures.canvas import figure_picture
@@ -132,15 +132,8 @@ class GAN(Adversarial):
         """
         return self.generate(self.codes(count, seeded(seed, generator)))
 
-    def make(
-        self,
-        count: int,
-        *,
-        seed: int,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        return self.sample(count, seed=seed)
+    def make(self, asked: AskedSamples) -> Tensor:
+        return self.sample(asked.count, seed=asked.seed)
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         return self.sample(count, generator=_fixed_generator("judged"))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Metrics, ModelConfig
+from models.base import AskedSamples, Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
 from models.errors import require
@@ -135,15 +135,9 @@ class StarGAN(LabelledGAN):
         images, labels = images.to(self.device), labels.to(self.device)
         return self.generate(with_planes(to_signed(images), labels))
 
-    def make(
-        self,
-        count: int,
-        *,
-        seed: int,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        """Translate the first ``count`` images to ``labels``."""
+    def make(self, asked: AskedSamples) -> Tensor:
+        """Translate the first N images to the labels."""
+        images, labels, count = asked.images, asked.labels, asked.count
         assert images is not None, "asked for by `makes_from_images`"
         assert labels is not None, "asked for by `labelled`"
         size = self.config.batch_size

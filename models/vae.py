@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from models.analysis.elbo import active_dimensions
 from models.analysis.latent_models import VariationalModel
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import Metrics, ModelConfig, Note, evaluating, later
+from models.base import AskedSamples, Metrics, ModelConfig, Note, evaluating, later
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.needs import Sides
@@ -204,15 +204,8 @@ class VAE(Autoencoder, VariationalModel):
             parts = [self.decode(part.to(self.device)) for part in torch.split(codes, SAMPLED)]
         return torch.cat(parts)
 
-    def make(
-        self,
-        count: int,
-        *,
-        seed: int,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        return self.sample(count, seed=seed)
+    def make(self, asked: AskedSamples) -> Tensor:
+        return self.sample(asked.count, seed=asked.seed)
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
         """Draw samples in parts: values that were measured before stay what they are."""

@@ -132,7 +132,7 @@ def test_an_export_of_any_place_is_sampled(runs: Path, sample: Sample, tmp_path:
     folder = RunPaths(runs).export("s", 1).rename(tmp_path / "mine")
     code, _, error = sample(FROM=folder, N=1)
     assert (code, error) == (0, "")
-    assert (runs / "samples" / "mine" / "1" / "0.png").exists()
+    assert (runs / "samples" / "s" / "1" / "0.png").exists()
 
 
 def test_nothing_of_a_person_is_overwritten(runs: Path, sample: Sample, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.asked_labels import read_labels
-from models.base import Model, evaluating
+from models.base import AskedSamples, Model, evaluating
 from models.conditional_gan import LabelledGAN
 from models.data.images import Images, ImageSplits
 from models.data.loading import find_source, load_images
@@ -97,7 +97,7 @@ def find_export(variables: Variables) -> FoundExport:
     if variables.start is not None:
         study = None if variables.name is None else load_study(variables.name)
         found = read_provenance(variables.start) or {}
-        place = paths.samples(file_stem(variables.start.name), rank)
+        place = paths.samples(file_stem(str(found.get("study") or variables.start.name)), rank)
         return FoundExport(variables.start, study, place, found)
     name, study = variables.need_name("sample"), None
     try:
@@ -154,7 +154,9 @@ class SampleMaker:
             self.labels = self._choose_labels()
         with evaluating(self.model):
             made = self.model.make(
-                self.variables.n, seed=self.seed, labels=self.labels, images=real
+                AskedSamples(
+                    count=self.variables.n, seed=self.seed, labels=self.labels, images=real
+                )
             )
         return made.cpu()
 
