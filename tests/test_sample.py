@@ -24,7 +24,7 @@ from models.image_classifier import ImageClassifier
 from models.stargan import StarGAN, StarGANConfig
 from models.vae import VAE, VAEConfig
 from search.__main__ import main
-from search.cli.sample import ABOUT, PICTURE
+from search.cli.sample_files import ABOUT, PICTURE
 from storage.files.sealed_json import write_sealed
 from storage.paths import RunPaths
 

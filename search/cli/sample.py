@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from models.asked_labels import read_labels
@@ -31,11 +30,10 @@ from models.conditional_gan import LabelledGAN
 from models.data.images import Images, ImageSplits
 from models.data.loading import find_source, load_images
 from models.export import load_export
-from models.figures.canvas import own_style, save_figure
-from models.figures.grids import sample_figure
 from models.program_files import read_metadata
 from models.results import file_stem
 from models.seeds import derive_seed
+from search.cli.sample_files import write_samples
 from search.console import open_console, print_line, shorten_path
 from search.errors import BadVariable, UnknownStudy
 from search.setup.loading import load_study
@@ -44,14 +42,9 @@ from search.spelling import spell
 from search.study import Study
 from search.variables import Variables, read_variables
 from search.words import format_count
-from storage.files.atomic import atomic_file
-from storage.files.exports import atomic_folder, read_provenance
+from storage.files.exports import read_provenance
 
-ABOUT = "samples.json"  # also tells a folder of samples from any other
-PICTURE = "samples.png"
-MOST_SHOWN = 400  # images in the picture of all
 FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
-COLUMNS = 10
 
 
 def sample() -> int:
@@ -226,53 +219,3 @@ class SampleMaker:
         names = [str(name) for name in found]
         count = model.config.labels
         return names if len(names) == count else [str(place) for place in range(count)]
-
-
-def write_samples(place: Path, images: Tensor, about: dict[str, Any]) -> Path:
-    """Write images (N, C, H, W) in [0, 1]; return where they are.
-
-    place: a file that ends in .png receives a picture of all, a folder each image, too
-    Raises `BadVariable` for a folder that holds anything else.
-    """
-    title = f"{about['study']} trial {about['trial']}, seed {about['seed']}"
-    if place.suffix.lower() == ".png":
-        if place.is_dir():
-            raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(place) as beside:
-            _draw_all(beside, images, title)
-        return place
-    if not _is_ours(place):
-        raise BadVariable(f"OUT={place} holds other files; give a folder that is new or empty")
-    digits = len(str(len(images) - 1))
-    with atomic_folder(place) as folder:
-        for number, image in enumerate(_as_bytes(images)):
-            Image.fromarray(image).save(folder / f"{number:0{digits}}.png")
-        _draw_all(folder / PICTURE, images, title)
-        (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
-    return place
-
-
-def _is_ours(place: Path) -> bool:
-    """Whether nothing is lost with what stands in ``place``: nothing, or samples alone."""
-    if not place.exists():
-        return not place.is_symlink()
-    if not place.is_dir() or place.is_symlink():
-        return False
-    names = {path.name for path in place.iterdir()}
-    made = {name for name in names if name.endswith(".png") and name[:-4].isdecimal()}
-    return not names or (ABOUT in names and names == {*made, ABOUT, PICTURE})
-
-
-@own_style()
-def _draw_all(path: Path, images: Tensor, title: str) -> None:
-    shown = images[:MOST_SHOWN]
-    if len(shown) < len(images):
-        title += f", the first {len(shown)}"
-    save_figure(sample_figure(shown, title, columns=min(COLUMNS, len(shown))), path)
-
-
-def _as_bytes(images: Tensor) -> list[Any]:
-    """Return images as arrays of bytes, (H, W) or (H, W, 3)."""
-    scaled = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [image.squeeze(2) if image.shape[2] == 1 else image for image in scaled]

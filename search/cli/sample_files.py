@@ -1,0 +1,79 @@
+"""The files that `make sample` writes: an image a file, and a picture of all.
+
+    write_samples(place, images, about)      # a folder, or one picture where place ends in .png
+
+A folder that holds anything but samples stays as it is.
+
+Shape legend: N images, C channels, H/W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.figures.canvas import own_style, save_figure
+from models.figures.grids import sample_figure
+from search.errors import BadVariable
+from storage.files.atomic import atomic_file
+from storage.files.exports import atomic_folder
+
+ABOUT = "samples.json"  # also tells a folder of samples from any other
+PICTURE = "samples.png"
+MOST_SHOWN = 400  # images in the picture of all
+COLUMNS = 10
+
+
+def write_samples(place: Path, images: Tensor, about: dict[str, Any]) -> Path:
+    """Write images (N, C, H, W) in [0, 1]; return where they are.
+
+    place: a file that ends in .png receives a picture of all, a folder each image, too
+    Raises `BadVariable` for a folder that holds anything else.
+    """
+    title = f"{about['study']} trial {about['trial']}, seed {about['seed']}"
+    if place.suffix.lower() == ".png":
+        if place.is_dir():
+            raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(place) as beside:
+            _draw_all(beside, images, title)
+        return place
+    if not _is_ours(place):
+        raise BadVariable(f"OUT={place} holds other files; give a folder that is new or empty")
+    digits = len(str(len(images) - 1))
+    with atomic_folder(place) as folder:
+        for number, image in enumerate(_as_bytes(images)):
+            Image.fromarray(image).save(folder / f"{number:0{digits}}.png")
+        _draw_all(folder / PICTURE, images, title)
+        (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    return place
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether nothing is lost with what stands in ``place``: nothing, or samples alone."""
+    if not place.exists():
+        return not place.is_symlink()
+    if not place.is_dir() or place.is_symlink():
+        return False
+    names = {path.name for path in place.iterdir()}
+    made = {name for name in names if name.endswith(".png") and name[:-4].isdecimal()}
+    return not names or (ABOUT in names and names == {*made, ABOUT, PICTURE})
+
+
+@own_style()
+def _draw_all(path: Path, images: Tensor, title: str) -> None:
+    shown = images[:MOST_SHOWN]
+    if len(shown) < len(images):
+        title += f", the first {len(shown)}"
+    save_figure(sample_figure(shown, title, columns=min(COLUMNS, len(shown))), path)
+
+
+def _as_bytes(images: Tensor) -> list[Any]:
+    """Return images as arrays of bytes, (H, W) or (H, W, 3)."""
+    scaled = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [image.squeeze(2) if image.shape[2] == 1 else image for image in scaled]
