@@ -25,6 +25,7 @@ from pathlib import Path
 from tests.gpu.part import Part, Row, Settings, read_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
+THREADS = {"OMP_NUM_THREADS": "3"}  # of each part that runs beside others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +119,7 @@ def _start_part(part: Planned, given: argparse.Namespace, deadline: float) -> No
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        env=os.environ | ({} if part.alone else THREADS),
         start_new_session=True,
     )
     try:
