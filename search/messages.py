@@ -19,6 +19,7 @@ from search.run import SourceFile, StudyRun, read_sources
 SPENT = 3  # a worker's exit code: the run has no error, and a new process is to take its place
 CHANGED = 4  # likewise, since somebody wrote to the images that it had in memory
 OUTDATED = 5  # likewise: this one knows trials that the database does not have any more
+BROKEN = 6  # likewise: its GPU has reported an error, after which its context is of no use
 
 # Jobs: from the supervisor to a worker.
 

@@ -375,17 +375,6 @@ def test_a_database_error_is_not_the_trials_fault(
     assert run_one(context)["state"] == "COMPLETE"
 
 
-def test_a_broken_device_ends_the_trial_and_the_process(make_context: MakeContext) -> None:
-    class Lost(CAE):
-        def train_step(self, batch: Batch) -> Metrics:
-            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-    context = make_context(model=Lost)
-    with pytest.raises(SpentProcess, match="illegal memory access"):
-        run_one(context)
-    assert context.queue.count() == {"FAIL": 1}
-
-
 def test_a_resumed_trial_is_not_pruned_on_reports_it_has_yet_to_reach(
     make_context: MakeContext,
 ) -> None:

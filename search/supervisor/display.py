@@ -26,6 +26,7 @@ from rich.text import Text
 from models.evaluation.gan_diagnosis import WORDS
 from search.console import is_live, print_line, shorten_path
 from search.messages import (
+    BROKEN,
     CHANGED,
     OUTDATED,
     SPENT,
@@ -224,6 +225,12 @@ class Display:
         self.status[worker.index] = WorkerStatus(worker.device)
         if code == SPENT:
             self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
+            return
+        if code == BROKEN:
+            log = shorten_path(worker.log)
+            self.say(
+                f"worker {worker.index} starts anew: {worker.device} reported an error ({log})"
+            )
             return
         if code in (CHANGED, OUTDATED):
             return  # the worker has said the first, and the supervisor says the second

@@ -29,6 +29,7 @@ from models.data.loading import open_images
 from models.errors import ImagesChanged, StopRequested
 from search.errors import StudyFileError, explain_error, is_missing_record
 from search.messages import (
+    BROKEN,
     CHANGED,
     OUTDATED,
     SPENT,
@@ -53,8 +54,9 @@ from search.worker.control import Control
 from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
 from search.worker.dry_run import make_dry_run
 from search.worker.exporting import export
+from search.worker.interruptions import is_device_error
 from search.worker.retraining import retrain
-from search.worker.trial import SpentProcess, run_trial
+from search.worker.trial import BrokenDevice, SpentProcess, run_trial
 from storage.database.retry import DatabaseWentBack, GaveUp
 
 log = logging.getLogger("genstudy")
@@ -80,6 +82,9 @@ def main() -> int:
     warnings.simplefilter("ignore", ExperimentalWarning)  # samplers are chosen by name
     try:
         _work(control)
+    except BrokenDevice as error:
+        log.error("%s", error)
+        os._exit(BROKEN)  # what lies on the GPU cannot be given back in good order
     except SpentProcess as error:
         log.error("%s", error)
         return SPENT
@@ -118,9 +123,13 @@ def _work(control: Control) -> None:
         _do_jobs(jobs, context)
     except GaveUp:  # told to stop while the database was away
         return
+    except SpentProcess:
+        raise
     except Exception as error:
         if is_missing_record(error):  # a new process sees whether the study is there
             raise DatabaseWentBack("a trial is not in the trial database any more") from error
+        if is_device_error(error):  # of a retraining or an export: a new process tries it again
+            raise BrokenDevice(f"its GPU reported an error: {error}") from error
         raise
     finally:
         context.queue.engine.dispose()

@@ -43,7 +43,7 @@ from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_budget
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
-from search.worker.interruptions import is_interruption
+from search.worker.interruptions import is_device_error, is_interruption
 from search.worker.pictures import TrialPictures, is_pictured
 from search.worker.progress import TrialProgress
 from storage.database import leases
@@ -55,12 +55,17 @@ CHECKPOINT_EVERY = 30.0  # seconds
 SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
 # checkpoint at once, so that no finished epoch is lost in either case
 NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
+DEVICE_ERROR = "device_error_epoch"  # attribute: epochs done when a GPU reported an error
 log = logging.getLogger("genstudy")
 
 
 class SpentProcess(Exception):
-    """This process should not train any more, and a new one can: the GPU's context is broken,
-    or memory ran out and may not all have been given back."""
+    """This process should not train any more, and a new one can: memory ran out and may not all
+    have been given back."""
+
+
+class BrokenDevice(SpentProcess):
+    """The same, since the process's context on its GPU is broken."""
 
 
 class OutOfMemoryAfterOthers(Exception):
@@ -123,6 +128,7 @@ class TrialRun:
         )
         self.noted = time.monotonic()  # when the note was written
         self.got_on = time.monotonic()  # when a step, an evaluation or an epoch began
+        self.has_broken_device = False
 
     def run(self) -> None:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
@@ -152,10 +158,18 @@ class TrialRun:
             self._release()
             reason = f"trial {self.number} goes on in a new process: {error}"
             raise SpentProcess(reason) from error
+        except Exception as error:
+            if not is_device_error(error):
+                raise
+            self._release()
+            reason = f"trial {self.number} goes on in a new process: {describe_error(error)}"
+            raise BrokenDevice(reason) from error
         self.progress.checkpoints.remove()
         self.pictures.forget_rows()
         self._announce(ending)
-        if ending.outcome is Outcome.INFEASIBLE or ending.reason.startswith("AcceleratorError"):
+        if self.has_broken_device:
+            raise BrokenDevice(ending.reason)
+        if ending.outcome is Outcome.INFEASIBLE:
             raise SpentProcess(ending.reason)
 
     def _is_kept(self) -> bool:
@@ -223,7 +237,11 @@ class TrialRun:
             assert self.context.run.trial_minutes is not None
             return Ending.interrupted(self.context.run.trial_minutes, self.progress.epoch)
         except Exception as error:
-            if is_interruption(error):
+            if is_device_error(error):
+                if not self._is_at_fault():
+                    raise
+                self.has_broken_device = True
+            elif is_interruption(error):
                 raise
             if is_out_of_memory(error):
                 return self._end_out_of_memory(error)
@@ -424,6 +442,15 @@ class TrialRun:
         if self.memory.left_behind and not is_first and taken + requested_bytes(error) <= budget:
             raise OutOfMemoryAfterOthers(describe_error(error)) from error
         return Ending.infeasible(error, taken=taken, budget=budget)
+
+    def _is_at_fault(self) -> bool:
+        """Whether a GPU's error is this trial's own: it came no further in a new process. Until
+        that is tried, the GPU may have failed by itself."""
+        before = self.trial.user_attrs.get(DEVICE_ERROR)
+        if isinstance(before, int) and self.progress.epoch <= before:
+            return True
+        self.queue.set_attributes(self.trial, {DEVICE_ERROR: self.progress.epoch})
+        return False
 
     def _release(self) -> None:
         """Give the trial back. While the database is away, its lease runs out instead."""
