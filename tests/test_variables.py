@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import BadVariable
-from search.supervisor.devices import assign_devices, count_cores
+from search.supervisor.devices import assign_devices, count_cores, explain_no_gpu
 from search.variables import VARIABLES, Variables, describe_variables, read_variables
 from storage.errors import StorageError
 from storage.paths import RunPaths, check_name
@@ -119,6 +119,17 @@ def test_workers_get_devices(
 def test_a_gpu_that_is_not_there_is_refused(visible: int, there: str) -> None:
     with pytest.raises(BadVariable, match=f"GPU 2, but this machine shows {there}; .*GPUS=none"):
         assign_devices(gpus=(2,), workers=None, visible=visible)
+
+
+def test_a_gpu_that_is_hidden_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.supervisor.devices.DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert explain_no_gpu() is None
+    (tmp_path / "nvidia3").touch()  # a container has the GPUs that it is given
+    assert "is its driver too old?" in (explain_no_gpu() or "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(BadVariable, match="shows none; CUDA_VISIBLE_DEVICES='' shows none of"):
+        assign_devices(gpus=(0,), workers=None, visible=0)
 
 
 UNUSABLE = (

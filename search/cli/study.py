@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -33,7 +32,7 @@ from search.setup.loading import load_study
 from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
 from search.study import Study
-from search.supervisor.devices import assign_devices, count_cores, count_gpus
+from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.finish import finish
@@ -67,7 +66,6 @@ from storage.files.certificate_words import certificate_lines, chance_of, mean_o
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
 
-NVIDIA = Path("/dev/nvidia0")
 INTERRUPTED, UNREAD = 130, 2  # exit codes
 
 
@@ -158,13 +156,8 @@ class StudyCommand:
         check_names(variables, self.study)
         variables.paths.check_writable()
         visible = count_gpus()
-        if not visible and variables.gpus is None and NVIDIA.exists():
-            self._warn(
-                [
-                    "this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too "
-                    "old?): training on the CPU"
-                ]
-            )
+        if not visible and variables.gpus is None and (reason := explain_no_gpu()):
+            self._warn([f"{reason}: training on the CPU"])
         devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
         stop = threading.Event()
         retry = DatabaseRetry(stop.is_set, lambda line: print_line(self.console, line))

@@ -7,10 +7,14 @@ assign_devices(gpus=(0, 1), workers=4, visible=2)               # two processes 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
 from search.errors import BadVariable
+from storage.errors import short
+
+DEVICES = Path("/dev")  # in which NVIDIA's driver has a file for each GPU
 
 
 def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible: int) -> list[str]:
@@ -24,8 +28,10 @@ def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible
     missing = [gpu for gpu in chosen if gpu >= visible]
     if missing:
         there = f"0 to {visible - 1}" if visible > 1 else "only 0" if visible else "none"
+        reason = explain_no_gpu() if not visible else None
         raise BadVariable(
             f"GPUS names GPU {missing[0]}, but this machine shows {there}; "
+            f"{f'{reason}; ' if reason else ''}"
             "set GPUS to what is there, or GPUS=none for the CPU"
         )
     if not chosen:
@@ -36,6 +42,16 @@ def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible
 def count_gpus() -> int:
     """Count the GPUs that PyTorch can use."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def explain_no_gpu() -> str | None:
+    """Return why PyTorch shows no GPU of a machine that has one; None where there is none."""
+    if not any(DEVICES.glob("nvidia[0-9]*")):
+        return None
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return f"CUDA_VISIBLE_DEVICES={short(repr(chosen))} shows none of this machine's GPUs"
+    return "this machine has an NVIDIA GPU that PyTorch cannot use (is its driver too old?)"
 
 
 def count_cores() -> int:

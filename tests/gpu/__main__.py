@@ -54,7 +54,7 @@ PLAN = (
     Planned(name="fused", seconds=60, alone=True),
     Planned(name="profiles", seconds=45, alone=True),
     Planned(name="widths", seconds=75, alone=True),
-    Planned(name="service", seconds=90, alone=True),
+    Planned(name="service", seconds=130, alone=True),
 )
 
 

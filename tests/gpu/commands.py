@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Person:
         own = {*VARIABLES, "GENSTUDY_GIVEN", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
         self.environment = {
             **{key: value for key, value in os.environ.items() if key not in own},
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": python_path(),
             "COLUMNS": "200",
             "RUNS": str(self.runs),
             "DATA_ROOT": str(settings.data),
@@ -170,6 +170,11 @@ class Person:
         return last[:160]
 
 
+def python_path() -> str:
+    """Return where commands import from: this folder, and where this process finds the rest."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
 def shared_cache(settings: Settings) -> Path:
     """Where images, extractors and evaluators of all commands of a part lie."""
     return settings.work / "cache"
@@ -210,7 +215,9 @@ def together(
 
 
 def _do(check: Check, settings: Settings) -> list[Row]:
-    return list(check(settings))
+    """Return the rows of a check; pandas has truth values of its own, which JSON has not."""
+    rows = check(settings)
+    return [replace(row, ok=None if row.ok is None else bool(row.ok)) for row in rows]
 
 
 def wait_until(true: Callable[[], Any], *, what: str) -> None:
