@@ -1,13 +1,14 @@
 """How many trials share a GPU: as many as its memory holds and as pay.
 
-A worker is added to a GPU while that makes the GPU do more. Whether it did is measured on the
-trials that ran before and after: k workers that each slow down by less than (k + 1) / k have
-gained from one more. The same trial is compared with itself, since another one may have a
-larger network.
+Workers are added to a GPU while that makes the GPU do more: half as many as it has, so that a few
+steps lead from one to many. Whether they pay is measured on trials before and after: if all slow
+down as much as there are more of them, nothing is gained. A trial is compared with itself where it
+lives long enough, since another one may have a larger network. Where trials end sooner than a
+process starts, several of before are compared with several of after.
 
     packing = GpuPacking(devices, most=count_cores())
     packing.handle_event(index, device, event)     # what workers say
-    packing.devices_to_fill()                      # GPUs that should get another worker now
+    packing.devices_to_fill()                      # for each worker that should be added, its GPU
 
 A CPU needs none of this: there a worker has a core of its own.
 """
@@ -22,9 +23,14 @@ from statistics import median
 from search.messages import Ended, EpochEnded, Event, Released
 
 EPOCHS = 3  # of a trial, before and after, that make a measurement
-GAIN = 1.1  # one more worker has to raise a GPU's epochs per second by a tenth
+TRIALS = 4  # that are compared with as many others, where none was there before and after
+LATEST = 8 * TRIALS  # trials whose times are kept
+GAIN = 1.1  # the added workers have to raise a GPU's epochs per second by a tenth
 SPARE = 1.5  # times the memory of the largest trial so far must be free for another
 CONTEXT = 768 * 2**20  # bytes that a process takes on a GPU before it has done anything
+
+Times = dict[int, list[float]]
+"""Trial -> the seconds of its epochs."""
 
 
 @dataclass
@@ -32,15 +38,17 @@ class Sharing:
     """The workers of one GPU and their measured times.
 
     workers: on it, with those that start; settled: no other is added
+    before, after: epochs without and with the workers that were added last
     """
 
     workers: int = 1
     free: int = 0  # bytes
     largest: int = 0  # bytes, peak of a trial
-    seconds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-    before: dict[int, float] = field(default_factory=dict)  # median epoch of the trials then
-    newest: int | None = None  # the worker that was added last, until it is judged
-    newest_trains: bool = False
+    before: Times = field(default_factory=lambda: defaultdict(list))
+    after: Times = field(default_factory=lambda: defaultdict(list))
+    running: set[int] = field(default_factory=set)  # trials
+    newest: set[int] = field(default_factory=set)  # workers that were added last, until judged
+    training: set[int] = field(default_factory=set)  # those of them that are at a trial
     settled: bool = False
 
 
@@ -62,58 +70,75 @@ class GpuPacking:
         match event:
             case EpochEnded(free_memory=int(free), peak_memory=int(peak)):  # not of a retraining
                 share.free, share.largest = free, max(share.largest, peak)
-                if share.newest == index:
-                    share.newest_trains = True
-                elif share.newest is None or share.newest_trains:
-                    share.seconds[event.number].append(event.seconds)
+                share.running.add(event.number)
+                if index in share.newest:
+                    share.training.add(index)
+                if not share.training:  # the newest start, or there are none
+                    _note(share.before, event)
+                elif share.training == share.newest:
+                    _note(share.after, event)
             case Ended() | Released():
-                share.seconds.pop(event.number, None)
-                share.before.pop(event.number, None)
-                if share.newest == index:
-                    share.newest_trains = False  # between two trials it is no load
+                share.running.discard(event.number)
+                share.training.discard(index)  # between two trials it is no load
 
     def devices_to_fill(self) -> list[str]:
-        """Return the GPUs to put another worker on; each is counted as put there."""
+        """Return the GPU of each worker that is to be added; it is counted as added when
+        `note_added` is called."""
         chosen = []
         for device, share in self.shares.items():
-            if share.newest is not None:
-                self._decide_on_newest(share)
-            if share.newest is None and not share.settled and self._has_room(share):
-                measured = _median_seconds(share)
-                if measured:  # this is what one more must not spoil
-                    share.before = measured
-                    share.seconds.clear()
-                    chosen.append(device)
+            if share.newest:
+                self._judge_newest(share)
+            if not share.newest and not share.settled and _medians(share.before):
+                chosen += [device] * self._count_more(share, taken=len(chosen))
         return chosen
 
     def note_added(self, index: int, device: str) -> None:
         """Take in that worker ``index`` was started on ``device``."""
         share = self.shares[device]
         share.workers += 1
-        share.newest, share.newest_trains = index, False
+        share.newest.add(index)
 
-    def _decide_on_newest(self, share: Sharing) -> None:
-        """Decide whether the newest worker pays, once earlier trials were timed beside it."""
-        after = {n: s for n, s in _median_seconds(share).items() if n in share.before}
-        if not share.newest_trains or (share.before and not after):
+    def _judge_newest(self, share: Sharing) -> None:
+        """Decide whether the newest workers pay, once trials were timed beside them."""
+        slower = _slowdown(share)
+        if slower is None:
             return
-        share.newest = None
-        if not after:  # all trials of before have ended: to be measured anew
-            return
-        slower = median(after[number] / share.before[number] for number in after)
-        gain = share.workers / (share.workers - 1) / slower
+        gain = share.workers / (share.workers - len(share.newest)) / slower
         share.settled = gain < GAIN
+        share.before, share.after = share.after, defaultdict(list)
+        share.newest, share.training = set(), set()
 
-    def _has_room(self, share: Sharing) -> bool:
-        if sum(other.workers for other in self.shares.values()) >= self.most:
-            return False
-        return share.free >= SPARE * share.largest + CONTEXT
+    def _count_more(self, share: Sharing, *, taken: int) -> int:
+        """Return how many workers a GPU gets; taken: what other GPUs get now."""
+        cores = self.most - taken - sum(other.workers for other in self.shares.values())
+        room = int(share.free / (SPARE * share.largest + CONTEXT))
+        return max(0, min(max(1, share.workers // 2), cores, room))
 
 
-def _median_seconds(share: Sharing) -> dict[int, float]:
+def _slowdown(share: Sharing) -> float | None:
+    """Return how much longer an epoch takes beside the newest workers; None: not known yet."""
+    before, after = _medians(share.before), _medians(share.after)
+    same = before.keys() & after.keys()
+    if same:
+        return median(after[number] / before[number] for number in same)
+    if before.keys() & share.running:  # soon these can be compared
+        return None
+    if min(len(before), len(after)) < TRIALS and len(after) < 2 * TRIALS:
+        return None
+    return median(after.values()) / median(before.values())
+
+
+def _note(times: Times, event: EpochEnded) -> None:
+    """Note the time of an epoch; of trials only the last ones count."""
+    times[event.number].append(event.seconds)
+    if len(times) > LATEST:
+        del times[next(iter(times))]
+
+
+def _medians(times: Times) -> dict[int, float]:
     """Return the median seconds of an epoch, by trial, where enough epochs were timed."""
     return {
         number: median(seconds[-EPOCHS:])
-        for number, seconds in share.seconds.items()
+        for number, seconds in times.items()
         if len(seconds) >= EPOCHS
     }

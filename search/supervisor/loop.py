@@ -262,9 +262,10 @@ class Supervisor:
     def _add_workers(self) -> None:
         """Start more workers where a GPU has room for them and they pay."""
         most = self.run.trials - count_ended(self.queue.count())
-        if self.packing is None or len(self.pool.workers) >= min(most, self.run.shown or most):
+        useful = min(most, self.run.shown or most) - len(self.pool.workers)
+        if self.packing is None or useful <= 0:
             return  # one more would find nothing to do
-        for device in self.packing.devices_to_fill():
+        for device in self.packing.devices_to_fill()[:useful]:
             worker = self.pool.add(device)
             self.packing.note_added(worker.index, device)
             self.display.say(f"{device} has room for more: worker {worker.index} joins")

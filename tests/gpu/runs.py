@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tests.gpu.commands import Done, Person, data_of, gpus_of, prepare, together
+from tests.gpu.commands import Check, Done, Person, data_of, gpus_of, prepare, together
 from tests.gpu.part import Row, Settings
 
 # A study of genstudy in a width and with images that take seconds.
@@ -44,7 +44,7 @@ NO_SUCH_MIG = "MIG-00000000-0000-0000-0000-000000000000"
 def measure(settings: Settings) -> Iterator[Row]:
     prepare(settings)
     families = ["acgan"] if settings.tiny else list(FAMILIES)
-    checks = [
+    checks: list[tuple[str, Check]] = [
         ("cae, one worker", check_whole),
         ("CUDA_VISIBLE_DEVICES", check_visible),
         *((name, partial(check_family, name=name)) for name in families),
@@ -110,7 +110,8 @@ def check_whole(settings: Settings) -> Iterator[Row]:
 
 def check_two(settings: Settings) -> Iterator[Row]:
     person = Person(settings, "two")
-    given = cae(settings, WORKERS=2, EPOCHS=2 if settings.tiny else 8)
+    given = cae(settings, WORKERS=2)
+    given |= {"TRIALS": 4, "EPOCHS": 40} if settings.tiny else {"TRIALS": 12, "EPOCHS": 20}
     done = person.run(**given)
     yield from report("cae, two workers on one device", person, done, trials=given["TRIALS"])
     frame = person.trials(study_of(person))
@@ -155,7 +156,7 @@ def check_family(settings: Settings, *, name: str) -> Iterator[Row]:
 
 def check_visible(settings: Settings) -> Iterator[Row]:
     """What CUDA_VISIBLE_DEVICES shows is used; where it shows none, one line says so."""
-    one = {"NAME": "cae", "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "WORKERS": 1}
+    one: dict[str, Any] = {"NAME": "cae", "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "WORKERS": 1}
     person = Person(settings, "absent")
     done = person.run(**one, GPUS=torch.cuda.device_count() if settings.on_gpu else 63)
     yield Row(

@@ -73,7 +73,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     def pack() -> Iterator[Row]:
         rates["packed"] = measure_packing(settings, images, pace, "log")
         yield from packing_rows("k processes", rates["packed"])
-        yield from choice_rows(rates["packed"], pace)
+        yield from choice_rows(settings, rates["packed"], pace)
 
     def pack_with_mps() -> Iterator[Row]:
         yield from measure_mps(settings, images, pace, rates)
@@ -281,7 +281,7 @@ def packing_rows(name: str, rates: dict[int, float]) -> Iterator[Row]:
     )
 
 
-def choice_rows(rates: dict[int, float], pace: list[Pace]) -> Iterator[Row]:
+def choice_rows(settings: Settings, rates: dict[int, float], pace: list[Pace]) -> Iterator[Row]:
     """How far the supervisor's own choice is from the best fixed number."""
     if not pace:
         return
@@ -291,8 +291,8 @@ def choice_rows(rates: dict[int, float], pace: list[Pace]) -> Iterator[Row]:
         yield Row(
             name="packing: what the supervisor's number loses of the best fixed one",
             found=1 - rates[chosen] / best,
-            limit=0.1,
-            about=f"it chose {chosen} within the search's {TAIL:.0f} last seconds",
+            limit=0.1 if settings.on_gpu else None,  # on a CPU nothing is chosen
+            about=f"it chose {chosen} by the end of the search",
         )
     yield Row(
         name="service: share of what the same processes train without the service",
