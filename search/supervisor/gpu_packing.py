@@ -84,7 +84,7 @@ class GpuPacking:
     def devices_to_fill(self) -> list[str]:
         """Return the GPU of each worker that is to be added; it is counted as added when
         `note_added` is called."""
-        chosen = []
+        chosen: list[str] = []
         for device, share in self.shares.items():
             if share.newest:
                 self._judge_newest(share)
