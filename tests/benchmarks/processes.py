@@ -112,20 +112,24 @@ class Team:
     ) -> None:
         self.close()
 
-    def ask(self, job: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float]:
+    def ask(
+        self, job: Mapping[str, Any], *, first: int | None = None
+    ) -> tuple[list[dict[str, Any]], float]:
         """Every process does ``job``; their answers, and the seconds until the last had it.
 
         A job holds ``seed``: process k gets ``seed + k``.
+        first: only so many processes do it, the others wait; None: all do
         """
+        asked = self.processes[:first]
         watchdog = threading.Timer(PATIENCE, self.close)
         watchdog.start()
         began = time.perf_counter()
         try:
-            for index, process in enumerate(self.processes):
+            for index, process in enumerate(asked):
                 seeded = {**job, "seed": job.get("seed", 0) + index}
                 process.stdin.write(json.dumps(seeded) + "\n")
                 process.stdin.flush()
-            lines = [process.stdout.readline() for process in self.processes]
+            lines = [process.stdout.readline() for process in asked]
         except BrokenPipeError:
             lines = [""]
         finally:

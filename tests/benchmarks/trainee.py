@@ -3,6 +3,7 @@
     python -m tests.benchmarks.trainee ours FILE         (started by training.py)
     in   {"job": "warm", "channels": 9, "latent": 27, "seed": 0}, then the same width again:
          {"job": "train", "channels": 9, "latent": 27, "epochs": 2, "seed": 0} | {"job": "sgemm"}
+         "eager": true beside them: without a CUDA graph
     out  {} | {"mse": 0.0123} | {"gigaflops": 85.0}
 
 A warm-up is a short training: what a process does once, imports, images and kernels included,
@@ -33,6 +34,7 @@ from tests.benchmarks.work import BATCH, SHAPE, adam
 Train = Callable[[int, int, int, int], float]
 """(channels, latent, epochs, seed) -> validation error after the last epoch."""
 
+WARM = 8  # batches of a warm-up: more than a step needs to become a CUDA graph
 SGEMM = 1024  # rows and columns of the product that the ceiling is taken from
 
 
@@ -42,7 +44,7 @@ def ours(file: Path, images: int | None, device: str) -> tuple[Train, Train]:
     whole = open_images(file).to(device)
     if images is not None:
         whole = first(whole, images - images // 5, images // 5)
-    warm = first(whole, 4 * BATCH, BATCH)
+    warm = first(whole, min(WARM * BATCH, len(whole.train)), BATCH)
 
     def train(splits: ImageSplits, channels: int, latent: int, epochs: int, seed: int) -> float:
         model = build(CAE, adam(channels, latent), SHAPE, seed=seed, device=device)
@@ -110,7 +112,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--eager", action="store_true", help="ours without a CUDA graph")
     given = parser.parse_args()
-    CAE.static_step = not given.eager
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     if given.side == "ours":
@@ -119,6 +120,7 @@ def main() -> None:
         train, warm = peer(given.place, given.images, given.threads, given.workers, given.device)
     for line in sys.stdin:
         job = json.loads(line)
+        CAE.static_step = not (given.eager or job.get("eager"))
         answer: dict[str, float] = {}
         if job["job"] == "warm":
             warm(job["channels"], job["latent"], 1, job["seed"])
