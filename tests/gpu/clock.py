@@ -1,4 +1,4 @@
-"""How time on a GPU is taken: after a warm-up, with nothing left in the queue, the median of rounds.
+"""How time on a GPU is taken: after a warm-up, with an empty queue, the median of rounds.
 
 seconds = seconds_each(lambda: step(batch), settings, calls=50)
 for row in contain("cae n 9", rows_of_cae()): ...      # a failure costs its own rows only
