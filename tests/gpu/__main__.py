@@ -52,8 +52,8 @@ PLAN = (
     Planned(name="faults", seconds=170),
     Planned(name="speed", seconds=85, alone=True),
     Planned(name="fused", seconds=75, alone=True),
-    Planned(name="profiles", seconds=45, alone=True),
-    Planned(name="widths", seconds=75, alone=True),
+    Planned(name="profiles", seconds=60, alone=True),
+    Planned(name="widths", seconds=85, alone=True),
     Planned(name="service", seconds=130, alone=True),
 )
 

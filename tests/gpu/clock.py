@@ -39,12 +39,22 @@ def seconds_each(
     calls: int,
     warm: int = 8,
     rounds: int = ROUNDS,
+    most: float = 1.0,
 ) -> float:
-    """Return the seconds of one call: the median of ``rounds``, each of ``calls`` in a row."""
-    if settings.tiny:
-        calls, warm, rounds = 1, 1, 1
-    for _ in range(warm):
+    """Return the seconds of one call: the median of ``rounds``, each of ``calls`` in a row.
+
+    most: seconds of all rounds; of slow calls there are fewer
+    """
+    for _ in range(1 if settings.tiny else warm):
         call()
+    wait(settings)
+    began = time.perf_counter()
+    call()
+    wait(settings)
+    once = time.perf_counter() - began
+    if settings.tiny:
+        return once
+    calls = max(1, min(calls, round(most / rounds / once)))
     found = []
     for _ in range(rounds):
         wait(settings)
@@ -86,6 +96,6 @@ def free_memory() -> None:
 
 def load_set(name: str, settings: Settings, shape: tuple[int, int, int] | None) -> ImageSplits:
     """Return a set of torchvision's or a folder, on the device."""
-    cache = settings.work / "cache"
+    cache = settings.work.parent / "cache"  # of all parts that run alone
     found = load_images(name, root=settings.data, cache=cache, shape=shape)
     return found.to(settings.device)

@@ -68,7 +68,7 @@ def _whole(draws: SameDraws, func: Any, args: Any, kwargs: Any) -> Tensor:
 def _filled(draws: SameDraws, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Replace normal_ and uniform_, which fill a tensor."""
     tensor: Tensor = args[0]
-    first, second = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+    first, second = (*list(args)[1:], *(0.0, 1.0)[len(args) - 1 :])
     if func.overloadpacket.__name__ == "normal_":
         drawn = draws.normal(tensor.shape) * second + first
     else:

@@ -30,32 +30,21 @@ RANDOM = 64  # images, where no real ones of the size are at hand
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """A study's family at its reference configuration, with images on the device.
-
-    real: whether the images are real ones
-    """
+    """A study's family at its reference configuration, with images on the device."""
 
     name: str
     spec: StudySpec
     config: ModelConfig
     images: ImageSplits
     device: str
-    real: bool
 
     @classmethod
     def of(cls, name: str, settings: Settings, *, data: str = "") -> Reported:
         """Return the study ``name``; data: another set than the study's."""
         spec: StudySpec = import_module(f"search.studies.{name}").STUDY
-        images, real = _images(spec, data or spec.data, settings)
+        images = _images(spec, data or spec.data, settings)
         config = spec.model.fitted(_config(name, spec, settings), images)
-        return cls(
-            name=name,
-            spec=spec,
-            config=config,
-            images=images,
-            device=settings.device,
-            real=real,
-        )
+        return cls(name=name, spec=spec, config=config, images=images, device=settings.device)
 
     def build(self) -> Model:
         """Return the model on the device, in training mode."""
@@ -92,16 +81,16 @@ def _config(name: str, spec: StudySpec, settings: Settings) -> ModelConfig:
     return replace(config, **small)
 
 
-def _images(spec: StudySpec, data: str, settings: Settings) -> tuple[ImageSplits, bool]:
+def _images(spec: StudySpec, data: str, settings: Settings) -> ImageSplits:
     """Return the study's images; emoji stand in for faces, and noise for what is larger."""
     assert spec.shape is not None
     if spec.shape[1] > 64:
-        return _noise(spec.shape, RANDOM, settings), False
+        return _noise(spec.shape, RANDOM, settings)
     if data.startswith("folder:"):
         data = f"folder:{settings.emoji / 'people'}"
     elif settings.tiny:
         data = "digits"
-    return load_set(data, settings, spec.shape), True
+    return load_set(data, settings, spec.shape)
 
 
 def _noise(shape: tuple[int, int, int], count: int, settings: Settings) -> ImageSplits:

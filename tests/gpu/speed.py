@@ -50,7 +50,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     if settings.tiny:
         scale = Scale(widths=WIDTHS[:1], counts=(1, 2), workers=1, tiny=True)
     cached = prepare_images(
-        "fashion_mnist", root=settings.data, cache=settings.work / "cache", shape=SHAPE
+        "fashion_mnist", root=settings.data, cache=settings.work.parent / "cache", shape=SHAPE
     )
     with ExitStack() as stack:
         peer = stack.enter_context(_peer(settings, scale, scale.workers))

@@ -1,4 +1,4 @@
-"""Families at the width that was reported: memory, seconds of an epoch, and what they learn in 10 s.
+"""Families at the width that was reported: memory, seconds of an epoch, and what they soon learn.
 
 An epoch is 60,000 images, whatever set is at hand: its seconds follow from those of a step. Emoji
 stand in for faces.
@@ -20,12 +20,11 @@ from tests.gpu.clock import contain, seconds_each, wait
 from tests.gpu.part import Row, Settings
 from tests.gpu.reported import Reported
 
-NAMES = (
-    "gan", "stargan", "gan_faces", "acgan", "gan_dropout", "vae_faces", "vae_wide", "gan_wide",
-)  # fmt: skip
+NAMES = ("gan", "stargan", "gan_faces", "acgan", "gan_dropout", "vae_faces")
+LARGE = ("vae_wide", "gan_wide")  # making their weights takes a CPU seconds
 EPOCH = 60_000  # images
-SECONDS = 2.0  # of a measurement
-LEARNING = 10.0  # seconds
+SECONDS = 1.2  # of a measurement
+LEARNING = 8.0  # seconds
 DRAWN = {"gan": "mnist", "gan_faces": "", "stargan": ""}  # family -> another set
 COLUMNS, SIDE = 16, 64
 
@@ -39,6 +38,8 @@ def measure(settings: Settings) -> Iterator[Row]:
         yield from contain(f"{name} learns", learn(name, data, rows, settings))
     if rows:
         draw_rows(settings.out / "widths.png", rows, title=f"after {LEARNING:.0f} s of training")
+    for name in LARGE:
+        yield from contain(name, measure_width(name, settings))
 
 
 def measure_width(name: str, settings: Settings) -> Iterator[Row]:
@@ -48,14 +49,11 @@ def measure_width(name: str, settings: Settings) -> Iterator[Row]:
     wide = Reported.of(name, settings)
     model = wide.build()
     step = wide.step(model)
-    each = seconds_each(lambda: step(wide.batch()), settings, calls=2, warm=7, rounds=1)
-    if not settings.tiny:
-        calls = max(2, min(100, round(SECONDS / 3 / each)))
-        each = seconds_each(lambda: step(wide.batch()), settings, calls=calls, warm=2)
+    each = seconds_each(lambda: step(wide.batch()), settings, calls=100, warm=7, most=SECONDS)
     memory = torch.cuda.max_memory_allocated(settings.device) / 2**20 if settings.on_gpu else 0.0
-    resident = sum(
-        part.pixels.nbytes for part in (wide.images.train, wide.images.valid, wide.images.test)
-    )
+    images = wide.images
+    parts = (images.train, images.valid, images.test)
+    resident = sum(part.pixels.nbytes for part in parts) / 2**20
     how = "recorded" if settings.on_gpu and not getattr(step, "refused", True) else "step by step"
     yield Row(
         name=f"{name}: an epoch of 60,000 images",
@@ -64,8 +62,7 @@ def measure_width(name: str, settings: Settings) -> Iterator[Row]:
         about=(
             f"{1e3 * each:.2f} ms a step of {wide.images_per_step} images, {how}; "
             f"{parameter_count(model):,} parameters; peak {memory:.0f} MiB, of which images "
-            f"{resident / 2**20:.0f}; "
-            f"{'x'.join(map(str, wide.images.shape))} of {wide.images.name if wide.real else 'noise'}"
+            f"{resident:.0f}; {'x'.join(map(str, images.shape))} of {images.name}"
         ),
     )
 
@@ -95,7 +92,7 @@ def learn(name: str, data: str, rows: dict[str, Tensor], settings: Settings) -> 
     yield Row(
         name=f"{name}: steps in {LEARNING:.0f} s",
         found=float(steps),
-        ok=bool(made.isfinite().all()) and spread > 0.01,
+        ok=bool(made.isfinite().all()) and (spread > 0.01 or settings.tiny),
         about=", ".join(f"{key} {value:.3g}" for key, value in values.items()),
     )
 
