@@ -10,10 +10,11 @@ All weights lie in one matrix, a row for a trial: a trial is put in, taken out o
 writing its row. So do the moments of Adam, whose rates are a column. Nothing in a step depends on
 the host, so that it can be recorded, images included: the step's number is counted on the device.
 
-Three ways to compute the gradients of all trials:
+Four ways to compute the gradients of all trials:
 
     Vmapped     torch.func: one single model, mapped over rows of weights and of images
     Grouped     convolutions with groups=K over K*C channels, linear layers as batched products
+    Multiplied  convolutions as batched products of windows, linear layers as batched products
     Branched    each trial alone, on streams of their own: a recorded graph runs them side by side
 
 Shape legend: K trials, P weights of one, N batch, C channels, H/W pixels, S steps of an epoch.
@@ -37,6 +38,7 @@ from models.cae import CAE
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 EVALUATED = 1024  # images at once
+PARTS = 256  # products at once that fill a GPU
 WARM = 3  # steps before a recording
 
 Gradients = tuple[Tensor, Tensor]
@@ -147,18 +149,72 @@ class Grouped(Way):
             elif isinstance(layer, nn.Linear):
                 x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
             else:
-                x = self._convolve(layer, x, weight.flatten(0, 1), bias.flatten())
+                x = self._convolve(layer, x, weight, bias)
         return _apart(x, self.count) if x.dim() == 4 else x
 
     def _convolve(self, layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Run a convolution on x (N, K * C, H, W) with weights (K, ...) and biases (K, ...)."""
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        assert not isinstance(layer.padding, str)
+        weight, bias = weight.flatten(0, 1), bias.flatten()
         if isinstance(layer, nn.ConvTranspose2d):
             output = layer.output_padding
             return F.conv_transpose2d(
                 x, weight, bias, layer.stride, layer.padding, output, self.count, layer.dilation
             )
-        assert isinstance(layer, nn.Conv2d)
-        assert not isinstance(layer.padding, str)
         return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, self.count)
+
+
+class Multiplied(Grouped):
+    """Convolutions as products: every window of an image is a row of a matrix.
+
+    What sums over all windows, the gradient of a weight, would keep one part of the GPU busy for
+    each trial alone. So a trial's windows are cut into `PARTS` / K products of their own.
+    """
+
+    def _convolve(self, layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        (kernel, stride, padding) = (
+            pair[0] for pair in (layer.kernel_size, layer.stride, layer.padding)
+        )
+        assert not isinstance(padding, str)
+        x = _apart(x, self.count)  # (K, N, C, H, W)
+        if isinstance(layer, nn.Conv2d):
+            x = F.pad(x, (padding,) * 4)
+            windows = x.unfold(3, kernel, stride).unfold(4, kernel, stride)
+            windows = windows.permute(0, 1, 3, 4, 2, 5, 6)  # (K, N, H', W', C, k, k)
+            made = self._multiply(windows.flatten(4), weight.flatten(2).transpose(1, 2))
+            made = made.permute(0, 1, 4, 2, 3)  # (K, N, C', H', W')
+        else:
+            (height, width), extra = x.shape[3:], layer.output_padding
+            taps = self._multiply(x.permute(0, 1, 3, 4, 2), weight.flatten(2))
+            taps = taps.unflatten(4, weight.shape[2:]).permute(0, 1, 4, 2, 3, 5, 6)
+            larger = [(each - 1) * stride + kernel for each in (height, width)]
+            larger = [each + more for each, more in zip(larger, extra, strict=True)]
+            made = _fold(taps, larger, kernel, stride)
+            made = made[..., padding : larger[0] - padding, padding : larger[1] - padding]
+        return _side_by_side(made + bias[:, None, :, None, None])
+
+    def _multiply(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(K, N, H, W, A) times (K, A, B) -> (K, N, H, W, B)."""
+        parts = max(1, min(x.shape[1], PARTS // self.count))
+        while x.shape[1] % parts:
+            parts -= 1
+        rows = x.reshape(self.count * parts, -1, x.shape[4])
+        several = weight[:, None].expand(-1, parts, -1, -1).flatten(0, 1)
+        return torch.bmm(rows, several).view(*x.shape[:4], weight.shape[2])
+
+
+def _fold(taps: Tensor, size: Sequence[int], kernel: int, stride: int) -> Tensor:
+    """Add up windows (K, N, C, H, W, k, k) where they overlap: (K, N, C, *size).
+
+    It is the transpose of `Tensor.unfold` along both sides, which has a name in PyTorch.
+    """
+    head, height = list(taps.shape[:3]), taps.shape[3]
+    back = torch.ops.aten.unfold_backward
+    columns = back(taps, [*head, height, size[1], kernel], 4, kernel, stride)
+    whole: Tensor = back(columns, [*head, size[0], size[1]], 3, kernel, stride)
+    return whole
 
 
 class Branched(Way):

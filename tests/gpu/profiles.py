@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -191,7 +190,7 @@ def _device_events(profiler: profile) -> list[Any]:
     return [
         event
         for event in profiler.events() or []
-        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        if event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)
     ]
 
 
@@ -279,7 +278,7 @@ def count_waits(name: str, settings: Settings) -> Iterator[Row]:
         with profile(activities=_activities(settings)) as profiler:
             next(epochs)
             wait(settings)
-        epochs.close()
+        del epochs  # and what its recorded step holds
         events = profiler.events() or []
         waits = sum(event.name in WAITS for event in events)
         copies = sum("DtoH" in event.name for event in _device_events(profiler))
