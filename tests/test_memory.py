@@ -12,9 +12,11 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+import torch
 
 from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext
+from search.worker.device import TrialMemory, taken_memory
 from search.worker.trial import SpentProcess, run_trial
 from storage import trials
 from tests.trials import Greedy, MakeContext
@@ -126,6 +128,36 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     assert context.queue.count() == {"WAITING": 1}
     context.memory_before, context.begun = 2**53, 0  # as in a new process
     assert run_again(context.queue, context) == {"PRUNED": 1}
+
+
+class Card:
+    """A GPU's allocator: what is allocated, and the most since the peak was reset."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    def take(self, size: int) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def forget(self, device: str) -> None:
+        self.peak = self.now
+
+
+def test_the_peak_of_an_earlier_trial_is_not_left_behind_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = Card()
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: card.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", card.forget)
+    card.take(100)  # images
+    before = taken_memory("cuda:0")
+    card.take(900)  # a trial
+    card.take(-890)  # which leaves ten behind
+    memory = TrialMemory("cuda:0", before=before)
+    assert memory.left_behind == 10
+    card.take(500)
+    assert memory.taken_by_trial() == 600
 
 
 def run_again(queue: TrialQueue, context: WorkerContext) -> dict[str, int]:

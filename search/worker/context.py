@@ -30,7 +30,7 @@ from search.study import Study, StudySpec
 from search.trials.outcomes import describe_error
 from search.trials.owner import hold_mark
 from search.trials.queue import TrialQueue, open_queue
-from search.worker.device import taken_memory, use_device
+from search.worker.device import forget_peak, taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
 from search.worker.images import open_run_images
 from storage.database.retry import DatabaseRetry
@@ -152,6 +152,7 @@ def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -
             interrupted=control.interrupted,
         )
     watched.check()  # all that was made of them until now
+    forget_peak(device)  # of what an extractor took to train
     return WorkerContext(
         run=run,
         spec=study.spec,

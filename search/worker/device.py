@@ -86,11 +86,20 @@ def memory_budget(device: str) -> float:
 def taken_memory(device: str) -> int:
     """Return the bytes that count against the budget by now.
 
-    On a GPU, the most since the trial began.
+    On a GPU, the most since the last `forget_peak`.
     """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return _status_bytes("VmData") or int(psutil.Process().memory_info().rss)
+
+
+def forget_peak(device: str) -> None:
+    """Measure the most that is taken from now on."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux can forget a peak; elsewhere it is the whole life's
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 class TrialMemory:
@@ -101,13 +110,9 @@ class TrialMemory:
 
     def __init__(self, device: str, *, before: int) -> None:
         self.device = device
+        forget_peak(device)  # at first: the peak of the trial before is not left behind
         # bytes that earlier trials of this process have taken and not given back
         self.left_behind = max(0, taken_memory(device) - before) if before else 0
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            with suppress(OSError):  # Linux can forget a peak; elsewhere it is the whole life's
-                Path("/proc/self/clear_refs").write_text("5")
 
     def peak_mebibytes(self) -> float:
         """Return the most that was taken, in MiB: of the GPU, or by this process on a CPU."""
