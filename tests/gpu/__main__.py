@@ -43,11 +43,11 @@ class Planned:
 
 
 PLAN = (
-    Planned(name="steps", seconds=150),
+    Planned(name="steps", seconds=170),
     Planned(name="suite", seconds=120),
     Planned(name="resume", seconds=90),
     Planned(name="judging", seconds=90),
-    Planned(name="exports", seconds=120),
+    Planned(name="exports", seconds=170),
     Planned(name="runs", seconds=150),
     Planned(name="faults", seconds=170),
     Planned(name="speed", seconds=85, alone=True),
@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--emoji", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="a scratch folder; by default beside --out")
     parser.add_argument("--only", default="", help="parts, with commas between them")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts")
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)  # in a process of its own
@@ -76,7 +77,7 @@ def main() -> int:
 
 def _do_part(given: argparse.Namespace) -> bool:
     """Do one part in this process. Return whether all is well."""
-    work = given.out.parent / f"work-{given.part}"
+    work = (given.work or given.out.parent) / f"work-{given.part}"
     work.mkdir(parents=True, exist_ok=True)
     settings = Settings(
         device=given.device,

@@ -92,7 +92,7 @@ def _draw(case: Case, settings: Settings) -> Iterator[Row]:
 
 def _make(model: Model, images: ImageSplits) -> str:
     """Make images as `make sample` does, where the family can."""
-    labels = torch.zeros(4, len(images.classes))
+    labels = torch.zeros(4, len(images.classes), device=model.device)
     labels[:, 1] = 1
     try:
         asked = AskedSamples(
