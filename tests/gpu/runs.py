@@ -38,6 +38,8 @@ FAMILIES: dict[str, tuple[float, tuple[int, int, int] | None]] = {
     "gan": (0.1, None),
     "stargan": (0.1, (3, 32, 32)),
 }
+# On images that every machine has.
+ONE: dict[str, Any] = {"NAME": "cae", "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "WORKERS": 1}
 NO_SUCH_MIG = "MIG-00000000-0000-0000-0000-000000000000"
 
 
@@ -46,13 +48,21 @@ def measure(settings: Settings) -> Iterator[Row]:
     families = ["acgan"] if settings.tiny else list(FAMILIES)
     checks: list[tuple[str, Check]] = [
         ("cae, one worker", check_whole),
-        ("CUDA_VISIBLE_DEVICES", check_visible),
+        ("GPUS", check_absent),
+        ("no GPU is shown", partial(check_hidden, what="empty", value="")),
         *((name, partial(check_family, name=name)) for name in families),
         ("two workers", check_two),
         ("seeds", check_seeds),
         ("workers that the supervisor adds", check_packing),
     ]
-    yield from together(settings, checks, at_once=9)
+    if settings.on_gpu:
+        mig = partial(check_hidden, what="a MIG device that is not there", value=NO_SUCH_MIG)
+        checks += [
+            ("a UUID", partial(check_shown, what="UUID")),
+            ("no such MIG device", mig),
+            ("a number", partial(check_shown, what="number")),
+        ]
+    yield from together(settings, checks, at_once=8)
 
 
 def cae(settings: Settings, **more: object) -> dict[str, Any]:
@@ -154,33 +164,36 @@ def check_family(settings: Settings, *, name: str) -> Iterator[Row]:
 # ---- which GPU ----
 
 
-def check_visible(settings: Settings) -> Iterator[Row]:
-    """What CUDA_VISIBLE_DEVICES shows is used; where it shows none, one line says so."""
-    one: dict[str, Any] = {"NAME": "cae", "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "WORKERS": 1}
+def check_absent(settings: Settings) -> Iterator[Row]:
+    """A GPU that is not there is a mistake of whoever names it."""
     person = Person(settings, "absent")
-    done = person.run(**one, GPUS=torch.cuda.device_count() if settings.on_gpu else 63)
+    done = person.run(**ONE, GPUS=torch.cuda.device_count() if settings.on_gpu else 63)
     yield Row(
         name="GPUS names one that is not there: one line, exit code 2",
         found=done.brief,
         ok=done.is_error_line,
     )
-    if not settings.tiny:
-        for what, value in (("number", gpus_of(settings)), ("UUID", card_uuid(settings))):
-            person = Person(settings, f"visible-{what}", {"CUDA_VISIBLE_DEVICES": value})
-            done = person.run(**one, GPUS="0")
-            yield from report(f"CUDA_VISIBLE_DEVICES, {what} {value}", person, done, trials=1)
-    for what, value in (("empty", ""), ("a MIG device that is not there", NO_SUCH_MIG)):
-        person = Person(settings, f"hidden-{what[:5].strip()}", {"CUDA_VISIBLE_DEVICES": value})
-        done = person.run(**one, GPUS="")
-        yield on_cpu(f"CUDA_VISIBLE_DEVICES {what}: the CPU is used, and it is said", person, done)
-        done = person.run(**one, GPUS="0")
-        yield Row(
-            name=f"CUDA_VISIBLE_DEVICES {what}, GPUS=0: one line, exit code 2",
-            found=done.brief,
-            ok=done.is_error_line,
-        )
-        if settings.tiny:
-            return
+
+
+def check_shown(settings: Settings, *, what: str) -> Iterator[Row]:
+    """What CUDA_VISIBLE_DEVICES shows is used."""
+    value = card_uuid(settings) if what == "UUID" else gpus_of(settings)
+    person = Person(settings, f"shown-{what}", {"CUDA_VISIBLE_DEVICES": value})
+    done = person.run(**ONE, GPUS="0")
+    yield from report(f"CUDA_VISIBLE_DEVICES, {what} {value}", person, done, trials=1)
+
+
+def check_hidden(settings: Settings, *, what: str, value: str) -> Iterator[Row]:
+    """Where CUDA_VISIBLE_DEVICES shows no GPU, one line says so."""
+    person = Person(settings, f"hidden-{what[:5].strip()}", {"CUDA_VISIBLE_DEVICES": value})
+    done = person.run(**ONE, GPUS="0")
+    yield Row(
+        name=f"CUDA_VISIBLE_DEVICES {what}, GPUS=0: one line, exit code 2",
+        found=done.brief,
+        ok=done.is_error_line,
+    )
+    done = person.run(**ONE, GPUS="")
+    yield on_cpu(f"CUDA_VISIBLE_DEVICES {what}: the CPU is used, and it is said", person, done)
 
 
 def on_cpu(name: str, person: Person, done: Done) -> Row:
