@@ -50,7 +50,7 @@ PLAN = (
     Planned(name="exports", seconds=170),
     Planned(name="runs", seconds=150),
     Planned(name="faults", seconds=170),
-    Planned(name="speed", seconds=85, alone=True),
+    Planned(name="speed", seconds=95, alone=True),
     Planned(name="fused", seconds=75, alone=True),
     Planned(name="profiles", seconds=60, alone=True),
     Planned(name="widths", seconds=85, alone=True),

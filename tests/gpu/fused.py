@@ -45,7 +45,7 @@ WAYS: dict[str, type[Way]] = {
     "branches": Branched,
 }
 MOST_BRANCHES = 32  # a recording of more takes too long
-SECONDS = 50.0  # of the whole part; what is left then is left out
+SECONDS = 45.0  # of the whole part; what is left then is left out
 
 
 @dataclass(frozen=True, kw_only=True)

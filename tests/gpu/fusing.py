@@ -174,10 +174,9 @@ class Multiplied(Grouped):
 
     def _convolve(self, layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-        (kernel, stride, padding) = (
-            pair[0] for pair in (layer.kernel_size, layer.stride, layer.padding)
+        kernel, stride, padding = (
+            int(pair[0]) for pair in (layer.kernel_size, layer.stride, layer.padding)
         )
-        assert not isinstance(padding, str)
         x = _apart(x, self.count)  # (K, N, C, H, W)
         if isinstance(layer, nn.Conv2d):
             x = F.pad(x, (padding,) * 4)

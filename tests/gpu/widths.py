@@ -23,8 +23,8 @@ from tests.gpu.reported import Reported
 NAMES = ("gan", "stargan", "gan_faces", "acgan", "gan_dropout", "vae_faces")
 LARGE = ("vae_wide", "gan_wide")  # making their weights takes a CPU seconds
 EPOCH = 60_000  # images
-SECONDS = 1.2  # of a measurement
-LEARNING = 8.0  # seconds
+SECONDS = 1.0  # of a measurement
+LEARNING = 7.0  # seconds
 DRAWN = {"gan": "mnist", "gan_faces": "", "stargan": ""}  # family -> another set
 COLUMNS, SIDE = 16, 64
 
