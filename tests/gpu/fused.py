@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -157,7 +158,8 @@ class Check:
             for k, (model, twin) in enumerate(zip(singles, exact, strict=True)):
                 trials.load(k, model)
                 twin.load_state_dict(model.state_dict())
-                twin.optimizers["all"].load_state_dict(model.optimizers["all"].state_dict())
+                state = deepcopy(model.optimizers["all"].state_dict())  # it shares its counters
+                twin.optimizers["all"].load_state_dict(state)
             step()
             self._step_alone(singles, trials.orders, number, pixels)
             self._step_alone(exact, trials.orders, number, pixels)
