@@ -121,10 +121,13 @@ def plan(settings: Settings) -> Iterator[Case]:
 def check(name: str, images: ImageSplits, settings: Settings) -> Iterator[Row]:
     """Compare fused trials with their single runs on this device."""
     with tensor_cores(False):
-        for width in WIDTHS[: 1 if settings.tiny else 2]:
-            check = Check(name=name, width=width, settings=settings)
-            yield from check.each_step(images.train.pixels[:4096])
-            yield from check.five_steps(images.train.pixels[:4096])
+        pixels = images.train.pixels[:4096]
+        widths = WIDTHS[: 1 if settings.tiny else 2]
+        checks = [Check(name=name, width=width, settings=settings) for width in widths]
+        for check in checks:
+            yield from check.each_step(pixels)
+        for check in checks:
+            yield from check.five_steps(pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +361,8 @@ def _time_epoch(
     steps, the evaluation of 12,000 images, the losses on the host."""
     steps = 1 if settings.tiny else STEPS // case.several
     valid = images.valid.pixels[: 256 if settings.tiny else None]
+    trials.evaluate(valid)
+    wait(settings)
     began = time.perf_counter()
     count = len(images.train)
     drawn = torch.stack([torch.randperm(count)[: STEPS * BATCH] for _ in range(case.count)])
