@@ -9,10 +9,7 @@ measures the error on 12,000.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +62,6 @@ def measure(settings: Settings) -> Iterator[Row]:
         if not settings.tiny:
             single = stack.enter_context(_peer(settings, scale, 0))
             yield from contain("Optuna's example, no workers", _measure_single(single, scale))
-    yield from contain("ours with MPS", _measure_with_mps(settings, scale, cached))
 
 
 def _peer(settings: Settings, scale: Scale, workers: int) -> Team:
@@ -81,14 +77,12 @@ def _peer(settings: Settings, scale: Scale, workers: int) -> Team:
     )
 
 
-def _ours(
-    settings: Settings, scale: Scale, cached: Path, given: Mapping[str, str] | None = None
-) -> Team:
+def _ours(settings: Settings, scale: Scale, cached: Path) -> Team:
     command = (
         *(PYTHON, "-m", "tests.benchmarks.trainee", "ours", str(cached)),
         *("--device", settings.device, *scale.images),
     )
-    env = {**_environment(threads=1), **(given or {})}
+    env = _environment(threads=1)
     return Team(command, count=max(scale.counts), log=settings.work / "ours.log", env=env)
 
 
@@ -148,45 +142,6 @@ def _measure_ours(team: Team, scale: Scale, peers: dict[Width, float]) -> Iterat
             )
             yield Row(name=f"{name}, captured, {count} at once", found=guess, unit="trial-epochs/s")
         yield from _compare(name, rates, eager_rate, peers.get(width))
-
-
-def _measure_with_mps(settings: Settings, scale: Scale, cached: Path) -> Iterator[Row]:
-    """With NVIDIA's multi-process service, kernels of several processes run at the same time.
-
-    Its daemon has a folder of its own for its pipes, so that no other process talks to it.
-    """
-    control = shutil.which("nvidia-cuda-mps-control")
-    if control is None:
-        yield Row(name="ours with MPS", found="nvidia-cuda-mps-control is not here")
-        return
-    with tempfile.TemporaryDirectory(prefix="mps") as folder:
-        given = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        _tell(control, "-d", given=given)
-        try:
-            with _ours(settings, scale, cached, given) as team:
-                for width in scale.widths:
-                    team.ask({"job": "warm", "channels": width[0], "latent": width[1]})
-                    for count in scale.counts[-2:]:
-                        yield Row(
-                            name=f"ours with MPS, n {width[0]}, Z {width[1]}, {count} at once",
-                            found=_rate(team, width, count=count, epochs=3 if count > 2 else 1),
-                            unit="trial-epochs/s",
-                        )
-        finally:
-            _tell(control, given=given, line="quit\n")
-
-
-def _tell(control: str, *options: str, given: Mapping[str, str], line: str = "") -> None:
-    """Start or end the daemon, which inherits no pipe of this process."""
-    subprocess.run(
-        [control, *options],
-        env={**os.environ, **given},
-        input=line.encode(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=10,
-        check=True,
-    )
 
 
 def _epochs(rate: float, count: int, scale: Scale) -> int:
