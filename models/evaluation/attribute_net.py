@@ -53,7 +53,8 @@ class AttributeNet(FeatureNet):
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
         assert isinstance(config, AttributeNetConfig)
         labels = fit_config_to_labels(LabelledConfig(), images)
-        upper = (Labels(labels)(_labels_alone(images)) > 0.5).float().mean(0)
+        tell = Labels(labels).to(images.train.pixels.device)
+        upper = (tell(_labels_alone(images)) > 0.5).float().mean(0)
         return replace(config, ranges=labels.ranges, high=tuple(upper.tolist()))
 
     def __init__(self, config: AttributeNetConfig, shape: Shape) -> None:
