@@ -68,7 +68,8 @@ def _whole(draws: SameDraws, func: Any, args: Any, kwargs: Any) -> Tensor:
 def _filled(draws: SameDraws, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Replace normal_ and uniform_, which fill a tensor."""
     tensor: Tensor = args[0]
-    first, second = (*list(args)[1:], *(0.0, 1.0)[len(args) - 1 :])
+    first: float = args[1] if len(args) > 1 else 0.0
+    second: float = args[2] if len(args) > 2 else 1.0
     if func.overloadpacket.__name__ == "normal_":
         drawn = draws.normal(tensor.shape) * second + first
     else:

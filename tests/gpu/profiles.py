@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from tests.gpu.reported import Reported
 
 NAMES = ("cae", "gan", "vae", "stargan")
 WIDE = ("gan", "stargan")  # channels_last is tried
-SHOWN = 5  # kernels
+SHOWN = 12  # kernels
 PROFILED = 5  # steps
 WEIGHTS_MOVED, OUTPUTS_MOVED = 10, 4
 SIZE = 8192  # of a matrix product
@@ -154,10 +154,19 @@ def show_kernels(
     name: str, model: Model, batch: Batch, usual: float, settings: Settings
 ) -> Iterator[Row]:
     """Yield how many kernels a step has, how long they take, and which are the most expensive."""
-    with profile(activities=_activities(settings)) as profiler:
+    with profile(activities=_activities(settings), record_shapes=True) as profiler:
         for _ in range(1 if settings.tiny else PROFILED):
             model.train_step(batch)
         wait(settings)
+    averages = profiler.key_averages(group_by_input_shape=True)
+    with (settings.out / "kernels.txt").open("a", encoding="utf-8") as out:
+        shown = averages.table(
+            sort_by="self_device_time_total" if settings.on_gpu else "self_cpu_time_total",
+            row_limit=60,
+            max_name_column_width=70,
+            max_shapes_column_width=110,
+        )
+        out.write(f"{name}\n{shown}\n")
     seconds: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for event in _device_events(profiler):
@@ -207,9 +216,12 @@ def compare_variants(wide: Reported, recorded: float, settings: Settings) -> Ite
         ("float32 throughout", False, nullcontext, False),
         ("TF32 throughout", True, nullcontext, False),
         ("bfloat16 autocast", None, autocast, False),
+        ("cuDNN tuned", None, lambda: _cudnn(benchmark=True), False),
+        ("cuDNN deterministic", None, lambda: _cudnn(deterministic=True), False),
+        ("channels_last", None, nullcontext, True),
+        ("channels_last, cuDNN tuned", None, lambda: _cudnn(benchmark=True), True),
     ]
     if name in WIDE:
-        variants.append(("channels_last", None, nullcontext, True))
         variants.append(("bfloat16 autocast, channels_last", None, autocast, True))
     for what, tf32, inside, last in variants:
         try:
@@ -250,6 +262,18 @@ def _time_variant(
     if getattr(step, "refused", False):
         raise RuntimeError("the step cannot be recorded: see log.txt")
     return seconds
+
+
+@contextmanager
+def _cudnn(*, benchmark: bool = False, deterministic: bool = False) -> Iterator[None]:
+    """Let cuDNN try its algorithms and take the fastest, or only those that repeat bit for bit."""
+    settings = torch.backends.cudnn
+    before = settings.benchmark, settings.deterministic
+    settings.benchmark, settings.deterministic = benchmark, deterministic
+    try:
+        yield
+    finally:
+        settings.benchmark, settings.deterministic = before
 
 
 # ---- an epoch ----
