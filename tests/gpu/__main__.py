@@ -68,6 +68,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="a scratch folder; by default beside --out")
     parser.add_argument("--only", default="", help="parts, with commas between them")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts")
+    parser.add_argument("--beside", type=float, default=600, help="seconds for what runs together")
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)  # in a process of its own
     given = parser.parse_args()
     if given.part:
@@ -106,7 +107,8 @@ def _do_all(given: argparse.Namespace) -> int:
 
 def _start_part(part: Planned, given: argparse.Namespace, deadline: float) -> None:
     """Do one part in a process group of its own, which ends with it. Its output is its log."""
-    left = min(part.seconds, deadline - time.monotonic())
+    most = part.seconds if part.alone else min(part.seconds, given.beside)
+    left = min(most, deadline - time.monotonic())
     log = given.out / "log.txt"
     if left < 5:
         _note(given.out, part, "no time was left for it")
