@@ -15,7 +15,7 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-TARGETS := help study studies trials look sample report dashboard test torture bench check format lock install clean
+TARGETS := help study studies trials look sample report dashboard test torture bench gpu-pack check format lock install clean
 
 # The variables stand in `search/variables.py`. Make passes on those of its command line and of the
 # environment, and Python reads and checks them. This list says which ones stand on the command line,
@@ -53,7 +53,7 @@ endif
 # `help` needs no environment: any Python from 3.11 on prints the variables.
 help:  ## list all commands and variables
 	@printf '\ngenstudy: hyperparameter search for generative models\n\n'
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-17s %s\n", $$1, $$2}'
 	@printf '\nVariables, on the command line: make study NAME=cae TRIALS=10\n\n'
 	@$(or $(wildcard $(PY)),$(BASE_PYTHON),false) -B -m search.variables || echo '  (Python 3.11 or later lists them; none is on PATH)'
 	@echo
@@ -87,6 +87,9 @@ torture: $(STAMP)  ## test a running study with random faults: MINUTES=10
 
 bench: $(PEER_STAMP)  ## measure beside other tools: ROWS=training,start-up FULL=1
 	@$(PY) -m tests.benchmarks
+
+gpu-pack: $(STAMP)  ## write .gpu/, for a check on a machine with a GPU
+	@$(PY) -m tests.gpu.pack --data "$${DATA_ROOT:-data}"
 
 check: $(STAMP)  ## check lint, format and types
 	@$(PY) -m ruff check .

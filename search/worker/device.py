@@ -164,6 +164,8 @@ def use_device(device: str) -> str:
     """Prepare this process to train on ``device``; returns its name for the record."""
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
+        # gradients of convolutions would else be summed in another order each time
+        torch.backends.cudnn.deterministic = True
         return f"{device} ({torch.cuda.get_device_name(device)})"
     torch.set_num_threads(1)
     return device

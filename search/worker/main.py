@@ -9,6 +9,7 @@ the worker's log.
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import os
@@ -198,6 +199,7 @@ def _send_output_to(log: Path) -> None:
     with log.open("a", encoding="utf-8") as errors:
         for output in (1, 2):
             os.dup2(errors.fileno(), output)
+    faulthandler.enable(2)  # a crash in a library leaves where it was
     sys.stdout = sys.stderr = io.TextIOWrapper(
         LogFile(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
     )

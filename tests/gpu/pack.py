@@ -1,7 +1,7 @@
 """`make gpu-pack`: all that a machine with a GPU and no network lacks, in the folder `.gpu/`.
 
-    make gpu-pack DATA_ROOT=data EMOJI=emoji
-    python -m tests.gpu.pack --data data --emoji emoji --into .gpu
+    make gpu-pack DATA_ROOT=data
+    python -m tests.gpu.pack --data data --into .gpu
 
 Wheels of what genstudy needs beside PyTorch and what usually comes with it, and the images,
 compressed. Whoever copies this folder there with its `.gpu/` runs `tests/gpu/run`.
@@ -34,18 +34,21 @@ LARGEST = 60 * 2**20  # bytes of all that is packed
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--emoji", type=Path, required=True, help="a folder of pictures")
     parser.add_argument("--into", type=Path, default=ROOT / ".gpu")
     given = parser.parse_args()
     console = Console()
-    lacking = [place for place in (given.emoji, *_raw_folders(given.data)) if not place.is_dir()]
+    lacking = [place for place in parts_of(given.data) if not place.is_dir()]
     if lacking:
-        console.print(f"error: {lacking[0]} is not there: give the folders of images", style="red")
+        console.print(
+            f"error: {lacking[0]} is not there; DATA_ROOT names the folder with FashionMNIST/, "
+            "MNIST/ and emoji/",
+            style="red",
+        )
         return 2
     with console.status("fetching wheels"):
         fetch_wheels(given.into / "wheels")
     with console.status("compressing images: two minutes"):
-        pack_images(given.data, given.emoji, given.into / "data.tar.xz")
+        pack_images(given.data, given.into / "data.tar.xz")
     size = sum(file.stat().st_size for file in given.into.rglob("*") if file.is_file())
     console.print(f"{given.into} holds {size / 2**20:.1f} MiB; run tests/gpu/run on the machine")
     if size > LARGEST:
@@ -79,17 +82,18 @@ def pinned_version(lock: str, name: str) -> str:
     return found[1]
 
 
-def pack_images(data: Path, emoji: Path, file: Path) -> None:
-    """Write the sets of ``data`` and the pictures of ``emoji`` into one compressed archive."""
+def pack_images(data: Path, file: Path) -> None:
+    """Write the sets and pictures of ``data`` into one compressed archive."""
     with tarfile.open(file, "w:xz", preset=6) as archive:
-        for folder in _raw_folders(data):
-            for part in sorted(folder.glob("*-ubyte")):
-                archive.add(part, f"data/{part.relative_to(data)}")
-        archive.add(emoji, "data/emoji")
+        for folder in parts_of(data):
+            for part in sorted(folder.rglob("*")):
+                if part.is_file() and part.suffix != ".gz":  # torchvision's archives
+                    archive.add(part, f"data/{part.relative_to(data)}")
 
 
-def _raw_folders(data: Path) -> list[Path]:
-    return [data / name / "raw" for name in SETS]
+def parts_of(data: Path) -> list[Path]:
+    """Return the folders of images that are packed."""
+    return [*(data / name / "raw" for name in SETS), data / "emoji"]
 
 
 if __name__ == "__main__":
