@@ -16,6 +16,7 @@ from models.cae import CAE
 from models.data.images import Batch
 from search.trials.outcomes import is_out_of_memory
 from search.worker.context import WorkerContext
+from search.worker.device import use_device
 from search.worker.interruptions import is_device_error
 from search.worker.pictures import without_picture
 from search.worker.retraining import retrain
@@ -170,3 +171,11 @@ def test_a_study_goes_on_with_a_new_worker(
     assert out.count("worker 0 starts anew: cpu reported an error (") == 1
     log = (user.runs / "logs" / "small" / "worker-0.log").read_text()
     assert "trial 0 goes on in a new process: AcceleratorError: CUDA error: device-side" in log
+
+
+def test_a_gpu_repeats_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    assert use_device("cuda:0") == "cuda:0 (a GPU)"
+    assert torch.backends.cudnn.deterministic

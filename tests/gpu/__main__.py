@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.gpu.part import Part, Row, Settings, read_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
-THREADS = {"OMP_NUM_THREADS": "3"}  # of each part that runs beside others
+THREADS = {"OMP_NUM_THREADS": "2"}  # of each part that runs beside others
 
 
 @dataclass(frozen=True, kw_only=True)
