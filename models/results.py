@@ -44,6 +44,9 @@ class Table:
     columns: headings; the first stands above the rows' names
     rows: each is as long as `columns`; numbers are shown with the digits that matter
     note: one line on how it was measured
+    seeds: how many trainings, each with a seed of its own, stand behind each value; a text names
+    the column that counts them; None: the table says that nobody recorded it
+    measured_on: on what each value was measured: ``10,000 test images``, ``5,000 samples``
     """
 
     name: str
@@ -51,8 +54,18 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | int | float, ...], ...]
     note: str = ""
+    seeds: int | str | None = None
+    measured_on: str = ""
 
     def __post_init__(self) -> None:
+        is_column = isinstance(self.seeds, str) and self.seeds in self.columns
+        is_count = type(self.seeds) is int and self.seeds > 0
+        if not (self.seeds is None or is_column or is_count):
+            raise ValueError(
+                f"table {self.name!r}: seeds={self.seeds!r} is no whole number from 1 on and no "
+                f"column of {self.columns}; give how many trainings stand behind each value, or "
+                "the column that counts them"
+            )
         if uneven := [row for row in self.rows if len(row) != len(self.columns)]:
             raise ValueError(f"table {self.name!r}: {uneven[0]} does not fit {self.columns}")
 

@@ -69,6 +69,15 @@ def spread(mean: float, deviation: float, digits: int = 2) -> str:
     return plain if math.isnan(deviation) else f"{plain} ± {deviation:.{digits}f}"
 
 
+def judged_on(trials: pd.DataFrame) -> str:
+    """Return ``5,000 samples of each run``; empty where no judge has measured samples."""
+    if "judged_samples" not in trials:
+        return ""
+    known = sorted({int(count) for count in trials["judged_samples"].dropna()})
+    ends = dict.fromkeys(f"{count:,}" for count in known[:1] + known[-1:])
+    return f"{' to '.join(ends)} samples of each run" if known else ""
+
+
 def counted(verdicts: Iterable[object]) -> str:
     """Return ``2 collapsed, 1 D won``, the most frequent first; what is no verdict is left out."""
     known = Counter(verdicts)

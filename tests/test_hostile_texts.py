@@ -19,7 +19,12 @@ from search.console import open_console, print_line
 from search.tables import Column, FittedTable
 from search.trials.export_words import describe_winner
 from search.trials.trial_note import TrialNote
-from storage.files.markdown import escape_markup, escape_paragraph, format_table
+from storage.files.markdown import (
+    describe_basis,
+    escape_markup,
+    escape_paragraph,
+    format_table,
+)
 from storage.files.model_card import model_card
 from storage.files.spreadsheets import plain_csv, plain_frame
 from storage.files.study_summary import write_files
@@ -75,9 +80,15 @@ def test_any_text_reads_as_it_was_written(pieces: list[str]) -> None:
     page = render(f"so: {escape_markup(said)}")
     assert page.tags <= {"p", "code"}
     assert page.words.strip() == f"so: {said}".strip()
-    cells = render(format_table({"title": "t", "columns": [said], "rows": [[said]], "note": ""}))
-    assert cells.tags <= {"h3", "table", "thead", "tbody", "tr", "th", "td", "code"}
-    assert cells.words.split() == ["t", *said.split(), *said.split()]
+    table = {"title": "t", "columns": [said], "rows": [[said]], "note": "", "measured_on": said}
+    cells = render(format_table(table))
+    assert cells.tags <= {"h3", "p", "table", "thead", "tbody", "tr", "th", "td", "code"}
+    assert cells.words.split() == [
+        "t",
+        *said.split(),
+        *said.split(),
+        *describe_basis(table).split(),
+    ]
 
 
 def spoil(found: Any, depth: int = 0) -> Any:
@@ -108,7 +119,8 @@ def test_a_model_card_shows_hostile_names_and_notes_as_they_are() -> None:
     spoilt |= {
         "metric": metric, "direction": about["direction"], "test": about["test"],
         "valid": about["valid"], "pictures": dict.fromkeys(pictures, HOSTILE),
-        "tables": [{**table, "note": HOSTILE}], "attributes": {HOSTILE: [0.0, 1.0]},
+        "tables": [{**table, "note": HOSTILE, "seeds": HOSTILE, "measured_on": HOSTILE}],
+        "attributes": {HOSTILE: [0.0, 1.0]},
         "programs": [["encoder", HOSTILE, HOSTILE]], "output_differences": {"encoder": 0.0},
         "baseline": {"what": HOSTILE, "valid": 1.0, "test": 1.0}, "remarks": [HOSTILE],
         "verdict": {"verdict": "d_won", "verdict_epoch": 1, "verdict_reason": HOSTILE},

@@ -21,6 +21,7 @@ VALUES: list[Any] = [
     '{"command": 1, "trials": "x", "top": [], "retrain_epochs": null, "sampler": 2, "pruner": 3, '
     '"devices": 4, "images": 5, "shape": [1]}',
     TABLE % ('[["x", "y"]]', '"n"', 1), TABLE % ("[[{}]]", "null", 1), TABLE % ("7", '"n"', '"x"'),
+    TABLE % ('[["x"]]', '"n", "seeds": {"a": 1}', 1),
 ]  # fmt: skip
 OF_STUDIES = ("definition", "remarks", "version")
 OF_SYSTEM = ("genstudy:summary", "genstudy:run", "study:metric_names")
@@ -46,7 +47,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
     return paths
 
 
-@pytest.mark.parametrize("value", [0, 1, 8, 12, 15, 16, 17, 20, 21, 22, 23, 24])
+@pytest.mark.parametrize("value", [0, 1, 8, 12, 15, 16, 17, 20, 21, 22, 23, 24, 25])
 def test_whatever_stands_in_a_shared_database_ends_no_view(
     runs: RunPaths, capfd: pytest.CaptureFixture[str], value: int
 ) -> None:

@@ -256,7 +256,8 @@ def test_what_a_study_concludes_stands_above_its_trials(stored: Stored) -> None:
     storage.engine.dispose()
     folder, page = stored.report()
     assert page.index("## Rows") < page.index("0.1 ± 0.0") < page.index("## The trials")
-    assert "The table covers the 3 trials that had ended then. Means." in page
+    covers = "The table covers the 3 trials that had ended then. Behind each value: "
+    assert f"{covers}seeds not recorded. Means." in page
     assert "&lt;all&gt;" in (folder / "index.html").read_text()
 
 

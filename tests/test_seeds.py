@@ -32,7 +32,7 @@ from search.worker.context import WorkerContext
 from search.worker.retraining import RetrainingRun, retrain, retraining_seed
 from storage.files.certificate_words import certificate_lines, chance_of, format_spread, mean_of
 from storage.files.exports import read_provenance
-from storage.files.model_card import model_card
+from storage.files.model_card import describe_scores, model_card
 from storage.paths import RunPaths
 from tests.benchmarks.winner import WAYS, gan_noise, play, read_noise
 from tests.test_earlier_exports import RECORD
@@ -217,6 +217,12 @@ def test_the_card_and_older_exports() -> None:
     assert "How sure that is:" in card
     assert "Over 3 seeds: frechet 10.0 ± 1.0" in card
     assert "(3 of 3)" in card
+    images = RECORD["images"]
+    assert f"Behind each value: 1 seed; {images['valid']:,} validation" in card
+    judged = about(certificate, judge={"floor": {"frechet": 1.94}, "samples": 5000})
+    assert describe_scores(judged) == (
+        "Behind each value: 1 seed; 5,000 samples, of the exported run."
+    )
     older = about(None)
     del older["certificate"], older["repeat"]
     assert "How sure that is" not in model_card(older, rest="provenance.json")

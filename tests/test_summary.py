@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
 import json
@@ -18,20 +19,23 @@ import optuna
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from models.results import Table
 from search.__main__ import main
 from search.errors import StudyFileError
-from search.repeats import at_epoch, counted, over_repeats, spread
-from search.reporting.summary import conclude, summarise
+from search.repeats import at_epoch, counted, judged_on, over_repeats, spread
+from search.reporting.summary import conclude, summarise, summary_table
+from search.reporting.tables import conclusion_blocks
 from search.setup.loading import load_study
 from search.trials.owner import owner_name
 from search.trials.queue import open_queue
 from storage.database.connection import open_storage
-from storage.files.markdown import format_table
+from storage.files.markdown import describe_basis, format_table
 from storage.files.study_summary import keep_summary, read_summary
 from storage.paths import RunPaths
 
+ROOT = Path(__file__).parents[1]
 WriteStudy = Callable[..., Path]
 
 
@@ -253,3 +257,66 @@ def test_names_in_a_table_are_shown_as_they_are() -> None:
     cells = [html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", page)]
     assert cells[::2] == list(names)
     assert r"\$5" in format_table(table)  # else a formula on GitHub
+
+
+# --- how many seeds stand behind a table's values
+
+
+def test_a_table_says_how_many_seeds_stand_behind_its_values() -> None:
+    plain = table_of(seeds=1, measured_on="10,000 test images").to_plain()
+    assert describe_basis(plain) == "Behind each value: 1 seed; 10,000 test images."
+    assert describe_basis(table_of(seeds=3).to_plain()) == "Behind each value: 3 seeds."
+    counted_by_rows = table_of(seeds="runs").to_plain()
+    assert describe_basis(counted_by_rows) == "Behind each value: as many seeds as “runs” says."
+    older = {key: value for key, value in plain.items() if key not in ("seeds", "measured_on")}
+    assert describe_basis(older) == "Behind each value: seeds not recorded."
+    assert describe_basis(table_of().to_plain()) == describe_basis(older)
+
+
+def table_of(**more: Any) -> Table:
+    return Table(name="t", title="T", columns=("row", "runs"), rows=(("a", 3),), **more)
+
+
+@pytest.mark.parametrize("seeds", ["seeds", 0, -1, 2.0, True])
+def test_a_number_of_seeds_that_says_nothing_is_refused(seeds: Any) -> None:
+    with pytest.raises(ValueError, match=f"table 't': seeds={seeds!r} is no"):
+        table_of(seeds=seeds)
+
+
+def test_what_stands_behind_a_table_is_shown_wherever_it_is(
+    storage_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Behind each value: as many seeds as “runs” says; 5,000 samples."
+    plain = table_of(seeds="runs", measured_on="5,000 samples", note="Means.").to_plain()
+    assert f"{said}\n\nMeans." in format_table(plain)
+    Console(width=100).print(summary_table(plain))
+    assert f"{said} Means." in capsys.readouterr().out
+    opened = open_storage(storage_url)
+    study = optuna.create_study(storage=opened, study_name="said")
+    keep_summary(study, plain, 3)
+    assert f"then. {said} Means." in str(conclusion_blocks(study))
+    del plain["seeds"], plain["measured_on"]  # as an older version kept it
+    keep_summary(study, plain, 3)
+    assert "Behind each value: seeds not recorded. Means." in str(conclusion_blocks(study))
+    opened.engine.dispose()
+
+
+def test_a_judged_study_says_how_many_samples_each_run_has() -> None:
+    assert judged_on(pd.DataFrame({"value": [0.1]})) == ""
+    assert judged_on(pd.DataFrame({"judged_samples": [5000, math.nan]})) == (
+        "5,000 samples of each run"
+    )
+    several = pd.DataFrame({"judged_samples": [5000, 300, 400]})
+    assert judged_on(several) == "300 to 5,000 samples of each run"
+
+
+def test_every_table_of_genstudy_says_what_stands_behind_its_values() -> None:
+    """Whoever writes a new table is reminded here."""
+    made = []
+    for path in (*(ROOT / "models").rglob("*.py"), *(ROOT / "search/studies").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Table":
+                given = {keyword.arg for keyword in node.keywords}
+                made.append(path.name)
+                assert given >= {"seeds", "measured_on"}, f"{path}, line {node.lineno}"
+    assert len(made) > 10

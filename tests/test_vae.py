@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -365,17 +367,66 @@ def test_bounds_are_measured_on_grey_and_on_binarised_images(
     )
     assert again == bounds
     for column in (1, 2):
-        total, error, kl, same, likelihood, deviation, of_all, small = (
+        total, error, kl, same, likelihood, deviation, gap, small, of_all, its_own = (
             row[column] for row in bounds.rows
         )
         assert total == pytest.approx(error + kl)  # type: ignore[operator]
         assert likelihood < same  # type: ignore[operator]
         assert abs(same - total) < 5 * deviation  # type: ignore[operator]
-        assert of_all == pytest.approx(total - (same - likelihood))  # type: ignore[operator]
-        assert 0 < small < deviation  # type: ignore[operator]
+        assert gap == pytest.approx(same - likelihood)  # type: ignore[operator]
+        assert of_all == pytest.approx(total - gap)  # type: ignore[operator]
+        assert 0 < small < its_own < deviation  # type: ignore[operator]
     assert bounds.rows[0][1] == evaluate(trained, digits.test)["nelbo"]
     assert bounds.rows[4][0] == "-log p(x) on the same 40, 100 importance samples"
     assert any("of 40 images, " in line and line.endswith(" s left") for line in said)
+
+
+def test_bound_and_likelihood_are_compared_image_by_image(
+    trained: VAE, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elbo, "FEWER_DECODED", 20 * 50 * 784)
+    monkeypatch.setattr(elbo, "FEWER_SAMPLES", 50)
+    with evaluating(trained):
+        found = elbo.estimate_likelihood(
+            trained, digits.test, say=lambda what: None, name="grey values"
+        )
+        table = elbo.bound_table(trained, digits.test, lambda what: None)
+    gaps = (found.log_likelihood - found.elbo).tolist()
+    mean, error = statistics.mean(gaps), statistics.stdev(gaps) / math.sqrt(20)
+    assert [row[1] for row in table.rows[6:8]] == pytest.approx([mean, error])
+    apart = math.hypot(elbo.standard_error(found.elbo), elbo.standard_error(found.log_likelihood))
+    assert error < apart / 3, "an error of means that are not paired would hide the difference"
+    assert (table.seeds, table.measured_on) == (
+        1, f"{len(digits.test)} test images, or as many as the row says"
+    )  # fmt: skip
+
+
+def test_one_image_has_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elbo, "FEWER_DECODED", 1)
+    pixels = torch.randint(256, (3, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    model = small()
+    with evaluating(model):
+        table = elbo.bound_table(model, Images(pixels=pixels.to(torch.uint8)), lambda what: None)
+    assert [row[1] for row in table.rows][5::2] == ["-", "-", "-"]
+    json.dumps(table.to_plain(), allow_nan=False)
+
+
+def test_the_draws_of_a_bound_vary_as_their_number_says() -> None:
+    model = LinearGaussian()
+    mean, log_variance = model.posterior
+    poor = mean + 0.2, log_variance + 0.7
+    torch.manual_seed(0)
+    tries = [
+        estimate_by_importance_sampling(
+            model.density, poor, model.images, samples=1, rows=4000
+        ).elbo
+        for _ in range(400)
+    ]
+    expected = torch.stack(tries).var(0)
+    found = estimate_by_importance_sampling(
+        model.density, poor, model.images, samples=4000, rows=4000
+    )
+    torch.testing.assert_close(found.draw_variance, expected, rtol=0.35, atol=0)
 
 
 def test_colour_images_are_not_binarised(monkeypatch: pytest.MonkeyPatch) -> None:

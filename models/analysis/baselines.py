@@ -64,6 +64,8 @@ def compare_with_baselines(
         rows=tuple(rows),
         note=f"Trained on the same {len(images.train):,} images; regularisation and epoch chosen "
         f"on the {len(images.valid):,} validation images.",
+        seeds=1,
+        measured_on=f"{len(images.test):,} test images",
     )
 
 

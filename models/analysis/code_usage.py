@@ -42,6 +42,8 @@ def code_table(model: LatentModel, images: Images) -> Table:
         columns=("of the test images", ""),
         rows=tuple(rows),
         note=note,
+        seeds=1,
+        measured_on=f"{len(images):,} test images",
     )
 
 

@@ -56,6 +56,8 @@ def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
         title="Classes",
         columns=("class", "test images", "precision", "recall", "F1"),
         rows=tuple(rows),
+        seeds=1,
+        measured_on=f"{matrix.sum():,} test images",
     )
 
 

@@ -79,6 +79,8 @@ def noise_tables(model: LatentModel, images: ImageSplits, progress: Note) -> Ite
             columns=columns,
             rows=tuple((name, *_row_cells(row, measure, len(kinds))) for name, row in rows.items()),
             note=_method_note(model, strength) + (PSNR_NOTE if measure == "psnr" else ""),
+            seeds=1,
+            measured_on=f"{len(images.test):,} test images",
         )
 
 

@@ -26,10 +26,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """log p(x) and its bound, (N,) float64 each, from the same samples: elbo <= log_likelihood."""
+    """log p(x) and its bound, (N,) float64 each, from the same samples: elbo <= log_likelihood.
+
+    draw_variance: of a bound that is made of one sample
+    """
 
     log_likelihood: Tensor
     elbo: Tensor
+    draw_variance: Tensor
 
 
 def estimate_by_importance_sampling(
@@ -49,7 +53,7 @@ def estimate_by_importance_sampling(
     """
     mean, log_variance = posterior
     at_once, part = max(1, rows // samples), min(rows, samples)
-    likelihoods, bounds = [], []
+    likelihoods, bounds, variances = [], [], []
     for first in range(0, len(images), at_once):
         chosen = slice(first, first + at_once)
         given = density, mean[chosen], log_variance[chosen], images[chosen]
@@ -60,8 +64,13 @@ def estimate_by_importance_sampling(
         weights = torch.cat(drawn, dim=1)  # (B, K)
         likelihoods.append(weights.logsumexp(1) - math.log(samples))
         bounds.append(weights.mean(1))
+        variances.append(weights.var(1, correction=0))
         progress(min(first + at_once, len(images)), len(images))
-    return Estimate(log_likelihood=torch.cat(likelihoods), elbo=torch.cat(bounds))
+    return Estimate(
+        log_likelihood=torch.cat(likelihoods),
+        elbo=torch.cat(bounds),
+        draw_variance=torch.cat(variances),
+    )
 
 
 def _log_weights(

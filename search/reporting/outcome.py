@@ -35,8 +35,8 @@ from search.trials.export_words import loading_lines, sort_pictures
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration, format_parameters
 from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
-from storage.files.markdown import format_cell
-from storage.files.model_card import warnings_of
+from storage.files.markdown import describe_basis, format_cell
+from storage.files.model_card import describe_scores, warnings_of
 from storage.paths import NAME
 
 MOST_BYTES = 3_000_000  # of one picture: a long animation is left to its folder
@@ -126,6 +126,7 @@ def _winner_facts(
         (f"{metric}, test", test),
         (f"{metric}, validation", f"{about['valid'][metric]:.6g} (the {direction}, the better)"),
         *_baseline_fact(about),
+        ("behind these", describe_scores(about).partition(": ")[2].removesuffix(".")),
         ("model", f"{about['model']}, {about['model_parameters']:,} weights"),
         ("parameters", format_parameters(about["parameters"])),
         (
@@ -244,5 +245,6 @@ def _tables(about: Mapping[str, Any]) -> list[Block]:
     for table in about["tables"]:
         rows = [[format_cell(cell) for cell in row] for row in table["rows"]]
         blocks += [Heading(table["title"]), Table(columns=table["columns"], rows=rows)]
-        blocks += [Words(table["note"], "soft")] if table["note"] else []
+        said = " ".join(filter(None, [describe_basis(table), table["note"]]))
+        blocks.append(Words(said, "soft"))
     return blocks

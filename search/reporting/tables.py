@@ -17,7 +17,7 @@ from search.reporting.reported_study import ReportedStudy, outcome_of, seconds_o
 from search.spelling import spell
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration
-from storage.files.markdown import format_cell
+from storage.files.markdown import describe_basis, format_cell
 from storage.files.study_summary import stored_summary
 
 MOST_ROWS = 200  # of the Markdown's table of trials
@@ -35,7 +35,8 @@ def conclusion_blocks(study: Study) -> list[Block]:
     kept, ended = found
     rows = [[_cell(cell) for cell in row] for row in kept["rows"]]
     note = (
-        f"The table covers the {format_count(ended, 'trial')} that had ended then. {kept['note']}"
+        f"The table covers the {format_count(ended, 'trial')} that had ended then. "
+        f"{describe_basis(kept)} {kept['note']}"
     )
     return [Heading(kept["title"]), Table(columns=kept["columns"], rows=rows), Words(note, "soft")]
 
@@ -85,8 +86,8 @@ def trials_blocks(reported: ReportedStudy, gallery: Mapping[int, Picture]) -> li
     blocks: list[Block] = [
         Heading("All trials"),
         Words(
-            "Best first. A click on a column's name sorts; a number that is underlined leads to "
-            "the trial's picture.",
+            "Best first. Behind each value: 1 seed, the trial's own. A click on a column's name "
+            "sorts; a number that is underlined leads to the trial's picture.",
             "soft",
         ),
         Table(

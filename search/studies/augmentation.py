@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from search.repeats import at_epoch, counted, over_repeats, spread
+from search.repeats import at_epoch, counted, judged_on, over_repeats, spread
 from search.study import StudySpec, Table
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         ),
         rows=tuple(rows),
         note=RULE,
+        seeds="runs",
+        measured_on=judged_on(runs),
     )
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from search.repeats import at_epoch, counted, over_repeats, spread
+from search.repeats import at_epoch, counted, judged_on, over_repeats, spread
 from search.study import StudySpec, Table
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         note="Means ± standard deviations over complete runs, of the last epoch's samples beside "
         "all validation images. Of plain: the mean Fréchet distance over that of the plain GAN on "
         "as many images.",
+        seeds="runs",
+        measured_on=judged_on(runs),
     )
 
 

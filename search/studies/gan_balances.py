@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
-from search.repeats import at_epoch, counted, over_repeats, spread
+from search.repeats import at_epoch, counted, judged_on, over_repeats, spread
 from search.studies.gan import BALANCES
 from search.study import StudySpec, Table
 
@@ -75,6 +75,8 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         rows=tuple(rows),
         note="Means and standard deviations over runs: Fréchet of the best epoch, the rest of the "
         "last one's samples.",
+        seeds="runs",
+        measured_on=judged_on(runs),
     )
 
 

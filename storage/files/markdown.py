@@ -6,14 +6,14 @@ r"""Markdown as the product writes it: words, numbers, pictures and tables.
     format_code("print(1)", "python")                    between fences
     format_count(1, "trial")                             1 trial
     format_rows(["row", "MSE"], [["a", 0.1]], right=[1])
-    format_table(table)                                  with title and note
+    format_table(table)                                  with title, seeds and note
     format_picture("samples.png", "samples")             with its caption
 
 Names and notes may be a stranger's: of a folder's classes, of a study in a shared database. So no
 text becomes HTML, a link, or a picture; pages that make links of bare addresses show them as code.
 
-A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note. A ``|`` in
-a cell is never a border.
+A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note, and how
+many seeds and images stand behind each value. A ``|`` in a cell is never a border.
 """
 
 from __future__ import annotations
@@ -89,15 +89,29 @@ def _line(cells: Sequence[Any]) -> str:
     return "| " + " | ".join(format_cell(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+def describe_basis(table: Mapping[str, Any]) -> str:
+    """Say how many seeds stand behind each value of a table, and what it was measured on.
+
+    Tables of older versions do not know: then that is said.
+    """
+    seeds, measured_on = table.get("seeds"), table.get("measured_on")
+    if isinstance(seeds, str):
+        words = f"as many seeds as “{seeds}” says"
+    else:
+        words = "seeds not recorded" if seeds is None else format_count(seeds, "seed")
+    return f"Behind each value: {words}{f'; {measured_on}' if measured_on else ''}."
+
+
 def format_table(table: Mapping[str, Any]) -> str:
-    """Return a model's or a study's table, under its title and above its note.
+    """Return a model's or a study's table, under its title and above what stands behind it.
 
     Its names may be those of a user's classes: every character of them is shown.
     """
     columns = [escape_markup(column) for column in table["columns"]]
     rows = [[escape_markup(c) if isinstance(c, str) else c for c in row] for row in table["rows"]]
     parts = [f"### {escape_markup(table['title'])}", format_rows(columns, rows)]
-    return "\n\n".join([*parts, escape_paragraph(table["note"])] if table["note"] else parts)
+    said = [describe_basis(table), table["note"]]
+    return "\n\n".join([*parts, *(escape_paragraph(words) for words in said if words)])
 
 
 def format_picture(file: str, caption: str) -> str:

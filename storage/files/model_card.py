@@ -12,6 +12,7 @@ from typing import Any
 
 from storage.files.certificate_words import certificate_lines
 from storage.files.markdown import (
+    describe_basis,
     escape_markup,
     format_code,
     format_count,
@@ -85,7 +86,21 @@ def _scores(about: Mapping[str, Any]) -> str:
         if about[part] is not None:
             others = [f"{baseline[part]:.6f}" if part in baseline else "-" for _ in beaten]
             rows.append([name, f"{about[part][metric]:.6f}", *others])
-    return format_rows(["images", escape_markup(metric.upper()), *beaten], rows)
+    table = format_rows(["images", escape_markup(metric.upper()), *beaten], rows)
+    return f"{table}\n\n{escape_markup(describe_scores(about))}"
+
+
+def describe_scores(about: Mapping[str, Any]) -> str:
+    """Say what stands behind the validation and the test value of an export: one run, and images
+    or samples."""
+    judge, parts = about.get("judge") or {}, {"valid": "validation", "test": "test"}
+    if about["metric"] in judge.get("floor", {}) and "samples" in judge:
+        measured_on = f"{judge['samples']:,} samples"
+    else:
+        known = [part for part in parts if about[part] is not None]
+        counts = [f"{about['images'][part]:,} {parts[part]}" for part in known]
+        measured_on = f"{' and '.join(counts)} images"
+    return describe_basis({"seeds": 1, "measured_on": f"{measured_on}, of the exported run"})
 
 
 def _certificate(about: Mapping[str, Any]) -> list[str]:

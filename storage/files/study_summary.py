@@ -6,7 +6,8 @@
 
 The study's note in the dashboard shows it, too (`search.supervisor.study_note`).
 
-A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note.
+A table is what `models.results.Table.to_plain` gives: name, title, columns, rows, note, and how
+many seeds and images stand behind each value, which older versions did not keep.
 """
 
 from __future__ import annotations
@@ -77,10 +78,12 @@ def _parse(stored: Any) -> tuple[dict[str, Any], int] | None:
     try:
         record = json.loads(stored)
         table, ended = record["table"], int(record["ended"])
-        texts = (table["title"], table["note"], *table["columns"])
+        texts = (table["title"], table["note"], table.get("measured_on", ""), *table["columns"])
+        seeds = table.get("seeds")
         fits = all(len(row) == len(table["columns"]) for row in table["rows"])
         cells = [cell for row in table["rows"] for cell in row]
     except (ValueError, TypeError, KeyError):
         return None
     is_plain = all(cell is None or isinstance(cell, str | int | float) for cell in cells)
+    is_plain &= seeds is None or isinstance(seeds, str | int)
     return (table, ended) if fits and is_plain and all(isinstance(t, str) for t in texts) else None
