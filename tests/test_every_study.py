@@ -43,6 +43,7 @@ GANS: dict[str, tuple[float, tuple[int, int, int] | None]] = {
     "augmentation": (0.02, None),
     "gan_balances": (0.03, None),
     "gan_losses": (0.03, None),
+    "gan_rates": (0.03, None),
     "few_images": (0.03, None),
 }
 

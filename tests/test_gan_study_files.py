@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from optuna.trial import FixedTrial
@@ -18,6 +20,7 @@ from search.studies import (
     gan_balance,
     gan_balances,
     gan_losses,
+    gan_rates,
     gan_wide,
     stargan,
 )
@@ -85,10 +88,47 @@ def test_balances_are_compared_by_means_over_their_repeats() -> None:
     ]  # fmt: skip
     table = gan_balances.summary(trials, pd.DataFrame(epochs))
     assert table.columns[:4] == ("balance", "runs", "Fréchet", "found / this")
-    equal, found = table.rows
+    equal, found, rates = table.rows
     assert equal[:4] == ("equal rates", 2, "210.0 ± 14.1", "0.10")
     assert found[:4] == (gan_balances.FOUND, 2, "21.0 ± 1.4", "1.00")
     assert equal[4:] == ("10.0 ± 0.0", "0.500 ± 0.000", 15, "1 healthy, 1 D won")
+    assert rates[:4] == (gan_balances.RATES, 0, "-", "-"), "it is not left out silently"
+    assert rates[-1] == "not searched yet: make study NAME=gan_rates"
+
+
+def test_rates_alone_are_given_a_search_of_the_same_cost() -> None:
+    rates, balance = load_study("gan_rates"), load_study("gan_balance")
+    assert set(rates.space) == {"lr_g", "lr_d"}
+    assert all(rates.space[name] == balance.space[name] for name in rates.space)
+    differing = {
+        name for name, value in vars(rates.spec).items() if value != vars(balance.spec)[name]
+    }
+    assert differing == {"suggest", "references"}
+    assert list(rates.spec.references) == [
+        "equal rates", "G twice D", "G ten times D", "equal rates 5e-4", "equal rates 1e-3",
+    ]  # fmt: skip
+    tried = gan_rates.suggest(FixedTrial({"lr_g": 4e-4, "lr_d": 2e-4}))
+    reported = gan_balance.suggest(FixedTrial(gan.BALANCES["G twice D"]))
+    assert tried == replace(reported, ema=0.999), "weights are averaged, and nothing else differs"
+
+
+def test_balances_are_compared_with_rates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = FixedTrial({"balance": "equal rates 1e-3, averaged", "repeat": 0})
+    expected = gan_rates.suggest(FixedTrial({"lr_g": 1e-3, "lr_d": 1e-3}))
+    assert gan_balances.suggest(row) == expected
+    assert gan_balances.STUDY.trials == gan_balances.REPEATS * len(gan_balances.EVERY)
+    best = {"lr_g": 2e-3, "lr_d": 1e-3}
+    monkeypatch.setattr(gan_balances, "EVERY", {**gan_balances.EVERY, **gan_balances.alone(best)})
+    searched = gan_balances.suggest(FixedTrial({"balance": gan_balances.RATES, "repeat": 0}))
+    assert searched == gan_rates.suggest(FixedTrial(best))
+    frame = pd.DataFrame(
+        [(0, gan_balances.FOUND, 20.0, "healthy"), (1, gan_balances.RATES, 40.0, "healthy")],
+        columns=["number", "balance", "value", "verdict"],
+    ).assign(state="COMPLETE")
+    epochs = frame[["number", "value"]].assign(epoch=1, epoch_seconds=9.0)
+    table = gan_balances.summary(frame, epochs)
+    ahead = {row[0]: row[3] for row in table.rows}
+    assert ahead == {gan_balances.RATES: "0.50", gan_balances.FOUND: "1.00"}
 
 
 def test_each_loss_is_tried_as_it_was_published_at_the_same_rates() -> None:

@@ -1,8 +1,12 @@
 """Is the balance that a search found better than those of the reports, or was it luck?
 
-Each of six balances is trained three times, with other weights and other random numbers, in the
-network and on the images of `gan_balance`. The table in the end has means and deviations, and says
-how far the found balance is ahead.
+Each balance is trained three times, with other weights and other random numbers, in the network and
+on the images of `gan_balance`. The table in the end has means and deviations, and says how far the
+found balance is ahead.
+
+Nobody has tuned the balances of the reports, so that a lead over them says little. Two controls say
+what the lead is made of: equal rates of 1e-3 with averaged weights and nothing else, and the best
+rates that a search of the same cost found (`gan_rates`).
 
     make study NAME=gan_balances
 """
@@ -16,7 +20,9 @@ from optuna.trial import BaseTrial
 
 from models.gan import GAN, GANConfig
 from search.repeats import at_epoch, counted, judged_on, over_repeats, spread
+from search.spelling import spell
 from search.studies.gan import BALANCES
+from search.studies.gan_rates import AVERAGED
 from search.study import StudySpec, Table
 
 if TYPE_CHECKING:
@@ -24,8 +30,21 @@ if TYPE_CHECKING:
 
 REPEATS = 3
 FOUND = "found by the search"  # trial 19 of 20 of `gan_balance`, seed 0
+RATES = "rates alone, found by a search"
+# The best trial of `gan_rates`, seed 0: {"lr_g": ..., "lr_d": ...}. None: it has not been run.
+BEST_RATES: dict[str, float] | None = None
+UNSEARCHED = f" {RATES}: the best rates of that search are to stand in BEST_RATES of this study."
+
+
+def alone(rates: dict[str, float] | None) -> dict[str, dict[str, Any]]:
+    """Return the row of the best ``rates``; nothing where nobody has searched them."""
+    return {} if rates is None else {RATES: {**AVERAGED, **rates}}
+
+
 EVERY: dict[str, dict[str, Any]] = {
     **BALANCES,
+    "equal rates 1e-3, averaged": {**AVERAGED, "lr_g": 1e-3, "lr_d": 1e-3},
+    **alone(BEST_RATES),
     FOUND: {
         "lr_g": 0.00129, "lr_d": 0.00272, "d_steps": 1, "g_steps": 2, "extra_g_steps": 1,
         "threshold": 1.0,
@@ -67,6 +86,9 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         ahead = f"{found / mean['value']:.2f}"
         seconds = round(mean["epoch_seconds"])
         rows.append((name, len(of_balance), distance, ahead, *shown, seconds, verdicts))
+    if RATES not in EVERY:
+        dashes = ["-"] * (len(known) + 3)  # Fréchet, its share, measures, seconds
+        rows.append((RATES, 0, *dashes, f"not searched yet: {spell('study', NAME='gan_rates')}"))
     headings = [MEASURES[name][0] for name in known]
     return Table(
         name="balances",
@@ -74,7 +96,7 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         columns=("balance", "runs", "Fréchet", "found / this", *headings, "s/epoch", "verdicts"),
         rows=tuple(rows),
         note="Means and standard deviations over runs: Fréchet of the best epoch, the rest of the "
-        "last one's samples.",
+        "last one's samples." + ("" if RATES in EVERY else UNSEARCHED),
         seeds="runs",
         measured_on=judged_on(runs),
     )
@@ -90,7 +112,7 @@ STUDY = StudySpec(
     direction="minimize",
     sampler="grid",
     pruner="none",
-    trials=18,  # REPEATS of each
+    trials=REPEATS * len(EVERY),
     epochs=5,
     retrain_epochs=5,
     seeds=1,  # its trials repeat each row with other seeds
