@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 from search.run import SourceFile, StudyRun, read_sources
@@ -252,6 +252,7 @@ class Exported:
 
     valid, test: of the study's metric; only rank 1 has ``test``
     earlier: where that which stood in the folder before is kept; None: nothing of it was lost
+    removed: folders that had been kept so longest
     """
 
     number: int
@@ -261,6 +262,7 @@ class Exported:
     valid: float
     test: float | None
     earlier: str | None = None
+    removed: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from models.cae import CAE
 from models.tensor_files import write_tensors
 from models.vae import VAE
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
-from search.messages import Export, Retrain
+from search.messages import Export, Exported, Retrain
 from search.run import StudyRun
 from search.setup.stored_study import (
     StudyIdentity,
@@ -31,7 +32,14 @@ from search.trials.retraining_record import RetrainingRecord
 from search.variables import Variables
 from search.worker import exporting
 from search.worker.context import WorkerContext
-from storage.files.exports import free_place, holds_other_files, publish, remove_unfinished
+from storage.files.exports import (
+    free_place,
+    holds_other_files,
+    publish,
+    remove_earliest,
+    remove_unfinished,
+)
+from tests.test_progress import a_display, a_worker
 from tests.trials import MakeContext
 
 RECORD: dict[str, Any] = {
@@ -103,6 +111,43 @@ def test_a_kept_export_has_a_place_of_its_own(tmp_path: Path) -> None:
     assert free_place(tmp_path / "1") == tmp_path / "1-earlier"
     (tmp_path / "1-earlier").mkdir()
     assert free_place(tmp_path / "1") == tmp_path / "1-earlier-2"
+
+
+def test_of_kept_exports_the_latest_few_stay_and_all_that_somebody_has_changed(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    context = make_context()
+    first = write_export_of(context, 1)
+    for number in range(1, 9):
+        shutil.copytree(first, free_place(first))
+        assert free_place(first).name == f"1-earlier-{number + 1}"
+    names = sorted(path.name for path in first.parent.iterdir())
+    (first.parent / "1-earlier-2" / "notes.txt").write_text("mine")
+    (first.parent / "1-earlier-3" / "README.md").write_text("my words")
+    (first.parent / "1-earlier-8" / "provenance.json").write_text("damaged")
+    (first.parent / "1-earlier-mine").mkdir()
+    (first.parent / "11-earlier").mkdir()
+    assert remove_earliest(first, stay=6) == []
+    assert remove_earliest(first, stay=3) == [
+        first.parent / "1-earlier-4", first.parent / "1-earlier"
+    ]  # fmt: skip
+    gone = {"1-earlier", "1-earlier-4"}
+    others = {"1-earlier-mine", "11-earlier"}
+    assert {path.name for path in first.parent.iterdir()} == {*names, *others} - gone
+    assert free_place(first).name == "1-earlier-9", "the number tells which one is the latest"
+
+
+def test_what_is_kept_and_what_is_removed_is_said() -> None:
+    display, said = a_display()
+    scores: dict[str, Any] = {"metric": "mse", "valid": 0.1, "test": None}
+    event = Exported(
+        number=3, rank=1, folder="e/1", earlier="e/1-earlier-9", removed=["e/1-earlier"], **scores
+    )
+    display.handle_event(a_worker(), event)
+    assert said.getvalue().splitlines()[1:] == [
+        "what was in that folder is kept as e/1-earlier-9",
+        "removed e/1-earlier: the latest 5 of a rank are kept, and what somebody has changed",
+    ]
 
 
 def test_only_half_filled_folders_of_ours_are_removed(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ from search.words import (
 )
 from storage.database.trial_states import OUTCOMES, count_ended
 from storage.errors import short
+from storage.files.exports import KEPT_EARLIER
 
 PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal, at first
 PLAIN_SHARE = 1 / 20  # of the time since the start, in a long study; at most `PLAIN_MOST`
@@ -343,6 +344,11 @@ class Display:
         )
         if event.earlier is not None:
             self.say(f"what was in that folder is kept as {shorten_path(event.earlier)}")
+        for folder in event.removed:
+            self.say(
+                f"removed {shorten_path(folder)}: the latest {KEPT_EARLIER} of a rank are kept, "
+                "and what somebody has changed"
+            )
 
     def _say_once(self, what: str, line: str) -> None:
         if what not in self.said:

@@ -51,6 +51,7 @@ from storage.files.exports import (
     holds_other_files,
     publish,
     read_provenance,
+    remove_earliest,
 )
 from storage.files.identity import read_identity
 
@@ -101,6 +102,7 @@ def export(context: WorkerContext, job: Export) -> None:
             valid=record.valid[metric],
             test=record.test[metric] if record.test else None,
             earlier=None if earlier is None else str(earlier),
+            removed=[str(place) for place in remove_earliest(folder)],
         )
     )
 

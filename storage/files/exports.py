@@ -11,9 +11,10 @@
       learning_curve.png, reconstructions.png, ...  the model's pictures
 
 A folder appears whole or not at all: it is filled under another name, written to the disk, and
-renamed. What stood in its place is removed only where nothing of it is lost: `holds_other_files`,
-`free_place`. The provenance tells when it is damaged (`storage/files/sealed_json.py`), and when
-another file of its folder is (`is_whole`).
+renamed. What stood in its place is removed only where it can be made again; else it is kept beside
+it (`free_place`). Of what is kept so the latest few stay (`remove_earliest`), and all that somebody
+has changed (`holds_other_files`). The provenance tells when it is damaged
+(`storage/files/sealed_json.py`), and when another file of its folder is (`is_whole`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from storage.files.temporary import temporary_name
 
 PROVENANCE = "provenance.json"
 CARD = "README.md"
+KEPT_EARLIER = 5  # exports of a rank that nobody can make again, and that nobody has changed
 UNFINISHED = re.compile(r"\.[0-9]+\.[0-9a-f]{32}(\.old)?")  # as `atomic_folder` names folders
 
 
@@ -131,11 +133,40 @@ def holds_other_files(folder: Path, provenance: Mapping[str, Any]) -> bool:
 
 def free_place(folder: Path) -> Path:
     """Return where an earlier export is kept beside ``folder``: ``1-earlier``, ``1-earlier-2``."""
-    number, place = 1, folder.with_name(f"{folder.name}-earlier")
-    while os.path.lexists(place):
-        number += 1
-        place = folder.with_name(f"{folder.name}-earlier-{number}")
-    return place
+    number = max(_kept_beside(folder), default=0) + 1
+    return folder.with_name(f"{folder.name}-earlier" + ("" if number == 1 else f"-{number}"))
+
+
+def remove_earliest(folder: Path, *, stay: int = KEPT_EARLIER) -> list[Path]:
+    """Remove what `free_place` has kept beside ``folder``, but for the latest few; return those.
+
+    stay: how many exports stay; one that somebody has added to or changed always does
+    """
+    kept = [place for _, place in sorted(_kept_beside(folder).items(), reverse=True)]
+    removed = []
+    for place in [each for each in kept if len(kept) > stay and not _is_changed(each)][stay:]:
+        with suppress(OSError):  # of another user: it stays
+            going = place.rename(place.with_name(f"{temporary_name(place.name)}.old"))
+            removed.append(place)
+            _remove(going)
+    return removed
+
+
+def _kept_beside(folder: Path) -> dict[int, Path]:
+    """Return the earlier exports that are kept beside ``folder``, by number from 1."""
+    name = re.compile(re.escape(folder.name) + r"-earlier(?:-([0-9]+))?")
+    places = folder.parent.iterdir() if folder.parent.exists() else ()
+    found = {place: name.fullmatch(place.name) for place in places}
+    return {int(match[1] or 1): place for place, match in found.items() if match}
+
+
+def _is_changed(folder: Path) -> bool:
+    """Whether an export is not as it was exported, as far as one can tell."""
+    try:
+        found = read_provenance(folder)
+        return found is None or holds_other_files(folder, found)
+    except OSError:  # what cannot be read stays
+        return True
 
 
 def remove_unfinished(exports: Path) -> None:
