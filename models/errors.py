@@ -5,6 +5,7 @@ Every message is one line: the value, what it must be, and what to change.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,6 +65,18 @@ class ExportError(ValueError):
 
 class ExportDamaged(ExportError):
     """Files of an export are missing, or are not what was written."""
+
+
+SHORTAGES = re.compile(
+    "can't start new thread|pthread_create|too many open files|(cannot|can't) allocate memory|"
+    "bad_alloc",
+    re.IGNORECASE,
+)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether memory, threads or open files ran out, so that an error says nothing of a file."""
+    return isinstance(error, MemoryError) or SHORTAGES.search(str(error)) is not None
 
 
 class ExtractorError(ValueError):

@@ -34,7 +34,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import Model, Shape, evaluating
-from models.errors import ExportDamaged, ExportError, TensorFileError, short
+from models.errors import ExportDamaged, ExportError, TensorFileError, is_shortage, short
 from models.program_files import Run, open_onnx, write_program
 from models.programs import Program, TensorSpec, as_tensors
 from models.sealed_files import check_seal
@@ -119,6 +119,8 @@ def load_export(folder: str | Path, *, family: type[Model] | None = None) -> Mod
         reason = f"{WEIGHTS}: {error}"
         raise ExportDamaged(f"{folder} is not a whole export ({reason}); export again") from error
     except Exception as error:  # any file may be damaged in any way
+        if is_shortage(error):
+            raise
         reason = short(str(error)) or type(error).__name__
         raise ExportDamaged(f"{folder} is not a whole export ({reason}); export again") from error
     return model.eval()
@@ -161,6 +163,8 @@ def _open_files(folder: Path, name: str, program: Program) -> dict[str, Run]:
     except ExportError:
         raise
     except Exception as error:  # each format has errors of its own
+        if is_shortage(error):
+            raise
         reason = short(str(error)) or type(error).__name__
         raise ExportDamaged(f"{folder} is not a whole export ({name}: {reason})") from error
 

@@ -136,6 +136,7 @@ def open_onnx(path: Path, program: Program) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # three inputs need no more, and more may not be allowed
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     given = [spec.name for spec in program.inputs]
     wanted = [spec.name for spec in program.outputs]

@@ -45,6 +45,13 @@ class WorkersFailed(SearchError):
 
 
 FOREIGN_KEY = "23503"  # SQLSTATE: a row refers to one that is not there
+# What a limit of the system says, and what helps against it.
+LIMITS = {
+    "can't start new thread|pthread_create|Resource temporarily unavailable": "no further thread "
+    "or process may be started here; a larger limit (ulimit -u, or the container's on pids) or "
+    "fewer WORKERS help",
+    "Too many open files": "a larger limit on them (ulimit -n) or fewer WORKERS help",
+}
 NO_TRIAL = re.compile("No trial with trial number [0-9]+ exists")  # Optuna's words
 
 
@@ -52,6 +59,8 @@ def explain_error(error: Exception) -> str | None:
     """Return the line for an error that is no fault of genstudy; None for one that is."""
     if isinstance(error, SearchError | StorageError):  # at once: memory may not hold more imports
         return " ".join(str(error).split())
+    if limit := _explain_limit(error):
+        return limit
     from optuna.exceptions import StorageInternalError
     from pandas.errors import DatabaseError
     from sqlalchemy.exc import SQLAlchemyError
@@ -80,6 +89,15 @@ def explain_error(error: Exception) -> str | None:
         cause = error.strerror or " ".join(str(error).split())
         place = f" ({str(error.filename)[:200]})" if error.filename else ""
         return f"{cause}{place}; free space or permissions, then run again"
+    return None
+
+
+def _explain_limit(error: Exception) -> str | None:
+    """Return the line for an error that a limit of the system causes; None for any other."""
+    said = next(iter(str(error).splitlines()), "")
+    for pattern, remedy in LIMITS.items():
+        if found := re.search(pattern, said):
+            return f"{found[0]}: {remedy}"
     return None
 
 

@@ -19,6 +19,7 @@ from models.errors import ExportError
 from models.export import check_export, load_export, write_export
 from models.figures.curves import draw_learning_curve
 from models.figures.grids import draw_rows
+from models.program_files import open_onnx
 from models.programs import TensorSpec
 from models.training.loop import fit
 from models.usage import genstudy_usage
@@ -98,6 +99,32 @@ def test_programs_say_what_goes_in_and_what_comes_out(folder: Path) -> None:
     ]  # fmt: skip
     (codes,) = json.loads(said["outputs"])
     assert (codes["name"], codes["shape"], codes["bounds"]) == ("codes", ["N", 4], None)
+
+
+def test_a_check_needs_no_further_thread(folder: Path, model: Model) -> None:
+    """Where none may be started, an export was taken for damaged."""
+    program = model.programs()["encoder"].named()
+    before = count_threads()
+    run = open_onnx(folder / "encoder.onnx", program)
+    assert count_threads() == before
+    run(*program.arguments)
+
+
+def test_a_shortage_is_no_damage(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("env.cc:327 pthread_create failed, error code: 11")
+
+    for place in ("models.export.open_onnx", "models.export.load_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, refuse)
+            with pytest.raises(RuntimeError, match="pthread_create"):
+                check_export(model, folder)
+
+
+def count_threads() -> int:
+    return len([*Path("/proc/self/task").iterdir()])
 
 
 class Two(nn.Module):

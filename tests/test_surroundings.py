@@ -6,6 +6,7 @@ Most of it is the interpreter's own, so that the commands here are new interpret
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import resource
 import signal
@@ -18,10 +19,13 @@ from subprocess import PIPE
 from typing import IO
 
 import pytest
+from PIL import Image
 
+from models.data.decoding import read_header
 from search import interrupts
 from search.__main__ import command
 from search.console import OutputClosed, OutputFile, OutputFull, open_console
+from search.errors import explain_error
 from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c, was_ctrl_c
 from search.surroundings import explain_shortage
 from tests.user import User, WriteStudy
@@ -123,7 +127,7 @@ def test_closed_output_is_nobodys_database(plain_process: dict[str, str], tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("command", "size"), [("study", 2**31), ("studies", 300 * 2**20)])
+@pytest.mark.parametrize(("command", "size"), [("study", 2**31), ("studies", 150 * 2**20)])
 def test_a_limit_on_memory_is_one_line(
     plain_process: dict[str, str], tmp_path: Path, command: str, size: int
 ) -> None:
@@ -142,6 +146,35 @@ def test_without_a_limit_nothing_is_a_shortage(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("search.surroundings.memory_limit", lambda: 2**30)
     assert "1 GiB (ulimit -v)" in str(explain_shortage(error))
     assert explain_shortage(ValueError("wrong")) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
+        (RuntimeError("env.cc:327 pthread_create failed, error code: 11"), "ulimit -u"),
+        (OSError(errno.EMFILE, "Too many open files", "/data/a.png"), "ulimit -n"),
+    ],
+)
+def test_a_limit_of_the_system_is_one_line_with_what_lifts_it(error: Exception, fix: str) -> None:
+    line = str(explain_error(error))
+    assert fix in line
+    assert "fewer WORKERS" in line
+    assert explain_error(RuntimeError("wrong")) is None
+
+
+def test_a_file_is_not_damaged_where_no_more_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(OSError, match="Too many"):
+        read_header(tmp_path / "a.png")
 
 
 def test_names_are_utf8_also_where_python_is_told_ascii(

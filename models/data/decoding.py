@@ -15,6 +15,7 @@ Shape legend: C channels, H/W pixels.
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -177,6 +178,8 @@ def _naming(path: Path) -> Iterator[None]:
             f"cannot decode {path} (it is none of {', '.join(KINDS)}); replace or remove that file"
         ) from error
     except Exception as error:  # damaged files make Pillow's readers raise errors of all kinds
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # which says nothing of the file
         raise DataError(
             f"cannot decode {path} ({short(first_line(error))}); replace or remove that file"
         ) from error

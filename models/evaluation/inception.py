@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import ExtractorError, first_line, short
+from models.errors import ExtractorError, first_line, is_shortage, short
 
 SIDE = 299  # pixels
 CLASSES = 1008  # of the file's last layer, which is not used
@@ -87,6 +87,8 @@ def load_inception(path: Path) -> Inception:
         weights = {name: value for name, value in dict(found).items() if "AuxLogits" not in name}
         missing, unknown = network.layers.load_state_dict(weights, strict=False)
     except Exception as error:  # any file may be given
+        if is_shortage(error):
+            raise
         raise _unusable(path, short(first_line(error))) from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     for what, names in (("lacks", missing), ("has the unknown", unknown)):

@@ -20,7 +20,7 @@ from optuna.samplers import RandomSampler
 
 from models.base import Model
 from models.data.images import ImageSplits
-from models.errors import ConfigError
+from models.errors import ConfigError, is_shortage
 from search.errors import StudyFileError
 from search.setup.mistakes import describe_mistake, find_place
 from search.study import Study
@@ -65,6 +65,8 @@ def make_dry_run(
         except Exception as error:
             if is_out_of_memory(error):
                 return "memory ran out"
+            if is_shortage(error):
+                return describe_mistake(error)
             place = find_place(error, study.path)
             raise StudyFileError(f"{place}: {describe_mistake(error)}") from error
     if broken is not None:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from models.base import Model, evaluating
 from models.data.images import ImageSplits
-from models.errors import ExportError
+from models.errors import ExportError, is_shortage
 from models.export import check_export, write_export
 from models.results import Picture, Table
 from models.seeds import same_draws
@@ -62,7 +62,7 @@ class TriedExport:
                 write_export(model, folder)
                 check_export(model, folder)
             except Exception as error:
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or is_shortage(error):
                     raise
                 raise StudyFileError(self._export_mistake(error, folder)) from error
 
