@@ -20,6 +20,7 @@ SPENT = 3  # a worker's exit code: the run has no error, and a new process is to
 CHANGED = 4  # likewise, since somebody wrote to the images that it had in memory
 OUTDATED = 5  # likewise: this one knows trials that the database does not have any more
 BROKEN = 6  # likewise: its GPU has reported an error, after which its context is of no use
+CROWDED = 7  # likewise, but that its GPU has too little memory for all of its workers
 
 # Jobs: from the supervisor to a worker.
 

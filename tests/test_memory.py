@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ import torch
 from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory, taken_memory
-from search.worker.trial import SpentProcess, run_trial
+from search.worker.trial import MOST_CROWDED, DeviceCrowded, SpentProcess, run_trial
 from storage import trials
 from tests.trials import Greedy, MakeContext
 from tests.user import User, WriteStudy, is_error_line, wait_until, watched
@@ -128,6 +129,68 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     assert context.queue.count() == {"WAITING": 1}
     context.memory_before, context.begun = 2**53, 0  # as in a new process
     assert run_again(context.queue, context) == {"PRUNED": 1}
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device of which other processes hold a part, as only a GPU can be."""
+    monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
+    monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**60)
+    monkeypatch.setattr("search.worker.trial.held_by_others", lambda device: 2**59)
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_trial_that_others_leave_no_memory_waits_until_they_are_to_stay(
+    make_context: MakeContext,
+) -> None:
+    context = make_context(model=Greedy)
+    for _ in range(MOST_CROWDED):
+        context.begun = 0  # a new process each time
+        trial = context.queue.claim(1)
+        assert trial is not None
+        with pytest.raises(DeviceCrowded, match="allocate"):
+            run_trial(context, trial)
+        assert context.queue.count() == {"WAITING": 1}
+    context.begun = 0
+    assert run_again(context.queue, context) == {"PRUNED": 1}
+    (stored,) = context.queue.study.get_trials()
+    assert stored.user_attrs["outcome"] == "infeasible"
+    assert stored.user_attrs["memory_budget_mib"] == (2**60 - 2**59) / 2**20
+
+
+# Some trial finds too little memory, once, as if the other worker's trial held it.
+ONCE_CROWDED = {
+    "model=CAE,": "model=Crowded,",
+    "def suggest": """import os, torch
+    from search.worker import trial as worker_trial
+    worker_trial.held_by_others = lambda device: 2**30
+
+    class Crowded(CAE):
+        def begin_epoch(self, number, epochs):
+            super().begin_epoch(number, epochs)
+            if number == 2:
+                try:
+                    os.close(os.open("MARK", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    return
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    def suggest""",
+}
+
+
+def test_a_worker_leaves_a_device_that_is_too_small_for_all(
+    user: User, study_file: WriteStudy, tmp_path: Path
+) -> None:
+    code = {old: new.replace("MARK", str(tmp_path / "mark")) for old, new in ONCE_CROWDED.items()}
+    name = study_file(replace=code)
+    code_, out, error = user.run(NAME=name, TRIALS=4, WORKERS=2, TOP=0)
+    assert (code_, error) == (0, "")
+    frame = trials("small", storage=user.url)
+    assert frame["outcome"].tolist() == ["complete"] * 4
+    words = " ".join(out.split())
+    assert "waits for memory: other processes hold 1.0 GiB of cpu" in words
+    assert words.count("leaves cpu to the others: memory is short") == 1
 
 
 class Card:

@@ -136,3 +136,13 @@ def test_a_cpu_is_never_packed():
     epoch = EpochEnded(number=0, epoch=1, epochs=9, value=0.0, seconds=1.0)
     packing.handle_event(0, "cpu", epoch)
     assert packing.devices_to_fill() == []
+
+
+def test_no_worker_is_added_once_one_left_for_want_of_memory() -> None:
+    packing = GpuPacking(["cuda:0"], most=MOST)
+    gpu = Gpu(packing, SHARINGS["all fit"], memory=100 * GIB)
+    before = gpu.run(30)
+    packing.note_left(before - 1, "cuda:0")
+    del gpu.training[before - 1]
+    assert gpu.run(300) == before - 1
+    assert packing.shares["cuda:0"].workers == before - 1

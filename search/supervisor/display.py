@@ -28,6 +28,7 @@ from search.console import is_live, print_line, shorten_path
 from search.messages import (
     BROKEN,
     CHANGED,
+    CROWDED,
     OUTDATED,
     SPENT,
     Drawing,
@@ -221,6 +222,11 @@ class Display:
             case Ready() | Idle():
                 self.status[worker.index] = WorkerStatus(worker.device, "idle")
 
+    def show_leaving(self, worker: WorkerHandle) -> None:
+        """Say that a worker is not replaced, since its device's memory is too small for all."""
+        self.status[worker.index] = WorkerStatus(worker.device)
+        self.say(f"worker {worker.index} leaves {worker.device} to the others: memory is short")
+
     def show_death(self, worker: WorkerHandle, code: int, freed: list[int]) -> None:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
         self.status[worker.index] = WorkerStatus(worker.device)
@@ -233,7 +239,7 @@ class Display:
                 f"worker {worker.index} starts anew: {worker.device} reported an error ({log})"
             )
             return
-        if code in (CHANGED, OUTDATED):
+        if code in (CHANGED, CROWDED, OUTDATED):
             return  # the worker has said the first, and the supervisor says the second
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         log = shorten_path(worker.log)

@@ -98,6 +98,15 @@ class GpuPacking:
         share.workers += 1
         share.newest.add(index)
 
+    def note_left(self, index: int, device: str) -> None:
+        """Take in that worker ``index`` left, since a trial found too little memory: no other is
+        added."""
+        share = self.shares[device]
+        share.workers -= 1
+        share.settled = True
+        share.newest.discard(index)
+        share.training.discard(index)
+
     def _judge_newest(self, share: Sharing) -> None:
         """Decide whether the newest workers pay, once trials were timed beside them."""
         slower = _slowdown(share)

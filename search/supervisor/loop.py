@@ -19,6 +19,7 @@ from types import FrameType
 
 from search.errors import SearchError, WorkersFailed
 from search.messages import (
+    CROWDED,
     Ended,
     EpochEnded,
     Event,
@@ -281,9 +282,23 @@ class Supervisor:
             if self.queue.end_hung(number, reason):
                 self.display.say(f"trial {number:>3}  interrupted: {reason}")
         freed = self.queue.reclaim_from(worker.owner)
+        if event.code == CROWDED and self._has_neighbours(worker):
+            self.restarts.retire(worker.index)
+            if self.packing is not None:
+                self.packing.note_left(worker.index, worker.device)
+            self.display.show_leaving(worker)
+            return
         self.display.show_death(worker, event.code, freed)
         if self.restarts.note_death(worker.index, at_start=not self.is_ready) is None:
             self._go_on_without(worker, event)
+
+    def _has_neighbours(self, worker: WorkerHandle) -> bool:
+        """Whether other workers of this run use the same device."""
+        return any(
+            other.device == worker.device and other.index not in self.restarts.given_up
+            for other in self.pool.workers.values()
+            if other.index != worker.index
+        )
 
     def _go_on_without(self, worker: WorkerHandle, event: Gone) -> None:
         """Start a worker no more that never comes to work. Raises `WorkersFailed` if all are so."""

@@ -44,6 +44,10 @@ class Restarts:
         self._due[index] = time.monotonic() + pause
         return pause
 
+    def retire(self, index: int) -> None:
+        """Start a worker no more: the others do better without it."""
+        self.given_up.add(index)
+
     def take_due(self) -> list[int]:
         """Return the workers that are to be started now."""
         now = time.monotonic()

@@ -21,6 +21,7 @@ import torch
 from search.errors import BadVariable
 
 GIBIBYTE = 2**30
+OWN_CONTEXT = 768 * 2**20  # bytes that this process takes on a GPU beside its tensors, at most
 TO_TRAIN = 2**28  # bytes: what compiled kernels and a model of the smallest size take
 CGROUPS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -81,6 +82,14 @@ def memory_budget(device: str) -> float:
             if soft != resource.RLIM_INFINITY:
                 limits.append(soft)
     return float(min(limits))
+
+
+def held_by_others(device: str) -> int:
+    """Return the bytes of a GPU that other processes hold; 0 for a CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, total - free - torch.cuda.memory_reserved(device) - OWN_CONTEXT)
 
 
 def taken_memory(device: str) -> int:

@@ -32,6 +32,7 @@ from search.errors import StudyFileError, explain_error, is_missing_record
 from search.messages import (
     BROKEN,
     CHANGED,
+    CROWDED,
     OUTDATED,
     SPENT,
     DryRun,
@@ -57,7 +58,7 @@ from search.worker.dry_run import make_dry_run
 from search.worker.exporting import export
 from search.worker.interruptions import is_device_error
 from search.worker.retraining import retrain
-from search.worker.trial import BrokenDevice, SpentProcess, run_trial
+from search.worker.trial import BrokenDevice, DeviceCrowded, SpentProcess, run_trial
 from storage.database.retry import DatabaseWentBack, GaveUp
 
 log = logging.getLogger("genstudy")
@@ -89,6 +90,9 @@ def main() -> int:
     except SpentProcess as error:
         log.error("%s", error)
         return SPENT
+    except DeviceCrowded as error:
+        log.error("%s", error)
+        return CROWDED
     except ImagesChanged as error:
         log.error("%s", error)
         return CHANGED

@@ -41,7 +41,14 @@ from search.trials.study_code import code_attributes
 from search.trials.trial_note import TrialNote
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
-from search.worker.device import TrialMemory, gpu_memory, lift_limit, memory_budget
+from search.worker.device import (
+    OWN_CONTEXT,
+    TrialMemory,
+    gpu_memory,
+    held_by_others,
+    lift_limit,
+    memory_budget,
+)
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
 from search.worker.interruptions import is_device_error, is_interruption
 from search.worker.pictures import TrialPictures, is_pictured
@@ -55,6 +62,8 @@ CHECKPOINT_EVERY = 30.0  # seconds
 SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
 # checkpoint at once, so that no finished epoch is lost in either case
 NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
+CROWDED = "crowded_attempts"  # attribute: attempts that other processes left no memory for
+MOST_CROWDED = 5  # of these attempts: then what the others hold is to stay
 DEVICE_ERROR = "device_error_epoch"  # attribute: epochs done when a GPU reported an error
 log = logging.getLogger("genstudy")
 
@@ -72,6 +81,10 @@ class OutOfMemoryAfterOthers(Exception):
     """Memory ran out, but might not have without what earlier trials left behind."""
 
 
+class DeviceCrowded(Exception):
+    """Memory of the GPU ran out, and would not have without the other processes on it."""
+
+
 class Overdue(Exception):
     """TRIAL_MINUTES are over."""
 
@@ -84,8 +97,9 @@ def run_trial(context: WorkerContext, trial: Trial) -> None:
     """Train, report and end the claimed ``trial``, whatever happens.
 
     A trial that is interrupted is released. One that became somebody else's meanwhile (this
-    process was suspended for too long) is dropped without a word. Raises `SpentProcess`, and
-    `ImagesChanged` where another process has to open the images anew.
+    process was suspended for too long) is dropped without a word. Raises `SpentProcess`,
+    `ImagesChanged` where another process has to open the images anew, and `DeviceCrowded` where
+    there should be a process less.
     """
     TrialRun(context, trial).run()
 
@@ -152,6 +166,9 @@ class TrialRun:
             self._release()
             return
         except ImagesChanged:
+            self._release()
+            raise
+        except DeviceCrowded:
             self._release()
             raise
         except OutOfMemoryAfterOthers as error:
@@ -431,9 +448,10 @@ class TrialRun:
         return Ending.diverged(error, self.context.run.epochs).with_attributes(about)
 
     def _end_out_of_memory(self, error: Exception) -> Ending:
-        """Infeasible, if it would be so in a new process, too; else `OutOfMemoryAfterOthers`.
+        """Infeasible, if it would be so alone and in a new process, too; else `DeviceCrowded` or
+        `OutOfMemoryAfterOthers`.
 
-        So the outcome depends on the trial alone, not on the trials before it.
+        So the outcome depends on the trial alone, not on the trials before and beside it.
         """
         taken = self.memory.taken_by_trial()
         budget = memory_budget(self.context.device)
@@ -441,7 +459,24 @@ class TrialRun:
         is_first = self.context.begun == 1  # a new process would do no better
         if self.memory.left_behind and not is_first and taken + requested_bytes(error) <= budget:
             raise OutOfMemoryAfterOthers(describe_error(error)) from error
+        others = held_by_others(self.context.device)
+        if others and taken + requested_bytes(error) + OWN_CONTEXT <= budget:
+            self._give_way(error, others)
+            budget -= others
         return Ending.infeasible(error, taken=taken, budget=budget)
+
+    def _give_way(self, error: Exception, others: int) -> None:
+        """Raise `DeviceCrowded`, unless the trial has often found too little memory already."""
+        attempts = self.trial.user_attrs.get(CROWDED)
+        attempts = attempts + 1 if isinstance(attempts, int) else 1
+        if attempts > MOST_CROWDED:
+            return
+        self.queue.set_attributes(self.trial, {CROWDED: attempts})
+        self.context.tell(
+            f"trial {self.number} waits for memory: other processes hold {others / 2**30:.1f} GiB "
+            f"of {self.context.device}"
+        )
+        raise DeviceCrowded(describe_error(error)) from error
 
     def _is_at_fault(self) -> bool:
         """Whether a GPU's error is this trial's own: it came no further in a new process. Until
