@@ -113,7 +113,7 @@ class GpuPacking:
         if slower is None:
             return
         gain = share.workers / (share.workers - len(share.newest)) / slower
-        share.settled = gain < GAIN
+        share.settled = share.settled or gain < GAIN
         share.before, share.after = share.after, defaultdict(list)
         share.newest, share.training = set(), set()
 
