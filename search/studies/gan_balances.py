@@ -33,7 +33,7 @@ FOUND = "found by the search"  # trial 19 of 20 of `gan_balance`, seed 0
 RATES = "rates alone, found by a search"
 # The best trial of `gan_rates`, seed 0: {"lr_g": ..., "lr_d": ...}. None: it has not been run.
 BEST_RATES: dict[str, float] | None = None
-UNSEARCHED = f" {RATES}: the best rates of that search are to stand in BEST_RATES of this study."
+UNSEARCHED = " The best rates of gan_rates are to stand in BEST_RATES of this study's file."
 
 
 def alone(rates: dict[str, float] | None) -> dict[str, dict[str, Any]]:
@@ -83,7 +83,7 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         distance = spread(mean["value"], mean["value_sd"], 1)
         shown = (spread(mean[m], mean[f"{m}_sd"], MEASURES[m][1]) for m in known)
         verdicts = counted(of_balance["verdict"])
-        ahead = f"{found / mean['value']:.2f}"
+        ahead = "-" if math.isnan(found) else f"{found / mean['value']:.2f}"
         seconds = round(mean["epoch_seconds"])
         rows.append((name, len(of_balance), distance, ahead, *shown, seconds, verdicts))
     if RATES not in EVERY:
@@ -96,7 +96,8 @@ def summary(trials: pd.DataFrame, curves: pd.DataFrame) -> Table:
         columns=("balance", "runs", "Fréchet", "found / this", *headings, "s/epoch", "verdicts"),
         rows=tuple(rows),
         note="Means and standard deviations over runs: Fréchet of the best epoch, the rest of the "
-        "last one's samples." + ("" if RATES in EVERY else UNSEARCHED),
+        "last one's samples. Only what a search found was tuned."
+        + ("" if RATES in EVERY else UNSEARCHED),
         seeds="runs",
         measured_on=judged_on(runs),
     )
@@ -112,7 +113,7 @@ STUDY = StudySpec(
     direction="minimize",
     sampler="grid",
     pruner="none",
-    trials=REPEATS * len(EVERY),
+    trials=21,  # REPEATS of each
     epochs=5,
     retrain_epochs=5,
     seeds=1,  # its trials repeat each row with other seeds

@@ -10,14 +10,14 @@ all else is as it was reported. `gan_balances` compares the winners of both.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from optuna.trial import BaseTrial
 
-from models.gan import GANConfig
+from models.gan import GAN, GANConfig
 from search.studies import gan_balance
 from search.studies.gan import AS_REPORTED, BALANCES
+from search.study import StudySpec
 
 AVERAGED: dict[str, Any] = {**AS_REPORTED, "ema": 0.999}  # as in the balance that was found
 
@@ -33,9 +33,16 @@ def suggest(trial: BaseTrial) -> GANConfig:
     )
 
 
-STUDY = replace(
-    gan_balance.STUDY,
+STUDY = StudySpec(
+    model=GAN,
     suggest=suggest,
+    data="mnist",
+    shape=(1, 32, 32),
+    adapts=True,
+    metric="frechet",
+    direction="minimize",
+    sampler="tpe(n_startup_trials=8)",
+    pruner=gan_balance.STUDY.pruner,
     references={
         **{
             name: {"lr_g": balance["lr_g"], "lr_d": balance["lr_d"]}
@@ -44,4 +51,10 @@ STUDY = replace(
         },
         "equal rates 1e-3": {"lr_g": 1e-3, "lr_d": 1e-3},
     },
+    trials=20,
+    epochs=5,
+    retrain_epochs=10,
+    patience=10,
+    pictures_every=1,
+    second_judge=True,
 )
