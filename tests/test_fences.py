@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
-from sqlalchemy import text
+from sqlalchemy import Engine, literal, text
 from sqlalchemy.exc import OperationalError
 
 import search.trials.abandoned
@@ -227,6 +227,36 @@ def test_a_clock_that_is_set_neither_frees_nor_holds_a_trial(
         assert lives.renew(trial.number)
         assert waits.claim(1) is None, "it lives"
     set_clock()
+    deadline = time.monotonic() + 10
+    while waits.claim(1) is None:
+        assert time.monotonic() < deadline, "its worker is gone, whatever the clock says"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("steps", [[7200.0], [-7200.0], [7200.0, -7200.0], [None]])
+def test_a_server_whose_clock_jumps_or_stands_keeps_who_lives(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, steps: list[float | None]
+) -> None:
+    """The worker renews by the server's clock, of which nobody else reads what it says."""
+    monkeypatch.setattr(leases, "GRACE", 0.3)
+    monkeypatch.setattr(search.trials.abandoned, "SECOND_LOOK", 0.2)
+    real, renewals = leases._database_time, iter(range(99))
+
+    def set_clock(engine: Engine) -> object:
+        step = steps[next(renewals) % len(steps)]
+        return literal(1e9) if step is None else real(engine) + step
+
+    lives, waits = opened("lives"), opened("waits")
+    trial = lives.claim(1)
+    assert trial is not None
+    assert waits.claim(1) is None
+    monkeypatch.setattr(leases, "_database_time", set_clock)
+    for _ in range(8):
+        time.sleep(0.1)
+        assert lives.renew(trial.number)
+        assert waits.claim(1) is None, "it lives"
+        with study_lock(waits.engine, 7):
+            pass
     deadline = time.monotonic() + 10
     while waits.claim(1) is None:
         assert time.monotonic() < deadline, "its worker is gone, whatever the clock says"

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, extract, func, text
+from sqlalchemy import Connection, Engine, case, extract, func, text
 from sqlalchemy.sql import ColumnElement
 
 from storage.database.fences import TrialLost, raise_fence
@@ -86,12 +86,16 @@ def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
 
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
-    """Keep the trial for another `GRACE` seconds. Return False if somebody else has it by now."""
+    """Keep the trial for another `GRACE` seconds. Return False if somebody else has it by now.
+
+    What is written only grows, also where the clock is set back or stands.
+    """
+    now = _database_time(engine)
     with write(engine) as connection:
         changed = connection.execute(
             leases.update()
             .where(leases.c.trial_id == trial_id, leases.c.owner == owner)
-            .values(renewed=_database_time(engine))
+            .values(renewed=case((now > leases.c.renewed, now), else_=leases.c.renewed + 1))
         )
     return changed.rowcount == 1
 
