@@ -75,6 +75,10 @@ class RunPaths:
         """The note that a dry run of these files on these images found no mistake."""
         return self.cache / f"dry-run-{digest}"
 
+    def kept_in(self, digest: str) -> Path:
+        """The note that a study of this folder is kept in the database of that address."""
+        return self.cache / f"kept-in-{digest}"
+
     def checkpoints(self, study: str) -> Path:
         return self.root / "checkpoints" / check_name(study)
 

@@ -1,13 +1,28 @@
 """A database that is away is waited for, and only that."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from search.cli.study import StudyCommand
+from search.variables import Variables
 from storage.database import retry
-from storage.database.retry import DatabaseLost, DatabaseRetry, GaveUp, comes_back, is_away
+from storage.database.address import address_digest
+from storage.database.connection import check_database
+from storage.database.retry import (
+    DatabaseLost,
+    DatabaseRetry,
+    GaveUp,
+    comes_back,
+    is_away,
+    may_be_down,
+)
+from storage.errors import DatabaseUnreachable
+from storage.paths import RunPaths
 
 
 def away() -> OperationalError:
@@ -134,6 +149,56 @@ def test_at_first_only_a_database_that_is_there_is_waited_for(
 ) -> None:
     """All else may be a mistake in STORAGE."""
     assert comes_back(OperationalError("", {}, Exception(said))) == is_waited_for
+
+
+@pytest.mark.parametrize(
+    ("said", "is_waited_for"),
+    [
+        ("FATAL:  the database system is starting up", True),
+        ('connection to server at "10.0.0.7", port 5432 failed: Connection refused', True),
+        ("connection timeout expired", True),
+        ('FATAL:  password authentication failed for user "me"', False),
+        ('FATAL:  database "studies" does not exist', False),
+    ],
+)
+def test_a_server_that_was_right_before_is_waited_for_unless_it_turns_us_away(
+    said: str, is_waited_for: bool
+) -> None:
+    assert may_be_down(OperationalError("", {}, Exception(said))) == is_waited_for
+
+
+ADDRESS = "postgresql://me:secret@127.0.0.1:1/studies"
+
+
+@pytest.mark.parametrize("was_used", [False, True])
+def test_a_study_waits_for_a_server_only_at_an_address_that_its_runs_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_used: bool
+) -> None:
+    """Port 1 refuses at first; then somebody has started the server."""
+    monkeypatch.setattr("storage.database.retry.FIRST", 0.01)
+    answers = [True, True, False]
+    check = check_database
+
+    def check_refused(url: str) -> None:
+        if answers.pop(0):
+            check(url)
+
+    monkeypatch.setattr("search.cli.study.check_database", check_refused)
+    said: list[str] = []
+    variables = Variables(storage=ADDRESS, runs=tmp_path)
+    command = StudyCommand(cast(Any, None), variables, cast(Any, None))
+    if was_used:
+        command._note_database()
+        (note,) = (tmp_path / "cache").iterdir()
+        assert note == RunPaths(tmp_path).kept_in(address_digest(ADDRESS.replace("secret", "new")))
+        command._reach_database(DatabaseRetry(tell=said.append))
+        assert "waiting for it" in said[0]
+        assert "Connection refused" in said[0]
+        assert "back after" in said[1]
+    else:
+        with pytest.raises(DatabaseUnreachable, match="is the server running"):
+            command._reach_database(DatabaseRetry(tell=said.append))
+        assert said == []
 
 
 def test_who_finds_no_connection_is_told_what_helps() -> None:

@@ -51,7 +51,7 @@ from search.trials.study_record import StudyRecord, name_strategy
 from search.trials.tally import ALWAYS, EndedTrial, describe_ends
 from search.variables import Variables, read_variables
 from search.words import format_count, format_duration, show_text
-from storage.database.address import redact_url
+from storage.database.address import address_digest, redact_url
 from storage.database.connection import check_database, open_storage
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import (
@@ -59,6 +59,7 @@ from storage.database.retry import (
     DatabaseWentBack,
     GaveUp,
     comes_back,
+    may_be_down,
     passes_later,
 )
 from storage.database.trial_states import outcome_of
@@ -162,7 +163,7 @@ class StudyCommand:
         stop = threading.Event()
         retry = DatabaseRetry(stop.is_set, lambda line: print_line(self.console, line))
         url = variables.storage_url
-        retry.wait_for(lambda: check_database(url), comes_back)
+        self._reach_database(retry)
         inputs = find_images(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         try_own_model(self.study, name, inputs, variables, devices[0], self.console)
@@ -173,6 +174,27 @@ class StudyCommand:
             return self._run(devices, storage, inputs, retry, stop)
         finally:
             storage.engine.dispose()
+
+    def _reach_database(self, retry: DatabaseRetry) -> None:
+        """Check that the database can be used.
+
+        An address that nobody has used in this RUNS may be wrong: then a server that does not
+        answer is a mistake, and nothing to wait for.
+        """
+        url, paths = self.variables.storage_url, self.variables.paths
+        passes = comes_back
+        if not url.startswith("sqlite") and paths.kept_in(address_digest(url)).exists():
+            passes = may_be_down
+        retry.wait_for(lambda: check_database(url), passes)
+
+    def _note_database(self) -> None:
+        """Note that a study of this RUNS is kept at this address, so that it is no mistake."""
+        url = self.variables.storage_url
+        if not url.startswith("sqlite"):
+            with suppress(OSError):
+                note = self.variables.paths.kept_in(address_digest(url))
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.touch()
 
     def _run(
         self,
@@ -188,6 +210,7 @@ class StudyCommand:
             lambda: prepare_run(variables, self.study, storage, inputs),
             passes_later(variables.storage_url),
         )
+        self._note_database()
         for folder in run.paths.written(run.study):
             remove_left_behind(folder)
         display = Display(

@@ -9,6 +9,7 @@ hide_secrets("user me:secret is wrong", parse_url(...))  # user me:*** is wrong
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 from urllib.parse import quote
@@ -124,6 +125,14 @@ def absolute_url(url: str) -> str:
     if not is_sqlite(place):
         return url
     return sqlite_url(Path(place.database or "").expanduser().absolute())
+
+
+def address_digest(url: str) -> str:
+    """Return a word for the place that ``url`` names, in which no secret goes."""
+    place = parse_url(url)
+    query = {name: place.query[name] for name in {*SHOWN, "service"} & place.query.keys()}
+    plain = str(place.set(password=None, query=dict(sorted(query.items()))))
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def redact_url(url: str) -> str:

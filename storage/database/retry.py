@@ -207,6 +207,12 @@ def comes_back(error: BaseException) -> bool:
     return is_away(error) and any(BUSY.search(str(cause)) for cause in causes_of(error))
 
 
+def may_be_down(error: BaseException) -> bool:
+    """Return whether a server may be down: there is no answer, or none that turns us away."""
+    turned_away = any(isinstance(e, DBAPIError) and "FATAL" in str(e) for e in causes_of(error))
+    return comes_back(error) or (is_away(error) and not turned_away)
+
+
 def passes_later(url: str) -> Callable[[BaseException], bool]:
     """Return which errors pass once a database was there. A server that refuses connections is
     restarted; a file that cannot be opened stays so, but for its locks."""
