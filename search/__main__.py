@@ -52,9 +52,8 @@ IMPORTED = {
 
 def main(arguments: list[str]) -> int:
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own has no meaning here: nothing is displayed
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # else it begins with one a core, for nothing
+    # else OpenBLAS starts a thread a core when it is imported, for nothing
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         if len(arguments) == 1 and not arguments[0].startswith("-"):
             print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
