@@ -37,22 +37,27 @@ BALANCES: dict[str, dict[str, Any]] = {
 UNPACKED = {name: value for name, value in AS_REPORTED.items() if name != "pack"}
 
 
-def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
-    """Return what decides how fast G and D learn (`models.training.gan_balance`), for the study of
-    any GAN.
+def suggest_adaptive_rule(trial: BaseTrial) -> dict[str, Any]:
+    """Return whether G learns more while it is behind, and from which difference of losses on.
 
-    At equilibrium G's loss is about 0.7 less than D's, which has two parts: the adaptive rule acts
-    from a threshold of -0.7 on.
+    At equilibrium G's loss is about 0.7 less than D's, which has two parts: the rule acts from a
+    threshold of -0.7 on.
     """
     extra = trial.suggest_categorical("extra_g_steps", [0, 1])
     rule = {"threshold": trial.suggest_float("threshold", -0.7, 2.0)} if extra else {}
+    return {"extra_g_steps": extra, **rule}
+
+
+def suggest_balance(trial: BaseTrial) -> dict[str, Any]:
+    """Return what decides how fast G and D learn (`models.training.gan_balance`), for the study of
+    any GAN.
+    """
     return {
+        **suggest_adaptive_rule(trial),
         "lr_g": trial.suggest_float("lr_g", 1e-4, 1e-2, log=True),
         "lr_d": trial.suggest_float("lr_d", 1e-4, 1e-2, log=True),
         "d_steps": trial.suggest_categorical("d_steps", [1, 2, 4]),
         "g_steps": trial.suggest_categorical("g_steps", [1, 2]),
-        "extra_g_steps": extra,
-        **rule,
         "beta1": trial.suggest_categorical("beta1", [0.0, 0.5]),
         "smoothing": trial.suggest_categorical("smoothing", [0.0, 0.1]),
         "instance_noise": trial.suggest_float("instance_noise", 0.0, 0.3, step=0.1),
