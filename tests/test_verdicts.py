@@ -115,9 +115,16 @@ def test_noise_that_is_taken_for_real_is_a_game_that_g_won(
 def test_a_certain_discriminator_is_no_defeat_while_samples_get_better() -> None:
     history = game(*improving(10), real=1.0, fake=1.0)
     assert final_verdict(history, FLOOR).kind == "healthy"
-    stalled = game(*[GOOD] * 10, real=1.0, fake=1.0)
+    stalled = game(*[NOISE] * 10, real=1.0, fake=1.0)
     verdict = final_verdict(stalled, FLOOR)
     assert (verdict.kind, verdict.epoch) == ("d_won", 1 + STALLED)
+
+
+def test_a_certain_critic_before_good_samples_is_no_defeat() -> None:
+    """Wasserstein's critic is to tell all apart, and goes on to teach."""
+    history = game(*[GOOD] * 10, real=1.0, fake=1.0)
+    assert final_verdict(history, FLOOR).kind == "healthy"
+    assert find_lost_game(history, FLOOR) is None
 
 
 def test_a_blind_discriminator_before_good_samples_is_the_aim_of_the_game() -> None:

@@ -6,13 +6,15 @@
 
     healthy    none of the others
     collapsed  the samples are images of few classes, or few images over and over
-    d_won      D tells nearly all apart, and the samples no longer get better
+    d_won      D tells nearly all apart, while samples look unreal and no longer get better
     g_won      D takes nearly all samples for real, or sees no difference, while they look unreal
     diverged   a number is NaN or infinite
 
 The losses alone do not say it: D's loss is small when training is lost, and when it goes well. So
-D or G has won only if D's accuracies say so and samples do not get better, and a collapse is seen
-in the samples. What is bad in one epoch may mend in the next, so that only what lasts is a loss.
+D or G has won only if D's accuracies say so while samples look unreal and do not get better, and a
+collapse is seen in the samples. A sure D alone is no loss: a critic of Wasserstein's loss is to
+tell all apart, and still teaches G. What is bad in one epoch may mend in the next, so that only
+what lasts is a loss.
 """
 
 from __future__ import annotations
@@ -209,10 +211,10 @@ def _last_epoch_verdict(history: Sequence[Health], floor: Mapping[str, float]) -
     if broken:
         reason = f"{', '.join(broken)} not finite"
         return Verdict(kind=Kind.DIVERGED, epoch=health.epoch, reason=reason)
-    one_sided = _find_winner(health, floor) if _has_stalled(history) else None
-    if one_sided is not None and _looks_unreal(health, floor):
-        return one_sided  # samples are noise, which the lost training explains better
-    return _find_collapse(health, floor) or one_sided
+    winner = None
+    if _looks_unreal(health, floor) and _has_stalled(history):
+        winner = _find_winner(health)  # it explains samples of noise better than a collapse
+    return winner or _find_collapse(health, floor)
 
 
 def _find_collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None:
@@ -234,8 +236,8 @@ def _find_collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None
     )
 
 
-def _find_winner(health: Health, floor: Mapping[str, float]) -> Verdict | None:
-    """Return the verdict if D or G has won, or None."""
+def _find_winner(health: Health) -> Verdict | None:
+    """Return who has won, D or G, while samples look unreal and get no better; or None."""
     real, fake = health.accuracy_real, health.accuracy_fake
     if real is None or fake is None:
         return None
@@ -247,7 +249,7 @@ def _find_winner(health: Health, floor: Mapping[str, float]) -> Verdict | None:
             kind=Kind.D_WON, epoch=health.epoch, reason=reason, modes=_mode_count(health)
         )
     blind = abs((real + fake) / 2 - 0.5) <= D_BLIND
-    if (fake <= D_FOOLED or blind) and _looks_unreal(health, floor):
+    if fake <= D_FOOLED or blind:
         return Verdict(
             kind=Kind.G_WON, epoch=health.epoch, reason=reason, modes=_mode_count(health)
         )
