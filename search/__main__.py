@@ -1,20 +1,26 @@
 """The command line behind make: ``python -m search COMMAND`` with variables in the environment.
 
     study       run a study, retrain and export its best       NAME=cae python -m search study
+    worker      join a stored study: train its trials here     NAME=cae STORAGE=...
     studies     list the studies, their data and how far each one is
     trials      show the leaderboard; CSV= or PARQUET= writes the table
     look        say what a folder of images holds, and draw a contact sheet
     sample      make images with an export                     NAME=cae N=64
     report      write a page with pictures about a study
     dashboard   serve optuna-dashboard with the pictures
-    worker      run one training process (`study` starts it)
+    trainer     run one training process (`study` and `worker` start it)
 
 A mistake of the user is one line on standard error and exit code 2; Ctrl-C is exit code 130.
 """
 
 from __future__ import annotations
 
-from search.interrupts import end_silently_on_ctrl_c, heed_ctrl_c, was_ctrl_c
+from search.interrupts import (
+    end_silently_on_ctrl_c,
+    heed_ctrl_c,
+    leave_when_told,
+    was_ctrl_c,
+)
 
 if __name__ == "__main__":
     end_silently_on_ctrl_c()
@@ -37,10 +43,13 @@ from search.surroundings import (
 )
 from search.words import show_text
 
-COMMANDS = ("study", "studies", "trials", "look", "sample", "report", "dashboard", "worker")
+COMMANDS = (
+    "study", "worker", "studies", "trials", "look", "sample", "report", "dashboard", "trainer",
+)  # fmt: skip
 # What a command imports, for `check_room`: a study's workers import no less than itself.
 IMPORTED = {
     "study": ("search.cli.study", "search.worker.main"),
+    "worker": ("search.cli.worker", "search.worker.main"),
     "studies": ("search.cli.listing", "pandas"),
     "trials": ("search.cli.listing", "pandas"),
     "look": ("search.cli.look",),
@@ -60,10 +69,10 @@ def main(arguments: list[str]) -> int:
         else:
             print(__doc__, file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    return worker() if arguments[0] == "worker" else command(arguments[0])
+    return trainer() if arguments[0] == "trainer" else command(arguments[0])
 
 
-def worker() -> int:
+def trainer() -> int:
     with quick_imports():
         import alembic.command  # noqa: F401  (Optuna opens storages with it: now there is time)
 
@@ -77,6 +86,8 @@ def worker() -> int:
 def command(name: str) -> int:
     """Run a command and return its exit code; an error that a user can mend becomes one line."""
     heed_ctrl_c()
+    if name == "worker":
+        leave_when_told()
     try:
         check_room(*IMPORTED[name])
         with received_storage():
@@ -105,6 +116,12 @@ def _find_command(name: str) -> Callable[[], int]:
             from search.cli.study import run_study
         defer_compiler()
         return run_study
+    if name == "worker":
+        start_early()
+        with quick_imports():
+            from search.cli.worker import run_worker
+        defer_compiler()
+        return run_worker
     if name == "dashboard":
         from search.cli.dashboard import dashboard
 

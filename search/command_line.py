@@ -31,6 +31,10 @@ DATABASE = ("RUNS", "STORAGE")
 LISTED = ("CSV", "PARQUET")
 SAMPLED = ("RANK", "N", "LABELS", "OUT")
 SERVED = ("HOST", "PORT")
+JOINED = (
+    "NAME", "STORAGE", "GPUS", "WORKERS", "MEMORY", "MINUTES", "DATA", "DATA_ROOT", "BACKGROUND",
+    "FROM", "INCEPTION", "RUNS",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,12 @@ USAGES = {
         example="cae TRIALS=10 EPOCHS=5",
         bare="NAME",
         variables=tuple(name for name in VARIABLES if name not in (*LISTED, *SERVED, *SAMPLED)),
+    ),
+    "worker": Usage(
+        about="join a stored study, and train its trials on this machine",
+        example="cae STORAGE=postgresql://me@host/studies",
+        bare="NAME",
+        variables=JOINED,
     ),
     "studies": Usage(about="list the studies, and how far each is"),
     "trials": Usage(
@@ -85,7 +95,7 @@ USAGES = {
         variables=("NAME", "DATA", "BACKGROUND", "RUNS"),
     ),
 }
-OFFERED = tuple(name for name in COMMANDS if name in USAGES)  # a worker is started by a study
+OFFERED = tuple(name for name in COMMANDS if name in USAGES)  # a trainer is started by others
 
 
 @dataclass(kw_only=True)

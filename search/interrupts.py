@@ -3,6 +3,7 @@
     end_silently_on_ctrl_c()      # first of all, before anything large is imported
     heed_ctrl_c()                 # from now on Ctrl-C is a KeyboardInterrupt, as usual in Python
     was_ctrl_c()                  # whether there was one: an error may have taken its place
+    leave_when_told()             # in a worker that joins a study: a scheduler may want it to leave
 
 A module in C that is interrupted while it is imported turns the KeyboardInterrupt into an
 ImportError of its own, "initialization failed".
@@ -12,7 +13,11 @@ A shell that runs a command in the background has it ignore Ctrl-C; that stays s
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
+
+LEAVE = (signal.SIGTERM, signal.SIGUSR2)  # what schedulers say before they end a process
+TRY_AGAIN = 75  # exit code of one that has left: EX_TEMPFAIL, in the words of sysexits.h
 
 
 def end_silently_on_ctrl_c() -> None:
@@ -32,9 +37,19 @@ def was_ctrl_c() -> bool:
     return bool(_interruptions)
 
 
+def leave_when_told() -> None:
+    """Let the signals `LEAVE` end this process with the code `TRY_AGAIN`. It holds nothing yet."""
+    for number in LEAVE:
+        signal.signal(number, _leave)
+
+
 _interruptions: list[int] = []
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _interruptions.append(number)
     signal.default_int_handler(number, frame)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(TRY_AGAIN)

@@ -341,9 +341,8 @@ def read_variables(given: Mapping[str, str] | None = None) -> Variables:
     values = {}
     for each in fields(Variables):
         name = _make_name(each)
-        written = given.get(name, "").strip()
-        foreign = each.metadata["typed"] and name not in typed
-        if not written or (foreign and "GENSTUDY_GIVEN" in given):
+        written = _written(each, given)
+        if not written:
             continue
         if "\0" in written or not _is_utf8(written):
             raise BadVariable(f"{name} is not UTF-8 text; write it with other characters")
@@ -357,6 +356,24 @@ def read_variables(given: Mapping[str, str] | None = None) -> Variables:
                 f"is not UTF-8 text; rename that folder, or give {_make_name(each)} another place"
             )
     return found
+
+
+def given_names(given: Mapping[str, str] | None = None) -> list[str]:
+    """Return which variables are given: typed, or exported by a shell where that counts.
+
+    given: their texts; None: those of the environment
+    """
+    texts = with_storage(os.environ) if given is None else given
+    return [_make_name(each) for each in fields(Variables) if _written(each, texts)]
+
+
+def _written(variable: Field[Any], given: Mapping[str, str]) -> str:
+    """Return the text of a variable; empty where it is not given."""
+    name = _make_name(variable)
+    foreign = variable.metadata["typed"] and name not in given.get("GENSTUDY_GIVEN", "").split()
+    if foreign and "GENSTUDY_GIVEN" in given:
+        return ""
+    return given.get(name, "").strip()
 
 
 def _is_utf8(written: str) -> bool:

@@ -125,6 +125,14 @@ class RunPaths:
     def worker_log(self, study: str, worker: int) -> Path:
         return self.root / "logs" / check_name(study) / f"worker-{worker}.log"
 
+    def joined_log(self, study: str, who: str, worker: int) -> Path:
+        """The log of a worker that has joined the study.
+
+        who: the machine and process that did, since several may write into the same folder
+        """
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", who)
+        return self.root / "logs" / check_name(study) / f"joined-{name}-{worker}.log"
+
     def written(self, study: str) -> list[Path]:
         """Return the folders in which a run of ``study`` writes files."""
         folders = [self.root, self.cache, self.artifacts, self.root / "reports"]

@@ -13,7 +13,7 @@ like any other: it has its own pipes, signals, session and children, and runs th
     server           forks the command, reports its process id and, later, its return code
     command          forks some workers, which wait, then runs `main`; where genstudy starts a
                      worker's process, one of those that wait takes it over
-    worker           runs `main(["worker"])`
+    worker           runs `main(["trainer"])`
 
 What only a new interpreter can show (start-up, memory, environments) is tested with
 `tests.conftest.real_user`.
@@ -77,7 +77,7 @@ class Preloaded:
         before: a program that it runs before all else
         deaths: workers that a study may lose before further ones are new interpreters
         """
-        spare = _count_workers(environment) + 1 + deaths if command == "study" else 0  # a dry run
+        spare = _count_workers(environment) + 1 + deaths if command in ("study", "worker") else 0
         return _Forked(self._server, [command], environment, before, spare)
 
     def run_program(self, program: str, *arguments: object) -> subprocess.Popen[str]:
@@ -264,9 +264,9 @@ def _fork_workers(count: int) -> list[tuple[int, socket.socket]]:
             if not order:
                 os._exit(0)
             theirs.close()
-            Path("/proc/self/comm").write_text("worker")
+            Path("/proc/self/comm").write_text("trainer")
             _become(files, json.loads(order)["environment"])
-            _end(lambda: main(["worker"]))
+            _end(lambda: main(["trainer"]))
         theirs.close()
         spare.append((pid, ours))
     return spare

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from search.cli.study import StudyCommand
+from search.setup.reaching import note_database, reach_database
 from search.variables import Variables
 from storage.database import retry
 from storage.database.address import address_digest
@@ -183,21 +182,20 @@ def test_a_study_waits_for_a_server_only_at_an_address_that_its_runs_knows(
         if answers.pop(0):
             check(url)
 
-    monkeypatch.setattr("search.cli.study.check_database", check_refused)
+    monkeypatch.setattr("search.setup.reaching.check_database", check_refused)
     said: list[str] = []
     variables = Variables(storage=ADDRESS, runs=tmp_path)
-    command = StudyCommand(cast(Any, None), variables, cast(Any, None))
     if was_used:
-        command._note_database()
+        note_database(variables)
         (note,) = (tmp_path / "cache").iterdir()
         assert note == RunPaths(tmp_path).kept_in(address_digest(ADDRESS.replace("secret", "new")))
-        command._reach_database(DatabaseRetry(tell=said.append))
+        reach_database(variables, DatabaseRetry(tell=said.append))
         assert "waiting for it" in said[0]
         assert "Connection refused" in said[0]
         assert "back after" in said[1]
     else:
         with pytest.raises(DatabaseUnreachable, match="is the server running"):
-            command._reach_database(DatabaseRetry(tell=said.append))
+            reach_database(variables, DatabaseRetry(tell=said.append))
         assert said == []
 
 

@@ -38,6 +38,7 @@ def test_help_lists_every_target_and_variable() -> None:
     assert done.returncode == 0
     for target in (
         "study",
+        "worker",
         "studies",
         "trials",
         "look",

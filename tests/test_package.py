@@ -118,7 +118,7 @@ def test_words_are_read_as_make_reads_them(
     [
         ("stduy cae", ["unknown command 'stduy'", "did you mean 'study'?"]),
         ("Study cae", ["did you mean 'study'?"]),
-        ("worker", ["unknown command 'worker'"]),
+        ("trainer", ["unknown command 'trainer'"]),
         ("cae TRIALS=3", ["'cae' is a study, not a command; run it with: genstudy study cae"]),
         ("./my.py", ["run it with: genstudy study ./my.py"]),
         ("TRIALS=3", ["no command is given; say which: study, studies"]),
@@ -170,7 +170,7 @@ def test_every_command_has_a_help_that_names_its_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CALLED_AS, "")
-    assert set(OFFERED) == {*COMMANDS} - {"worker"}
+    assert set(OFFERED) == {*COMMANDS} - {"trainer"}
     listed = set()
     for name in OFFERED:
         assert run([name, "--help"]) == 0

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import IntDistribution
 
-from search.setup.prepare import _count_trials
+from search.setup.prepare import count_trials
 from search.strategies.samplers import make_sampler
 from search.strategies.seeded import StudySampler
 from search.trials.outcomes import Ending
@@ -122,7 +122,7 @@ def test_a_retry_takes_no_point_of_a_grid(opened: OpenQueue) -> None:
 def count_of_grid(queue: TrialQueue) -> int:
     sampler = queue.study.sampler
     assert isinstance(sampler, StudySampler)
-    return _count_trials(9, sampler, queue.study, references=0, stopped_by=None)
+    return count_trials(9, sampler, queue.study, references=0, stopped_by=None)
 
 
 def test_nothing_is_retried_where_nothing_failed(opened: OpenQueue) -> None:

@@ -98,7 +98,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(process.pid).children()
-        if "worker" in (child.name(), *child.cmdline())
+        if "trainer" in (child.name(), *child.cmdline())
     ]
 
 

@@ -11,13 +11,11 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from models.results import Table
@@ -31,10 +29,12 @@ from search.setup.inputs import RunInputs, find_images
 from search.setup.loading import load_study
 from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
+from search.setup.reaching import note_database, reach_database
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
+from search.supervisor.earlier_trials import end_of, show_earlier
 from search.supervisor.finish import finish
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
@@ -48,21 +48,18 @@ from search.trials.retries import read_retries
 from search.trials.seed_race import FIRST
 from search.trials.standings import is_finished
 from search.trials.study_record import StudyRecord, name_strategy
-from search.trials.tally import ALWAYS, EndedTrial, describe_ends
+from search.trials.tally import ALWAYS, describe_ends
 from search.variables import Variables, read_variables
 from search.words import format_count, format_duration, show_text
-from storage.database.address import address_digest, redact_url
-from storage.database.connection import check_database, open_storage
+from storage.database.address import redact_url
+from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import (
     DatabaseRetry,
     DatabaseWentBack,
     GaveUp,
-    comes_back,
-    may_be_down,
     passes_later,
 )
-from storage.database.trial_states import outcome_of
 from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
@@ -163,7 +160,7 @@ class StudyCommand:
         stop = threading.Event()
         retry = DatabaseRetry(stop.is_set, lambda line: print_line(self.console, line))
         url = variables.storage_url
-        self._reach_database(retry)
+        reach_database(variables, retry)
         inputs = find_images(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         try_own_model(self.study, name, inputs, variables, devices[0], self.console)
@@ -174,27 +171,6 @@ class StudyCommand:
             return self._run(devices, storage, inputs, retry, stop)
         finally:
             storage.engine.dispose()
-
-    def _reach_database(self, retry: DatabaseRetry) -> None:
-        """Check that the database can be used.
-
-        An address that nobody has used in this RUNS may be wrong: then a server that does not
-        answer is a mistake, and nothing to wait for.
-        """
-        url, paths = self.variables.storage_url, self.variables.paths
-        passes = comes_back
-        if not url.startswith("sqlite") and paths.kept_in(address_digest(url)).exists():
-            passes = may_be_down
-        retry.wait_for(lambda: check_database(url), passes)
-
-    def _note_database(self) -> None:
-        """Note that a study of this RUNS is kept at this address, so that it is no mistake."""
-        url = self.variables.storage_url
-        if not url.startswith("sqlite"):
-            with suppress(OSError):
-                note = self.variables.paths.kept_in(address_digest(url))
-                note.parent.mkdir(parents=True, exist_ok=True)
-                note.touch()
 
     def _run(
         self,
@@ -210,7 +186,7 @@ class StudyCommand:
             lambda: prepare_run(variables, self.study, storage, inputs),
             passes_later(variables.storage_url),
         )
-        self._note_database()
+        note_database(variables)
         for folder in run.paths.written(run.study):
             remove_left_behind(folder)
         display = Display(
@@ -270,6 +246,8 @@ class StudyCommand:
             retrain_epochs=run.retrain_epochs,
             sampler=name_strategy(run.sampler or spec.sampler),
             pruner=name_strategy(run.pruner or spec.pruner),
+            trial_minutes=run.trial_minutes,
+            revision=run.revision,
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
             shape=images.shape,
@@ -286,7 +264,7 @@ class StudyCommand:
                 with display, supervisor.pool:
                     supervisor.pool.set_up(run)
                     display.show_starting(supervisor.pool.workers.values())
-                    _show_earlier(supervisor)
+                    show_earlier(supervisor)
                     while True:
                         table = self._search(supervisor)
                         try:
@@ -406,7 +384,7 @@ class StudyCommand:
             if trial.state.is_finished() and trial.number not in again
         ]
         chosen = "" if choices is None else f", {format_count(choices.clicks, 'choice')}"
-        ends = describe_ends(map(_end_of, ended), always=ALWAYS)
+        ends = describe_ends(map(end_of, ended), always=ALWAYS)
         print_line(
             console, f"study {run.study}: {format_count(len(ended), 'trial')}, {ends}{chosen}"
         )
@@ -481,27 +459,3 @@ def _end_note(
 
 def _have(count: int) -> str:
     return "has" if count == 1 else "have"
-
-
-def _end_of(trial: FrozenTrial) -> EndedTrial:
-    """Return how a stored trial ended, without what the database knows beyond that."""
-    about = trial.user_attrs
-    done = about.get("epochs")
-    return EndedTrial(
-        outcome=outcome_of(trial.state.name, about.get("outcome")),
-        epoch=done + 1 if isinstance(done, int) else None,
-        parameters=trial.params,
-    )
-
-
-def _show_earlier(supervisor: Supervisor) -> None:
-    """Show how the trials of earlier runs ended, and the best; not where a person decides."""
-    display, spec = supervisor.display, supervisor.study.spec
-    found = supervisor.queue.study.get_trials(deepcopy=False)
-    display.states = supervisor.queue.count()
-    display.set_ends(Counter(_end_of(trial).outcome for trial in found))
-    for trial in found if display.marks_best else ():
-        if trial.state != TrialState.COMPLETE or trial.value is None:
-            continue
-        if spec.better(trial.value, display.best[0] if display.best else None):
-            display.set_best(trial.value, trial.number, trial.params)

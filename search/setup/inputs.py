@@ -34,7 +34,7 @@ from search.setup.checks import check_fit
 from search.setup.fitting import check_needs, needs_encoder
 from search.setup.folder_lines import study_lines
 from search.setup.names import base_study, judging_study, study_name
-from search.setup.shapes import choose_shape
+from search.setup.shapes import choose_shape, is_chosen
 from search.study import Study
 from search.variables import Variables
 from search.words import show_text
@@ -161,10 +161,16 @@ class RunInputs(NamedTuple):
 
 
 def find_images(
-    variables: Variables, study: Study, console: Console, retry: DatabaseRetry | None = None
+    variables: Variables,
+    study: Study,
+    console: Console,
+    retry: DatabaseRetry | None = None,
+    *,
+    stored_shape: Shape | None = None,
 ) -> RunInputs:
     """Read the images of a study and find the export that it starts from.
 
+    stored_shape: of the images of the stored study that a worker joins
     retry: waits for a database that is away: it knows the shape of a stored study's images
     The digits take the place of images that are not there, unless DATA asks for them.
     """
@@ -175,7 +181,10 @@ def find_images(
     study_name(study, wanted, place.label, variables.sampler)
     waiting = retry or DatabaseRetry()
     passes = passes_later(variables.storage_url)
-    shape = waiting.wait_for(lambda: choose_shape(variables, study, place), passes)
+    if stored_shape is not None and is_chosen(study, place):
+        shape: Shape | None = stored_shape
+    else:
+        shape = waiting.wait_for(lambda: choose_shape(variables, study, place), passes)
     data, cached, images, state = _read_whole_images(variables, study, shape, console)
     source = {
         "name": data,

@@ -114,20 +114,20 @@ def prepare_run(
         with study_lock(storage.engine, opened._study_id):
             accept_code(opened, code, is_accepted=variables.code is not None)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
-    trials = _count_trials(
+    trials = count_trials(
         variables.trials or study.spec.trials,
         sampler,
         opened,
         len(study.spec.references),
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
-    run = _make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once)
+    run = make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once)
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports
     return opened, run
 
 
-def _make_run(
+def make_run(
     variables: Variables,
     study: Study,
     inputs: RunInputs,
@@ -210,12 +210,7 @@ def _open_study(
             f"{redact_url(variables.storage_url)} has a study {name!r} that genstudy did not make; "
             "rename the study's file or use another RUNS or STORAGE"
         )
-    identity = replace(
-        identify_study(
-            study, inputs.images, epochs=variables.epochs, seed=variables.seed, stored=stored
-        ),
-        base=base_label(inputs.base or inputs.encoder),
-    )
+    identity = identify_run(variables, study, inputs, stored)
     if stored is not None:
         _check_kind(opened, storage, decided_by_a_person=at_once is not None)
         check_identity(name, stored, identity)
@@ -227,6 +222,18 @@ def _open_study(
     _set_page(opened, storage, at_once)
     write_identity(opened, identity)
     return opened, identity
+
+
+def identify_run(
+    variables: Variables, study: Study, inputs: RunInputs, stored: StudyIdentity | None
+) -> StudyIdentity:
+    """Return what the study is today, on these images and with this export to start from."""
+    return replace(
+        identify_study(
+            study, inputs.images, epochs=variables.epochs, seed=variables.seed, stored=stored
+        ),
+        base=base_label(inputs.base or inputs.encoder),
+    )
 
 
 def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_person: bool) -> None:
@@ -247,7 +254,7 @@ def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -
             storage.set_study_system_attr(study._study_id, key, value)
 
 
-def _count_trials(
+def count_trials(
     wanted: int, sampler: StudySampler, study: optuna.Study, references: int, stopped_by: str | None
 ) -> int:
     """Return how many trials the study has in all: a grid ends with its last point, and a study

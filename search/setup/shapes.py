@@ -41,13 +41,19 @@ ALIKE = 1.05  # of the widest over the narrowest shape: nobody sees what a crop 
 
 def choose_shape(variables: Variables, study: Study, source: Source) -> Shape | None:
     """Return the shape (C, H, W) that images are resized to; None: they stay as they are."""
-    if not (study.spec.adapts and isinstance(source, FolderSource)):
+    if not is_chosen(study, source):
         return study.spec.shape
+    assert isinstance(source, FolderSource)
     data = variables.data or study.spec.data
     stored = stored_shape(
         variables.storage_url, study_name(study, data, source.label, variables.sampler)
     )
     return stored or _base_shape(variables, study, source) or _fitted_shape(study, source)
+
+
+def is_chosen(study: Study, source: Source) -> bool:
+    """Whether the shape follows from the images, and is no demand of the study's file."""
+    return study.spec.adapts and isinstance(source, FolderSource)
 
 
 def _base_shape(variables: Variables, study: Study, source: FolderSource) -> Shape | None:

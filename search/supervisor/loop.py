@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -310,18 +310,28 @@ class Supervisor:
 
 
 @contextmanager
-def stop_on_signals(stop: threading.Event, kill: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets ``stop``, for a clean end; the second ends at once."""
+def stop_on_signals(
+    stop: threading.Event,
+    kill: Callable[[], None],
+    signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM sets ``stop``, for a clean end; the second ends at once.
+
+    signals: that do so; a scheduler says SIGUSR2 more than once, and never means at once by it
+    Yields those that came.
+    """
+    heard: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.is_set() and number != signal.SIGUSR2:
             kill()
             raise KeyboardInterrupt
+        heard.append(number)
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in signals}
     try:
-        yield
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

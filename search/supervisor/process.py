@@ -31,7 +31,7 @@ WORKER = (
     "-c",
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from search.__main__ import main; sys.exit(main(sys.argv[1:2]))",
-    "worker",
+    "trainer",
 )
 SECRET = ("STORAGE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")  # make repeats its command line
 

@@ -96,6 +96,25 @@ def check_code(study: optuna.Study, version: str) -> None:
         )
 
 
+def check_joined_code(study: optuna.Study, code: StudyCode, revision: str) -> None:
+    """Raise `StudyChanged` where a machine that joins a study has other code than its trials'.
+
+    revision: of the code with which the study was begun last
+    """
+    known = read_codes(study)
+    if not known or any(before.version == code.version for before in known):
+        return
+    names = code.changed_files(known[-1])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    differing = ", ".join(short(name) for name in names[:SHOWN])
+    at = f", {short(revision)}" if revision else ""
+    raise StudyChanged(
+        f"study {study.study_name!r} is computed with other code than this machine's ({differing}"
+        f"{more} differ{'s' if len(names) == 1 else ''}): values would not compare. Bring the "
+        f"code of the study here{at}"
+    )
+
+
 def read_codes(study: optuna.Study) -> list[StudyCode]:
     """Return the versions that were accepted, the last one last; none in older studies."""
     written = study._storage.get_study_system_attrs(study._study_id).get(KEY)

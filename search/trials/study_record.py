@@ -27,6 +27,8 @@ class StudyRecord:
     trials: in all; top: how many of the best are exported; retrain_epochs: at most, of each
     sampler, pruner: as a user writes them; device: what the workers train on
     images: how many, by part; shape: (C, H, W) of each
+    trial_minutes: how long a trial may take; revision: commit of the code; both for workers that
+        join. Older versions kept neither
     """
 
     command: str
@@ -38,18 +40,22 @@ class StudyRecord:
     devices: str
     images: Mapping[str, int]
     shape: tuple[int, ...]
+    trial_minutes: float | None = None
+    revision: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """Return the record in ``plain``; raises `TypeError` or `KeyError` for another thing."""
         record = cls(**{**plain, "shape": tuple(plain["shape"])})
-        texts = (record.command, record.sampler, record.pruner, record.devices)
+        texts = (record.command, record.sampler, record.pruner, record.devices, record.revision)
         counts = (record.trials, record.top, record.retrain_epochs, *record.shape)
         counts += tuple(record.images[part] for part in ("train", "valid", "test"))
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a text of the record is none")
         if not all(isinstance(count, int) for count in counts):
             raise TypeError("a number of the record is none")
+        if not isinstance(record.trial_minutes, int | float | None):
+            raise TypeError("the minutes of the record are no number")
         return record
 
 

@@ -1,6 +1,6 @@
 """One process on one device: takes trials until none is left, then retrains and exports the best.
 
-    python -m search worker        (started by the supervisor, not by hand)
+    python -m search trainer       (started by the supervisor, not by hand)
 
 It reads jobs and writes events (`search.messages`). The end of its input means that the
 supervisor is gone: the worker then stops as if told to. What a model or a study prints goes to
@@ -77,6 +77,7 @@ def main() -> int:
     """Work until the supervisor says stop; returns the process's exit code."""
     control = Control(sys.stdin, _take_standard_output())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # likewise what schedulers send to all processes
     signal.signal(signal.SIGTERM, lambda *_: control.stop())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

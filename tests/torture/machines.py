@@ -146,7 +146,7 @@ class Machine:
         found = []
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
-                if "worker" in process.cmdline():
+                if "trainer" in process.cmdline():
                     found.append(process)
         return found
 

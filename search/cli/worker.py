@@ -1,0 +1,241 @@
+"""`make worker NAME=cae STORAGE=...`: this machine joins a stored study, and trains what there is.
+
+    exit code    0     nothing is left to do
+                 75    it was told to leave (SIGTERM, SIGUSR2, or MINUTES are over): try again later
+                 130   Ctrl-C
+                 2     a mistake, or the study is not the one of this machine's files
+
+All about the study stands in the database. A worker brings devices, images and code, and they are
+compared with the study's before it takes a trial. Whatever it is at when it leaves is given back
+at its last checkpoint, and others go on with it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from rich.console import Console
+
+from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
+from search.errors import BadVariable
+from search.interrupts import LEAVE, TRY_AGAIN
+from search.run import StudyRun
+from search.setup.inputs import find_images
+from search.setup.joining import (
+    JoinedStudy,
+    find_joined,
+    join_run,
+    joined_variables,
+    load_joined,
+)
+from search.setup.reaching import note_database, reach_database
+from search.spelling import spell
+from search.study import Study
+from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
+from search.supervisor.display import Display
+from search.supervisor.earlier_trials import show_earlier
+from search.supervisor.gpu_packing import GpuPacking
+from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
+from search.supervisor.worker_pool import WorkerPool
+from search.trials.owner import forget_mark, owner_name
+from search.trials.queue import TrialQueue
+from search.variables import Variables, given_names, read_variables
+from search.words import format_count
+from storage.database.address import redact_url
+from storage.database.connection import open_storage
+from storage.database.optuna_storage import TrialStorage
+from storage.database.retry import DatabaseRetry, GaveUp, passes_later
+
+INTERRUPTED = 130  # exit code
+# What a study is made with, and how far it goes: the database says it, and no machine that joins.
+OF_THE_STUDY = (
+    "TRIALS", "EPOCHS", "RETRAIN_EPOCHS", "TRIAL_MINUTES", "SEED", "SEEDS", "TOP", "SAMPLER",
+    "PRUNER", "CODE", "FINISH", "FIRST",
+)  # fmt: skip
+
+
+def run_worker() -> int:
+    """Join the study NAME; returns the exit code."""
+    console = open_console(loses_lines=True)
+    variables = read_variables()
+    name = variables.need_name("worker")
+    if taken := [each for each in given_names() if each in OF_THE_STUDY]:
+        raise BadVariable(
+            f"a worker takes no {taken[0]}: the stored study says it, and "
+            f"{spell('study', NAME=name)} changes what may change"
+        )
+    try:
+        return WorkerCommand(console, variables).run(name)
+    except OutputClosed:
+        with suppress(OSError):
+            line = "standard output was closed: the worker has left, and others go on"
+            print(f"error: {line}", file=sys.stderr)
+        return TRY_AGAIN
+
+
+@dataclass(frozen=True)
+class WorkerCommand:
+    """One call of the command."""
+
+    console: Console
+    variables: Variables
+
+    def run(self, name: str) -> int:
+        """Compare everything, then take trials; returns the exit code."""
+        variables, say = self.variables, partial(print_line, self.console)
+        variables.paths.check_writable()
+        visible = count_gpus()
+        if not visible and variables.gpus is None and (reason := explain_no_gpu()):
+            self._warn([f"{reason}: training on the CPU"])
+        devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
+        stop = threading.Event()
+        retry = DatabaseRetry(stop.is_set, say)
+        reach_database(variables, retry)
+        storage = retry.wait_for(
+            lambda: open_storage(variables.storage_url, create=False, given_up=stop.is_set),
+            passes_later(variables.storage_url),
+        )
+        try:
+            return self._join(name, devices, storage, retry, stop)
+        finally:
+            storage.engine.dispose()
+
+    def _join(
+        self,
+        name: str,
+        devices: list[str],
+        storage: TrialStorage,
+        retry: DatabaseRetry,
+        stop: threading.Event,
+    ) -> int:
+        """Compare this machine with the stored study, and work for it."""
+        place = shorten_path(redact_url(self.variables.storage_url))
+        passes = passes_later(self.variables.storage_url)
+        joined = retry.wait_for(lambda: find_joined(storage, name, place), passes)
+        study = load_joined(name, joined)
+        given = joined_variables(self.variables, joined, study)
+        inputs = find_images(given, study, self.console, retry, stored_shape=joined.shape)
+        run = retry.wait_for(lambda: join_run(given, study, joined, inputs), passes)
+        note_database(given)
+        queue = retry.wait_for(
+            lambda: TrialQueue(
+                joined.opened,
+                storage,
+                owner=owner_name(os.getpid()),
+                shown=run.shown,
+                retry=retry,
+                version=run.version,
+            )
+        )
+        supervisor = self._make_supervisor(study, run, queue, devices, stop)
+        left = run.trials - queue.count_ended()
+        if left <= 0:
+            self._say_done(run)
+            return 0
+        self._announce(joined, run, devices, left, place)
+        return self._work(supervisor)
+
+    def _make_supervisor(
+        self,
+        study: Study,
+        run: StudyRun,
+        queue: TrialQueue,
+        devices: list[str],
+        stop: threading.Event,
+    ) -> Supervisor:
+        """Return what keeps this machine's processes at the study's trials."""
+        display = Display(
+            run.study,
+            study.spec,
+            run.trials,
+            self.console,
+            marks_best=run.shown is None,
+            most=60 * (run.trial_minutes or math.inf),
+        )
+        queue.retry.tell = display.say
+        left = max(run.trials - queue.count_ended(), 1)  # more processes would only wait
+        useful = min(left, run.shown or left)
+        who = f"{socket.gethostname()}-{os.getpid()}"  # others may write into the same RUNS
+        pool = WorkerPool(
+            devices[:useful], lambda index: run.paths.joined_log(run.study, who, index)
+        )
+        packing = GpuPacking(pool.devices, most=count_cores())
+        return Supervisor(
+            study, run, queue, pool, display, stop,
+            packing if self.variables.workers is None else None,
+        )  # fmt: skip
+
+    def _work(self, supervisor: Supervisor) -> int:
+        """Start the processes, and search until nothing is left or somebody tells us to leave."""
+        run, display, minutes = supervisor.run, supervisor.display, self.variables.minutes
+        signals = (signal.SIGINT, *LEAVE)
+        with stop_on_signals(supervisor.stop, supervisor.pool.kill, signals) as heard:
+            try:
+                with display, supervisor.pool:
+                    supervisor.pool.set_up(run)
+                    display.show_starting(supervisor.pool.workers.values())
+                    show_earlier(supervisor)
+                    supervisor.search(minutes)
+            except (Stopped, GaveUp):
+                return self._leave(supervisor, heard)
+            except OutputClosed:
+                self._leave(supervisor, heard)
+                raise
+        if supervisor.queue.count_ended() < run.trials and not supervisor.queue.is_stopped():
+            return TRY_AGAIN  # MINUTES are over
+        self._say_done(run)
+        return 0
+
+    def _leave(self, supervisor: Supervisor, heard: list[int]) -> int:
+        """Give all trials back, and say so; returns the exit code."""
+        code = INTERRUPTED if signal.SIGINT in heard else TRY_AGAIN
+        queue = supervisor.queue
+        try:
+            for worker in supervisor.pool.workers.values():
+                queue.reclaim_from(worker.owner, blame=False)
+                forget_mark(worker.owner)
+            ended = queue.count_ended()
+        except GaveUp:
+            self._say("left while the trial database was away; others go on once it answers")
+            return code
+        total = format_count(supervisor.run.trials, "trial")
+        has = "has" if ended == 1 else "have"
+        self._say(
+            f"left study {supervisor.run.study}: {ended} of {total} {has} ended, and what ran here "
+            "waits for others at its last checkpoint"
+        )
+        return code
+
+    def _announce(
+        self, joined: JoinedStudy, run: StudyRun, devices: list[str], left: int, place: str
+    ) -> None:
+        """Say what is joined."""
+        kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
+        self._say(
+            f"joins study {joined.name}: {left} of {format_count(run.trials, 'trial')} left, of "
+            f"{format_count(run.epochs, 'epoch')}, on {kinds}, in {place}"
+        )
+        self._warn(run.remarks)
+
+    def _say_done(self, run: StudyRun) -> None:
+        self._say(
+            f"study {run.study}: all of its {format_count(run.trials, 'trial')} have ended; "
+            "nothing is left for a worker"
+        )
+
+    def _say(self, line: str) -> None:
+        print_line(self.console, line)
+
+    def _warn(self, lines: Iterable[str]) -> None:
+        """Print what nobody may miss."""
+        for line in lines:
+            print_line(self.console, f" {line} ", LOUD)

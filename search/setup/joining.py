@@ -1,0 +1,161 @@
+"""A stored study, and the run with which another machine joins it.
+
+    joined = find_joined(storage, "cae", place)            # what `make study` has stored
+    study = load_joined("cae", joined)                     # its file on this machine
+    given = joined_variables(variables, joined, study)     # as if they were typed here
+    run = join_run(given, study, joined, inputs)           # raises where this machine differs
+
+A worker makes nothing: no study, no further trials. What it trains, how often and with which seed
+follows from the database. Its study file, images and code have to be those of the stored study,
+else values would not compare.
+
+A database says which study it is, and never which file is run: anybody may write there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+
+from models.data.images import Shape
+from search.errors import StudyChanged, UnknownStudy
+from search.run import StudyRun
+from search.setup.inputs import RunInputs
+from search.setup.loading import load_study, study_names
+from search.setup.prepare import count_trials, identify_run, make_run
+from search.setup.stored_study import StudyIdentity, check_identity, read_identity
+from search.spelling import spell
+from search.strategies.samplers import make_sampler, trials_shown_at_once
+from search.study import Study
+from search.trials.next_trial import STOPPED_BY
+from search.trials.study_code import StudyCode, check_joined_code
+from search.trials.study_record import StudyRecord, name_strategy, read_record
+from search.variables import Variables
+from storage.database.optuna_storage import TrialStorage
+from storage.errors import short
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedStudy:
+    """A stored study, as a machine that joins it reads it."""
+
+    opened: optuna.Study
+    identity: StudyIdentity
+    record: StudyRecord
+
+    @property
+    def name(self) -> str:
+        return self.opened.study_name
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W) of its images."""
+        channels, height, width = self.identity.shape
+        return channels, height, width
+
+
+def find_joined(storage: TrialStorage, name: str, place: str) -> JoinedStudy:
+    """Return the stored study that ``name`` means: its own name, or that of its file.
+
+    place: the database, for people to read
+
+    Raises `UnknownStudy`, or `StudyChanged` for one that no version like this has begun.
+    """
+    wanted = _stem(name)
+    stored = [found.study_name for found in storage.get_all_studies()]
+    chosen = wanted if wanted in stored else None
+    if chosen is None:  # `cae` on the digits is stored as `cae-digits`
+        begun = [each for each in stored if _is_begun_as(wanted, each, storage)]
+        chosen = begun[0] if len(begun) == 1 else None
+    if chosen is None:
+        known = ", ".join(short(each) for each in sorted(stored)) or "none yet"
+        raise UnknownStudy(
+            f"no study {short(repr(wanted))} in {place} (there: {known}); a worker joins what "
+            f"{spell('study', NAME=name)} has begun"
+        )
+    opened = optuna.load_study(study_name=chosen, storage=storage)
+    identity, record = read_identity(opened), read_record(opened)
+    if identity is None or record is None:
+        raise StudyChanged(
+            f"study {short(repr(chosen))} in {place} was not begun by a version of genstudy that "
+            f"workers can join; {spell('study', NAME=name)} once makes that good"
+        )
+    return JoinedStudy(opened=opened, identity=identity, record=record)
+
+
+def _is_begun_as(name: str, stored: str, storage: TrialStorage) -> bool:
+    """Whether the study ``stored`` is that of the file ``name``, on other images than its own."""
+    if not stored.startswith(f"{name}-"):
+        return False
+    record = read_record(optuna.load_study(study_name=stored, storage=storage))
+    return record is not None and _stem(record.command) == name
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith(".py")
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem if _is_path(name) else name
+
+
+def load_joined(name: str, joined: JoinedStudy) -> Study:
+    """Load the study's file: the one that NAME names, or one that comes with genstudy.
+
+    Raises `UnknownStudy` for a file of somebody's own that NAME does not name.
+    """
+    if _is_path(name):
+        return load_study(name)
+    command = joined.record.command
+    if command in study_names():
+        return load_study(command)
+    file = f"{_stem(command)}.py"
+    raise UnknownStudy(
+        f"study {joined.name!r} was begun with a file of its own, {short(file)}; name that file on "
+        f"this machine: {spell('worker', NAME=f'PATH/{file}')}"
+    )
+
+
+def joined_variables(variables: Variables, joined: JoinedStudy, study: Study) -> Variables:
+    """Return the variables with which ``make study`` has begun the stored study, in the places of
+    this machine."""
+    identity, record, spec = joined.identity, joined.record, study.spec
+    sampler, pruner = name_strategy(spec.sampler), name_strategy(spec.pruner)
+    return replace(
+        variables,
+        name=study.reference,
+        trials=record.trials,
+        top=record.top,
+        trial_minutes=record.trial_minutes,
+        data=variables.data or identity.data,
+        background=identity.background or variables.background,
+        sampler=None if record.sampler == sampler else record.sampler,
+        pruner=None if record.pruner == pruner else record.pruner,
+    )
+
+
+def join_run(
+    variables: Variables, study: Study, joined: JoinedStudy, inputs: RunInputs
+) -> StudyRun:
+    """Return the run of a machine that joins, which has what the stored study was made with.
+
+    Raises `StudyChanged` where its study file, images or code are others.
+    """
+    opened, stored = joined.opened, joined.identity
+    check_identity(joined.name, stored, identify_run(variables, study, inputs, stored))
+    code = StudyCode(version=study.version, files=study.code)
+    check_joined_code(opened, code, joined.record.revision)
+    sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    opened.sampler = sampler  # it draws nothing here
+    storage = opened._storage
+    trials = count_trials(
+        joined.record.trials,
+        sampler,
+        opened,
+        len(study.spec.references),
+        storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
+    )
+    at_once = trials_shown_at_once(sampler)
+    return make_run(variables, study, inputs, opened, stored, trials=trials, at_once=at_once)
