@@ -61,6 +61,7 @@ class StudyRun:
     code: a digest of all of genstudy's own files; empty: it is not compared
     image_source: what `prepare_images` makes the cached file from, if it has to be made again
     finishes_here: whether the best is retrained here though another RUNS holds the exports
+    files: where shared files live, as FILES names it; None: RUNS is all there is
     image_state: numbers of the state in which the supervisor has found that file whole
     """
 
@@ -92,6 +93,7 @@ class StudyRun:
     image_source: Mapping[str, Any] = field(default_factory=dict)
     image_state: list[int] = field(default_factory=list)
     finishes_here: bool = False
+    files: str | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

@@ -140,6 +140,13 @@ def _read_storage(name: str, written: str) -> str:
     return absolute_url(written)
 
 
+def _read_files(name: str, written: str) -> str:
+    """Return the address; a folder becomes absolute."""
+    from storage.files.places import parse_files
+
+    return parse_files(written).address
+
+
 def _read_hosts(name: str, written: str) -> tuple[str, ...]:
     """Return the address that is served, and the further names by which browsers reach it."""
     hosts = tuple(part.strip().lower() for part in written.split(","))
@@ -223,6 +230,11 @@ class Variables:
     )
     seed: int | None = _variable("all random choices follow from it", _whole_reader(0))
     runs: Path = _variable("folder of everything that is written", _read_path, default="runs")
+    files: str | None = _variable(
+        "where checkpoints, pictures and exports live that other machines are to see: a folder, "
+        "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or database; unset: RUNS",
+        _read_files,
+    )
     code: str | None = _variable(
         "changed: go on although other code computed the study's trials so far",
         _read_code,
@@ -306,6 +318,11 @@ class Variables:
     def storage_url(self) -> str:
         """Return the URL of the trial database; without STORAGE it is SQLite under RUNS."""
         return self.storage or self.paths.database_url
+
+    @property
+    def files_address(self) -> str | None:
+        """Return FILES; None where RUNS is all there is."""
+        return None if self.files == str(self.runs) else self.files
 
     def need_name(self, command: str) -> str:
         """Return NAME; raise `BadVariable` where ``command`` needs it and it is not set."""

@@ -41,6 +41,18 @@ class RunsUnwritable(StorageError):
     """Nothing can be written under RUNS: it has another owner, is read-only, or is full."""
 
 
+class FilesUnusable(StorageError):
+    """FILES names no place in which files can be kept: wrong, without rights, or not there."""
+
+
+class FilesAway(StorageError):
+    """FILES cannot be reached now, though it could be before."""
+
+
+class FileTooLarge(StorageError):
+    """A file is too large for the database, in which FILES keeps it."""
+
+
 class DiskFull(StorageError, OSError):
     """A file does not fit on its disk; the earlier file is still there, whole."""
 

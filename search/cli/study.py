@@ -30,6 +30,7 @@ from search.setup.loading import load_study
 from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
 from search.setup.reaching import note_database, reach_database
+from search.setup.shared_place import check_files
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
 from search.supervisor.display import Display
@@ -161,6 +162,7 @@ class StudyCommand:
         retry = DatabaseRetry(stop.is_set, lambda line: print_line(self.console, line))
         url = variables.storage_url
         reach_database(variables, retry)
+        check_files(variables)
         inputs = find_images(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         try_own_model(self.study, name, inputs, variables, devices[0], self.console)

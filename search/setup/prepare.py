@@ -26,6 +26,7 @@ from search.setup.code_digest import describe_environment
 from search.setup.fitting import describe_fit
 from search.setup.inputs import RunInputs, base_label
 from search.setup.names import study_name
+from search.setup.shared_place import keep_files
 from search.setup.stored_study import (
     StudyIdentity,
     check_identity,
@@ -113,6 +114,7 @@ def prepare_run(
         code = StudyCode(version=study.version, files=study.code)
         with study_lock(storage.engine, opened._study_id):
             accept_code(opened, code, is_accepted=variables.code is not None)
+        files = keep_files(opened, variables, storage)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
     trials = count_trials(
         variables.trials or study.spec.trials,
@@ -121,7 +123,10 @@ def prepare_run(
         len(study.spec.references),
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
-    run = make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once)
+    run = replace(
+        make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once),
+        files=files,
+    )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports
     return opened, run

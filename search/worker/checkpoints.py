@@ -6,6 +6,9 @@
         checkpoints.load(kept, model)
     checkpoints.remove()                       # the training is over
 
+With FILES each is copied to where every machine sees it (`search.worker.shared_copies`), and
+``checkpoints.fetch_newer()`` brings here what another machine has written.
+
 A checkpoint says what it belongs to. One that is damaged, or of another training, is set aside with
 a line, and the one before takes its place; where none is left the training starts over. That
 happens where a disk forgets, and where a database was restored and gives a trial's number again.
@@ -31,6 +34,7 @@ from models.training.checkpoint import (
     save_checkpoint,
 )
 from search.console import shorten_path
+from search.worker.shared_copies import SharedCopies
 from storage.files.atomic import atomic_file
 
 log = logging.getLogger("genstudy")
@@ -53,12 +57,14 @@ class Checkpoints:
     attempt: the number of this attempt at the training, where attempts are counted: an earlier
         attempt that wakes up late does not write over a later one's
     tell: hears, in one line, what cannot be used
+    copies: in FILES; None: there are none
     """
 
     path: Path
     of: Identity = field(default_factory=dict)
     attempt: int | None = None
     tell: Callable[[str], None] = log.warning
+    copies: SharedCopies | None = None
 
     @property
     def earlier(self) -> Path:
@@ -69,12 +75,20 @@ class Checkpoints:
         """Write a checkpoint after ``epoch``; the newest until now becomes the earlier one.
 
         Raises `OSError` where it does not fit, and `CheckpointError` where a later attempt has
-        written one; both stay then.
+        written one; both stay then. Of a trial that is another's, FILES raises `TrialLost`.
         """
         self._check_attempt()
         needs = checkpoint_size(model)
         with atomic_file(self.path, needs=needs, earlier=self.earlier, lasting=False) as beside:
             save_checkpoint(beside, model, epoch=epoch, note=note, of=self.of, attempt=self.attempt)
+        if self.copies is not None:
+            self.copies.keep(self.path, epoch=epoch)
+
+    def fetch_newer(self) -> None:
+        """Bring here what another machine has written, where that got further than this one."""
+        if self.copies is not None:
+            here = max((kept.epoch for kept in self.read()), default=0)
+            self.copies.fetch_newer(self.path, self.earlier, than=here)
 
     def read(self) -> list[Checkpoint]:
         """Return those that are whole and of this training, the newest first."""
@@ -114,6 +128,8 @@ class Checkpoints:
         for path in (self.path, self.earlier):
             with suppress(OSError):
                 path.unlink()
+        if self.copies is not None:
+            self.copies.forget()
 
     def _check_attempt(self) -> None:
         """Raise `CheckpointError` where a later attempt has written a checkpoint."""

@@ -27,16 +27,20 @@ from search.setup.study_files import digest_rooms
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import Study, StudySpec
+from search.trials.files_access import FilesAccess, open_files, trial_file
 from search.trials.outcomes import describe_error
 from search.trials.owner import hold_mark
 from search.trials.queue import TrialQueue, open_queue
 from search.worker.device import forget_peak, taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
 from search.worker.images import open_run_images
+from search.worker.shared_copies import SharedCopies
 from storage.database.retry import DatabaseRetry
 from storage.paths import RetrainingPaths
 
 if TYPE_CHECKING:
+    from optuna.trial import Trial
+
     from models.evaluation.sample_evaluator import SampleEvaluator
 
 log = logging.getLogger("genstudy")
@@ -63,6 +67,7 @@ class WorkerContext:
     memory_before: bytes that the process took before its first trial; 0: unknown
     begun: how many attempts at trials this process has begun
     watched: the cached file from which the images are mapped; None: they lie on a GPU
+    files: what every machine sees; None: RUNS is all there is
     """
 
     run: StudyRun
@@ -78,6 +83,7 @@ class WorkerContext:
     memory_before: int = 0
     begun: int = 0
     watched: WatchedImages | None = None
+    files: FilesAccess | None = None
 
     @property
     def evaluator(self) -> SampleEvaluator | None:
@@ -118,6 +124,19 @@ class WorkerContext:
         """Say something once that a person has to know, in the log too."""
         _tell(self.send, line)
 
+    def copies_of_trial(self, trial: Trial) -> SharedCopies | None:
+        """Return the copies of a trial's checkpoints in FILES, which only its latest attempt
+        writes; None: there are none."""
+        if self.files is None:
+            return None
+        storage, trial_id = self.queue.storage, trial._trial_id
+        return SharedCopies(
+            access=self.files,
+            name=trial_file(trial.number),
+            guard=lambda connection: storage.check_attempt(connection, trial_id),
+            tell=self.tell,
+        )
+
     def retraining_paths(self, number: int, repeat: int = 1) -> RetrainingPaths:
         """Return the places of trial ``number``'s retraining with one of its seeds."""
         return self.run.paths.retraining(self.run.study, number, repeat)
@@ -136,6 +155,7 @@ def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -
     study = load_study(run.name, sources=run.sources)
     hold_mark(owner)
     queue = _open_queue(run, study, control, owner)
+    files = open_files(run, queue, control.interrupted, partial(_tell, control.send))
     mapped, watched = open_run_images(run, partial(_tell, control.send))
     images = mapped.to(device)
     device_name = use_device(device)
@@ -166,6 +186,7 @@ def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -
         evaluators=evaluators,
         memory_before=taken_memory(device),
         watched=watched if device == "cpu" else None,
+        files=files,
     )
 
 

@@ -124,6 +124,7 @@ class TrialRun:
                 path=context.run.paths.trial_checkpoint(context.run.study, trial.number),
                 tell=context.tell,
                 attempt=context.queue.attempt_at(trial),
+                copies=context.copies_of_trial(trial),
             ),
             token=context.run.token,
             metric=context.spec.metric,
@@ -288,6 +289,8 @@ class TrialRun:
         stored = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(self.number)))
         self.progress.reported = dict(stored.intermediate_values)
         self.progress.checkpoints = replace(self.progress.checkpoints, of=self._identity(model))
+        if (self.progress.checkpoints.attempt or 0) > 1:  # else nobody has trained it before
+            self.progress.checkpoints.fetch_newer()
         self.progress.resume(model)
         if self.progress.epoch:
             self.context.send(Resumed(number=self.number, epoch=self.progress.epoch))
@@ -422,7 +425,7 @@ class TrialRun:
     def _save_checkpoint(self, model: Model) -> None:
         try:
             self.progress.save(model)
-        except CheckpointError as error:  # a later attempt has written one
+        except (CheckpointError, TrialLost) as error:  # a later attempt has written one
             log.warning("trial %d: %s", self.number, error)
             self.lost.set()
             raise StopRequested from error

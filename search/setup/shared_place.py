@@ -1,0 +1,68 @@
+"""FILES of a run: whether it can be used, and whether it is where the study keeps its files.
+
+    check_files(variables)                         # before anything starts
+    address = keep_files(study, variables, storage)
+
+A place has a word that no other has, and a study keeps the word of its place. So a folder of the
+same name that another machine does not share is found before it costs a trial, and so is a run that
+forgot FILES. An address that a database holds is shown to people, and never opened: who may write
+there must not be able to send a study's files elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import optuna
+
+from search.errors import StudyChanged
+from search.variables import Variables
+from storage.database.file_records import create_file_tables
+from storage.database.optuna_storage import TrialStorage
+from storage.errors import short
+from storage.files.object_store import IDENTITY, open_objects
+from storage.files.places import Kind, parse_files
+
+PLACE = "genstudy:files"  # attribute of the stored study: address and word of its place
+
+
+def check_files(variables: Variables) -> None:
+    """Raise `FilesUnusable` unless files can be written to FILES, read and removed."""
+    if variables.files_address is None:
+        return
+    place = parse_files(variables.files_address)
+    if place.kind is not Kind.DATABASE:  # that is checked by itself
+        open_objects(place, None).check()
+
+
+def keep_files(study: optuna.Study, variables: Variables, storage: TrialStorage) -> str | None:
+    """Return where the shared files of a stored study live, and keep that; None: it has none.
+
+    Raises `StudyChanged` where the study keeps them elsewhere.
+    """
+    address = variables.files_address
+    stored = storage.get_study_system_attrs(study._study_id).get(PLACE)
+    known = stored if isinstance(stored, Mapping) else {}
+    if address is None:
+        if known:
+            raise StudyChanged(
+                f"study {study.study_name!r} keeps its files in FILES={_shown(known)}: give FILES, "
+                "too, as this machine names that place"
+            )
+        return None
+    create_file_tables(storage.engine)
+    word = open_objects(parse_files(address), storage.engine).identify()
+    if not known:
+        about = {"address": address, "word": word}
+        storage.set_study_system_attr(study._study_id, PLACE, about)
+    elif known.get("word") != word:
+        raise StudyChanged(
+            f"FILES={short(address)} is not where study {study.study_name!r} keeps its files: that "
+            f"is {_shown(known)}. Give that place, as this machine names it, or a copy of it, with "
+            f"the file {IDENTITY} in it"
+        )
+    return address
+
+
+def _shown(known: Mapping[str, object]) -> str:
+    return short(str(known.get("address")))

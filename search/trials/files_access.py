@@ -1,0 +1,119 @@
+"""The shared files of a study as one process uses them: also while FILES cannot be reached.
+
+    access.try_to(lambda files: files.put(...), left="trial-7 stays in runs/...")   # or later
+    access.wait_for(lambda files: files.kept("trial-7"))      # as long as for a database
+
+What is put is under RUNS already. So nobody waits to put it: while FILES is away a training goes
+on, the line that is said once names the place where the files stay, and the next ones are put when
+FILES is back. Who needs a file of another machine waits, up to `OUTAGE` seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from search.run import StudyRun
+from search.trials.queue import TrialQueue
+from storage.database.retry import FIRST, LONGEST, OUTAGE, REST, DatabaseRetry, GaveUp
+from storage.errors import FilesAway, FileTooLarge
+from storage.files.object_store import open_objects
+from storage.files.places import parse_files
+from storage.files.shared_files import SharedFiles
+
+T = TypeVar("T")
+
+
+def trial_file(number: int) -> str:
+    """Return the name of a trial's checkpoint in FILES."""
+    return f"trial-{number}"
+
+
+def open_files(
+    run: StudyRun, queue: TrialQueue, given_up: Callable[[], bool], tell: Callable[[str], None]
+) -> FilesAccess | None:
+    """Open the shared files of a run; None: it has none, and RUNS is all there is."""
+    if run.files is None:
+        return None
+    store = open_objects(parse_files(run.files), queue.engine)
+    files = SharedFiles(engine=queue.engine, token=run.token, store=store)
+    return FilesAccess(files, queue.retry, given_up, tell)
+
+
+class FilesAccess:
+    """One process's way to the shared files of its study.
+
+    retry: waits for the database, which says what is there
+    given_up: whether to stop waiting; tell: hears a line when FILES is away, and when it is back
+    """
+
+    def __init__(
+        self,
+        files: SharedFiles,
+        retry: DatabaseRetry,
+        given_up: Callable[[], bool],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.files = files
+        self.retry = retry
+        self.given_up = given_up
+        self.tell = tell
+        self.away_since: float | None = None
+        self._rests_until = 0.0
+
+    def try_to(self, call: Callable[[SharedFiles], object], *, left: str) -> bool:
+        """Return whether ``call`` went through; False while FILES or the database is away.
+
+        left: what stays where meanwhile, for people
+        Raises what a guard raises: the trial is somebody else's.
+        """
+        if time.monotonic() < self._rests_until:
+            return False
+        try:
+            done = self.retry.try_once(lambda: call(self.files))
+        except FilesAway as error:
+            self._note_away(error, left)
+            return False
+        except FileTooLarge as error:
+            self.tell(f"{left}: {error}")
+            return False
+        if done:
+            self._note_back()
+        return done
+
+    def wait_for(self, call: Callable[[SharedFiles], T]) -> T:
+        """Return what ``call`` returns, once FILES and the database answer.
+
+        Raises `FilesAway` after `OUTAGE` seconds, and `GaveUp` when told to stop.
+        """
+        began, pause = time.monotonic(), FIRST
+        while True:
+            try:
+                found = self.retry.wait_for(lambda: call(self.files))
+            except FilesAway as error:
+                self._note_away(error, "waiting for it")
+                if time.monotonic() - began > OUTAGE:
+                    raise FilesAway(f"{error} for {OUTAGE / 60:g} minutes") from error
+            else:
+                self._note_back()
+                return found
+            until = time.monotonic() + pause
+            while time.monotonic() < until:
+                if self.given_up():
+                    raise GaveUp
+                time.sleep(min(pause, 0.2))
+            pause = min(2 * pause, LONGEST)
+
+    def _note_away(self, error: FilesAway, left: str) -> None:
+        now = time.monotonic()
+        self._rests_until = now + REST
+        if self.away_since is None:
+            self.away_since = now
+            self.tell(f"{error}; {left}")
+
+    def _note_back(self) -> None:
+        if self.away_since is not None:
+            took = time.monotonic() - self.away_since
+            self.tell(f"FILES={self.files.address} is back after {took:.0f} s")
+            self.away_since = None

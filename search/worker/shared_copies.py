@@ -1,0 +1,81 @@
+"""The copies of a training's checkpoints in FILES, from which any machine goes on.
+
+copies = SharedCopies(access=access, name="trial-7", guard=guard, tell=context.tell)
+copies.keep(path, epoch=9)                        # after it was written under RUNS
+copies.fetch_newer(path, earlier, than=3)         # before it is read there
+copies.forget()                                   # the training is over
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from search.console import shorten_path
+from search.trials.files_access import FilesAccess
+from storage.database.file_records import FileRecord, Guard
+from storage.errors import FilesAway
+from storage.files.shared_files import SharedFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedCopies:
+    """The copies that are kept under one name.
+
+    guard: raises, in a transaction, where the training is somebody else's
+    tell: hears, in one line, what cannot be used
+    """
+
+    access: FilesAccess
+    name: str
+    guard: Guard
+    tell: Callable[[str], None]
+
+    def keep(self, path: Path, *, epoch: int) -> None:
+        """Keep a copy of ``path``, unless FILES is away. Raises what the guard raises."""
+        self.access.try_to(
+            lambda files: files.put(self.name, path, epoch=epoch, guard=self.guard),
+            left=f"checkpoints stay in {shorten_path(path.parent)} until then",
+        )
+
+    def fetch_newer(self, path: Path, earlier: Path, *, than: int) -> int:
+        """Bring the latest copy behind epoch ``than`` to ``path``; return its epoch, or ``than``.
+
+        A copy that is damaged is left out with a line, and the one before takes its place.
+        """
+        for record in self._newer(than):
+            try:
+                if self.access.wait_for(partial(_fetch, record=record, path=path, earlier=earlier)):
+                    return record.epoch
+            except FilesAway as error:
+                self.tell(f"{self.name}: {error}; it goes on from what is here, of epoch {than}")
+                return than
+            self.tell(
+                f"the checkpoint of epoch {record.epoch} of {self.name} in "
+                f"FILES={self.access.files.address} is not used: its content is not what was "
+                "written; it is left out"
+            )
+            self.access.try_to(partial(_drop, record=record), left="a damaged one stays there")
+        return than
+
+    def forget(self) -> None:
+        """Remove all copies; what cannot be removed now, the end of the study removes."""
+        self.access.try_to(lambda files: files.forget(self.name), left="what ended stays there")
+
+    def _newer(self, than: int) -> list[FileRecord]:
+        """Return the copies behind an epoch, the newest first."""
+        found: list[FileRecord] = []
+        with suppress(FilesAway):  # it is the database that says it
+            found = self.access.wait_for(lambda files: files.kept(self.name))
+        return [record for record in found if record.epoch > than]
+
+
+def _fetch(files: SharedFiles, *, record: FileRecord, path: Path, earlier: Path) -> bool:
+    return files.fetch(record, path, earlier=earlier)
+
+
+def _drop(files: SharedFiles, *, record: FileRecord) -> None:
+    files.drop(record)
