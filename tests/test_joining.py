@@ -179,7 +179,8 @@ def test_workers_join_leave_and_end_a_study(
 ) -> None:
     """One is told to leave, another goes on with its trial, and all is as without them."""
     name = study_file(replace={"epochs=2, retrain": "epochs=9, retrain", **slow(0.05)})
-    begun = user.start(NAME=name, WORKERS=1, TRIALS=2, TOP=0)
+    files = tmp_path / "shared"
+    begun = user.start(NAME=name, WORKERS=1, TRIALS=2, TOP=0, FILES=files)
     with watched(begun):
         wait_until(lambda: progress(user.url)() >= 1)
         begun.send_signal(signal.SIGTERM)
@@ -187,6 +188,10 @@ def test_workers_join_leave_and_end_a_study(
     other = user.with_other_runs("elsewhere")
     other.environment["SEEDS"] = ""
     place = {"NAME": name, "STORAGE": user.url, "WORKERS": 1}
+    code, _, error = other.run("worker", **place)
+    assert code == 2
+    assert f"study 'small' keeps its files in FILES={files}: give FILES, too" in error
+    place["FILES"] = files
     before = progress(user.url)()
     first = other.start("worker", **place)
     with watched(first):
@@ -197,8 +202,10 @@ def test_workers_join_leave_and_end_a_study(
     assert "joins study small: 2 of 2 trials left" in out
     assert "what ran here waits for others at its last checkpoint" in out
     assert "RUNNING" not in set(trials("small", storage=user.url)["state"])
+    assert "goes on at epoch" in out  # with a checkpoint that lay under another RUNS
     code, out, error = other.run("worker", **place)
     assert (code, error) == (0, "")
+    assert "goes on at epoch" in out
     assert "nothing is left for a worker" in out
     frame = trials("small", storage=user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 2

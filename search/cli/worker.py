@@ -38,6 +38,7 @@ from search.setup.joining import (
     load_joined,
 )
 from search.setup.reaching import note_database, reach_database
+from search.setup.shared_place import check_files
 from search.spelling import spell
 from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
@@ -100,6 +101,7 @@ class WorkerCommand:
         stop = threading.Event()
         retry = DatabaseRetry(stop.is_set, say)
         reach_database(variables, retry)
+        check_files(variables)
         storage = retry.wait_for(
             lambda: open_storage(variables.storage_url, create=False, given_up=stop.is_set),
             passes_later(variables.storage_url),
@@ -124,7 +126,7 @@ class WorkerCommand:
         study = load_joined(name, joined)
         given = joined_variables(self.variables, joined, study)
         inputs = find_images(given, study, self.console, retry, stored_shape=joined.shape)
-        run = retry.wait_for(lambda: join_run(given, study, joined, inputs), passes)
+        run = retry.wait_for(lambda: join_run(given, study, joined, inputs, storage), passes)
         note_database(given)
         queue = retry.wait_for(
             lambda: TrialQueue(

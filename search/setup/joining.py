@@ -25,6 +25,7 @@ from search.run import StudyRun
 from search.setup.inputs import RunInputs
 from search.setup.loading import load_study, study_names
 from search.setup.prepare import count_trials, identify_run, make_run
+from search.setup.shared_place import keep_files
 from search.setup.stored_study import StudyIdentity, check_identity, read_identity
 from search.spelling import spell
 from search.strategies.samplers import make_sampler, trials_shown_at_once
@@ -137,11 +138,15 @@ def joined_variables(variables: Variables, joined: JoinedStudy, study: Study) ->
 
 
 def join_run(
-    variables: Variables, study: Study, joined: JoinedStudy, inputs: RunInputs
+    variables: Variables,
+    study: Study,
+    joined: JoinedStudy,
+    inputs: RunInputs,
+    storage: TrialStorage,
 ) -> StudyRun:
     """Return the run of a machine that joins, which has what the stored study was made with.
 
-    Raises `StudyChanged` where its study file, images or code are others.
+    Raises `StudyChanged` where its study file, images, code or FILES are others.
     """
     opened, stored = joined.opened, joined.identity
     check_identity(joined.name, stored, identify_run(variables, study, inputs, stored))
@@ -149,7 +154,6 @@ def join_run(
     check_joined_code(opened, code, joined.record.revision)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     opened.sampler = sampler  # it draws nothing here
-    storage = opened._storage
     trials = count_trials(
         joined.record.trials,
         sampler,
@@ -158,4 +162,6 @@ def join_run(
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
     at_once = trials_shown_at_once(sampler)
-    return make_run(variables, study, inputs, opened, stored, trials=trials, at_once=at_once)
+    files = keep_files(opened, variables, storage)
+    run = make_run(variables, study, inputs, opened, stored, trials=trials, at_once=at_once)
+    return replace(run, files=files)
