@@ -27,7 +27,7 @@ def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def installed() -> None:
     """Make must find the environment current, as `make test` left it."""
     assert make("--question", "install").returncode == 0, "run the tests with: make test"

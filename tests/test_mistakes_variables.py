@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.__main__ import main
+from tests.user import User
 
 ROOT = Path(__file__).parent.parent
 WriteStudy = Callable[..., Path]
@@ -131,29 +132,31 @@ def test_an_unknown_command_is_one_line(capfd: pytest.CaptureFixture[str]) -> No
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"NAME": os.fsdecode(b"\xff.py")}, ["NAME is not UTF-8 text"]),
-        ({"NAME": "small.py", "DATA": "folder:small.py"}, ["no folder"]),
-    ],
-)
-def test_a_process_of_its_own_says_the_same(
-    tmp_path: Path,
-    study_file: WriteStudy,
-    plain_process: dict[str, str],
-    variables: dict[str, str],
-    words: list[str],
+def test_a_new_interpreter_says_the_same(
+    tmp_path: Path, study_file: WriteStudy, plain_process: dict[str, str]
 ) -> None:
     study_file()
+    variables = {"RUNS": "runs", "NAME": os.fsdecode(b"\xff.py")}
     done = subprocess.run(
         [sys.executable, "-m", "search", "study"],
-        env={**plain_process, "PYTHONPATH": str(ROOT), "RUNS": "runs", **variables},
+        env={**plain_process, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True, text=True, cwd=tmp_path, timeout=100, check=False,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    for word in words:
-        assert word in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["small.py"]
+    assert_refused(done.returncode, done.stderr, tmp_path, "NAME is not UTF-8 text")
+
+
+def test_a_process_of_its_own_says_the_same(
+    tmp_path: Path, study_file: WriteStudy, user: User
+) -> None:
+    study_file()
+    user.before = f"import os; os.chdir({str(tmp_path)!r})"
+    code, _, error = user.run(RUNS="runs", NAME="small.py", DATA="folder:small.py")
+    assert_refused(code, error, tmp_path, "no folder")
+
+
+def assert_refused(code: int, error: str, folder: Path, word: str) -> None:
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert word in error
+    assert [path.name for path in folder.iterdir()] == ["small.py"]
