@@ -4,6 +4,7 @@
     worker      join a stored study: train its trials here     NAME=cae STORAGE=...
     studies     list the studies, their data and how far each one is
     trials      show the leaderboard; CSV= or PARQUET= writes the table
+    status      say who runs what on which machine, and what is left
     look        say what a folder of images holds, and draw a contact sheet
     sample      make images with an export                     NAME=cae N=64
     report      write a page with pictures about a study
@@ -44,12 +45,14 @@ from search.surroundings import (
 from search.words import show_text
 
 COMMANDS = (
-    "study", "worker", "studies", "trials", "look", "sample", "report", "dashboard", "trainer",
+    "study", "worker", "status", "studies", "trials", "look", "sample", "report", "dashboard",
+    "trainer",
 )  # fmt: skip
 # What a command imports, for `check_room`: a study's workers import no less than itself.
 IMPORTED = {
     "study": ("search.cli.study", "search.worker.main"),
     "worker": ("search.cli.worker", "search.worker.main"),
+    "status": ("search.cli.status", "pandas"),
     "studies": ("search.cli.listing", "pandas"),
     "trials": ("search.cli.listing", "pandas"),
     "look": ("search.cli.look",),
@@ -122,6 +125,10 @@ def _find_command(name: str) -> Callable[[], int]:
             from search.cli.worker import run_worker
         defer_compiler()
         return run_worker
+    if name == "status":
+        from search.cli.status import status
+
+        return status
     if name == "dashboard":
         from search.cli.dashboard import dashboard
 

@@ -65,6 +65,12 @@ USAGES = {
         bare="NAME",
         variables=JOINED,
     ),
+    "status": Usage(
+        about="say who runs what on which machine, and what is left",
+        example="cae",
+        bare="NAME",
+        variables=("NAME", *LISTED, *DATABASE),
+    ),
     "studies": Usage(about="list the studies, and how far each is"),
     "trials": Usage(
         about="show the best trials; CSV=FILE or PARQUET=FILE writes all",

@@ -240,7 +240,7 @@ def test_a_server_whose_clock_jumps_or_stands_keeps_who_lives(
     """The worker renews by the server's clock, of which nobody else reads what it says."""
     monkeypatch.setattr(leases, "GRACE", 0.3)
     monkeypatch.setattr(search.trials.abandoned, "SECOND_LOOK", 0.2)
-    real, renewals = leases._database_time, iter(range(99))
+    real, renewals = leases.database_time, iter(range(99))
 
     def set_clock(engine: Engine) -> object:
         step = steps[next(renewals) % len(steps)]
@@ -250,7 +250,7 @@ def test_a_server_whose_clock_jumps_or_stands_keeps_who_lives(
     trial = lives.claim(1)
     assert trial is not None
     assert waits.claim(1) is None
-    monkeypatch.setattr(leases, "_database_time", set_clock)
+    monkeypatch.setattr(leases, "database_time", set_clock)
     for _ in range(8):
         time.sleep(0.1)
         assert lives.renew(trial.number)

@@ -48,7 +48,7 @@ ARROWS = {
         ("study",),
         ("strategies", "variables"),
         ("console", "fast_imports", "hints", "messages", "repeats", "surroundings", "tables"),
-        ("errors", "interrupts", "passwords", "run", "spelling"),
+        ("errors", "interrupts", "pace", "passwords", "run", "spelling"),
         ("words",),
     ),
     "models": (
@@ -90,6 +90,7 @@ WITHOUT_TORCH = (
     "search.cli.listing",
     "search.command_line",
     "search.cli.report",
+    "search.cli.status",
     "search.console",
     "search.errors",
     "search.messages",

@@ -39,6 +39,7 @@ def test_help_lists_every_target_and_variable() -> None:
     for target in (
         "study",
         "worker",
+        "status",
         "studies",
         "trials",
         "look",

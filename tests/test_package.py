@@ -121,7 +121,7 @@ def test_words_are_read_as_make_reads_them(
         ("trainer", ["unknown command 'trainer'"]),
         ("cae TRIALS=3", ["'cae' is a study, not a command; run it with: genstudy study cae"]),
         ("./my.py", ["run it with: genstudy study ./my.py"]),
-        ("TRIALS=3", ["no command is given; say which: study, worker, studies"]),
+        ("TRIALS=3", ["no command is given; say which: study, worker, status"]),
         ("study cae TRAILS=3", ["unknown variable 'TRAILS'", "did you mean 'TRIALS'?"]),
         ("study cae trials=3", ["unknown variable 'trials'", "did you mean 'TRIALS'?"]),
         ("study cae --trials=3", ["no option '--trials=3'", "no dashes: TRIALS=3"]),

@@ -24,9 +24,9 @@ from search.messages import (
     Started,
     Warned,
 )
+from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.setup.loading import load_study
 from search.supervisor.display import Display
-from search.supervisor.pace import WorkerStatus, epoch_pace, seconds_left
 from search.supervisor.worker_pool import WorkerHandle
 from tests.test_terminal import GAN, STEERING
 

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from models.evaluation.gan_diagnosis import WORDS
+from search.cli.frame_files import check_targets, write_frame
 from search.console import open_console, print_line
-from search.errors import BadVariable
 from search.spelling import spell
 from search.tables import Column, FittedTable, Kind, format_column
 from search.trials.tally import EndedTrial, describe_ends
 from search.trials.trial_attributes import NUMBERS, TEXTS, WHOLE, is_sound
 from search.variables import Variables, read_variables
 from search.words import format_count, show_text
-from storage.database.address import parse_url
-from storage.database.schema import is_sqlite
 from storage.database.trial_states import OUTCOMES, TrialStatus, count_ended, outcome_of
 from storage.errors import short
-from storage.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,27 +85,13 @@ def trials() -> int:
     name = variables.need_name("trials")
     if "/" in name or name.endswith(".py"):
         name = Path(name).stem
-    _check_targets(variables)
+    check_targets(variables)
     frame = all_trials(name, storage=variables.storage_url)
     if variables.csv or variables.parquet:
-        _write_frame(console, frame, variables)
+        write_frame(console, frame, variables)
     else:
         _show_leaderboard(console, name, frame, variables)
     return 0
-
-
-def _write_frame(console: Console, frame: pd.DataFrame, variables: Variables) -> None:
-    from storage.files.spreadsheets import plain_frame
-
-    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
-        (variables.csv, lambda path: plain_frame(frame).to_csv(path, index=False)),
-        (variables.parquet, lambda path: _unmix(frame).to_parquet(path, index=False)),
-    ]
-    for target, write in writers:
-        if target is not None:
-            with atomic_file(target) as beside:
-                write(beside)
-            print_line(console, f"{format_count(len(frame), 'trial')} -> {target}")
 
 
 def _show_leaderboard(
@@ -223,21 +206,6 @@ def _show_summary(console: Console, name: str, variables: Variables, ended: int)
     console.print()
 
 
-def _check_targets(variables: Variables) -> None:
-    """Raise `BadVariable` for files that cannot be written, or must not be overwritten."""
-    place = parse_url(variables.storage_url)
-    for target in (variables.csv, variables.parquet):
-        if target is None:
-            continue
-        shown = short(str(target))
-        if target.is_dir() or not target.parent.is_dir():
-            raise BadVariable(f"cannot write {shown}: name a file in an existing folder")
-        if is_sqlite(place) and target.resolve() == Path(place.database or "").resolve():
-            raise BadVariable(f"cannot write {shown}: it is the trial database; name another file")
-    if variables.csv is not None and variables.csv == variables.parquet:
-        raise BadVariable(f"CSV and PARQUET both name {variables.csv}; name two files")
-
-
 def _stored_studies(variables: Variables) -> FittedTable | None:
     """Return how many trials of each stored study ended in which way, and the best value."""
     from storage import studies as counted
@@ -288,14 +256,3 @@ def _read_study_file(path: Path) -> tuple[str, str, str]:
             }
     about = (ast.get_docstring(tree) or "").splitlines()
     return str(written.get("data", "?")), str(written.get("trials", "?")), about[0] if about else ""
-
-
-def _unmix(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn columns of mixed types into text: Parquet wants one type a column."""
-    mixed = [
-        name
-        for name in frame.columns
-        if frame[name].dtype == object and frame[name].dropna().map(type).nunique() > 1
-    ]
-    texts = {name: frame[name].map(str, na_action="ignore") for name in mixed}
-    return frame.assign(**texts)

@@ -48,8 +48,8 @@ from search.messages import (
     Started,
     Warned,
 )
+from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.study import StudySpec
-from search.supervisor.pace import WorkerStatus, epoch_pace, seconds_left
 from search.supervisor.progress_lines import fit_items, pack
 from search.supervisor.worker_pool import WorkerHandle
 from search.tables import Column, FittedTable, Kind

@@ -73,8 +73,12 @@ def write_record(study: optuna.Study, record: StudyRecord) -> None:
 
 def read_record(study: optuna.Study) -> StudyRecord | None:
     """Return the stored record; None where there is none that this version can read."""
-    found = study._storage.get_study_system_attrs(study._study_id).get(KEY)
+    return parse_record(study._storage.get_study_system_attrs(study._study_id).get(KEY))
+
+
+def parse_record(written: Any) -> StudyRecord | None:
+    """Return the record that the attribute holds; None where this version cannot read it."""
     try:
-        return None if found is None else StudyRecord.from_plain(json.loads(found))
+        return None if written is None else StudyRecord.from_plain(json.loads(written))
     except (ValueError, TypeError, KeyError):
         return None

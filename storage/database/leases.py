@@ -66,7 +66,7 @@ def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
 
     Raises `TrialLost` if somebody has put the trial back since it was made RUNNING.
     """
-    now = _database_time(engine)
+    now = database_time(engine)
     with write(engine) as connection:
         fence = raise_fence(connection, trial_id)
         if connection.scalar(STATE, {"trial_id": trial_id}) != TrialStatus.RUNNING:
@@ -90,7 +90,7 @@ def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
 
     What is written only grows, also where the clock is set back or stands.
     """
-    now = _database_time(engine)
+    now = database_time(engine)
     with write(engine) as connection:
         changed = connection.execute(
             leases.update()
@@ -155,7 +155,7 @@ def running_trials(engine: Engine, study_id: int, *, after: int = -1) -> list[He
         return [HeldTrial(*row) for row in found]
 
 
-def _database_time(engine: Engine) -> ColumnElement[Any]:
+def database_time(engine: Engine) -> ColumnElement[Any]:
     """Return the seconds of the database's clock, as an SQL expression."""
     if is_sqlite(engine):
         return (func.julianday("now") - 2440587.5) * 86400.0

@@ -1,0 +1,67 @@
+"""The files that a table of trials is written to: CSV=path, where no text is a formula, and
+PARQUET=path.
+
+check_targets(variables)                  # before the trials are read
+write_frame(console, frame, variables)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from search.console import print_line
+from search.errors import BadVariable
+from search.variables import Variables
+from search.words import format_count
+from storage.database.address import parse_url
+from storage.database.schema import is_sqlite
+from storage.errors import short
+from storage.files.atomic import atomic_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check_targets(variables: Variables) -> None:
+    """Raise `BadVariable` for files that cannot be written, or must not be overwritten."""
+    place = parse_url(variables.storage_url)
+    for target in (variables.csv, variables.parquet):
+        if target is None:
+            continue
+        shown = short(str(target))
+        if target.is_dir() or not target.parent.is_dir():
+            raise BadVariable(f"cannot write {shown}: name a file in an existing folder")
+        if is_sqlite(place) and target.resolve() == Path(place.database or "").resolve():
+            raise BadVariable(f"cannot write {shown}: it is the trial database; name another file")
+    if variables.csv is not None and variables.csv == variables.parquet:
+        raise BadVariable(f"CSV and PARQUET both name {variables.csv}; name two files")
+
+
+def write_frame(console: Console, frame: pd.DataFrame, variables: Variables) -> None:
+    """Write the table to the files that were asked for, and say so."""
+    from storage.files.spreadsheets import plain_frame
+
+    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
+        (variables.csv, lambda path: plain_frame(frame).to_csv(path, index=False)),
+        (variables.parquet, lambda path: _unmix(frame).to_parquet(path, index=False)),
+    ]
+    for target, write in writers:
+        if target is not None:
+            with atomic_file(target) as beside:
+                write(beside)
+            print_line(console, f"{format_count(len(frame), 'trial')} -> {target}")
+
+
+def _unmix(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn columns of mixed types into text: Parquet wants one type a column."""
+    mixed = [
+        name
+        for name in frame.columns
+        if frame[name].dtype == object and frame[name].dropna().map(type).nunique() > 1
+    ]
+    texts = {name: frame[name].map(str, na_action="ignore") for name in mixed}
+    return frame.assign(**texts)

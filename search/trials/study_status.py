@@ -1,0 +1,163 @@
+"""How far a stored study is, and who works at it, from the database alone.
+
+    status = read_status(connection, "cae")
+    status.running                    # `storage.database.running.RunningTrial`, one a trial
+    status.seconds_left()             # of the search; None while that cannot be said
+
+It loads no torch, and asks no machine: every worker of every machine writes into the database what
+it does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, inspect
+
+from search.pace import WorkerStatus, epoch_pace, seconds_left
+from search.trials.study_record import KEY, parse_record
+from search.trials.trial_attributes import is_sound
+from storage.database.finishes import Finish, read_finish
+from storage.database.leases import GRACE
+from storage.database.rows import fetch_rows
+from storage.database.running import RunningTrial, read_running
+from storage.database.schema import finishes
+from storage.database.trial_states import count_outcomes
+from storage.frames import find_study
+
+LATEST = 50  # trials that have ended: what a trial costs is their mean
+DEFINITION, NAMES = "definition", "study:metric_names"  # attributes: what is searched; Optuna's
+NOT_ENDED = ("running", "waiting", "retried")
+ATTRIBUTES = (
+    "SELECT key, value_json FROM study_{kind}_attributes WHERE study_id = :study_id "
+    "AND key IN (:definition, :record, :names)"
+)
+SECONDS = (
+    "SELECT value_json FROM trial_user_attributes AS about "
+    "JOIN trials ON trials.trial_id = about.trial_id "
+    "WHERE study_id = :study_id AND key = 'seconds' "
+    f"ORDER BY about.trial_id DESC LIMIT {LATEST}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyStatus:
+    """How far a study is.
+
+    total, epochs: trials in all, and of each; None where genstudy has not begun the study
+    counts: trials by the words of `OUTCOMES`; running: those that run, by number
+    costs: seconds that each of the latest trials took
+    finish: who retrains and exports the best; None: it was never begun
+    """
+
+    name: str
+    metric: str
+    total: int | None
+    epochs: int | None
+    counts: Counter[str]
+    running: Sequence[RunningTrial]
+    costs: Sequence[float]
+    finish: Finish | None
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return self.counts.total() - sum(self.counts[word] for word in NOT_ENDED)
+
+    @property
+    def alive(self) -> list[RunningTrial]:
+        """The trials of whose workers something was heard lately."""
+        return [trial for trial in self.running if not is_silent(trial)]
+
+    def pace(self) -> float | None:
+        """Return the seconds from one epoch to the next, all workers together."""
+        return epoch_pace(self._workers(), now=0.0)
+
+    def seconds_left(self) -> float | None:
+        """Return how long the search still takes; None while nobody works, or all have ended."""
+        if self.total is None:
+            return None
+        unstarted = max(0, self.total - self.ended - len(self.alive))
+        return seconds_left(
+            self._workers(), costs=self.costs, unstarted=unstarted, others=0, now=0.0
+        )
+
+    def _workers(self) -> list[WorkerStatus]:
+        """Return what the workers are at, as `search.pace` has it; the present is 0."""
+        return [
+            WorkerStatus(
+                trial.device or "",
+                "trial",
+                trial.number,
+                epoch=trial.epoch,
+                epochs=max(self.epochs or 0, trial.epoch),
+                value=trial.value,
+                since=-trial.seconds,
+                turned=-1e-9 if trial.pace else 0.0,  # when the last epoch ended is not known
+                pace=trial.pace or 0.0,
+            )
+            for trial in self.alive
+        ]
+
+
+def is_silent(trial: RunningTrial) -> bool:
+    """Whether the worker of a trial is gone, by all that is known: others go on with it."""
+    return trial.silent is not None and trial.silent > GRACE
+
+
+def read_status(connection: Connection, name: str) -> StudyStatus:
+    """Return how far the study is. Raises `StudyNotFound`."""
+    study_id = find_study(connection, name)
+    system = _read(connection, study_id, "system")
+    record, names = parse_record(system.get(KEY)), system.get(NAMES)
+    definition = _definition(_read(connection, study_id, "user").get(DEFINITION))
+    epochs = definition.get("epochs")
+    is_named = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)
+    return StudyStatus(
+        name=name,
+        metric=names[0] if isinstance(names, list) and is_named else "value",
+        total=None if record is None else record.trials,
+        epochs=epochs if isinstance(epochs, int) else None,
+        counts=count_outcomes(connection).get(name, Counter()),
+        running=read_running(connection, study_id),
+        costs=_read_costs(connection, study_id),
+        finish=_read_finish(connection, definition.get("token")),
+    )
+
+
+def _read(connection: Connection, study_id: int, kind: str) -> dict[str, Any]:
+    """Return those attributes of the study that say how far it is. Anybody may have written
+    them."""
+    keys = {"definition": DEFINITION, "record": KEY, "names": NAMES}
+    rows = fetch_rows(connection, ATTRIBUTES.format(kind=kind), study_id=study_id, **keys)
+    found: dict[str, Any] = {}
+    for key, written in rows:
+        try:
+            found[key] = json.loads(written)
+        except ValueError:
+            continue
+    return found
+
+
+def _definition(written: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(written)
+    except (ValueError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_costs(connection: Connection, study_id: int) -> list[float]:
+    found = fetch_rows(connection, SECONDS, study_id=study_id)
+    values = [json.loads(written) for (written,) in found]
+    return [float(value) for value in values if is_sound("seconds", value)]
+
+
+def _read_finish(connection: Connection, token: object) -> Finish | None:
+    if not isinstance(token, str) or not inspect(connection).has_table(finishes.name):
+        return None
+    return read_finish(connection.engine, token)

@@ -1,0 +1,203 @@
+"""`make status`: who runs what, and what is left, from the trial database alone."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import optuna
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from sqlalchemy import text
+
+from search.__main__ import main
+from search.cli.status import describe, show_status
+from search.setup.stored_study import write_identity
+from search.trials.epoch_report import EpochReport
+from search.trials.outcomes import Ending
+from search.trials.queue import TrialQueue
+from search.trials.study_record import write_record
+from search.trials.study_status import StudyStatus, read_status
+from storage.database.finishes import Finish
+from storage.database.leases import GRACE
+from storage.database.running import RunningTrial
+from storage.errors import StudyNotFound
+from storage.frames import connected
+from tests.queues import make_study
+from tests.test_joining import IDENTITY, RECORD
+
+RUNNING = RunningTrial(
+    number=22,
+    owner="m:7:x",
+    host="node-17.cluster.example",
+    device="cuda:0 NVIDIA H200",
+    pid=12345,
+    seconds=200.0,
+    silent=2.0,
+    epoch=7,
+    value=1.23456e-05,
+    pace=4.9,
+)
+STATUS = StudyStatus(
+    name="cae",
+    metric="mse",
+    total=50,
+    epochs=20,
+    counts=Counter(complete=18, pruned=3, running=1, waiting=2),
+    running=[RUNNING],
+    costs=[100.0],
+    finish=None,
+)
+FINISH = Finish(fence=1, owner=None, renewed=3, runs="r", place="a:/runs", result=None)
+
+
+def begin(url: str) -> TrialQueue:
+    queue = make_study(url, "cae")
+    write_identity(queue.study, IDENTITY)
+    write_record(queue.study, replace(RECORD, trials=9))
+    return queue
+
+
+def read(url: str) -> StudyStatus:
+    with connected(url) as connection:
+        return read_status(connection, "cae")
+
+
+def test_who_runs_what_is_read_from_the_database(storage_url: str) -> None:
+    queue = begin(storage_url)
+    first, second = queue.claim(9), queue.claim(9)
+    assert first is not None
+    assert second is not None
+    queue.set_attributes(first, {"host": "here", "device": "cpu", "pid": 7})
+    for epoch in (1, 2):
+        queue.report(first, EpochReport(epoch, 0.5 / epoch, {"epoch_seconds": 2.0 * epoch}))
+    found = read(storage_url)
+    assert (found.total, found.epochs, found.ended, found.metric) == (
+        9,
+        IDENTITY.epochs,
+        0,
+        "value",
+    )
+    begun, fresh = found.running
+    assert (begun.number, begun.owner, begun.host, begun.device, begun.pid) == (
+        0, queue.owner, "here", "cpu", 7,
+    )  # fmt: skip
+    assert (begun.epoch, begun.value, begun.pace) == (2, 0.25, 4.0)
+    assert begun.silent is not None
+    assert 0 <= begun.silent < 30
+    assert 0 <= begun.seconds < 30, "a time zone does not count"
+    assert (fresh.number, fresh.epoch, fresh.value, fresh.host) == (1, 0, None, None)
+    assert found.pace() == pytest.approx(4.0)
+    # 3 epochs are left of the first, 5 of the second; 7 trials follow: 9 of 20 s each by two
+    assert found.seconds_left() == pytest.approx(92.0, abs=2)
+
+    queue.end(first, Ending.complete(0.25, 2).with_attributes({"seconds": 8.0}))
+    queue.release(second.number)
+    found = read(storage_url)
+    assert (found.ended, found.counts["waiting"], found.running, found.costs) == (1, 1, [], [8.0])
+    assert found.seconds_left() is None, "nobody works"
+
+
+def test_a_trial_whose_worker_is_silent_counts_as_one_to_come(storage_url: str) -> None:
+    queue = begin(storage_url)
+    queue.claim(9)
+    with queue.engine.begin() as connection:
+        connection.execute(text(f"UPDATE genstudy_leases SET renewed = renewed - {2 * GRACE}"))
+    found = read(storage_url)
+    assert found.running[0].silent is not None
+    assert found.running[0].silent > GRACE
+    assert found.alive == []
+    assert found.seconds_left() is None
+
+
+def test_a_study_of_another_tool_is_shown_as_far_as_it_can_be(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    study = optuna.create_study(study_name="cae", storage=url)
+    study.ask()
+    study.set_user_attr("definition", "{")
+    study._storage.remove_session()  # type: ignore[attr-defined]
+    found = read(url)
+    assert (found.total, found.epochs, found.ended) == (None, None, 0)
+    assert (found.running[0].owner, found.running[0].silent, found.pace()) == (None, None, None)
+    with pytest.raises(StudyNotFound, match="no study 'vae'"), connected(url) as connection:
+        read_status(connection, "vae")
+
+
+@pytest.mark.parametrize("width", [80, 100, 150])
+def test_the_table_fits_and_cuts_no_number(width: int) -> None:
+    said = StringIO()
+    many = [replace(RUNNING, number=22 + index) for index in range(3)]
+    many.append(replace(RUNNING, number=7, host=None, device=None, pid=None, silent=None))
+    many.append(replace(RUNNING, number=8, silent=400.0, host="\x1b[31m"))
+    console = Console(file=said, width=width, markup=False, emoji=False, highlight=False)
+    show_status(console, replace(STATUS, running=many))
+    lines = said.getvalue().splitlines()
+    table = [line for line in lines if re.match(r"\s*(\d+|trial)  ", line)]
+    assert max(map(cell_len, table)) <= width
+    assert "\x1b" not in said.getvalue()
+    for word in ("1.23456e-05", "7/20", "4.9 s/epoch", "node-17", "7 min"):
+        assert word in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "study cae: 21 of 50 trials have ended, 18 complete, 3 pruned, 0 failed"),
+        ({}, "1 trial running, 2 waiting for a worker, 26 not begun, 4.9 s/epoch together, about "),
+        ({"total": None}, "study cae: 21 have ended, 18 complete, 3 pruned, 0 failed"),
+        (
+            {"finish": replace(FINISH, owner="m:7:x")},
+            "a:/runs retrains and exports the best",
+        ),
+        (
+            {"finish": replace(FINISH, result={"top": 3, "trial": 7, "validation": 0.5})},
+            "the best is exported in a:/runs, trial 7, validation MSE 0.5",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_left_is_said_in_words(changes: dict[str, object], line: str) -> None:
+    lines = describe(replace(STATUS, **changes))  # type: ignore[arg-type]
+    assert any(each.startswith(line) for each in lines), lines
+
+
+def test_nobody_at_work_is_said_with_what_helps() -> None:
+    for changes, wanted in (
+        ({"running": []}, "make worker NAME=cae goes on with what was begun"),
+        (
+            {"running": [replace(RUNNING, silent=99.0)]},
+            "nothing is heard of the worker of trial 22",
+        ),
+        ({"running": [], "counts": Counter(complete=1)}, "make worker NAME=cae takes the next"),
+        ({"running": [], "counts": Counter(complete=50)}, None),
+        ({}, None),
+    ):
+        said = StringIO()
+        show_status(Console(file=said, width=200), replace(STATUS, **changes))  # type: ignore[arg-type]
+        assert ("nobody works at it" in said.getvalue()) == (wanted is not None)
+        assert (wanted or "") in said.getvalue()
+
+
+def test_a_program_reads_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = begin(f"sqlite:///{tmp_path / 'studies.db'}")
+    trial = queue.claim(9)
+    assert trial is not None
+    queue.set_attributes(trial, {"host": "=1+1", "device": "cpu"})
+    for name, value in {"NAME": "cae", "RUNS": tmp_path, "CSV": tmp_path / "t.csv"}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main(["status"]) == 0
+    (row,) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert (row["study"], row["number"], row["host"], row["epochs"]) == ("cae", "0", "'=1+1", "5")
+    assert row["value"] == ""
+
+
+def test_a_wrong_name_is_one_line(refused: Callable[..., str]) -> None:
+    assert "no trial database at" in refused("status", NAME="cae")
+    assert "NAME is not set; say which study: make status" in refused("status", NAME="")
+    assert "torch" in sys.modules, "the tests have it; tests/test_house.py checks the command"
