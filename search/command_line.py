@@ -88,11 +88,11 @@ USAGES = {
         about="write a page about a study, with pictures",
         example="cae",
         bare="NAME",
-        variables=("NAME", *DATABASE),
+        variables=("NAME", "FILES", *DATABASE),
     ),
     "dashboard": Usage(
         about="serve optuna-dashboard, also while a study runs",
-        variables=(*DATABASE, *SERVED),
+        variables=("FILES", *DATABASE, *SERVED),
     ),
     "look": Usage(
         about="say what a folder of images holds, with a contact sheet",

@@ -66,10 +66,12 @@ class Retrain:
     """Train the configuration of trial ``number`` afresh.
 
     repeat: which of its seeds it is trained with, from 1
+    claim: the number without which nothing of it is put into FILES; None: there is no FILES
     """
 
     number: int
     repeat: int = 1
+    claim: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

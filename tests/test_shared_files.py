@@ -7,24 +7,40 @@ and nothing else, goes on. FILES is a folder, a bucket on a real S3 server, or t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 
+from models.export import load_export
 from search.messages import Resumed
 from search.trials.files_access import FilesAccess
 from search.worker.context import WorkerContext
+from storage import trials
 from storage.database.fences import TrialLost, raise_fence
 from storage.database.file_records import create_file_tables, kept_files
 from storage.database.transactions import write
 from storage.files.object_store import ObjectStore, open_objects
 from storage.files.places import parse_files
 from storage.files.shared_files import SharedFiles
+from tests.conftest import contents
 from tests.damages import DAMAGES
 from tests.trials import MakeContext, run_one, said_by
+from tests.user import (
+    User,
+    WriteStudy,
+    free_port,
+    kill_all,
+    progress,
+    set_constants,
+    slow,
+    wait_until,
+    watched,
+)
 
 EPOCHS, STEPS = 5, 5  # of a trial; questions of an epoch whether to stop
 KINDS = ("folder", "s3", "database")
@@ -140,6 +156,37 @@ def test_a_trial_goes_on_from_its_checkpoint_on_a_machine_with_another_runs(
     assert said_by(context) == []
     assert kept_files(context.queue.engine, "t", "trial-0") == []
     assert [name for name in objects_in(context.files.files.store) if "files/" in name] == []
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"], indirect=True)
+def test_a_killed_machine_is_followed_by_one_with_another_runs(
+    user: User, study_file: WriteStudy, tmp_path: Path, postgres_url: str, place: str
+) -> None:
+    """One Postgres, two RUNS: the trial goes on, the best are retrained once, and both machines
+    have the exports and the pictures."""
+    name = study_file(replace={**slow(0.05), "epochs=2, retrain": "epochs=8, retrain"})
+    given: dict[str, Any] = {"NAME": name, "TRIALS": 2, "TOP": 1, "WORKERS": 1}
+    shared = given | {"STORAGE": postgres_url, "FILES": place, "PORT": free_port()}
+    set_constants(user, SHORT_EPOCH=0.0, GRACE=3.0, RENEWAL=0.5, SECOND_LOOK=1.0)
+    here, there = user.with_other_runs("here"), user.with_other_runs("there")
+    here.before = there.before = user.before
+    with watched(here.start(**shared)) as process:
+        wait_until(lambda: progress(postgres_url)() >= 4)
+        kill_all(process)
+    code, out, error = there.run(**shared)
+    assert (code, error) == (0, "")
+    assert re.search(r"trial +0 .*goes on (after|behind|from) epoch [3-8]", out), out
+    code, out, error = here.run(**shared)
+    assert (code, error) == (0, "")
+    assert "retrained" not in out
+    code, _, error = user.run(**given)
+    assert (code, error) == (0, "")
+    undisturbed = trials("small", storage=user.url)
+    frame = trials("small", storage=postgres_url)
+    assert frame["value"].tolist() == undisturbed["value"].tolist()
+    exports = [runs.runs / "exports" / "small" / "1" for runs in (here, there)]
+    assert contents(exports[0]).values() == contents(exports[1]).values()
+    assert load_export(exports[0]) is not None
 
 
 @pytest.mark.usefixtures("all_kept")

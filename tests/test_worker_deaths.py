@@ -143,7 +143,7 @@ def hand_out(
     leaderboard = SimpleNamespace(parameters_of=lambda number: {"latent": number})
     display = SimpleNamespace(say=said.append)
     fake = SimpleNamespace(
-        pool=pool, run=context.run, epochs={}, display=display, leaderboard=leaderboard
+        pool=pool, run=context.run, epochs={}, display=display, leaderboard=leaderboard, files=None
     )
     deaths = 0
 
@@ -162,7 +162,8 @@ def hand_out(
     fake.handle_events = handle_events
     fake.queue = SimpleNamespace(check_counts=lambda: None)
     claim = SimpleNamespace(check=lambda: None)
-    finish._hand_out(cast("Supervisor", fake), cast("FinishClaim", claim), jobs)
+    supervisor = cast("Supervisor", fake)
+    finish._hand_out(finish.Finishing(supervisor, cast("FinishClaim", claim), None), jobs)
     return pool.done, said
 
 

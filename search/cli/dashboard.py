@@ -21,6 +21,7 @@ from search.console import open_console, shorten_path
 from search.errors import BadVariable
 from search.reporting.dashboard_access import DashboardAccess, new_token
 from search.reporting.dashboard_view import DashboardView
+from search.setup.shared_place import open_for_reading, places_left_out
 from search.variables import Variables, read_variables
 from storage.database.address import redact_url
 from storage.database.connection import open_storage
@@ -58,8 +59,11 @@ def dashboard() -> int:
     storage = open_storage(variables.storage_url, create=False)  # looking creates nothing
     token = new_token()
     try:
+        shared = open_for_reading(variables.files_address, storage.engine)
+        for line in places_left_out(variables, storage):
+            console.print(line, soft_wrap=True, markup=False)
         app = optuna_dashboard.wsgi(
-            storage, artifact_store=ArtifactFolder(variables.paths.artifacts)
+            storage, artifact_store=ArtifactFolder(variables.paths.artifacts, shared)
         )
         view = DashboardView(app, storage)
         with _bind(variables, DashboardAccess(view, token, variables.host)) as server:

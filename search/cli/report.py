@@ -33,7 +33,8 @@ def report() -> int:
             soft_wrap=True,
             markup=False,
         )
-    page = write_report(name, variables.storage_url, paths, into=into) / "index.html"
+    files = variables.files_address
+    page = write_report(name, variables.storage_url, paths, into=into, files=files) / "index.html"
     console.print(
         f"report of study {name}: {shorten_path(page)}  "
         f"({format_size(page.stat().st_size)}, one file that can be mailed)",

@@ -36,13 +36,15 @@ from search.supervisor.devices import assign_devices, count_cores, count_gpus, e
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.earlier_trials import end_of, show_earlier
-from search.supervisor.finish import finish
+from search.supervisor.file_cleaning import remove_ended
+from search.supervisor.finish import finish, take_exports
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerPool
 from search.tables import Column, FittedTable, Kind
+from search.trials.files_access import open_files
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
 from search.trials.retries import read_retries
@@ -223,6 +225,9 @@ class StudyCommand:
             self.study, run, queue, pool, display, stop,
             packing if variables.workers is None else None,
         )  # fmt: skip
+        supervisor.files = open_files(run, queue, stop.is_set, display.say)
+        if supervisor.files is not None:
+            remove_ended(supervisor.files, queue, run)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
         supervisor.prompt.refresh()
         ended, leaderboard = queue.count_ended(), supervisor.leaderboard
@@ -233,7 +238,8 @@ class StudyCommand:
             elsewhere = find_elsewhere(run, queue, ended=ended, top=variables.top)
             if elsewhere is not None:
                 table = conclude(self.study, run, queue, display.say)
-                return self._conclude(supervisor, elsewhere, table)
+                taken = take_exports(supervisor, elsewhere, variables.top)
+                return self._conclude(supervisor, taken, table)
         return self._work(supervisor)
 
     def _begin_note(
@@ -272,6 +278,8 @@ class StudyCommand:
                         try:
                             top = self.variables.top
                             exported = finish(supervisor, top) if top else []
+                            if supervisor.files is not None:
+                                remove_ended(supervisor.files, supervisor.queue, run)
                             break
                         except DatabaseWentBack as error:
                             supervisor.read_again(error)

@@ -25,22 +25,27 @@ from search.reporting.reported_study import ReportedStudy, read_study
 from search.reporting.searched import searched_blocks
 from search.reporting.second_judge import ranking_check
 from search.reporting.tables import conclusion_blocks, gallery_of, trials_blocks
+from search.setup.shared_place import open_for_reading
 from storage import best
 from storage.database.connection import open_storage
 from storage.files.exports import atomic_folder
 from storage.paths import RunPaths
 
 
-def write_report(name: str, url: str, paths: RunPaths, *, into: Path | None = None) -> Path:
+def write_report(
+    name: str, url: str, paths: RunPaths, *, into: Path | None = None, files: str | None = None
+) -> Path:
     """Write the report of a stored study and return its folder.
 
     into: that folder, where it is not ``RUNS/reports/STUDY``
+    files: where pictures and exports of other machines are, as FILES names it; None: there are none
     Raises `StudyNotFound`, `SeveralObjectives`, and `NotReported` before a trial has ended.
     """
     best(name, storage=url)  # raises in one line if the name or the database is wrong
     storage = open_storage(url, create=False)
     try:
-        blocks = _blocks(read_study(name, storage, paths))
+        shared = open_for_reading(files, storage.engine)
+        blocks = _blocks(read_study(name, storage, paths, shared))
     finally:
         storage.engine.dispose()
     title, place = f"Study {name}", into or paths.report(name)

@@ -31,8 +31,9 @@ from search.trials.study_record import StudyRecord, read_record
 from search.trials.trial_attributes import sound_attributes
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
-from storage.files.artifacts import listed_artifacts
+from storage.files.artifacts import ArtifactFolder, listed_artifacts
 from storage.files.exports import read_provenance
+from storage.files.object_store import ObjectStore
 from storage.paths import NAME, RunPaths
 
 DEFINITION = "definition"  # the attribute that holds what a study was made with, as JSON
@@ -44,11 +45,15 @@ class NotReported(SearchError):
 
 @dataclass(frozen=True)
 class ReportedStudy:
-    """A stored study, and the folders in which its pictures and exports are."""
+    """A stored study, and the folders in which its pictures and exports are.
+
+    shared: where those of other machines are; None: there are none
+    """
 
     study: optuna.Study
     storage: TrialStorage
     paths: RunPaths
+    shared: ObjectStore | None = None
 
     @property
     def name(self) -> str:
@@ -144,11 +149,14 @@ class ReportedStudy:
 
     def pictures(self, trial: FrozenTrial) -> dict[str, Path]:
         """Return the pictures that a trial ended with, by name, the first one first."""
-        found = {}
+        found, folder = {}, ArtifactFolder(self.paths.artifacts, self.shared)
         for about in listed_artifacts(self.storage.get_trial_system_attrs(trial._trial_id)):
-            source, name = self.paths.artifacts / about.artifact_id, about.filename
+            name = about.filename
             usable = NAME.fullmatch(name) and about.mimetype.startswith("image/")
-            if usable and "-epoch-" not in name and is_picture(source):
+            if not usable or "-epoch-" in name:
+                continue
+            source = folder.bring(about.artifact_id)
+            if is_picture(source):
                 found[name] = source
         return found
 
@@ -193,9 +201,12 @@ def _draw(trial: FrozenTrial, first_step: int) -> DrawnTrial:
     )
 
 
-def read_study(name: str, storage: TrialStorage, paths: RunPaths) -> ReportedStudy:
+def read_study(
+    name: str, storage: TrialStorage, paths: RunPaths, shared: ObjectStore | None = None
+) -> ReportedStudy:
     """Return the stored study. Raises `NotReported` before a trial has ended."""
-    reported = ReportedStudy(optuna.load_study(study_name=name, storage=storage), storage, paths)
+    study = optuna.load_study(study_name=name, storage=storage)
+    reported = ReportedStudy(study, storage, paths, shared)
     if not reported.trials:
         raise NotReported(
             f"no trial of study {name!r} has ended yet; run it first: {spell('study', NAME=name)}"

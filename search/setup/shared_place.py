@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import optuna
+from sqlalchemy import Engine
 
 from search.errors import StudyChanged
 from search.variables import Variables
+from search.words import show_text
 from storage.database.file_records import create_file_tables
 from storage.database.optuna_storage import TrialStorage
 from storage.errors import short
-from storage.files.object_store import IDENTITY, open_objects
+from storage.files.object_store import IDENTITY, ObjectStore, open_objects
 from storage.files.places import Kind, parse_files
 
 PLACE = "genstudy:files"  # attribute of the stored study: address and word of its place
@@ -64,5 +66,28 @@ def keep_files(study: optuna.Study, variables: Variables, storage: TrialStorage)
     return address
 
 
+def open_for_reading(address: str | None, engine: Engine) -> ObjectStore | None:
+    """Open FILES for who only reads; None: there is none. Raises `FilesUnusable`."""
+    if address is None:
+        return None
+    found = open_objects(parse_files(address), engine)
+    found.check_presence()
+    return found
+
+
+def places_left_out(variables: Variables, storage: TrialStorage) -> list[str]:
+    """Return a line for each place of a study's files that FILES does not name."""
+    lines = []
+    for study in storage.get_all_studies():
+        known = study.system_attrs.get(PLACE)
+        shown = _shown(known) if isinstance(known, Mapping) else None
+        if shown is not None and variables.files_address is None:
+            lines.append(
+                f"study {show_text(study.study_name)} keeps its pictures in FILES="
+                f"{shown}: without FILES only those of this machine are shown"
+            )
+    return lines
+
+
 def _shown(known: Mapping[str, object]) -> str:
-    return short(str(known.get("address")))
+    return show_text(short(str(known.get("address"))))

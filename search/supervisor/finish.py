@@ -6,6 +6,10 @@ The supervisor hands retrainings and exports out to its workers, and sets the ra
 retraining of its own, so that several workers train them at once. Who is clearly worse than the
 leader gets no further seed (`search.trials.seed_race`). One run at a time finishes a study: a
 second one waits, then finds it done (`search.supervisor.finish_claim`).
+
+With FILES the workers of all machines share out the retrainings, each done once
+(`search.supervisor.shared_retrainings`). Then one machine exports, and the others bring its exports
+into their RUNS.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.console import shorten_path
@@ -20,12 +25,15 @@ from search.errors import WorkersFailed
 from search.messages import Export, Retrain
 from search.supervisor.finish_claim import FinishClaim, FinishedElsewhere
 from search.supervisor.loop import Supervisor
+from search.supervisor.shared_retrainings import SharedRetrainings, share_retrainings
 from search.supervisor.worker_pool import WorkerHandle
+from search.trials.retraining_files import bring_export, exchange_retrainings
 from search.trials.retraining_record import FailedRetraining, RetrainingRecord
 from search.trials.seed_race import FIRST
 from search.trials.standings import is_exported, race_of, standings_of
 from search.words import format_count, name_seed
 from storage.database.finishes import FinishLost
+from storage.errors import FilesAway
 from storage.files.exports import remove_unfinished
 
 MOST_ROUNDS = 8  # of exporting until all exports are whole: one is enough on a sound disk
@@ -39,26 +47,83 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedE
     Raises `DatabaseWentBack` where trials that had ended are gone: they are searched again first.
     """
     supervisor.display.begin_finish()
-    while True:
-        claim = FinishClaim(supervisor)
-        try:
-            with claim.hold(top) as elsewhere:
-                if elsewhere is not None:
-                    return elsewhere
+    with share_retrainings(supervisor) as shared:
+        while True:
+            if shared is not None:
                 supervisor.tell_dashboard("training the best again")
-                records = _finish(supervisor, claim, top)
-                claim.result = _summarize(records, supervisor.study.spec.metric, top)
-                return records
-        except FinishLost:
-            supervisor.display.say("another run has taken the retraining over, as none was heard")
+                _retrain_best(Finishing(supervisor, None, shared), top)
+            claim = FinishClaim(supervisor)
+            try:
+                with claim.hold(top) as elsewhere:
+                    if elsewhere is not None:
+                        return take_exports(supervisor, elsewhere, top)
+                    supervisor.tell_dashboard("training the best again")
+                    records = _finish(Finishing(supervisor, claim, shared), claim, top)
+                    claim.result = _summarize(records, supervisor.study.spec.metric, top)
+                    return records
+            except FinishLost:
+                line = "another run has taken the retraining over, as none was heard"
+                supervisor.display.say(line)
 
 
-def _finish(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[dict[str, Any]]:
+def take_exports(
+    supervisor: Supervisor, elsewhere: FinishedElsewhere, top: int
+) -> list[dict[str, Any]] | FinishedElsewhere:
+    """Bring the exports of another machine into this RUNS; returns their records.
+
+    They stay where they are without FILES, and where FILES is away.
+    """
+    if supervisor.files is None:
+        return elsewhere
+    count = elsewhere.result.get("exports")
+    try:
+        exchange_retrainings(supervisor.files, supervisor.run)
+        for rank in range(1, min(top, count if isinstance(count, int) else 0) + 1):
+            bring_export(supervisor.files, supervisor.run, rank)
+    except FilesAway as error:
+        supervisor.display.say(f"{error}: the exports are not brought here")
+        return elsewhere
+    records = supervisor.leaderboard.export_records(top)
+    return records or elsewhere
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """One supervisor's finish of a study.
+
+    claim: on the exports; None: this machine only retrains as yet
+    shared: retrainings that other machines do, too; None: there are no other machines
+    """
+
+    supervisor: Supervisor
+    claim: FinishClaim | None
+    shared: SharedRetrainings | None
+
+    def check(self) -> None:
+        """Renew what is claimed. Raises `FinishLost`."""
+        if self.claim is not None:
+            self.claim.check()
+        if self.shared is not None:
+            self.shared.check()
+
+    def take(self, waiting: list[Retrain | Export]) -> Retrain | Export | None:
+        """Take a job out of ``waiting``; None: there is none that is ours to do now."""
+        if self.shared is not None:
+            return self.shared.take(waiting)
+        return waiting.pop(0) if waiting else None
+
+    def take_back(self, job: Retrain | Export) -> bool:
+        """Take in that a worker has come to the end of a job. False: it has to be done again."""
+        return self.shared is None or not isinstance(job, Retrain) or self.shared.end(job)
+
+
+def _finish(finishing: Finishing, claim: FinishClaim, top: int) -> list[dict[str, Any]]:
     """Retrain, rank and export until what stands on the disk is what was asked for."""
+    supervisor = finishing.supervisor
     run, leaderboard = supervisor.run, supervisor.leaderboard
     remove_unfinished(run.paths.exports(run.study))
     for past in range(MOST_ROUNDS):
-        chosen = _retrain_best(supervisor, claim, top)
+        chosen = _retrain_best(finishing, top)
         if len(chosen) < top and not past:
             supervisor.display.say(
                 f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
@@ -81,7 +146,7 @@ def _finish(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[dict[s
         if not jobs:
             return leaderboard.export_records(len(ranked))
         _say_what_moves(supervisor, jobs, ranked)
-        _hand_out(supervisor, claim, jobs)
+        _hand_out(finishing, jobs)
     raise WorkersFailed(
         f"the exports of {run.study} are damaged again and again as soon as they are written; "
         "look after the disk, then the same command goes on"
@@ -94,16 +159,20 @@ def _summarize(records: Sequence[dict[str, Any]], metric: str, top: int) -> dict
         return {"top": top}
     best = records[0]
     test = (best["test"] or {}).get(metric)
-    return {"top": top, "trial": best["trial"], "validation": best["valid"][metric], "test": test}
+    about = {"trial": best["trial"], "validation": best["valid"][metric], "test": test}
+    return {"top": top, "exports": len(records), **about}
 
 
-def _retrain_best(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[int]:
+def _retrain_best(finishing: Finishing, top: int) -> list[int]:
     """Retrain the best trials until ``top`` of them have a model, and race them; returns those.
 
     A trial whose first seed gives no model is none of them: the next best takes its place. One
     whose later seed gives none stays, and ranks behind the others.
     """
+    supervisor = finishing.supervisor
     leaderboard = supervisor.leaderboard
+    if finishing.shared is not None:
+        finishing.shared.look()
     at_once = range(1, min(FIRST, supervisor.run.seeds) + 1)  # no race is decided between them
     chosen: list[int] = []
     candidates = leaderboard.ranked_trials()
@@ -115,15 +184,16 @@ def _retrain_best(supervisor: Supervisor, claim: FinishClaim, top: int) -> list[
             for number in batch
             if leaderboard.record(number, repeat) is None
         ]
-        _retrain(supervisor, claim, missing)
+        _retrain(finishing, missing)
         records = {number: leaderboard.record(number) for number in batch}
         chosen += [n for n, record in records.items() if isinstance(record, RetrainingRecord)]
-    _race(supervisor, claim, chosen)
+    _race(finishing, chosen)
     return chosen
 
 
-def _race(supervisor: Supervisor, claim: FinishClaim, chosen: Sequence[int]) -> None:
+def _race(finishing: Finishing, chosen: Sequence[int]) -> None:
     """Train further seeds of the chosen trials until all have theirs, or are clearly worse."""
+    supervisor = finishing.supervisor
     seeds, handed = supervisor.run.seeds, set[tuple[int, int]]()
     while True:
         race = race_of(supervisor.leaderboard, chosen)
@@ -132,7 +202,7 @@ def _race(supervisor: Supervisor, claim: FinishClaim, chosen: Sequence[int]) -> 
             break
         handed.update(missing)
         jobs = [Retrain(number=number, repeat=repeat) for number, repeat in missing]
-        _retrain(supervisor, claim, jobs)
+        _retrain(finishing, jobs)
     for number, count in race.counted.items() if handed else ():  # else it has been said
         record = supervisor.leaderboard.record(number, count)
         if count < seeds and isinstance(record, RetrainingRecord):
@@ -142,10 +212,10 @@ def _race(supervisor: Supervisor, claim: FinishClaim, chosen: Sequence[int]) -> 
             )
 
 
-def _retrain(supervisor: Supervisor, claim: FinishClaim, jobs: Sequence[Retrain]) -> None:
+def _retrain(finishing: Finishing, jobs: Sequence[Retrain]) -> None:
     """Have these retrainings done."""
-    _say_what_is_trained_again(supervisor, jobs)
-    _hand_out(supervisor, claim, jobs)
+    _say_what_is_trained_again(finishing.supervisor, jobs)
+    _hand_out(finishing, jobs)
 
 
 def _say_what_is_trained_again(supervisor: Supervisor, jobs: Sequence[Retrain]) -> None:
@@ -182,29 +252,38 @@ def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequ
         )
 
 
-def _hand_out(supervisor: Supervisor, claim: FinishClaim, jobs: Sequence[Retrain | Export]) -> None:
+def _hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
     """Give each idle worker a job until all are done; a dead worker's job goes round again.
 
     A job that takes down worker after worker is given up, and the others are done.
     Raises `WorkersFailed` at the end if an export was given up, `FinishLost`, and
     `DatabaseWentBack`.
     """
+    supervisor = finishing.supervisor
     waiting, given_up = list(jobs), list[str]()
     deaths: Counter[Retrain | Export] = Counter()
     supervisor.epochs.clear()
     reached: dict[Retrain | Export, int] = {}
-    while waiting or supervisor.pool.busy_workers():
+    at_work: dict[int, Retrain | Export] = {}  # by worker
+    while True:
         for worker in supervisor.pool.idle_workers():
-            if waiting:
-                supervisor.pool.send(worker, waiting.pop(0))
+            done = at_work.pop(worker.index, None)
+            if done is not None and not finishing.take_back(done):
+                waiting.append(_unclaimed(done))
+            if (job := finishing.take(waiting)) is not None:
+                at_work[worker.index] = job
+                supervisor.pool.send(worker, job)
+        if not waiting and not supervisor.pool.busy_workers():
+            break
         died = supervisor.handle_events()
-        claim.check()
+        finishing.check()
         if died:
             supervisor.queue.check_counts()
         for worker in died:
-            job = worker.job
-            if not isinstance(job, Retrain | Export):
+            at_work.pop(worker.index, None)
+            if not isinstance(worker.job, Retrain | Export):
                 continue  # it did not die at work
+            job = _unclaimed(worker.job)
             epoch = supervisor.epochs.get((job.number, job.repeat), 0)
             if epoch > reached.get(job, 0):
                 deaths[job] = 0  # it gets on: somebody else kills its workers
@@ -214,9 +293,15 @@ def _hand_out(supervisor: Supervisor, claim: FinishClaim, jobs: Sequence[Retrain
                 waiting.insert(0, job)
             else:
                 given_up += _give_up(supervisor, job, worker)
+                finishing.take_back(job)
     supervisor.queue.check_counts()
     if given_up:
         raise WorkersFailed("; ".join(given_up))
+
+
+def _unclaimed(job: Retrain | Export) -> Retrain | Export:
+    """Return a job as it was handed in."""
+    return replace(job, claim=None) if isinstance(job, Retrain) else job
 
 
 def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle) -> list[str]:
@@ -238,6 +323,8 @@ def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle
         parameters=supervisor.leaderboard.parameters_of(job.number),
         repeat=job.repeat,
     ).write(path)
+    if supervisor.files is not None:
+        exchange_retrainings(supervisor.files, run)
     supervisor.display.say(
         f"retraining of trial {job.number}{name_seed(job.repeat)} is given up: {how} (log: "
         f"{worker.log}); without {shorten_path(path)} it is tried again"

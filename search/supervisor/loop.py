@@ -41,6 +41,7 @@ from search.supervisor.preference_prompt import PreferencePrompt
 from search.supervisor.restarts import Restarts
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
+from search.trials.files_access import FilesAccess
 from search.trials.leaderboard import Leaderboard
 from search.trials.outcomes import Outcome
 from search.trials.queue import TrialQueue
@@ -91,6 +92,7 @@ class Supervisor:
         choices = None if run.shown is None else queue.read_choices
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.note: StudyNote | None = None  # of the study in the dashboard
+        self.files: FilesAccess | None = None  # what every machine sees
         self.restarts = Restarts()
         self.is_ready = False  # a worker has come up: what kills others later may pass
         self.has_stopped = False  # the sampler has, and it has been said

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
 from storage.database.retry import FIRST, LONGEST, OUTAGE, REST, DatabaseRetry, GaveUp
 from storage.errors import FilesAway, FileTooLarge
+from storage.files.artifacts import shared_name
 from storage.files.object_store import open_objects
 from storage.files.places import parse_files
 from storage.files.shared_files import SharedFiles
@@ -61,6 +64,7 @@ class FilesAccess:
         self.tell = tell
         self.away_since: float | None = None
         self._rests_until = 0.0
+        self._waiting: dict[str, Path] = {}  # artifacts that FILES does not have yet
 
     def try_to(self, call: Callable[[SharedFiles], object], *, left: str) -> bool:
         """Return whether ``call`` went through; False while FILES or the database is away.
@@ -81,6 +85,18 @@ class FilesAccess:
         if done:
             self._note_back()
         return done
+
+    def share_artifact(self, artifact: str, folder: Path) -> None:
+        """Copy an artifact in ``folder`` to FILES, and those that FILES was away for before."""
+        self._waiting[artifact] = folder / artifact
+        for name, path in list(self._waiting.items()):
+            if not path.exists() or self.try_to(
+                partial(_write, name=shared_name(name), path=path),
+                left=f"pictures stay in {path.parent} until then",
+            ):  # it was replaced since, or deleted in the dashboard
+                del self._waiting[name]
+            else:
+                break
 
     def wait_for(self, call: Callable[[SharedFiles], T]) -> T:
         """Return what ``call`` returns, once FILES and the database answer.
@@ -117,3 +133,7 @@ class FilesAccess:
             took = time.monotonic() - self.away_since
             self.tell(f"FILES={self.files.address} is back after {took:.0f} s")
             self.away_since = None
+
+
+def _write(files: SharedFiles, *, name: str, path: Path) -> None:
+    files.store.write(name, path)

@@ -71,9 +71,10 @@ class Checkpoints:
         """The checkpoint before the newest."""
         return self.path.with_stem(f"{self.path.stem}-earlier")
 
-    def save(self, model: Model, *, epoch: int, note: dict[str, Any]) -> None:
+    def save(self, model: Model, *, epoch: int, note: dict[str, Any], copy: bool = True) -> None:
         """Write a checkpoint after ``epoch``; the newest until now becomes the earlier one.
 
+        copy: False: whoever calls copies it to FILES when it is time
         Raises `OSError` where it does not fit, and `CheckpointError` where a later attempt has
         written one; both stay then. Of a trial that is another's, FILES raises `TrialLost`.
         """
@@ -81,7 +82,7 @@ class Checkpoints:
         needs = checkpoint_size(model)
         with atomic_file(self.path, needs=needs, earlier=self.earlier, lasting=False) as beside:
             save_checkpoint(beside, model, epoch=epoch, note=note, of=self.of, attempt=self.attempt)
-        if self.copies is not None:
+        if copy and self.copies is not None:
             self.copies.keep(self.path, epoch=epoch)
 
     def fetch_newer(self) -> None:

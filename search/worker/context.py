@@ -7,7 +7,7 @@ model = context.make_model(config, seed)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -31,11 +31,15 @@ from search.trials.files_access import FilesAccess, open_files, trial_file
 from search.trials.outcomes import describe_error
 from search.trials.owner import hold_mark
 from search.trials.queue import TrialQueue, open_queue
+from search.trials.retraining_files import share_pictures, share_retraining
 from search.worker.device import forget_peak, taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
 from search.worker.images import open_run_images
 from search.worker.shared_copies import SharedCopies
+from storage.database.file_records import Guard
+from storage.database.job_claims import check_job
 from storage.database.retry import DatabaseRetry
+from storage.errors import FilesAway
 from storage.paths import RetrainingPaths
 
 if TYPE_CHECKING:
@@ -136,6 +140,46 @@ class WorkerContext:
             guard=lambda connection: storage.check_attempt(connection, trial_id),
             tell=self.tell,
         )
+
+    def share_artifacts(self, artifacts: Iterable[str]) -> None:
+        """Let other machines see pictures that were attached."""
+        if self.files is not None:
+            for artifact in artifacts:
+                self.files.share_artifact(artifact, self.run.paths.artifacts)
+
+    def copies_of_retraining(
+        self, stem: str, claim: int | None, suffix: str
+    ) -> SharedCopies | None:
+        """Return the copies in FILES of a retraining's checkpoints, which only the latest claim on
+        it writes; None: there are none."""
+        if self.files is None or claim is None:
+            return None
+        guard = self._guard_of(stem, claim)
+        return SharedCopies(access=self.files, name=stem + suffix, guard=guard, tell=self.tell)
+
+    def share_retraining(self, number: int, repeat: int, claim: int | None) -> None:
+        """Let other machines see a retraining that has ended. Raises `JobLost`."""
+        if self.files is None or claim is None:
+            return
+        paths = self.retraining_paths(number, repeat)
+        guard = self._guard_of(paths.stem, claim)
+        try:
+            self.files.wait_for(partial(share_retraining, paths=paths, guard=guard))
+        except FilesAway as error:
+            self.tell(f"{error}: the retraining stays in {shorten_path(paths.record)}")
+
+    def share_pictures_of_retraining(self, paths: RetrainingPaths, claim: int | None) -> None:
+        """Copy the pictures of a retraining's epochs to FILES. Raises `JobLost`."""
+        if self.files is not None and claim is not None:
+            guard = self._guard_of(paths.stem, claim)
+            self.files.try_to(
+                partial(share_pictures, paths=paths, epoch=0, guard=guard),
+                left=f"pictures stay in {shorten_path(paths.folder)} until then",
+            )
+
+    def _guard_of(self, stem: str, claim: int) -> Guard:
+        token = self.run.token
+        return lambda connection: check_job(connection, token, stem, claim)
 
     def retraining_paths(self, number: int, repeat: int = 1) -> RetrainingPaths:
         """Return the places of trial ``number``'s retraining with one of its seeds."""

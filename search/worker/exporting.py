@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from models.base import Model, evaluating
 from models.data.images import STACKED
 from models.errors import CheckpointError, ExportDamaged
@@ -35,6 +37,7 @@ from models.seeds import same_draws
 from models.training.loop import evaluate
 from models.training.step_curve import StepCurve
 from search.messages import Drawing, Export, Exported, Exporting, Measuring
+from search.trials.retraining_files import bring_pictures, export_file
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.words import show_text
 from search.worker.context import WorkerContext
@@ -42,8 +45,8 @@ from search.worker.diagnosis import health_of_curve
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
-from storage.database.finishes import FinishLost, keep_measured, note_meeting
-from storage.errors import FolderRemoved
+from storage.database.finishes import FinishLost, check_finish, keep_measured, note_meeting
+from storage.errors import FilesAway, FileTooLarge, FolderRemoved
 from storage.files.artifacts import show_with_study
 from storage.files.exports import (
     atomic_folder,
@@ -69,6 +72,8 @@ def export(context: WorkerContext, job: Export) -> None:
     if not isinstance(record, RetrainingRecord):
         context.tell(f"{paths.record.name} is damaged: trial {number} is trained again")
         return
+    if context.files is not None:
+        bring_pictures(context.files, paths)
     try:
         model = load_retrained(context, record)
     except CheckpointError as error:
@@ -92,6 +97,10 @@ def export(context: WorkerContext, job: Export) -> None:
     except (ExportDamaged, FolderRemoved) as error:
         context.tell(f"the export of trial {number} was damaged while it was written: {error}")
         return
+    try:
+        share_export(context, job, folder)
+    except FinishLost:
+        log.warning("the export is not shared: another run has taken over")
     metric = record.metric
     context.send(
         Exported(
@@ -105,6 +114,27 @@ def export(context: WorkerContext, job: Export) -> None:
             removed=[str(place) for place in remove_earliest(folder)],
         )
     )
+
+
+def share_export(context: WorkerContext, job: Export, folder: Path) -> None:
+    """Let other machines see an export, and what its record says by now. Raises `FinishLost`."""
+    access, token = context.files, context.run.token
+    if access is None:
+        return
+    paths = context.retraining_paths(job.number, job.repeat)
+
+    def check(connection: Connection) -> None:
+        check_finish(connection, token, job.claim)
+
+    try:
+        access.wait_for(lambda files: files.put(paths.stem, paths.record, guard=check))
+        access.wait_for(
+            lambda files: files.put_all(
+                export_file(job.rank), sorted(folder.iterdir()), guard=check
+            )
+        )
+    except (FilesAway, FileTooLarge) as error:
+        context.tell(f"{error}: the export of rank {job.rank} is in {folder} alone")
 
 
 def _write_folder(
@@ -297,11 +327,12 @@ def make_tables(
 def _show_winner(context: WorkerContext, pictures: list[Path]) -> None:
     """Show the winner's pictures with the study in the dashboard: its trial takes no more."""
     queue, run = context.queue, context.run
-    queue.retry.wait_for(
+    shown = queue.retry.wait_for(
         lambda: show_with_study(
             run.paths.artifacts, queue.storage, queue.study_id, run.token, pictures
         )
     )
+    context.share_artifacts(shown)
 
 
 def _draw_curves(record: RetrainingRecord, folder: Path, title: str) -> dict[str, str]:

@@ -179,7 +179,7 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
                 _search(context)
                 lift_limit(context.device)
             case Retrain():
-                retrain(context, job.number, job.repeat)
+                retrain(context, job.number, job.repeat, job.claim)
             case Export():
                 export(context, job)
         context.queue.engine.dispose()

@@ -139,6 +139,7 @@ class TrialPictures:
                 draw(beside)
             attached = attach_to_trial(artifacts, self.trial, path)
             self._note(name, attached)
+            self.context.share_artifacts([attached])
         return attached
 
     def _note(self, name: str, artifact: str) -> None:

@@ -18,9 +18,11 @@ The supervisor hands retrainings out to workers, and sets the ranks (`search/sup
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial
@@ -34,6 +36,7 @@ from models.training.step_curve import StepCurve
 from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
 from search.setup.inputs import describe_base
 from search.trials.outcomes import describe_error, is_out_of_memory
+from search.trials.retraining_files import BEST, LAST
 from search.trials.retraining_record import (
     MOST_EPOCHS,
     PATIENCE,
@@ -52,6 +55,8 @@ from search.worker.pictures import (
     keep_row,
     without_picture,
 )
+from search.worker.trial import CHECKPOINT_EVERY, SHORT_EPOCH
+from storage.database.job_claims import JobLost
 from storage.files.atomic import atomic_file
 
 ANIMATED = 36  # samples of a row: the export's animation shows them all
@@ -59,23 +64,29 @@ PREVIEWS = 10  # images in the picture of an epoch
 log = logging.getLogger("genstudy")
 
 
-def retrain(context: WorkerContext, number: int, repeat: int = 1) -> None:
+def retrain(context: WorkerContext, number: int, repeat: int = 1, claim: int | None = None) -> None:
     """Train trial ``number``'s configuration until its patience ends; leave a record.
+
+    claim: the number without which nothing of it is put into FILES; None: there is no FILES
 
     A training that fails in its first epoch leaves a record of that. One that diverges later
     keeps its best epoch. A trial that somebody has added to the study may lack parameters: then
     there is no configuration to train, and the next best trial takes its place.
     """
     try:
-        run = RetrainingRun(context, number, repeat)
+        run = RetrainingRun(context, number, repeat, claim)
     except Exception as error:
         if is_interruption(error) or isinstance(error, OSError) or is_out_of_memory(error):
             raise
         log.error("trial %d cannot be made again\n%s", number, traceback.format_exc())
         reason = f"no model of its parameters ({describe_error(error)})"
-        _give_up(context, number, repeat, reason)
+        _give_up(context, number, repeat, reason, claim=claim)
         return
-    run.run()
+    try:
+        run.run()
+    except JobLost as error:
+        log.warning("the retraining is another machine's by now: %s", error)
+        context.send(Released(number=number))
 
 
 def _give_up(
@@ -84,6 +95,7 @@ def _give_up(
     repeat: int,
     reason: str,
     parameters: dict[str, Any] | None = None,
+    claim: int | None = None,
 ) -> None:
     """Leave a record of a retraining that gives no model."""
     failed = FailedRetraining(
@@ -94,6 +106,7 @@ def _give_up(
         repeat=repeat,
     )
     failed.write(context.retraining_paths(number, repeat).record)
+    context.share_retraining(number, repeat, claim)
     context.send(NotRetrained(number=number, repeat=repeat, reason=reason))
 
 
@@ -150,8 +163,11 @@ def measure_baseline(
 class RetrainingRun:
     """One retraining: its model, its epochs so far, and what happens to them."""
 
-    def __init__(self, context: WorkerContext, number: int, repeat: int = 1) -> None:
+    def __init__(
+        self, context: WorkerContext, number: int, repeat: int = 1, claim: int | None = None
+    ) -> None:
         self.context = context
+        self.claim = claim
         self.number = number
         self.repeat = repeat
         self.paths = context.retraining_paths(number, repeat)
@@ -169,13 +185,22 @@ class RetrainingRun:
             seed=self.seed,
             horizon=self._horizon(),
         )
-        self.best = Checkpoints(path=self.paths.best, of=identity, tell=context.tell)
-        self.last = Checkpoints(path=self.paths.last, of=identity, tell=context.tell)
+        copies = partial(context.copies_of_retraining, self.paths.stem, claim)
+        self.best = Checkpoints(
+            path=self.paths.best, of=identity, tell=context.tell, copies=copies(BEST)
+        )
+        self.last = Checkpoints(
+            path=self.paths.last, of=identity, tell=context.tell, copies=copies(LAST)
+        )
+        self.copied = time.monotonic()  # when the checkpoints were copied to FILES
+        self.copied_best = 0  # the best epoch of that
 
     def run(self) -> None:
         """Go on from the checkpoints, train, and write the record."""
         context = self.context
         self._clear_record()
+        self.best.fetch_newer()
+        self.last.fetch_newer()
         self._resume()
         for picture in [] if self.curve else self.paths.pictures():
             picture.unlink()  # of an earlier training, or of a deleted study of this name
@@ -192,15 +217,16 @@ class RetrainingRun:
             context.send(Released(number=self.number))
             return
         except Exception as error:
-            if is_interruption(error) or isinstance(error, OSError):
+            if is_interruption(error) or isinstance(error, OSError | JobLost):
                 raise
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
         if failure is not None and not self.curve:
-            _give_up(context, self.number, self.repeat, failure, self.parameters)
+            _give_up(context, self.number, self.repeat, failure, self.parameters, self.claim)
             return
         record = self._make_record(failure)
         record.write(self.paths.record)
+        context.share_retraining(self.number, self.repeat, self.claim)
         self.last.remove()
         self.best.earlier.unlink(missing_ok=True)
         context.send(
@@ -237,6 +263,8 @@ class RetrainingRun:
                 self._save(self.last)
             except OSError as error:
                 context.warn_once("checkpoints of retrainings", error)
+            else:
+                self._copy(result.seconds)
             if is_pictured(context.spec, result.number):
                 self._draw_epoch(result)
             self._announce(result)
@@ -313,7 +341,23 @@ class RetrainingRun:
     def _save(self, checkpoints: Checkpoints) -> None:
         steps = self.steps.to_plain()
         note = {"curve": self.curve, "steps": steps, "token": self.context.run.token}
-        checkpoints.save(self.model, epoch=len(self.curve), note=note)
+        checkpoints.save(self.model, epoch=len(self.curve), note=note, copy=False)
+
+    def _copy(self, seconds: float) -> None:
+        """Copy the checkpoints to FILES when it is time: the best first, without which the last is
+        of no use.
+
+        seconds: that the epoch took
+        """
+        due = seconds > SHORT_EPOCH or time.monotonic() - self.copied >= CHECKPOINT_EVERY
+        if self.last.copies is None or self.best.copies is None or not due:
+            return
+        best = self._best_epoch()
+        if best != self.copied_best:
+            self.best.copies.keep(self.best.path, epoch=best)
+        self.last.copies.keep(self.last.path, epoch=len(self.curve))
+        self.context.share_pictures_of_retraining(self.paths, self.claim)
+        self.copied, self.copied_best = time.monotonic(), best
 
     def _best_epoch(self) -> int:
         spec = self.context.spec

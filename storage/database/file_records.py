@@ -136,6 +136,13 @@ def kept_files(engine: Engine, token: str, name: str) -> list[FileRecord]:
         return _read(connection, token, name)
 
 
+def file_names(engine: Engine, token: str) -> list[str]:
+    """Return the names under which a study has anything, whole or not."""
+    with read(engine) as connection:
+        found = connection.scalars(select(files.c.name).where(files.c.token == token).distinct())
+        return sorted(found)
+
+
 def newest_files(engine: Engine, token: str) -> dict[str, FileRecord]:
     """Return the newest whole object of each name of a study."""
     with read(engine) as connection:

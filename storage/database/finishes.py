@@ -105,6 +105,14 @@ def renew_finish(engine: Engine, token: str, fence: int) -> None:
         _change(connection, token, fence, renewed=finishes.c.renewed + 1)
 
 
+def check_finish(connection: Connection, token: str, fence: int) -> None:
+    """Raise `FinishLost` where there is a later claim; there is none before this transaction
+    ends."""
+    statement = select(finishes.c.fence).where(finishes.c.token == token).with_for_update(read=True)
+    if connection.scalar(statement) != fence:
+        raise FinishLost
+
+
 def note_meeting(
     engine: Engine, token: str, fence: int, training: str, trial: int
 ) -> list[Meeting]:

@@ -30,8 +30,9 @@ from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from storage.database.optuna_storage import TrialStorage
-from storage.errors import short
-from storage.files.atomic import atomic_file, sync
+from storage.errors import FilesAway, short
+from storage.files.atomic import atomic_file, sync, temporary_folder
+from storage.files.object_store import ObjectStore
 
 KEY = "artifacts:"  # Optuna lists an artifact under this and its id
 MIME_TYPES = {".gif": "image/gif", ".csv": "text/csv"}  # others are PNG
@@ -41,26 +42,64 @@ OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")
 
 
 class ArtifactFolder(FileSystemArtifactStore):
-    """Optuna's folder of artifacts; its files appear only when they are whole."""
+    """Optuna's folder of artifacts; its files appear only when they are whole.
 
-    def __init__(self, folder: Path) -> None:
+    shared: where those of other machines are; None: there are none
+    """
+
+    def __init__(self, folder: Path, shared: ObjectStore | None = None) -> None:
         super().__init__(folder)
         self.folder = folder
+        self.shared = shared
 
     def _get_filepath(self, artifact_id: str) -> Path:
         if not ID.fullmatch(artifact_id):
             raise ArtifactNotFound(f"{short(artifact_id)!r} is no id of an artifact")
         return self.folder / artifact_id
 
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Open an artifact of this machine, or else of another."""
+        try:
+            return super().open_reader(artifact_id)
+        except ArtifactNotFound:
+            if self.shared is None:
+                raise
+        try:
+            return self.shared.open_reader(shared_name(artifact_id))
+        except FilesAway as error:
+            raise ArtifactNotFound(str(error)) from error
+
+    def bring(self, artifact_id: str) -> Path:
+        """Return the path of an artifact, which is copied here first if only FILES has it.
+
+        Raises `FilesAway`, and `ArtifactNotFound` for what is no id.
+        """
+        path = self._get_filepath(artifact_id)
+        if self.shared is not None and not path.exists():
+            with temporary_folder(self.folder) as beside:
+                if self.shared.read(shared_name(artifact_id), beside / "copy"):
+                    (beside / "copy").replace(path)
+        return path
+
     def remove(self, artifact_id: str) -> None:
         """Remove an artifact; where there is none, a study can be deleted all the same."""
         with suppress(ArtifactNotFound):
             super().remove(artifact_id)
+        if self.shared is not None:
+            with suppress(FilesAway):
+                self.shared.remove(shared_name(artifact_id))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         path = Path(self._get_filepath(artifact_id))
         with atomic_file(path) as beside, beside.open("wb") as file:
             shutil.copyfileobj(content_body, file)
+        if self.shared is not None:
+            self.shared.write(shared_name(artifact_id), path)
+
+
+def shared_name(artifact_id: str) -> str:
+    """Return the name of an artifact's object in FILES."""
+    return f"artifacts/{artifact_id}"
 
 
 def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
@@ -144,8 +183,9 @@ def _names_to_ids(attributes: Mapping[str, Any]) -> dict[str, str]:
 
 def show_with_study(
     folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
-) -> None:
+) -> list[str]:
     """Show the pictures ``files`` with a study in the dashboard; remove those of earlier calls.
+    Return their ids.
 
     An id follows from the study's own ``token`` and the file's name. So a picture replaces the one
     of the same name, a call that was killed can be repeated, and whatever somebody else has
@@ -162,6 +202,7 @@ def show_with_study(
         if ours and listed.artifact_id not in wanted:
             storage.forget_study_artifact(study_id, KEY + listed.artifact_id)
             (folder / listed.artifact_id).unlink(missing_ok=True)
+    return list(wanted)
 
 
 def _mime_type(file: Path) -> str:

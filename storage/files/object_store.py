@@ -149,6 +149,21 @@ class ObjectStore:
                 "name another place"
             )
 
+    def check_presence(self) -> None:
+        """Raise `FilesUnusable` where no study keeps its files; nothing is written."""
+        if self.place.kind is Kind.DATABASE:
+            return
+        try:
+            with self.store.open_reader(self.prefix + IDENTITY):
+                return
+        except ArtifactNotFound as error:
+            raise FilesUnusable(
+                f"no study keeps its files in FILES={short(self.place.address)}; name the place "
+                "that the study was run with"
+            ) from error
+        except Exception as error:
+            raise self._unusable(error) from error
+
     def identify(self) -> str:
         """Return the word that tells this place from all others; it is made if there is none."""
         if self.place.kind is Kind.DATABASE:

@@ -29,6 +29,7 @@ from storage.database.file_records import (
     Guard,
     begin_file,
     drop_files,
+    file_names,
     finish_file,
     kept_files,
     newest_files,
@@ -101,6 +102,10 @@ class SharedFiles:
     def kept(self, name: str) -> list[FileRecord]:
         """Return what is kept whole under a name, the newest first."""
         return [record for record in kept_files(self.engine, self.token, name) if record.whole]
+
+    def names(self) -> list[str]:
+        """Return the names under which anything is, whole or not."""
+        return file_names(self.engine, self.token)
 
     def newest(self) -> dict[str, FileRecord]:
         """Return the newest of each name."""

@@ -1,0 +1,52 @@
+"""What is left in FILES, and under RUNS, of trials that have ended elsewhere or by a kill.
+
+    remove_ended(files, queue, run)
+
+A worker removes a trial's checkpoints when the trial ends. One that is killed at that moment does
+not, nor does it know of what the same trial has left in the RUNS of another machine.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from functools import partial
+
+from search.run import StudyRun
+from search.trials.files_access import FilesAccess
+from search.trials.queue import TrialQueue
+from storage.files.shared_files import SharedFiles
+
+OF_TRIAL = re.compile(r"trial-([0-9]{1,9})(?:-[a-z0-9-]+)?")
+
+
+def remove_ended(access: FilesAccess, queue: TrialQueue, run: StudyRun) -> None:
+    """Remove the checkpoints of trials that have ended; what FILES is away for stays."""
+    names: list[str] = []
+    access.try_to(lambda files: names.extend(files.names()), left="nothing is cleaned up there")
+    folder = run.paths.checkpoints(run.study)
+    here = {path: OF_TRIAL.fullmatch(path.stem) for path in folder.glob("trial-*.*")}
+    there = {name: OF_TRIAL.fullmatch(name) for name in names}
+    numbers = {int(found[1]) for found in (*here.values(), *there.values()) if found}
+    ended = {number for number in numbers if _has_ended(queue, number)}
+    for path, found in here.items():
+        if found and int(found[1]) in ended:
+            with suppress(OSError):
+                path.unlink()
+    for name, found in there.items():
+        if found and int(found[1]) in ended:
+            access.try_to(partial(_forget, name=name), left="what ended stays there")
+
+
+def _has_ended(queue: TrialQueue, number: int) -> bool:
+    """Whether a trial has ended, or is none of the study's any more."""
+    try:
+        trial_id = queue.id_of(number)
+        trial = queue.retry.wait_for(lambda: queue.storage.get_trial(trial_id))
+    except KeyError:
+        return True
+    return trial.state.is_finished()
+
+
+def _forget(files: SharedFiles, *, name: str) -> None:
+    files.forget(name)
