@@ -197,6 +197,15 @@ class Released:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """A trial pauses after ``epoch``, until its value is among the best that got as far."""
+
+    number: int
+    epoch: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Retraining:
     """A retraining begins, of at most ``epochs``."""
 
@@ -301,8 +310,8 @@ class Gone:
 Job: TypeAlias = SetUp | DryRun | Search | Retrain | Export | Halt | Stop
 Event: TypeAlias = (
     Trying | Tried | Preparing | Ready | Started | Resumed | EpochEnded | Ended | Released
-    | Retraining | Retrained | NotRetrained | Exporting | Measuring | Drawing | Exported | Idle
-    | Warned | Failed | Gone
+    | Paused | Retraining | Retrained | NotRetrained | Exporting | Measuring | Drawing | Exported
+    | Idle | Warned | Failed | Gone
 )  # fmt: skip
 Message: TypeAlias = Job | Event
 
@@ -310,7 +319,7 @@ _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         SetUp, DryRun, Search, Retrain, Export, Halt, Stop,
-        Trying, Tried, Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released,
+        Trying, Tried, Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released, Paused,
         Retraining, Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle,
         Warned, Failed,
     )

@@ -28,6 +28,7 @@ from search.setup.prepare import count_trials, identify_run, make_run
 from search.setup.shared_place import keep_files
 from search.setup.stored_study import StudyIdentity, check_identity, read_identity
 from search.spelling import spell
+from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler, trials_shown_at_once
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
@@ -154,6 +155,7 @@ def join_run(
     check_joined_code(opened, code, joined.record.revision)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     opened.sampler = sampler  # it draws nothing here
+    opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
     trials = count_trials(
         joined.record.trials,
         sampler,

@@ -116,6 +116,7 @@ def prepare_run(
             accept_code(opened, code, is_accepted=variables.code is not None)
         files = keep_files(opened, variables, storage)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
+    opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
     trials = count_trials(
         variables.trials or study.spec.trials,
         sampler,

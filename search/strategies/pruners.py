@@ -32,6 +32,7 @@ from optuna.trial import FrozenTrial
 
 from search.errors import BadVariable, unknown_name
 from search.strategies.arguments import parse_call
+from search.strategies.promotion import AshaPruner
 from storage.database.optuna_storage import TrialStorage
 from storage.errors import short
 
@@ -89,6 +90,7 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "percentile": QuickPercentilePruner,
     "threshold": ThresholdPruner,
     "wilcoxon": WilcoxonPruner,
+    "asha": AshaPruner,
     "none": NopPruner,
 }
 NAMES = {family.__name__.removeprefix("Quick"): name for name, family in PRUNERS.items()}

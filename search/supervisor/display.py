@@ -40,6 +40,7 @@ from search.messages import (
     Idle,
     Measuring,
     NotRetrained,
+    Paused,
     Preparing,
     Ready,
     Resumed,
@@ -84,7 +85,10 @@ COUNTED_AS = {
     "infeasible": "PRUNED",
     "interrupted": "FAIL",
 }
-STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
+STATES = {
+    "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING",
+    "paused": "PAUSED",
+}  # fmt: skip
 
 
 class Display:
@@ -112,6 +116,7 @@ class Display:
         self.marks_best = marks_best
         self.most = most
         self.states: Counter[str] = Counter()
+        self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.status: dict[int, WorkerStatus] = {}
         self.parameters: dict[int, Mapping[str, Any]] = {}
@@ -193,6 +198,9 @@ class Display:
             case Ended():
                 self._show_end(status, event, now)
                 self.status[worker.index] = WorkerStatus(worker.device, "idle", pace=status.pace)
+            case Paused():
+                self._show_pause(status, event, now)
+                self.status[worker.index] = WorkerStatus(worker.device, "idle", pace=status.pace)
             case Retrained():
                 self.say(
                     f"retrained trial {event.number}{name_seed(event.repeat)}: "
@@ -265,7 +273,8 @@ class Display:
         statuses, now = list(self.status.values()), time.monotonic()
         ours = sum(status.trains for status in statuses)
         others = max(0, self.states["RUNNING"] - ours)
-        unstarted = max(0, self.total - count_ended(self.states) - ours - others)
+        begun = count_ended(self.states) + self.states["PAUSED"] + ours + others
+        unstarted = max(0, self.total - begun)
         left = seconds_left(statuses, costs=self.costs, unstarted=unstarted, others=others, now=now)
         return None if left is None else max(0.0, min(left, self.deadline - now))
 
@@ -277,7 +286,8 @@ class Display:
             counts["pruned" if state == "PRUNED" else "failed"] -= known
         ended = count_ended(self.states)
         parts = [f"{self.study}  {ended:,}/{format_count(self.total, 'trial')}"]
-        parts += [f"{counts[word]:,} {word}" for word in OUTCOMES if counts.get(word, 0) > 0]
+        words = (*OUTCOMES, "paused")
+        parts += [f"{counts[word]:,} {word}" for word in words if counts.get(word, 0) > 0]
         pace = epoch_pace(self.status.values(), time.monotonic())
         if pace is not None and self.is_searching:
             parts.append(format_pace(pace))
@@ -324,14 +334,22 @@ class Display:
         style = "green" if is_best else STYLES.get(Outcome(event.outcome))
         self.say(*self._fit(start, items, mark), style=style)
 
+    def _show_pause(self, status: WorkerStatus, event: Paused, now: float) -> None:
+        """Show that a trial waits at a rung; of what it costs until it ends, this is a part."""
+        if status.number == event.number and not status.resumed:
+            self.costs.append(now - status.since)
+        done = format_count(event.epoch, "epoch")
+        self.paused[event.number] = f"  {self.spec.metric} {event.value:.6g} after {done}"
+        self.say(f"trial {event.number:>3}  {'paused':<10}{self.paused[event.number]}", style="dim")
+
     def _describe_end(self, status: WorkerStatus, event: Ended) -> str:
         """Return the value of a trial, or how far it came and why not further."""
         metric, value = self.spec.metric, event.value
         verdict = f"  {WORDS.get(event.verdict, event.verdict)}" if event.verdict else ""
         if value is not None:
             return f"  {metric} {value:.6g}{verdict}"
-        reached = ""
-        if status.value is not None:
+        reached = self.paused.pop(event.number, "")
+        if status.number == event.number and status.value is not None:
             done = format_count(status.epoch, "epoch")
             reached = f"  {metric} {status.value:.6g} after {done}"
         if event.outcome == Outcome.DIVERGED:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from search.messages import Ended, EpochEnded, Event, Released
+from search.messages import Ended, EpochEnded, Event, Paused, Released
 
 EPOCHS = 3  # of a trial, before and after, that make a measurement
 TRIALS = 4  # that are compared with as many others, where none was there before and after
@@ -77,7 +77,7 @@ class GpuPacking:
                     _note(share.before, event)
                 elif share.training == share.newest:
                     _note(share.after, event)
-            case Ended() | Released():
+            case Ended() | Released() | Paused():
                 share.running.discard(event.number)
                 share.training.discard(index)  # between two trials it is no load
 

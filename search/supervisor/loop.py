@@ -27,6 +27,7 @@ from search.messages import (
     Failed,
     Gone,
     Idle,
+    Paused,
     Ready,
     Released,
     Retraining,
@@ -142,7 +143,7 @@ class Supervisor:
                 over = over or time.monotonic()
                 if time.monotonic() - over > LINGER:
                     self.pool.kill_busy()  # they hang over trials that others have ended
-            if counts["WAITING"] or self._may_begin(counts, total):
+            if counts["WAITING"] or self._may_begin(counts, total) or self._may_go_on(counts):
                 for worker in self.pool.idle_workers():
                     self.pool.send(worker, Search())
             elif self.pool.idle_workers() and time.monotonic() - looked >= RENEWAL:
@@ -162,6 +163,11 @@ class Supervisor:
         if counts.total() >= total or not self.prompt.has_room or not self.pool.idle_workers():
             return False
         return not self.queue.is_exhausted()
+
+    def _may_go_on(self, counts: Counter[str]) -> bool:
+        """Whether there is a paused trial to take, for a worker that is free."""
+        is_free = bool(self.pool.idle_workers())
+        return is_free and self.queue.has_paused_to_take(counts, self.run.trials)
 
     def _count_wanted(self, counts: Counter[str]) -> int:
         """Return how many trials the study will have: no more than it has once its sampler has
@@ -243,7 +249,7 @@ class Supervisor:
             case Ended():
                 self.running.pop(worker.index, None)
                 self._count_failures(worker, event)
-            case Released() | Idle():
+            case Released() | Paused() | Idle():
                 self.running.pop(worker.index, None)
 
     def _count_failures(self, worker: WorkerHandle, event: Ended) -> None:

@@ -93,7 +93,8 @@ class StudyNote:
         ended, total = count_ended(counts), self.run.trials
         states = {
             "complete": counts["COMPLETE"], "pruned": counts["PRUNED"], "failed": counts["FAIL"],
-            "running": counts["RUNNING"], "interrupted": counts["WAITING"],
+            "running": counts["RUNNING"], "paused": counts["PAUSED"],
+            "interrupted": counts["WAITING"],
         }  # fmt: skip
         shown = ", ".join(f"{count} {word}" for word, count in states.items() if count)
         left = max(0, total - ended)

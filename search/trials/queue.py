@@ -11,6 +11,9 @@ taken.
     WAITING --claim--> RUNNING --tell--> COMPLETE | PRUNED | FAIL
        ^                  |
        +-----release------+   Ctrl-C, a killed worker, a machine that went down
+
+A trial that pauses at a rung (`search.trials.paused`) is WAITING, too. It is taken when it is
+promoted, or to end it when nothing else is left to do.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from search.trials.epoch_report import EpochReport
 from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
+from search.trials.paused import PausedTrials
 from search.trials.retries import VERSION, find_mended, read_retries, write_retries
 from search.trials.study_code import check_code
 from storage.database import leases, notes, preferences
@@ -107,6 +111,7 @@ class TrialQueue:
         self._ids: dict[int, int] = {}  # by number
         self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
         self._abandoned = AbandonedTrials(storage, self.study_id, self._states, version)
+        self._paused = PausedTrials(study, storage)
 
     @waits_out_outages
     def claim(self, total: int) -> Trial | None:
@@ -149,14 +154,46 @@ class TrialQueue:
         most = total + (self._count_retried() if has_failed else 0)
         try:
             with self.storage.at_most(self.study_id, most):
-                if not states["WAITING"] and not self._enqueue_next(total, states):
+                promoted = None if states["WAITING"] else self._paused.find_promoted()
+                hidden = self._choose_hidden(total, states, promoted)
+                if hidden is None:
                     return None
-                trial = self.study.ask()
+                trial = self._ask(hidden)
         except TooManyTrials:  # the lock was lost, and somebody else has made the last one
             return None
         trial_id = self.id_of(trial.number)
         self.storage.hold(trial_id, leases.take_lease(self.engine, trial_id, self.owner))
+        if trial_id == promoted:
+            self._paused.promote(trial_id)
         return trial
+
+    def _choose_hidden(
+        self, total: int, states: Counter[str], promoted: int | None
+    ) -> frozenset[int] | None:
+        """Return which paused trials are not to be taken now; None: nothing is to be taken.
+
+        First comes what was interrupted, then what is promoted, then a new trial. When all that is
+        left pauses, one trial after the other is taken to be ended.
+        """
+        paused = self._paused.ids()
+        if states["WAITING"]:
+            return paused
+        if promoted is not None:
+            return paused - {promoted}
+        if self._enqueue_next(total, states):
+            return paused
+        if not paused or states["RUNNING"]:
+            return None
+        return paused - {min(paused)}
+
+    def _ask(self, hidden: frozenset[int]) -> Trial:
+        """Ask Optuna for the trial that waits, or for a new one."""
+        cache = cast("TrialCache", self.study._storage)
+        cache.hidden = hidden
+        try:
+            return self.study.ask()
+        finally:
+            cache.hidden = frozenset()
 
     def _is_dropped(self, owner: str) -> bool:
         """Whether the holder of a trial does not run it: it is gone, or it is this worker, whose
@@ -215,6 +252,37 @@ class TrialQueue:
         """Whether the pruner ends ``trial``; not while the database that it looks at is away."""
         answers: list[bool] = []
         return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
+
+    @property
+    def rung_epochs(self) -> Callable[[int], Mapping[int, int]]:
+        """What returns, for trials of so many epochs, the rung of each epoch at which they may
+        pause."""
+        pruner = self._paused.pruner
+        return (lambda epochs: {}) if pruner is None else pruner.rung_epochs
+
+    @waits_out_outages
+    def reach_rung(self, trial: Trial, *, rung: int, value: float) -> bool:
+        """Note that our trial has reached a rung with its best value so far. False: it pauses."""
+        return self._paused.reach(trial._trial_id, rung=rung, value=value)
+
+    @waits_out_outages
+    def pauses(self, trial: Trial) -> bool:
+        """Whether our trial pauses at a rung and was not promoted: then it is to end."""
+        return self._paused.pauses(trial._trial_id)
+
+    @waits_out_outages
+    def has_paused_to_take(self, counts: Counter[str], total: int) -> bool:
+        """Whether a paused trial is to go on, or to end because nothing else is left to do.
+
+        counts: as `count` returns them
+        """
+        if not counts["PAUSED"]:
+            return False
+        if self._paused.find_promoted() is not None:
+            return True
+        if counts["RUNNING"] or counts["WAITING"]:
+            return False
+        return counts.total() >= total or self._next.is_exhausted()
 
     @waits_out_outages
     def write_note(self, trial_id: int | None, words: str) -> None:
@@ -326,8 +394,14 @@ class TrialQueue:
 
     @waits_out_outages
     def count(self) -> Counter[str]:
-        """Count the trials by state, without failed ones in whose place others are tried."""
+        """Count the trials by state, without failed ones in whose place others are tried.
+
+        Those that pause are no WAITING ones here, but PAUSED.
+        """
         states = self._states.count()
+        if states["WAITING"] and (paused := len(self._paused.ids())):
+            states["PAUSED"] = min(paused, states["WAITING"])  # one may just have been taken
+            states["WAITING"] -= states["PAUSED"]
         if states["FAIL"]:
             states["FAIL"] -= self._count_retried()
         return states

@@ -51,6 +51,13 @@ class TrialNote:
         words = [f"**Interrupted** after {done}", self._best(reported)]
         return self._with_pictures([", ".join(filter(None, words)), "The next run goes on here."])
 
+    def describe_rung(self, reported: Values) -> str:
+        """Return the note of a trial that pauses at a rung."""
+        done = format_count(max(reported, default=-1) + 1, "epoch")
+        words = [f"**Paused** after {done}", self._best(reported)]
+        why = "It goes on from here once it is among the best that got as far."
+        return self._with_pictures([", ".join(filter(None, words)), why])
+
     def describe_end(self, outcome: str, reported: Values, attributes: Mapping[str, Any]) -> str:
         """Return the note of a trial that ends. attributes: those of `Ending`"""
         done = max(reported, default=-1) + 1

@@ -27,7 +27,7 @@ from models.base import Model
 from models.errors import CheckpointError, DivergedError, ImagesChanged, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
-from search.messages import Ended, EpochEnded, Released, Resumed, Started
+from search.messages import Ended, EpochEnded, Paused, Released, Resumed, Started
 from search.setup.code_digest import describe_environment
 from search.setup.mistakes import find_place
 from search.trials.outcomes import (
@@ -89,6 +89,10 @@ class Overdue(Exception):
     """TRIAL_MINUTES are over."""
 
 
+class PausedAtRung(Exception):
+    """The trial waits until it is among the best that got as far."""
+
+
 class NoPicture(Exception):
     """A trial that a person is to choose by its picture has none."""
 
@@ -132,6 +136,7 @@ class TrialRun:
             diagnosis=self.diagnosis,
             reported={},
         )
+        self.rungs = self.queue.rung_epochs(context.run.epochs)  # after which it may pause
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.missing)
@@ -144,6 +149,8 @@ class TrialRun:
         self.noted = time.monotonic()  # when the note was written
         self.got_on = time.monotonic()  # when a step, an evaluation or an epoch began
         self.has_broken_device = False
+        self.is_unpromoted = False  # it pauses, and ends since nothing else is left to do
+        self.earlier_seconds = 0.0  # of earlier attempts, until the checkpoint
 
     def run(self) -> None:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
@@ -155,16 +162,14 @@ class TrialRun:
                 self.context.check_images()
                 if not self.queue.renew(self.number) or not self._is_kept():
                     raise StopRequested
-                about = {
-                    "seconds": round(time.perf_counter() - began, 3),
-                    "peak_memory_mib": self.memory.peak_mebibytes(),
-                    **self.missing,
-                }
-                ending = ending.with_attributes(about)
+                ending = ending.with_attributes(self._measure_cost(began))
                 self._write_last_note(ending)
                 self.queue.end(self.trial, ending)
         except (StopRequested, GaveUp, UpdateFinishedTrialError):
             self._release()
+            return
+        except PausedAtRung:
+            self._pause()
             return
         except ImagesChanged:
             self._release()
@@ -189,6 +194,20 @@ class TrialRun:
             raise BrokenDevice(ending.reason)
         if ending.outcome is Outcome.INFEASIBLE:
             raise SpentProcess(ending.reason)
+
+    def _measure_cost(self, began: float) -> dict[str, Any]:
+        """Return seconds and memory, and what could not be written; nothing of a trial that only
+        ends here: its cost was noted when it paused.
+
+        began: when this attempt did; earlier ones count as far as their checkpoints tell
+        """
+        if self.is_unpromoted:
+            return {}
+        return {
+            "seconds": round(time.perf_counter() - began + self.earlier_seconds, 3),
+            "peak_memory_mib": self.memory.peak_mebibytes(),
+            **self.missing,
+        }
 
     def _is_kept(self) -> bool:
         """Whether the database has what this attempt has told it. It has not where an older state
@@ -226,6 +245,8 @@ class TrialRun:
     def _attempt(self) -> Ending:
         """Train until the trial is decided."""
         try:
+            if self.queue.pauses(self.trial):  # and nothing else is left to do
+                return self._end_unpromoted()
             self._record_start()
             config = self.queue.retry.wait_for(lambda: self.context.spec.suggest(self.trial))
             self.context.send(
@@ -242,13 +263,25 @@ class TrialRun:
             self._resume(model)
             self._note_progress(at_once=True)
             try:
+                for epoch in self.rungs:  # a kill may have come between a checkpoint and its rung
+                    if epoch <= self.progress.epoch:
+                        self._reach_rung(epoch)
                 return self._train_to_the_end(model)
             except DivergedError as error:
                 return self._end_diverged(error)
+            except PausedAtRung:
+                peak = self.memory.peak_mebibytes()
+                cost = {"seconds": round(self.progress.seconds, 3), "peak_memory_mib": peak}
+                self.queue.set_attributes(
+                    self.trial, cost | self.missing | trial_attributes(self.diagnosis.final())
+                )
+                raise
             except (GaveUp, DatabaseLost):
                 if self.progress.epoch:
                     self._save_checkpoint(model)
                 raise
+        except PausedAtRung:
+            raise
         except TrialPruned as error:  # suggest or the model turns these parameters down
             return Ending.turned_down(error, self.progress.epoch)
         except Overdue:
@@ -292,6 +325,7 @@ class TrialRun:
         if (self.progress.checkpoints.attempt or 0) > 1:  # else nobody has trained it before
             self.progress.checkpoints.fetch_newer()
         self.progress.resume(model)
+        self.earlier_seconds = self.progress.seconds
         if self.progress.epoch:
             self.context.send(Resumed(number=self.number, epoch=self.progress.epoch))
         self.pictures.forget_rows(beyond=self.progress.epoch)
@@ -310,9 +344,7 @@ class TrialRun:
     def _train_to_the_end(self, model: Model) -> Ending:
         """Train, write what is left to write, and draw what came out."""
         pruned = self._train(model)
-        while self.progress.unwritten:
-            self.queue.report(self.trial, self.progress.unwritten[0])
-            del self.progress.unwritten[0]
+        self._write_reports()
         verdict = self.diagnosis.final()
         self.pictures.show_end(model, self.progress, verdict)
         about = trial_attributes(verdict)
@@ -362,6 +394,8 @@ class TrialRun:
                     break
                 if ending := self._prune(result.number, written=written):
                     return ending
+                if result.number in self.rungs:
+                    self._reach_rung(result.number, model)
                 is_new = progress.is_new(result.number)
                 if is_new and is_pictured(self.context.spec, result.number):
                     suffix = f"-epoch-{result.number:03}"
@@ -379,6 +413,12 @@ class TrialRun:
                 raise
             raise Overdue from None
         return None
+
+    def _write_reports(self) -> None:
+        """Tell the database of the epochs of which it could not be told before."""
+        while self.progress.unwritten:
+            self.queue.report(self.trial, self.progress.unwritten[0])
+            del self.progress.unwritten[0]
 
     def _note_progress(self, *, at_once: bool = False) -> None:
         """Say how far the trial is, if its note has not said so for a while."""
@@ -422,6 +462,20 @@ class TrialRun:
             return Ending.pruned(epoch, getattr(self.queue.study.pruner, "bound", None))
         return None
 
+    def _reach_rung(self, epoch: int, model: Model | None = None) -> None:
+        """Raise `PausedAtRung` where the trial is not among the best that have come to ``epoch``.
+
+        model: to be kept then; None: its checkpoint is there
+        """
+        until = [value for step, value in self.progress.reported.items() if step < epoch]
+        best = (min if self.context.spec.direction == "minimize" else max)(until)
+        if self.queue.reach_rung(self.trial, rung=self.rungs[epoch], value=best):
+            return
+        self._write_reports()
+        if model is not None:
+            self._save_checkpoint(model)
+        raise PausedAtRung
+
     def _save_checkpoint(self, model: Model) -> None:
         try:
             self.progress.save(model)
@@ -444,6 +498,12 @@ class TrialRun:
             reason = self.missing.get("no_picture", "the model's preview() gave none")
             return Ending.failed(NoPicture(f"no picture to choose by: {reason}"))
         return ending.with_attributes({PICTURE: self.pictures.latest})
+
+    def _end_unpromoted(self) -> Ending:
+        """End a trial that pauses, as pruned at its rung."""
+        self.is_unpromoted = True
+        self.progress.reported = dict(self.trial._cached_frozen_trial.intermediate_values)
+        return Ending.pruned(max(self.progress.reported) + 1, None)
 
     def _end_diverged(self, error: DivergedError) -> Ending:
         self.pictures.show_broken(self.progress, error.epoch)
@@ -499,6 +559,17 @@ class TrialRun:
         if not self.queue.try_release(self.number):
             log.warning("trial %d is not given back: the database is away", self.number)
         self.context.send(Released(number=self.number))
+
+    def _pause(self) -> None:
+        """Give the trial back until it is promoted, or until nothing else is left to do."""
+        reported = self.progress.reported
+        with suppress(DatabaseLost, TrialLost):
+            self.queue.try_write_note(self.trial._trial_id, self.note.describe_rung(reported))
+        if not self.queue.try_release(self.number):
+            log.warning("trial %d is not given back: the database is away", self.number)
+        assert self.progress.best is not None
+        epoch, best = self.progress.epoch, self.progress.best
+        self.context.send(Paused(number=self.number, epoch=epoch, value=best))
 
     def _announce(self, ending: Ending) -> None:
         self.context.send(

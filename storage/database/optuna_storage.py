@@ -344,7 +344,10 @@ class TrialCache(_CachedStorage):
     """Optuna's cache of trials, which is filled when more than the WAITING trials are read.
 
     retry: waits for a database that is away, in every call that may be repeated; None: nobody does
+    hidden: WAITING trials that pause; who asks for those that wait does not see them
     """
+
+    hidden: frozenset[int] = frozenset()
 
     def __init__(self, backend: TrialStorage, retry: DatabaseRetry | None = None) -> None:
         super().__init__(backend)
@@ -379,7 +382,11 @@ class TrialCache(_CachedStorage):
             return super().get_all_trials(study_id, deepcopy, states)
         self.get_study_directions(study_id)  # creates the cache's entry for the study
         known = self._states.setdefault(study_id, TrialStates(self._backend.engine, study_id))
-        ids = [trial.trial_id for trial in known.read_open() if trial.state == TrialStatus.WAITING]
+        ids = [
+            trial.trial_id
+            for trial in known.read_open()
+            if trial.state == TrialStatus.WAITING and trial.trial_id not in self.hidden
+        ]
         if not ids:
             return []
         with read(self._backend.engine) as connection:

@@ -3,6 +3,7 @@
 genstudy_metrics      what was measured in each epoch of a trial: a row a trial, epoch and name
 genstudy_leases       who runs which trial, and until when that counts: a row a trial
 genstudy_fences       which attempt at a trial may write: a row a trial
+genstudy_rungs        how good trials were where they pause: a row a trial and rung
 genstudy_finishes     who retrains and exports the best of a study: a row a study
 genstudy_extractors   the feature extractors that values were measured with: a row an extractor
 
@@ -69,6 +70,15 @@ fences = Table(
     Column("fence", Integer, nullable=False),  # of the latest attempt: it only grows
 )
 
+rungs = Table(
+    "genstudy_rungs",
+    own_tables,
+    Column("trial_id", Integer, primary_key=True),
+    Column("rung", Integer, primary_key=True),  # from 1
+    Column("value", Float(53), nullable=False),  # the best until then
+    Column("waits", Integer, nullable=False),  # 1: the trial pauses there
+)
+
 finishes = Table(
     "genstudy_finishes",
     own_tables,
@@ -88,6 +98,10 @@ FORGET = text(
     "DELETE FROM genstudy_metrics WHERE trial_id = NEW.trial_id; "
     "DELETE FROM genstudy_leases WHERE trial_id = NEW.trial_id; END"
 )
+FORGET_RUNGS = text(  # apart: databases of before have the other already
+    "CREATE TRIGGER IF NOT EXISTS genstudy_forget_rungs AFTER INSERT ON trials BEGIN "
+    "DELETE FROM genstudy_rungs WHERE trial_id = NEW.trial_id; END"
+)
 
 
 def create_own_tables(engine: Engine) -> None:
@@ -96,3 +110,4 @@ def create_own_tables(engine: Engine) -> None:
     if is_sqlite(engine):
         with engine.begin() as connection:
             connection.execute(FORGET)
+            connection.execute(FORGET_RUNGS)

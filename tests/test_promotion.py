@@ -1,0 +1,205 @@
+"""Trials pause at rungs, and the best go on from their checkpoints (PRUNER=asha)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.errors import BadVariable
+from search.strategies.promotion import AshaPruner
+from search.strategies.pruners import make_pruner
+from search.trials.queue import TrialQueue
+from storage import curves, trials
+from storage.database.fences import TrialLost, raise_fence
+from storage.database.rungs import Arrival, find_promoted, read_arrivals
+from storage.database.transactions import read, write
+from tests.queues import make_study
+from tests.user import User, WriteStudy, progress, slow, wait_until, watched
+
+EPOCHS = 9
+
+
+def make_queue(url: str, direction: str = "minimize") -> TrialQueue:
+    queue = make_study(url, direction=direction)
+    queue.study.pruner = AshaPruner()
+    return queue
+
+
+def train(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) -> str:
+    """Do what a worker does with the next trial; what was done, as ``2: 1-3`` or ``2 ends``."""
+    trial = queue.claim(total)
+    if trial is None:
+        return ""
+    if queue.pauses(trial):
+        queue.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        queue.storage.let_go(trial._trial_id)
+        return f"{trial.number} ends"
+    stored = queue.storage.get_trial(trial._trial_id).intermediate_values
+    first, best = len(stored) + 1, min(stored.values(), default=math.inf)
+    for epoch in range(first, EPOCHS + 1):
+        value = value_at(trial.number, epoch)
+        trial.report(value, epoch - 1)
+        best = min(best, value)
+        rung = queue.rung_epochs(EPOCHS).get(epoch)
+        if rung is not None and not queue.reach_rung(trial, rung=rung, value=best):
+            queue.release(trial.number)
+            return f"{trial.number}: {first}-{epoch}"
+    queue.study.tell(trial, best)
+    queue.storage.let_go(trial._trial_id)
+    return f"{trial.number}: {first}-{EPOCHS}"
+
+
+def test_the_best_of_a_rung_go_on_and_the_others_end_last(storage_url: str) -> None:
+    """Trial n is worth n: the later, the worse."""
+    queue = make_queue(storage_url)
+    done = [train(queue, 9, lambda number, epoch: number) for _ in range(30)]
+    assert done[:14] == [
+        "0: 1-1", "1: 1-1", "2: 1-1", "0: 2-3",  # 0 is the best of three
+        "3: 1-1", "4: 1-1", "5: 1-1", "1: 2-3",  # two of six go on
+        "6: 1-1", "7: 1-1", "8: 1-1", "2: 2-3",  # three of nine; then one of three on rung 2
+        "0: 4-9", "1 ends",
+    ]  # fmt: skip
+    assert done[14:] == [f"{number} ends" for number in range(2, 9)] + [""] * 9
+    assert queue.count() == {"COMPLETE": 1, "PRUNED": 8}
+
+
+def test_where_more_is_better_the_largest_go_on(storage_url: str) -> None:
+    queue = make_queue(storage_url, direction="maximize")
+    done = [train(queue, 3, lambda number, epoch: number) for _ in range(3)]
+    assert done == ["0: 1-1", "1: 1-1", "2: 1-3"], "the third is the best of three at once"
+
+
+def test_paused_trials_are_counted_apart_and_not_taken(storage_url: str) -> None:
+    queue = make_queue(storage_url)
+    train(queue, 2, lambda number, epoch: 1.0)
+    assert queue.count() == {"PAUSED": 1, "WAITING": 0}
+    assert not queue.has_paused_to_take(queue.count(), 2), "a new trial comes first"
+    trial = queue.claim(2)
+    assert trial is not None
+    assert trial.number == 1
+    assert queue.claim(2) is None, "while another runs, it may be promoted"
+    assert not queue.has_paused_to_take(queue.count(), 2)
+    queue.release(1)
+    again = queue.claim(2)
+    assert again is not None
+    assert again.number == 1, "what was interrupted goes on before all else"
+
+
+def test_a_rung_answers_once(storage_url: str) -> None:
+    """An attempt that comes to it again, from an older checkpoint, gets the same answer."""
+    queue = make_queue(storage_url)
+    for number in range(3):
+        train(queue, 3, lambda number, epoch: number)
+    trial = queue.claim(3)
+    assert trial is not None
+    assert queue.reach_rung(trial, rung=1, value=99.0)
+    with read(queue.engine) as connection:
+        values = {each.value for each in read_arrivals(connection, queue.study_id)}
+    assert values == {0.0, 1.0, 2.0}
+
+
+def test_an_attempt_that_lost_its_trial_reaches_no_rung(storage_url: str) -> None:
+    queue = make_queue(storage_url)
+    trial = queue.claim(1)
+    assert trial is not None
+    with write(queue.engine) as connection:
+        raise_fence(connection, trial._trial_id)
+    with pytest.raises(TrialLost):
+        queue.reach_rung(trial, rung=1, value=0.5)
+    with read(queue.engine) as connection:
+        assert not read_arrivals(connection, queue.study_id)
+
+
+def test_another_pruner_trains_paused_trials_to_their_end(storage_url: str) -> None:
+    queue = make_queue(storage_url)
+    train(queue, 1, lambda number, epoch: 1.0)
+    queue.study.pruner = optuna.pruners.NopPruner()
+    assert queue.count() == {"WAITING": 1}
+    trial = queue.claim(1)
+    assert trial is not None
+    assert (trial.number, queue.pauses(trial)) == (0, False)
+
+
+def test_other_pruners_ask_the_database_nothing_more(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make_study(storage_url)
+    monkeypatch.delattr("search.trials.paused.rungs")
+    assert queue.claim(1) is not None
+    assert queue.count() == {"RUNNING": 1}
+    assert queue.rung_epochs(EPOCHS) == {}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(2, 4))
+def test_only_the_best_share_of_a_rung_is_promoted(values: list[float], factor: int) -> None:
+    there = [Arrival(i, 1, value, True, "WAITING") for i, value in enumerate(values)]
+    promoted = []
+    while (found := find_promoted(there, factor=factor, minimize=True)) is not None:
+        promoted.append(found)
+        there[found] = there[found]._replace(waits=False)
+    assert len(promoted) == len(values) // factor
+    assert [values[i] for i in promoted] == sorted(values)[: len(promoted)]
+
+
+@pytest.mark.parametrize(
+    ("written", "epochs", "rungs"),
+    [
+        ("asha", 20, [1, 3, 9]),
+        ("asha(min_resource=2, reduction_factor=4)", 33, [2, 8, 32]),
+        ("asha(5)", 5, []),
+    ],
+)
+def test_rungs_grow_by_the_factor(written: str, epochs: int, rungs: list[int]) -> None:
+    pruner = make_pruner(written)
+    assert isinstance(pruner, AshaPruner)
+    assert list(pruner.rung_epochs(epochs)) == rungs
+    assert list(pruner.rung_epochs(epochs).values()) == list(range(1, len(rungs) + 1))
+
+
+@pytest.mark.parametrize("written", ["asha(0)", "asha(reduction_factor=1)", "asha(1.5)"])
+def test_rungs_that_make_no_sense_are_refused(written: str) -> None:
+    with pytest.raises(BadVariable, match="is not a whole number of at least"):
+        make_pruner(written)
+
+
+def outcome_of(user: User) -> pd.DataFrame:
+    frame = trials("small", storage=user.url)
+    lengths = curves("small", storage=user.url).groupby("number").size().rename("epochs_run")
+    kept = frame.set_index("number")[["outcome", "value", "latent", "epochs"]]
+    return kept.join(lengths)
+
+
+def test_an_interrupted_search_pauses_and_promotes_as_an_undisturbed_one(
+    user: User, study_file: WriteStudy
+) -> None:
+    replace = {"epochs=2, retrain": "epochs=9, retrain", **slow(0.01)}
+    call: dict[str, Any] = {
+        "NAME": study_file(replace=replace),
+        "WORKERS": 1,
+        "TRIALS": 7,
+        "TOP": 0,
+    }
+    call |= {"PRUNER": "asha", "SAMPLER": "random"}
+    assert user.run(**call)[::2] == (0, "")
+    undisturbed = outcome_of(user)
+    assert undisturbed["outcome"].value_counts().to_dict() == {"pruned": 6, "complete": 1}
+    assert sorted(undisturbed["epochs_run"]) == [1, 1, 1, 1, 1, 3, 9]
+
+    other = user.with_other_runs("other")
+    reached = progress(other.url)
+    for epochs in (3, 8):
+        running = other.start(**call)
+        with watched(running):
+            wait_until(lambda most=epochs: reached() >= most)  # type: ignore[misc]
+            running.kill()
+            running.wait()
+    assert other.run(**call)[::2] == (0, "")
+    pd.testing.assert_frame_equal(outcome_of(other), undisturbed)
+    assert not list((other.runs / "checkpoints").rglob("*.safetensors"))
