@@ -33,7 +33,7 @@ SAMPLED = ("RANK", "N", "LABELS", "OUT")
 SERVED = ("HOST", "PORT")
 JOINED = (
     "NAME", "STORAGE", "GPUS", "WORKERS", "MEMORY", "MINUTES", "DATA", "DATA_ROOT", "BACKGROUND",
-    "FROM", "INCEPTION", "RUNS",
+    "FROM", "INCEPTION", "RUNS", "FILES",
 )  # fmt: skip
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -26,8 +29,14 @@ from search.messages import (
 )
 from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.setup.loading import load_study
-from search.supervisor.display import Display
+from search.supervisor.display import MOST_ELSEWHERE, Display
+from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.worker_pool import WorkerHandle
+from search.trials.outcomes import Ending
+from search.trials.owner import owner_name
+from search.trials.queue import TrialQueue
+from tests.queues import make_study
+from tests.test_status import RUNNING
 from tests.test_terminal import GAN, STEERING
 
 Handle = Callable[..., Any]
@@ -270,3 +279,63 @@ def test_the_pace_is_that_of_all_workers_and_of_an_epoch_that_lasts() -> None:
     assert epoch_pace([at_epoch(1, 20, 300.0)], 250.0) == 300.0, "longer than a minute"
     assert epoch_pace([at_epoch(1, 20, 2.0)], 160.0) == 60.0
     assert epoch_pace([WorkerStatus("cpu", "idle")], 100.0) is None
+
+
+# ---- workers of other machines ----
+
+
+def test_workers_of_other_machines_are_shown_and_counted(clock: Callable[[float], None]) -> None:
+    display, said = a_display(100, live=True)
+    display.update_counts(Counter(COMPLETE=21, RUNNING=20))
+    display.handle_event(a_worker(), Started(number=38, epochs=20, parameters=GAN))
+    clock(4.0)
+    display.handle_event(a_worker(), epoch(38, 1, 20, seconds=4.0))
+    many = [replace(RUNNING, number=40 + index) for index in range(19)]
+    display.show_elsewhere(many, epochs=20)
+    left = display.seconds_left()
+    assert left is not None
+    assert 13 * 4.9 < left < 13 * 4.9 + 20 * 4.9, "the 13 epochs that are left, and one trial more"
+    display.console.print(display._draw())
+    lines = re.sub(r"\x1b\[[\d;]*m", "", said.getvalue()).splitlines()
+    assert max(map(cell_len, lines)) <= 100
+    rows = [line for line in lines if line.startswith("node-17 ")]
+    assert len(rows) == MOST_ELSEWHERE
+    assert re.search(r"trial 40 +epoch 7/20 +1\.23456e-05 +4\.9 s/epoch$", rows[0])
+    assert lines[-1] == f"and {19 - MOST_ELSEWHERE} trials more elsewhere"
+    display.begin_finish()
+    assert not display.elsewhere
+
+
+def test_a_log_says_how_trials_of_other_machines_end(tmp_path: Path) -> None:
+    queue = make_study(f"sqlite:///{tmp_path / 'studies.db'}", "cae")
+    other = TrialQueue(queue.study, queue.storage, owner=owner_name(7))
+    display, said = a_display()
+    elsewhere = Elsewhere(queue, display, epochs=20)
+
+    def look() -> list[str]:
+        said.truncate(0)
+        said.seek(0)
+        elsewhere._looked = float("-inf")
+        elsewhere.look({queue.owner})
+        return said.getvalue().splitlines()
+
+    earlier, running = other.claim(9), other.claim(9)
+    assert earlier is not None
+    assert running is not None
+    other.end(earlier, Ending.complete(0.5, 3))
+    assert look() == [], "what had ended before is told by others"
+    assert list(display.elsewhere) == [1]
+    ours = queue.claim(9)
+    assert ours is not None
+    look()
+    assert list(display.elsewhere) == [1], "our own worker is no other machine"
+    about = {"seconds": 8.0}
+    other.set_attributes(running, {"host": "node-17.cluster", "pid": 1, "device": "cpu"})
+    other.end(running, Ending.complete(0.25, 3).with_attributes(about))
+    queue.set_attributes(ours, {"host": elsewhere.host, "pid": os.getpid()})
+    queue.end(ours, Ending.complete(0.125, 3))
+    assert look() == ["trial   1  complete    mse 0.25  8 s  on node-17  *best"]
+    assert display.costs == [8.0]
+    assert look() == []
+    elsewhere.forget()
+    assert look() == []

@@ -36,6 +36,7 @@ from search.supervisor.devices import assign_devices, count_cores, count_gpus, e
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.earlier_trials import end_of, show_earlier
+from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.file_cleaning import remove_ended
 from search.supervisor.finish import finish, take_exports
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
@@ -228,6 +229,7 @@ class StudyCommand:
         supervisor.files = open_files(run, queue, stop.is_set, display.say)
         if supervisor.files is not None:
             remove_ended(supervisor.files, queue, run)
+        supervisor.elsewhere = Elsewhere(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
         supervisor.prompt.refresh()
         ended, leaderboard = queue.count_ended(), supervisor.leaderboard

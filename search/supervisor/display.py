@@ -3,7 +3,9 @@
 cae  38/50 trials  21 complete  16 pruned  1 failed  2 running  2.4 s/epoch  12 min left
 best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
 worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
+node-17   cpu  trial 39   epoch 2/20  0.02215  5.1 s/epoch
 
+Below the workers of this machine stand those of others that have joined the study.
 In a log the first line is said now and then, with what each worker has come to; ever more rarely
 in a long study.
 """
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -63,7 +66,8 @@ from search.words import (
     name_seed,
     show_text,
 )
-from storage.database.trial_states import OUTCOMES, count_ended
+from storage.database.running import RunningTrial
+from storage.database.trial_states import OUTCOMES, count_ended, outcome_of
 from storage.errors import short
 from storage.files.exports import KEPT_EARLIER
 
@@ -71,8 +75,9 @@ PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal, at fi
 PLAIN_SHARE = 1 / 20  # of the time since the start, in a long study; at most `PLAIN_MOST`
 PLAIN_MOST = 600.0
 MOST_SAID = 8  # workers in a status line
+MOST_ELSEWHERE = 12  # workers of other machines in the live display; `make status` shows all
 WIDEST_BAR = 60
-STYLES = {
+STYLES: dict[str, str] = {
     Outcome.PRUNED: "dim",
     Outcome.DIVERGED: "yellow",
     Outcome.INFEASIBLE: "yellow",
@@ -119,6 +124,7 @@ class Display:
         self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.status: dict[int, WorkerStatus] = {}
+        self.elsewhere: dict[int, tuple[str, WorkerStatus]] = {}  # by trial: machine, its worker
         self.parameters: dict[int, Mapping[str, Any]] = {}
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
         self.ends: Counter[str] = Counter()  # trials by outcome, as far as we know of them
@@ -256,6 +262,53 @@ class Display:
     def begin_finish(self) -> None:
         """Show no time left from now on: all trials have ended."""
         self.is_searching = False
+        self.elsewhere.clear()
+
+    def show_elsewhere(self, running: Iterable[RunningTrial], *, epochs: int) -> None:
+        """Show the trials that workers of other machines run, as the database knows them.
+
+        epochs: of a trial
+        """
+        now, before = time.monotonic(), self.elsewhere
+        self.elsewhere = {}
+        for trial in running:
+            _, known = before.get(trial.number, ("", None))
+            turned = now if known is None or known.epoch != trial.epoch else known.turned
+            status = WorkerStatus(
+                trial.device or "",
+                "trial",
+                trial.number,
+                epoch=trial.epoch,
+                epochs=max(epochs, trial.epoch),
+                value=trial.value,
+                since=now - trial.seconds,
+                turned=turned if trial.pace else 0.0,
+                pace=trial.pace or 0.0,
+                most=self.most,
+            )
+            self.elsewhere[trial.number] = name_machine(trial.host), status
+
+    def show_end_elsewhere(self, trial: FrozenTrial, about: Mapping[str, Any]) -> None:
+        """Say how a trial of another machine has ended.
+
+        about: its attributes, as far as they are what genstudy writes
+        """
+        outcome = outcome_of(trial.state.name, about.get("outcome"))
+        if isinstance(about.get("seconds"), int | float):
+            self.costs.append(float(about["seconds"]))
+        self.ends[outcome] += 1
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        known = self.best[0] if self.best else None
+        is_best = value is not None and self.marks_best and self.spec.better(value, known)
+        if value is not None and is_best:
+            self.best = (value, trial.number, trial.params)
+        reached = "" if value is None else f"  {self.spec.metric} {value:.6g}"
+        took = f"  {format_duration(self.costs[-1])}" if "seconds" in about else ""
+        where = f"  on {name_machine(about.get('host'))}"
+        start = f"trial {trial.number:>3}  {outcome:<10}{reached}{took}{where}"
+        style = "green" if is_best else STYLES.get(outcome)
+        lines = self._fit(start, format_items(trial.params), "*best" if is_best else "")
+        self.say(*lines, style=style)
 
     def say(self, *lines: str, style: str | None = None) -> None:
         """Print lines above the live display."""
@@ -270,13 +323,17 @@ class Display:
         """Estimate the time left of the search."""
         if not self.is_searching:
             return None
-        statuses, now = list(self.status.values()), time.monotonic()
+        statuses, now = self._all_statuses(), time.monotonic()
         ours = sum(status.trains for status in statuses)
         others = max(0, self.states["RUNNING"] - ours)
         begun = count_ended(self.states) + self.states["PAUSED"] + ours + others
         unstarted = max(0, self.total - begun)
         left = seconds_left(statuses, costs=self.costs, unstarted=unstarted, others=others, now=now)
         return None if left is None else max(0.0, min(left, self.deadline - now))
+
+    def _all_statuses(self) -> list[WorkerStatus]:
+        """Return what our workers and those of other machines are at."""
+        return [*self.status.values(), *(status for _, status in self.elsewhere.values())]
 
     def _summary_parts(self) -> list[str]:
         counts = {word: self.states[state] for word, state in STATES.items()}
@@ -288,7 +345,7 @@ class Display:
         parts = [f"{self.study}  {ended:,}/{format_count(self.total, 'trial')}"]
         words = (*OUTCOMES, "paused")
         parts += [f"{counts[word]:,} {word}" for word in words if counts.get(word, 0) > 0]
-        pace = epoch_pace(self.status.values(), time.monotonic())
+        pace = epoch_pace(self._all_statuses(), time.monotonic())
         if pace is not None and self.is_searching:
             parts.append(format_pace(pace))
         left = self.seconds_left()
@@ -299,6 +356,7 @@ class Display:
     def _work(self) -> str:
         """Return one line: what the trials that run have come to."""
         running = [status for _, status in sorted(self.status.items()) if status.trains]
+        running += [status for _, (_, status) in sorted(self.elsewhere.items())]
         said = []
         for status in running[:MOST_SAID]:
             value = "" if status.value is None else f", {self.spec.metric} {status.value:.6g}"
@@ -410,14 +468,25 @@ class Display:
             start = f"best {value:.6g} (trial {number})"
             for line in fit_items(start, format_items(parameters), width=width):
                 lines.append(Text(line, style="green", no_wrap=True))
-        return Group(*lines, _draw_workers(self.status))
+        more = len(self.elsewhere) - MOST_ELSEWHERE
+        rest = [Text(f"and {format_count(more, 'trial')} more elsewhere")] if more > 0 else []
+        return Group(*lines, _draw_workers(self.status, self.elsewhere), *rest)
 
 
-def _draw_workers(statuses: Mapping[int, WorkerStatus]) -> FittedTable:
+def name_machine(host: object) -> str:
+    """Return the name of a machine in a column: without the names of its network."""
+    return show_text(host).partition(".")[0] if isinstance(host, str) and host else "elsewhere"
+
+
+def _draw_workers(
+    statuses: Mapping[int, WorkerStatus], elsewhere: Mapping[int, tuple[str, WorkerStatus]]
+) -> FittedTable:
     """Return a row a worker: its device, what it does, epoch, value, pace."""
     rows = [
         (f"worker {index}", *_status_cells(status)) for index, status in sorted(statuses.items())
     ]
+    for _, (machine, status) in sorted(elsewhere.items())[:MOST_ELSEWHERE]:
+        rows.append((machine, *_status_cells(status)))
     kinds = (Kind.NAME, Kind.NAME, Kind.WORDS, Kind.NUMBER, Kind.NUMBER, Kind.NUMBER)
     cells = zip(*rows, strict=True) if rows else [()] * len(kinds)
     columns = [Column("", texts, kind) for texts, kind in zip(cells, kinds, strict=True)]

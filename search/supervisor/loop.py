@@ -37,6 +37,7 @@ from search.messages import (
 from search.run import StudyRun
 from search.study import Study
 from search.supervisor.display import Display, describe_end
+from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.preference_prompt import PreferencePrompt
 from search.supervisor.restarts import Restarts
@@ -94,6 +95,7 @@ class Supervisor:
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.note: StudyNote | None = None  # of the study in the dashboard
         self.files: FilesAccess | None = None  # what every machine sees
+        self.elsewhere: Elsewhere | None = None  # shows what other machines do
         self.restarts = Restarts()
         self.is_ready = False  # a worker has come up: what kills others later may pass
         self.has_stopped = False  # the sampler has, and it has been said
@@ -126,6 +128,8 @@ class Supervisor:
         self.display.say(str(error))
         self.display.forget_trials()
         self.queue.read_again()
+        if self.elsewhere is not None:
+            self.elsewhere.forget()
 
     def _search_until(self, deadline: float, minutes: float | None) -> None:
         """Search until the trials have ended, as far as this process knows."""
@@ -154,9 +158,15 @@ class Supervisor:
             counts = self.queue.count()
             total = self._count_wanted(counts)
             self.prompt.refresh()
+            self._look_elsewhere()
             self.display.update_counts(counts)
             self.tell_dashboard("searching", counts)
             self.prompt.ask()
+
+    def _look_elsewhere(self) -> None:
+        """Show what other machines do for the study."""
+        if self.elsewhere is not None:
+            self.elsewhere.look({worker.owner for worker in self.pool.workers.values()})
 
     def _may_begin(self, counts: Counter[str], total: int) -> bool:
         """Whether there is a new trial to begin, for a worker that is free."""
