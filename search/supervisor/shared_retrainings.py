@@ -25,6 +25,7 @@ from search.trials.abandoned import SECOND_LOOK
 from search.trials.files_access import FilesAccess
 from search.trials.owner import forget_mark, hold_mark, is_gone, owner_name
 from search.trials.retraining_files import exchange_retrainings
+from search.words import format_count
 from storage.database.job_claims import (
     JobClaim,
     claim_job,
@@ -75,6 +76,7 @@ class SharedRetrainings:
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # state of a claim, since when
         self._looked = float("-inf")
         self._renewed = float("-inf")
+        self._has_said = False
 
     def look(self, *, at_once: bool = False) -> None:
         """Bring what other machines have trained, and see what they are at."""
@@ -97,6 +99,10 @@ class SharedRetrainings:
             elif (fence := self._claim(job)) is not None:
                 waiting.remove(job)
                 return replace(job, claim=fence)
+        if waiting and not self._has_said:
+            self._has_said = True
+            count = format_count(len(waiting), "retraining")
+            self.supervisor.display.say(f"waiting for {count} of other machines")
         return None
 
     def end(self, job: Retrain) -> bool:

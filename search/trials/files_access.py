@@ -64,6 +64,7 @@ class FilesAccess:
         self.tell = tell
         self.away_since: float | None = None
         self._rests_until = 0.0
+        self._too_large: set[str] = set()  # what has been said of files that do not fit
         self._waiting: dict[str, Path] = {}  # artifacts that FILES does not have yet
 
     def try_to(self, call: Callable[[SharedFiles], object], *, left: str) -> bool:
@@ -80,7 +81,9 @@ class FilesAccess:
             self._note_away(error, left)
             return False
         except FileTooLarge as error:
-            self.tell(f"{left}: {error}")
+            if left not in self._too_large:
+                self._too_large.add(left)
+                self.tell(f"{left}: {error}")
             return False
         if done:
             self._note_back()

@@ -128,15 +128,18 @@ class WorkerContext:
         """Say something once that a person has to know, in the log too."""
         _tell(self.send, line)
 
-    def copies_of_trial(self, trial: Trial) -> SharedCopies | None:
+    def copies_of_trial(self, trial: Trial, suffix: str = "") -> SharedCopies | None:
         """Return the copies of a trial's checkpoints in FILES, which only its latest attempt
-        writes; None: there are none."""
+        writes; None: there are none.
+
+        suffix: of the name, for what is beside them
+        """
         if self.files is None:
             return None
         storage, trial_id = self.queue.storage, trial._trial_id
         return SharedCopies(
             access=self.files,
-            name=trial_file(trial.number),
+            name=trial_file(trial.number) + suffix,
             guard=lambda connection: storage.check_attempt(connection, trial_id),
             tell=self.tell,
         )

@@ -66,6 +66,24 @@ class TrialPictures:
         run = self.context.run
         return run.paths.trial_rows(run.study, self.trial.number)
 
+    def share_rows(self, epoch: int) -> None:
+        """Copy the rows to FILES, where the trial may go on elsewhere. Raises `TrialLost`."""
+        rows, copies = self.rows(), self.context.copies_of_trial(self.trial, "-rows")
+        if rows and copies is not None:
+            copies.keep_all(list(rows.values()), epoch=epoch)
+
+    def bring_rows(self) -> None:
+        """Bring the rows of an attempt on another machine."""
+        run, copies = self.context.run, self.context.copies_of_trial(self.trial, "-rows")
+        if copies is not None:
+            copies.bring_all(run.paths.checkpoints(run.study))
+
+    def forget_copies(self) -> None:
+        """Remove the rows in FILES: the trial has ended."""
+        copies = self.context.copies_of_trial(self.trial, "-rows")
+        if copies is not None:
+            copies.forget()
+
     def forget_rows(self, *, beyond: int = 0) -> None:
         """Remove the rows of epochs after ``beyond``."""
         forget_rows(self.rows(), beyond=beyond)

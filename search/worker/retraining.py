@@ -74,6 +74,15 @@ def retrain(context: WorkerContext, number: int, repeat: int = 1, claim: int | N
     there is no configuration to train, and the next best trial takes its place.
     """
     try:
+        _retrain(context, number, repeat, claim)
+    except JobLost as error:
+        log.warning("the retraining is another machine's by now: %s", error)
+        context.send(Released(number=number))
+
+
+def _retrain(context: WorkerContext, number: int, repeat: int, claim: int | None) -> None:
+    """Do so. Raises `JobLost`."""
+    try:
         run = RetrainingRun(context, number, repeat, claim)
     except Exception as error:
         if is_interruption(error) or isinstance(error, OSError) or is_out_of_memory(error):
@@ -82,11 +91,7 @@ def retrain(context: WorkerContext, number: int, repeat: int = 1, claim: int | N
         reason = f"no model of its parameters ({describe_error(error)})"
         _give_up(context, number, repeat, reason, claim=claim)
         return
-    try:
-        run.run()
-    except JobLost as error:
-        log.warning("the retraining is another machine's by now: %s", error)
-        context.send(Released(number=number))
+    run.run()
 
 
 def _give_up(

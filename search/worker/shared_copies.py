@@ -8,7 +8,7 @@ copies.forget()                                   # the training is over
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,20 @@ class SharedCopies:
             lambda files: files.put(self.name, path, epoch=epoch, guard=self.guard),
             left=f"checkpoints stay in {shorten_path(path.parent)} until then",
         )
+
+    def keep_all(self, paths: Sequence[Path], *, epoch: int) -> None:
+        """Keep several files as one copy, unless FILES is away. Raises what the guard raises."""
+        self.access.try_to(
+            lambda files: files.put_all(self.name, paths, epoch=epoch, guard=self.guard),
+            left=f"checkpoints stay in {shorten_path(paths[0].parent)} until then",
+        )
+
+    def bring_all(self, folder: Path) -> None:
+        """Bring the files of the latest whole copy of `keep_all`, where they are not here."""
+        for record in self._newer(0):
+            with suppress(FilesAway):
+                if self.access.wait_for(partial(_unpack, record=record, folder=folder)):
+                    return
 
     def fetch_newer(self, path: Path, earlier: Path, *, than: int) -> int:
         """Bring the latest copy behind epoch ``than`` to ``path``; return its epoch, or ``than``.
@@ -75,6 +89,10 @@ class SharedCopies:
 
 def _fetch(files: SharedFiles, *, record: FileRecord, path: Path, earlier: Path) -> bool:
     return files.fetch(record, path, earlier=earlier)
+
+
+def _unpack(files: SharedFiles, *, record: FileRecord, folder: Path) -> bool:
+    return files.fetch_all(record, folder)
 
 
 def _drop(files: SharedFiles, *, record: FileRecord) -> None:

@@ -189,6 +189,7 @@ class TrialRun:
             raise BrokenDevice(reason) from error
         self.progress.checkpoints.remove()
         self.pictures.forget_rows()
+        self.pictures.forget_copies()
         self._announce(ending)
         if self.has_broken_device:
             raise BrokenDevice(ending.reason)
@@ -324,6 +325,7 @@ class TrialRun:
         self.progress.checkpoints = replace(self.progress.checkpoints, of=self._identity(model))
         if (self.progress.checkpoints.attempt or 0) > 1:  # else nobody has trained it before
             self.progress.checkpoints.fetch_newer()
+            self.pictures.bring_rows()
         self.progress.resume(model)
         self.earlier_seconds = self.progress.seconds
         if self.progress.epoch:
@@ -479,6 +481,7 @@ class TrialRun:
     def _save_checkpoint(self, model: Model) -> None:
         try:
             self.progress.save(model)
+            self.pictures.share_rows(self.progress.epoch)
         except (CheckpointError, TrialLost) as error:  # a later attempt has written one
             log.warning("trial %d: %s", self.number, error)
             self.lost.set()
