@@ -44,11 +44,16 @@ from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
 from search.supervisor.display import Display
 from search.supervisor.earlier_trials import show_earlier
+from search.supervisor.finish import finish
+from search.supervisor.finish_claim import find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.worker_pool import WorkerPool
+from search.trials.files_access import open_files
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
+from search.trials.seed_race import FIRST
+from search.trials.standings import is_finished
 from search.variables import Variables, given_names, read_variables
 from search.words import format_count
 from storage.database.address import redact_url
@@ -138,13 +143,22 @@ class WorkerCommand:
                 version=run.version,
             )
         )
-        supervisor = self._make_supervisor(study, run, queue, devices, stop)
+        top = 0 if run.files is None else joined.record.top  # of what others cannot see, none
+        supervisor = self._make_supervisor(study, run, queue, devices, stop, top)
         left = run.trials - queue.count_ended()
-        if left <= 0:
+        if left <= 0 and self._is_finished(supervisor, top):
             self._say_done(run)
             return 0
         self._announce(joined, run, devices, left, place)
-        return self._work(supervisor)
+        return self._work(supervisor, top)
+
+    def _is_finished(self, supervisor: Supervisor, top: int) -> bool:
+        """Whether the best are retrained and exported, here or elsewhere."""
+        run, queue = supervisor.run, supervisor.queue
+        ended = queue.count_ended()
+        if not top or find_elsewhere(run, queue, ended=ended, top=top) is not None:
+            return True
+        return is_finished(supervisor.leaderboard, ended, top)
 
     def _make_supervisor(
         self,
@@ -153,8 +167,12 @@ class WorkerCommand:
         queue: TrialQueue,
         devices: list[str],
         stop: threading.Event,
+        top: int,
     ) -> Supervisor:
-        """Return what keeps this machine's processes at the study's trials."""
+        """Return what keeps this machine's processes at the study's trials.
+
+        top: how many of the best are retrained by all machines together; 0: none
+        """
         display = Display(
             run.study,
             study.spec,
@@ -165,19 +183,24 @@ class WorkerCommand:
         )
         queue.retry.tell = display.say
         left = max(run.trials - queue.count_ended(), 1)  # more processes would only wait
-        useful = min(left, run.shown or left)
+        useful = max(min(left, run.shown or left), top * min(FIRST, run.seeds))
         who = f"{socket.gethostname()}-{os.getpid()}"  # others may write into the same RUNS
         pool = WorkerPool(
             devices[:useful], lambda index: run.paths.joined_log(run.study, who, index)
         )
         packing = GpuPacking(pool.devices, most=count_cores())
-        return Supervisor(
+        supervisor = Supervisor(
             study, run, queue, pool, display, stop,
             packing if self.variables.workers is None else None,
         )  # fmt: skip
+        supervisor.files = open_files(run, queue, stop.is_set, display.say)
+        return supervisor
 
-    def _work(self, supervisor: Supervisor) -> int:
-        """Start the processes, and search until nothing is left or somebody tells us to leave."""
+    def _work(self, supervisor: Supervisor, top: int) -> int:
+        """Start the processes, and search until nothing is left or somebody tells us to leave.
+
+        With FILES the retrainings are shared out like trials, and the exports are seen everywhere.
+        """
         run, display, minutes = supervisor.run, supervisor.display, self.variables.minutes
         signals = (signal.SIGINT, *LEAVE)
         with stop_on_signals(supervisor.stop, supervisor.pool.kill, signals) as heard:
@@ -187,6 +210,8 @@ class WorkerCommand:
                     display.show_starting(supervisor.pool.workers.values())
                     show_earlier(supervisor)
                     supervisor.search(minutes)
+                    if top and supervisor.queue.count_ended() >= run.trials:
+                        finish(supervisor, top)
             except (Stopped, GaveUp):
                 return self._leave(supervisor, heard)
             except OutputClosed:
