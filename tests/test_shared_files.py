@@ -22,7 +22,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from search.errors import StudyChanged
 from search.messages import Resumed
 from search.setup.shared_place import keep_files
-from search.supervisor.file_cleaning import remove_ended
+from search.supervisor.file_cleaning import remove_deleted, remove_ended
 from search.trials.files_access import FilesAccess
 from search.trials.outcomes import Ending
 from search.variables import Variables
@@ -346,6 +346,9 @@ def test_files_that_are_away_cost_no_training(
     assert len(access.files.kept("trial-0")) == 1  # it runs
     context.queue.end(trial, Ending.complete(0.5, 3))
     remove_ended(access, context.queue, context.run)
+    assert access.files.names() == []
+    access.files.put("export-1", content)
+    remove_deleted(access, context.queue)  # no study has this token
     assert access.files.names() == []
     assert not list((tmp_path / "shared" / "files").iterdir())
 

@@ -37,7 +37,7 @@ from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.earlier_trials import end_of, show_earlier
 from search.supervisor.elsewhere import Elsewhere
-from search.supervisor.file_cleaning import remove_ended
+from search.supervisor.file_cleaning import remove_deleted, remove_ended
 from search.supervisor.finish import finish, take_exports
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
@@ -229,6 +229,7 @@ class StudyCommand:
         supervisor.files = open_files(run, queue, stop.is_set, display.say)
         if supervisor.files is not None:
             remove_ended(supervisor.files, queue, run)
+            remove_deleted(supervisor.files, queue)
         supervisor.elsewhere = Elsewhere(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
         supervisor.prompt.refresh()

@@ -118,6 +118,14 @@ def read_identity(study: optuna.Study) -> StudyIdentity | None:
         ) from error
 
 
+def token_of(attributes: Mapping[str, Any]) -> str | None:
+    """Return the token in the attributes of a stored study; None: it has none."""
+    try:
+        return str(json.loads(attributes[ATTRIBUTE])["token"])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
 def write_identity(study: optuna.Study, identity: StudyIdentity) -> None:
     """Store what a study is made with."""
     study.set_user_attr(ATTRIBUTE, json.dumps(asdict(identity)))

@@ -143,6 +143,12 @@ def file_names(engine: Engine, token: str) -> list[str]:
         return sorted(found)
 
 
+def file_tokens(engine: Engine) -> list[str]:
+    """Return the tokens of the studies that have anything."""
+    with read(engine) as connection:
+        return sorted(connection.scalars(select(files.c.token).distinct()))
+
+
 def newest_files(engine: Engine, token: str) -> dict[str, FileRecord]:
     """Return the newest whole object of each name of a study."""
     with read(engine) as connection:
