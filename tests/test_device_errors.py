@@ -17,10 +17,10 @@ from models.data.images import Batch
 from search.trials.outcomes import is_out_of_memory
 from search.worker.context import WorkerContext
 from search.worker.device import use_device
+from search.worker.device_trouble import BrokenDevice
 from search.worker.interruptions import is_device_error
 from search.worker.pictures import without_picture
 from search.worker.retraining import retrain
-from search.worker.trial import BrokenDevice
 from storage import curves, trials
 from tests.trials import MakeContext, run_one
 from tests.user import User, WriteStudy

@@ -18,7 +18,8 @@ import torch
 from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory, taken_memory
-from search.worker.trial import MOST_CROWDED, DeviceCrowded, SpentProcess, run_trial
+from search.worker.device_trouble import MOST_CROWDED, DeviceCrowded, SpentProcess
+from search.worker.trial import run_trial
 from storage import trials
 from tests.trials import Greedy, MakeContext
 from tests.user import User, WriteStudy, is_error_line, wait_until, watched
@@ -118,8 +119,8 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = make_context(model=Greedy)
-    monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
-    monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**53)
+    monkeypatch.setattr("search.worker.device_trouble.lift_limit", lambda device: None)
+    monkeypatch.setattr("search.worker.device_trouble.memory_budget", lambda device: 2.0**53)
     monkeypatch.setattr("search.worker.device.taken_memory", lambda device: 2**53)
     context.memory_before, context.begun = 1, 1  # one trial was here before
     trial = context.queue.claim(9)
@@ -134,9 +135,9 @@ def test_what_earlier_trials_left_behind_makes_no_trial_infeasible(
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device of which other processes hold a part, as only a GPU can be."""
-    monkeypatch.setattr("search.worker.trial.lift_limit", lambda device: None)
-    monkeypatch.setattr("search.worker.trial.memory_budget", lambda device: 2.0**60)
-    monkeypatch.setattr("search.worker.trial.held_by_others", lambda device: 2**59)
+    monkeypatch.setattr("search.worker.device_trouble.lift_limit", lambda device: None)
+    monkeypatch.setattr("search.worker.device_trouble.memory_budget", lambda device: 2.0**60)
+    monkeypatch.setattr("search.worker.device_trouble.held_by_others", lambda device: 2**59)
 
 
 @pytest.mark.usefixtures("crowded")
@@ -162,8 +163,8 @@ def test_a_trial_that_others_leave_no_memory_waits_until_they_are_to_stay(
 ONCE_CROWDED = {
     "model=CAE,": "model=Crowded,",
     "def suggest": """import os, torch
-    from search.worker import trial as worker_trial
-    worker_trial.held_by_others = lambda device: 2**30
+    from search.worker import device_trouble
+    device_trouble.held_by_others = lambda device: 2**30
 
     class Crowded(CAE):
         def begin_epoch(self, number, epochs):

@@ -24,9 +24,10 @@ from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
+from search.worker.device_trouble import SpentProcess
 from search.worker.pictures import TrialPictures
 from search.worker.retraining import retrain
-from search.worker.trial import SpentProcess, TrialRun, run_trial
+from search.worker.trial import TrialRun, run_trial
 from storage import curves, trials
 from storage.database import leases, retry
 from storage.database.connection import open_storage

@@ -54,11 +54,12 @@ from search.trials.owner import forget_mark
 from search.worker.context import WorkerContext, open_context
 from search.worker.control import Control
 from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
+from search.worker.device_trouble import BrokenDevice, DeviceCrowded, SpentProcess
 from search.worker.dry_run import make_dry_run
 from search.worker.exporting import export
 from search.worker.interruptions import is_device_error
 from search.worker.retraining import retrain
-from search.worker.trial import BrokenDevice, DeviceCrowded, SpentProcess, run_trial
+from search.worker.trial import run_trial
 from storage.database.retry import DatabaseWentBack, GaveUp
 
 log = logging.getLogger("genstudy")

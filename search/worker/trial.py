@@ -35,24 +35,24 @@ from search.trials.outcomes import (
     Outcome,
     describe_error,
     is_out_of_memory,
-    requested_bytes,
 )
 from search.trials.study_code import code_attributes
 from search.trials.trial_note import TrialNote
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
-from search.worker.device import (
-    OWN_CONTEXT,
-    TrialMemory,
-    gpu_memory,
-    held_by_others,
-    lift_limit,
-    memory_budget,
+from search.worker.device import TrialMemory, gpu_memory
+from search.worker.device_trouble import (
+    BrokenDevice,
+    DeviceCrowded,
+    DeviceTrouble,
+    OutOfMemoryAfterOthers,
+    SpentProcess,
 )
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
 from search.worker.interruptions import is_device_error, is_interruption
 from search.worker.pictures import TrialPictures, is_pictured
 from search.worker.progress import TrialProgress
+from search.worker.rungs import PausedAtRung, TrialRungs
 from storage.database import leases
 from storage.database.fences import TrialLost
 from storage.database.preferences import PICTURE
@@ -62,35 +62,11 @@ CHECKPOINT_EVERY = 30.0  # seconds
 SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
 # checkpoint at once, so that no finished epoch is lost in either case
 NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
-CROWDED = "crowded_attempts"  # attribute: attempts that other processes left no memory for
-MOST_CROWDED = 5  # of these attempts: then what the others hold is to stay
-DEVICE_ERROR = "device_error_epoch"  # attribute: epochs done when a GPU reported an error
 log = logging.getLogger("genstudy")
-
-
-class SpentProcess(Exception):
-    """This process should not train any more, and a new one can: memory ran out and may not all
-    have been given back."""
-
-
-class BrokenDevice(SpentProcess):
-    """The same, since the process's context on its GPU is broken."""
-
-
-class OutOfMemoryAfterOthers(Exception):
-    """Memory ran out, but might not have without what earlier trials left behind."""
-
-
-class DeviceCrowded(Exception):
-    """Memory of the GPU ran out, and would not have without the other processes on it."""
 
 
 class Overdue(Exception):
     """TRIAL_MINUTES are over."""
-
-
-class PausedAtRung(Exception):
-    """The trial waits until it is among the best that got as far."""
 
 
 class NoPicture(Exception):
@@ -118,6 +94,7 @@ class TrialRun:
         self.queue = context.queue
         self.seed = derive_seed(context.run.seed, "trial", trial.number)
         self.memory = TrialMemory(context.device, before=context.memory_before)
+        self.trouble = DeviceTrouble(context, trial, self.memory)
         evaluator = context.evaluator
         self.diagnosis = GanDiagnosis(
             None if evaluator is None else evaluator.floor,
@@ -136,7 +113,7 @@ class TrialRun:
             diagnosis=self.diagnosis,
             reported={},
         )
-        self.rungs = self.queue.rung_epochs(context.run.epochs)  # after which it may pause
+        self.rungs = TrialRungs(context, trial)
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.missing)
@@ -264,9 +241,9 @@ class TrialRun:
             self._resume(model)
             self._note_progress(at_once=True)
             try:
-                for epoch in self.rungs:  # a kill may have come between a checkpoint and its rung
-                    if epoch <= self.progress.epoch:
-                        self._reach_rung(epoch)
+                if not self.rungs.reach_until(self.progress.epoch, self.progress.reported):
+                    self._write_reports()
+                    raise PausedAtRung
                 return self._train_to_the_end(model)
             except DivergedError as error:
                 return self._end_diverged(error)
@@ -290,13 +267,13 @@ class TrialRun:
             return Ending.interrupted(self.context.run.trial_minutes, self.progress.epoch)
         except Exception as error:
             if is_device_error(error):
-                if not self._is_at_fault():
+                if not self.trouble.is_at_fault(self.progress.epoch):
                     raise
                 self.has_broken_device = True
             elif is_interruption(error):
                 raise
             if is_out_of_memory(error):
-                return self._end_out_of_memory(error)
+                return self.trouble.end_out_of_memory(error)
             log.exception("trial %d failed", self.number)
             place = find_place(error, Path(self.context.run.name))
             return Ending.failed(error).with_attributes({"place": place})
@@ -396,8 +373,10 @@ class TrialRun:
                     break
                 if ending := self._prune(result.number, written=written):
                     return ending
-                if result.number in self.rungs:
-                    self._reach_rung(result.number, model)
+                if not self.rungs.reach(result.number, progress.reported):
+                    self._write_reports()
+                    self._save_checkpoint(model)
+                    raise PausedAtRung
                 is_new = progress.is_new(result.number)
                 if is_new and is_pictured(self.context.spec, result.number):
                     suffix = f"-epoch-{result.number:03}"
@@ -464,20 +443,6 @@ class TrialRun:
             return Ending.pruned(epoch, getattr(self.queue.study.pruner, "bound", None))
         return None
 
-    def _reach_rung(self, epoch: int, model: Model | None = None) -> None:
-        """Raise `PausedAtRung` where the trial is not among the best that have come to ``epoch``.
-
-        model: to be kept then; None: its checkpoint is there
-        """
-        until = [value for step, value in self.progress.reported.items() if step < epoch]
-        best = (min if self.context.spec.direction == "minimize" else max)(until)
-        if self.queue.reach_rung(self.trial, rung=self.rungs[epoch], value=best):
-            return
-        self._write_reports()
-        if model is not None:
-            self._save_checkpoint(model)
-        raise PausedAtRung
-
     def _save_checkpoint(self, model: Model) -> None:
         try:
             self.progress.save(model)
@@ -512,46 +477,6 @@ class TrialRun:
         self.pictures.show_broken(self.progress, error.epoch)
         about = trial_attributes(self.diagnosis.diverged(error))
         return Ending.diverged(error, self.context.run.epochs).with_attributes(about)
-
-    def _end_out_of_memory(self, error: Exception) -> Ending:
-        """Infeasible, if it would be so alone and in a new process, too; else `DeviceCrowded` or
-        `OutOfMemoryAfterOthers`.
-
-        So the outcome depends on the trial alone, not on the trials before and beside it.
-        """
-        taken = self.memory.taken_by_trial()
-        budget = memory_budget(self.context.device)
-        lift_limit(self.context.device)  # the process has only to say so
-        is_first = self.context.begun == 1  # a new process would do no better
-        if self.memory.left_behind and not is_first and taken + requested_bytes(error) <= budget:
-            raise OutOfMemoryAfterOthers(describe_error(error)) from error
-        others = held_by_others(self.context.device)
-        if others and taken + requested_bytes(error) + OWN_CONTEXT <= budget:
-            self._give_way(error, others)
-            budget -= others
-        return Ending.infeasible(error, taken=taken, budget=budget)
-
-    def _give_way(self, error: Exception, others: int) -> None:
-        """Raise `DeviceCrowded`, unless the trial has often found too little memory already."""
-        attempts = self.trial.user_attrs.get(CROWDED)
-        attempts = attempts + 1 if isinstance(attempts, int) else 1
-        if attempts > MOST_CROWDED:
-            return
-        self.queue.set_attributes(self.trial, {CROWDED: attempts})
-        self.context.tell(
-            f"trial {self.number} waits for memory: other processes hold {others / 2**30:.1f} GiB "
-            f"of {self.context.device}"
-        )
-        raise DeviceCrowded(describe_error(error)) from error
-
-    def _is_at_fault(self) -> bool:
-        """Whether a GPU's error is this trial's own: it came no further in a new process. Until
-        that is tried, the GPU may have failed by itself."""
-        before = self.trial.user_attrs.get(DEVICE_ERROR)
-        if isinstance(before, int) and self.progress.epoch <= before:
-            return True
-        self.queue.set_attributes(self.trial, {DEVICE_ERROR: self.progress.epoch})
-        return False
 
     def _release(self) -> None:
         """Give the trial back. While the database is away, its lease runs out instead."""

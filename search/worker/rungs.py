@@ -1,0 +1,44 @@
+"""The rungs of one trial: epochs after which it may pause until it is promoted.
+
+    rungs = TrialRungs(context, trial)
+    rungs.reach(epoch, reported)       # False: it pauses after this epoch
+    rungs.reach_until(epoch, reported) # likewise, of all rungs up to an epoch
+
+Which trials go on is decided in the trial database (`search.trials.paused`). Without a pruner that
+lets trials pause there are no rungs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optuna.trial import Trial
+
+from search.worker.context import WorkerContext
+
+
+class PausedAtRung(Exception):
+    """The trial waits until it is among the best that got as far."""
+
+
+class TrialRungs:
+    """The rungs of one trial."""
+
+    def __init__(self, context: WorkerContext, trial: Trial) -> None:
+        self.queue = context.queue
+        self.trial = trial
+        self.best = min if context.spec.direction == "minimize" else max
+        self.by_epoch = self.queue.rung_epochs(context.run.epochs)
+
+    def reach(self, epoch: int, reported: Mapping[int, float]) -> bool:
+        """Return whether the trial goes on after ``epoch``. reported: values by step, from 0"""
+        rung = self.by_epoch.get(epoch)
+        if rung is None:
+            return True
+        best = self.best(value for step, value in reported.items() if step < epoch)
+        return self.queue.reach_rung(self.trial, rung=rung, value=best)
+
+    def reach_until(self, epoch: int, reported: Mapping[int, float]) -> bool:
+        """Return whether a trial that was resumed behind ``epoch`` goes on: a kill may have come
+        between a checkpoint and its rung."""
+        return all(self.reach(each, reported) for each in self.by_epoch if each <= epoch)
