@@ -44,6 +44,7 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
+from tests.few_digits import PROGRAM, STEPS, take_all_digits, take_few_digits
 from tests.preloaded import FEW_DOTS, FEW_EMBEDDED, FEWEST_STEPS, Preloaded, share_onnx_operators
 from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
@@ -114,35 +115,67 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
+def all_digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
     """The real digits at 28x28: 1,150 training, 288 validation, 359 test images."""
     place = tmp_path_factory.mktemp("images")
     return load_images("digits", root=place, cache=place, shape=CAE_SHAPE)
 
 
 @pytest.fixture(scope="session")
-def cache(shared_folder: Path) -> Path:
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSplits:
+    """A third of them (`tests.few_digits`)."""
+    place = tmp_path_factory.mktemp("few-images")
+    take_few_digits()
+    try:
+        return load_images("digits", root=place, cache=place, shape=CAE_SHAPE)
+    finally:
+        take_all_digits()
+
+
+@pytest.fixture(scope="module")
+def has_few(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests of this module are content with few digits."""
+    return getattr(request.module, "FEW_DIGITS", False)
+
+
+@pytest.fixture(scope="module")
+def digits(has_few: bool, request: pytest.FixtureRequest) -> ImageSplits:
+    """All of the real digits, or few."""
+    found: ImageSplits = request.getfixturevalue("few_digits" if has_few else "all_digits")
+    return found
+
+
+@pytest.fixture(scope="module")
+def cache(shared_folder: Path, has_few: bool) -> Path:
     """Images and their extractors, for all who want no cache of their own."""
-    place = shared_folder / "cache"
+    place = shared_folder / ("few-cache" if has_few else "cache")
     place.mkdir(exist_ok=True)
     return place
 
 
-@pytest.fixture(scope="session")
-def quick_cache(shared_folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def quick_cache(shared_folder: Path, has_few: bool) -> Path:
     """The same for commands of `user`, whose extractors train little."""
-    place = shared_folder / "quick-cache"
+    place = shared_folder / ("few-quick-cache" if has_few else "quick-cache")
     place.mkdir(exist_ok=True)
     return place
 
 
 @pytest.fixture(scope="session")
-def extractor(digits: ImageSplits, cache: Path) -> Extractor:
+def extractors() -> dict[str, Extractor]:
+    """Those that this process has opened, by the fingerprint of their images."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def extractor(digits: ImageSplits, cache: Path, extractors: dict[str, Extractor]) -> Extractor:
     """The pinned extractor of `digits`; seconds to train, by one of the session's processes."""
-    return make_extractor(digits, cache)
+    if digits.fingerprint not in extractors:
+        extractors[digits.fingerprint] = make_extractor(digits, cache)
+    return extractors[digits.fingerprint]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def judge(extractor: Extractor, digits: ImageSplits) -> SampleEvaluator:
     """Of samples that imitate `digits`."""
     return SampleEvaluator(extractor, digits)
@@ -205,7 +238,7 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def study_file(tmp_path: Path) -> Callable[..., Path]:
+def study_file(tmp_path: Path, has_few: bool) -> Callable[..., Path]:
     """Write a study file outside the repository: ``study_file("small", replace={...})``."""
 
     def write(
@@ -214,6 +247,8 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
         for old, new in (replace or {}).items():
             assert old in content
             content = content.replace(old, new)
+        if has_few and "batch_size" not in content:
+            content = content.replace(*STEPS)
         path = tmp_path / f"{name}.py"
         path.write_text(textwrap.dedent(content))
         return path
@@ -255,9 +290,11 @@ def small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def user(tmp_path: Path, plain_process: dict[str, str], preloaded: Preloaded) -> User:
+def user(
+    tmp_path: Path, plain_process: dict[str, str], preloaded: Preloaded, has_few: bool
+) -> User:
     """A user whose commands are forked from a process that has imported genstudy."""
-    return User(tmp_path / "runs", plain_process, preloaded)
+    return User(tmp_path / "runs", plain_process, preloaded, first=PROGRAM if has_few else "")
 
 
 @pytest.fixture

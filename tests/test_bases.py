@@ -13,6 +13,8 @@ from search.setup.loading import load_study
 from storage import trials
 from tests.user import User, WriteStudy
 
+FEW_DIGITS = True
+
 HEAD = """
     '''A head on the small study's codes.'''
     from models.classifier import Classifier, ClassifierConfig

@@ -20,6 +20,8 @@ from models.export import check_export, describe, load_export, write_export
 from models.training.loop import evaluate, fit
 from tests.conftest import CAE_SHAPE, blank_images
 
+FEW_DIGITS = True
+
 pytestmark = pytest.mark.usefixtures("quick_onnx")
 
 SMALL = ClassifierConfig(hidden=32, batch_size=64, lr=1e-2)

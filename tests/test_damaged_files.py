@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models.base import Model, Program, build
+from models.base import Model, build
 from models.cae import CAE, CAEConfig
 from models.errors import CheckpointError, ExportError
 from models.export import load_export, write_export
@@ -34,7 +34,11 @@ from search.worker.retraining import load_retrained, retrain
 from storage import curves
 from storage.files.exports import is_whole, read_provenance
 from tests.damages import DAMAGES, cut, empty, flip
-from tests.trials import MakeContext, export_now, run_one, said_by
+from tests.trials import MakeContext, OneProgram, export_now, run_one, said_by
+
+FEW_DIGITS = True
+
+pytestmark = pytest.mark.usefixtures("quick_export", "small_figures")
 
 EPOCHS, STEPS = 5, 5  # of a trial; questions of an epoch whether to stop
 
@@ -311,18 +315,13 @@ def test_a_damaged_checkpoint_of_a_retraining_costs_a_few_epochs(
 def exported(make_context: MakeContext) -> WorkerContext:
     """The context of a study whose first trial is exported, with one program."""
 
-    class Small(CAE):
-        def programs(self) -> dict[str, Program]:
-            return {"encoder": super().programs()["encoder"]}  # seconds each
-
-    context = make_context(model=Small, epochs=1)
+    context = make_context(model=OneProgram, epochs=1)
     run_one(context)
     retrain(context, 0)
     export_now(context, 0, 1)
     return context
 
 
-@pytest.mark.usefixtures("quick_onnx")
 def test_every_file_of_an_export_is_watched_and_a_damaged_export_made_again(
     exported: WorkerContext,
 ) -> None:
@@ -352,7 +351,6 @@ def test_every_file_of_an_export_is_watched_and_a_damaged_export_made_again(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["1", "1-earlier"]
 
 
-@pytest.mark.usefixtures("quick_onnx")
 def test_an_export_with_another_configuration_is_refused(exported: WorkerContext) -> None:
     """Weights of one configuration may fit another: what differs need not show in their shapes."""
     folder = exported.run.paths.export("small", 1)
@@ -382,7 +380,7 @@ def test_an_export_that_is_damaged_while_it_is_written_is_made_again(
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Path], None],
 ) -> None:
-    context = make_context()
+    context = make_context(model=OneProgram)
     run_one(context)
     retrain(context, 0)
     whole = write_export

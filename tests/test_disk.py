@@ -41,6 +41,8 @@ from tests.user import (
     watched,
 )
 
+FEW_DIGITS = True
+
 pytestmark = pytest.mark.usefixtures("quick_onnx")
 
 PAGE = 4096

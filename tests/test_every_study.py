@@ -37,6 +37,8 @@ from tests.model_cards import run_card
 from tests.preloaded import Preloaded
 from tests.user import User
 
+FEW_DIGITS = True
+
 SMALLEST: dict[str, Any] = {
     "DATA": "digits", "TRIALS": 1, "EPOCHS": 1, "RETRAIN_EPOCHS": 1, "WORKERS": 1, "TOP": 1,
 }  # fmt: skip

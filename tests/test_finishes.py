@@ -39,6 +39,8 @@ from storage.files.identity import read_identity
 from storage.paths import RunPaths
 from tests.user import User, WriteStudy, slow, wait_until, watched
 
+FEW_DIGITS = True
+
 HERE = {"owner": "a:1:x", "runs": "here", "place": "machine:/runs"}
 THERE = {"owner": "b:2:y", "runs": "there", "place": "other:/runs"}
 

@@ -44,6 +44,8 @@ from storage.files.model_card import model_card
 from tests.test_verdicts import FLOOR, GOOD, NOISE, game, improving
 from tests.trials import SMALL, Breaking, MakeContext, Perfect, ThreeModes, run_one
 
+FEW_DIGITS = True
+
 MODES = {**GOOD, "modes": 2.0}
 BROKEN = dict.fromkeys(GOOD, math.nan)
 
@@ -242,7 +244,7 @@ def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
 
     def soon() -> bool:
         asked[0] += 1
-        return asked[0] > 40  # in the third epoch
+        return asked[0] > 14  # in the third epoch
 
     context = make_gan_context(ThreeModes, epochs=4, interrupted=soon, pruner="none")
     stale = context.run.paths.trial_row("small", 0, 7)  # of a deleted namesake

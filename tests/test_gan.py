@@ -30,6 +30,8 @@ from models.training.loop import fit
 from search.setup.checks import _Unfilled
 from tests.conftest import CAE_SHAPE
 
+FEW_DIGITS = True
+
 pytestmark = pytest.mark.usefixtures("quick_onnx")
 
 SMALL = GANConfig(width=0.05, latent=6, batch_size=32)

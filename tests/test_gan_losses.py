@@ -26,6 +26,8 @@ from models.training.gan_losses import LOSSES, gradient_penalty, lipschitz_penal
 from models.training.loop import fit
 from tests.conftest import CAE_SHAPE
 
+FEW_DIGITS = True
+
 SMALL = GANConfig(width=0.05, latent=6, batch_size=32, normalization="none")
 REAL, FAKE = [[2.0, 0.3], [-1.0, 4.0]], [[0.5, -2.0], [3.0, 0.1]]
 PAIRS = [(r, f) for real, fake in zip(REAL, FAKE, strict=True) for r, f in zip(real, fake)]  # noqa: B905

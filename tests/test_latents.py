@@ -28,6 +28,8 @@ from models.figures import canvas
 from models.figures.canvas import as_picture, as_strip
 from models.figures.latent import GROUPS, OTHERS, Coloring, as_row, map_figure
 
+FEW_DIGITS = True
+
 SHAPE = (1, 28, 28)
 
 

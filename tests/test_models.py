@@ -25,6 +25,8 @@ from models.training.loop import fit
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
 
+FEW_DIGITS = True
+
 pytestmark = pytest.mark.usefixtures("quick_onnx")
 
 CONTRACT: list[tuple[type[Model], ModelConfig]] = [

@@ -26,6 +26,8 @@ from tests.user import (
     workers_of,
 )
 
+FEW_DIGITS = True
+
 
 def epochs_of(url: str) -> int:
     try:
@@ -448,7 +450,11 @@ def test_the_database_password_stays_out_of_sight(
     url = postgres_url.replace("postgres:@", f"postgres:{secret}@")
     assert secret in url
     process = real_user.start(
-        NAME=study_file(replace=LONGER), WORKERS=1, TRIALS=1, TOP=0, STORAGE=url
+        NAME=study_file(replace={"epochs=2, retrain": "epochs=8, retrain"}),
+        WORKERS=1,
+        TRIALS=1,
+        TOP=0,
+        STORAGE=url,
     )
     with watched(process):
         wait_until(lambda: epochs_of(url) >= 1)

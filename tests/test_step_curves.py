@@ -32,6 +32,8 @@ from search.worker.trial import run_trial
 from storage.files.artifacts import listed_artifacts, trial_pictures
 from tests.trials import SMALL, MakeContext, run_one
 
+FEW_DIGITS = True
+
 NAMES = ("loss_g", "loss_d")
 
 
@@ -168,12 +170,12 @@ def test_an_interrupted_trial_ends_with_the_curve_of_an_undisturbed_one(
 ) -> None:
     monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)
-    monkeypatch.setattr(step_curve, "MOST", 30)  # of 17 steps an epoch
+    monkeypatch.setattr(step_curve, "MOST", 12)  # of 6 steps an epoch
     asked = [0]
 
     def soon() -> bool:
         asked[0] += 1
-        return asked[0] > 40  # in the third epoch
+        return asked[0] > 14  # in the third epoch
 
     context = make_gan_context(epochs=4, interrupted=soon, pruner="none")
     trial = context.queue.claim(9)
@@ -184,7 +186,7 @@ def test_an_interrupted_trial_ends_with_the_curve_of_an_undisturbed_one(
     rows = artifacts(again, "losses.csv").decode().splitlines()
     assert rows[0] == "step,epoch,loss_g,loss_d"
     found = [line.split(",")[:2] for line in rows[1:]]
-    assert 15 < len(found) <= 30
+    assert 6 < len(found) <= 12
     assert {epoch for _, epoch in found} == {"1", "2", "3", "4"}
     assert list(trial_pictures(again.queue.storage, again.queue.id_of(0))) == [
         "samples.png", "game.png", "losses.png", "learned.png",
@@ -212,7 +214,7 @@ def test_an_interrupted_retraining_has_the_curve_of_an_undisturbed_one(
 
     def soon() -> bool:
         asked[0] += 1
-        return asked[0] > 20  # in the second epoch
+        return asked[0] > 8  # in the second epoch
 
     context.interrupted = soon
     retrain(context, 0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import Metrics, Model
+from models.base import Metrics, Model, Program
 from models.cae import CAE
 from models.data.images import Batch, ImageSplits
 from models.evaluation.sample_evaluator import SampleEvaluator
@@ -75,6 +75,13 @@ class Diverging(CAE):
         metrics = super().train_step(batch)
         self.steps = getattr(self, "steps", 0) + 1
         return {"mse": metrics["mse"] * float("nan")} if self.steps > 4 else metrics
+
+
+class OneProgram(CAE):
+    """Its export has one program instead of two: most of its time."""
+
+    def programs(self) -> dict[str, Program]:
+        return {"encoder": super().programs()["encoder"]}
 
 
 class Greedy(CAE):

@@ -43,15 +43,20 @@ class User:
 
     One seed for each retraining is enough where the point is another; SEEDS=3 asks for more.
     preloaded: what forks them; None: each is a new interpreter
-    before: a program that each command runs first, where they are forked
+    first, before: programs that each command runs before all else, where they are forked
     deaths: workers of a study that may die before further ones cost the start of an interpreter
     """
 
     def __init__(
-        self, runs: Path, environment: dict[str, str], preloaded: Preloaded | None = None
+        self,
+        runs: Path,
+        environment: dict[str, str],
+        preloaded: Preloaded | None = None,
+        first: str = "",
     ) -> None:
         self.runs = runs
         self.preloaded = preloaded
+        self.first = first
         self.before, self.deaths = "", 1
         self.environment = {**environment, "RUNS": str(runs), "GPUS": "none", "SEEDS": "1"}
 
@@ -59,7 +64,7 @@ class User:
         given = {name: str(value) for name, value in variables.items()}
         if self.preloaded is not None:
             environment = {**self.environment, **given}
-            return self.preloaded.start(command, environment, self.before, self.deaths)
+            return self.preloaded.start(command, environment, self.first + self.before, self.deaths)
         return subprocess.Popen(
             [sys.executable, "-m", "search", command],
             env={**self.environment, **given},
@@ -81,7 +86,7 @@ class User:
 
     def with_other_runs(self, name: str) -> User:
         """The same user with another folder RUNS, beside this one."""
-        return User(self.runs.with_name(name), self.environment, self.preloaded)
+        return User(self.runs.with_name(name), self.environment, self.preloaded, self.first)
 
     @property
     def url(self) -> str:
