@@ -40,20 +40,20 @@ def test_a_study_runs_from_file_to_checked_exports(
     real_user: User, user: User, study_file: WriteStudy
 ) -> None:
     name = study_file()
-    code, out, error = real_user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=1)
+    code, out, error = real_user.run(NAME=name, TRIALS=3, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
     frame = trials("small", storage=real_user.url)
-    assert frame["state"].tolist() == ["COMPLETE"] * 5
-    assert frame["number"].tolist() == list(range(5))
+    assert frame["state"].tolist() == ["COMPLETE"] * 3
+    assert frame["number"].tolist() == list(range(3))
     exports = real_user.runs / "exports" / "small"
     assert [folder.name for folder in exports.iterdir()] == ["1"]
     assert re.search(r"^trial +\d+ +complete +mse 0\.\d+", out, re.MULTILINE)
-    assert "study small: 5 trials, 5 complete" in out
+    assert "study small: 3 trials, 3 complete" in out
 
     # the README's claim of a whole export holds after a file was lost, too
     (exports / "1" / "encoder.onnx").unlink()
     (exports / f".2.{'a' * 32}").mkdir()  # as a killed export leaves it
-    assert user.run(NAME=name, TRIALS=5, WORKERS=1, TOP=2)[0] == 0
+    assert user.run(NAME=name, TRIALS=3, WORKERS=1, TOP=2)[0] == 0
     folders = sorted(exports.iterdir())
     assert [folder.name for folder in folders] == ["1", "2"]
     assert (folders[0] / "encoder.onnx").exists()
@@ -66,25 +66,25 @@ def test_a_study_runs_from_file_to_checked_exports(
 
     # again: it is done, nothing is trained, nothing is judged again
     stamp = (folders[0] / "provenance.json").stat().st_mtime_ns
-    code, out, error = user.run(NAME=name, TRIALS=5, WORKERS=2, TOP=2)
+    code, out, error = user.run(NAME=name, TRIALS=3, WORKERS=2, TOP=2)
     assert (code, error) == (0, "")
-    assert "study small is done: 5 of 5 trials have ended; TRIALS=15 goes on" in out
+    assert "study small is done: 3 of 3 trials have ended; TRIALS=13 goes on" in out
     assert (folders[0] / "provenance.json").stat().st_mtime_ns == stamp
 
     # and on, to a larger total
-    code, out, error = user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=1)
+    code, out, error = user.run(NAME=name, TRIALS=4, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    assert len(trials("small", storage=user.url)) == 7
+    assert len(trials("small", storage=user.url)) == 4
     assert "rank 2 (trial " in out, "the other export stays, and is named"
     assert (user.runs / "exports" / "small" / "2" / "encoder.onnx").exists()
 
     # the leaderboard and the list of studies
     code, out, error = user.run("trials", NAME="small")
     assert (code, error) == (0, "")
-    assert "study small: 7 complete" in out
+    assert "study small: 4 complete" in out
     code, out, error = user.run("studies")
     assert (code, error) == (0, "")
-    assert re.search(r"^small +7 +0 +0 +0\.\d+", out, re.MULTILINE)
+    assert re.search(r"^small +4 +0 +0 +0\.\d+", out, re.MULTILINE)
 
 
 def test_a_search_may_leave_the_exports_for_later(user: User, study_file: WriteStudy) -> None:
