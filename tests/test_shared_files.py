@@ -54,7 +54,6 @@ from tests.user import (
     kill_all,
     progress,
     set_constants,
-    slow,
     wait_until,
     watched,
 )
@@ -175,32 +174,34 @@ def test_a_trial_goes_on_from_its_checkpoint_on_a_machine_with_another_runs(
     assert [name for name in objects_in(context.files.files.store) if "files/" in name] == []
 
 
-@pytest.mark.parametrize("place", ["folder", "s3"], indirect=True)
 def test_a_killed_machine_is_followed_by_one_with_another_runs(
-    user: User, study_file: WriteStudy, tmp_path: Path, postgres_url: str, place: str
+    s3: str, user: User, study_file: WriteStudy, postgres_url: str
 ) -> None:
-    """One Postgres, two RUNS: the trial goes on, the best are retrained once, and both machines
-    have the exports and the pictures."""
-    name = study_file(replace={**slow(0.05), "epochs=2, retrain": "epochs=8, retrain"})
-    given: dict[str, Any] = {"NAME": name, "TRIALS": 2, "TOP": 1, "WORKERS": 1}
-    shared = given | {"STORAGE": postgres_url, "FILES": place}
+    """One Postgres, one bucket, two RUNS: the trial goes on, the best is retrained once, and both
+    machines have the same export."""
+    name = study_file(replace={"epochs=2, retrain": "epochs=60, retrain"})
+    given: dict[str, Any] = {"NAME": name, "TRIALS": 1, "WORKERS": 1}
+    shared = given | {"STORAGE": postgres_url, "FILES": s3, "TOP": 1}
     set_constants(user, SHORT_EPOCH=0.0, GRACE=3.0, RENEWAL=0.5, SECOND_LOOK=1.0)
     here, there = user.with_other_runs("here"), user.with_other_runs("there")
     here.before = there.before = user.before
     with watched(here.start(**shared)) as process:
         wait_until(lambda: progress(postgres_url)() >= 4, seconds=150)
         kill_all(process)
+    done = progress(postgres_url)()
+    assert done < 60
     code, out, error = there.run(**shared)
     assert (code, error) == (0, "")
-    assert re.search("trial   [01] goes on at epoch [4-8]", out), out
+    found = re.search("trial   0 goes on at epoch ([0-9]+)", out)
+    assert found is not None, out
+    assert done <= int(found[1]) <= done + 1  # at most the epoch is lost whose copy was under way
     code, out, error = here.run(**shared)
     assert (code, error) == (0, "")
     assert "retrained" not in out
-    code, _, error = user.run(**given | {"TOP": 0})
+    code, _, error = user.run(**given, TOP=0)
     assert (code, error) == (0, "")
-    undisturbed = trials("small", storage=user.url)
-    frame = trials("small", storage=postgres_url)
-    assert frame["value"].tolist() == undisturbed["value"].tolist()
+    values = [trials("small", storage=url)["value"].tolist() for url in (postgres_url, user.url)]
+    assert values[0] == values[1]
     exports = [machine.runs / "exports" / "small" / "1" for machine in (here, there)]
     first, second = (
         {Path(path).name: kept for path, kept in contents(place).items()} for place in exports
