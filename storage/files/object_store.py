@@ -99,7 +99,7 @@ class ObjectStore:
         """
         source = BytesIO(content) if isinstance(content, bytes) else Source(content)
         try:
-            with self._explained(f"write {name}"):
+            with self._explained():
                 self.patient.write(self.prefix + name, cast("BinaryIO", source))
         finally:
             source.end() if isinstance(source, Source) else source.close()
@@ -107,7 +107,7 @@ class ObjectStore:
     def read(self, name: str, path: Path) -> bool:
         """Write an object's content to ``path``. False: there is none. Raises `FilesAway`."""
         try:
-            with self._explained(f"read {name}"):
+            with self._explained():
                 source = self.patient.open_reader(self.prefix + name)
                 try:
                     with path.open("wb") as file:
@@ -120,13 +120,17 @@ class ObjectStore:
 
     def open_reader(self, name: str) -> BinaryIO:
         """Open an object. Raises `ArtifactNotFound`, and `FilesAway`."""
-        with self._explained(f"read {name}"):
+        with self._explained():
             return self.patient.open_reader(self.prefix + name)
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there. Raises `FilesAway`."""
-        with self._explained(f"remove {name}"), suppress(ArtifactNotFound):
-            self.store.remove(self.prefix + name)  # Optuna's `Backoff` would do so ten times
+        with self._explained(), suppress(ArtifactNotFound):
+            try:
+                self.store.remove(self.prefix + name)  # Optuna's `Backoff` would do so ten times
+            except Exception as error:
+                if _code(error) != "404":  # Google's word for an object that is not there
+                    raise
 
     def check(self) -> None:
         """Raise `FilesUnusable` unless objects can be written, read and removed. None stays."""
@@ -181,14 +185,14 @@ class ObjectStore:
 
     def _read_identity(self) -> str | None:
         try:
-            with self._explained("read"), self.store.open_reader(self.prefix + IDENTITY) as source:
+            with self._explained(), self.store.open_reader(self.prefix + IDENTITY) as source:
                 found = source.read(100).decode("ascii", "replace").strip()
         except ArtifactNotFound:
             return None
         return found if WORD.fullmatch(found) else None
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Turn what a store, a network or a disk raises into `FilesAway`."""
         try:
             yield
