@@ -30,7 +30,7 @@ from search.worker.context import WorkerContext
 from storage import trials
 from storage.database.connection import open_storage
 from storage.database.fences import TrialLost, raise_fence
-from storage.database.file_records import create_file_tables, kept_files
+from storage.database.file_records import create_file_tables, file_names, kept_files
 from storage.database.job_claims import (
     JobLost,
     check_job,
@@ -39,6 +39,7 @@ from storage.database.job_claims import (
     release_job,
     renew_jobs,
 )
+from storage.database.study_lock import CREATION, study_lock
 from storage.database.transactions import write
 from storage.errors import FilesAway
 from storage.files.artifacts import ArtifactFolder, attach_to_trial
@@ -371,6 +372,15 @@ def test_pictures_are_seen_on_every_machine(make_context: MakeContext, tmp_path:
         elsewhere.open_reader("../../etc/passwd")
     elsewhere.remove(artifact)
     assert not list((tmp_path / "shared" / "artifacts").iterdir())
+
+
+def test_who_holds_the_lock_of_a_study_makes_the_tables(storage_url: str) -> None:
+    """A process has one connection to a server."""
+    engine = open_storage(storage_url).engine
+    with study_lock(engine, CREATION):
+        create_file_tables(engine)
+    create_file_tables(engine)
+    assert file_names(engine, "t") == []
 
 
 def test_a_retraining_is_one_machines_and_an_overtaken_one_writes_nothing(

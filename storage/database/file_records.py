@@ -72,11 +72,13 @@ class FileRecord:
 
 
 def create_file_tables(engine: Engine) -> None:
-    """Create the tables that are missing."""
+    """Create the tables that are missing, also for who holds a study's lock."""
     try:
-        file_tables.create_all(engine)
+        with write(engine) as connection:
+            file_tables.create_all(connection)
     except DBAPIError:  # another process creates them at this moment
-        file_tables.create_all(engine)
+        with write(engine) as connection:
+            file_tables.create_all(connection)
 
 
 def begin_file(
