@@ -12,8 +12,11 @@ A shell that runs a command in the background has it ignore Ctrl-C; that stays s
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from types import FrameType
 
 LEAVE = (signal.SIGTERM, signal.SIGUSR2)  # what schedulers say before they end a process
@@ -41,6 +44,17 @@ def leave_when_told() -> None:
     """Let the signals `LEAVE` end this process with the code `TRY_AGAIN`. It holds nothing yet."""
     for number in LEAVE:
         signal.signal(number, _leave)
+
+
+def leave_with_input() -> None:
+    """Do as if SIGTERM came once standard input ends: whoever started this process is gone."""
+
+    def watch() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="input", daemon=True).start()
 
 
 _interruptions: list[int] = []

@@ -29,6 +29,7 @@ from storage.paths import RunPaths
 
 MOST = 1_000_000  # minutes, which are two years; or GiB
 COLORS = {"white": "#ffffff", "black": "#000000"}
+ENGINES = ("local", "slurm", "ray")
 INDENT = 18  # columns before the help of a variable, as before that of a target
 
 Reader = Callable[[str, str], Any]  # (name, text) -> value, or raises `BadVariable`
@@ -120,6 +121,29 @@ def _read_finish(name: str, written: str) -> str:
             f"{name}={_quote(written)} is not 'here', which retrains the best in this RUNS, too"
         )
     return "here"
+
+
+def _read_engine(name: str, written: str) -> str:
+    word = written.lower()
+    if word not in ENGINES:
+        raise BadVariable(unknown_name("engine", written, ENGINES))
+    return word
+
+
+def _read_options(name: str, written: str) -> dict[str, str]:
+    """Return the options behind commas: ``partition=gpu,time=240``."""
+    found: dict[str, str] = {}
+    for part in written.split(","):
+        option, equals, value = (text.strip() for text in part.partition("="))
+        if not (equals and re.fullmatch("[a-z][a-z_-]*", option) and value):
+            raise BadVariable(
+                f"{name}={_quote(written)}: {_quote(part)} is no option=value; options stand "
+                "behind commas, as in 'partition=gpu,time=240'"
+            )
+        if option.replace("-", "_") in found:
+            raise BadVariable(f"{name}={_quote(written)} gives {option} twice; give it once")
+        found[option.replace("-", "_")] = value
+    return found
 
 
 def _read_background(name: str, written: str) -> str:
@@ -244,6 +268,22 @@ class Variables:
         "here: retrain and export in this RUNS, though another machine has done so in its own",
         _read_finish,
         typed=True,
+    )
+    engine: str | None = _variable(
+        "where workers run: local (processes here), slurm or ray; unset: this command's own",
+        _read_engine,
+        typed=True,
+    )
+    jobs: int | None = _variable(
+        "workers that ENGINE keeps running; unset: 1", _whole_reader(1, 10_000), typed=True
+    )
+    slurm: dict[str, str] | None = _variable(
+        "options of sbatch: 'partition=gpu,gpus_per_node=1,time=240'; time is in minutes",
+        _read_options,
+    )
+    ray: dict[str, str] | None = _variable(
+        "what a worker takes of Ray: 'num_gpus=0.5,num_cpus=2'; RAY_ADDRESS names the cluster",
+        _read_options,
     )
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",

@@ -133,6 +133,15 @@ class RunPaths:
         name = re.sub(r"[^A-Za-z0-9._-]", "-", who)
         return self.root / "logs" / check_name(study) / f"joined-{name}-{worker}.log"
 
+    def engine_folder(self, study: str) -> Path:
+        """Scripts, logs and results of the jobs that an engine runs for the study."""
+        return self.root / "logs" / check_name(study) / "jobs"
+
+    @property
+    def identity(self) -> Path:
+        """A word that no other folder RUNS has: a machine that sees it sees this folder."""
+        return self.cache / "identity"
+
     def written(self, study: str) -> list[Path]:
         """Return the folders in which a run of ``study`` writes files."""
         folders = [self.root, self.cache, self.artifacts, self.root / "reports"]

@@ -42,6 +42,7 @@ ARROWS = {
         ("__main__",),
         ("cli",),
         ("reporting",),
+        ("engines",),
         ("supervisor", "worker"),
         ("setup", "studies"),
         ("trials",),

@@ -11,9 +11,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +22,8 @@ from rich.console import Console
 from models.results import Table
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
 from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
+from search.engines.following import FollowingSupervisor
+from search.engines.launch import check_engine, open_engine
 from search.errors import BaseMissing, SearchError, StudyFileError
 from search.reporting.summary import conclude, summary_table
 from search.run import StudyRun
@@ -65,6 +68,7 @@ from storage.database.retry import (
     passes_later,
 )
 from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
+from storage.files.identity import make_identity
 from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
 
@@ -156,11 +160,9 @@ class StudyCommand:
         """Check everything, then search and export; returns the exit code."""
         variables = self.variables
         check_names(variables, self.study)
+        check_engine(variables, self.study)
         variables.paths.check_writable()
-        visible = count_gpus()
-        if not visible and variables.gpus is None and (reason := explain_no_gpu()):
-            self._warn([f"{reason}: training on the CPU"])
-        devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
+        devices = self._find_devices()
         stop = threading.Event()
         retry = DatabaseRetry(stop.is_set, lambda line: print_line(self.console, line))
         url = variables.storage_url
@@ -168,7 +170,8 @@ class StudyCommand:
         check_files(variables)
         inputs = find_images(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
-        try_own_model(self.study, name, inputs, variables, devices[0], self.console)
+        tried_on = devices[0] if variables.engine is None else "cpu"
+        try_own_model(self.study, name, inputs, variables, tried_on, self.console)
         storage = retry.wait_for(  # the first that is made
             lambda: open_storage(url, given_up=stop.is_set), passes_later(url)
         )
@@ -176,6 +179,16 @@ class StudyCommand:
             return self._run(devices, storage, inputs, retry, stop)
         finally:
             storage.engine.dispose()
+
+    def _find_devices(self) -> list[str]:
+        """Return what each worker trains on; those of an engine find that out where they run."""
+        variables = self.variables
+        if variables.engine is not None:
+            return [f"{variables.engine} job"] * (variables.jobs or 1)
+        visible = count_gpus()
+        if not visible and variables.gpus is None and (reason := explain_no_gpu()):
+            self._warn([f"{reason}: training on the CPU"])
+        return assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
 
     def _run(
         self,
@@ -217,15 +230,7 @@ class StudyCommand:
             what = "trial that failed is" if again == 1 else "trials that failed are"
             self.console.print(f"{again} {what} tried again: the study's files have changed")
         self._announce(run, queue, devices, inputs)
-        useful = run.trials - queue.count_ended()
-        retrained = variables.top * min(FIRST, run.seeds)  # at once
-        useful = max(min(useful, run.shown or useful), retrained, 1)  # more would only wait
-        pool = WorkerPool(devices[:useful], lambda index: run.paths.worker_log(run.study, index))
-        packing = GpuPacking(pool.devices, most=count_cores())
-        supervisor = Supervisor(
-            self.study, run, queue, pool, display, stop,
-            packing if variables.workers is None else None,
-        )  # fmt: skip
+        supervisor = self._make_supervisor(run, queue, display, devices, stop)
         supervisor.files = open_files(run, queue, stop.is_set, display.say)
         if supervisor.files is not None:
             remove_ended(supervisor.files, queue, run)
@@ -245,6 +250,33 @@ class StudyCommand:
                 return self._conclude(supervisor, taken, table)
         return self._work(supervisor)
 
+    def _make_supervisor(
+        self,
+        run: StudyRun,
+        queue: TrialQueue,
+        display: Display,
+        devices: list[str],
+        stop: threading.Event,
+    ) -> Supervisor:
+        """Return what keeps this machine's workers at the trials, or follows those of an engine."""
+        variables = self.variables
+
+        def log_of(index: int) -> Path:
+            return run.paths.worker_log(run.study, index)
+
+        if variables.engine is not None:
+            pool = WorkerPool([], log_of)
+            return FollowingSupervisor(self.study, run, queue, pool, display, stop)
+        useful = run.trials - queue.count_ended()
+        retrained = variables.top * min(FIRST, run.seeds)  # at once
+        useful = max(min(useful, run.shown or useful), retrained, 1)  # more would only wait
+        pool = WorkerPool(devices[:useful], log_of)
+        packing = GpuPacking(pool.devices, most=count_cores())
+        return Supervisor(
+            self.study, run, queue, pool, display, stop,
+            packing if variables.workers is None else None,
+        )  # fmt: skip
+
     def _begin_note(
         self, run: StudyRun, queue: TrialQueue, devices: list[str], inputs: RunInputs
     ) -> StudyNote:
@@ -259,6 +291,7 @@ class StudyCommand:
             pruner=name_strategy(run.pruner or spec.pruner),
             trial_minutes=run.trial_minutes,
             revision=run.revision,
+            runs=make_identity(run.paths.identity),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
             shape=images.shape,
@@ -272,7 +305,7 @@ class StudyCommand:
         run, display = supervisor.run, supervisor.display
         with stop_on_signals(supervisor.stop, supervisor.pool.kill):
             try:
-                with display, supervisor.pool:
+                with display, supervisor.pool, self._engine_of(supervisor):
                     supervisor.pool.set_up(run)
                     display.show_starting(supervisor.pool.workers.values())
                     show_earlier(supervisor)
@@ -280,7 +313,7 @@ class StudyCommand:
                         table = self._search(supervisor)
                         try:
                             top = self.variables.top
-                            exported = finish(supervisor, top) if top else []
+                            exported = self._finish(supervisor, top) if top else []
                             if supervisor.files is not None:
                                 remove_ended(supervisor.files, supervisor.queue, run)
                             break
@@ -295,6 +328,28 @@ class StudyCommand:
                 _end_note(supervisor, f"ended: {error}")
                 raise
         return self._conclude(supervisor, exported, table)
+
+    @contextmanager
+    def _engine_of(self, supervisor: Supervisor) -> Iterator[None]:
+        """Let an engine run the workers, if there is one; at the end it has none any more."""
+        if not isinstance(supervisor, FollowingSupervisor):
+            yield
+            return
+        engine = open_engine(self.variables, supervisor.run)
+        try:
+            supervisor.employ(engine, self.variables.jobs or 1)
+            yield
+        finally:
+            engine.stop()
+
+    def _finish(self, supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedElsewhere:
+        """Retrain and export the best here, or wait for an engine's workers to do so."""
+        if isinstance(supervisor, FollowingSupervisor):
+            exported = supervisor.wait_for_exports(top)
+            if isinstance(exported, FinishedElsewhere):
+                return take_exports(supervisor, exported, top)
+            return exported
+        return finish(supervisor, top)
 
     def _search(self, supervisor: Supervisor) -> Table | None:
         """Search, and return the table that the study concludes with, if it has one."""

@@ -26,8 +26,9 @@ from functools import partial
 from rich.console import Console
 
 from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
-from search.errors import BadVariable
-from search.interrupts import LEAVE, TRY_AGAIN
+from search.engines.worker_job import IN_JOB
+from search.errors import BadVariable, StudyChanged
+from search.interrupts import LEAVE, TRY_AGAIN, leave_with_input
 from search.run import StudyRun
 from search.setup.inputs import find_images
 from search.setup.joining import (
@@ -60,12 +61,14 @@ from storage.database.address import redact_url
 from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import DatabaseRetry, GaveUp, passes_later
+from storage.errors import short
+from storage.files.identity import read_identity
 
 INTERRUPTED = 130  # exit code
 # What a study is made with, and how far it goes: the database says it, and no machine that joins.
 OF_THE_STUDY = (
     "TRIALS", "EPOCHS", "RETRAIN_EPOCHS", "TRIAL_MINUTES", "SEED", "SEEDS", "TOP", "SAMPLER",
-    "PRUNER", "CODE", "FINISH", "FIRST",
+    "PRUNER", "CODE", "FINISH", "FIRST", "ENGINE", "JOBS",
 )  # fmt: skip
 
 
@@ -79,6 +82,8 @@ def run_worker() -> int:
             f"a worker takes no {taken[0]}: the stored study says it, and "
             f"{spell('study', NAME=name)} changes what may change"
         )
+    if IN_JOB in os.environ:
+        leave_with_input()
     try:
         return WorkerCommand(console, variables).run(name)
     except OutputClosed:
@@ -127,7 +132,9 @@ class WorkerCommand:
         """Compare this machine with the stored study, and work for it."""
         place = shorten_path(redact_url(self.variables.storage_url))
         passes = passes_later(self.variables.storage_url)
-        joined = retry.wait_for(lambda: find_joined(storage, name, place), passes)
+        joined = retry.wait_for(
+            lambda: find_joined(storage, name, place, self.variables.data), passes
+        )
         study = load_joined(name, joined)
         given = joined_variables(self.variables, joined, study)
         inputs = find_images(given, study, self.console, retry, stored_shape=joined.shape)
@@ -143,7 +150,8 @@ class WorkerCommand:
                 version=run.version,
             )
         )
-        top = 0 if run.files is None else joined.record.top  # of what others cannot see, none
+        is_shared = run.files is not None or self._shares_runs(joined)
+        top = joined.record.top if is_shared else 0  # of what others cannot see, none
         supervisor = self._make_supervisor(study, run, queue, devices, stop, top)
         left = run.trials - queue.count_ended()
         if left <= 0 and self._is_finished(supervisor, top):
@@ -152,11 +160,29 @@ class WorkerCommand:
         self._announce(joined, run, devices, left, place)
         return self._work(supervisor, top)
 
+    def _shares_runs(self, joined: JoinedStudy) -> bool:
+        """Whether the study was begun in this very folder RUNS: then its exports belong here.
+
+        Raises `StudyChanged` where a job of an engine does not see that folder.
+        """
+        word = joined.record.runs
+        is_same = bool(word) and read_identity(self.variables.paths.identity) == word
+        if IN_JOB in os.environ and not is_same:
+            raise StudyChanged(
+                f"RUNS={short(str(self.variables.runs))} on {socket.gethostname()} is not the "
+                f"folder in which study {joined.name!r} was begun: take one that all machines see"
+            )
+        return is_same
+
     def _is_finished(self, supervisor: Supervisor, top: int) -> bool:
-        """Whether the best are retrained and exported, here or elsewhere."""
+        """Whether the best are retrained and exported, here or elsewhere; or a person has still
+        to choose them."""
         run, queue = supervisor.run, supervisor.queue
+        supervisor.prompt.refresh()
         ended = queue.count_ended()
-        if not top or find_elsewhere(run, queue, ended=ended, top=top) is not None:
+        if not top or not supervisor.prompt.is_decided:
+            return True
+        if find_elsewhere(run, queue, ended=ended, top=top) is not None:
             return True
         return is_finished(supervisor.leaderboard, ended, top)
 
@@ -182,8 +208,8 @@ class WorkerCommand:
             most=60 * (run.trial_minutes or math.inf),
         )
         queue.retry.tell = display.say
-        left = max(run.trials - queue.count_ended(), 1)  # more processes would only wait
-        useful = max(min(left, run.shown or left), top * min(FIRST, run.seeds))
+        left = run.trials - queue.count_ended()  # more processes would only wait
+        useful = max(min(left, run.shown or left), top * min(FIRST, run.seeds), 1)
         who = f"{socket.gethostname()}-{os.getpid()}"  # others may write into the same RUNS
         pool = WorkerPool(
             devices[:useful], lambda index: run.paths.joined_log(run.study, who, index)
@@ -199,7 +225,8 @@ class WorkerCommand:
     def _work(self, supervisor: Supervisor, top: int) -> int:
         """Start the processes, and search until nothing is left or somebody tells us to leave.
 
-        With FILES the retrainings are shared out like trials, and the exports are seen everywhere.
+        top: how many of the best are retrained and exported here; 0: none. With FILES the
+            retrainings are shared out like trials, and the exports are seen everywhere.
         """
         run, display, minutes = supervisor.run, supervisor.display, self.variables.minutes
         signals = (signal.SIGINT, *LEAVE)
@@ -210,17 +237,23 @@ class WorkerCommand:
                     display.show_starting(supervisor.pool.workers.values())
                     show_earlier(supervisor)
                     supervisor.search(minutes)
-                    if top and supervisor.queue.count_ended() >= run.trials:
+                    is_over = self._has_ended(supervisor)
+                    if is_over and top:
                         finish(supervisor, top)
             except (Stopped, GaveUp):
                 return self._leave(supervisor, heard)
             except OutputClosed:
                 self._leave(supervisor, heard)
                 raise
-        if supervisor.queue.count_ended() < run.trials and not supervisor.queue.is_stopped():
+        if not is_over:
             return TRY_AGAIN  # MINUTES are over
         self._say_done(run)
         return 0
+
+    def _has_ended(self, supervisor: Supervisor) -> bool:
+        """Whether all trials have ended, or the sampler has nothing left to try."""
+        queue = supervisor.queue
+        return queue.count_ended() >= supervisor.run.trials or queue.is_stopped()
 
     def _leave(self, supervisor: Supervisor, heard: list[int]) -> int:
         """Give all trials back, and say so; returns the exit code."""

@@ -58,19 +58,26 @@ class JoinedStudy:
         return channels, height, width
 
 
-def find_joined(storage: TrialStorage, name: str, place: str) -> JoinedStudy:
+def find_joined(
+    storage: TrialStorage, name: str, place: str, data: str | None = None
+) -> JoinedStudy:
     """Return the stored study that ``name`` means: its own name, or that of its file.
 
-    place: the database, for people to read
+    place: the database, for people to read; data: DATA, where it is given: of several studies of
+        one file, that on these images is meant
 
     Raises `UnknownStudy`, or `StudyChanged` for one that no version like this has begun.
     """
     wanted = _stem(name)
     stored = [found.study_name for found in storage.get_all_studies()]
     chosen = wanted if wanted in stored else None
-    if chosen is None:  # `cae` on the digits is stored as `cae-digits`
+    if chosen is None or (data is not None and _is_path(name)):
         begun = [each for each in stored if _is_begun_as(wanted, each, storage)]
-        chosen = begun[0] if len(begun) == 1 else None
+        alike = [each for each in begun if _data_of(each, storage) == data]
+        if len(alike) == 1:
+            chosen = alike[0]
+        elif chosen is None and len(begun) == 1:  # `cae` on the digits is stored as `cae-digits`
+            chosen = begun[0]
     if chosen is None:
         known = ", ".join(short(each) for each in sorted(stored)) or "none yet"
         raise UnknownStudy(
@@ -89,10 +96,16 @@ def find_joined(storage: TrialStorage, name: str, place: str) -> JoinedStudy:
 
 def _is_begun_as(name: str, stored: str, storage: TrialStorage) -> bool:
     """Whether the study ``stored`` is that of the file ``name``, on other images than its own."""
-    if not stored.startswith(f"{name}-"):
+    if stored != name and not stored.startswith(f"{name}-"):
         return False
     record = read_record(optuna.load_study(study_name=stored, storage=storage))
     return record is not None and _stem(record.command) == name
+
+
+def _data_of(stored: str, storage: TrialStorage) -> str | None:
+    """Return the name of the images of a stored study."""
+    identity = read_identity(optuna.load_study(study_name=stored, storage=storage))
+    return None if identity is None else identity.data
 
 
 def _is_path(name: str) -> bool:

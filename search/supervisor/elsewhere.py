@@ -41,12 +41,12 @@ class Elsewhere:
         self._known: set[int] | None = None  # ended trials behind `_floor`, by id; None: not begun
         self._floor = -1  # this trial and all before it have ended
 
-    def look(self, owners: Collection[str]) -> None:
-        """Show what others do, if the last look is old enough.
+    def look(self, owners: Collection[str], *, at_once: bool = False) -> None:
+        """Show what others do, if the last look is old enough, or ``at_once``.
 
         owners: our own workers, whose trials are no one else's
         """
-        if time.monotonic() - self._looked < EVERY:
+        if time.monotonic() - self._looked < EVERY and not at_once:
             return
         self._looked = time.monotonic()
         self.pids.update(_pid_of(owner) for owner in owners)

@@ -122,6 +122,7 @@ class Supervisor:
                 self.read_again(error)
             else:
                 break
+        self._look_elsewhere(at_once=True)
 
     def read_again(self, error: DatabaseWentBack) -> None:
         """Say that the database went back to an older state, and read all trials anew."""
@@ -163,10 +164,11 @@ class Supervisor:
             self.tell_dashboard("searching", counts)
             self.prompt.ask()
 
-    def _look_elsewhere(self) -> None:
+    def _look_elsewhere(self, *, at_once: bool = False) -> None:
         """Show what other machines do for the study."""
         if self.elsewhere is not None:
-            self.elsewhere.look({worker.owner for worker in self.pool.workers.values()})
+            owners = {worker.owner for worker in self.pool.workers.values()}
+            self.elsewhere.look(owners, at_once=at_once)
 
     def _may_begin(self, counts: Counter[str], total: int) -> bool:
         """Whether there is a new trial to begin, for a worker that is free."""

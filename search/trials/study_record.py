@@ -28,7 +28,7 @@ class StudyRecord:
     sampler, pruner: as a user writes them; device: what the workers train on
     images: how many, by part; shape: (C, H, W) of each
     trial_minutes: how long a trial may take; revision: commit of the code; both for workers that
-        join. Older versions kept neither
+        join; runs: a word of the folder RUNS. Older versions kept none of them
     """
 
     command: str
@@ -42,12 +42,14 @@ class StudyRecord:
     shape: tuple[int, ...]
     trial_minutes: float | None = None
     revision: str = ""
+    runs: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """Return the record in ``plain``; raises `TypeError` or `KeyError` for another thing."""
         record = cls(**{**plain, "shape": tuple(plain["shape"])})
-        texts = (record.command, record.sampler, record.pruner, record.devices, record.revision)
+        texts: tuple[object, ...] = (record.command, record.sampler, record.pruner, record.devices)
+        texts += (record.revision, record.runs)
         counts = (record.trials, record.top, record.retrain_epochs, *record.shape)
         counts += tuple(record.images[part] for part in ("train", "valid", "test"))
         if not all(isinstance(text, str) for text in texts):

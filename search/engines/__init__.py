@@ -1,0 +1,1 @@
+"""Places where workers run: this machine, Slurm, Ray."""
