@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -186,7 +187,24 @@ def test_a_job_whose_time_is_over_gives_its_trial_back_first() -> None:
     job.process = job.begin(stdout=subprocess.PIPE)
     assert job.process.stdout.readline() == b"ready\n"
     job.leave()
-    assert job.process.returncode == TRY_AGAIN
+    assert job.process.wait(10) == TRY_AGAIN
+    job.process.stdout.close()
+    job.process.stdin.close()
+
+
+def test_a_signal_that_comes_while_a_job_waits_is_heard() -> None:
+    """submitit's handler runs in the middle of the job, and waits for the worker, too."""
+    job = a_job(WAITS)
+    before = signal.signal(signal.SIGALRM, lambda *_: job.leave())
+    job.process = job.begin(stdout=subprocess.PIPE)
+    job.process.stdout.readline()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        began = time.monotonic()
+        assert job.wait() == TRY_AGAIN
+        assert time.monotonic() - began < 20
+    finally:
+        signal.signal(signal.SIGALRM, before)
     job.process.stdout.close()
     job.process.stdin.close()
 
@@ -205,7 +223,7 @@ def test_a_worker_of_a_job_drops_what_it_would_refuse(monkeypatch: pytest.Monkey
 
     def popen(words: list[str], **options: Any) -> Any:
         seen.update(options, words=words)
-        return SimpleNamespace(wait=lambda: 0, poll=lambda: 0)
+        return SimpleNamespace(wait=lambda: 0, pid=2**30)  # of no process
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     monkeypatch.setenv("TRIALS", "9")

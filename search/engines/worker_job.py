@@ -13,11 +13,13 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 PATIENCE = 60.0  # seconds that a worker may take to give its trial back
+TICK = 0.2  # seconds between two looks at a process
 IN_JOB = "GENSTUDY_JOB"  # set for a worker that leaves when its input ends: the job is gone then
 PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; "
@@ -44,11 +46,25 @@ class WorkerJob:
     def __call__(self) -> int:
         """Run the worker to its end; returns its exit code."""
         self.process = self.begin()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the worker's end; returns its exit code."""
         try:
+            while not self.has_ended():  # `Popen.wait` holds a lock that a signal's handler needs
+                time.sleep(TICK)
             return int(self.process.wait())
         finally:  # the job was cancelled: the trial is given back
-            if self.process.poll() is None:
+            if not self.has_ended():
                 self.process.terminate()
+
+    def has_ended(self) -> bool:
+        """Whether the worker's process has ended. A handler of a signal may ask, too."""
+        try:
+            found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # it has, and that was heard already
+            return True
+        return found is not None
 
     def begin(self, **options: Any) -> subprocess.Popen[bytes]:
         """Start the worker's process."""
@@ -64,12 +80,15 @@ class WorkerJob:
 
     def leave(self) -> None:
         """Tell the worker to give its trial back, and wait until it has."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGUSR2)
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()  # the trial goes on from its last checkpoint
+        if self.process is None or self.has_ended():
+            return
+        os.kill(self.process.pid, signal.SIGUSR2)
+        deadline = time.monotonic() + PATIENCE
+        while not self.has_ended():
+            if time.monotonic() > deadline:
+                os.kill(self.process.pid, signal.SIGKILL)  # its trial goes on from its checkpoint
+                return
+            time.sleep(TICK)
 
     def checkpoint(self) -> Any:
         """Return what submitit submits again, once the trial is given back."""
@@ -91,11 +110,7 @@ def run_job(job: WorkerJob) -> tuple[int, str]:
     """Run a worker to its end; returns its exit code, and the line of its error, if any."""
     with tempfile.TemporaryFile() as errors:
         job.process = job.begin(stderr=errors, stdout=subprocess.DEVNULL)
-        try:
-            code = int(job.process.wait())
-        finally:  # cancelled: the trial is given back
-            if job.process.poll() is None:
-                job.process.terminate()
+        code = job.wait()
         errors.seek(0)
         lines = errors.read().decode("utf-8", "replace").splitlines()
     found = [line for line in lines if line.startswith("error: ")]
