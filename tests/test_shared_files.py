@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from moto.server import ThreadedMotoServer
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -316,6 +317,20 @@ def test_a_place_that_the_study_does_not_know_is_refused(
         keep_files(study, Variables(), storage)
     shutil.copytree(shared, moved := tmp_path / "moved")
     assert keep_files(study, Variables(files=str(moved)), storage) == str(moved)
+
+
+@pytest.mark.parametrize("kind", ["folder", "database"])
+def test_a_study_begins_with_files_on_both_databases(
+    storage_url: str, tmp_path: Path, kind: str
+) -> None:
+    """It begins under a lock, and on a server the lock has the only connection of a process."""
+    files = "database" if kind == "database" else str(tmp_path / "shared")
+    storage = open_storage(storage_url)
+    storage.engine.pool._timeout = 1.0  # type: ignore[attr-defined]  (seconds, not 30)
+    with study_lock(storage.engine, CREATION):
+        study = optuna.create_study(study_name="s", storage=storage)
+        assert keep_files(study, Variables(files=files), storage) == files
+    assert keep_files(study, Variables(files=files), storage) == files
 
 
 def test_files_that_are_away_cost_no_training(
