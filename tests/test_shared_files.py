@@ -326,7 +326,7 @@ def test_a_study_begins_with_files_on_both_databases(
     """It begins under a lock, and on a server the lock has the only connection of a process."""
     files = "database" if kind == "database" else str(tmp_path / "shared")
     storage = open_storage(storage_url)
-    storage.engine.pool._timeout = 1.0  # type: ignore[attr-defined]  (seconds, not 30)
+    storage.engine.pool._timeout = 1.0  # type: ignore[attr-defined]
     with study_lock(storage.engine, CREATION):
         study = optuna.create_study(study_name="s", storage=storage)
         assert keep_files(study, Variables(files=files), storage) == files
