@@ -30,7 +30,7 @@ VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 DATABASE = ("RUNS", "STORAGE")
 LISTED = ("CSV", "PARQUET")
 SAMPLED = ("RANK", "N", "LABELS", "OUT")
-SERVED = ("HOST", "PORT")
+SERVED = ("HOST", "PORT", "TOKEN")
 JOINED = (
     "NAME", "STORAGE", "GPUS", "WORKERS", "MEMORY", "MINUTES", "DATA", "DATA_ROOT", "BACKGROUND",
     "FROM", "INCEPTION", "RUNS", "FILES",

@@ -349,6 +349,11 @@ class Variables:
     port: int = _variable(
         "port of the dashboard", _whole_reader(1, 65535), default="8080", typed=True
     )
+    token: Path | None = _variable(
+        "file with the dashboard's token, for a proxy that sends it; unset: a new one is printed",
+        _read_path,
+        typed=True,
+    )
 
     @property
     def paths(self) -> RunPaths:

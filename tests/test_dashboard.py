@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
@@ -216,6 +216,51 @@ def test_a_taken_port_is_one_line(runs: RunPaths, user: User) -> None:
     assert code == 2
     assert error.startswith(f"error: cannot serve on 127.0.0.1:{port}")
     assert error.count("\n") == 1
+
+
+def test_a_proxy_sends_the_token_of_a_file_and_nothing_prints_it(
+    runs: RunPaths, user: User, tmp_path: Path
+) -> None:
+    token = tmp_path / "token.txt"
+    token.write_text("0123456789abcdef" * 2 + "\n")
+    held = token.read_text().strip()
+    token.chmod(0o600)
+    process = user.start("dashboard", PORT=(port := free_port()), TOKEN=token)
+    with watched(process):
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert f": 127.0.0.1:{port}, for a proxy that sends the token of " in said
+        served = Served(process, f"http://127.0.0.1:{port}/dashboard?token={held}")
+        assert served.ask("/dashboard")[0] == 403
+        assert served.api("/api/studies")["study_summaries"]
+        process.send_signal(signal.SIGINT)
+        rest, error = process.communicate(timeout=60)
+    assert held not in said + rest + error
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (None, 0o600, "No such file or directory"),
+        ("0123456789abcdef" * 2, 0o604, "may be read by others; keep it to yourself: chmod 600"),
+        ("short", 0o600, "holds no token, which is one line of 32 to 256 letters and digits"),
+        ("two words that are long enough to be one", 0o600, "holds no token"),
+    ],
+)
+def test_a_token_that_is_none_is_one_line(
+    runs: RunPaths,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    content: str | None,
+    mode: int,
+    said: str,
+) -> None:
+    token = tmp_path / "token.txt"
+    if content is not None:
+        token.write_text(content)
+        token.chmod(mode)
+    assert said in refused("dashboard", TOKEN=token)
 
 
 def test_without_a_study_there_is_nothing_to_show(user: User) -> None:

@@ -3,8 +3,10 @@
     make dashboard                             this machine only
     ssh -L 8080:127.0.0.1:8080 machine         the same from elsewhere, at the printed address
     make dashboard HOST=0.0.0.0,lab.example    other machines too; after the comma: a proxy's name
+    make dashboard TOKEN=token.txt             for a proxy that asks for a password itself
 
-The address that is printed carries a token (`search.reporting.dashboard_access`).
+The address that is printed carries a token (`search.reporting.dashboard_access`), unless TOKEN
+names a file that holds it: what a service prints is kept in logs. `tests/deploy/` has such a proxy.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import optuna_dashboard
 
 from search.console import open_console, shorten_path
 from search.errors import BadVariable
-from search.reporting.dashboard_access import DashboardAccess, new_token
+from search.reporting.dashboard_access import DashboardAccess, new_token, read_token
 from search.reporting.dashboard_view import DashboardView
 from search.setup.shared_place import open_for_reading, places_left_out
 from search.variables import Variables, read_variables
@@ -57,7 +59,7 @@ def dashboard() -> int:
     variables = read_variables()
     console = open_console()
     storage = open_storage(variables.storage_url, create=False)  # looking creates nothing
-    token = new_token()
+    token = new_token() if variables.token is None else read_token(variables.token)
     try:
         shared = open_for_reading(variables.files_address, storage.engine)
         for line in places_left_out(variables, storage):
@@ -75,7 +77,7 @@ def dashboard() -> int:
                 )
             console.print(
                 f"dashboard of {shorten_path(redact_url(variables.storage_url))}: "
-                f"{_address(variables)}?token={token}  (Ctrl-C ends it)",
+                f"{_entrance(variables, token)}  (Ctrl-C ends it)",
                 soft_wrap=True,
             )
             server.serve_forever()
@@ -84,6 +86,14 @@ def dashboard() -> int:
     finally:
         storage.engine.dispose()
     return 0
+
+
+def _entrance(variables: Variables, token: str) -> str:
+    """Return where a browser is let in; a token that others keep is not shown."""
+    if variables.token is None:
+        return f"{_address(variables)}?token={token}"
+    place = f"{variables.host[0]}:{variables.port}"
+    return f"{place}, for a proxy that sends the token of {shorten_path(variables.token)}"
 
 
 def _address(variables: Variables) -> str:

@@ -7,7 +7,8 @@ machine send it requests. So a request is answered only where all of this holds:
 
 - **Token.** The address that `make dashboard` prints carries it. The browser's first visit trades
   it for a cookie, which no script can read, and goes on at the same address without it. Programs
-  send ``Authorization: Bearer TOKEN``, or ``?token=TOKEN``.
+  send ``Authorization: Bearer TOKEN``, or ``?token=TOKEN``. A proxy that asks for a password of its
+  own sends the token of a file that both read (``TOKEN=PATH``); then nothing prints it.
 - **Host.** It is an address, ``localhost``, this machine's name, or one of ``hosts``: a page whose
   own name was made to point to this machine (DNS rebinding) sends that name. Any port is fine,
   since that of an SSH tunnel differs.
@@ -20,22 +21,27 @@ page of scripts a picture.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from search.errors import BadVariable
 from search.spelling import spell
 from storage.errors import short
 
 Environment = dict[str, Any]
 Headers = list[tuple[str, str]]
 
+TOKEN = re.compile("[A-Za-z0-9_-]{32,256}")  # what a header, an address and a cookie can hold
 SAFE = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 PAGES = "/dashboard"
 FILES = "/artifacts/"
@@ -75,6 +81,30 @@ FORM = (
 def new_token() -> str:
     """Return a token that nobody guesses."""
     return secrets.token_hex(20)  # letters and digits: a terminal finds the end of its address
+
+
+def read_token(path: Path) -> str:
+    """Return the token that a file holds; raise `BadVariable` where it holds none, or shows it."""
+    try:
+        mode = path.stat().st_mode
+        held = path.read_text(encoding="utf-8").strip() if stat.S_ISREG(mode) else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text of UTF-8"
+        raise BadVariable(
+            f"cannot read TOKEN={short(str(path))} ({reason}); name a file that holds the "
+            "dashboard's token"
+        ) from error
+    if mode & stat.S_IRWXO:
+        raise BadVariable(
+            f"TOKEN={short(str(path))} may be read by others; keep it to yourself: "
+            f"chmod 600 {short(str(path))}"
+        )
+    if not TOKEN.fullmatch(held):
+        raise BadVariable(
+            f"TOKEN={short(str(path))} holds no token, which is one line of 32 to 256 letters and "
+            f"digits; make one: openssl rand -hex 20 > {short(str(path))}"
+        )
+    return held
 
 
 @dataclass
