@@ -6,6 +6,7 @@ and nothing else, goes on. FILES is a folder, a bucket on a real S3 server, or t
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -67,6 +68,7 @@ KINDS = ("folder", "s3", "database")
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
     """A real S3 server of this machine."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -194,7 +196,7 @@ def test_a_killed_machine_is_followed_by_one_with_another_runs(
     assert done < 60
     code, out, error = there.run(**shared)
     assert (code, error) == (0, "")
-    found = re.search("trial   0 goes on at epoch ([0-9]+)", out)
+    found = re.search("trial +0 +goes on at epoch ([0-9]+)", out)
     assert found is not None, out
     assert done <= int(found[1]) <= done + 1  # at most the epoch is lost whose copy was under way
     code, out, error = here.run(**shared)

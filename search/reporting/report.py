@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from search.reporting.document import Block, files_of, to_markdown
@@ -25,10 +26,14 @@ from search.reporting.reported_study import ReportedStudy, read_study
 from search.reporting.searched import searched_blocks
 from search.reporting.second_judge import ranking_check
 from search.reporting.tables import conclusion_blocks, gallery_of, trials_blocks
-from search.setup.shared_place import open_for_reading
+from search.setup.shared_place import PLACE, open_for_reading
+from search.trials.shared_exports import bring_export, shared_ranks
 from storage import best
 from storage.database.connection import open_storage
+from storage.errors import RunsUnwritable
 from storage.files.exports import atomic_folder
+from storage.files.object_store import ObjectStore
+from storage.files.shared_files import SharedFiles
 from storage.paths import RunPaths
 
 
@@ -45,7 +50,10 @@ def write_report(
     storage = open_storage(url, create=False)
     try:
         shared = open_for_reading(files, storage.engine)
-        blocks = _blocks(read_study(name, storage, paths, shared))
+        reported = read_study(name, storage, paths, shared)
+        if shared is not None:
+            _bring_exports(reported, shared)
+        blocks = _blocks(reported)
     finally:
         storage.engine.dispose()
     title, place = f"Study {name}", into or paths.report(name)
@@ -58,6 +66,19 @@ def write_report(
             if not (folder / other.name).exists():
                 _copy(other, folder / other.name)
     return place
+
+
+def _bring_exports(reported: ReportedStudy, shared: ObjectStore) -> None:
+    """Bring the exports of other machines into this RUNS, where that can be written."""
+    token = reported.definition.get("token")
+    attributes = reported.storage.get_study_system_attrs(reported.study._study_id)
+    if not isinstance(token, str) or PLACE not in attributes:
+        return
+    files = SharedFiles(engine=reported.storage.engine, token=token, store=shared)
+    with suppress(RunsUnwritable):
+        reported.paths.check_writable()
+        for rank in shared_ranks(files):
+            bring_export(files, reported.paths.export(reported.name, rank), rank)
 
 
 def other_files(place: Path) -> list[Path]:

@@ -18,6 +18,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from search.console import shorten_path
@@ -27,9 +28,10 @@ from search.supervisor.finish_claim import FinishClaim, FinishedElsewhere
 from search.supervisor.loop import Supervisor
 from search.supervisor.shared_retrainings import SharedRetrainings, share_retrainings
 from search.supervisor.worker_pool import WorkerHandle
-from search.trials.retraining_files import bring_export, exchange_retrainings
+from search.trials.retraining_files import exchange_retrainings
 from search.trials.retraining_record import FailedRetraining, RetrainingRecord
 from search.trials.seed_race import FIRST
+from search.trials.shared_exports import bring_export
 from search.trials.standings import is_exported, race_of, standings_of
 from search.words import format_count, name_seed
 from storage.database.finishes import FinishLost
@@ -79,7 +81,10 @@ def take_exports(
     try:
         exchange_retrainings(supervisor.files, supervisor.run)
         for rank in range(1, min(top, count if isinstance(count, int) else 0) + 1):
-            bring_export(supervisor.files, supervisor.run, rank)
+            folder = supervisor.run.paths.export(supervisor.run.study, rank)
+            if not supervisor.files.wait_for(partial(bring_export, folder=folder, rank=rank)):
+                where = supervisor.files.files.address
+                supervisor.display.say(f"rank {rank}: the export in FILES={where} is damaged")
     except FilesAway as error:
         supervisor.display.say(f"{error}: the exports are not brought here")
         return elsewhere

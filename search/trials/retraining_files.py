@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
@@ -22,14 +21,6 @@ from search.run import StudyRun
 from search.trials.files_access import FilesAccess
 from search.trials.retraining_record import read_record
 from storage.database.file_records import FileRecord, Guard
-from storage.files.atomic import temporary_folder
-from storage.files.exports import (
-    atomic_folder,
-    free_place,
-    is_whole,
-    read_provenance,
-    remove_earliest,
-)
 from storage.files.shared_files import SharedFiles, may_always
 from storage.paths import RetrainingPaths
 
@@ -94,31 +85,6 @@ def exchange_retrainings(
         if read_record(place, token=run.token, trial=number, repeat=repeat) is not None:
             paths = run.paths.retraining(run.study, number, repeat)
             access.wait_for(partial(share_retraining, paths=paths, guard=may_always))
-
-
-def export_file(rank: int) -> str:
-    """Return the name of the export of a rank."""
-    return f"export-{rank}"
-
-
-def bring_export(access: FilesAccess, run: StudyRun, rank: int) -> None:
-    """Bring the export of a rank to its folder, unless it stands there; another one is kept beside
-    it. Raises `FilesAway`."""
-    folder = run.paths.export(run.study, rank)
-    for record in access.wait_for(lambda files: files.kept(export_file(rank))):
-        with temporary_folder(run.paths.cache) as place:
-            content = place / "export"
-            if not access.wait_for(partial(_unpack, record=record, folder=content)):
-                continue  # it is damaged: the one before
-            found = read_provenance(content)
-            if found is None or found.get("token") != run.token or not is_whole(content, found):
-                continue
-            if found != read_provenance(folder) or not is_whole(folder, found):
-                earlier = free_place(folder) if folder.exists() else None
-                with atomic_folder(folder, earlier=earlier) as staging:
-                    shutil.copytree(content, staging, dirs_exist_ok=True)
-                remove_earliest(folder)
-            return
 
 
 def _unpack(files: SharedFiles, *, record: FileRecord, folder: Path) -> bool:

@@ -37,8 +37,9 @@ from models.seeds import same_draws
 from models.training.loop import evaluate
 from models.training.step_curve import StepCurve
 from search.messages import Drawing, Export, Exported, Exporting, Measuring
-from search.trials.retraining_files import bring_pictures, export_file
+from search.trials.retraining_files import bring_pictures
 from search.trials.retraining_record import RetrainingRecord, read_record
+from search.trials.shared_exports import put_export
 from search.words import show_text
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
@@ -128,11 +129,7 @@ def share_export(context: WorkerContext, job: Export, folder: Path) -> None:
 
     try:
         access.wait_for(lambda files: files.put(paths.stem, paths.record, guard=check))
-        access.wait_for(
-            lambda files: files.put_all(
-                export_file(job.rank), sorted(folder.iterdir()), guard=check
-            )
-        )
+        access.wait_for(lambda files: put_export(files, job.rank, folder, guard=check))
     except (FilesAway, FileTooLarge) as error:
         context.tell(f"{error}: the export of rank {job.rank} is in {folder} alone")
 

@@ -1,0 +1,63 @@
+"""Exports in FILES, which every machine brings into its RUNS.
+
+    put_export(files, rank, folder, guard=guard)      # after it stands under RUNS
+    bring_export(files, paths.export("cae", 1), 1)    # False: it is damaged there, or gone
+
+An export is one object: all of its files or none.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from storage.database.file_records import Guard
+from storage.files.atomic import temporary_folder
+from storage.files.exports import (
+    atomic_folder,
+    free_place,
+    is_whole,
+    read_provenance,
+    remove_earliest,
+)
+from storage.files.shared_files import SharedFiles
+
+EXPORT = re.compile("export-([0-9]{1,4})")
+
+
+def export_file(rank: int) -> str:
+    """Return the name of the export of a rank."""
+    return f"export-{rank}"
+
+
+def shared_ranks(files: SharedFiles) -> list[int]:
+    """Return the ranks whose exports are in FILES."""
+    found = [EXPORT.fullmatch(name) for name in files.newest()]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def put_export(files: SharedFiles, rank: int, folder: Path, *, guard: Guard) -> None:
+    """Put the export of a rank. Raises `FilesAway`, and what the guard raises."""
+    files.put_all(export_file(rank), sorted(folder.iterdir()), guard=guard)
+
+
+def bring_export(files: SharedFiles, folder: Path, rank: int) -> bool:
+    """Bring the export of a rank to its folder, unless it stands there; another one is kept beside
+    it. False: it is damaged in FILES, or gone. Raises `FilesAway`."""
+    for record in files.kept(export_file(rank))[:1]:  # one before may be another model's
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent) as place:
+            content = place / "export"
+            if not files.fetch_all(record, content):
+                return False
+            found = read_provenance(content)
+            if found is None or found.get("token") != files.token or not is_whole(content, found):
+                return False
+            if found != read_provenance(folder) or not is_whole(folder, found):
+                earlier = free_place(folder) if folder.exists() else None
+                with atomic_folder(folder, earlier=earlier) as staging:
+                    shutil.copytree(content, staging, dirs_exist_ok=True)
+                remove_earliest(folder)
+            return True
+    return False
