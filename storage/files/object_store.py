@@ -138,7 +138,8 @@ class ObjectStore:
         try:
             if self.place.kind is Kind.FOLDER:
                 self.place.folder.mkdir(parents=True, exist_ok=True)
-                remove_left_behind(self.place.folder / "files")
+                for inside in self.place.folder.iterdir():
+                    remove_left_behind(inside)
             self.store.write(self.prefix + name, BytesIO(content))
             try:
                 with self.store.open_reader(self.prefix + name) as source:
