@@ -339,6 +339,7 @@ class StudyCommand:
         try:
             supervisor.employ(engine, self.variables.jobs or 1)
             yield
+            supervisor.let_jobs_end()
         finally:
             engine.stop()
 

@@ -24,6 +24,7 @@ from search.words import format_count
 CHECK = 2.0  # seconds between two looks at the jobs
 MOST_DEATHS = 4  # for each job, without an epoch of any trial between: then nothing will come of it
 PAUSE, LONGEST = 2.0, 120.0  # seconds before jobs that died without work are replaced
+FAREWELL = 5.0  # seconds that jobs have to see that nothing is left, before they are cancelled
 DONE = 0  # exit code of a worker that found nothing left
 
 
@@ -49,6 +50,12 @@ class FollowingSupervisor(Supervisor):
             self._checked = time.monotonic()
             self._look_after_jobs()
         return died
+
+    def let_jobs_end(self) -> None:
+        """Wait a little for jobs that find nothing left: they end by themselves."""
+        deadline = time.monotonic() + FAREWELL
+        while time.monotonic() < deadline and any(job.is_alive for job in self.engine.alive()):
+            self.stop.wait(0.2)
 
     def wait_for_exports(self, top: int) -> list[dict[str, Any]] | FinishedElsewhere:
         """Wait until the workers have retrained and exported the best; returns as `finish`."""

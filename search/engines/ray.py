@@ -101,6 +101,8 @@ def read_resources(options: dict[str, str], *, has_gpus: bool) -> dict[str, floa
 
 def _open_ray(address: str) -> Any:
     """Return Ray, connected. Raises `EngineFailed`."""
+    if not address:  # a machine that is busy takes longer than Ray's half minute
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     import ray
 
     try:
@@ -110,10 +112,11 @@ def _open_ray(address: str) -> Any:
             include_dashboard=False if not address else None,
             configure_logging=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises it for a node that does not come up in time
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise EngineFailed(
-            f"no Ray at RAY_ADDRESS={short(address)} ({short(lines[0])}); without RAY_ADDRESS, "
-            "Ray starts on this machine"
-        ) from error
+        if address:
+            what, fix = f"no Ray at RAY_ADDRESS={short(address)}", "without it, Ray starts here"
+        else:
+            what, fix = "Ray does not start on this machine", "RAY_ADDRESS names one that runs"
+        raise EngineFailed(f"{what} ({short(lines[0])}); {fix}") from error
     return ray

@@ -8,10 +8,12 @@ tries the same without a Slurm, as processes of this machine.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ class SlurmEngine:
 
     def start(self, count: int) -> None:
         try:
-            with self.executor.batch():
+            with self._quiet(), self.executor.batch():
                 started = [self.executor.submit(self.job) for _ in range(count)]
         except Exception as error:  # submitit has its own classes, and those of subprocess
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -73,6 +75,22 @@ class SlurmEngine:
 
     def describe(self) -> str:
         return "jobs of submitit on this machine" if self.is_local else "jobs of Slurm"
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Let what submitit's own processes say go to a log; only on this machine it has any."""
+        if not self.is_local:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ours = os.dup(2)
+        with (self.folder / "submitit.log").open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(ours, 2)
+            os.close(ours)
 
     def _look(self, job: Any) -> Job:
         is_over = job.paths.result_pickle.exists()
