@@ -40,8 +40,8 @@ def share_retraining(files: SharedFiles, paths: RetrainingPaths, *, guard: Guard
 
     Raises `FilesAway`, and what the guard raises.
     """
-    if paths.best.exists():
-        epoch = _best_epoch(paths.record)
+    epoch = _best_epoch(paths.record)
+    if epoch and paths.best.exists():
         newest = next(iter(files.kept(paths.stem + BEST)), None)
         if newest is None or newest.sha256 != _digest(paths.best):
             files.put(paths.stem + BEST, paths.best, epoch=epoch, guard=guard)
