@@ -280,10 +280,12 @@ class Variables:
     slurm: dict[str, str] | None = _variable(
         "options of sbatch: 'partition=gpu,gpus_per_node=1,time=240'; time is in minutes",
         _read_options,
+        typed=True,
     )
     ray: dict[str, str] | None = _variable(
         "what a worker takes of Ray: 'num_gpus=0.5,num_cpus=2'; RAY_ADDRESS names the cluster",
         _read_options,
+        typed=True,
     )
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",

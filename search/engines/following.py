@@ -91,6 +91,7 @@ class FollowingSupervisor(Supervisor):
             self._buried.add(job.name)
             self._bury(job)
         living = sum(job.is_alive for job in jobs)
+        self.display.jobs = f"{format_count(living, 'job')} at work or waiting"
         missing = self._useful_jobs() - living
         if missing > 0 and time.monotonic() >= self._not_before:
             self._start(missing)

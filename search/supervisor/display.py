@@ -128,6 +128,7 @@ class Display:
         self.parameters: dict[int, Mapping[str, Any]] = {}
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
         self.ends: Counter[str] = Counter()  # trials by outcome, as far as we know of them
+        self.jobs = ""  # of an engine, in words
         self.deadline = float("inf")  # when the search ends, on the monotonic clock
         self.began = time.monotonic()
         self.is_searching = True
@@ -351,7 +352,7 @@ class Display:
         left = self.seconds_left()
         if left is not None:
             parts.append(f"{format_duration(left)} left")
-        return parts
+        return [*parts, *([self.jobs] if self.jobs else [])]
 
     def _work(self) -> str:
         """Return one line: what the trials that run have come to."""
