@@ -21,7 +21,7 @@ from tests.user import User, WriteStudy, is_error_line
 # The first workers are killed while they read the study, as by a kernel that is short of memory.
 BORN_DEAD = """import os, signal
     from pathlib import Path
-    if Path("/proc/self/comm").read_text() == "worker\\n":
+    if Path("/proc/self/comm").read_text() == "trainer\\n":
         place = Path("PLACE")
         place.mkdir(exist_ok=True)
         if len(list(place.iterdir())) < COUNT:
