@@ -30,6 +30,7 @@ from tests.benchmarks.rows import (
     stamped,
     write_csv,
 )
+from tests.benchmarks.scale import BEHIND, BUSY, CALM, Projection, make_rows
 from tests.benchmarks.sizes import SHORT, Settings
 from tests.benchmarks.startup import EPOCH, until_shown
 from tests.benchmarks.steps import Step, run
@@ -332,3 +333,31 @@ def test_what_a_live_display_shows_is_found(tmp_path: Path) -> None:
     assert 0.3 <= seconds < 20
     with pytest.raises(MeasurementFailed, match="nothing to see"):
         until_shown([sys.executable, "-c", "print('nothing to see')"], EPOCH, environment())
+
+
+LINE = {
+    "workers": 64, "trials_a_s": 6.4, "server_ms": 40.0, "client_ms": 60.0, "wait_ms": 90.0,
+    "connections": 64, "busy_cores": 0.6, "lock_ms": 12.0,
+}  # fmt: skip
+
+
+def test_a_thousand_workers_are_projected_from_what_was_measured() -> None:
+    calm = {(CALM, "genstudy"): [LINE], (CALM, "optuna"): [{**LINE, "server_ms": 80.0}]}
+    busy = {(BUSY, side): [{**LINE, "trials_a_s": 32.0}] for side in ("genstudy", "optuna")}
+    rows = make_rows({**calm, **busy})
+    assert [(row.ours, row.theirs, row.ratio) for row in rows] == [
+        (40.0, 80.0, 2.0), (90.0, 90.0, 1.0), (32.0, 32.0, 1.0),
+    ]  # fmt: skip
+    assert all(row.section == "scale" and "64 connections" in row.note for row in rows)
+    assert (
+        "1,000 workers with trials of 60 s: 16.7 trials/s, 0.7 cores of the server, 1031% of "
+        "connections, 20% of the study's lock"
+    ) in rows[0].note
+    assert "1,000 workers" not in rows[1].note
+    assert make_rows({(CALM, "genstudy"): [LINE]}) == []  # half a comparison is no row
+    (behind,) = make_rows({(BEHIND, "genstudy"): [LINE]})
+    assert (behind.theirs, behind.ratio) == (None, None)
+    assert "wait for a second connection" in behind.note
+
+    crowded = Projection(workers=90, trial_s=1.0, server_ms=40.0, lock_ms=12.0)
+    assert crowded.shares["the study's lock"] == pytest.approx(1.08)

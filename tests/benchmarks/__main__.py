@@ -134,12 +134,19 @@ def trial_database(name: str) -> Callable[[Settings], Section]:
     return measured
 
 
+def scale(settings: Settings) -> Section:
+    from tests.benchmarks.scale import Scale
+
+    return Scale(settings)
+
+
 SECTIONS: dict[str, Callable[[Settings], Section]] = {
     "training": training,
     "frameworks": frameworks,
     "study": study,
     "start-up": startup,
     **{name: trial_database(name) for name in ("growth", "pandas", "workers")},
+    "scale": scale,
 }
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def _row(values: dict[str, str]) -> Row:
     )
 
 
-SECTIONS = ("training", "frameworks", "study", "start-up", "growth", "pandas", "workers")
+SECTIONS = ("training", "frameworks", "study", "start-up", "growth", "pandas", "workers", "scale")
 
 
 def _place(section: str) -> int:

@@ -22,6 +22,7 @@ class Sizes:
     start_repeats: int
     database_trials: int
     database_repeats: int
+    scale_seconds: float  # of each measurement of many workers
 
 
 WIDTHS = ((9, 27), (4, 10), (10, 60))
@@ -39,6 +40,7 @@ FULL = Sizes(
     start_repeats=5,
     database_trials=10_000,
     database_repeats=3,
+    scale_seconds=60.0,
 )
 SHORT = Sizes(
     form="short",
@@ -53,6 +55,7 @@ SHORT = Sizes(
     start_repeats=3,
     database_trials=10_000,
     database_repeats=1,
+    scale_seconds=20.0,
 )
 TINY = Sizes(  # for who works on the benchmarks
     form="tiny",
@@ -67,6 +70,7 @@ TINY = Sizes(  # for who works on the benchmarks
     start_repeats=1,
     database_trials=200,
     database_repeats=1,
+    scale_seconds=4.0,
 )
 
 
