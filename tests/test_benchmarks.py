@@ -165,6 +165,8 @@ def test_the_product_never_imports_a_peer() -> None:
                 names = [name.name for name in node.names]
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module or ""]
+            if path.match("search/engines/ray.py"):  # it places workers; Ray Tune is the peer
+                names = [name for name in names if name != "ray"]
             assert not [name for name in names if name.split(".")[0] in PEERS], path
 
 
