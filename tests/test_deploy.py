@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import signal
 import ssl
 import subprocess
@@ -189,9 +190,12 @@ def find_calls() -> list[Any]:
         for service in read_services().values()
         if "STORAGE" in service.environment
     ]
-    (_, job) = read_manifests("workers.yaml")
+    (_, job), (rayjob,) = read_manifests("workers.yaml"), read_manifests("rayjob.yaml")
     (worker,) = job["spec"]["template"]["spec"]["containers"]
-    for where, said, container in (("job", worker["args"], worker),):
+    head = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    genstudy, *words = shlex.split(rayjob["spec"]["entrypoint"])
+    assert genstudy == "genstudy"
+    for where, said, container in (("job", worker["args"], worker), ("rayjob", words, head)):
         calls.append((where, said, {each["name"]: each["value"] for each in container["env"]}))
     return calls
 
