@@ -67,7 +67,11 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "grid-continuous": ({"SAMPLER": "grid"}, ["lr is continuous", "grid(search_space="]),
     "grid-unknown": ({"SAMPLER": "grid(search_space={'depth': [1]})"}, ["sampler"]),
     "grid-empty": ({"SAMPLER": "grid(search_space={})"}, ["sampler"]),
-    "pruner": ({"PRUNER": "asha"}, ["unknown pruner 'asha'; available: hyperband"]),
+    "pruner": (
+        {"PRUNER": "hyperbnd"},
+        ["unknown pruner 'hyperbnd'; available: asha", "(did you mean 'hyperband'?)"],
+    ),
+    "pruner-rungs": ({"PRUNER": "asha(0)"}, ["min_resource=0 is not a whole number of at least 1"]),
     "pruner-code": ({"PRUNER": "exit()"}, ["unknown pruner 'exit'"]),
     "pruner-percent": ({"PRUNER": "percentile(200)"}, ["pruner 'percentile(200)'", "100"]),
     "pruner-zero": ({"PRUNER": "hyperband(max_resource=0)"}, ["pruner"]),

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import Any
 from rich.console import Console
 
 from models.results import Table
-from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
+from search.cli.closing_lines import describe_remembered
+from search.cli.conclusion import Conclusion, end_note
 from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
 from search.engines.following import FollowingSupervisor
 from search.engines.launch import check_engine, open_engine
 from search.errors import BaseMissing, SearchError, StudyFileError
-from search.reporting.summary import conclude, summary_table
+from search.reporting.summary import conclude
 from search.run import StudyRun
 from search.setup.fitting import describe_batches
 from search.setup.inputs import RunInputs, find_images
@@ -38,7 +39,7 @@ from search.study import Study
 from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
-from search.supervisor.earlier_trials import end_of, show_earlier
+from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.file_cleaning import remove_deleted, remove_ended
 from search.supervisor.finish import finish, take_exports
@@ -47,17 +48,14 @@ from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerPool
-from search.tables import Column, FittedTable, Kind
 from search.trials.files_access import open_files
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
-from search.trials.retries import read_retries
 from search.trials.seed_race import FIRST
 from search.trials.standings import is_finished
 from search.trials.study_record import StudyRecord, name_strategy
-from search.trials.tally import ALWAYS, describe_ends
 from search.variables import Variables, read_variables
-from search.words import format_count, format_duration, show_text
+from search.words import format_count, format_duration
 from storage.database.address import redact_url
 from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialStorage
@@ -67,9 +65,7 @@ from storage.database.retry import (
     GaveUp,
     passes_later,
 )
-from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
 from storage.files.identity import make_identity
-from storage.files.model_card import warnings_of
 from storage.files.temporary import remove_left_behind
 
 INTERRUPTED, UNREAD = 130, 2  # exit codes
@@ -325,7 +321,7 @@ class StudyCommand:
                 self._stop(supervisor)
                 raise
             except SearchError as error:
-                _end_note(supervisor, f"ended: {error}")
+                end_note(supervisor, f"ended: {error}")
                 raise
         return self._conclude(supervisor, exported, table)
 
@@ -382,7 +378,7 @@ class StudyCommand:
             line = "stopped while the trial database was away; the same command goes on"
             print_line(self.console, line)
             return INTERRUPTED
-        _end_note(supervisor, "stopped")
+        end_note(supervisor, "stopped")
         go = "goes" if waiting == 1 else "go"
         goes_on = f"; {format_count(waiting, 'interrupted trial')} {go} on" if waiting else ""
         print_line(
@@ -438,92 +434,15 @@ class StudyCommand:
         exported: list[dict[str, Any]] | FinishedElsewhere,
         table: Table | None,
     ) -> int:
-        """Print what the study concludes and the exports; returns 1 when there are none."""
-        records = exported if isinstance(exported, list) else []
-        run, console = supervisor.run, self.console
-        supervisor.queue.read_again()  # what is said at the end is what the database says
-        over = supervisor.queue.count_ended() >= run.trials
-        _end_note(supervisor, "done" if over else "MINUTES are over", records)
-        choices = supervisor.prompt.choices
-        stored = supervisor.queue.study
-        again = read_retries(stored).numbers  # others count in their place
-        ended = [
-            trial
-            for trial in stored.get_trials(deepcopy=False)
-            if trial.state.is_finished() and trial.number not in again
-        ]
-        chosen = "" if choices is None else f", {format_count(choices.clicks, 'choice')}"
-        ends = describe_ends(map(end_of, ended), always=ALWAYS)
-        print_line(
-            console, f"study {run.study}: {format_count(len(ended), 'trial')}, {ends}{chosen}"
+        return Conclusion(self.console, self.variables, self.study).tell(
+            supervisor, exported, table
         )
-        if table is not None:
-            console.print(summary_table(table.to_plain()))
-            console.print()
-        is_short = not over and self.variables.minutes is None and not supervisor.queue.is_stopped()
-        if is_short:
-            print_line(
-                console,
-                f"the trial database has {len(ended)} of {format_count(run.trials, 'trial')}: it "
-                "was put back to an older state at the end; the same command goes on from here",
-            )
-            return 1
-        best = supervisor.leaderboard.ranked_trials()
-        if best and not self.variables.top:
-            console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
-            self._warn(run.remarks)
-            self._say(*next_lines(self.study, run, exported=False, width=console.width))
-            return 0
-        if isinstance(exported, FinishedElsewhere):
-            print_line(console, exported.describe(self.study.spec.metric))
-            self._warn(run.remarks)
-            self._say(*next_lines(self.study, run, exported=False, width=console.width))
-            return 0
-        if not records:
-            reason = supervisor.leaderboard.first_failure_reason()
-            why = f" (first failure: {reason})" if reason else ""
-            print_line(console, f"no trial is complete: nothing to export{why}")
-            return 1
-        console.print(self._export_table(run, records))
-        if lines := certificate_lines(records[0]):
-            self._say("how sure rank 1 is:", *(f"  {line}" for line in lines))
-        self._warn(dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
-        self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
-        self._say(*next_lines(self.study, run, exported=True, width=console.width))
-        return 0
 
     def _say(self, *lines: str | None) -> None:
         """Print lines; None is no line."""
         for line in lines:
             if line is not None:
                 print_line(self.console, line)
-
-    def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
-        """Return a row for each export."""
-        metric = self.study.spec.metric
-        name = metric.upper()
-        tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
-        several = any(seeds_of(record) != "1" for record in records)
-        folders = [shorten_path(run.paths.export(run.study, r["rank"])) for r in records]
-        numbers = {
-            "rank": [str(record["rank"]) for record in records],
-            "trial": [str(record["trial"]) for record in records],
-            "epochs": [str(record["epochs"]) for record in records],
-            "seeds": [seeds_of(record) for record in records if several],
-            f"validation {name}": [mean_of(record) for record in records],
-            "P(best)": [chance_of(record) for record in records if several],
-            f"test {name}": tests,
-        }
-        columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items() if cells]
-        return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])
-
-
-def _end_note(
-    supervisor: Supervisor, state: str, records: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Say in the dashboard how the run has ended."""
-    if supervisor.note is not None:
-        supervisor.note.finish(state, records)
 
 
 def _have(count: int) -> str:

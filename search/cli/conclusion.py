@@ -1,0 +1,149 @@
+"""What `make study` says when it has ended: how its trials ended, its table, the exports.
+
+conclusion = Conclusion(console, variables, study)
+code = conclusion.tell(supervisor, exported, table)     # 0, or 1 where nothing is exported
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from models.results import Table
+from search.cli.closing_lines import describe_kept, next_lines
+from search.console import LOUD, print_line, shorten_path
+from search.reporting.summary import summary_table
+from search.run import StudyRun
+from search.study import Study
+from search.supervisor.earlier_trials import end_of
+from search.supervisor.finish_claim import FinishedElsewhere
+from search.supervisor.loop import Supervisor
+from search.tables import Column, FittedTable, Kind
+from search.trials.retries import read_retries
+from search.trials.tally import ALWAYS, describe_ends
+from search.variables import Variables
+from search.words import format_count, show_text
+from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
+from storage.files.model_card import warnings_of
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The last lines of a call of `make study`."""
+
+    console: Console
+    variables: Variables
+    study: Study
+
+    def tell(
+        self,
+        supervisor: Supervisor,
+        exported: list[dict[str, Any]] | FinishedElsewhere,
+        table: Table | None,
+    ) -> int:
+        """Print what the study concludes and the exports; returns 1 when there are none."""
+        records = exported if isinstance(exported, list) else []
+        run, console = supervisor.run, self.console
+        supervisor.queue.read_again()  # what is said at the end is what the database says
+        over = supervisor.queue.count_ended() >= run.trials
+        end_note(supervisor, "done" if over else "MINUTES are over", records)
+        ended = self._tell_ends(supervisor)
+        if table is not None:
+            console.print(summary_table(table.to_plain()))
+            console.print()
+        is_short = not over and self.variables.minutes is None and not supervisor.queue.is_stopped()
+        if is_short:
+            print_line(
+                console,
+                f"the trial database has {ended} of {format_count(run.trials, 'trial')}: it "
+                "was put back to an older state at the end; the same command goes on from here",
+            )
+            return 1
+        return self._tell_exports(supervisor, exported)
+
+    def _tell_ends(self, supervisor: Supervisor) -> int:
+        """Print how the trials ended; return how many have."""
+        run, console = supervisor.run, self.console
+        choices = supervisor.prompt.choices
+        stored = supervisor.queue.study
+        again = read_retries(stored).numbers  # others count in their place
+        ended = [
+            trial
+            for trial in stored.get_trials(deepcopy=False)
+            if trial.state.is_finished() and trial.number not in again
+        ]
+        chosen = "" if choices is None else f", {format_count(choices.clicks, 'choice')}"
+        ends = describe_ends(map(end_of, ended), always=ALWAYS)
+        print_line(
+            console, f"study {run.study}: {format_count(len(ended), 'trial')}, {ends}{chosen}"
+        )
+        return len(ended)
+
+    def _tell_exports(
+        self, supervisor: Supervisor, exported: list[dict[str, Any]] | FinishedElsewhere
+    ) -> int:
+        """Print the exports, or why there are none."""
+        run, console = supervisor.run, self.console
+        records = exported if isinstance(exported, list) else []
+        best = supervisor.leaderboard.ranked_trials()
+        if best and not self.variables.top:
+            console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
+            self._warn(run.remarks)
+            self._say(*next_lines(self.study, run, exported=False, width=console.width))
+            return 0
+        if isinstance(exported, FinishedElsewhere):
+            print_line(console, exported.describe(self.study.spec.metric))
+            self._warn(run.remarks)
+            self._say(*next_lines(self.study, run, exported=False, width=console.width))
+            return 0
+        if not records:
+            reason = supervisor.leaderboard.first_failure_reason()
+            why = f" (first failure: {reason})" if reason else ""
+            print_line(console, f"no trial is complete: nothing to export{why}")
+            return 1
+        console.print(self._export_table(run, records))
+        if lines := certificate_lines(records[0]):
+            self._say("how sure rank 1 is:", *(f"  {line}" for line in lines))
+        self._warn(dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
+        self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
+        self._say(*next_lines(self.study, run, exported=True, width=console.width))
+        return 0
+
+    def _say(self, *lines: str | None) -> None:
+        """Print lines; None is no line."""
+        for line in lines:
+            if line is not None:
+                print_line(self.console, line)
+
+    def _warn(self, lines: Iterable[str]) -> None:
+        """Print what nobody may miss."""
+        for line in lines:
+            print_line(self.console, f" {line} ", LOUD)
+
+    def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
+        """Return a row for each export."""
+        metric = self.study.spec.metric
+        name = metric.upper()
+        tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
+        several = any(seeds_of(record) != "1" for record in records)
+        folders = [shorten_path(run.paths.export(run.study, r["rank"])) for r in records]
+        numbers = {
+            "rank": [str(record["rank"]) for record in records],
+            "trial": [str(record["trial"]) for record in records],
+            "epochs": [str(record["epochs"]) for record in records],
+            "seeds": [seeds_of(record) for record in records if several],
+            f"validation {name}": [mean_of(record) for record in records],
+            "P(best)": [chance_of(record) for record in records if several],
+            f"test {name}": tests,
+        }
+        columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items() if cells]
+        return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])
+
+
+def end_note(supervisor: Supervisor, state: str, records: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Say in the dashboard how the run has ended."""
+    if supervisor.note is not None:
+        supervisor.note.finish(state, records)
