@@ -287,7 +287,7 @@ class StudyCommand:
             pruner=name_strategy(run.pruner or spec.pruner),
             trial_minutes=run.trial_minutes,
             revision=run.revision,
-            runs=make_identity(run.paths.identity),
+            runs=self._identify_runs(run),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
             shape=images.shape,
@@ -295,6 +295,16 @@ class StudyCommand:
         note = StudyNote(self.study, run, queue, record)
         note.begin()
         return note
+
+    def _identify_runs(self, run: StudyRun) -> str:
+        """Return the word by which workers that join know this RUNS. A full disk costs the word,
+        and no trial; an engine's workers need it."""
+        try:
+            return make_identity(run.paths.identity)
+        except OSError:
+            if self.variables.engine is not None:
+                raise
+            return ""
 
     def _work(self, supervisor: Supervisor) -> int:
         """Start the workers, search, retrain and export."""
