@@ -1,8 +1,7 @@
 """The trials of a study that pause at a rung, and which of them goes on.
 
     paused = PausedTrials(study, storage)
-    paused.ids()                        # of all that pause; empty where the pruner lets none pause
-    paused.find_promoted()              # the one that goes on first
+    ids, promoted = paused.look()       # of all that pause, and of the one that goes on first
     paused.reach(trial_id, rung=1, value=0.02)    # False: it pauses
 
 Only with a pruner that lets trials pause (`search.strategies.promotion`) is the database asked.
@@ -33,16 +32,16 @@ class PausedTrials:
         pruner = self.study.pruner
         return pruner if isinstance(pruner, AshaPruner) else None
 
-    def ids(self) -> frozenset[int]:
-        """Return the database's ids of all trials that pause."""
-        return frozenset(each.trial_id for each in self._read() if each.is_paused)
-
-    def find_promoted(self) -> int | None:
-        """Return the id of the trial that goes on first; None: none is to go on."""
+    def look(self) -> tuple[frozenset[int], int | None]:
+        """Return the database's ids of all trials that pause, and of the one that goes on first;
+        None: none is to go on."""
         if self.pruner is None:
-            return None
+            return frozenset(), None
+        with read(self.storage.engine) as connection:
+            arrivals = rungs.read_arrivals(connection, self.study_id)
         factor = self.pruner.reduction_factor
-        return rungs.find_promoted(self._read(), factor=factor, minimize=self._minimize)
+        promoted = rungs.find_promoted(arrivals, factor=factor, minimize=self._minimize)
+        return frozenset(each.trial_id for each in arrivals if each.is_paused), promoted
 
     def reach(self, trial_id: int, *, rung: int, value: float) -> bool:
         """Note that our trial has reached a rung; return False where it pauses there.
@@ -79,9 +78,3 @@ class PausedTrials:
     @property
     def _minimize(self) -> bool:
         return self.study.direction == StudyDirection.MINIMIZE
-
-    def _read(self) -> list[rungs.Arrival]:
-        if self.pruner is None:
-            return []
-        with read(self.storage.engine) as connection:
-            return rungs.read_arrivals(connection, self.study_id)

@@ -154,8 +154,8 @@ class TrialQueue:
         most = total + (self._count_retried() if has_failed else 0)
         try:
             with self.storage.at_most(self.study_id, most):
-                promoted = None if states["WAITING"] else self._paused.find_promoted()
-                hidden = self._choose_hidden(total, states, promoted)
+                paused, promoted = self._paused.look()
+                hidden = self._choose_hidden(total, states, paused, promoted)
                 if hidden is None:
                     return None
                 trial = self._ask(hidden)
@@ -168,14 +168,13 @@ class TrialQueue:
         return trial
 
     def _choose_hidden(
-        self, total: int, states: Counter[str], promoted: int | None
+        self, total: int, states: Counter[str], paused: frozenset[int], promoted: int | None
     ) -> frozenset[int] | None:
         """Return which paused trials are not to be taken now; None: nothing is to be taken.
 
         First comes what was interrupted, then what is promoted, then a new trial. When all that is
         left pauses, one trial after the other is taken to be ended.
         """
-        paused = self._paused.ids()
         if states["WAITING"]:
             return paused
         if promoted is not None:
@@ -278,7 +277,7 @@ class TrialQueue:
         """
         if not counts["PAUSED"]:
             return False
-        if self._paused.find_promoted() is not None:
+        if self._paused.look()[1] is not None:
             return True
         if counts["RUNNING"] or counts["WAITING"]:
             return False
@@ -399,8 +398,8 @@ class TrialQueue:
         Those that pause are no WAITING ones here, but PAUSED.
         """
         states = self._states.count()
-        if states["WAITING"] and (paused := len(self._paused.ids())):
-            states["PAUSED"] = min(paused, states["WAITING"])  # one may just have been taken
+        if states["WAITING"] and (paused := self._paused.look()[0]):
+            states["PAUSED"] = min(len(paused), states["WAITING"])  # one may just have been taken
             states["WAITING"] -= states["PAUSED"]
         if states["FAIL"]:
             states["FAIL"] -= self._count_retried()

@@ -223,26 +223,29 @@ class TrialRun:
     def _attempt(self) -> Ending:
         """Train until the trial is decided."""
         try:
-            if self.queue.pauses(self.trial):  # and nothing else is left to do
-                return self._end_unpromoted()
-            self._record_start()
+            self.is_unpromoted = self.queue.pauses(self.trial)
+            if not self.is_unpromoted:
+                self._record_start()
             config = self.queue.retry.wait_for(lambda: self.context.spec.suggest(self.trial))
-            self.context.send(
-                Started(
-                    number=self.number,
-                    parameters=self.trial.params,
-                    epochs=self.context.run.epochs,
+            if not self.is_unpromoted:
+                self.context.send(
+                    Started(
+                        number=self.number,
+                        parameters=self.trial.params,
+                        epochs=self.context.run.epochs,
+                    )
                 )
-            )
             model = self.context.make_model(config, self.seed)
             if model.config.batch_size < config.batch_size:  # of a set with few images
                 fitted = {"fitted_batch_size": model.config.batch_size}
                 self.queue.set_attributes(self.trial, fitted)
             self._resume(model)
+            if self.is_unpromoted:
+                return self._end_unpromoted(model)
             self._note_progress(at_once=True)
             try:
+                self._write_reports()
                 if not self.rungs.reach_until(self.progress.epoch, self.progress.reported):
-                    self._write_reports()
                     raise PausedAtRung
                 return self._train_to_the_end(model)
             except DivergedError as error:
@@ -250,9 +253,7 @@ class TrialRun:
             except PausedAtRung:
                 peak = self.memory.peak_mebibytes()
                 cost = {"seconds": round(self.progress.seconds, 3), "peak_memory_mib": peak}
-                self.queue.set_attributes(
-                    self.trial, cost | self.missing | trial_attributes(self.diagnosis.final())
-                )
+                self.queue.set_attributes(self.trial, cost | self.missing)
                 raise
             except (GaveUp, DatabaseLost):
                 if self.progress.epoch:
@@ -305,7 +306,7 @@ class TrialRun:
             self.pictures.bring_rows()
         self.progress.resume(model)
         self.earlier_seconds = self.progress.seconds
-        if self.progress.epoch:
+        if self.progress.epoch and not self.is_unpromoted:
             self.context.send(Resumed(number=self.number, epoch=self.progress.epoch))
         self.pictures.forget_rows(beyond=self.progress.epoch)
 
@@ -373,10 +374,11 @@ class TrialRun:
                     break
                 if ending := self._prune(result.number, written=written):
                     return ending
-                if not self.rungs.reach(result.number, progress.reported):
-                    self._write_reports()
-                    self._save_checkpoint(model)
-                    raise PausedAtRung
+                if result.number in self.rungs.by_epoch:
+                    self._write_reports()  # who ends a paused trial finds them there
+                    if not self.rungs.reach(result.number, progress.reported):
+                        self._save_checkpoint(model)
+                        raise PausedAtRung
                 is_new = progress.is_new(result.number)
                 if is_new and is_pictured(self.context.spec, result.number):
                     suffix = f"-epoch-{result.number:03}"
@@ -467,11 +469,13 @@ class TrialRun:
             return Ending.failed(NoPicture(f"no picture to choose by: {reason}"))
         return ending.with_attributes({PICTURE: self.pictures.latest})
 
-    def _end_unpromoted(self) -> Ending:
-        """End a trial that pauses, as pruned at its rung."""
-        self.is_unpromoted = True
-        self.progress.reported = dict(self.trial._cached_frozen_trial.intermediate_values)
-        return Ending.pruned(max(self.progress.reported) + 1, None)
+    def _end_unpromoted(self, model: Model) -> Ending:
+        """End a trial that pauses, as pruned at its rung, with the pictures of its checkpoint."""
+        verdict = self.diagnosis.final()
+        if self.progress.epoch:  # else the checkpoint is lost, and the model untrained
+            self.pictures.show_end(model, self.progress, verdict)
+        ending = Ending.pruned(max(self.progress.reported) + 1, None)
+        return ending.with_attributes(trial_attributes(verdict))
 
     def _end_diverged(self, error: DivergedError) -> Ending:
         self.pictures.show_broken(self.progress, error.epoch)

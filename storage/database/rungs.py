@@ -66,7 +66,9 @@ def reach_rung(
     """
     connection.execute(NOTE, {"trial_id": trial_id, "rung": rung, "value": value})
     there = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
-    own = next(each for each in there if each.trial_id == trial_id)
+    own = next((each for each in there if each.trial_id == trial_id), None)
+    if own is None:  # an older state of the database has no such trial: who asks finds that out
+        return False
     if own.waits and trial_id in _best(there, factor, minimize):
         promote(connection, trial_id)
         return True
