@@ -18,6 +18,7 @@ from search.strategies.pruners import make_pruner
 from search.trials.queue import TrialQueue
 from storage import curves, trials
 from storage.database.fences import TrialLost, raise_fence
+from storage.database.leases import Attempt
 from storage.database.rungs import Arrival, find_promoted, read_arrivals
 from storage.database.transactions import read, write
 from tests.queues import make_study
@@ -70,6 +71,14 @@ def test_the_best_of_a_rung_go_on_and_the_others_end_last(storage_url: str) -> N
     assert queue.count() == {"COMPLETE": 1, "PRUNED": 8}
 
 
+def test_a_study_of_few_trials_has_a_winner(storage_url: str) -> None:
+    """No rung lets one of two go on; in the end the best does, rung after rung, to its end."""
+    queue = make_queue(storage_url)
+    done = [train(queue, 2, lambda number, epoch: 1 - number) for _ in range(7)]
+    assert done == ["0: 1-1", "1: 1-1", "1: 2-3", "1: 4-9", "0 ends", "", ""]
+    assert queue.count() == {"COMPLETE": 1, "PRUNED": 1}
+
+
 def test_where_more_is_better_the_largest_go_on(storage_url: str) -> None:
     queue = make_queue(storage_url, direction="maximize")
     done = [train(queue, 3, lambda number, epoch: number) for _ in range(3)]
@@ -111,6 +120,10 @@ def test_an_attempt_that_lost_its_trial_reaches_no_rung(storage_url: str) -> Non
     assert trial is not None
     with write(queue.engine) as connection:
         raise_fence(connection, trial._trial_id)
+    with pytest.raises(TrialLost):
+        queue.reach_rung(trial, rung=1, value=0.5)
+    trial._trial_id = 10**6  # an older state of the database was put back
+    queue.storage.hold(10**6, Attempt(fence=1, counted=1))
     with pytest.raises(TrialLost):
         queue.reach_rung(trial, rung=1, value=0.5)
     with read(queue.engine) as connection:

@@ -6,7 +6,8 @@
 Optuna's successive halving ends a trial that is not among the best at its rung, for good, though
 better ones may be few in the end. Here it pauses: its checkpoint stays, and it goes on from there
 as soon as enough others have come as far that it is among their best (Li et al. 2020). Trials that
-are never promoted end as pruned when nothing else is left to do.
+are never promoted end as pruned when nothing else is left to do; where no trial is complete by
+then, the best goes on first, so that a study has a winner.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """The trials of a study that pause at a rung, and which of them goes on.
 
     paused = PausedTrials(study, storage)
-    ids, promoted = paused.look()       # of all that pause, and of the one that goes on first
+    found = paused.look()
+    found.ids, found.promoted           # of all that pause, and of the one that goes on first
     paused.reach(trial_id, rung=1, value=0.02)    # False: it pauses
 
 Only with a pruner that lets trials pause (`search.strategies.promotion`) is the database asked.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import optuna
 from optuna.study import StudyDirection
@@ -16,6 +19,19 @@ from search.strategies.promotion import AshaPruner
 from storage.database import rungs
 from storage.database.optuna_storage import TrialStorage
 from storage.database.transactions import read, write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pauses:
+    """Which trials pause, by the database's ids.
+
+    promoted: is among the best of its rung, and goes on first; None: no one is
+    leader: has come furthest, and is the best of those; None: none pauses
+    """
+
+    ids: frozenset[int] = frozenset()
+    promoted: int | None = None
+    leader: int | None = None
 
 
 class PausedTrials:
@@ -32,16 +48,18 @@ class PausedTrials:
         pruner = self.study.pruner
         return pruner if isinstance(pruner, AshaPruner) else None
 
-    def look(self) -> tuple[frozenset[int], int | None]:
-        """Return the database's ids of all trials that pause, and of the one that goes on first;
-        None: none is to go on."""
+    def look(self) -> Pauses:
+        """Return which trials pause now, and which of them go on."""
         if self.pruner is None:
-            return frozenset(), None
+            return Pauses()
         with read(self.storage.engine) as connection:
             arrivals = rungs.read_arrivals(connection, self.study_id)
         factor = self.pruner.reduction_factor
-        promoted = rungs.find_promoted(arrivals, factor=factor, minimize=self._minimize)
-        return frozenset(each.trial_id for each in arrivals if each.is_paused), promoted
+        return Pauses(
+            ids=frozenset(each.trial_id for each in arrivals if each.is_paused),
+            promoted=rungs.find_promoted(arrivals, factor=factor, minimize=self._minimize),
+            leader=rungs.find_leader(arrivals, minimize=self._minimize),
+        )
 
     def reach(self, trial_id: int, *, rung: int, value: float) -> bool:
         """Note that our trial has reached a rung; return False where it pauses there.

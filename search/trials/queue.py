@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -39,7 +40,7 @@ from search.trials.epoch_report import EpochReport
 from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
-from search.trials.paused import PausedTrials
+from search.trials.paused import PausedTrials, Pauses
 from search.trials.retries import VERSION, find_mended, read_retries, write_retries
 from search.trials.study_code import check_code
 from storage.database import leases, notes, preferences
@@ -68,6 +69,18 @@ def waits_out_outages(
         return self.retry.wait_for(lambda: method(self, *args, **named))
 
     return cast("Callable[Concatenate[TrialQueue, P], T]", wait)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is taken next.
+
+    paused: the trial that pauses and is taken; None: one that was interrupted, or a new one
+    goes_on: whether it is promoted; else it is to end
+    """
+
+    paused: int | None = None
+    goes_on: bool = False
 
 
 class TrialQueue:
@@ -154,39 +167,43 @@ class TrialQueue:
         most = total + (self._count_retried() if has_failed else 0)
         try:
             with self.storage.at_most(self.study_id, most):
-                paused, promoted = self._paused.look()
-                hidden = self._choose_hidden(total, states, paused, promoted)
-                if hidden is None:
+                pauses = self._paused.look()
+                choice = self._choose(total, states, pauses)
+                if choice is None:
                     return None
-                trial = self._ask(hidden)
+                trial = self._ask(pauses.ids - {choice.paused})
         except TooManyTrials:  # the lock was lost, and somebody else has made the last one
             return None
         trial_id = self.id_of(trial.number)
         self.storage.hold(trial_id, leases.take_lease(self.engine, trial_id, self.owner))
-        if trial_id == promoted:
+        if choice.goes_on:
             self._paused.promote(trial_id)
         return trial
 
-    def _choose_hidden(
-        self, total: int, states: Counter[str], paused: frozenset[int], promoted: int | None
-    ) -> frozenset[int] | None:
-        """Return which paused trials are not to be taken now; None: nothing is to be taken.
+    def _choose(self, total: int, states: Counter[str], pauses: Pauses) -> Choice | None:
+        """Return what is to be taken; None: nothing.
 
         First comes what was interrupted, then what is promoted, then a new trial. When all that is
-        left pauses, one trial after the other is taken to be ended.
+        left pauses, one trial after the other is taken to be ended; but the best goes on where no
+        trial is complete, since a study is to have a winner.
         """
         if states["WAITING"]:
-            return paused
-        if promoted is not None:
-            return paused - {promoted}
+            return Choice()
+        if pauses.promoted is not None:
+            return Choice(paused=pauses.promoted, goes_on=True)
         if self._enqueue_next(total, states):
-            return paused
-        if not paused or states["RUNNING"]:
+            return Choice()
+        if not pauses.ids or states["RUNNING"]:
             return None
-        return paused - {min(paused)}
+        if not states["COMPLETE"]:
+            return Choice(paused=pauses.leader, goes_on=True)
+        return Choice(paused=min(pauses.ids))
 
-    def _ask(self, hidden: frozenset[int]) -> Trial:
-        """Ask Optuna for the trial that waits, or for a new one."""
+    def _ask(self, hidden: Set[int | None]) -> Trial:
+        """Ask Optuna for the trial that waits, or for a new one.
+
+        hidden: trials that pause, and are not to be taken now
+        """
         cache = cast("TrialCache", self.study._storage)
         cache.hidden = hidden
         try:
@@ -277,7 +294,7 @@ class TrialQueue:
         """
         if not counts["PAUSED"]:
             return False
-        if self._paused.look()[1] is not None:
+        if self._paused.look().promoted is not None:
             return True
         if counts["RUNNING"] or counts["WAITING"]:
             return False
@@ -398,7 +415,7 @@ class TrialQueue:
         Those that pause are no WAITING ones here, but PAUSED.
         """
         states = self._states.count()
-        if states["WAITING"] and (paused := self._paused.look()[0]):
+        if states["WAITING"] and (paused := self._paused.look().ids):
             states["PAUSED"] = min(len(paused), states["WAITING"])  # one may just have been taken
             states["WAITING"] -= states["PAUSED"]
         if states["FAIL"]:

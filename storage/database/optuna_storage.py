@@ -20,7 +20,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -347,7 +347,7 @@ class TrialCache(_CachedStorage):
     hidden: WAITING trials that pause; who asks for those that wait does not see them
     """
 
-    hidden: frozenset[int] = frozenset()
+    hidden: Set[int | None] = frozenset()
 
     def __init__(self, backend: TrialStorage, retry: DatabaseRetry | None = None) -> None:
         super().__init__(backend)

@@ -89,6 +89,14 @@ def find_promoted(arrivals: Iterable[Arrival], *, factor: int, minimize: bool) -
     return None
 
 
+def find_leader(arrivals: Iterable[Arrival], *, minimize: bool) -> int | None:
+    """Return the best paused trial of the highest rung at which any pauses; None: none pauses."""
+    sign = 1 if minimize else -1
+    paused = [each for each in arrivals if each.is_paused]
+    best = min(paused, key=lambda a: (-a.rung, sign * a.value, a.trial_id), default=None)
+    return None if best is None else best.trial_id
+
+
 def promote(connection: Connection, trial_id: int) -> None:
     """Let a trial go on from where it pauses."""
     connection.execute(PROMOTE, {"trial_id": trial_id})
