@@ -20,6 +20,7 @@ from sqlalchemy import text
 from search.__main__ import main
 from search.cli.status import describe, show_status
 from search.setup.stored_study import write_identity
+from search.strategies.promotion import AshaPruner
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
 from search.trials.queue import TrialQueue
@@ -105,6 +106,17 @@ def test_who_runs_what_is_read_from_the_database(storage_url: str) -> None:
     assert found.seconds_left() is None, "nobody works"
 
 
+def test_a_trial_that_pauses_waits_for_no_worker(storage_url: str) -> None:
+    queue = begin(storage_url)
+    queue.study.pruner = AshaPruner()
+    trial = queue.claim(9)
+    assert trial is not None
+    assert not queue.reach_rung(trial, rung=1, value=0.5)
+    queue.release(trial.number)
+    found = read(storage_url)
+    assert (found.counts["paused"], found.counts["waiting"], found.ended) == (1, 0, 0)
+
+
 def test_a_trial_whose_worker_is_silent_counts_as_one_to_come(storage_url: str) -> None:
     queue = begin(storage_url)
     queue.claim(9)
@@ -151,6 +163,10 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
     [
         ({}, "study cae: 21 of 50 trials have ended, 18 complete, 3 pruned, 0 failed"),
         ({}, "1 trial running, 2 waiting for a worker, 26 not begun, 4.9 s/epoch together, about "),
+        (
+            {"counts": Counter(complete=18, running=1, paused=9)},
+            "1 trial running, 9 paused until they are among the best, 22 not begun",
+        ),
         ({"total": None}, "study cae: 21 have ended, 18 complete, 3 pruned, 0 failed"),
         (
             {"finish": replace(FINISH, owner="m:7:x")},

@@ -77,13 +77,16 @@ def describe(found: StudyStatus) -> list[str]:
     of = "" if found.total is None else f" of {format_count(found.total, 'trial')}"
     verb = "has" if found.ended == 1 else "have"
     lines = [f"study {found.name}: {found.ended:,}{of} {verb} ended, {', '.join(counts)}"]
-    if not found.running and found.ended >= (found.total or 0) and not found.counts["waiting"]:
+    waiting, paused = found.counts["waiting"], found.counts["paused"]
+    if not found.running and found.ended >= (found.total or 0) and not waiting + paused:
         return lines + _describe_finish(found.finish, found.metric)
     parts = [f"{format_count(len(found.running), 'trial')} running"]
-    if waiting := found.counts["waiting"]:
+    if waiting:
         parts.append(f"{waiting:,} waiting for a worker")
+    if paused:
+        parts.append(f"{paused:,} paused until they are among the best")
     if found.total is not None:
-        begun = found.ended + len(found.running) + waiting
+        begun = found.ended + len(found.running) + waiting + paused
         parts.append(f"{max(0, found.total - begun):,} not begun")
     pace, left = found.pace(), found.seconds_left()
     if pace is not None:
@@ -116,7 +119,7 @@ def _next_line(found: StudyStatus) -> str | None:
     """Return what helps a study at which nobody works; None where somebody does."""
     if found.alive or (found.total is not None and found.ended >= found.total):
         return None
-    begun = found.running or found.counts["waiting"]
+    begun = found.running or found.counts["waiting"] or found.counts["paused"]
     what = "goes on with what was begun" if begun else "takes the next trial"
     return f"nobody works at it: {spell('worker', NAME=found.name)} {what}"
 

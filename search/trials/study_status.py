@@ -24,14 +24,15 @@ from search.trials.trial_attributes import is_sound
 from storage.database.finishes import Finish, read_finish
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
+from storage.database.rungs import read_arrivals
 from storage.database.running import RunningTrial, read_running
-from storage.database.schema import finishes
+from storage.database.schema import finishes, rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
 
 LATEST = 50  # trials that have ended: what a trial costs is their mean
 DEFINITION, NAMES = "definition", "study:metric_names"  # attributes: what is searched; Optuna's
-NOT_ENDED = ("running", "waiting", "retried")
+NOT_ENDED = ("running", "waiting", "paused", "retried")
 ATTRIBUTES = (
     "SELECT key, value_json FROM study_{kind}_attributes WHERE study_id = :study_id "
     "AND key IN (:definition, :record, :names)"
@@ -49,7 +50,8 @@ class StudyStatus:
     """How far a study is.
 
     total, epochs: trials in all, and of each; None where genstudy has not begun the study
-    counts: trials by the words of `OUTCOMES`; running: those that run, by number
+    counts: trials by the words of `OUTCOMES`, and those that pause at a rung as ``paused``
+    running: those that run, by number
     costs: seconds that each of the latest trials took
     finish: who retrains and exports the best; None: it was never begun
     """
@@ -81,7 +83,7 @@ class StudyStatus:
         """Return how long the search still takes; None while nobody works, or all have ended."""
         if self.total is None:
             return None
-        unstarted = max(0, self.total - self.ended - len(self.alive))
+        unstarted = max(0, self.total - self.ended - self.counts["paused"] - len(self.alive))
         return seconds_left(
             self._workers(), costs=self.costs, unstarted=unstarted, others=0, now=0.0
         )
@@ -122,7 +124,7 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
         metric=names[0] if isinstance(names, list) and is_named else "value",
         total=None if record is None else record.trials,
         epochs=epochs if isinstance(epochs, int) else None,
-        counts=count_outcomes(connection).get(name, Counter()),
+        counts=_count(connection, name, study_id),
         running=read_running(connection, study_id),
         costs=_read_costs(connection, study_id),
         finish=_read_finish(connection, definition.get("token")),
@@ -149,6 +151,15 @@ def _definition(written: Any) -> dict[str, Any]:
     except (ValueError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _count(connection: Connection, name: str, study_id: int) -> Counter[str]:
+    """Count the trials; those that pause do not wait for a worker."""
+    counts = count_outcomes(connection).get(name, Counter())
+    if counts["waiting"] and inspect(connection).has_table(rungs.name):
+        counts["paused"] = sum(each.is_paused for each in read_arrivals(connection, study_id))
+        counts["waiting"] -= counts["paused"]
+    return counts
 
 
 def _read_costs(connection: Connection, study_id: int) -> list[float]:
