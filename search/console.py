@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -117,6 +118,19 @@ def _open_output(loses_lines: bool) -> TextIOWrapper | None:
 def print_line(console: Console, line: str, style: str | None = None) -> None:
     """Print a line of messages: a terminal breaks it between words, and a log keeps it whole."""
     console.print(Text(show_text(line)), style=style, soft_wrap=not console.file.isatty())
+
+
+def print_lines(console: Console, *lines: str | None) -> None:
+    """Print lines of messages; None is no line."""
+    for line in lines:
+        if line is not None:
+            print_line(console, line)
+
+
+def print_loud(console: Console, lines: Iterable[str]) -> None:
+    """Print lines that nobody may miss."""
+    for line in lines:
+        print_line(console, f" {line} ", LOUD)
 
 
 def is_live(console: Console) -> bool:

@@ -6,7 +6,7 @@ code = conclusion.tell(supervisor, exported, table)     # 0, or 1 where nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from models.results import Table
 from search.cli.closing_lines import describe_kept, next_lines
-from search.console import LOUD, print_line, shorten_path
+from search.console import print_line, print_lines, print_loud, shorten_path
 from search.reporting.summary import summary_table
 from search.run import StudyRun
 from search.study import Study
@@ -91,13 +91,13 @@ class Conclusion:
         best = supervisor.leaderboard.ranked_trials()
         if best and not self.variables.top:
             console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
-            self._warn(run.remarks)
-            self._say(*next_lines(self.study, run, exported=False, width=console.width))
+            print_loud(console, run.remarks)
+            print_lines(console, *next_lines(self.study, run, exported=False, width=console.width))
             return 0
         if isinstance(exported, FinishedElsewhere):
             print_line(console, exported.describe(self.study.spec.metric))
-            self._warn(run.remarks)
-            self._say(*next_lines(self.study, run, exported=False, width=console.width))
+            print_loud(console, run.remarks)
+            print_lines(console, *next_lines(self.study, run, exported=False, width=console.width))
             return 0
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
@@ -106,22 +106,11 @@ class Conclusion:
             return 1
         console.print(self._export_table(run, records))
         if lines := certificate_lines(records[0]):
-            self._say("how sure rank 1 is:", *(f"  {line}" for line in lines))
-        self._warn(dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
-        self._say(describe_kept(supervisor.leaderboard.kept_exports(len(records))))
-        self._say(*next_lines(self.study, run, exported=True, width=console.width))
+            print_lines(console, "how sure rank 1 is:", *(f"  {line}" for line in lines))
+        print_loud(console, dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
+        print_lines(console, describe_kept(supervisor.leaderboard.kept_exports(len(records))))
+        print_lines(console, *next_lines(self.study, run, exported=True, width=console.width))
         return 0
-
-    def _say(self, *lines: str | None) -> None:
-        """Print lines; None is no line."""
-        for line in lines:
-            if line is not None:
-                print_line(self.console, line)
-
-    def _warn(self, lines: Iterable[str]) -> None:
-        """Print what nobody may miss."""
-        for line in lines:
-            print_line(self.console, f" {line} ", LOUD)
 
     def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
         """Return a row for each export."""

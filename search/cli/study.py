@@ -11,9 +11,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from rich.console import Console
 from models.results import Table
 from search.cli.closing_lines import describe_remembered
 from search.cli.conclusion import Conclusion, end_note
-from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
+from search.console import (
+    OutputClosed,
+    open_console,
+    print_line,
+    print_lines,
+    print_loud,
+    shorten_path,
+)
 from search.engines.following import FollowingSupervisor
 from search.engines.launch import check_engine, open_engine
 from search.errors import BaseMissing, SearchError, StudyFileError
@@ -36,7 +44,7 @@ from search.setup.prepare import check_names, prepare_run
 from search.setup.reaching import note_database, reach_database
 from search.setup.shared_place import check_files
 from search.study import Study
-from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
+from search.supervisor.devices import count_cores, find_devices
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.earlier_trials import show_earlier
@@ -181,10 +189,7 @@ class StudyCommand:
         variables = self.variables
         if variables.engine is not None:
             return [f"{variables.engine} job"] * (variables.jobs or 1)
-        visible = count_gpus()
-        if not visible and variables.gpus is None and (reason := explain_no_gpu()):
-            self._warn([f"{reason}: training on the CPU"])
-        return assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
+        return find_devices(variables, partial(print_loud, self.console))
 
     def _run(
         self,
@@ -402,7 +407,7 @@ class StudyCommand:
         self, run: StudyRun, queue: TrialQueue, devices: list[str], inputs: RunInputs
     ) -> None:
         """Say what begins, or that nothing does."""
-        self._say(describe_remembered(self.variables, self.study.spec, run))
+        print_lines(self.console, describe_remembered(self.variables, self.study.spec, run))
         ended = queue.count_ended()
         wanted = self.variables.trials or self.study.spec.trials
         if run.trials < wanted:
@@ -431,12 +436,7 @@ class StudyCommand:
         batches = describe_batches(self.study, inputs.images, least_steps=run.least_steps)
         if batches is not None:
             print_line(self.console, batches)
-        self._warn(run.remarks)
-
-    def _warn(self, lines: Iterable[str]) -> None:
-        """Print what nobody may miss."""
-        for line in lines:
-            print_line(self.console, f" {line} ", LOUD)
+        print_loud(self.console, run.remarks)
 
     def _conclude(
         self,
@@ -444,15 +444,9 @@ class StudyCommand:
         exported: list[dict[str, Any]] | FinishedElsewhere,
         table: Table | None,
     ) -> int:
-        return Conclusion(self.console, self.variables, self.study).tell(
-            supervisor, exported, table
-        )
-
-    def _say(self, *lines: str | None) -> None:
-        """Print lines; None is no line."""
-        for line in lines:
-            if line is not None:
-                print_line(self.console, line)
+        """Say how the study ended; returns the exit code."""
+        conclusion = Conclusion(self.console, self.variables, self.study)
+        return conclusion.tell(supervisor, exported, table)
 
 
 def _have(count: int) -> str:

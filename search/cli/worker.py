@@ -18,14 +18,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
 
-from search.console import LOUD, OutputClosed, open_console, print_line, shorten_path
+from search.console import OutputClosed, open_console, print_line, print_loud, shorten_path
 from search.engines.worker_job import IN_JOB
 from search.errors import BadVariable, StudyChanged
 from search.interrupts import LEAVE, TRY_AGAIN, leave_with_input
@@ -42,7 +41,7 @@ from search.setup.reaching import note_database, reach_database
 from search.setup.shared_place import check_files
 from search.spelling import spell
 from search.study import Study
-from search.supervisor.devices import assign_devices, count_cores, count_gpus, explain_no_gpu
+from search.supervisor.devices import count_cores, find_devices
 from search.supervisor.display import Display
 from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.finish import finish
@@ -104,10 +103,7 @@ class WorkerCommand:
         """Compare everything, then take trials; returns the exit code."""
         variables, say = self.variables, partial(print_line, self.console)
         variables.paths.check_writable()
-        visible = count_gpus()
-        if not visible and variables.gpus is None and (reason := explain_no_gpu()):
-            self._warn([f"{reason}: training on the CPU"])
-        devices = assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
+        devices = find_devices(variables, partial(print_loud, self.console))
         stop = threading.Event()
         retry = DatabaseRetry(stop.is_set, say)
         reach_database(variables, retry)
@@ -284,7 +280,7 @@ class WorkerCommand:
             f"joins study {joined.name}: {left} of {format_count(run.trials, 'trial')} left, of "
             f"{format_count(run.epochs, 'epoch')}, on {kinds}, in {place}"
         )
-        self._warn(run.remarks)
+        print_loud(self.console, run.remarks)
 
     def _say_done(self, run: StudyRun) -> None:
         self._say(
@@ -294,8 +290,3 @@ class WorkerCommand:
 
     def _say(self, line: str) -> None:
         print_line(self.console, line)
-
-    def _warn(self, lines: Iterable[str]) -> None:
-        """Print what nobody may miss."""
-        for line in lines:
-            print_line(self.console, f" {line} ", LOUD)

@@ -3,8 +3,8 @@
     check_engine(variables, study)                # raises with what is in the way
     engine = open_engine(variables, run)
 
-Machines share three things: the database, the folder RUNS (or FILES) and the study's files. What
-can be known here is checked here: SQLite, and folders in a machine's own memory or its /tmp.
+Machines share the database, the folder RUNS, in which jobs keep their logs, and the study's files.
+What can be known here is checked here: SQLite, and folders in a machine's own memory or its /tmp.
 The rest each worker checks when it starts: that RUNS holds the same word, that images, code and
 study file are those of the stored study (`search.setup.joining`).
 

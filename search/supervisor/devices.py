@@ -7,14 +7,27 @@ assign_devices(gpus=(0, 1), workers=4, visible=2)               # two processes 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from search.errors import BadVariable
+from search.variables import Variables
 from storage.errors import short
 
 DEVICES = Path("/dev")  # in which NVIDIA's driver has a file for each GPU
+
+
+def find_devices(variables: Variables, warn: Callable[[list[str]], object]) -> list[str]:
+    """Return what each worker of this machine trains on, as the variables say.
+
+    warn: hears why GPUs that are there cannot be used
+    """
+    visible = count_gpus()
+    if not visible and variables.gpus is None and (reason := explain_no_gpu()):
+        warn([f"{reason}: training on the CPU"])
+    return assign_devices(gpus=variables.gpus, workers=variables.workers, visible=visible)
 
 
 def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible: int) -> list[str]:

@@ -74,7 +74,6 @@ class Elsewhere:
         fresh = sorted(ended - self._known) if self._known is not None else []
         for trial_id in fresh[:MOST_SAID]:
             self._show_end(self.queue.storage.get_trial(trial_id))
-        self._known = ended
         for trial_id, state in rows:
             if state not in ENDED:
                 break
