@@ -95,7 +95,7 @@ class FilesAccess:
         for name, path in list(self._waiting.items()):
             if not path.exists() or self.try_to(
                 partial(_write, name=shared_name(name), path=path),
-                left=f"pictures stay in {path.parent} until then",
+                left=f"pictures stay in {path.parent}",
             ):  # it was replaced since, or deleted in the dashboard
                 del self._waiting[name]
             else:

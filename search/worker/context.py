@@ -177,7 +177,7 @@ class WorkerContext:
             guard = self._guard_of(paths.stem, claim)
             self.files.try_to(
                 partial(share_pictures, paths=paths, epoch=0, guard=guard),
-                left=f"pictures stay in {shorten_path(paths.folder)} until then",
+                left=f"pictures stay in {shorten_path(paths.folder)}",
             )
 
     def _guard_of(self, stem: str, claim: int) -> Guard:

@@ -38,14 +38,14 @@ class SharedCopies:
         """Keep a copy of ``path``, unless FILES is away. Raises what the guard raises."""
         self.access.try_to(
             lambda files: files.put(self.name, path, epoch=epoch, guard=self.guard),
-            left=f"checkpoints stay in {shorten_path(path.parent)} until then",
+            left=f"checkpoints stay in {shorten_path(path.parent)}",
         )
 
     def keep_all(self, paths: Sequence[Path], *, epoch: int) -> None:
         """Keep several files as one copy, unless FILES is away. Raises what the guard raises."""
         self.access.try_to(
             lambda files: files.put_all(self.name, paths, epoch=epoch, guard=self.guard),
-            left=f"checkpoints stay in {shorten_path(paths[0].parent)} until then",
+            left=f"checkpoints stay in {shorten_path(paths[0].parent)}",
         )
 
     def bring_all(self, folder: Path) -> None:
