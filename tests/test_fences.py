@@ -26,6 +26,8 @@ from storage.database.fences import TrialLost
 from storage.database.schema import leases as lease_rows
 from storage.database.study_lock import CREATION, study_lock
 
+FEW_DIGITS = True
+
 Open = Callable[..., TrialQueue]
 
 

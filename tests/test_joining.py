@@ -29,6 +29,8 @@ from storage.database.connection import open_storage
 from storage.database.optuna_storage import TrialStorage
 from tests.user import User, WriteStudy, progress, slow, wait_until, watched
 
+FEW_DIGITS = True
+
 RECORD = StudyRecord(
     command="cae",
     trials=40,

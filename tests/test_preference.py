@@ -60,6 +60,8 @@ from tests.preloaded import Preloaded
 from tests.trials import MakeContext, run_one
 from tests.user import User, free_port, get, kill_all, living, wait_until, watched
 
+FEW_DIGITS = True
+
 WriteStudy = Callable[..., Path]
 PAIRS = [(0, 3), (1, 3), (2, 3), (0, 1), (2, 1), (4, 1), (0, 4)]
 

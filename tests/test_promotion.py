@@ -24,6 +24,8 @@ from storage.database.transactions import read, write
 from tests.queues import make_study
 from tests.user import User, WriteStudy, progress, slow, wait_until, watched
 
+FEW_DIGITS = True
+
 EPOCHS = 9
 
 

@@ -17,6 +17,8 @@ from tests.preloaded import Preloaded
 from tests.queues import make_study
 from tests.user import living
 
+FEW_DIGITS = True
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 

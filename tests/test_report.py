@@ -54,6 +54,8 @@ from storage.files.exports import publish
 from storage.files.study_summary import keep_summary
 from storage.paths import RunPaths
 
+FEW_DIGITS = True
+
 
 def ended(
     value: float | None,

@@ -32,6 +32,8 @@ from storage.database.trial_states import TrialStates
 from tests.trials import MakeContext, run_one, said_by
 from tests.user import User, WriteStudy, is_error_line, progress, slow, wait_until, watched
 
+FEW_DIGITS = True
+
 ENDED = ("COMPLETE", "PRUNED", "COMPLETE")
 
 

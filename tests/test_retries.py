@@ -17,6 +17,8 @@ from search.trials.queue import TrialQueue, open_queue
 from storage.database import leases
 from storage.database.connection import open_storage
 
+FEW_DIGITS = True
+
 REFERENCES = {"reported": {"lr": 0.25}}
 OpenQueue = Callable[..., TrialQueue]
 

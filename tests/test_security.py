@@ -20,6 +20,8 @@ from search.reporting.pictures import to_data_uri
 from search.variables import read_variables
 from tests.user import User, WriteStudy
 
+FEW_DIGITS = True
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("search", "models", "storage")
 

@@ -39,6 +39,8 @@ from tests.test_earlier_exports import RECORD
 from tests.trials import MakeContext, run_one
 from tests.user import User
 
+FEW_DIGITS = True
+
 # ---- statistics ----
 
 

@@ -61,6 +61,8 @@ from tests.user import (
     watched,
 )
 
+FEW_DIGITS = True
+
 EPOCHS, STEPS = 5, 5  # of a trial; questions of an epoch whether to stop
 KINDS = ("folder", "s3", "database")
 

@@ -26,6 +26,8 @@ from storage.database.connection import open_storage
 from tests.trials import MakeContext, run_one
 from tests.user import User, WriteStudy
 
+FEW_DIGITS = True
+
 SPACE = {
     "width": optuna.distributions.IntDistribution(1, 3),
     "kind": optuna.distributions.CategoricalDistribution(["a", "b"]),

@@ -20,6 +20,8 @@ from search.setup.study_files import KeptLoader, StudyFiles
 from search.worker.context import open_context
 from tests.user import WriteStudy
 
+FEW_DIGITS = True
+
 IMPORTED = "from pathlib import Path\n    from models.cae"
 WITH_RANGE = {
     "from models.cae": "from ranges import HIGH\n    from models.cae",

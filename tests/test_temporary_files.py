@@ -20,6 +20,8 @@ from storage.files.exports import atomic_folder
 from storage.files.temporary import LEFT_FOR, machine_digits, remove_left_behind, temporary_name
 from tests.trials import MakeContext, run_one
 
+FEW_DIGITS = True
+
 
 def dead_process() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:

@@ -18,6 +18,8 @@ from search.trials.retraining_record import FailedRetraining, read_record
 from tests.trials import MakeContext
 from tests.user import User, WriteStudy, is_error_line
 
+FEW_DIGITS = True
+
 # The first workers are killed while they read the study, as by a kernel that is short of memory.
 BORN_DEAD = """import os, signal
     from pathlib import Path
