@@ -241,6 +241,11 @@ class Model(nn.Module, ABC):
         """Return how many images an epoch shows."""
         return len(images.train)
 
+    def steps_per_epoch(self, images: ImageSplits) -> int:
+        """Return how many steps an epoch has, >= 1."""
+        shown = self.images_per_epoch(self.config, images)
+        return max(1, shown // self.images_per_step)
+
     def training_set(
         self,
         images: ImageSplits,

@@ -16,7 +16,7 @@ from models.base import build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.errors import ExtractorError
-from models.evaluation import feature_cache, sample_evaluator
+from models.evaluation import feature_cache, gan_diagnosis, sample_evaluator
 from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.features import encoder_extractor, reshape_images
 from models.evaluation.measures import ALL_MEASURES, MEASURES
@@ -79,12 +79,24 @@ def test_a_trial_ends_with_a_verdict(
     assert row["verdict_reason"]
 
 
+@pytest.fixture
+def six_steps_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an epoch of few images be one of those after which trainings are pruned."""
+    monkeypatch.setattr(gan_diagnosis, "FULL_EPOCH", 6)
+
+
+@pytest.mark.usefixtures("six_steps_suffice")
 def test_a_collapsed_trial_is_pruned_early_and_says_why(make_gan_context: MakeContext) -> None:
     row = run_one(make_gan_context(ThreeModes, epochs=9))
     assert (row["state"], row["outcome"], row["verdict"]) == ("PRUNED", "pruned", "collapsed")
     assert row["epochs"] < 9
     assert row["reason"].startswith("collapsed in epoch 1: 3 of 10 modes left")
     assert row["verdict_reason"] in row["reason"]
+
+
+def test_few_steps_are_no_reason_to_prune(make_gan_context: MakeContext) -> None:
+    row = run_one(make_gan_context(ThreeModes, epochs=9))
+    assert (row["outcome"], row["verdict"], row["epochs"]) == ("complete", "collapsed", 9)
 
 
 def test_without_a_pruner_a_lost_game_goes_on(make_gan_context: MakeContext) -> None:
@@ -98,6 +110,7 @@ def test_samples_that_are_not_finite_diverge(make_gan_context: MakeContext) -> N
     assert "frechet nan" in row["reason"]
 
 
+@pytest.mark.usefixtures("six_steps_suffice")
 def test_an_interrupted_game_keeps_its_history(make_gan_context: MakeContext) -> None:
     asked = [0]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models.data.images import ImageSplits
 from models.evaluation.features import Extractor
 from models.evaluation.gan_diagnosis import (
+    FULL_EPOCH,
     LASTING,
     STALLED,
     WARM_UP,
@@ -181,10 +182,16 @@ def test_the_first_epochs_are_never_pruned() -> None:
     assert find_lost_game(game(*[noise] * (WARM_UP + 1)), FLOOR) is not None
 
 
-def test_a_set_of_few_steps_an_epoch_has_a_longer_warm_up() -> None:
+def test_a_set_of_few_steps_an_epoch_has_as_many_steps_before_anything_is_pruned() -> None:
     noise = {**GOOD, "modes": 0.0, "frechet": 500.0}
-    assert find_lost_game(game(*[noise] * 10), FLOOR, warm_up=10) is None
-    assert find_lost_game(game(*[noise] * 11), FLOOR, warm_up=10) is not None
+    first = WARM_UP * 4 + 1  # epochs of a quarter as many steps
+    steps = FULL_EPOCH // 4
+    assert find_lost_game(game(*[noise] * (first - 1)), FLOOR, steps=steps) is None
+    assert find_lost_game(game(*[noise] * first), FLOOR, steps=steps) is not None
+    longer = [*improving(first), *[noise] * (LASTING * 4 - 1)]
+    assert find_lost_game(game(*longer), FLOOR, steps=steps) is None
+    assert find_lost_game(game(*longer, noise), FLOOR, steps=steps) is not None
+    assert find_lost_game(game(*longer), FLOOR, steps=FULL_EPOCH) is not None
 
 
 def test_strays_in_every_class_do_not_hide_that_one_has_nearly_all() -> None:

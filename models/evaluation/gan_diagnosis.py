@@ -63,9 +63,12 @@ D_BLIND = 0.02  # D's mean accuracy is as near to 0.5: it could as well toss a c
 UNREAL = 0.25  # of the real images' realism: such samples should fool nobody
 BETTER = 0.95  # of the best Fréchet distance before: a smaller gain is noise of the measure
 STALLED = 3  # epochs without a better distance
-# Pruning.
+# Pruning. Where an epoch has fewer than FULL_EPOCH steps, so many more epochs are waited for that
+# they have as many steps. On 612 images, with 61 steps an epoch, all of the first ten trials would
+# else be pruned as collapsed before epoch 7, in which any generator still makes noise.
 WARM_UP = 3  # epochs in which nothing is pruned: every generator begins with noise
 LASTING = 3  # epochs in a row that must be bad
+FULL_EPOCH = 200  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,22 +160,23 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
 
 
 def find_lost_game(
-    history: Sequence[Health], floor: Mapping[str, float], *, warm_up: int = WARM_UP
+    history: Sequence[Health], floor: Mapping[str, float], *, steps: int = FULL_EPOCH
 ) -> Verdict | None:
     """Return why a training need not go on, or None.
 
     It is lost when what is bad has lasted and the samples do not get better.
 
-    warm_up: epochs that are never pruned; more of them for a set of few steps an epoch
+    steps: of an epoch, >= 1
     """
     if not history:
         return None
-    verdict, epochs = _lasting_verdict(history, floor)
+    verdict, bad = _lasting_verdict(history, floor)
     if verdict is None or verdict.kind == Kind.DIVERGED:
         return verdict
-    if history[-1].epoch <= warm_up or epochs < LASTING or not _has_stalled(history):
+    longer = math.ceil(FULL_EPOCH / steps)
+    if history[-1].epoch <= WARM_UP * longer or bad < LASTING * longer:
         return None
-    return verdict
+    return verdict if _has_stalled(history, STALLED * longer) else None
 
 
 def epoch_verdicts(history: Sequence[Health], floor: Mapping[str, float]) -> list[Kind]:
@@ -262,10 +266,10 @@ def _looks_unreal(health: Health, floor: Mapping[str, float]) -> bool:
     return realism is not None and realism < UNREAL * floor["realism"]
 
 
-def _has_stalled(history: Sequence[Health]) -> bool:
-    """Return True if the last `STALLED` epochs brought no clearly better Fréchet distance."""
+def _has_stalled(history: Sequence[Health], epochs: int = STALLED) -> bool:
+    """Return True if the last ``epochs`` brought no clearly better Fréchet distance."""
     values = [health.quality.get("frechet", math.inf) for health in history]
-    before, recent = values[:-STALLED], values[-STALLED:]
+    before, recent = values[:-epochs], values[-epochs:]
     return bool(before) and min(recent) > BETTER * min(before)
 
 

@@ -2,7 +2,7 @@
 
     diagnosis = GanDiagnosis(floor, prunes=True)
     diagnosis.add(result)
-    if verdict := diagnosis.lost():        # after each epoch: prune if there is one
+    if verdict := diagnosis.lost(steps=375):   # after each epoch: prune if there is one
         ...
     attributes = trial_attributes(diagnosis.final())
 
@@ -37,11 +37,11 @@ class GanDiagnosis:
         if self.floor is not None:
             self.history.append(Health.of(result.number, result.train, result.valid))
 
-    def lost(self) -> Verdict | None:
-        """Return why the training need not go on; None while there is hope."""
+    def lost(self, *, steps: int) -> Verdict | None:
+        """Return why the training need not go on; None while there is hope. steps: of an epoch"""
         if self.floor is None or not self.prunes:
             return None
-        return find_lost_game(self.history, self.floor)
+        return find_lost_game(self.history, self.floor, steps=steps)
 
     def final(self, history: Sequence[Health] | None = None) -> Verdict | None:
         """Return the verdict on a training that has ended; None where nothing was measured.

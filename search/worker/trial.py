@@ -372,7 +372,7 @@ class TrialRun:
                 progress.seconds = time.monotonic() - began
                 if result.number == run.epochs:
                     break
-                if ending := self._prune(result.number, written=written):
+                if ending := self._prune(model, result.number, written=written):
                     return ending
                 if result.number in self.rungs.by_epoch:
                     self._write_reports()  # who ends a paused trial finds them there
@@ -432,14 +432,14 @@ class TrialRun:
             del self.progress.unwritten[0]
         return True
 
-    def _prune(self, epoch: int, *, written: bool) -> Ending | None:
+    def _prune(self, model: Model, epoch: int, *, written: bool) -> Ending | None:
         """Return the early end after ``epoch``, on the trial's own record or by the pruner.
 
         written: whether the database has all reports, which the pruner compares
         """
         if not self.progress.is_new(epoch):
             return None
-        if verdict := self.diagnosis.lost():
+        if verdict := self.diagnosis.lost(steps=model.steps_per_epoch(self.context.images)):
             return Ending.lost(verdict, epoch)
         if written and self.queue.try_should_prune(self.trial):
             return Ending.pruned(epoch, getattr(self.queue.study.pruner, "bound", None))
