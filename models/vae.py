@@ -66,6 +66,8 @@ class VAEConfig(AutoencoderConfig):
     reconstruction: bce or mse
     wide_decoder: what follows on the linear layers of wide-64's decoder, elu or relu; the other
         architectures know no choice
+    redraw: training images are drawn anew in black and white for each batch, each value white with
+        the probability that it says (Burda et al. 2016); black and white ones stay what they are
     importance_samples: of each image for log p(x) in the card; 0: by the device
     """
 
@@ -77,6 +79,7 @@ class VAEConfig(AutoencoderConfig):
     reconstruction: str = "bce"
     wide_decoder: str = "elu"
     batch_size: int = 128
+    redraw: bool = later(False)
     importance_samples: int = later(0)
 
     def __post_init__(self) -> None:
@@ -149,8 +152,11 @@ class VAE(Autoencoder, VariationalModel):
         self.beta.fill_(self.config.beta_in(number))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        mean, log_variance = self.posterior(batch.images)
-        measured = self._measure_draw(mean, log_variance, batch.images)
+        images = batch.images
+        if self.config.redraw:
+            images = (torch.rand_like(images) < images).to(images.dtype)
+        mean, log_variance = self.posterior(images)
+        measured = self._measure_draw(mean, log_variance, images)
         values = prod(self.shape)
         bce = self.config.reconstruction == "bce"
         error = measured["bce"] / values if bce else measured["mse"]

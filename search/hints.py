@@ -23,7 +23,7 @@ from storage.errors import short
 
 STUDIES = Path(__file__).parent / "studies"
 STRAY = "GENSTUDY_STRAY"  # words on make's command line that are no targets; the Makefile sets it
-SETS = ("fashion_mnist", "mnist", "stacked_mnist", "binarized_mnist", "digits")
+SETS = ("fashion_mnist", "mnist", "stacked_mnist", "binarized_mnist", "dynamic_mnist", "digits")
 ANOTHER = re.compile(r"\w+:(?!\\)")  # another kind of place than a folder; C:\\ is a disk
 
 

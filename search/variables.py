@@ -234,7 +234,9 @@ class Variables:
         "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU", _read_gpus
     )
     data: str | None = _variable(
-        "fashion_mnist, mnist, stacked_mnist, binarized_mnist, digits or folder:PATH", _read_data
+        "fashion_mnist, mnist, stacked_mnist, binarized_mnist, dynamic_mnist, digits or "
+        "folder:PATH",
+        _read_data,
     )
     inception: Path | None = _variable(
         "weights of Inception v3 of 2015: the winner's samples get FID and KID as in papers",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.data.binarised import BINARISED
+from models.data.binarised import BINARISED, DYNAMIC
 from models.data.images import STACKED
 from models.data.torchvision_sets import TORCHVISION_SETS
 from search.errors import BadVariable, UnknownStudy
@@ -67,7 +67,7 @@ def test_a_set_wins_over_a_folder_of_its_name(
         read_variables({"DATA": "pictures"})
     assert read_variables({"DATA": "zip:/x.zip"}).data == "zip:/x.zip", "no folder: its reader says"
     assert read_variables({"DATA": "x" * 5000}).data == "x" * 5000
-    assert set(SETS) == {*TORCHVISION_SETS, STACKED, BINARISED, "digits"}
+    assert set(SETS) == {*TORCHVISION_SETS, STACKED, BINARISED, DYNAMIC, "digits"}
 
 
 def test_a_study_file_beside_is_recognised(

@@ -146,6 +146,22 @@ def test_binarised_digits_are_drawn_once_and_are_the_test_images_of_cards(tmp_pa
     assert torch.equal(colours[:, 0], colours[:, 2])
 
 
+def test_dynamic_digits_are_grey_in_training_and_else_those_that_are_drawn_once(
+    tmp_path: Path,
+) -> None:
+    write_mnist(tmp_path, folder="MNIST")
+    grey, drawn = load("mnist", tmp_path), load("binarized_mnist", tmp_path)
+    dynamic = load("dynamic_mnist", tmp_path)
+    assert torch.equal(dynamic.train.pixels, grey.train.pixels)
+    assert torch.equal(dynamic.valid.pixels, drawn.valid.pixels)
+    assert torch.equal(dynamic.test.pixels, drawn.test.pixels)
+    ours, theirs = dynamic.valid.labels, drawn.valid.labels
+    assert ours is not None
+    assert theirs is not None
+    assert torch.equal(ours, theirs)
+    assert load("dynamic_mnist", tmp_path, shape=(3, 32, 32)).shape == (3, 32, 32)
+
+
 def test_the_second_load_reads_the_cache_and_equals_the_first(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     first = load("fashion_mnist", tmp_path)

@@ -537,3 +537,29 @@ def test_noise_is_what_the_encoder_sees_and_not_what_is_measured(
     other = small(**{name: getattr(clean, name) for name in ("noise", "strength")})
     with evaluating(other):
         assert float(other.evaluate(batch)["bce"]) == pytest.approx(float(measured["bce"]), rel=0.1)
+
+
+def test_training_images_are_drawn_anew_for_each_batch_and_held_out_ones_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = small(redraw=True)
+    grey = Batch(images=torch.rand(64, *SHAPE))
+    compared: list[Tensor] = []
+    measure = model._measure_draw
+
+    def remember(mean: Tensor, log_variance: Tensor, images: Tensor) -> dict[str, Tensor]:
+        compared.append(images)
+        return measure(mean, log_variance, images)
+
+    monkeypatch.setattr(model, "_measure_draw", remember)
+    model.loss(grey)
+    model.loss(grey)
+    model.evaluate(grey)
+    first, second, held_out = compared
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first, second)
+    deviation = 0.5 / grey.images.numel() ** 0.5
+    assert abs(float((first - grey.images).mean())) < 4 * deviation
+    assert torch.equal(held_out, grey.images)
+    model.loss(Batch(images=first))
+    assert torch.equal(compared[-1], first), "black and white stays what it is"

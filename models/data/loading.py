@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from models.data.binarised import BINARISED, BinarisedSource
+from models.data.binarised import BINARISED, DYNAMIC, BinarisedSource
 from models.data.decoding import WHITE
 from models.data.description import FolderDescription
 from models.data.folders import FolderSource
@@ -64,12 +64,12 @@ def find_source(name: str, root: Path, background: str = WHITE) -> Source:
         return DigitsSource()
     if name == STACKED:
         return StackedSource(root)
-    if name == BINARISED:
-        return BinarisedSource(root)
+    if name in (BINARISED, DYNAMIC):
+        return BinarisedSource(root, name)
     kind, _, place = name.partition(":")
     if kind == "folder" and place:
         return FolderSource(Path(place), background)
-    available = [*TORCHVISION_SETS, "digits", STACKED, BINARISED, "folder:PATH"]
+    available = [*TORCHVISION_SETS, "digits", STACKED, BINARISED, DYNAMIC, "folder:PATH"]
     close = difflib.get_close_matches(name[:200], available, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise DataError(f"unknown data {short(repr(name))}; available: {', '.join(available)}{hint}")
@@ -86,8 +86,8 @@ def load_images(
 ) -> ImageSplits:
     """Return the splits of the set called ``name``, from the cache or made now.
 
-    name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``binarized_mnist``, ``digits`` or
-        ``folder:PATH``
+    name: ``fashion_mnist``, ``mnist``, ``stacked_mnist``, ``binarized_mnist``,
+        ``dynamic_mnist``, ``digits`` or ``folder:PATH``
     root: where downloaded sets lie, in torchvision's layout
     shape: (C, H, W) to resize and crop to; None keeps the set's own
     background: as `find_source` takes it
