@@ -31,8 +31,6 @@ from tests.damages import cut, empty, flip, flip_in_place, zero, zero_in_place
 from tests.trials import MakeContext, run_one, said_by
 from tests.user import WriteStudy
 
-FEW_DIGITS = True
-
 EPOCHS = 5  # of a trial
 SOURCE: dict[str, Any] = {"name": "digits", "root": ".", "shape": [1, 28, 28], "background": "none"}
 
