@@ -146,6 +146,26 @@ def _read_options(name: str, written: str) -> dict[str, str]:
     return found
 
 
+def _read_tries(name: str, written: str) -> tuple[dict[str, str], ...]:
+    """Return sets of parameters as texts: ``lr=0.001 latent=27; lr=0.01``."""
+    found = []
+    for part in filter(str.strip, written.split(";")):
+        values: dict[str, str] = {}
+        for word in part.split():
+            parameter, equals, value = word.partition("=")
+            if not (parameter and equals and value):
+                raise BadVariable(
+                    f"{name}={_quote(written)}: {_quote(word)} is no parameter=value; parameters "
+                    "stand behind spaces, and sets of them behind semicolons, as in "
+                    "'lr=0.001 latent=27; lr=0.01'"
+                )
+            if parameter in values:
+                raise BadVariable(f"{name}={_quote(written)} gives {parameter} twice; give it once")
+            values[parameter] = value
+        found.append(values)
+    return tuple(found)
+
+
 def _read_background(name: str, written: str) -> str:
     """Return the colour as ``#rrggbb``, or ``none``."""
     word = written.lower()
@@ -203,7 +223,7 @@ def _variable(
     name: what make calls it, where that is not the field's name in capitals
     typed: it counts only on make's command line, since shells export this name for themselves
     """
-    shown = "" if default in (None, "0") else f" (default {default})"
+    shown = "" if default in (None, "", "0") else f" (default {default})"
     return field(
         default_factory=lambda: None if default is None else read(name, default),
         metadata={"name": name, "help": help_text + shown, "read": read, "typed": typed},
@@ -306,6 +326,13 @@ class Variables:
     pruner: str | None = _variable(
         "median, asha (pauses trials and promotes the best), hyperband, successive_halving, "
         "percentile, none; with arguments"
+    )
+    tries: tuple[dict[str, str], ...] = _variable(
+        "parameters that are tried next: 'lr=0.001 latent=27'; further sets behind semicolons",
+        _read_tries,
+        default="",
+        name="TRY",
+        typed=True,
     )
     first: bool = _variable(
         "1: a study that starts from another's export runs that one first if it has none",

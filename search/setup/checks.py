@@ -97,7 +97,7 @@ def _check_reference(
     for key, value in parameters.items():
         if key not in known:
             raise StudyFileError(f"reference {name!r}: " + unknown_name("parameter", key, known))
-        if not _is_within(known[key], value):
+        if not is_within(known[key], value):
             raise StudyFileError(f"reference {name!r}: {key}={value!r} is outside {known[key]}")
     if mistake is not None:
         raise StudyFileError(f"reference {name!r}: {mistake}") from mistake
@@ -105,7 +105,8 @@ def _check_reference(
         raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
 
 
-def _is_within(distribution: BaseDistribution, value: Any) -> bool:
+def is_within(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a parameter may have a value."""
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):

@@ -37,6 +37,7 @@ from search.setup.stored_study import (
     write_identity,
 )
 from search.setup.study_files import digest_rooms
+from search.setup.tries import check_room, check_stored_room, read_tries
 from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
@@ -59,7 +60,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_names(variables: Variables, study: Study) -> None:
-    """Raise `BadVariable` for a wrong sampler or pruner, before a worker meets it."""
+    """Raise `BadVariable` for a wrong sampler or pruner, or parameters that are not the study's,
+    before a worker meets it."""
+    tries = read_tries(variables.tries, study.space)
+    check_room(len(tries), variables.trials or study.spec.trials)
     if is_preference(variables.sampler or study.spec.sampler):
         _check_preference(variables, study)
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
@@ -117,16 +121,19 @@ def prepare_run(
         files = keep_files(opened, variables, storage)
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
     opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
+    tries = read_tries(variables.tries, study.space)
     trials = count_trials(
         variables.trials or study.spec.trials,
         sampler,
         opened,
-        len(study.spec.references),
+        len(study.spec.references) + len(tries),
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
+    check_stored_room(tries, opened, trials)
     run = replace(
         make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once),
         files=files,
+        tries=tries,
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports

@@ -252,7 +252,7 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
             owner=owner,
             sampler=sampler,
             pruner=make_pruner(pruner),
-            references=study.spec.references,
+            references={**run.tries, **study.spec.references},
             suggest=study.spec.suggest,
             shown=run.shown,
             retry=retry,
