@@ -15,7 +15,7 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-TARGETS := help study worker status studies trials look sample report dashboard test torture bench gpu-pack check format lock install clean
+TARGETS := help study worker status studies trials look sample report compare dashboard test torture bench gpu-pack check format lock install clean
 
 # The variables stand in `search/variables.py`. Make passes on those of its command line and of the
 # environment, and Python reads and checks them. This list says which ones stand on the command line,
@@ -40,7 +40,7 @@ MAKEOVERRIDES :=
 ifeq ($(origin STORAGE),command line)
 ADDRESS := $(value STORAGE)
 unexport STORAGE
-study worker status studies trials report dashboard: private override export STORAGE := $(ADDRESS)
+study worker status studies trials report compare dashboard: private override export STORAGE := $(ADDRESS)
 endif
 
 .DEFAULT_GOAL := help
@@ -81,6 +81,9 @@ sample: $(STAMP)  ## make images with an export: NAME=cae RANK=1 N=64
 
 report: $(STAMP)  ## write a page about a study, with pictures: NAME=cae
 	@$(PY) -m search report
+
+compare: $(STAMP)  ## compare winners and costs of studies: NAMES=cae,cae_27
+	@$(PY) -m search compare
 
 dashboard: $(STAMP)  ## serve optuna-dashboard, also while a study runs
 	@$(PY) -m search dashboard

@@ -8,6 +8,7 @@
     look        say what a folder of images holds, and draw a contact sheet
     sample      make images with an export                     NAME=cae N=64
     report      write a page with pictures about a study
+    compare     say which of several studies found the better winner, and at which cost
     dashboard   serve optuna-dashboard with the pictures
     trainer     run one training process (`study` and `worker` start it)
 
@@ -45,8 +46,8 @@ from search.surroundings import (
 from search.words import show_text
 
 COMMANDS = (
-    "study", "worker", "status", "studies", "trials", "look", "sample", "report", "dashboard",
-    "trainer",
+    "study", "worker", "status", "studies", "trials", "look", "sample", "report", "compare",
+    "dashboard", "trainer",
 )  # fmt: skip
 # What a command imports, for `check_room`: a study's workers import no less than itself.
 IMPORTED = {
@@ -58,6 +59,7 @@ IMPORTED = {
     "look": ("search.cli.look",),
     "sample": ("search.cli.sample",),
     "report": ("search.cli.report", "pandas"),
+    "compare": ("search.cli.compare", "pandas"),
     "dashboard": ("search.cli.dashboard",),
 }
 
@@ -145,6 +147,10 @@ def _find_command(name: str) -> Callable[[], int]:
         from search.cli.report import report
 
         return report
+    if name == "compare":
+        from search.cli.compare import compare
+
+        return compare
     from search.cli import listing
 
     return {"studies": listing.studies, "trials": listing.trials}[name]

@@ -57,7 +57,9 @@ USAGES = {
         about="search, retrain the best and export them",
         example="cae TRIALS=10 EPOCHS=5",
         bare="NAME",
-        variables=tuple(name for name in VARIABLES if name not in (*LISTED, *SERVED, *SAMPLED)),
+        variables=tuple(
+            name for name in VARIABLES if name not in (*LISTED, *SERVED, *SAMPLED, "NAMES")
+        ),
     ),
     "worker": Usage(
         about="join a stored study, and train its trials on this machine",
@@ -89,6 +91,12 @@ USAGES = {
         example="cae",
         bare="NAME",
         variables=("NAME", "FILES", *DATABASE),
+    ),
+    "compare": Usage(
+        about="compare what several studies found, and at which cost",
+        example="NAMES=cae,cae_27",
+        bare="NAMES",
+        variables=("NAMES", *DATABASE),
     ),
     "dashboard": Usage(
         about="serve optuna-dashboard, also while a study runs",
@@ -130,7 +138,11 @@ def run(words: Sequence[str]) -> int:
         return 2
     if call.command is None or call.wants_help:
         width = max(shutil.get_terminal_size().columns, 60)
-        print(describe_commands(width) if call.command is None else describe(call.command, width))
+        text = describe_commands(width) if call.command is None else describe(call.command, width)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         return 0
     os.environ.update(call.variables, GENSTUDY_GIVEN=" ".join(call.variables))
     return command(call.command)

@@ -166,6 +166,18 @@ def _read_tries(name: str, written: str) -> tuple[dict[str, str], ...]:
     return tuple(found)
 
 
+def _read_names(name: str, written: str) -> tuple[tuple[str, ...], ...]:
+    """Return the studies, each with the names of its runs."""
+    groups = [part.split("+") for part in written.split(",")]
+    found = tuple(tuple(each.strip() for each in group) for group in groups)
+    if not all(each for group in found for each in group):
+        raise BadVariable(
+            f"{name}={_quote(written)}: a name is missing; studies stand behind commas, and runs "
+            "of one study behind +, as in 'a1+a2,b1+b2'"
+        )
+    return found
+
+
 def _read_background(name: str, written: str) -> str:
     """Return the colour as ``#rrggbb``, or ``none``."""
     word = written.lower()
@@ -235,6 +247,11 @@ class Variables:
     """All variables, read and checked; None where the study's own value holds."""
 
     name: str | None = _variable("a study's name, or the path of a study file", typed=True)
+    names: tuple[tuple[str, ...], ...] | None = _variable(
+        "studies that the command compare sets side by side: 'a,b'; runs of one study: 'a1+a2,b'",
+        _read_names,
+        typed=True,
+    )
     trials: int | None = _variable("trials of the study in all", _whole_reader(1))
     epochs: int | None = _variable("most epochs of a trial", _whole_reader(1))
     retrain_epochs: int | None = _variable("most epochs of a retraining", _whole_reader(1))

@@ -87,6 +87,7 @@ WITHOUT_TORCH = (
     "models.evaluation.gan_diagnosis",
     "models.evaluation.measures",
     "search.__main__",
+    "search.cli.compare",
     "search.cli.dashboard",
     "search.cli.listing",
     "search.command_line",

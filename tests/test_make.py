@@ -45,6 +45,7 @@ def test_help_lists_every_target_and_variable() -> None:
         "look",
         "sample",
         "report",
+        "compare",
         "dashboard",
         "test",
         "torture",

@@ -166,6 +166,15 @@ def test_help_lists_every_command_and_variable(
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_reader_of_the_help_may_leave_early() -> None:
+    program = f"{sys.executable} -m search.package.genstudy --help | true"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {program}"],
+        capture_output=True, text=True, cwd=ROOT, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_command_has_a_help_that_names_its_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,9 @@ svg.chart .pruned { stroke: var(--grey); } svg.chart circle.pruned { fill: var(-
 svg.chart .best { stroke: var(--orange); stroke-width: 2.2; }
 svg.chart circle.best { fill: var(--orange); stroke: var(--paper); stroke-width: .6; }
 svg.chart .second { stroke: var(--green); }
+svg.chart .mean { stroke-width: 2.2; } svg.chart .band { stroke: none; fill-opacity: .16; }
+svg.chart .band.best { fill: var(--orange); } svg.chart .band.complete { fill: var(--blue); }
+svg.chart .band.second { fill: var(--green); } svg.chart .band.pruned { fill: var(--grey); }
 svg.chart .faint { stroke-opacity: .45; }
 svg.chart .key { stroke: none; } svg.chart .key.complete { fill: var(--blue); }
 svg.chart .key.pruned { fill: var(--grey); } svg.chart .key.best { fill: var(--orange); }
@@ -95,6 +98,12 @@ class Chart:
         """Draw many lines as one mark, which takes little space."""
         if lines:
             self.parts.append(f'<path class="line {kind}" d="{"".join(map(_path, lines))}"/>')
+
+    def add_band(self, low: Sequence[Point], high: Sequence[Point], kind: str) -> None:
+        """Fill what lies between two lines that begin and end at the same places."""
+        edge = [*low, *reversed(high)]
+        if edge:
+            self.parts.append(f'<path class="band {kind}" d="{_path(edge)}z"/>')
 
     def add_points(
         self, points: Sequence[Point], kind: str, links: Sequence[Link] | None = None

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-# What GitHub and the dashboard make a link of, without any brackets.
+# What GitHub and the dashboard make a link of, without any brackets; two of them side by side are
+# one, since the ends of two pieces of code would read as one sign.
 ADDRESS = re.compile(
-    r"((?:[a-z][a-z0-9+.-]*://|www\.|mailto:|xmpp:)[^\s\[\]<>()`]*|[\w.+-]+@[\w-]+\.[\w.-]*)",
+    r"((?:(?:[a-z][a-z0-9+.-]*://|www\.|mailto:|xmpp:)[^\s\[\]<>()`]*|[\w.+-]+@[\w-]+\.[\w.-]*)+)",
     re.IGNORECASE,
 )
 
