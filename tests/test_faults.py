@@ -17,6 +17,7 @@ import pytest
 
 from storage import curves, trials
 from tests.user import (
+    LONG,
     LONGER,
     User,
     WriteStudy,
@@ -91,7 +92,7 @@ def test_ctrl_c_while_the_database_is_away_ends_soon_and_the_next_run_goes_on(
     own_postgres.ensure_postgres_running()
     code, _, error = user.run(**variables)
     assert (code, error) == (0, "")
-    assert [n for n, _, _ in values_of(url)] == [0] * 40 + [1] * 40
+    assert [n for n, _, _ in values_of(url)] == [0] * LONG + [1] * LONG
 
 
 def test_a_lock_on_sqlite_is_waited_for(user: User, study_file: WriteStudy) -> None:
@@ -104,7 +105,7 @@ def test_a_lock_on_sqlite_is_waited_for(user: User, study_file: WriteStudy) -> N
         other.close()
         _, error = process.communicate(timeout=200)
     assert (process.returncode, error) == (0, "")
-    assert [n for n, _, _ in values_of(user.url)] == [0] * 40 + [1] * 40
+    assert [n for n, _, _ in values_of(user.url)] == [0] * LONG + [1] * LONG
 
 
 def test_a_trial_that_takes_too_long_ends_and_counts(user: User, study_file: WriteStudy) -> None:

@@ -15,6 +15,7 @@ from models.export import load_export
 from storage import curves, trials
 from tests.model_cards import card_blocks, run_card
 from tests.user import (
+    LONG,
     LONGER,
     User,
     WriteStudy,
@@ -234,7 +235,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(user: User, study_file: Wr
     after = trials("small", storage=user.url)
     assert after["state"].tolist() == ["COMPLETE"] * 3
     assert after["lr"].tolist()[: len(before)] == before["lr"].tolist()
-    assert curves("small", storage=user.url).groupby("number").size().tolist() == [40] * 3
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [LONG] * 3
 
 
 def test_two_ctrl_c_end_at_once(user: User, study_file: WriteStudy) -> None:
@@ -255,7 +256,7 @@ def test_a_frozen_worker_neither_holds_up_the_study_nor_spoils_it(
     user: User, study_file: WriteStudy
 ) -> None:
     """Stopped beyond the grace period: its trial is taken over, and the run ends without it."""
-    name = study_file(replace={"epochs=2, retrain": "epochs=100, retrain"})
+    name = study_file(replace={"epochs=2, retrain": "epochs=50, retrain"})
     make_leases_short(user)
     process = user.start(NAME=name, WORKERS=2, TRIALS=2, TOP=0)
     with watched(process):
@@ -265,7 +266,7 @@ def test_a_frozen_worker_neither_holds_up_the_study_nor_spoils_it(
         out, error = process.communicate(timeout=150)
     assert (process.returncode, error) == (0, ""), out
     assert trials("small", storage=user.url)["state"].tolist() == ["COMPLETE"] * 2
-    assert curves("small", storage=user.url).groupby("number").size().tolist() == [100] * 2
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [50] * 2
     assert not frozen.is_running()
 
 
@@ -285,7 +286,7 @@ def test_a_killed_workers_trial_goes_on_as_the_same_trial(
     frame = trials("small", storage=user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 3
     assert frame["latent"].max() <= 8, "the study goes on as it began, whatever its file says now"
-    assert curves("small", storage=user.url).groupby("number").size().tolist() == [40] * 3
+    assert curves("small", storage=user.url).groupby("number").size().tolist() == [LONG] * 3
 
 
 def test_workers_end_when_their_supervisor_is_killed_and_the_next_run_goes_on(

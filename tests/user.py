@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.parent
 WriteStudy = Callable[..., Path]
 
 
-LONGER = {"epochs=2, retrain": "epochs=40, retrain"}
+LONG = 25  # epochs
+LONGER = {"epochs=2, retrain": f"epochs={LONG}, retrain"}
 
 
 # Constants of genstudy that have other values in the processes of one test.
