@@ -44,6 +44,22 @@ def test_a_released_trial_is_taken_again_as_the_same_trial(storage_url: str) -> 
     assert queue.count() == {"RUNNING": 1}
 
 
+def test_an_interrupted_trial_beyond_a_lowered_number_waits_for_a_higher_one(
+    storage_url: str,
+) -> None:
+    queue = make_study(storage_url)
+    ended, interrupted = queue.claim(3), queue.claim(3)
+    assert ended is not None
+    assert interrupted is not None
+    queue.release(interrupted.number)
+    queue.study.tell(ended.number, 0.5)
+    assert queue.claim(1) is None
+    assert queue.count() == {"COMPLETE": 1, "WAITING": 1}
+    again = queue.claim(2)
+    assert again is not None
+    assert again.number == interrupted.number
+
+
 def test_a_trial_whose_worker_died_is_taken_back_at_once(
     storage_url: str, preloaded: Preloaded
 ) -> None:

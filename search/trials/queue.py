@@ -183,11 +183,12 @@ class TrialQueue:
     def _choose(self, total: int, states: Counter[str], pauses: Pauses) -> Choice | None:
         """Return what is to be taken; None: nothing.
 
-        First comes what was interrupted, then what is promoted, then a new trial. When all that is
-        left pauses, one trial after the other is taken to be ended; but the best goes on where no
-        trial is complete, since a study is to have a winner.
+        First comes what was interrupted, as long as it is among the ``total``, which a person may
+        have lowered since; then what is promoted, then a new trial. When all that is left pauses,
+        one trial after the other is taken to be ended; but the best goes on where no trial is
+        complete, since a study is to have a winner.
         """
-        if states["WAITING"]:
+        if states["WAITING"] and states.total() - states["WAITING"] < total:
             return Choice()
         if pauses.promoted is not None:
             return Choice(paused=pauses.promoted, goes_on=True)
