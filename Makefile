@@ -15,7 +15,7 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-TARGETS := help study worker status studies trials look sample report compare dashboard test torture bench gpu-pack check format lock install clean
+TARGETS := help study worker status studies trials replay look sample report compare dashboard test torture bench gpu-pack check format lock install clean
 
 # The variables stand in `search/variables.py`. Make passes on those of its command line and of the
 # environment, and Python reads and checks them. This list says which ones stand on the command line,
@@ -40,7 +40,7 @@ MAKEOVERRIDES :=
 ifeq ($(origin STORAGE),command line)
 ADDRESS := $(value STORAGE)
 unexport STORAGE
-study worker status studies trials report compare dashboard: private override export STORAGE := $(ADDRESS)
+study worker status studies trials replay report compare dashboard: private override export STORAGE := $(ADDRESS)
 endif
 
 .DEFAULT_GOAL := help
@@ -72,6 +72,9 @@ studies: $(STAMP)  ## list the studies, and how far each is
 
 trials: $(STAMP)  ## show the best: NAME=cae; CSV=path or PARQUET=path writes all
 	@$(PY) -m search trials
+
+replay: $(STAMP)  ## train a trial again, and compare its curve: NAME=cae TRIAL=7
+	@$(PY) -m search replay
 
 look: $(STAMP)  ## show what a folder of images holds: DATA=folder:PATH
 	@$(PY) -m search look

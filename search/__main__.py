@@ -5,6 +5,7 @@
     studies     list the studies, their data and how far each one is
     trials      show the leaderboard; CSV= or PARQUET= writes the table
     status      say who runs what on which machine, and what is left
+    replay      train a trial again from its record, and compare      NAME=cae TRIAL=7
     look        say what a folder of images holds, and draw a contact sheet
     sample      make images with an export                     NAME=cae N=64
     report      write a page with pictures about a study
@@ -46,8 +47,8 @@ from search.surroundings import (
 from search.words import show_text
 
 COMMANDS = (
-    "study", "worker", "status", "studies", "trials", "look", "sample", "report", "compare",
-    "dashboard", "trainer",
+    "study", "worker", "status", "studies", "trials", "replay", "look", "sample", "report",
+    "compare", "dashboard", "trainer",
 )  # fmt: skip
 # What a command imports, for `check_room`: a study's workers import no less than itself.
 IMPORTED = {
@@ -56,6 +57,7 @@ IMPORTED = {
     "status": ("search.cli.status", "pandas"),
     "studies": ("search.cli.listing", "pandas"),
     "trials": ("search.cli.listing", "pandas"),
+    "replay": ("search.cli.replay",),
     "look": ("search.cli.look",),
     "sample": ("search.cli.sample",),
     "report": ("search.cli.report", "pandas"),
@@ -135,6 +137,11 @@ def _find_command(name: str) -> Callable[[], int]:
         from search.cli.dashboard import dashboard
 
         return dashboard
+    if name == "replay":
+        with quick_imports():
+            from search.cli.replay import replay
+        defer_compiler()
+        return replay
     if name == "look":
         with quick_imports():
             from search.cli.look import look

@@ -30,6 +30,7 @@ VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 DATABASE = ("RUNS", "STORAGE")
 LISTED = ("CSV", "PARQUET")
 SAMPLED = ("RANK", "N", "LABELS", "OUT")
+REPLAYED = ("TRIAL",)
 SERVED = ("HOST", "PORT", "TOKEN")
 JOINED = (
     "NAME", "STORAGE", "GPUS", "WORKERS", "MEMORY", "MINUTES", "DATA", "DATA_ROOT", "BACKGROUND",
@@ -58,7 +59,9 @@ USAGES = {
         example="cae TRIALS=10 EPOCHS=5",
         bare="NAME",
         variables=tuple(
-            name for name in VARIABLES if name not in (*LISTED, *SERVED, *SAMPLED, "NAMES")
+            name
+            for name in VARIABLES
+            if name not in (*LISTED, *SERVED, *SAMPLED, *REPLAYED, "NAMES")
         ),
     ),
     "worker": Usage(
@@ -79,6 +82,21 @@ USAGES = {
         example="cae",
         bare="NAME",
         variables=("NAME", *LISTED, *DATABASE),
+    ),
+    "replay": Usage(
+        about="train a trial again from its record, and compare",
+        example="cae TRIAL=7",
+        bare="NAME",
+        variables=(
+            "NAME",
+            *REPLAYED,
+            "GPUS",
+            "DATA",
+            "DATA_ROOT",
+            "BACKGROUND",
+            "FROM",
+            *DATABASE,
+        ),
     ),
     "sample": Usage(
         about="draw images with an export",

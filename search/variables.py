@@ -363,6 +363,9 @@ class Variables:
         name="FROM",
         typed=True,
     )
+    trial: int | None = _variable(
+        "number of the trial that the command replay trains again", _whole_reader(0), typed=True
+    )
     rank: int = _variable(
         "which export the command sample takes; 1 is the best",
         _whole_reader(1, 1000),

@@ -42,6 +42,7 @@ def test_help_lists_every_target_and_variable() -> None:
         "status",
         "studies",
         "trials",
+        "replay",
         "look",
         "sample",
         "report",

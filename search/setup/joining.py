@@ -81,15 +81,15 @@ def find_joined(
     if chosen is None:
         known = ", ".join(short(each) for each in sorted(stored)) or "none yet"
         raise UnknownStudy(
-            f"no study {short(repr(wanted))} in {place} (there: {known}); a worker joins what "
-            f"{spell('study', NAME=name)} has begun"
+            f"no study {short(repr(wanted))} in {place} (there: {known}); "
+            f"{spell('study', NAME=name)} begins it"
         )
     opened = optuna.load_study(study_name=chosen, storage=storage)
     identity, record = read_identity(opened), read_record(opened)
     if identity is None or record is None:
         raise StudyChanged(
             f"study {short(repr(chosen))} in {place} was not begun by a version of genstudy that "
-            f"workers can join; {spell('study', NAME=name)} once makes that good"
+            f"says what it was made with; {spell('study', NAME=name)} once makes that good"
         )
     return JoinedStudy(opened=opened, identity=identity, record=record)
 
@@ -116,20 +116,22 @@ def _stem(name: str) -> str:
     return Path(name).stem if _is_path(name) else name
 
 
-def load_joined(name: str, joined: JoinedStudy) -> Study:
+def load_joined(name: str, joined: JoinedStudy, command: str = "worker") -> Study:
     """Load the study's file: the one that NAME names, or one that comes with genstudy.
+
+    command: that needs it
 
     Raises `UnknownStudy` for a file of somebody's own that NAME does not name.
     """
     if _is_path(name):
         return load_study(name)
-    command = joined.record.command
-    if command in study_names():
-        return load_study(command)
-    file = f"{_stem(command)}.py"
+    begun_as = joined.record.command
+    if begun_as in study_names():
+        return load_study(begun_as)
+    file = f"{_stem(begun_as)}.py"
     raise UnknownStudy(
         f"study {joined.name!r} was begun with a file of its own, {short(file)}; name that file on "
-        f"this machine: {spell('worker', NAME=f'PATH/{file}')}"
+        f"this machine: {spell(command, NAME=f'PATH/{file}')}"
     )
 
 

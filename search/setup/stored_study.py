@@ -183,8 +183,8 @@ def _is_of(study: optuna.Study, exported: Mapping[str, Any]) -> bool:
     return identity is not None and exported.get("token") == identity.token
 
 
-def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:
-    """Raise `StudyChanged` if anything differs; the message names all of it.
+def find_changes(stored: StudyIdentity, now: StudyIdentity) -> list[str]:
+    """Return a line for all that differs: ``EPOCHS 5, now 9``.
 
     The same pixels in another place are the same images.
     """
@@ -203,7 +203,7 @@ def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None
         "base": "the export that its models start from or are judged by",
         "configurations": "the configurations that suggest makes, values outside the space",
     }
-    are_same_images = (stored.pixels, stored.shape) == (now.pixels, now.shape)
+    are_same_images = _are_same_images(stored, now)
     has_other_ground = stored.background not in (None, now.background)
     for field, label in labels.items():
         old, new = getattr(stored, field), getattr(now, field)
@@ -214,14 +214,24 @@ def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None
         if old != new and old is not None:
             shown = [value if value not in ("", None) else "none" for value in (old, new)]
             changes.append(f"{label} {shown[0]}, now {shown[1]}")
-    if changes:
-        is_older = stored.background is None and now.background and not are_same_images
+    return changes
+
+
+def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:
+    """Raise `StudyChanged` if anything differs; the message names all of it."""
+    if changes := find_changes(stored, now):
+        has_ground = stored.background is None and bool(now.background)
+        is_older = has_ground and not _are_same_images(stored, now)
         hint = "" if not is_older else " (it shows hidden colours, as BACKGROUND=none does)"
         raise StudyChanged(
             f"study {name!r} was made with {'; '.join(changes)}{hint}: its trials would not "
             "compare. Put that back to go on, or start afresh with another RUNS or a renamed "
             "study file"
         )
+
+
+def _are_same_images(stored: StudyIdentity, now: StudyIdentity) -> bool:
+    return (stored.pixels, stored.shape) == (now.pixels, now.shape)
 
 
 def check_unchanged(stored: StudyIdentity, study: Study) -> None:

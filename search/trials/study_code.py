@@ -142,9 +142,10 @@ def describe_mixture(study: optuna.Study, version: str, environment: str) -> lis
     foreign = [place for place in places if place and place != environment]
     if foreign:
         found = [trial for trial in computed if _text(trial, ENVIRONMENT) in foreign]
+        differing = compare_environments(foreign[0], environment)
         lines.append(
             f"{_count_of(found, computed)} of other packages than here "
-            f"({_differences(foreign[0], environment)}): values may differ in their last digits"
+            f"({differing}): values may differ in their last digits"
         )
     return lines
 
@@ -174,9 +175,10 @@ def _count_of(some: list[FrozenTrial], of: list[FrozenTrial]) -> str:
     return f"{len(some)} of {format_count(len(of), 'trial')} {verb}"
 
 
-def _differences(there: str, here: str) -> str:
+def compare_environments(there: str, here: str) -> str:
     """Return what differs between two environments: ``torch 2.10.0, here 2.11.0``."""
-    old, new = (dict(part.rsplit(" ", 1) for part in words.split(", ")) for words in (there, here))
+    parts = ([part.rpartition(" ") for part in words.split(", ")] for words in (there, here))
+    old, new = ({name: word for name, _, word in found} for found in parts)
     found = [
         f"{name} {old.get(name, 'none')}, here {new.get(name, 'none')}"
         for name in {**old, **new}

@@ -39,6 +39,7 @@ class StudyEvaluators:
 
     encoder: an autoencoder whose codes are the features, for images without classes
     labelled: whether the models are given labels
+    keeps: whether an extractor that the study lacks is kept with it
     say: hears how far the training of an extractor is; tell: what a person has to know
     interrupted: asked while an extractor is trained, to end it early
 
@@ -54,6 +55,7 @@ class StudyEvaluators:
         *,
         encoder: Model | None = None,
         labelled: bool = False,
+        keeps: bool = True,
         say: Callable[[str], None] = lambda line: None,
         tell: Callable[[str], None] = lambda line: None,
         interrupted: Callable[[], bool] = lambda: False,
@@ -61,6 +63,7 @@ class StudyEvaluators:
         self.run = run
         self.images = images
         self.queue = queue
+        self.keeps = keeps
         self.say = say
         self.tell = tell
         self.interrupted = interrupted
@@ -161,6 +164,8 @@ class StudyEvaluators:
 
     def _remember(self, attribute: str, extractor: Extractor, record: dict[str, Any]) -> bool:
         """Keep an extractor with the study. False: another machine was first, with another."""
+        if not self.keeps:
+            return True  # it is the study's, or the study has none
         queue = self.queue
         with study_lock(queue.engine, queue.study_id):
             known = queue.study.user_attrs.get(attribute)
