@@ -15,7 +15,7 @@ PEER_STAMP := $(VENV)/.peers-$(shell cat $(LOCK) $(PEER_LOCK) | cksum | tr ' ' '
 BASE_PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-TARGETS := help study worker status studies trials replay look sample report compare dashboard test torture bench gpu-pack check format lock install clean
+TARGETS := help study worker status studies trials replay simulate look sample report compare dashboard test torture bench gpu-pack check format lock install clean
 
 # The variables stand in `search/variables.py`. Make passes on those of its command line and of the
 # environment, and Python reads and checks them. This list says which ones stand on the command line,
@@ -40,7 +40,7 @@ MAKEOVERRIDES :=
 ifeq ($(origin STORAGE),command line)
 ADDRESS := $(value STORAGE)
 unexport STORAGE
-study worker status studies trials replay report compare dashboard: private override export STORAGE := $(ADDRESS)
+study worker status studies trials replay simulate report compare dashboard: private override export STORAGE := $(ADDRESS)
 endif
 
 .DEFAULT_GOAL := help
@@ -75,6 +75,9 @@ trials: $(STAMP)  ## show the best: NAME=cae; CSV=path or PARQUET=path writes al
 
 replay: $(STAMP)  ## train a trial again, and compare its curve: NAME=cae TRIAL=7
 	@$(PY) -m search replay
+
+simulate: $(STAMP)  ## say what a pruner would cost and find: NAME=cae PRUNER=asha
+	@$(PY) -m search simulate
 
 look: $(STAMP)  ## show what a folder of images holds: DATA=folder:PATH
 	@$(PY) -m search look

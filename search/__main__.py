@@ -6,6 +6,7 @@
     trials      show the leaderboard; CSV= or PARQUET= writes the table
     status      say who runs what on which machine, and what is left
     replay      train a trial again from its record, and compare      NAME=cae TRIAL=7
+    simulate    play the stored curves with another pruner      NAME=cae PRUNER=asha
     look        say what a folder of images holds, and draw a contact sheet
     sample      make images with an export                     NAME=cae N=64
     report      write a page with pictures about a study
@@ -47,8 +48,8 @@ from search.surroundings import (
 from search.words import show_text
 
 COMMANDS = (
-    "study", "worker", "status", "studies", "trials", "replay", "look", "sample", "report",
-    "compare", "dashboard", "trainer",
+    "study", "worker", "status", "studies", "trials", "replay", "simulate", "look", "sample",
+    "report", "compare", "dashboard", "trainer",
 )  # fmt: skip
 # What a command imports, for `check_room`: a study's workers import no less than itself.
 IMPORTED = {
@@ -58,6 +59,7 @@ IMPORTED = {
     "studies": ("search.cli.listing", "pandas"),
     "trials": ("search.cli.listing", "pandas"),
     "replay": ("search.cli.replay",),
+    "simulate": ("search.cli.simulate", "pandas"),
     "look": ("search.cli.look",),
     "sample": ("search.cli.sample",),
     "report": ("search.cli.report", "pandas"),
@@ -142,6 +144,10 @@ def _find_command(name: str) -> Callable[[], int]:
             from search.cli.replay import replay
         defer_compiler()
         return replay
+    if name == "simulate":
+        from search.cli.simulate import simulate
+
+        return simulate
     if name == "look":
         with quick_imports():
             from search.cli.look import look

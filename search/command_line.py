@@ -31,6 +31,7 @@ DATABASE = ("RUNS", "STORAGE")
 LISTED = ("CSV", "PARQUET")
 SAMPLED = ("RANK", "N", "LABELS", "OUT")
 REPLAYED = ("TRIAL",)
+PLAYED = ("PRUNER", "TRIALS", "EPOCHS", "WORKERS", "SEED")
 SERVED = ("HOST", "PORT", "TOKEN")
 JOINED = (
     "NAME", "STORAGE", "GPUS", "WORKERS", "MEMORY", "MINUTES", "DATA", "DATA_ROOT", "BACKGROUND",
@@ -97,6 +98,12 @@ USAGES = {
             "FROM",
             *DATABASE,
         ),
+    ),
+    "simulate": Usage(
+        about="say what another pruner would have cost and found",
+        example="cae PRUNER=asha WORKERS=16",
+        bare="NAME",
+        variables=("NAME", *PLAYED, *LISTED, *DATABASE),
     ),
     "sample": Usage(
         about="draw images with an export",

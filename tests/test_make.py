@@ -43,6 +43,7 @@ def test_help_lists_every_target_and_variable() -> None:
         "studies",
         "trials",
         "replay",
+        "simulate",
         "look",
         "sample",
         "report",

@@ -41,8 +41,13 @@ def check_targets(variables: Variables) -> None:
         raise BadVariable(f"CSV and PARQUET both name {variables.csv}; name two files")
 
 
-def write_frame(console: Console, frame: pd.DataFrame, variables: Variables) -> None:
-    """Write the table to the files that were asked for, and say so."""
+def write_frame(
+    console: Console, frame: pd.DataFrame, variables: Variables, what: str = "trial"
+) -> None:
+    """Write the table to the files that were asked for, and say so.
+
+    what: each of its rows is
+    """
     from storage.files.spreadsheets import plain_frame
 
     writers: list[tuple[Path | None, Callable[[Path], object]]] = [
@@ -53,7 +58,7 @@ def write_frame(console: Console, frame: pd.DataFrame, variables: Variables) -> 
         if target is not None:
             with atomic_file(target) as beside:
                 write(beside)
-            print_line(console, f"{format_count(len(frame), 'trial')} -> {target}")
+            print_line(console, f"{format_count(len(frame), what)} -> {target}")
 
 
 def _unmix(frame: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -40,7 +39,7 @@ from search.trials.epoch_report import EpochReport
 from search.trials.next_trial import NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
-from search.trials.paused import PausedTrials, Pauses
+from search.trials.paused import PausedTrials, choose_next
 from search.trials.retries import VERSION, find_mended, read_retries, write_retries
 from search.trials.study_code import check_code
 from storage.database import leases, notes, preferences
@@ -69,18 +68,6 @@ def waits_out_outages(
         return self.retry.wait_for(lambda: method(self, *args, **named))
 
     return cast("Callable[Concatenate[TrialQueue, P], T]", wait)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What is taken next.
-
-    paused: the trial that pauses and is taken; None: one that was interrupted, or a new one
-    goes_on: whether it is promoted; else it is to end
-    """
-
-    paused: int | None = None
-    goes_on: bool = False
 
 
 class TrialQueue:
@@ -168,7 +155,11 @@ class TrialQueue:
         try:
             with self.storage.at_most(self.study_id, most):
                 pauses = self._paused.look()
-                choice = self._choose(total, states, pauses)
+                choice = choose_next(
+                    _without_surplus(states, total),
+                    pauses,
+                    lambda: self._enqueue_next(total, states),
+                )
                 if choice is None:
                     return None
                 trial = self._ask(pauses.ids - {choice.paused})
@@ -179,26 +170,6 @@ class TrialQueue:
         if choice.goes_on:
             self._paused.promote(trial_id)
         return trial
-
-    def _choose(self, total: int, states: Counter[str], pauses: Pauses) -> Choice | None:
-        """Return what is to be taken; None: nothing.
-
-        First comes what was interrupted, as long as it is among the ``total``, which a person may
-        have lowered since; then what is promoted, then a new trial. When all that is left pauses,
-        one trial after the other is taken to be ended; but the best goes on where no trial is
-        complete, since a study is to have a winner.
-        """
-        if states["WAITING"] and states.total() - states["WAITING"] < total:
-            return Choice()
-        if pauses.promoted is not None:
-            return Choice(paused=pauses.promoted, goes_on=True)
-        if self._enqueue_next(total, states):
-            return Choice()
-        if not pauses.ids or states["RUNNING"]:
-            return None
-        if not states["COMPLETE"]:
-            return Choice(paused=pauses.leader, goes_on=True)
-        return Choice(paused=min(pauses.ids))
 
     def _ask(self, hidden: Set[int | None]) -> Trial:
         """Ask Optuna for the trial that waits, or for a new one.
@@ -489,6 +460,14 @@ class TrialQueue:
         finally:
             done.set()
             thread.join()
+
+
+def _without_surplus(states: Counter[str], total: int) -> Counter[str]:
+    """Return the states without interrupted trials where as many others as ``total`` have begun: a
+    person has lowered it since, and they wait for a higher one."""
+    if states.total() - states["WAITING"] < total:
+        return states
+    return Counter({state: count for state, count in states.items() if state != "WAITING"})
 
 
 def open_queue(

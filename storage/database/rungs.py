@@ -69,10 +69,18 @@ def reach_rung(
     own = next((each for each in there if each.trial_id == trial_id), None)
     if own is None:  # an older state of the database has no such trial: who asks finds that out
         return False
-    if own.waits and trial_id in _best(there, factor, minimize):
+    if own.waits and goes_on_at_once(there, trial_id, factor=factor, minimize=minimize):
         promote(connection, trial_id)
         return True
     return not own.waits
+
+
+def goes_on_at_once(there: list[Arrival], trial_id: int, *, factor: int, minimize: bool) -> bool:
+    """Return whether a trial that has just reached a rung is among the best of it.
+
+    there: all that have reached it, the trial included
+    """
+    return trial_id in _best(there, factor, minimize)
 
 
 def find_promoted(arrivals: Iterable[Arrival], *, factor: int, minimize: bool) -> int | None:

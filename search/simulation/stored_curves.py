@@ -1,0 +1,263 @@
+"""The full curves of a study: what every trial reported, epoch by epoch, and how long each took.
+
+    stored = read_curves("cae", "sqlite:///runs/studies.db")     # of a study in a trial database
+    write_curve_file(path, stored)                               # one small Parquet file
+    stored = read_curve_file(path)
+
+A curve is full where its trial is complete and has reported every epoch. What was pruned, or
+failed, has a short curve: nobody knows how it would have gone on, and it is left out of a
+simulation. It still counts in what the study itself has cost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import optuna
+
+from search.errors import SearchError
+from search.spelling import spell
+from search.trials.study_record import read_record
+from search.words import format_count
+from storage import curves, trials
+from storage.database.connection import open_storage
+from storage.database.trial_states import outcome_of
+from storage.errors import short
+from storage.files.atomic import atomic_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABOUT = "genstudy"  # key of a file's metadata
+COLUMNS = ("number", "epoch", "value", "seconds", "outcome")
+
+
+class NoCurves(SearchError):
+    """There is no full curve to simulate with; the message says how to get some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AboutStudy:
+    """What a study's curves are curves of.
+
+    epochs: of a full curve; minimize: whether a smaller value is better
+    sampler, pruner: as a user writes them; workers: of its last run
+    wall: seconds in which a trial ran, at any machine
+    timed: whether the seconds of single epochs were kept; else they are the trial's mean
+    """
+
+    study: str
+    metric: str
+    minimize: bool
+    epochs: int
+    sampler: str
+    pruner: str
+    workers: int
+    wall: float
+    timed: bool = True
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Return what a file's metadata holds; raises `TypeError` for another thing."""
+        found = cls(**plain)
+        if not (isinstance(found.study, str) and isinstance(found.epochs, int)):
+            raise TypeError("it is not what `write_curve_file` writes")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One trial: its values by epoch, and the seconds of each."""
+
+    number: int
+    outcome: str
+    values: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def best(self, epochs: int, *, minimize: bool) -> float:
+        """Return its best value within the first ``epochs``."""
+        return (min if minimize else max)(self.values[:epochs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCurves:
+    """All curves of a study."""
+
+    about: AboutStudy
+    curves: tuple[Curve, ...]
+
+    @property
+    def full(self) -> list[Curve]:
+        """Those of complete trials that have reported every epoch."""
+        return [curve for curve in self.curves if self._is_full(curve)]
+
+    @property
+    def short(self) -> Counter[str]:
+        """How many others there are, by outcome."""
+        return Counter(each.outcome for each in self.curves if not self._is_full(each))
+
+    def _is_full(self, curve: Curve) -> bool:
+        return curve.outcome == "complete" and len(curve.values) >= self.about.epochs
+
+    def check(self) -> None:
+        """Raise `NoCurves` where no curve is full."""
+        if not self.full:
+            about = self.about
+            there = ", ".join(f"{count} {word}" for word, count in self.short.most_common())
+            raise NoCurves(
+                f"no trial of {short(about.study)} has a full curve of "
+                f"{format_count(about.epochs, 'epoch')} ({there or 'it has no trials'}); train "
+                f"some to the end: {spell('study', NAME=about.study, PRUNER='none')}"
+            )
+
+
+def read_curves(name: str, url: str) -> StoredCurves:
+    """Return the curves of a stored study. Raises `StudyNotFound`, or `NoCurves` for a study of
+    several objectives."""
+    frame, rows = trials(name, storage=url), curves(name, storage=url)
+    storage = open_storage(url, create=False)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        if len(study.directions) > 1:
+            raise NoCurves(
+                f"study {short(repr(name))} has {len(study.directions)} objectives; a simulation "
+                "follows one"
+            )
+        record, definition = read_record(study), study.user_attrs.get("definition")
+        minimize = study.direction == optuna.study.StudyDirection.MINIMIZE
+    finally:
+        storage.engine.dispose()
+    found = _collect(frame, rows)
+    about = AboutStudy(
+        study=name,
+        metric=_plain(definition).get("metric", "value"),
+        minimize=minimize,
+        epochs=_epochs_of(definition, found),
+        sampler="unknown" if record is None else record.sampler,
+        pruner="none" if record is None else record.pruner,
+        workers=1 if record is None else _count_workers(record.devices),
+        wall=_busy_seconds(frame),
+        timed="epoch_seconds" in rows,
+    )
+    return StoredCurves(about=about, curves=tuple(found))
+
+
+def write_curve_file(path: Path, stored: StoredCurves) -> None:
+    """Write the curves as Parquet: number, epoch (from 1), value, seconds, outcome."""
+    import pandas as pd
+
+    rows = [
+        (curve.number, epoch, value, seconds, curve.outcome)
+        for curve in stored.curves
+        for epoch, (value, seconds) in enumerate(
+            zip(curve.values, curve.seconds, strict=True), start=1
+        )
+    ]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        {"number": "int32", "epoch": "int32", "seconds": "float32", "outcome": "category"}
+    )
+    frame.attrs[ABOUT] = asdict(stored.about)
+    with atomic_file(path) as beside:
+        frame.to_parquet(beside, index=False, compression="zstd")
+
+
+def read_curve_file(path: Path) -> StoredCurves:
+    """Return the curves of a file that `write_curve_file` wrote. Raises `NoCurves` for another."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path)
+        about = AboutStudy.from_plain(frame.attrs[ABOUT])
+        rows = {
+            its["number"].iloc[0].item(): (str(its["outcome"].iloc[0]), its.sort_values("epoch"))
+            for _, its in frame[list(COLUMNS)].groupby("number")
+        }
+    except FileNotFoundError as error:
+        raise NoCurves(f"there is no file {short(str(path))}; name a study or a file") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise NoCurves(
+            f"{short(str(path))} holds no curves of a study ({type(error).__name__}); name the "
+            "study itself, or a file that was made of it"
+        ) from error
+    found = tuple(
+        Curve(
+            number=number,
+            outcome=outcome,
+            values=tuple(map(float, its["value"])),
+            seconds=tuple(map(float, its["seconds"])),
+        )
+        for number, (outcome, its) in rows.items()
+    )
+    return StoredCurves(about=about, curves=found)
+
+
+def _collect(frame: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:
+    """Return the curves of trials that have reported anything without a gap."""
+    found = []
+    by_number = dict(iter(rows.groupby("number")))
+    for trial in frame.to_dict("records"):
+        its = by_number.get(trial["number"])
+        if its is None:
+            continue
+        its = its[its["value"].notna()].sort_values("epoch")
+        if its["epoch"].tolist() != list(range(1, len(its) + 1)):
+            continue
+        values = tuple(map(float, its["value"]))
+        if "epoch_seconds" in its and its["epoch_seconds"].notna().all():
+            seconds = tuple(map(float, its["epoch_seconds"]))
+        else:
+            seconds = (_seconds_of(trial) / max(1, len(values)),) * len(values)
+        outcome = outcome_of(trial["state"], trial.get("outcome"))
+        found.append(
+            Curve(number=int(trial["number"]), outcome=outcome, values=values, seconds=seconds)
+        )
+    return found
+
+
+def _seconds_of(trial: Mapping[Any, Any]) -> float:
+    """Return how long a trial took; 0 where it still runs."""
+    seconds = trial.get("seconds")
+    if isinstance(seconds, int | float) and seconds == seconds:
+        return float(seconds)
+    duration = trial["duration"]
+    return 0.0 if duration != duration else float(duration.total_seconds())
+
+
+def _busy_seconds(frame: pd.DataFrame) -> float:
+    """Return the seconds in which any trial was begun and had not ended: a night between two calls
+    does not count, unless a trial was interrupted."""
+    begun = frame[frame["started"].notna() & frame["ended"].notna()].sort_values("started")
+    busy, until = 0.0, None
+    for started, ended in begun[["started", "ended"]].itertuples(index=False):
+        since = started if until is None else max(started, until)
+        busy += max(0.0, (ended - since).total_seconds())
+        until = ended if until is None else max(until, ended)
+    return busy
+
+
+def _epochs_of(definition: Any, found: list[Curve]) -> int:
+    """Return how many epochs a full curve has; of another tool's study, the longest complete one
+    decides."""
+    epochs = _plain(definition).get("epochs")
+    if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0:
+        return epochs
+    return max((len(curve.values) for curve in found if curve.outcome == "complete"), default=1)
+
+
+def _plain(definition: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(definition)
+    except (ValueError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count_workers(devices: str) -> int:
+    """Return how many workers ``2 x cpu, 1 x cuda:0`` says."""
+    counts = [part.strip().partition(" ")[0] for part in devices.split(",")]
+    return max(1, sum(int(count) for count in counts if count.isdigit()))
