@@ -30,17 +30,22 @@ $(foreach v,ROWS FULL OUT,$(if $(filter environment,$(origin $(v))),$(eval unexp
 
 # A folder or a password may hold a $: what stands on the command line is passed on as it was typed.
 # Make itself writes $$ for one $, which a path may do too.
-TYPED := $(filter-out STORAGE,$(GENSTUDY_GIVEN))
+TYPED := $(filter-out STORAGE NOTIFY,$(GENSTUDY_GIVEN))
 $(foreach v,$(TYPED),$(eval override $(v) := $$(subst $$$$$$$$,$$$$,$$(value $(v)))))
 export $(TYPED)
 
-# An address may hold a password: only the commands that need it inherit it, and they drop it at
+# An address may hold a secret: only the commands that need it inherit it, and they drop it at
 # once (`search/passwords.py`). Make would also repeat it in the MAKEFLAGS of every child.
 MAKEOVERRIDES :=
 ifeq ($(origin STORAGE),command line)
 ADDRESS := $(value STORAGE)
 unexport STORAGE
 study worker status studies trials replay simulate report compare dashboard: private override export STORAGE := $(ADDRESS)
+endif
+ifeq ($(origin NOTIFY),command line)
+RECEIVER := $(value NOTIFY)
+unexport NOTIFY
+study worker: private override export NOTIFY := $(RECEIVER)
 endif
 
 .DEFAULT_GOAL := help

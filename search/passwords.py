@@ -1,13 +1,14 @@
-"""A password in STORAGE stays out of process lists, and out of the environment of other processes.
+"""What is secret in STORAGE and NOTIFY stays out of process lists and of other environments.
 
     hide_password()                    # the first thing that a command does
     with received_storage():           # then
         with_storage(os.environ)       # what the environment was
 
 `ps` shows everybody the words of a command line, and a child process inherits the environment. So
-a command that finds a password in either writes the address into a pipe, and starts itself anew, in
+a command that finds a secret in either writes the address into a pipe, and starts itself anew, in
 the same process, with ``STORAGE=fd:3`` instead. It warns of one on the command line: there a shell
-keeps it in its history, and make shows it as long as it runs.
+keeps it in its history, and make shows it as long as it runs. Of STORAGE a password is secret; of
+NOTIFY all that follows the host may be.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-NAME = "STORAGE"
-PIPED = "fd:"  # what STORAGE begins with where a pipe holds it
+PIPED = "fd:"  # what an address begins with where a pipe holds it
 REPEATS = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")  # where make repeats its command line
 LONGEST = 4096  # bytes that a pipe takes at once
-WARNING = (
-    "warning: STORAGE on the command line holds a password, which ps shows to everybody on this "
-    "machine; leave it to ~/.pgpass, or give the address as a file that only you can read: "
-    "STORAGE=file:PATH"
-)
+WARNINGS = {
+    "STORAGE": "warning: STORAGE on the command line holds a password, which ps shows to everybody "
+    "on this machine; leave it to ~/.pgpass, or give the address as a file that only you can read: "
+    "STORAGE=file:PATH",
+    "NOTIFY": "warning: NOTIFY on the command line holds an address that may be secret, which ps "
+    "shows to everybody on this machine; give it as a file that only you can read: "
+    "NOTIFY=file:PATH",
+}
 
-_received: list[str] = []
+_received: dict[str, str] = {}
 
 
 def holds_password(address: str) -> bool:
@@ -40,36 +43,57 @@ def holds_password(address: str) -> bool:
     return bool(of_user or re.search(r"password\s*=", address, re.IGNORECASE))
 
 
+def holds_path(address: str) -> bool:
+    """Whether an address names more than a host, which may be secret."""
+    found = re.match(r"https?://[^/?#@]*(.*)", address.strip(), re.IGNORECASE)
+    return found is not None and found[1] not in ("", "/")
+
+
+HOLDS_SECRET = {"STORAGE": holds_password, "NOTIFY": holds_path}
+
+
 def hide_password() -> None:
-    """Start this process anew if its command line or its environment holds a password."""
-    word = next((word for word in sys.orig_argv[1:] if word.startswith(f"{NAME}=")), None)
-    address = os.environ.get(NAME, "") if word is None else word.partition("=")[2]
-    if not holds_password(address) or len(os.fsencode(address)) > LONGEST:
+    """Start this process anew if its command line or its environment holds a secret."""
+    words, environment = sys.orig_argv[1:], dict(os.environ)
+    found = [name for name in HOLDS_SECRET if _hide(name, words, environment)]
+    if not found:
         return
-    if word is not None or NAME in os.environ.get("GENSTUDY_GIVEN", "").split():
-        print(WARNING, file=sys.stderr, flush=True)
+    for name in REPEATS:
+        environment.pop(name, None)
+    os.execve(sys.executable, [sys.executable, *words], environment)
+
+
+def _hide(name: str, words: list[str], environment: dict[str, str]) -> bool:
+    """Put an address into a pipe, in ``words`` and ``environment``, if it holds a secret."""
+    place = next((i for i, word in enumerate(words) if word.startswith(f"{name}=")), None)
+    address = environment.get(name, "") if place is None else words[place].partition("=")[2]
+    if not HOLDS_SECRET[name](address) or len(os.fsencode(address)) > LONGEST:
+        return False
+    if place is not None or name in environment.get("GENSTUDY_GIVEN", "").split():
+        print(WARNINGS[name], file=sys.stderr, flush=True)
     read, write = os.pipe()
     os.write(write, os.fsencode(address))
     os.close(write)
     os.set_inheritable(read, True)
-    piped = f"{PIPED}{read}"
-    words = [f"{NAME}={piped}" if given == word else given for given in sys.orig_argv[1:]]
-    environment = {n: v for n, v in os.environ.items() if n not in (NAME, *REPEATS)}
-    if word is None:
-        environment[NAME] = piped
-    os.execve(sys.executable, [sys.executable, *words], environment)
+    environment.pop(name, None)
+    if place is None:
+        environment[name] = f"{PIPED}{read}"
+    else:
+        words[place] = f"{name}={PIPED}{read}"
+    return True
 
 
 @contextmanager
 def received_storage() -> Iterator[None]:
-    """Take STORAGE out of the environment, which child processes inherit, while a command runs."""
-    given = os.environ.pop(NAME, None)
-    _received[:] = [] if given is None else [_read_pipe(given)]
+    """Take the addresses out of the environment, which child processes inherit, while a command
+    runs."""
+    given = {name: os.environ.pop(name) for name in HOLDS_SECRET if name in os.environ}
+    _received.clear()
+    _received.update({name: _read_pipe(address) for name, address in given.items()})
     try:
         yield
     finally:
-        if given is not None:
-            os.environ[NAME] = _received[0]
+        os.environ.update(_received)
         _received.clear()
 
 
@@ -85,5 +109,5 @@ def _read_pipe(address: str) -> str:
 
 
 def with_storage(given: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the environment ``given`` with the STORAGE that was taken out of it."""
-    return {**given, NAME: _received[0]} if _received else given
+    """Return the environment ``given`` with the addresses that were taken out of it."""
+    return {**given, **_received} if _received else given

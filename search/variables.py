@@ -19,13 +19,16 @@ import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.errors import BadVariable, unknown_name
 from search.hints import folder_without_kind, missing_name, stray_word, stray_words
 from search.passwords import with_storage
 from storage.errors import short
 from storage.paths import RunPaths
+
+if TYPE_CHECKING:
+    from search.receiver import Receiver
 
 MOST = 1_000_000  # minutes, which are two years; or GiB
 COLORS = {"white": "#ffffff", "black": "#000000"}
@@ -203,6 +206,12 @@ def _read_files(name: str, written: str) -> str:
     return parse_files(written).address
 
 
+def _read_receiver(name: str, written: str) -> Receiver:
+    from search.receiver import parse_receiver
+
+    return parse_receiver(written)
+
+
 def _read_hosts(name: str, written: str) -> tuple[str, ...]:
     """Return the address that is served, and the further names by which browsers reach it."""
     hosts = tuple(part.strip().lower() for part in written.split(","))
@@ -325,6 +334,11 @@ class Variables:
         "what a worker takes of Ray: 'num_gpus=0.5,num_cpus=2'; RAY_ADDRESS names the cluster",
         _read_options,
         typed=True,
+    )
+    notify: Receiver | None = _variable(
+        "URL that takes JSON, or a command that reads it: best improved, failed, done; file:PATH "
+        "holds it",
+        _read_receiver,
     )
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",

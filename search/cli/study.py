@@ -23,6 +23,7 @@ from rich.console import Console
 from models.results import Table
 from search.cli.closing_lines import describe_remembered
 from search.cli.conclusion import Conclusion, end_note
+from search.cli.telling import notices_of, tell_end
 from search.console import (
     OutputClosed,
     open_console,
@@ -238,6 +239,13 @@ class StudyCommand:
             remove_deleted(supervisor.files, queue)
         supervisor.elsewhere = Elsewhere(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
+        with notices_of(supervisor, variables):
+            return self._search_and_finish(supervisor)
+
+    def _search_and_finish(self, supervisor: Supervisor) -> int:
+        """Do what is left of the study; returns the exit code."""
+        variables, run, queue = self.variables, supervisor.run, supervisor.queue
+        display = supervisor.display
         supervisor.prompt.refresh()
         ended, leaderboard = queue.count_ended(), supervisor.leaderboard
         if supervisor.prompt.is_decided and is_finished(leaderboard, ended, variables.top):
@@ -446,7 +454,9 @@ class StudyCommand:
     ) -> int:
         """Say how the study ended; returns the exit code."""
         conclusion = Conclusion(self.console, self.variables, self.study)
-        return conclusion.tell(supervisor, exported, table)
+        code = conclusion.tell(supervisor, exported, table)
+        tell_end(supervisor, exported, code)
+        return code
 
 
 def _have(count: int) -> str:

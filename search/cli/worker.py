@@ -21,9 +21,11 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from rich.console import Console
 
+from search.cli.telling import notices_of, tell_end
 from search.console import OutputClosed, open_console, print_line, print_loud, shorten_path
 from search.engines.worker_job import IN_JOB
 from search.errors import BadVariable, StudyChanged
@@ -45,7 +47,7 @@ from search.supervisor.devices import count_cores, find_devices
 from search.supervisor.display import Display
 from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.finish import finish
-from search.supervisor.finish_claim import find_elsewhere
+from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.worker_pool import WorkerPool
@@ -154,7 +156,8 @@ class WorkerCommand:
             self._say_done(run)
             return 0
         self._announce(joined, run, devices, left, place)
-        return self._work(supervisor, top)
+        with notices_of(supervisor, self.variables):
+            return self._work(supervisor, top, ends_study=bool(top) or not joined.record.top)
 
     def _shares_runs(self, joined: JoinedStudy) -> bool:
         """Whether the study was begun in this very folder RUNS: then its exports belong here.
@@ -218,13 +221,15 @@ class WorkerCommand:
         supervisor.files = open_files(run, queue, stop.is_set, display.say)
         return supervisor
 
-    def _work(self, supervisor: Supervisor, top: int) -> int:
+    def _work(self, supervisor: Supervisor, top: int, *, ends_study: bool) -> int:
         """Start the processes, and search until nothing is left or somebody tells us to leave.
 
         top: how many of the best are retrained and exported here; 0: none. With FILES the
             retrainings are shared out like trials, and the exports are seen everywhere.
+        ends_study: whether nothing is left to do anywhere afterwards
         """
         run, display, minutes = supervisor.run, supervisor.display, self.variables.minutes
+        exported: list[dict[str, Any]] | FinishedElsewhere = []
         signals = (signal.SIGINT, *LEAVE)
         with stop_on_signals(supervisor.stop, supervisor.pool.kill, signals) as heard:
             try:
@@ -235,7 +240,7 @@ class WorkerCommand:
                     supervisor.search(minutes)
                     is_over = self._has_ended(supervisor)
                     if is_over and top:
-                        finish(supervisor, top)
+                        exported = finish(supervisor, top)
             except (Stopped, GaveUp):
                 return self._leave(supervisor, heard)
             except OutputClosed:
@@ -243,6 +248,8 @@ class WorkerCommand:
                 raise
         if not is_over:
             return TRY_AGAIN  # MINUTES are over
+        if ends_study:
+            tell_end(supervisor, exported, code=0)
         self._say_done(run)
         return 0
 

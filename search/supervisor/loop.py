@@ -39,6 +39,7 @@ from search.study import Study
 from search.supervisor.display import Display, describe_end
 from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.gpu_packing import GpuPacking
+from search.supervisor.notices import Notices
 from search.supervisor.preference_prompt import PreferencePrompt
 from search.supervisor.restarts import Restarts
 from search.supervisor.study_note import StudyNote
@@ -95,6 +96,7 @@ class Supervisor:
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.note: StudyNote | None = None  # of the study in the dashboard
         self.files: FilesAccess | None = None  # what every machine sees
+        self.notices: Notices | None = None  # who hears of the study
         self.elsewhere: Elsewhere | None = None  # shows what other machines do
         self.restarts = Restarts()
         self.is_ready = False  # a worker has come up: what kills others later may pass
@@ -123,6 +125,7 @@ class Supervisor:
             else:
                 break
         self._look_elsewhere(at_once=True)
+        self._look_for_best(at_once=True)
 
     def read_again(self, error: DatabaseWentBack) -> None:
         """Say that the database went back to an older state, and read all trials anew."""
@@ -160,6 +163,7 @@ class Supervisor:
             total = self._count_wanted(counts)
             self.prompt.refresh()
             self._look_elsewhere()
+            self._look_for_best()
             self.display.update_counts(counts)
             self.tell_dashboard("searching", counts)
             self.prompt.ask()
@@ -169,6 +173,11 @@ class Supervisor:
         if self.elsewhere is not None:
             owners = {worker.owner for worker in self.pool.workers.values()}
             self.elsewhere.look(owners, at_once=at_once)
+
+    def _look_for_best(self, *, at_once: bool = False) -> None:
+        """Tell whoever wants to hear it that the best has improved."""
+        if self.notices is not None:
+            self.notices.look_for_best(at_once=at_once)
 
     def _may_begin(self, counts: Counter[str], total: int) -> bool:
         """Whether there is a new trial to begin, for a worker that is free."""
@@ -260,6 +269,7 @@ class Supervisor:
                 self.running[worker.index] = event.number, time.monotonic()
             case Ended():
                 self.running.pop(worker.index, None)
+                self._look_for_best(at_once=event.outcome == Outcome.COMPLETE)
                 self._count_failures(worker, event)
             case Released() | Paused() | Idle():
                 self.running.pop(worker.index, None)

@@ -33,7 +33,13 @@ WORKER = (
     "from search.__main__ import main; sys.exit(main(sys.argv[1:2]))",
     "trainer",
 )
-SECRET = ("STORAGE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")  # make repeats its command line
+SECRET = (
+    "STORAGE",
+    "NOTIFY",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKEOVERRIDES",
+)  # make repeats its command line
 
 _early: list[subprocess.Popen[str]] = []
 

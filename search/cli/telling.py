@@ -1,0 +1,75 @@
+"""Who hears of a study at the end of a command: NOTIFY is told that it is done, or has failed.
+
+with notices_of(supervisor, variables):      # the search tells of a best trial that improves
+    code = ...
+    tell_end(supervisor, exported, code)     # an error of the search tells of the failure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from search.console import OutputClosed, shorten_path
+from search.errors import explain_error
+from search.setup.mistakes import describe_mistake
+from search.supervisor.finish_claim import FinishedElsewhere
+from search.supervisor.loop import Supervisor
+from search.supervisor.notices import Notices
+from search.variables import Variables
+from storage.files.certificate_words import mean_of
+
+NOTHING = "no trial is complete: nothing to export"
+
+
+@contextmanager
+def notices_of(supervisor: Supervisor, variables: Variables) -> Iterator[None]:
+    """Let the receiver in NOTIFY, if there is one, hear of the study while the block runs."""
+    if variables.notify is None:
+        yield
+        return
+    say, spec = supervisor.display.say, supervisor.study.spec
+    notices = Notices(variables.notify, supervisor.queue, supervisor.run, spec, say)
+    supervisor.notices = notices
+    try:
+        yield
+    except OutputClosed:
+        raise
+    except Exception as error:
+        with suppress(Exception):  # the error itself is what counts
+            notices.tell_failed(explain_error(error) or describe_mistake(error))
+        raise
+    finally:
+        notices.close()
+
+
+def tell_end(
+    supervisor: Supervisor, exported: Sequence[Mapping[str, Any]] | FinishedElsewhere, code: int
+) -> None:
+    """Tell that the study is done, if all of its trials have ended.
+
+    exported: records of the exports, best first; code: exit code, not 0 where nothing is exported
+    """
+    notices, queue, run = supervisor.notices, supervisor.queue, supervisor.run
+    if notices is None or (queue.count_ended() < run.trials and not queue.is_stopped()):
+        return
+    notices.look_for_best(at_once=True)
+    metric = supervisor.study.spec.metric
+    if code:
+        notices.tell_failed(NOTHING)
+    elif isinstance(exported, FinishedElsewhere):
+        notices.tell_done(exported.describe(metric), **exported.result)
+    elif exported:
+        best = exported[0]
+        place = run.paths.export(run.study, int(best["rank"]))
+        values = {name: (best[name] or {}).get(metric) for name in ("valid", "test")}
+        test = "" if values["test"] is None else f", test {values['test']:.6g}"
+        words = f"the best is trial {best['trial']}, {metric} {mean_of(best)}{test}"
+        notices.tell_done(
+            f"{words}; {shorten_path(place)}", trial=best["trial"], export=str(place), **values
+        )
+    else:
+        ranked = supervisor.leaderboard.ranked_trials()
+        words = f"the best is trial {ranked[0]}" if ranked else NOTHING
+        notices.tell_done(words, trial=ranked[0] if ranked else None)

@@ -1,0 +1,203 @@
+"""Tells a receiver (NOTIFY) that the best improved, that the study failed, and that it is done.
+
+    notices = Notices(receiver, queue, run, study.spec, say)
+    notices.look_for_best()          # at every tick, and when one of our trials has ended
+    notices.tell_failed("three trials failed alike")
+    notices.tell_done("the best is trial 24", value=0.0123)
+    notices.close()                  # waits a few seconds for what is on its way
+
+Each is told once, also after restarts and with several machines: a row in the trial database is
+claimed before the message is sent (`storage.database.notices`). So it is told once **at most**:
+what a machine has claimed and not sent when it goes down is lost, and nothing is told twice. A
+receiver that certainly received nothing is tried again; one that is late is not: it may have it.
+
+Messages are sent by a thread. A receiver that is slow or away costs a line, and holds up nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from search.receiver import TIMEOUT, NotDelivered, Receiver
+from search.run import StudyRun
+from search.study import StudySpec
+from search.trials.queue import TrialQueue
+from search.words import format_count
+from storage.database.notices import claim_notice, make_notices
+from storage.database.transactions import read
+from storage.database.trial_states import find_best
+
+EVERY = 5.0  # seconds between two looks for a trial that ended elsewhere
+PAUSES = (2.0, 10.0)  # seconds before a receiver that received nothing is tried again
+FAREWELL = TIMEOUT + 2  # seconds that the end of a command waits at most
+
+
+class Sender(threading.Thread):
+    """Delivers messages one after the other, while its owner does something else.
+
+    problems: lines for the owner to say, each once
+    """
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__(name="notify", daemon=True)
+        self.receiver = receiver
+        self.problems: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._said: set[str] = set()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Deliver a message as soon as those before it are gone."""
+        if not self.is_alive():
+            self.start()
+        self._messages.put(message)
+
+    def run(self) -> None:
+        while (message := self._messages.get()) is not None:
+            self._deliver(message)
+
+    def close(self) -> bool:
+        """Wait for what is on its way. False: the receiver takes too long."""
+        self._closing.set()
+        if not self.is_alive():
+            return True
+        self._messages.put(None)
+        self.join(FAREWELL)
+        return not self.is_alive()
+
+    def _deliver(self, message: dict[str, Any]) -> None:
+        for pause in (*PAUSES, None):
+            try:
+                self.receiver.deliver(message)
+            except NotDelivered as error:
+                if error.may_repeat and pause is not None and not self._closing.wait(pause):
+                    continue
+                self._note(f"NOTIFY: {self.receiver.shown} is not told ({error})")
+            except Exception as error:  # its words may hold the address
+                self._note(f"NOTIFY: {self.receiver.shown} is not told ({type(error).__name__})")
+            return
+
+    def _note(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.problems.put(line)
+
+
+class Notices:
+    """What one process tells of its study.
+
+    say: shows a line to whoever watches
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        trials: TrialQueue,
+        run: StudyRun,
+        spec: StudySpec,
+        say: Callable[[str], object],
+    ) -> None:
+        self.trials = trials
+        self.run = run
+        self.spec = spec
+        self.say = say
+        self.sender = Sender(receiver)
+        self._told: set[str] = set()  # what is known to be told
+        self._looked = float("-inf")
+        trials.retry.wait_for(lambda: make_notices(trials.engine))
+
+    def look_for_best(self, *, at_once: bool = False) -> None:
+        """Tell of a new best trial, if the last look is old enough, or ``at_once``."""
+        self._say_problems()
+        if self.run.shown is not None:
+            return  # a person ranks the trials
+        if time.monotonic() - self._looked < EVERY and not at_once:
+            return
+        self._looked = time.monotonic()
+        self.trials.retry.try_once(self._look)
+
+    def tell_failed(self, reason: str) -> None:
+        """Tell that the study has ended by an error; the same error is told once."""
+        kind = "".join(letter for letter in reason if not letter.isdigit())
+        text = f"study {self.run.study} failed: {reason}"
+        self._tell(f"failed {_digest(kind)}", {"event": "failed", "text": text, "reason": reason})
+
+    def tell_done(self, words: str, **about: Any) -> None:
+        """Tell that all is done; with more TRIALS or EPOCHS it is done another time.
+
+        words: what came of it; about: the same as values
+        """
+        run = self.run
+        trials = format_count(run.trials, "trial")
+        text = f"study {run.study} is done: {trials} have ended, {words}"
+        name = f"done {run.trials} x {run.epochs}"
+        self._tell(name, {"event": "done", "text": text, **about})
+
+    def close(self) -> None:
+        """Wait a few seconds for what is on its way."""
+        if not self.sender.close():
+            shown = self.sender.receiver.shown
+            self.say(f"NOTIFY: {shown} takes too long; whether it was told is not known")
+        self._say_problems()
+
+    def _look(self) -> None:
+        trials, minimize = self.trials, self.spec.direction == "minimize"
+        with read(trials.engine) as connection:
+            best = find_best(connection, trials.study_id, minimize=minimize)
+        if best is None or not math.isfinite(best.value):
+            return
+        name = f"best {best.number}"
+        if name in self._told:
+            return
+        ended = trials.count_ended()
+        metric, value = self.spec.metric, best.value
+        message = {
+            "event": "best",
+            "text": f"study {self.run.study}: trial {best.number} is the best so far, {metric} "
+            f"{value:.6g}; {ended} of {format_count(self.run.trials, 'trial')} have ended",
+            "trial": best.number,
+            "value": value,
+            "ended": ended,
+            "parameters": trials.storage.get_trial(best.trial_id).params,
+        }
+        self._claim_and_send(name, message)
+
+    def _tell(self, name: str, message: dict[str, Any]) -> None:
+        if not self.trials.retry.try_once(lambda: self._claim_and_send(name, message)):
+            self.say(
+                f"NOTIFY: nobody is told that the study {message['event']}: the trial database, "
+                "which says whether that was told before, is away"
+            )
+
+    def _claim_and_send(self, name: str, message: dict[str, Any]) -> None:
+        is_first = claim_notice(self.trials.engine, self.run.token, name)
+        self._told.add(name)
+        if is_first:
+            self.sender.send({**message, **self._common(name)})
+
+    def _common(self, name: str) -> dict[str, Any]:
+        """Return what every message has."""
+        return {
+            "id": _digest(f"{self.run.token} {name}"),
+            "study": self.run.study,
+            "metric": self.spec.metric,
+            "trials": self.run.trials,
+            "host": socket.gethostname(),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _say_problems(self) -> None:
+        while not self.sender.problems.empty():
+            self.say(self.sender.problems.get())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
