@@ -62,6 +62,7 @@ class StudyRun:
     image_source: what `prepare_images` makes the cached file from, if it has to be made again
     finishes_here: whether the best is retrained here though another RUNS holds the exports
     files: where shared files live, as FILES names it; None: RUNS is all there is
+    stop: when the study ends before all of its trials, as STOP names it; None: it does not
     tries: name -> parameters that a person wants to see tried first
     image_state: numbers of the state in which the supervisor has found that file whole
     """
@@ -96,6 +97,7 @@ class StudyRun:
     finishes_here: bool = False
     files: str | None = None
     tries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stop: str | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

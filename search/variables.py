@@ -126,6 +126,14 @@ def _read_finish(name: str, written: str) -> str:
     return "here"
 
 
+def _read_stop(name: str, written: str) -> str:
+    if written.lower() != "auto":
+        raise BadVariable(
+            f"{name}={_quote(written)} is not 'auto', which ends a search that no longer pays"
+        )
+    return "auto"
+
+
 def _read_engine(name: str, written: str) -> str:
     word = written.lower()
     if word not in ENGINES:
@@ -357,6 +365,12 @@ class Variables:
     pruner: str | None = _variable(
         "median, asha (pauses trials and promotes the best), hyperband, successive_halving, "
         "percentile, none; with arguments"
+    )
+    stop: str | None = _variable(
+        "auto: end the search when what it may still gain is less than the noise between seeds, "
+        "after 20 trials or more; SAMPLER and PRUNER stay what they are",
+        _read_stop,
+        typed=True,
     )
     tries: tuple[dict[str, str], ...] = _variable(
         "parameters that are tried next: 'lr=0.001 latent=27'; further sets behind semicolons",

@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "minutes-unit": ({"MINUTES": "10m"}, ["MINUTES='10m' is not a number"]),
     "trial-minutes-zero": ({"TRIAL_MINUTES": "0.0"}, ["TRIAL_MINUTES='0.0' is not"]),
     "trial-minutes-e": ({"TRIAL_MINUTES": "1e3"}, ["TRIAL_MINUTES='1e3' is not"]),
+    "stop-word": ({"STOP": "soon"}, ["STOP='soon' is not 'auto'"]),
+    "stop-preference": ({"STOP": "auto", "SAMPLER": "preference"}, ["leave STOP out"]),
     "try-unknown": ({"TRY": "rate=1"}, ["TRY: unknown parameter 'rate'; available: channels, la"]),
     "try-outside": ({"TRY": "lr=3"}, ["TRY: lr=3 is not a number from 0.0001 to 0.01"]),
     "try-word": ({"TRY": "channels=two"}, ["channels=two is not a whole number from 1 to 3"]),

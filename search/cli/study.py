@@ -300,6 +300,7 @@ class StudyCommand:
             pruner=name_strategy(run.pruner or spec.pruner),
             trial_minutes=run.trial_minutes,
             revision=run.revision,
+            stop=run.stop or "",
             runs=self._identify_runs(run),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
@@ -421,7 +422,7 @@ class StudyCommand:
         if run.trials < wanted:
             why = f"the grid has {format_count(run.trials, 'point')}"
             if queue.is_stopped():
-                why = "the sampler has nothing left to try"
+                why = queue.stop_reason()
             self.console.print(f"{why}: {format_count(run.trials, 'trial')}, not {wanted}")
         if ended >= run.trials:
             done = "is trained" if run.shown is not None else "is done"

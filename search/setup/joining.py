@@ -30,6 +30,7 @@ from search.setup.stored_study import StudyIdentity, check_identity, read_identi
 from search.spelling import spell
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler, trials_shown_at_once
+from search.strategies.stopping import with_stop
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
 from search.trials.study_code import StudyCode, check_joined_code
@@ -146,6 +147,7 @@ def joined_variables(variables: Variables, joined: JoinedStudy, study: Study) ->
         trials=record.trials,
         top=record.top,
         trial_minutes=record.trial_minutes,
+        stop=record.stop or None,
         data=variables.data or identity.data,
         background=identity.background or variables.background,
         sampler=None if record.sampler == sampler else record.sampler,
@@ -168,7 +170,8 @@ def join_run(
     check_identity(joined.name, stored, identify_run(variables, study, inputs, stored))
     code = StudyCode(version=study.version, files=study.code)
     check_joined_code(opened, code, joined.record.revision)
-    sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    drawing = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    sampler = with_stop(drawing, variables.stop, trials=joined.record.trials)
     opened.sampler = sampler  # it draws nothing here
     opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
     trials = count_trials(
@@ -178,7 +181,7 @@ def join_run(
         len(study.spec.references),
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
-    at_once = trials_shown_at_once(sampler)
+    at_once = trials_shown_at_once(drawing)
     files = keep_files(opened, variables, storage)
     run = make_run(variables, study, inputs, opened, stored, trials=trials, at_once=at_once)
     return replace(run, files=files)

@@ -42,6 +42,7 @@ from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.strategies.seeded import StudySampler
+from search.strategies.stopping import with_stop
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
 from search.trials.retries import is_retry, read_retries
@@ -66,6 +67,11 @@ def check_names(variables: Variables, study: Study) -> None:
     check_room(len(tries), variables.trials or study.spec.trials)
     if is_preference(variables.sampler or study.spec.sampler):
         _check_preference(variables, study)
+        if variables.stop is not None:
+            raise BadVariable(
+                "STOP compares values, and with sampler 'preference' a person's "
+                "choices decide; leave STOP out"
+            )
     sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
     pruner = make_pruner(variables.pruner or study.spec.pruner)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
@@ -110,8 +116,10 @@ def prepare_run(
 ) -> tuple[optuna.Study, StudyRun]:
     """Return the stored study, which is made if it is new, and the run that goes on with it."""
     name = study_name(study, inputs.data, inputs.label, variables.sampler)
-    sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
-    at_once = trials_shown_at_once(sampler)
+    drawing = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    at_once = trials_shown_at_once(drawing)
+    wanted = variables.trials or study.spec.trials
+    sampler = with_stop(drawing, variables.stop, trials=wanted)
     check_encodable(storage.engine, [name, study.spec.metric, *study.space])
     with study_lock(storage.engine, CREATION):
         opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
@@ -123,7 +131,7 @@ def prepare_run(
     opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
     tries = read_tries(variables.tries, study.space)
     trials = count_trials(
-        variables.trials or study.spec.trials,
+        wanted,
         sampler,
         opened,
         len(study.spec.references) + len(tries),
@@ -182,6 +190,7 @@ def make_run(
         memory=variables.memory,
         sampler=variables.sampler,
         pruner=variables.pruner,
+        stop=variables.stop,
         base=None if inputs.base is None else str(inputs.base),
         shown=at_once,
         encoder=None if inputs.encoder is None else str(inputs.encoder),

@@ -45,7 +45,10 @@ class StudySampler(BaseSampler):
 
     label: which sampler it is, in a word; a stop counts for a sampler with this label
     draws_alone: whether all parameters of a trial have to be drawn before another trial begins
+    reason: why it has stopped the study; empty: nothing is left to try
     """
+
+    reason = ""
 
     def __init__(self, label: str, *, draws_alone: bool) -> None:
         self.label = label

@@ -197,7 +197,7 @@ class Supervisor:
             if not self.has_stopped:
                 self.has_stopped = True
                 self.display.say(
-                    "the sampler has nothing left to try: "
+                    f"{self.queue.stop_reason()}: "
                     f"{format_count(counts.total(), 'trial')}, not {self.run.trials}"
                 )
             return counts.total()

@@ -25,6 +25,7 @@ from search.trials.retries import read_retries, write_retries
 from storage.database.optuna_storage import TrialStorage
 
 STOPPED_BY = "genstudy:stopped_by"  # system attribute of a study: the sampler that stopped it
+STOP_REASON = "genstudy:stop_reason"  # and why, in words
 
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -98,8 +99,14 @@ class NextTrial:
         """Whether nothing is left to try, and all that was tried has ended."""
         return self.is_exhausted() and not self.study.get_trials(deepcopy=False, states=OPEN)
 
+    def stop_reason(self) -> str:
+        """Return why the sampler has stopped the study, in words."""
+        found = self.storage.get_study_system_attrs(self.study._study_id).get(STOP_REASON)
+        return str(found) if found else "the sampler has nothing left to try"
+
     def note_stop(self) -> None:
         """Store that the sampler has stopped the study, for all workers and later runs."""
         sampler = self.study.sampler
         if isinstance(sampler, StudySampler) and sampler.has_stopped:
+            self.storage.set_study_system_attr(self.study._study_id, STOP_REASON, sampler.reason)
             self.storage.set_study_system_attr(self.study._study_id, STOPPED_BY, sampler.label)

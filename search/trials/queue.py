@@ -221,6 +221,11 @@ class TrialQueue:
         return self._next.is_stopped()
 
     @waits_out_outages
+    def stop_reason(self) -> str:
+        """Return why the sampler has stopped the study, in words."""
+        return self._next.stop_reason()
+
+    @waits_out_outages
     def set_attributes(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
         """Set user attributes of ``trial``, in one transaction."""
         self.storage.write_attributes(trial._trial_id, attributes)

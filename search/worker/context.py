@@ -26,6 +26,7 @@ from search.setup.stored_study import check_unchanged, read_identity
 from search.setup.study_files import digest_rooms
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
+from search.strategies.stopping import with_stop
 from search.study import Study, StudySpec
 from search.trials.files_access import FilesAccess, open_files, trial_file
 from search.trials.outcomes import describe_error
@@ -243,7 +244,8 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
     The supervisor has seen the database: one that is away now comes back.
     """
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
-    sampler = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
+    drawing = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
+    sampler = with_stop(drawing, run.stop, trials=run.trials)
     pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
     queue = retry.wait_for(
         lambda: open_queue(

@@ -1,0 +1,248 @@
+"""A study ends when what it may still gain is less than the noise between seeds: `STOP=auto`.
+
+    sampler = StoppingSampler(make_sampler("tpe", ...), trials=100)
+    expected_gain(values, remaining=60, minimize=True)
+
+Two numbers decide after each trial, from the `LEAST`-th on:
+
+    gain     what the remaining trials may bring. Half of the trials so far would have found
+             E = the mean best of a random half; so the last doubling of the study brought E less
+             the best of all. As many trials again bring about as much at most, since improvements
+             get smaller; R more of n trials are log2((n + R) / n) doublings.
+    noise    the standard deviation between seeds of the best configuration, which is trained again
+             with `REPEATS` other seeds for that. These are trials of the study like all others.
+
+The study ends when the gain is less than `SHARE` of the noise.
+
+Optuna's terminator (Makarova et al. 2022) bounds the gain by a Gaussian process over the
+parameters; here only values count, so that it holds for every sampler, for branches of a space and
+for pruned trials, and costs nothing. A pruned trial counts as the worst complete one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.strategies.seeded import StudySampler
+
+AUTO = "auto"
+LEAST = 20  # trials that have ended before a study may stop
+SHARE = 0.5  # of the noise; in simulated studies of 100 trials, less was lost than with all of it
+REPEATS = 2  # of the best configuration, with other seeds
+REPEATED = "genstudy:repeats"  # system attribute of a trial: the number of the one it repeats
+
+
+def with_stop(sampler: StudySampler, stop: str | None, *, trials: int) -> StudySampler:
+    """Return the sampler, which stops a study of ``trials`` in all where ``stop`` is given."""
+    return sampler if stop is None else StoppingSampler(sampler, trials=trials)
+
+
+def expected_gain(values: Sequence[float], remaining: int, *, minimize: bool) -> float:
+    """Return by how much ``remaining`` more trials may improve the best of ``values``, >= 0.
+
+    values: of 2 trials or more, all finite
+
+    >>> round(expected_gain([3.0, 1.0, 2.0, 4.0], 4, minimize=True), 6)  # 1, 2 or 3: six halves
+    0.666667
+    >>> expected_gain([3.0, 1.0, 2.0, 4.0], 0, minimize=True)
+    0.0
+    """
+    ordered = sorted(values, reverse=not minimize)
+    half = len(ordered) // 2
+    expected, rest = 0.0, 1.0  # rest: chance that none of those before is in the half
+    for place, value in enumerate(ordered[: len(ordered) - half + 1]):
+        chance = rest * half / (len(ordered) - place)
+        expected += chance * value
+        rest -= chance
+    doublings = math.log2((len(ordered) + remaining) / len(ordered))
+    return abs(expected - ordered[0]) * doublings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prospect:
+    """What a study may still gain, beside the noise between seeds.
+
+    ended: trials that have; remaining: those that are left
+    """
+
+    ended: int
+    remaining: int
+    gain: float
+    noise: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether the remaining trials may bring more than another seed."""
+        return self.gain >= SHARE * self.noise
+
+    @property
+    def words(self) -> str:
+        """Why the study stops."""
+        return (
+            f"STOP=auto: {self.remaining} more trials may bring {self.gain:.2g}, and seeds of the "
+            f"best configuration differ by {self.noise:.2g}"
+        )
+
+
+def look_ahead(trials: Sequence[FrozenTrial], total: int, *, minimize: bool) -> Prospect | None:
+    """Return the prospect of a study of ``total`` trials; None: too little is known yet.
+
+    trials: all that it has
+    """
+    complete = {trial.number: _value_of(trial) for trial in trials if _is_complete(trial)}
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    ended = len(complete) + pruned
+    source = _find_source(trials)
+    if ended < LEAST or source is None or source not in complete:
+        return None
+    repeats = [complete[each.number] for each in _repeats_of(trials) if each.number in complete]
+    if len(repeats) < REPEATS:
+        return None
+    worst = (max if minimize else min)(complete.values())
+    remaining = max(total - ended, 0)
+    return Prospect(
+        ended=ended,
+        remaining=remaining,
+        gain=expected_gain([*complete.values(), *[worst] * pruned], remaining, minimize=minimize),
+        noise=stdev([complete[source], *repeats]),
+    )
+
+
+def _is_complete(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])
+
+
+def _value_of(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def _repeats_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if REPEATED in trial.system_attrs]
+
+
+def _find_source(trials: Sequence[FrozenTrial]) -> int | None:
+    """Return the number of the trial that is repeated; None: none is yet."""
+    return next((trial.system_attrs[REPEATED] for trial in _repeats_of(trials)), None)
+
+
+class StoppingSampler(StudySampler):
+    """Another sampler that repeats the best configuration with other seeds when `LEAST` trials
+    have ended, and stops the study when it no longer pays.
+
+    trials: of the study in all
+    """
+
+    def __init__(self, inner: StudySampler, *, trials: int) -> None:
+        super().__init__(
+            f"{inner.label}, STOP=auto of {trials} trials", draws_alone=inner.draws_alone
+        )
+        self.inner = inner
+        self.trials = trials
+        self._begun: dict[int, int] = {}  # repeats of ours: Optuna goes on with the trial of before
+
+    def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
+        source = trial.system_attrs.get(REPEATED, self._begun.get(trial.number))
+        return self.inner if source is None else _Repeating(int(source))
+
+    def _any_sampler(self) -> BaseSampler:
+        return self.inner
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Decide whether the trial repeats the best."""
+        if "fixed_params" not in trial.system_attrs and REPEATED not in trial.system_attrs:
+            source = self._due_repeat(study)
+            if source is not None:
+                study._storage.set_trial_system_attr(trial._trial_id, REPEATED, source)
+                self._begun[trial.number] = source
+                return
+        super().before_trial(study, trial)
+
+    def _due_repeat(self, study: Study) -> int | None:
+        """Return which trial is to be repeated now; None: none."""
+        trials = study.get_trials(deepcopy=False)
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        repeats = [t for t in _repeats_of(trials) if t.state is not TrialState.FAIL]
+        if len(repeats) >= REPEATS or len(ended) < LEAST or self.trials - len(trials) < REPEATS:
+            return None
+        source = _find_source(trials)
+        if source is not None:
+            return source
+        complete = [trial for trial in ended if _is_complete(trial)]
+        best = min if study.direction == StudyDirection.MINIMIZE else max
+        found = best(complete, key=_value_of, default=None)
+        return None if found is None else found.number
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        super().after_trial(study, trial, state, values)
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        now = _ended(trial, state, values)
+        minimize = study.direction == StudyDirection.MINIMIZE
+        prospect = look_ahead([*others, now], self.trials, minimize=minimize)
+        if prospect is not None and prospect.remaining and not prospect.pays:
+            self.reason = prospect.words
+            self._note_stop()
+
+
+def _ended(trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> FrozenTrial:
+    """Return the trial as it will be stored in a moment."""
+    now = FrozenTrial(
+        number=trial.number,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs=trial.system_attrs,
+        intermediate_values={},
+        trial_id=trial._trial_id,
+    )
+    now.state = state
+    now._values = None if values is None else list(values)
+    return now
+
+
+class _Repeating(BaseSampler):
+    """Gives a trial all parameters of another one."""
+
+    def __init__(self, source: int) -> None:
+        self.source = source
+
+    def _trial(self, study: Study) -> FrozenTrial:
+        return next(t for t in study.get_trials(deepcopy=False) if t.number == self.source)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return dict(self._trial(study).distributions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return dict(self._trial(study).params)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._trial(study).params[param_name]
