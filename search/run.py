@@ -63,6 +63,7 @@ class StudyRun:
     finishes_here: whether the best is retrained here though another RUNS holds the exports
     files: where shared files live, as FILES names it; None: RUNS is all there is
     image_state: numbers of the state in which the supervisor has found that file whole
+    keeps: whether all trials that may ever go on keep their last checkpoint (KEEP=checkpoints)
     """
 
     name: str
@@ -94,6 +95,7 @@ class StudyRun:
     image_state: list[int] = field(default_factory=list)
     finishes_here: bool = False
     files: str | None = None
+    keeps: bool = False
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

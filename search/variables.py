@@ -115,6 +115,15 @@ def _read_code(name: str, written: str) -> str:
     return "changed"
 
 
+def _read_keep(name: str, written: str) -> str:
+    if written.lower() != "checkpoints":
+        raise BadVariable(
+            f"{name}={_quote(written)} is not 'checkpoints', which keeps the last checkpoint of "
+            "trials that have ended, so that more EPOCHS go on from it"
+        )
+    return "checkpoints"
+
+
 def _read_finish(name: str, written: str) -> str:
     if written.lower() != "here":
         raise BadVariable(
@@ -262,6 +271,11 @@ class Variables:
     code: str | None = _variable(
         "changed: go on although other code computed the study's trials so far",
         _read_code,
+        typed=True,
+    )
+    keep: str | None = _variable(
+        "checkpoints: ended trials keep their last one, from which more EPOCHS go on",
+        _read_keep,
         typed=True,
     )
     finish: str | None = _variable(

@@ -152,7 +152,7 @@ def test_other_pruners_ask_the_database_nothing_more(
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(2, 4))
 def test_only_the_best_share_of_a_rung_is_promoted(values: list[float], factor: int) -> None:
-    there = [Arrival(i, 1, value, True, "WAITING") for i, value in enumerate(values)]
+    there = [Arrival(i, 1, value, True, "WAITING", i) for i, value in enumerate(values)]
     promoted = []
     while (found := find_promoted(there, factor=factor, minimize=True)) is not None:
         promoted.append(found)
@@ -217,4 +217,8 @@ def test_an_interrupted_search_pauses_and_promotes_as_an_undisturbed_one(
             running.wait()
     assert other.run(**call)[::2] == (0, "")
     pd.testing.assert_frame_equal(outcome_of(other), undisturbed)
-    assert not list((other.runs / "checkpoints").rglob("*.safetensors"))
+    kept = {path.name for path in (other.runs / "checkpoints" / "small").glob("trial-*")}
+    complete = undisturbed.index[undisturbed["outcome"] == "complete"]
+    assert {f"trial-{number}.safetensors" for number in complete} <= kept
+    assert len(kept) <= len(complete) + 2 * (7 // 3), "of a rung twice as many as it promotes"
+    assert not [name for name in kept if "earlier" in name]

@@ -5,6 +5,9 @@
     found.ids, found.promoted           # of all that pause, and of the one that goes on first
     paused.reach(trial_id, rung=1, value=0.02)    # False: it pauses
 
+A trial that was never promoted ends as pruned when nothing else is left to do. More trials, or more
+epochs, may make it be among the best all the same: then it goes on, too (`let_go_on`).
+
 Only with a pruner that lets trials pause (`search.strategies.promotion`) is the database asked.
 """
 
@@ -16,9 +19,11 @@ import optuna
 from optuna.study import StudyDirection
 
 from search.strategies.promotion import AshaPruner
-from storage.database import rungs
+from storage.database import returns, rungs
 from storage.database.optuna_storage import TrialStorage
 from storage.database.transactions import read, write
+
+GROWTH = 2  # of a study, for which trials that were not promoted keep their checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +32,14 @@ class Pauses:
 
     promoted: is among the best of its rung, and goes on first; None: no one is
     leader: has come furthest, and is the best of those; None: none pauses
+    ended: have ended without being promoted; returning: those of them that are among the best now
     """
 
     ids: frozenset[int] = frozenset()
     promoted: int | None = None
     leader: int | None = None
+    ended: frozenset[int] = frozenset()
+    returning: frozenset[int] = frozenset()
 
 
 class PausedTrials:
@@ -54,11 +62,36 @@ class PausedTrials:
             return Pauses()
         with read(self.storage.engine) as connection:
             arrivals = rungs.read_arrivals(connection, self.study_id)
-        factor = self.pruner.reduction_factor
+        promoted = rungs.list_promoted(
+            arrivals, factor=self.pruner.reduction_factor, minimize=self._minimize
+        )
+        ended = frozenset(each.trial_id for each in arrivals if each.may_return)
         return Pauses(
             ids=frozenset(each.trial_id for each in arrivals if each.is_paused),
-            promoted=rungs.find_promoted(arrivals, factor=factor, minimize=self._minimize),
+            promoted=next(iter(promoted), None),
             leader=rungs.find_leader(arrivals, minimize=self._minimize),
+            ended=ended,
+            returning=ended.intersection(promoted),
+        )
+
+    def let_go_on(self, trial_id: int) -> None:
+        """Make a trial that has ended without being promoted wait for a worker."""
+        with write(self.storage.engine) as connection:
+            returns.let_return(connection, trial_id)
+
+    def may_return(self, trial_id: int) -> bool:
+        """Whether a trial that has ended is to keep its checkpoint: it may be among the best of
+        its rung before the study has `GROWTH` times as many trials."""
+        if self.pruner is None:
+            return False
+        with read(self.storage.engine) as connection:
+            arrivals = rungs.read_arrivals(connection, self.study_id)
+        return rungs.may_be_promoted(
+            arrivals,
+            trial_id,
+            factor=self.pruner.reduction_factor,
+            minimize=self._minimize,
+            growth=GROWTH,
         )
 
     def reach(self, trial_id: int, *, rung: int, value: float) -> bool:
@@ -86,12 +119,12 @@ class PausedTrials:
             rungs.promote(connection, trial_id)
             self.storage.check_attempt(connection, trial_id)
 
-    def pauses(self, trial_id: int) -> bool:
-        """Whether a trial pauses, and is not promoted."""
+    def pauses_at(self, trial_id: int) -> int | None:
+        """Return the rung at which a trial pauses, or has ended; None: it is promoted."""
         if self.pruner is None:
-            return False
+            return None
         with read(self.storage.engine) as connection:
-            return rungs.pauses_at(connection, trial_id) is not None
+            return rungs.pauses_at(connection, trial_id)
 
     @property
     def _minimize(self) -> bool:
