@@ -316,8 +316,8 @@ class Variables:
         "'tpe(n_startup_trials=5)'"
     )
     pruner: str | None = _variable(
-        "median, asha (pauses trials and promotes the best), hyperband, successive_halving, "
-        "percentile, none; with arguments"
+        "median, asha (pauses trials and promotes the best), 'asha(brackets=3)', hyperband, "
+        "successive_halving, percentile, none; with arguments"
     )
     first: bool = _variable(
         "1: a study that starts from another's export runs that one first if it has none",

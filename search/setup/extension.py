@@ -152,7 +152,8 @@ def _let_go_on(
     with write(queue.engine) as connection:
         for trial in complete:
             steps = trial.intermediate_values
-            rung = queue.rung_epochs(run.epochs).get(max(steps, default=-1) + 1)
+            done = max(steps, default=-1) + 1
+            rung = queue.rung_epochs(run.epochs, trial.number).get(done)
             if rung is None or trial.value is None:
                 let_return(connection, trial._trial_id)
                 continue

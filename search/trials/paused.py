@@ -63,7 +63,10 @@ class PausedTrials:
         with read(self.storage.engine) as connection:
             arrivals = rungs.read_arrivals(connection, self.study_id)
         promoted = rungs.list_promoted(
-            arrivals, factor=self.pruner.reduction_factor, minimize=self._minimize
+            arrivals,
+            factor=self.pruner.reduction_factor,
+            minimize=self._minimize,
+            bracket_of=self.pruner.bracket_of,
         )
         ended = frozenset(each.trial_id for each in arrivals if each.may_return)
         return Pauses(
@@ -92,6 +95,7 @@ class PausedTrials:
             factor=self.pruner.reduction_factor,
             minimize=self._minimize,
             growth=GROWTH,
+            bracket_of=self.pruner.bracket_of,
         )
 
     def reach(self, trial_id: int, *, rung: int, value: float) -> bool:
@@ -109,6 +113,7 @@ class PausedTrials:
                 value=value,
                 factor=self.pruner.reduction_factor,
                 minimize=self._minimize,
+                bracket_of=self.pruner.bracket_of,
             )
             self.storage.check_attempt(connection, trial_id)
         return goes_on

@@ -279,12 +279,10 @@ class TrialQueue:
         answers: list[bool] = []
         return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
 
-    @property
-    def rung_epochs(self) -> Callable[[int], Mapping[int, int]]:
-        """What returns, for trials of so many epochs, the rung of each epoch at which they may
-        pause."""
+    def rung_epochs(self, epochs: int, number: int) -> Mapping[int, int]:
+        """Return the rung of each epoch after which trial ``number`` of ``epochs`` may pause."""
         pruner = self._paused.pruner
-        return (lambda epochs: {}) if pruner is None else pruner.rung_epochs
+        return {} if pruner is None else pruner.rung_epochs(epochs, number)
 
     @waits_out_outages
     def reach_rung(self, trial: Trial, *, rung: int, value: float) -> bool:

@@ -10,15 +10,15 @@ its best value until then. ``waits`` is 1 while it pauses there. It stays 1 wher
 pruned since it was never promoted: when it comes to be among the best it goes on all the same
 (`storage.database.returns`).
 
-Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA). A
-trial that ends later still counts at the rungs that it has reached. No trial waits for a rung to
-fill: each new arrival may free the next.
+Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA);
+where there are brackets, of all of the same bracket. A trial that ends later still counts at the
+rungs that it has reached. No trial waits for a rung to fill: each new arrival may free the next.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -35,6 +35,14 @@ ARRIVALS = text(
 )
 PROMOTE = text("UPDATE genstudy_rungs SET waits = 0 WHERE trial_id = :trial_id AND waits = 1")
 PAUSES = text("SELECT rung FROM genstudy_rungs WHERE trial_id = :trial_id AND waits = 1")
+
+BracketOf = Callable[[int], int]
+"""Trial's number -> its bracket. Trials at a rung compare with those of their bracket."""
+
+
+def one_bracket(number: int) -> int:
+    """Return the bracket of all trials where there is one."""
+    return 0
 
 
 class Arrival(NamedTuple):
@@ -67,34 +75,49 @@ def reach_rung(
     value: float,
     factor: int,
     minimize: bool,
+    bracket_of: BracketOf = one_bracket,
 ) -> bool:
     """Note that a trial has reached a rung, with its best value; return whether it goes on at once.
 
     A rung that was reached before has its answer already.
     """
     connection.execute(NOTE, {"trial_id": trial_id, "rung": rung, "value": value})
-    there = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
-    own = next((each for each in there if each.trial_id == trial_id), None)
+    arrivals = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
+    own = next((each for each in arrivals if each.trial_id == trial_id), None)
     if own is None:  # an older state of the database has no such trial: who asks finds that out
         return False
+    there = [each for each in arrivals if bracket_of(each.number) == bracket_of(own.number)]
     if own.waits and trial_id in _best(there, factor, minimize):
         promote(connection, trial_id)
         return True
     return not own.waits
 
 
-def find_promoted(arrivals: Iterable[Arrival], *, factor: int, minimize: bool) -> int | None:
+def find_promoted(
+    arrivals: Iterable[Arrival],
+    *,
+    factor: int,
+    minimize: bool,
+    bracket_of: BracketOf = one_bracket,
+) -> int | None:
     """Return the trial that goes on first: the best of the highest rung that has one among its
     best that pauses, or has ended there; None: there is none."""
-    return next(iter(list_promoted(arrivals, factor=factor, minimize=minimize)), None)
+    promoted = list_promoted(arrivals, factor=factor, minimize=minimize, bracket_of=bracket_of)
+    return next(iter(promoted), None)
 
 
-def list_promoted(arrivals: Iterable[Arrival], *, factor: int, minimize: bool) -> list[int]:
-    """Return all trials that are among the best of their rung and have yet to go on from it, in
-    the order in which they do."""
-    rungs: defaultdict[int, list[Arrival]] = defaultdict(list)
+def list_promoted(
+    arrivals: Iterable[Arrival],
+    *,
+    factor: int,
+    minimize: bool,
+    bracket_of: BracketOf = one_bracket,
+) -> list[int]:
+    """Return all trials that are among the best of their rung and bracket, and have yet to go on
+    from it, in the order in which they do."""
+    rungs: defaultdict[tuple[int, int], list[Arrival]] = defaultdict(list)
     for each in arrivals:
-        rungs[each.rung].append(each)
+        rungs[each.rung, bracket_of(each.number)].append(each)
     found = []
     for _, there in sorted(rungs.items(), reverse=True):
         waiting = {each.trial_id for each in there if each.is_paused or each.may_return}
@@ -103,14 +126,21 @@ def list_promoted(arrivals: Iterable[Arrival], *, factor: int, minimize: bool) -
 
 
 def may_be_promoted(
-    arrivals: Iterable[Arrival], trial_id: int, *, factor: int, minimize: bool, growth: int
+    arrivals: Iterable[Arrival],
+    trial_id: int,
+    *,
+    factor: int,
+    minimize: bool,
+    growth: int,
+    bracket_of: BracketOf = one_bracket,
 ) -> bool:
     """Whether a trial that waits at a rung, or has ended there, is among its best once as many
     trials as ``growth`` times those of today have reached it, all the others being worse."""
     arrivals = list(arrivals)
     for own in arrivals:
         if own.trial_id == trial_id and (own.is_paused or own.may_return):
-            there = [each for each in arrivals if each.rung == own.rung]
+            alike = own.rung, bracket_of(own.number)
+            there = [each for each in arrivals if (each.rung, bracket_of(each.number)) == alike]
             return trial_id in _best(there, factor, minimize, growth)
     return False
 
