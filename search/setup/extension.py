@@ -120,6 +120,9 @@ def extend_epochs(queue: TrialQueue, run: StudyRun, *, filed: int) -> list[str]:
         return []
     queue.reclaim_abandoned()
     with study_lock(queue.engine, queue.study_id):
+        stored = read_identity(queue.study) or stored
+        if stored.epochs >= run.epochs:  # another call has come first
+            return []
         _check_that_none_runs(queue, stored)
         complete = queue.storage.get_all_trials(
             queue.study_id, deepcopy=False, states=(TrialState.COMPLETE,)
