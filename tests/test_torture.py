@@ -29,6 +29,7 @@ from search.strategies.promotion import AshaPruner
 from storage.database.connection import open_storage
 from storage.database.finishes import Finish, Meeting
 from storage.database.transactions import write
+from storage.paths import RunPaths
 from tests.test_promotion import make_queue, train
 from tests.torture import file_faults, watch
 from tests.torture.__main__ import all_faults, main
@@ -39,6 +40,7 @@ from tests.torture.postgres import PostgresServer
 from tests.torture.process_faults import judge_end
 from tests.torture.scene import Aim, Blow, Fault, HoldUp, Scene
 from tests.torture.storm import Storm
+from tests.torture.undisturbed import UndisturbedRun
 from tests.torture.verdict import (
     Kept,
     compare,
@@ -186,6 +188,30 @@ def test_exports_are_compared_with_their_weights(tmp_path: Path, journal: Journa
     compare_exports(make_export(tmp_path / "weight", weight=1.5), whole, journal)
     compare_exports(tmp_path / "nothing", whole, journal)
     assert journal.harms == Counter({Harm.DIFFERENT: 2, Harm.LOST: 1})
+
+
+def test_the_undisturbed_study_exports_the_same_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best that went on may be the third of all: then three are exported."""
+    exported = make_export(tmp_path / "found")  # of trial 2
+    peace = UndisturbedRun(tmp_path / "small.py")
+    called = []
+
+    def run(count: int) -> bool:
+        called.append((count, peace.machine.top))
+        exports = RunPaths(peace.machine.runs).exports("small")
+        exports.mkdir(parents=True)
+        for rank, number in ((1, 0), (2, 2), (3, 1)):  # retrained, the second and third change
+            place = make_export(exports / str(rank))
+            (place / "provenance.json").write_text(json.dumps({"trial": number}))
+        return True
+
+    monkeypatch.setattr(peace, "read", make_kept)
+    monkeypatch.setattr(peace, "run", run)
+    found = peace.find_export_like(exported, 24)
+    assert called == [(24, 3)]
+    assert found.name == "2"
 
 
 def test_a_training_that_met_the_test_images_twice_is_a_failure(journal: Journal) -> None:

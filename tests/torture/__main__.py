@@ -35,7 +35,7 @@ from tests.torture.databases import Database, SQLiteFile
 from tests.torture.journal import Harm, Journal
 from tests.torture.postgres import start_server
 from tests.torture.scene import Fault
-from tests.torture.turn import STUDY, Turn
+from tests.torture.turn import ROUND, SHORT_ROUND, STUDY, Turn
 from tests.torture.undisturbed import UndisturbedRun
 from tests.torture.verdict import (
     compare,
@@ -97,7 +97,14 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
                 else server.make_database(f"turn{index}")
             )
             turn = Turn(
-                place, study, database, layout, all_faults(name), seed=wanted.seed, journal=journal
+                place,
+                study,
+                database,
+                layout,
+                all_faults(name),
+                seed=wanted.seed,
+                journal=journal,
+                grows=ROUND if wanted.rungs is None else SHORT_ROUND,
             )
             done.append((turn.run(wanted.minutes / len(wanted.turns)), turn))
             print(f"{journal.turn}: {describe(journal.faults)}", flush=True)
