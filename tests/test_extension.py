@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,8 @@ from search.supervisor.file_cleaning import remove_deleted_here, remove_ended
 from search.worker.context import WorkerContext
 from search.worker.trial import run_trial
 from storage import curves, trials
-from tests.trials import MakeContext
+from tests.test_shared_files import on_machine, resumed
+from tests.trials import MakeContext, run_one
 from tests.user import User, WriteStudy
 
 FEW_DIGITS = True
@@ -265,3 +267,27 @@ def test_fewer_checkpoints_stay_than_there_are_trials(make_context: MakeContext)
     assert len(kept) <= 6
     assert len(kept) >= complete
     assert not [name for name in kept if "earlier" in name]
+
+
+def test_another_machine_goes_on_with_more_epochs(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    """It has a RUNS of its own, and sees FILES: there the last checkpoint stays, and no earlier."""
+    place = str(tmp_path / "shared")
+    first = on_machine(make_context(epochs=3, pruner="none"), tmp_path / "a", place)
+    first = replace(first, run=replace(first.run, keeps=True))
+    write_identity(first.queue.study, identity(3))
+    run_one(first)
+    assert first.files is not None
+    assert [kept.epoch for kept in first.files.files.kept("trial-0")] == [3]
+    remove_ended(first.files, first.queue, first.run)
+
+    second = on_machine(make_context(epochs=5, pruner="none"), tmp_path / "b", place)
+    (line,) = extend_epochs(second.queue, second.run, filed=2)
+    assert line == "EPOCHS=5, after 3 until now: 1 complete trial goes on"
+    row = run_one(second)
+    assert resumed(second) == [3]
+    undisturbed = run_one(make_context(epochs=5, pruner="none", runs="undisturbed"))
+    assert (row["value"], row["epochs"]) == (undisturbed["value"], 5)
+    assert second.files is not None
+    assert second.files.files.names() == [], "without KEEP nothing stays"
