@@ -38,6 +38,7 @@ __all__ = [
     "Sides", "build", "evaluating", "later", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
 
+ENDLESS = 1_000_000_000  # epochs: nothing that ends by itself lasts as long
 FEWEST = 8  # images that a batch keeps when it is made smaller
 
 Metrics = dict[str, Tensor]
@@ -97,6 +98,12 @@ class ModelConfig:
         more: rates have fallen, noise has faded, losses have their weights. A family whose
         ``begin_epoch`` sets more says so here; a retraining loses no patience before."""
         return 1 if self.schedule == "constant" else epochs
+
+    @property
+    def is_stretched(self) -> bool:
+        """Whether something is stretched over all epochs, so that the first epochs of a longer
+        training are others."""
+        return self.settled_in(ENDLESS) == ENDLESS
 
     @property
     def smallest_batch(self) -> int:

@@ -65,6 +65,7 @@ class StudyRun:
     stop: when the study ends before all of its trials, as STOP names it; None: it does not
     tries: name -> parameters that a person wants to see tried first
     image_state: numbers of the state in which the supervisor has found that file whole
+    keeps: whether all trials that may ever go on keep their last checkpoint (KEEP=checkpoints)
     """
 
     name: str
@@ -98,6 +99,7 @@ class StudyRun:
     files: str | None = None
     tries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stop: str | None = None
+    keeps: bool = False
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

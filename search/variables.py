@@ -118,6 +118,15 @@ def _read_code(name: str, written: str) -> str:
     return "changed"
 
 
+def _read_keep(name: str, written: str) -> str:
+    if written.lower() != "checkpoints":
+        raise BadVariable(
+            f"{name}={_quote(written)} is not 'checkpoints', which keeps the last checkpoint of "
+            "trials that have ended, so that more EPOCHS go on from it"
+        )
+    return "checkpoints"
+
+
 def _read_finish(name: str, written: str) -> str:
     if written.lower() != "here":
         raise BadVariable(
@@ -320,6 +329,11 @@ class Variables:
         _read_code,
         typed=True,
     )
+    keep: str | None = _variable(
+        "checkpoints: ended trials keep their last one, from which more EPOCHS go on",
+        _read_keep,
+        typed=True,
+    )
     finish: str | None = _variable(
         "here: retrain and export in this RUNS, though another machine has done so in its own",
         _read_finish,
@@ -363,8 +377,8 @@ class Variables:
         "'tpe(n_startup_trials=5)'"
     )
     pruner: str | None = _variable(
-        "median, asha (pauses trials and promotes the best), hyperband, successive_halving, "
-        "percentile, none; with arguments"
+        "median, asha (pauses trials and promotes the best), 'asha(brackets=3)', hyperband, "
+        "successive_halving, percentile, none; with arguments"
     )
     stop: str | None = _variable(
         "auto: end the search when what it may still gain is less than the noise between seeds, "

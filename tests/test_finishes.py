@@ -132,6 +132,7 @@ class Scene:
             runs=str(runs),
             study="s",
             paths=RunPaths(runs),
+            epochs=9,
             retrain_epochs=5,
             seeds=3,
             shown=None,
@@ -175,8 +176,11 @@ def test_a_finished_study_is_left_to_the_machine_that_has_it(
 
 @pytest.mark.parametrize(
     ("more", "top"),
-    [({"retrain_epochs": 6}, 3), ({"seeds": 5}, 3), ({}, 4), ({"finishes_here": True}, 3)],
-)
+    [
+        ({"retrain_epochs": 6}, 3), ({"seeds": 5}, 3), ({"epochs": 27}, 3), ({}, 4),
+        ({"finishes_here": True}, 3),
+    ],
+)  # fmt: skip
 def test_more_than_was_finished_there_is_done_here(
     queue: TrialQueue, tmp_path: Path, more: dict[str, Any], top: int
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from search.errors import BadVariable
 from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
-from search.trials.queue import TrialQueue
+from search.trials.queue import TrialQueue, open_queue
 from storage import curves, trials
 from storage.database.fences import TrialLost, raise_fence
 from storage.database.leases import Attempt
@@ -29,9 +29,9 @@ FEW_DIGITS = True
 EPOCHS = 9
 
 
-def make_queue(url: str, direction: str = "minimize") -> TrialQueue:
+def make_queue(url: str, direction: str = "minimize", brackets: int = 1) -> TrialQueue:
     queue = make_study(url, direction=direction)
-    queue.study.pruner = AshaPruner()
+    queue.study.pruner = AshaPruner(brackets=brackets)
     return queue
 
 
@@ -50,7 +50,7 @@ def train(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) 
         value = value_at(trial.number, epoch)
         trial.report(value, epoch - 1)
         best = min(best, value)
-        rung = queue.rung_epochs(EPOCHS).get(epoch)
+        rung = queue.rung_epochs(EPOCHS, trial.number).get(epoch)
         if rung is not None and not queue.reach_rung(trial, rung=rung, value=best):
             queue.release(trial.number)
             return f"{trial.number}: {first}-{epoch}"
@@ -149,12 +149,12 @@ def test_other_pruners_ask_the_database_nothing_more(
     monkeypatch.delattr("search.trials.paused.rungs")
     assert queue.claim(1) is not None
     assert queue.count() == {"RUNNING": 1}
-    assert queue.rung_epochs(EPOCHS) == {}
+    assert queue.rung_epochs(EPOCHS, 0) == {}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(2, 4))
 def test_only_the_best_share_of_a_rung_is_promoted(values: list[float], factor: int) -> None:
-    there = [Arrival(i, 1, value, True, "WAITING") for i, value in enumerate(values)]
+    there = [Arrival(i, 1, value, True, "WAITING", i) for i, value in enumerate(values)]
     promoted = []
     while (found := find_promoted(there, factor=factor, minimize=True)) is not None:
         promoted.append(found)
@@ -174,14 +174,109 @@ def test_only_the_best_share_of_a_rung_is_promoted(values: list[float], factor: 
 def test_rungs_grow_by_the_factor(written: str, epochs: int, rungs: list[int]) -> None:
     pruner = make_pruner(written)
     assert isinstance(pruner, AshaPruner)
-    assert list(pruner.rung_epochs(epochs)) == rungs
-    assert list(pruner.rung_epochs(epochs).values()) == list(range(1, len(rungs) + 1))
+    assert list(pruner.rung_epochs(epochs, 7)) == rungs
+    assert list(pruner.rung_epochs(epochs, 7).values()) == list(range(1, len(rungs) + 1))
 
 
-@pytest.mark.parametrize("written", ["asha(0)", "asha(reduction_factor=1)", "asha(1.5)"])
-def test_rungs_that_make_no_sense_are_refused(written: str) -> None:
-    with pytest.raises(BadVariable, match="is not a whole number of at least"):
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        *((f"asha({given})", "is not a whole number of at least") for given in (
+            "0", "reduction_factor=1", "1.5", "brackets=0",
+        )),
+        ("asha(brackets=11)", "is more than 10"),
+        ("asha(reduction_factor=10, brackets=9)", "last rung beyond 100000 epochs"),
+    ],
+)  # fmt: skip
+def test_rungs_that_make_no_sense_are_refused(written: str, why: str) -> None:
+    with pytest.raises(BadVariable, match=why):
         make_pruner(written)
+
+
+@pytest.mark.parametrize(("brackets", "factor"), [(1, 3), (2, 2), (3, 3), (4, 3), (3, 4)])
+def test_brackets_have_the_shares_of_optunas_hyperband(brackets: int, factor: int) -> None:
+    optunas = optuna.pruners.HyperbandPruner(reduction_factor=factor)
+    optunas._n_brackets = brackets
+    shares = [optunas._calculate_trial_allocation_budget(each) for each in range(brackets)]
+    pruner = AshaPruner(reduction_factor=factor, brackets=brackets)
+    turn = [pruner.bracket_of(number) for number in range(sum(shares))]
+    assert [turn.count(each) for each in range(brackets)] == shares
+    assert [pruner.bracket_of(sum(shares) + number) for number in range(len(turn))] == turn
+    for count in range(1, len(turn)):  # at every moment as even as whole trials can be
+        for bracket, share in enumerate(shares):
+            assert abs(turn[:count].count(bracket) - count * share / sum(shares)) < 1.5
+
+
+def test_a_trial_of_a_later_bracket_pauses_later(storage_url: str) -> None:
+    """Eight trials, of which bracket 1 has every other one at first; it has no first rung."""
+    queue = make_queue(storage_url, brackets=2)
+    pruner = queue.study.pruner
+    assert isinstance(pruner, AshaPruner)
+    assert [pruner.bracket_of(number) for number in range(5)] == [0, 1, 0, 1, 0]
+    done = list(iter(lambda: train(queue, 8, lambda number, epoch: number), ""))
+    assert done[:4] == ["0: 1-1", "1: 1-3", "2: 1-1", "3: 1-3"]
+    for each in done:
+        number, _, epochs = each.partition(": ")
+        if epochs:
+            ends = {*pruner.rung_epochs(EPOCHS, int(number)), EPOCHS}
+            assert int(epochs.partition("-")[2]) in ends, each
+    assert queue.count()["COMPLETE"] >= 1
+    assert queue.count().total() == 8
+
+
+@pytest.mark.parametrize("brackets", [1, 3])
+def test_several_workers_promote_the_best_of_every_bracket(storage_url: str, brackets: int) -> None:
+    """Three workers, each with a queue of its own, take turns after every epoch."""
+    first = make_queue(storage_url, brackets=brackets)
+    queues = [first, *(open_queue("s", storage_url, owner=f"w:{n}:1") for n in (1, 2))]
+    for queue in queues[1:]:
+        queue.study.pruner = first.study.pruner
+    values = {number: (number * 7) % 17 for number in range(17)}
+    working = [work(queue, 17, lambda number, epoch: values[number]) for queue in queues]
+    while working:
+        working = [each for each in working if next(each, None) is not None]
+        if not working and first.count()["PAUSED"]:
+            working = [work(queue, 17, lambda number, epoch: values[number]) for queue in queues]
+    assert first.count().total() == 17
+    assert not first.count()["PAUSED"]
+    pruner = first.study.pruner
+    assert isinstance(pruner, AshaPruner)
+    with read(first.engine) as connection:
+        arrivals = read_arrivals(connection, first.study_id)
+    for rung, bracket in {(each.rung, pruner.bracket_of(each.number)) for each in arrivals}:
+        there = [
+            each
+            for each in arrivals
+            if each.rung == rung and pruner.bracket_of(each.number) == bracket
+        ]
+        best = sorted(there, key=lambda each: each.value)[: len(there) // 3]
+        assert not [each for each in best if each.waits], "each of them has gone on"
+    for trial in first.study.get_trials():
+        ends = {*pruner.rung_epochs(EPOCHS, trial.number), EPOCHS}
+        assert len(trial.intermediate_values) in ends
+
+
+def work(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) -> Iterator[str]:
+    """Do what a worker does until it finds nothing; give way after every epoch."""
+    while (trial := queue.claim(total)) is not None:
+        if queue.pauses(trial):
+            queue.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            queue.storage.let_go(trial._trial_id)
+            continue
+        stored = queue.storage.get_trial(trial._trial_id).intermediate_values
+        best = min(stored.values(), default=math.inf)
+        for epoch in range(len(stored) + 1, EPOCHS + 1):
+            value = value_at(trial.number, epoch)
+            trial.report(value, epoch - 1)
+            best = min(best, value)
+            yield f"{trial.number}: {epoch}"
+            rung = queue.rung_epochs(EPOCHS, trial.number).get(epoch)
+            if rung is not None and not queue.reach_rung(trial, rung=rung, value=best):
+                queue.release(trial.number)
+                break
+        else:
+            queue.study.tell(trial, best)
+            queue.storage.let_go(trial._trial_id)
 
 
 def outcome_of(user: User) -> pd.DataFrame:
@@ -219,4 +314,8 @@ def test_an_interrupted_search_pauses_and_promotes_as_an_undisturbed_one(
             running.wait()
     assert other.run(**call)[::2] == (0, "")
     pd.testing.assert_frame_equal(outcome_of(other), undisturbed)
-    assert not list((other.runs / "checkpoints").rglob("*.safetensors"))
+    kept = {path.name for path in (other.runs / "checkpoints" / "small").glob("trial-*")}
+    complete = undisturbed.index[undisturbed["outcome"] == "complete"]
+    assert {f"trial-{number}.safetensors" for number in complete} <= kept
+    assert len(kept) <= len(complete) + 2 * (7 // 3), "of a rung twice as many as it promotes"
+    assert not [name for name in kept if "earlier" in name]

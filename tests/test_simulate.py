@@ -86,7 +86,7 @@ def train_all(queue: TrialQueue, curves: list[Curve]) -> list[tuple[int, str]]:
             if queue.storage.get_trial(trial._trial_id).state.is_finished():
                 break
             trial.report(values[epoch - 1], epoch - 1)
-            rung = queue.rung_epochs(EPOCHS).get(epoch)
+            rung = queue.rung_epochs(EPOCHS, trial.number).get(epoch)
             if epoch == EPOCHS:
                 queue.study.tell(trial, min(values))
             elif trial.should_prune():
@@ -98,7 +98,9 @@ def train_all(queue: TrialQueue, curves: list[Curve]) -> list[tuple[int, str]]:
     return [(len(t.intermediate_values), t.state.name) for t in queue.study.get_trials()]
 
 
-@pytest.mark.parametrize("pruner", ["asha", "median", "asha(min_resource=2, reduction_factor=2)"])
+@pytest.mark.parametrize(
+    "pruner", ["asha", "median", "asha(min_resource=2, reduction_factor=2)", "asha(brackets=2)"]
+)
 def test_one_worker_does_what_the_queue_does(tmp_path: Path, pruner: str) -> None:
     curves = make_curves(14, seed=3)
     queue = make_study(f"sqlite:///{tmp_path / 'studies.db'}")

@@ -25,8 +25,12 @@ import torch
 from safetensors.torch import save_file
 
 from search.errors import BadVariable
+from search.strategies.promotion import AshaPruner
 from storage.database.connection import open_storage
 from storage.database.finishes import Finish, Meeting
+from storage.database.transactions import write
+from storage.paths import RunPaths
+from tests.test_promotion import make_queue, train
 from tests.torture import file_faults, watch
 from tests.torture.__main__ import all_faults, main
 from tests.torture.databases import Database, Look, SQLiteFile
@@ -36,7 +40,14 @@ from tests.torture.postgres import PostgresServer
 from tests.torture.process_faults import judge_end
 from tests.torture.scene import Aim, Blow, Fault, HoldUp, Scene
 from tests.torture.storm import Storm
-from tests.torture.verdict import Kept, compare, compare_exports, judge_meetings
+from tests.torture.undisturbed import UndisturbedRun
+from tests.torture.verdict import (
+    Kept,
+    compare,
+    compare_exports,
+    judge_meetings,
+    judge_promotions,
+)
 from tests.torture.wanted import read
 from tests.torture.watch import HUNG, Logs, Watch
 
@@ -125,6 +136,43 @@ def test_the_verdict_finds_nothing_in_what_is_the_same(journal: Journal) -> None
     assert not journal.harms
 
 
+def pause(kept: Kept, number: int, epochs: int) -> Kept:
+    """The same study, in which a trial ended at a rung."""
+    table, learned = kept.trials.copy(), kept.curves.copy()
+    table.loc[number, ["state", "outcome"]] = "PRUNED", "pruned"
+    table.loc[number, ["value", "epochs"]] = 0.5, epochs
+    is_later = (learned["number"] == number) & (learned["epoch"] > epochs)
+    return Kept(trials=table, curves=learned[~is_later])
+
+
+def test_a_trial_that_paused_has_the_first_epochs_of_the_same_curve(journal: Journal) -> None:
+    whole, ends = make_kept(epochs=4), {0: (1,), 1: (1, 3), 2: ()}
+    compare(pause(whole, 1, 3), whole, 3, journal, ends=lambda number: ends[number])
+    assert not journal.harms
+    compare(pause(whole, 1, 2), whole, 3, journal, ends=lambda number: ends[number])
+    compare(pause(whole, 2, 1), whole, 3, journal, ends=lambda number: ends[number])
+    assert journal.harms == Counter({Harm.DIFFERENT: 2}), "neither is one of its rungs"
+    other = pause(whole, 0, 1)
+    other.curves.loc[0, "train_mse"] = 0.2500001
+    compare(other, whole, 3, journal, ends=lambda number: ends[number])
+    assert journal.harms == Counter({Harm.DIFFERENT: 3})
+
+
+def test_a_trial_that_was_to_go_on_is_lost(storage_url: str, journal: Journal) -> None:
+    queue = make_queue(storage_url)
+    pruner = queue.study.pruner
+    assert isinstance(pruner, AshaPruner)
+    while train(queue, 3, lambda number, epoch: number):
+        pass
+    judge_promotions(storage_url, None, journal)
+    judge_promotions(storage_url, pruner, journal)
+    assert not journal.harms
+    with write(queue.engine) as connection:
+        connection.execute(sqlalchemy.text("UPDATE genstudy_rungs SET value = -1 WHERE waits = 1"))
+    judge_promotions(storage_url, pruner, journal)
+    assert journal.harms == Counter({Harm.LOST: 1})
+
+
 def make_export(place: Path, *, test: float = 0.5, weight: float = 1.0) -> Path:
     place.mkdir()
     (place / "provenance.json").write_text(json.dumps({"trial": 2, "test": {"mse": test}}))
@@ -140,6 +188,30 @@ def test_exports_are_compared_with_their_weights(tmp_path: Path, journal: Journa
     compare_exports(make_export(tmp_path / "weight", weight=1.5), whole, journal)
     compare_exports(tmp_path / "nothing", whole, journal)
     assert journal.harms == Counter({Harm.DIFFERENT: 2, Harm.LOST: 1})
+
+
+def test_the_undisturbed_study_exports_the_same_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best that went on may be the third of all: then three are exported."""
+    exported = make_export(tmp_path / "found")  # of trial 2
+    peace = UndisturbedRun(tmp_path / "small.py")
+    called = []
+
+    def run(count: int) -> bool:
+        called.append((count, peace.machine.top))
+        exports = RunPaths(peace.machine.runs).exports("small")
+        exports.mkdir(parents=True)
+        for rank, number in ((1, 0), (2, 2), (3, 1)):  # retrained, the second and third change
+            place = make_export(exports / str(rank))
+            (place / "provenance.json").write_text(json.dumps({"trial": number}))
+        return True
+
+    monkeypatch.setattr(peace, "read", make_kept)
+    monkeypatch.setattr(peace, "run", run)
+    found = peace.find_export_like(exported, 24)
+    assert called == [(24, 3)]
+    assert found.name == "2"
 
 
 def test_a_training_that_met_the_test_images_twice_is_a_failure(journal: Journal) -> None:
@@ -394,6 +466,11 @@ def test_the_variables_choose_turns() -> None:
     assert len(read({}).turns) == 4
     one = read({"MINUTES": "65", "DATABASE": "postgres", "LAYOUT": "2x2", "SEED": "3"})
     assert (one.minutes, one.turns, one.seed) == (65, [("postgres", "2x2")], 3)
+    paused = read({"PRUNER": "asha(brackets=2)"}).rungs
+    assert paused == AshaPruner(brackets=2)
+    assert read({"PRUNER": "none"}).rungs is None
+    with pytest.raises(BadVariable, match=r"PRUNER='median' ends trials by .*; take asha or none"):
+        read({"PRUNER": "median"})
     exported = read({"GENSTUDY_GIVEN": "SEED", "DATABASE": "production", "SEED": "1"})
     assert (len(exported.turns), exported.seed) == (4, 1)
 

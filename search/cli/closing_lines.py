@@ -1,6 +1,6 @@
 """What `make study` says of earlier calls, and what a person may type when it has ended.
 
-describe_remembered(variables, study.spec, run)   numbers that an earlier call gave
+describe_remembered(variables, study.spec, run)   what an earlier call gave
 describe_kept({2: 4, 3: 6})                       exports of an earlier run
 next_lines(study, run, exported=True, width=80)   dashboard, report, and the best in Python
 """
@@ -15,6 +15,7 @@ from search.passwords import holds_password, with_storage
 from search.run import StudyRun
 from search.spelling import spell
 from search.study import Study, StudySpec
+from search.trials.study_record import name_strategy
 from search.variables import Variables
 from storage.database.address import redact_url
 
@@ -22,11 +23,13 @@ PLACES = ("RUNS", "STORAGE")  # variables that say where a study is
 
 
 def describe_remembered(given: Variables, spec: StudySpec, run: StudyRun) -> str | None:
-    """Say which numbers hold because an earlier call gave them; None where all are the file's."""
-    numbers = {
+    """Say which values hold because an earlier call gave them; None where all are the file's."""
+    pruner = name_strategy(spec.pruner)
+    numbers: dict[str, tuple[object, object, object]] = {
         "EPOCHS": (given.epochs, run.epochs, spec.epochs),
         "RETRAIN_EPOCHS": (given.retrain_epochs, run.retrain_epochs, spec.retrain_epochs),
         "SEEDS": (given.seeds, run.seeds, 1 if run.shown is not None else spec.seeds),
+        "PRUNER": (given.pruner, run.pruner or pruner, pruner),
     }
     held = {
         name: (now, filed)

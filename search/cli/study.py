@@ -37,6 +37,7 @@ from search.engines.launch import check_engine, open_engine
 from search.errors import BaseMissing, SearchError, StudyFileError
 from search.reporting.summary import conclude
 from search.run import StudyRun
+from search.setup.extension import extend_epochs
 from search.setup.fitting import describe_batches
 from search.setup.inputs import RunInputs, find_images
 from search.setup.loading import load_study
@@ -50,7 +51,11 @@ from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.elsewhere import Elsewhere
-from search.supervisor.file_cleaning import remove_deleted, remove_ended
+from search.supervisor.file_cleaning import (
+    remove_deleted,
+    remove_deleted_here,
+    remove_ended,
+)
 from search.supervisor.finish import finish, take_exports
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
@@ -226,16 +231,20 @@ class StudyCommand:
                 shown=run.shown,
                 retry=retry,
                 version=run.version,
+                epochs=run.epochs,
             )
         )
+        filed = self.study.spec.epochs
+        print_lines(self.console, *retry.wait_for(lambda: extend_epochs(queue, run, filed=filed)))
         if again := queue.retry_mended():
             what = "trial that failed is" if again == 1 else "trials that failed are"
             self.console.print(f"{again} {what} tried again: the study's files have changed")
         self._announce(run, queue, devices, inputs)
         supervisor = self._make_supervisor(run, queue, display, devices, stop)
         supervisor.files = open_files(run, queue, stop.is_set, display.say)
+        remove_ended(supervisor.files, queue, run)
+        remove_deleted_here(queue, run)
         if supervisor.files is not None:
-            remove_ended(supervisor.files, queue, run)
             remove_deleted(supervisor.files, queue)
         supervisor.elsewhere = Elsewhere(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
@@ -334,8 +343,7 @@ class StudyCommand:
                         try:
                             top = self.variables.top
                             exported = self._finish(supervisor, top) if top else []
-                            if supervisor.files is not None:
-                                remove_ended(supervisor.files, supervisor.queue, run)
+                            remove_ended(supervisor.files, supervisor.queue, run)
                             break
                         except DatabaseWentBack as error:
                             supervisor.read_again(error)

@@ -23,6 +23,7 @@ from search.errors import BadVariable, StudyChanged
 from search.run import StudyRun
 from search.setup.checks import check_strategies
 from search.setup.code_digest import describe_environment
+from search.setup.extension import check_extension
 from search.setup.fitting import describe_fit
 from search.setup.inputs import RunInputs, base_label
 from search.setup.names import study_name
@@ -30,8 +31,11 @@ from search.setup.shared_place import keep_files
 from search.setup.stored_study import (
     StudyIdentity,
     check_identity,
+    has_kept_checkpoints,
     identify_study,
     read_identity,
+    remember_keeping,
+    remember_pausing_pruner,
     remember_retrain_epochs,
     remember_seeds,
     write_identity,
@@ -127,6 +131,7 @@ def prepare_run(
         with study_lock(storage.engine, opened._study_id):
             accept_code(opened, code, is_accepted=variables.code is not None)
         files = keep_files(opened, variables, storage)
+    variables = replace(variables, pruner=remember_pausing_pruner(opened, study, variables.pruner))
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
     opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
     tries = read_tries(variables.tries, study.space)
@@ -206,6 +211,7 @@ def make_run(
         image_source=dict(inputs.source),
         image_state=[*inputs.state],
         finishes_here=variables.finish is not None,
+        keeps=remember_keeping(opened, given=variables.keep is not None),
     )
 
 
@@ -235,7 +241,13 @@ def _open_study(
     identity = identify_run(variables, study, inputs, stored)
     if stored is not None:
         _check_kind(opened, storage, decided_by_a_person=at_once is not None)
-        check_identity(name, stored, identity)
+        if identity.epochs > stored.epochs and at_once is None and storage.known:
+            longer = replace(stored, epochs=identity.epochs)
+            check_identity(name, longer, identity)
+            keeps = has_kept_checkpoints(opened, study)
+            check_extension(study, stored, identity, opened, keeps=keeps)
+        else:
+            check_identity(name, stored, identity)
         _set_page(opened, storage, at_once)
         return opened, identity
     with warnings.catch_warnings():

@@ -18,13 +18,18 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 
 from models.data.images import ImageSplits
-from search.errors import StudyChanged
+from search.errors import BadVariable, StudyChanged
 from search.setup.fitting import STEPS, is_folder
+from search.strategies.promotion import AshaPruner
+from search.strategies.pruners import make_pruner
 from search.study import Study
+from search.trials.study_record import KEY, name_strategy, parse_record
 from storage.errors import short
 
 RETRAIN_EPOCHS = "genstudy:retrain_epochs"  # of the stored study: given last, of the study file
 SEEDS = "genstudy:seeds"  # likewise
+PRUNER = "genstudy:pruner"  # likewise, as a list of two: given last, of the study file
+KEEP = "genstudy:keep"  # of the stored study: true where its trials keep their checkpoints
 ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
 
 
@@ -162,6 +167,52 @@ def remember_seeds(
     if _is_of(study, exported) and "certificate" not in exported:
         return _remember(study, SEEDS, 1, own=own) or own
     return own
+
+
+def remember_keeping(study: optuna.Study, *, given: bool) -> bool:
+    """Return whether all trials that may ever go on keep their checkpoint, and keep that with the
+    stored study. given: whether KEEP says so today; once said, it stays"""
+    storage, study_id = study._storage, study._study_id
+    known = storage.get_study_system_attrs(study_id).get(KEEP) is True
+    if given and not known:
+        storage.set_study_system_attr(study_id, KEEP, True)
+    return given or known
+
+
+def remember_pausing_pruner(opened: optuna.Study, study: Study, given: str | None) -> str | None:
+    """Return the pruner that this run has instead of the study file's own; None: that one.
+
+    It is the one that was given last, as long as trials pause with it and the file names the same
+    pruner as it did then: else a call without PRUNER would train all that pause to their end.
+
+    given: PRUNER of today
+    """
+    storage, own = opened._storage, name_strategy(study.spec.pruner)
+    stored = storage.get_study_system_attrs(opened._study_id).get(PRUNER)
+    if given is not None:
+        if stored != [given, own]:
+            storage.set_study_system_attr(opened._study_id, PRUNER, [given, own])
+        return given
+    return str(stored[0]) if stored is not None and _is_pausing(stored, own) else None
+
+
+def has_kept_checkpoints(opened: optuna.Study, study: Study) -> bool:
+    """Whether complete trials of the stored study have kept their checkpoint until now."""
+    attributes = opened._storage.get_study_system_attrs(opened._study_id)
+    own = name_strategy(study.spec.pruner)
+    record = parse_record(attributes.get(KEY))
+    used = [own if record is None else record.pruner, own]
+    return attributes.get(KEEP) is True or _is_pausing(used, own)
+
+
+def _is_pausing(stored: object, own: str) -> bool:
+    """Whether the stored pruner lets trials pause, and ``own`` is what the file had then."""
+    if not (isinstance(stored, list) and len(stored) == 2 and stored[1] == own):
+        return False
+    try:
+        return isinstance(make_pruner(stored[0]), AshaPruner)
+    except BadVariable:
+        return False
 
 
 def _remember(study: optuna.Study, key: str, given: int | None, *, own: int) -> int | None:

@@ -82,7 +82,6 @@ class Simulation:
         self.curves = curves
         self.plan = plan
         self.pruner = pruner
-        self.rungs = pruner.rung_epochs(plan.epochs) if isinstance(pruner, AshaPruner) else {}
         self.study = optuna.create_study(
             study_name=plan.word,
             storage=optuna.storages.InMemoryStorage(),
@@ -167,7 +166,7 @@ class Simulation:
         played = self.trials[number]
         played.trial.report(played.curve.values[played.epoch], played.epoch)
         played.epoch += 1
-        rung = self.rungs.get(played.epoch)
+        rung = self._rung_of(played)
         if played.epoch == self.plan.epochs:
             self._end(number, TrialState.COMPLETE)
         elif played.trial.should_prune():
@@ -178,6 +177,12 @@ class Simulation:
             self._begin_epoch(number)
             return
         self.idle += 1
+
+    def _rung_of(self, played: PlayedTrial) -> int | None:
+        """Return the rung that a trial has reached; None: none."""
+        if not isinstance(self.pruner, AshaPruner):
+            return None
+        return self.pruner.rung_epochs(self.plan.epochs, played.trial.number).get(played.epoch)
 
     def _end(self, number: int, state: TrialState) -> None:
         played = self.trials[number]
@@ -193,8 +198,14 @@ class Simulation:
         assert isinstance(self.pruner, AshaPruner)
         self.arrivals[number, rung] = (self._value(self.trials[number]), True)
         there = [each for each in self._arrivals() if each.rung == rung]
-        factor = self.pruner.reduction_factor
-        if goes_on_at_once(there, number, factor=factor, minimize=self.plan.minimize):
+        own = next(each for each in there if each.trial_id == number)
+        if goes_on_at_once(
+            there,
+            own,
+            factor=self.pruner.reduction_factor,
+            minimize=self.plan.minimize,
+            bracket_of=self.pruner.bracket_of,
+        ):
             self._promote(number)
             return True
         return False
@@ -213,6 +224,6 @@ class Simulation:
         """Return who has reached a rung, as the trial database has it: who pauses is WAITING."""
         states = ["WAITING" if each.state == "PAUSED" else each.state for each in self.trials]
         return [
-            Arrival(number, rung, value, waits, states[number])
+            Arrival(number, rung, value, waits, states[number], number)
             for (number, rung), (value, waits) in self.arrivals.items()
         ]

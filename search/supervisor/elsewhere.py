@@ -38,7 +38,8 @@ class Elsewhere:
         self.host = socket.gethostname()
         self.pids: set[int] = set()  # of our own workers, also of those that are gone
         self._looked = float("-inf")
-        self._known: set[int] | None = None  # ended trials behind `_floor`, by id; None: not begun
+        # ended trials behind `_floor`, and those that went on after an end, by id; None: not begun
+        self._known: set[int] | None = None
         self._floor = -1  # this trial and all before it have ended
 
     def look(self, owners: Collection[str], *, at_once: bool = False) -> None:
@@ -63,7 +64,8 @@ class Elsewhere:
             rows = fetch_rows(
                 connection,
                 "SELECT trial_id, CAST(state AS VARCHAR) FROM trials "
-                "WHERE study_id = :study_id AND trial_id > :floor ORDER BY trial_id",
+                "WHERE study_id = :study_id AND (trial_id > :floor OR "
+                "trial_id IN (SELECT trial_id FROM genstudy_returns)) ORDER BY trial_id",
                 study_id=study_id,
                 floor=self._floor,
             )
@@ -77,8 +79,8 @@ class Elsewhere:
         for trial_id, state in rows:
             if state not in ENDED:
                 break
-            self._floor = trial_id
-        self._known = {trial_id for trial_id in ended if trial_id > self._floor}
+            self._floor = max(self._floor, trial_id)
+        self._known = ended
 
     def _is_ours(self, trial: RunningTrial, owners: Collection[str]) -> bool:
         return trial.owner is None or trial.owner in owners

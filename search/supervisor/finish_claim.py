@@ -98,7 +98,8 @@ def _is_elsewhere(
         return None
     wanted = _asked_for(run, queue, ended)
     exported = result.get("top")
-    if {name: result.get(name) for name in wanted} != wanted:
+    known = {"epochs": run.epochs, **result}  # of older versions, which raised no EPOCHS
+    if {name: known.get(name) for name in wanted} != wanted:
         return None  # it has gone on since: the best may be another
     if not isinstance(exported, int) or exported < top:
         return None
@@ -108,7 +109,11 @@ def _is_elsewhere(
 def _asked_for(run: StudyRun, queue: TrialQueue, ended: int) -> dict[str, Any]:
     """Return what a finishing depends on."""
     choices = None if run.shown is None else queue.read_choices().clicks
-    lengths = {"retrain_epochs": run.retrain_epochs, "seeds": run.seeds}
+    lengths = {
+        "epochs": run.epochs,
+        "retrain_epochs": run.retrain_epochs,
+        "seeds": run.seeds,
+    }
     return {"ended": ended, **lengths, "choices": choices}
 
 

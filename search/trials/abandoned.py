@@ -52,7 +52,7 @@ class AbandonedTrials:
         is_dead: whether the owner of a lease is gone. Returns the numbers of these trials.
         """
         engine = self.storage.engine
-        held = leases.running_trials(engine, self.study_id, after=self.states.settled)
+        held = leases.running_trials(engine, self.study_id, after=self.states.floor)
         found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:

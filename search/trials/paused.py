@@ -6,6 +6,9 @@
     found.ids, found.promoted           # of all that pause, and of the one that goes on first
     paused.reach(trial_id, rung=1, value=0.02)    # False: it pauses
 
+A trial that was never promoted ends as pruned when nothing else is left to do. More trials, or more
+epochs, may make it be among the best all the same: then it goes on, too (`let_go_on`).
+
 Only with a pruner that lets trials pause (`search.strategies.promotion`) is the database asked.
 """
 
@@ -18,16 +21,19 @@ import optuna
 from optuna.study import StudyDirection
 
 from search.strategies.promotion import AshaPruner
-from storage.database import rungs
+from storage.database import returns, rungs
 from storage.database.optuna_storage import TrialStorage
 from storage.database.transactions import read, write
+
+GROWTH = 2  # of a study, for which trials that were not promoted keep their checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What is taken next.
 
-    paused: the trial that pauses and is taken; None: one that was interrupted, or a new one
+    paused: the trial that pauses, or has ended at its rung, and is taken; None: one that was
+        interrupted, or a new one
     goes_on: whether it is promoted; else it is to end
     """
 
@@ -41,11 +47,14 @@ class Pauses:
 
     promoted: is among the best of its rung, and goes on first; None: no one is
     leader: has come furthest, and is the best of those; None: none pauses
+    ended: have ended without being promoted; returning: those of them that are among the best now
     """
 
     ids: frozenset[int] = frozenset()
     promoted: int | None = None
     leader: int | None = None
+    ended: frozenset[int] = frozenset()
+    returning: frozenset[int] = frozenset()
 
 
 def choose_next(
@@ -66,22 +75,30 @@ def choose_next(
         return Choice(paused=pauses.promoted, goes_on=True)
     if begin_next():
         return Choice()
-    if not pauses.ids or states["RUNNING"]:
+    if states["RUNNING"]:
         return None
-    if not states["COMPLETE"]:
+    if not states["COMPLETE"] and pauses.leader is not None:
         return Choice(paused=pauses.leader, goes_on=True)
-    return Choice(paused=min(pauses.ids))
+    return Choice(paused=min(pauses.ids)) if pauses.ids else None
 
 
 def find_pauses(
     arrivals: Collection[rungs.Arrival], pruner: AshaPruner, *, minimize: bool
 ) -> Pauses:
     """Return which trials pause, and which of them goes on, by all arrivals at rungs."""
-    factor = pruner.reduction_factor
+    promoted = rungs.list_promoted(
+        arrivals,
+        factor=pruner.reduction_factor,
+        minimize=minimize,
+        bracket_of=pruner.bracket_of,
+    )
+    ended = frozenset(each.trial_id for each in arrivals if each.may_return)
     return Pauses(
         ids=frozenset(each.trial_id for each in arrivals if each.is_paused),
-        promoted=rungs.find_promoted(arrivals, factor=factor, minimize=minimize),
+        promoted=next(iter(promoted), None),
         leader=rungs.find_leader(arrivals, minimize=minimize),
+        ended=ended,
+        returning=ended.intersection(promoted),
     )
 
 
@@ -107,6 +124,27 @@ class PausedTrials:
             arrivals = rungs.read_arrivals(connection, self.study_id)
         return find_pauses(arrivals, self.pruner, minimize=self._minimize)
 
+    def let_go_on(self, trial_id: int) -> None:
+        """Make a trial that has ended without being promoted wait for a worker."""
+        with write(self.storage.engine) as connection:
+            returns.let_return(connection, trial_id)
+
+    def may_return(self, trial_id: int) -> bool:
+        """Whether a trial that has ended is to keep its checkpoint: it may be among the best of
+        its rung before the study has `GROWTH` times as many trials."""
+        if self.pruner is None:
+            return False
+        with read(self.storage.engine) as connection:
+            arrivals = rungs.read_arrivals(connection, self.study_id)
+        return rungs.may_be_promoted(
+            arrivals,
+            trial_id,
+            factor=self.pruner.reduction_factor,
+            minimize=self._minimize,
+            growth=GROWTH,
+            bracket_of=self.pruner.bracket_of,
+        )
+
     def reach(self, trial_id: int, *, rung: int, value: float) -> bool:
         """Note that our trial has reached a rung; return False where it pauses there.
 
@@ -122,6 +160,7 @@ class PausedTrials:
                 value=value,
                 factor=self.pruner.reduction_factor,
                 minimize=self._minimize,
+                bracket_of=self.pruner.bracket_of,
             )
             self.storage.check_attempt(connection, trial_id)
         return goes_on
@@ -132,12 +171,12 @@ class PausedTrials:
             rungs.promote(connection, trial_id)
             self.storage.check_attempt(connection, trial_id)
 
-    def pauses(self, trial_id: int) -> bool:
-        """Whether a trial pauses, and is not promoted."""
+    def pauses_at(self, trial_id: int) -> int | None:
+        """Return the rung at which a trial pauses, or has ended; None: it is promoted."""
         if self.pruner is None:
-            return False
+            return None
         with read(self.storage.engine) as connection:
-            return rungs.pauses_at(connection, trial_id) is not None
+            return rungs.pauses_at(connection, trial_id)
 
     @property
     def _minimize(self) -> bool:

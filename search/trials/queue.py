@@ -13,14 +13,15 @@ taken.
        +-----release------+   Ctrl-C, a killed worker, a machine that went down
 
 A trial that pauses at a rung (`search.trials.paused`) is WAITING, too. It is taken when it is
-promoted, or to end it when nothing else is left to do.
+promoted, or to end it when nothing else is left to do. If it is promoted after that, it is WAITING
+once more, and goes on.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -42,6 +43,7 @@ from search.trials.owner import is_gone
 from search.trials.paused import PausedTrials, choose_next
 from search.trials.retries import VERSION, find_mended, read_retries, write_retries
 from search.trials.study_code import check_code
+from search.trials.study_epochs import check_epochs
 from storage.database import leases, notes, preferences
 from storage.database.connection import open_storage
 from storage.database.fences import TrialLost
@@ -79,6 +81,7 @@ class TrialQueue:
     shown: how many trials a person chooses among; None where values decide
     retry: how an outage of the database is waited out
     version: of the code that computes values; a trial that failed with another is tried again
+    epochs: that this process trains; None: it trains nothing
 
     One rule: every method waits until the database answers. A ``try_`` method does not wait; it
     returns False while the database is away, for whoever has something better to do.
@@ -95,6 +98,7 @@ class TrialQueue:
         shown: int | None = None,
         retry: DatabaseRetry | None = None,
         version: str = "",
+        epochs: int | None = None,
     ) -> None:
         self.study = study
         self.storage = storage
@@ -104,6 +108,7 @@ class TrialQueue:
         self.shown = shown
         self.retry = retry or DatabaseRetry()
         self.version = version
+        self.epochs = epochs
         study._storage = TrialCache(storage, self.retry)
         self._is_claiming = False  # also after a claim that was cut off
         self.holds_trial = False  # that could not be given back
@@ -118,11 +123,13 @@ class TrialQueue:
         """Take the next trial of ``total``: it is RUNNING and ours now.
 
         None: none is left to take, the sampler has stopped the study, or a person has to choose
-        first. Raises `StudyChanged` where the study takes no trials of this code any more.
+        first. Raises `StudyChanged` where the study takes no trials of this code, or of so few
+        epochs, any more.
         """
         while True:
             with self._locked():
                 check_code(self.study, self.version)
+                check_epochs(self.study, self.epochs)
                 states = self.count()
                 if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
                     states = self.count()
@@ -162,6 +169,8 @@ class TrialQueue:
                 )
                 if choice is None:
                     return None
+                if choice.paused in pauses.ended:
+                    self._paused.let_go_on(choice.paused)
                 trial = self._ask(pauses.ids - {choice.paused})
         except TooManyTrials:  # the lock was lost, and somebody else has made the last one
             return None
@@ -246,12 +255,10 @@ class TrialQueue:
         answers: list[bool] = []
         return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
 
-    @property
-    def rung_epochs(self) -> Callable[[int], Mapping[int, int]]:
-        """What returns, for trials of so many epochs, the rung of each epoch at which they may
-        pause."""
+    def rung_epochs(self, epochs: int, number: int) -> Mapping[int, int]:
+        """Return the rung of each epoch after which trial ``number`` of ``epochs`` may pause."""
         pruner = self._paused.pruner
-        return (lambda epochs: {}) if pruner is None else pruner.rung_epochs
+        return {} if pruner is None else pruner.rung_epochs(epochs, number)
 
     @waits_out_outages
     def reach_rung(self, trial: Trial, *, rung: int, value: float) -> bool:
@@ -261,7 +268,32 @@ class TrialQueue:
     @waits_out_outages
     def pauses(self, trial: Trial) -> bool:
         """Whether our trial pauses at a rung and was not promoted: then it is to end."""
-        return self._paused.pauses(trial._trial_id)
+        return self._paused.pauses_at(trial._trial_id) is not None
+
+    @property
+    def lets_trials_pause(self) -> bool:
+        """Whether trials pause, and the best go on from their checkpoints."""
+        return self._paused.pruner is not None
+
+    @waits_out_outages
+    def select_kept(self, numbers: Iterable[int], *, all_of_them: bool) -> set[int]:
+        """Return those of the trials that have ended, and keep their last checkpoint all the same:
+        they may go on when the study gets more epochs or trials.
+
+        all_of_them: whether also those keep it that no small study promotes (KEEP=checkpoints)
+        """
+        if not (all_of_them or self.lets_trials_pause):
+            return set()
+        return {each for each in numbers if self._keeps_checkpoint(each, all_of_them)}
+
+    def _keeps_checkpoint(self, number: int, all_of_them: bool) -> bool:
+        trial_id = self.id_of(number)
+        state = self.storage.get_trial(trial_id).state
+        if state != TrialState.PRUNED:
+            return bool(state == TrialState.COMPLETE)
+        if all_of_them:
+            return self._paused.pauses_at(trial_id) is not None
+        return self._paused.may_return(trial_id)
 
     @waits_out_outages
     def has_paused_to_take(self, counts: Counter[str], total: int) -> bool:
@@ -389,15 +421,28 @@ class TrialQueue:
     def count(self) -> Counter[str]:
         """Count the trials by state, without failed ones in whose place others are tried.
 
-        Those that pause are no WAITING ones here, but PAUSED.
+        Those that pause are no WAITING ones here, but PAUSED; so are those that have ended at a
+        rung and are to go on.
         """
         states = self._states.count()
-        if states["WAITING"] and (paused := self._paused.look().ids):
-            states["PAUSED"] = min(len(paused), states["WAITING"])  # one may just have been taken
-            states["WAITING"] -= states["PAUSED"]
+        if states["WAITING"] or states["PRUNED"]:
+            self._count_paused(states)
         if states["FAIL"]:
             states["FAIL"] -= self._count_retried()
         return states
+
+    def _count_paused(self, states: Counter[str]) -> None:
+        """Count those that pause as PAUSED. One or the other may just have been taken."""
+        pauses = self._paused.look()
+        paused = min(len(pauses.ids), states["WAITING"])
+        returning = min(len(pauses.returning), states["PRUNED"])
+        is_idle = not (states["RUNNING"] or states["WAITING"] or returning)
+        if is_idle and not states["COMPLETE"] and pauses.leader is not None:
+            returning = min(1, states["PRUNED"])  # a study is to have a winner
+        for state, count in (("WAITING", paused), ("PRUNED", returning)):
+            if count:
+                states[state] -= count
+                states["PAUSED"] += count
 
     def _count_retried(self) -> int:
         """Count the failed trials in whose place others are tried."""
@@ -487,6 +532,7 @@ def open_queue(
     shown: int | None = None,
     retry: DatabaseRetry | None = None,
     version: str = "",
+    epochs: int | None = None,
 ) -> TrialQueue:
     """Return the queue of the existing study called ``study``; see `TrialQueue`.
 
@@ -506,6 +552,7 @@ def open_queue(
         shown=shown,
         retry=waiting,
         version=version,
+        epochs=epochs,
     )
     if isinstance(sampler, StudySampler) and sampler.draws_alone:
         loaded.get_trials(deepcopy=False)  # fills Optuna's cache before it draws under the lock

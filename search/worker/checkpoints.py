@@ -4,7 +4,7 @@
     checkpoints.save(model, epoch=9, note={})
     for kept in checkpoints.read():            # the newest first
         checkpoints.load(kept, model)
-    checkpoints.remove()                       # the training is over
+    checkpoints.remove()                       # the training is over; or keep_last()
 
 With FILES each is copied to where every machine sees it (`search.worker.shared_copies`), and
 ``checkpoints.fetch_newer()`` brings here what another machine has written.
@@ -131,6 +131,13 @@ class Checkpoints:
                 path.unlink()
         if self.copies is not None:
             self.copies.forget()
+
+    def keep_last(self) -> None:
+        """Remove the earlier one: the training has ended, and may go on."""
+        with suppress(OSError):
+            self.earlier.unlink()
+        if self.copies is not None:
+            self.copies.keep_latest()
 
     def _check_attempt(self) -> None:
         """Raise `CheckpointError` where a later attempt has written a checkpoint."""

@@ -259,6 +259,7 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
             shown=run.shown,
             retry=retry,
             version=run.version,
+            epochs=run.epochs,
         )
     )
     stored = retry.wait_for(lambda: read_identity(queue.study))

@@ -79,6 +79,11 @@ class SharedCopies:
         """Remove all copies; what cannot be removed now, the end of the study removes."""
         self.access.try_to(lambda files: files.forget(self.name), left="what ended stays there")
 
+    def keep_latest(self) -> None:
+        """Remove all copies but the latest."""
+        for record in self._newer(0)[1:]:
+            self.access.try_to(partial(_drop, record=record), left="an earlier one stays there")
+
     def _newer(self, than: int) -> list[FileRecord]:
         """Return the copies behind an epoch, the newest first."""
         found: list[FileRecord] = []

@@ -164,14 +164,26 @@ class TrialRun:
             self._release()
             reason = f"trial {self.number} goes on in a new process: {describe_error(error)}"
             raise BrokenDevice(reason) from error
-        self.progress.checkpoints.remove()
-        self.pictures.forget_rows()
-        self.pictures.forget_copies()
+        self._clear_up()
         self._announce(ending)
         if self.has_broken_device:
             raise BrokenDevice(ending.reason)
         if ending.outcome is Outcome.INFEASIBLE:
             raise SpentProcess(ending.reason)
+
+    def _clear_up(self) -> None:
+        """Remove what a trial needs no more that has ended. One that may go on, in a study with
+        more epochs or trials, keeps its last checkpoint."""
+        try:
+            kept = self.queue.select_kept([self.number], all_of_them=self.context.run.keeps)
+        except GaveUp:  # the end of the next run looks again
+            return
+        if kept:
+            self.progress.checkpoints.keep_last()
+            return
+        self.progress.checkpoints.remove()
+        self.pictures.forget_rows()
+        self.pictures.forget_copies()
 
     def _measure_cost(self, began: float) -> dict[str, Any]:
         """Return seconds and memory, and what could not be written; nothing of a trial that only
@@ -371,6 +383,8 @@ class TrialRun:
                 self.pictures.keep_row(result.number, model)
                 progress.seconds = time.monotonic() - began
                 if result.number == run.epochs:
+                    if run.keeps or self.queue.lets_trials_pause:
+                        self._save_checkpoint(model)  # from which more epochs go on
                     break
                 if ending := self._prune(model, result.number, written=written):
                     return ending

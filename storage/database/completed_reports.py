@@ -5,7 +5,8 @@
     reports.at(4)                 # the values that complete trials reported at step 4
 
 Optuna's pruners list, filter and sort every trial of the study at every question. A complete trial
-never changes, so its reports are read once, into columns.
+hardly ever changes, so its reports are read once, into columns. When a trial goes on after its end
+all are read anew.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class CompletedReports:
         self.engine = engine
         self.trials = 0  # how many are complete
         self._states = TrialStates(engine, study_id)
+        self._returned: frozenset[int] = frozenset()  # trials that went on after their end
         self._seen: set[int] = set()  # complete trials after one that has not ended
         self._unread: set[int] = set()  # complete trials whose reports are not in the columns
         self._columns: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
@@ -39,9 +41,13 @@ class CompletedReports:
     def refresh(self) -> None:
         """Read the trials that have become complete since the last time."""
         recent = self._states.read_open()
+        if self._states.returned != self._returned:
+            self._returned, self.trials = self._states.returned, 0
+            for known in (self._columns, self._seen, self._unread):
+                known.clear()
         complete = {trial.trial_id for trial in recent if trial.state == TrialStatus.COMPLETE}
         self._unread |= complete - self._seen
-        self._seen = {trial_id for trial_id in complete if trial_id > self._states.settled}
+        self._seen = {each for each in complete if not self._states.is_settled(each)}
         if self._unread:
             self._read()
 

@@ -28,7 +28,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, create_engine, event, make_url, text
@@ -41,6 +41,7 @@ from storage.database.frozen_trials import read_trials
 from storage.database.leases import Attempt, forgive_attempts
 from storage.database.metrics import write_metrics
 from storage.database.retry import DatabaseRetry
+from storage.database.returns import read_returns
 from storage.database.rows import fetch_rows, known_schema
 from storage.database.schema import is_sqlite
 from storage.database.table_versions import read_versions_once
@@ -354,6 +355,7 @@ class TrialCache(_CachedStorage):
         self._retry = retry
         self._backend: TrialStorage = backend
         self._states: dict[int, TrialStates] = {}
+        self._returns: dict[int, dict[int, int]] = {}  # by study: how often trials returned
 
     get_study_id_from_name = waits(_CachedStorage.get_study_id_from_name)
     get_study_name_from_id = waits(_CachedStorage.get_study_name_from_id)
@@ -379,6 +381,7 @@ class TrialCache(_CachedStorage):
     ) -> list[FrozenTrial]:
         """Return the trials in these states; to find WAITING ones the cache is not filled."""
         if states != (TrialState.WAITING,) or not self._backend.known:
+            self._read_returned_again(study_id)
             return super().get_all_trials(study_id, deepcopy, states)
         self.get_study_directions(study_id)  # creates the cache's entry for the study
         known = self._states.setdefault(study_id, TrialStates(self._backend.engine, study_id))
@@ -394,3 +397,17 @@ class TrialCache(_CachedStorage):
         with self._lock:
             self._add_trials_to_cache(study_id, waiting)
         return [trial for trial in waiting if trial.state == TrialState.WAITING]
+
+    def _read_returned_again(self, study_id: int) -> None:
+        """Have Optuna's cache read those trials anew that went on after their end."""
+        if not self._backend.known:
+            return
+        with read(self._backend.engine) as connection:
+            returns = read_returns(connection, study_id)
+        known = self._returns.get(study_id, {})
+        self._returns[study_id] = returns
+        fresh = {trial_id for trial_id, times in returns.items() if known.get(trial_id) != times}
+        if fresh:
+            with self._lock:
+                entry = self._studies.setdefault(study_id, _StudyInfo())
+                entry.unfinished_trial_ids |= fresh

@@ -6,17 +6,19 @@
 
 A trial that pauses is WAITING, like one that was interrupted. What tells them apart stands in
 ``genstudy_rungs(trial_id, rung, value, waits)``: a row for each rung that a trial has reached, with
-its best value until then. ``waits`` is 1 while it pauses there.
+its best value until then. ``waits`` is 1 while it pauses there. It stays 1 where the trial ends as
+pruned since it was never promoted: when it comes to be among the best it goes on all the same
+(`storage.database.returns`).
 
-Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA). A
-trial that ends later still counts at the rungs that it has reached. No trial waits for a rung to
-fill: each new arrival may free the next.
+Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA);
+where there are brackets, of all of the same bracket. A trial that ends later still counts at the
+rungs that it has reached. No trial waits for a rung to fill: each new arrival may free the next.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -27,12 +29,20 @@ NOTE = text(
 )
 ARRIVALS = text(
     "SELECT genstudy_rungs.trial_id, rung, genstudy_rungs.value, waits, "
-    "CAST(trials.state AS VARCHAR) AS state "
+    "CAST(trials.state AS VARCHAR) AS state, trials.number "
     "FROM genstudy_rungs JOIN trials ON trials.trial_id = genstudy_rungs.trial_id "
     "WHERE trials.study_id = :study_id"
 )
 PROMOTE = text("UPDATE genstudy_rungs SET waits = 0 WHERE trial_id = :trial_id AND waits = 1")
 PAUSES = text("SELECT rung FROM genstudy_rungs WHERE trial_id = :trial_id AND waits = 1")
+
+BracketOf = Callable[[int], int]
+"""Trial's number -> its bracket. Trials at a rung compare with those of their bracket."""
+
+
+def one_bracket(number: int) -> int:
+    """Return the bracket of all trials where there is one."""
+    return 0
 
 
 class Arrival(NamedTuple):
@@ -43,11 +53,17 @@ class Arrival(NamedTuple):
     value: float
     waits: bool
     state: str
+    number: int
 
     @property
     def is_paused(self) -> bool:
         """Whether it waits there, and nobody runs it."""
         return self.waits and self.state == "WAITING"
+
+    @property
+    def may_return(self) -> bool:
+        """Whether it has ended there, since it was not promoted until then."""
+        return self.waits and self.state == "PRUNED"
 
 
 def reach_rung(
@@ -59,48 +75,98 @@ def reach_rung(
     value: float,
     factor: int,
     minimize: bool,
+    bracket_of: BracketOf = one_bracket,
 ) -> bool:
     """Note that a trial has reached a rung, with its best value; return whether it goes on at once.
 
     A rung that was reached before has its answer already.
     """
     connection.execute(NOTE, {"trial_id": trial_id, "rung": rung, "value": value})
-    there = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
-    own = next((each for each in there if each.trial_id == trial_id), None)
+    arrivals = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
+    own = next((each for each in arrivals if each.trial_id == trial_id), None)
     if own is None:  # an older state of the database has no such trial: who asks finds that out
         return False
-    if own.waits and goes_on_at_once(there, trial_id, factor=factor, minimize=minimize):
+    if own.waits and goes_on_at_once(
+        arrivals, own, factor=factor, minimize=minimize, bracket_of=bracket_of
+    ):
         promote(connection, trial_id)
         return True
     return not own.waits
 
 
-def goes_on_at_once(there: list[Arrival], trial_id: int, *, factor: int, minimize: bool) -> bool:
-    """Return whether a trial that has just reached a rung is among the best of it.
+def goes_on_at_once(
+    arrivals: Iterable[Arrival],
+    own: Arrival,
+    *,
+    factor: int,
+    minimize: bool,
+    bracket_of: BracketOf = one_bracket,
+) -> bool:
+    """Return whether a trial that has just reached a rung is among the best there, of its bracket.
 
-    there: all that have reached it, the trial included
+    arrivals: of all trials at that rung, its own among them
     """
-    return trial_id in _best(there, factor, minimize)
+    there = [each for each in arrivals if bracket_of(each.number) == bracket_of(own.number)]
+    return own.trial_id in _best(there, factor, minimize)
 
 
-def find_promoted(arrivals: Iterable[Arrival], *, factor: int, minimize: bool) -> int | None:
-    """Return the paused trial that goes on first: the best of the highest rung that has one among
-    its best; None: there is none."""
-    rungs: defaultdict[int, list[Arrival]] = defaultdict(list)
+def find_promoted(
+    arrivals: Iterable[Arrival],
+    *,
+    factor: int,
+    minimize: bool,
+    bracket_of: BracketOf = one_bracket,
+) -> int | None:
+    """Return the trial that goes on first: the best of the highest rung that has one among its
+    best that pauses, or has ended there; None: there is none."""
+    promoted = list_promoted(arrivals, factor=factor, minimize=minimize, bracket_of=bracket_of)
+    return next(iter(promoted), None)
+
+
+def list_promoted(
+    arrivals: Iterable[Arrival],
+    *,
+    factor: int,
+    minimize: bool,
+    bracket_of: BracketOf = one_bracket,
+) -> list[int]:
+    """Return all trials that are among the best of their rung and bracket, and have yet to go on
+    from it, in the order in which they do."""
+    rungs: defaultdict[tuple[int, int], list[Arrival]] = defaultdict(list)
     for each in arrivals:
-        rungs[each.rung].append(each)
+        rungs[each.rung, bracket_of(each.number)].append(each)
+    found = []
     for _, there in sorted(rungs.items(), reverse=True):
-        paused = {each.trial_id for each in there if each.is_paused}
-        for trial_id in _best(there, factor, minimize):
-            if trial_id in paused:
-                return trial_id
-    return None
+        waiting = {each.trial_id for each in there if each.is_paused or each.may_return}
+        found += [each for each in _best(there, factor, minimize) if each in waiting]
+    return found
+
+
+def may_be_promoted(
+    arrivals: Iterable[Arrival],
+    trial_id: int,
+    *,
+    factor: int,
+    minimize: bool,
+    growth: int,
+    bracket_of: BracketOf = one_bracket,
+) -> bool:
+    """Whether a trial that waits at a rung, or has ended there, is among its best once as many
+    trials as ``growth`` times those of today have reached it, all the others being worse."""
+    arrivals = list(arrivals)
+    for own in arrivals:
+        if own.trial_id == trial_id and (own.is_paused or own.may_return):
+            alike = own.rung, bracket_of(own.number)
+            there = [each for each in arrivals if (each.rung, bracket_of(each.number)) == alike]
+            return trial_id in _best(there, factor, minimize, growth)
+    return False
 
 
 def find_leader(arrivals: Iterable[Arrival], *, minimize: bool) -> int | None:
-    """Return the best paused trial of the highest rung at which any pauses; None: none pauses."""
+    """Return the best trial of the highest rung at which any pauses, or has ended without being
+    promoted; None: there is none."""
     sign = 1 if minimize else -1
-    paused = [each for each in arrivals if each.is_paused]
+    paused = [each for each in arrivals if each.is_paused or each.may_return]
     best = min(paused, key=lambda a: (-a.rung, sign * a.value, a.trial_id), default=None)
     return None if best is None else best.trial_id
 
@@ -119,12 +185,12 @@ def pauses_at(connection: Connection, trial_id: int) -> int | None:
 def read_arrivals(connection: Connection, study_id: int) -> list[Arrival]:
     """Return all arrivals at the rungs of a study."""
     found = connection.execute(ARRIVALS, {"study_id": study_id})
-    return [Arrival(row[0], row[1], row[2], bool(row[3]), row[4]) for row in found]
+    return [Arrival(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in found]
 
 
-def _best(there: list[Arrival], factor: int, minimize: bool) -> list[int]:
+def _best(there: list[Arrival], factor: int, minimize: bool, growth: int = 1) -> list[int]:
     """Return the best one in ``factor`` of those at a rung, the best first; earlier ones first
-    among equals."""
+    among equals. growth: of the rung, in which the others come to be"""
     sign = 1 if minimize else -1
     ranked = sorted(there, key=lambda each: (sign * each.value, each.trial_id))
-    return [each.trial_id for each in ranked[: len(there) // factor]]
+    return [each.trial_id for each in ranked[: growth * len(there) // factor]]

@@ -4,6 +4,7 @@ genstudy_metrics      what was measured in each epoch of a trial: a row a trial,
 genstudy_leases       who runs which trial, and until when that counts: a row a trial
 genstudy_fences       which attempt at a trial may write: a row a trial
 genstudy_rungs        how good trials were where they pause: a row a trial and rung
+genstudy_returns      ended trials that have gone on: a row a trial
 genstudy_finishes     who retrains and exports the best of a study: a row a study
 genstudy_extractors   the feature extractors that values were measured with: a row an extractor
 
@@ -79,6 +80,13 @@ rungs = Table(
     Column("waits", Integer, nullable=False),  # 1: the trial pauses there
 )
 
+returns = Table(
+    "genstudy_returns",
+    own_tables,
+    Column("trial_id", Integer, primary_key=True),
+    Column("times", Integer, nullable=False),  # how often
+)
+
 finishes = Table(
     "genstudy_finishes",
     own_tables,
@@ -102,6 +110,10 @@ FORGET_RUNGS = text(  # apart: databases of before have the other already
     "CREATE TRIGGER IF NOT EXISTS genstudy_forget_rungs AFTER INSERT ON trials BEGIN "
     "DELETE FROM genstudy_rungs WHERE trial_id = NEW.trial_id; END"
 )
+FORGET_RETURNS = text(
+    "CREATE TRIGGER IF NOT EXISTS genstudy_forget_returns AFTER INSERT ON trials BEGIN "
+    "DELETE FROM genstudy_returns WHERE trial_id = NEW.trial_id; END"
+)
 
 
 def create_own_tables(engine: Engine) -> None:
@@ -111,3 +123,4 @@ def create_own_tables(engine: Engine) -> None:
         with engine.begin() as connection:
             connection.execute(FORGET)
             connection.execute(FORGET_RUNGS)
+            connection.execute(FORGET_RETURNS)

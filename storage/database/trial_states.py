@@ -4,9 +4,9 @@
     count_ended(states.count())                        # how many trials have ended
     [t for t in states.read_open() if t.state == TrialStatus.WAITING]
 
-Trials are numbered in the order in which they are made, and a trial that has ended never changes.
-So the trials up to the first one that has not ended are counted once, and every further look reads
-the few behind them.
+Trials are numbered in the order in which they are made, and a trial that has ended hardly ever
+changes. So the trials up to the first one that has not ended are counted once, and every further
+look reads the few behind them, and those that went on after their end (`storage.database.returns`).
 
 Unless an older state of the database is put in its place. Every look compares the ended trials that
 it reads with those of the look before, and while no trial is open, all that was counted is counted
@@ -25,6 +25,7 @@ from typing import NamedTuple, NoReturn
 from sqlalchemy import Connection, Engine
 
 from storage.database.retry import DatabaseWentBack
+from storage.database.returns import read_returns
 from storage.database.rows import fetch_rows
 from storage.database.transactions import read
 
@@ -124,11 +125,17 @@ def count_outcomes(connection: Connection) -> dict[str, Counter[str]]:
 
 
 class OpenTrial(NamedTuple):
-    """A trial that has not ended, or that comes after one that has not."""
+    """A trial that has not ended, or that comes after one that has not, or has gone on once."""
 
     trial_id: int
     number: int
     state: str
+
+
+RETURNED = (
+    "SELECT trials.trial_id, number, CAST(state AS VARCHAR) FROM genstudy_returns "
+    "JOIN trials ON trials.trial_id = genstudy_returns.trial_id WHERE study_id = :study_id"
+)
 
 
 class TrialStates:
@@ -137,14 +144,16 @@ class TrialStates:
     def __init__(self, engine: Engine, study_id: int) -> None:
         self.engine = engine
         self.study_id = study_id
-        self.settled = -1  # this trial and all before it have ended
+        self.settled = -1  # this trial and all before it have ended, but for ``returned``
+        self.returned: frozenset[int] = frozenset()  # trials that went on after their end
         self._counted: Counter[str] = Counter()  # these trials, by state
         self._ended: dict[int, tuple[str, object]] = {}  # state and end of those from there on
         self._checked = float("-inf")  # when all were counted, on the monotonic clock
         self._lock = threading.Lock()
 
     def read_open(self) -> list[OpenTrial]:
-        """Return the trials after `settled`, by id: nothing else can have changed.
+        """Return the trials after `settled`, and those that have returned, by id: nothing else can
+        have changed.
 
         Raises `DatabaseWentBack`, as the other methods do.
         """
@@ -158,7 +167,18 @@ class TrialStates:
             is_open = any(trial.state in OPEN for trial in recent)
             if not is_open and time.monotonic() - self._checked >= AGAIN:
                 self._check()
-            return self._counted + Counter(t.state for t in recent if t.trial_id > self.settled)
+            return self._counted + Counter(
+                t.state for t in recent if not self.is_settled(t.trial_id)
+            )
+
+    def is_settled(self, trial_id: int) -> bool:
+        """Whether a trial has ended and is read no more."""
+        return trial_id <= self.settled and trial_id not in self.returned
+
+    @property
+    def floor(self) -> int:
+        """No trial up to this one is open."""
+        return min([self.settled, *(trial_id - 1 for trial_id in self.returned)])
 
     def check(self) -> None:
         """Count all trials again, whatever is known of them."""
@@ -175,11 +195,26 @@ class TrialStates:
                 study_id=self.study_id,
                 settled=self.settled,
             )
-        ended = {row[0]: (row[2], row[3]) for row in found if row[2] in ENDED}
-        if any(ended.get(trial_id) != end for trial_id, end in self._ended.items()):
+            returned = frozenset(read_returns(connection, self.study_id))
+            again = fetch_rows(connection, RETURNED, study_id=self.study_id) if returned else []
+        if not self.returned <= returned:
             self._go_back()
-        recent = [OpenTrial(*row[:3]) for row in found if row[0] > self.settled]
+        ended = {
+            row[0]: (row[2], row[3]) for row in found if row[2] in ENDED and row[0] not in returned
+        }
+        stays = self._ended.keys() - returned
+        if any(ended.get(trial_id) != self._ended[trial_id] for trial_id in stays):
+            self._go_back()
+        if self.returned != returned:  # some were counted as ended until now
+            self._forget()
+            self.returned = returned
+            return self._read()
+        rows = {row[0]: row[:3] for row in found if row[0] > self.settled}
+        rows |= {row[0]: row for row in again}
+        recent = [OpenTrial(*rows[trial_id]) for trial_id in sorted(rows)]
         for trial in recent:
+            if trial.trial_id in returned:
+                continue
             if trial.state not in ENDED:
                 break
             self._counted[trial.state] += 1
@@ -193,7 +228,8 @@ class TrialStates:
             found = fetch_rows(
                 connection,
                 "SELECT CAST(state AS VARCHAR), count(*) FROM trials "
-                "WHERE study_id = :study_id AND trial_id <= :settled GROUP BY state",
+                "WHERE study_id = :study_id AND trial_id <= :settled "
+                "AND trial_id NOT IN (SELECT trial_id FROM genstudy_returns) GROUP BY state",
                 study_id=self.study_id,
                 settled=self.settled,
             )
@@ -207,7 +243,7 @@ class TrialStates:
             self._forget()
 
     def _forget(self) -> None:
-        self.settled = -1
+        self.settled, self.returned = -1, frozenset()
         self._counted.clear()
         self._ended.clear()
 

@@ -2,6 +2,7 @@
 
     make torture MINUTES=10              SQLite and Postgres, one machine and two, by turns
     make torture MINUTES=5 DATABASE=postgres LAYOUT=2x2 SEED=1
+    make torture PRUNER=asha             trials pause, and are promoted, meanwhile
 
 Faults of processes, machines, databases and files fall on a study of short trials, several at a
 time. Afterwards it is brought to its end in peace, and the same study runs undisturbed: every trial
@@ -24,28 +25,30 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from search.errors import BadVariable
+from search.strategies.promotion import AshaPruner
 from search.words import format_count
 from storage.files.identity import read_identity
-from storage.paths import RunPaths, sqlite_url
+from storage.paths import RunPaths
 from tests.conftest import SMALL_STUDY
 from tests.torture import database_faults, file_faults, guest_faults, process_faults
 from tests.torture.databases import Database, SQLiteFile
 from tests.torture.journal import Harm, Journal
-from tests.torture.machines import Machine
 from tests.torture.postgres import start_server
 from tests.torture.scene import Fault
-from tests.torture.turn import STUDY, Turn
+from tests.torture.turn import ROUND, SHORT_ROUND, STUDY, Turn
+from tests.torture.undisturbed import UndisturbedRun
 from tests.torture.verdict import (
     compare,
     compare_exports,
+    ends_of,
     judge_meetings,
+    judge_promotions,
     read_finishes,
     read_kept,
 )
 from tests.torture.wanted import Wanted, read
 
 EPOCHS = 16  # of a trial: some seconds, so that most faults hit one in the middle
-LONGEST = 3600.0  # seconds of the undisturbed run
 
 
 def main() -> int:
@@ -74,8 +77,11 @@ def main() -> int:
 
 def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
     """Take all turns, then compare each with the undisturbed study; return what failed."""
-    study = folder / f"{STUDY}.py"
-    study.write_text(textwrap.dedent(SMALL_STUDY).replace("epochs=2, r", f"epochs={EPOCHS}, r"))
+    text = textwrap.dedent(SMALL_STUDY).replace("epochs=2, r", f"epochs={EPOCHS}, r")
+    study, plain = folder / f"{STUDY}.py", folder / "undisturbed" / f"{STUDY}.py"
+    plain.parent.mkdir()
+    plain.write_text(text)
+    study.write_text(text.replace('pruner="none"', f"pruner={wanted.pruner!r}"))
     done: list[tuple[int, Turn]] = []
     with ExitStack() as stack:
         server = None
@@ -91,11 +97,18 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
                 else server.make_database(f"turn{index}")
             )
             turn = Turn(
-                place, study, database, layout, all_faults(name), seed=wanted.seed, journal=journal
+                place,
+                study,
+                database,
+                layout,
+                all_faults(name),
+                seed=wanted.seed,
+                journal=journal,
+                grows=ROUND if wanted.rungs is None else SHORT_ROUND,
             )
             done.append((turn.run(wanted.minutes / len(wanted.turns)), turn))
             print(f"{journal.turn}: {describe(journal.faults)}", flush=True)
-        judge(done, folder / "undisturbed", study)
+        judge(done, plain, wanted.rungs)
     show(done)
     return sum((turn.journal.harms for _, turn in done), Counter[Harm]())
 
@@ -106,35 +119,32 @@ def all_faults(database: str) -> list[Fault]:
     return [*process_faults.FAULTS, *guest_faults.FAULTS, *file_faults.FAULTS, *own]
 
 
-def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
-    """Run the study undisturbed, to as many trials as each turn has, and compare."""
-    url = sqlite_url(place / "studies.db")
-    peace = Machine(name="undisturbed", study=study, runs=place, url=url, workers_wanted=4)
+def judge(done: Sequence[tuple[int, Turn]], study: Path, rungs: AshaPruner | None) -> None:
+    """Run the study undisturbed, to as many trials as each turn has, and compare.
+
+    rungs: where trials pause; the undisturbed ones do not, so that each has all its epochs
+    """
+    peace = UndisturbedRun(study)
     for count, turn in sorted(done, key=lambda each: each[0]):
-        turn.journal.show(f"{count} trials run undisturbed")
-        peace.start(count)
-        assert peace.run is not None
-        try:
-            code = peace.run.process.wait(LONGEST)
-        finally:
-            peace.kill_all()
-        if code:
-            turn.journal.fail(Harm.TORTURE, f"the undisturbed run has failed; see {peace.log}")
-        wanted = read_kept(STUDY, url)
-        compare(read_kept(STUDY, turn.scene.database.url), wanted, count, turn.journal)
-        finished = read_finishes(turn.scene.database.url)
-        judge_meetings(finished, turn.journal)
+        journal, url = turn.journal, turn.scene.database.url
+        journal.show(f"{count} trials run undisturbed")
+        if not peace.run(count):
+            journal.fail(Harm.TORTURE, f"the undisturbed run has failed; see {peace.machine.log}")
+        compare(read_kept(STUDY, url), peace.read(), count, journal, ends=ends_of(rungs, EPOCHS))
+        judge_promotions(url, rungs, journal)
+        finished = read_finishes(url)
+        judge_meetings(finished, journal)
         exporters = {finish.runs for finish in finished if finish.result is not None}
-        export = Path("exports") / STUDY / "1"
         holders = [
             machine.runs
             for machine in turn.scene.machines
             if read_identity(RunPaths(machine.runs).finishing_identity(STUDY)) in exporters
         ]
         for runs in holders:
-            compare_exports(runs / export, place / export, turn.journal)
+            export = RunPaths(runs).export(STUDY, 1)
+            compare_exports(export, peace.find_export_like(export, count), journal)
         if not holders:
-            turn.journal.fail(Harm.LOST, "no machine has exported the best")
+            journal.fail(Harm.LOST, "no machine has exported the best")
 
 
 def show(done: Sequence[tuple[int, Turn]]) -> None:

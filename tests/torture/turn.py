@@ -24,6 +24,7 @@ from tests.torture.wanted import LAYOUTS
 from tests.torture.watch import Watch
 
 ROUND = 24  # trials
+SHORT_ROUND = 8  # trials where they pause: those that ended in one round are promoted by the next
 PAUSE = (0.5, 3.5)  # seconds between two faults
 TICK = 0.25  # seconds between two looks at the supervisors
 WENT_BACK = 3.0  # seconds before its end in which a supervisor need not see an older state
@@ -60,10 +61,12 @@ class Turn:
         *,
         seed: int,
         journal: Journal,
+        grows: int = ROUND,
     ) -> None:
+        self.grows = grows  # trials that a round has more than the one before
         machines = make_machines(folder, study, database.url, layout)
         self.scene = Scene(
-            folder=folder, machines=machines, database=database, journal=journal, asked=[ROUND]
+            folder=folder, machines=machines, database=database, journal=journal, asked=[grows]
         )
         self.watch = watch = Watch(self.scene)
         self.storm = Storm(self.scene, faults, seed=seed, progress=lambda: watch.progress)
@@ -176,7 +179,7 @@ class Turn:
             machine.start(asked)
 
     def _begin_next_round(self) -> None:
-        self.scene.asked.append(self.scene.asked[-1] + ROUND)
+        self.scene.asked.append(self.scene.asked[-1] + self.grows)
 
     def _show(self, words: str) -> None:
         look = self.watch.last

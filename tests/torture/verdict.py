@@ -3,15 +3,17 @@
     compare(found, wanted, 24, journal)           # of two `Kept`: every difference is a failure
 
 Every trial that was asked for must be there once and complete, with the same parameters, the same
-learning curve and the same value, to the last bit. The best must be exported alike where the
-database says that it is; and the test images have met no training twice.
+learning curve and the same value, to the last bit. One that paused and was never promoted has the
+first epochs of that curve, up to one of its rungs; none that is to be promoted is left. The best
+must be exported alike where the database says that it is; and the test images have met no training
+twice.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,13 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from sqlalchemy import select
+from sqlalchemy import select, text
 
+from search.strategies.promotion import AshaPruner
 from storage import curves, trials
 from storage.database.connection import open_engine
 from storage.database.finishes import Finish, read_finish
+from storage.database.rungs import list_promoted, read_arrivals
 from storage.database.schema import finishes
 from tests.torture.journal import Harm, Journal
 
@@ -67,7 +71,23 @@ def judge_meetings(found: Iterable[Finish], journal: Journal) -> None:
                 journal.fail(Harm.DOUBLED, words)
 
 
-def compare(found: Kept, wanted: Kept, count: int, journal: Journal) -> None:
+Ends = Callable[[int], Collection[int]]
+"""Trial's number -> the epochs after which it may have ended without being promoted."""
+
+
+def ends_of(pruner: AshaPruner | None, epochs: int) -> Ends:
+    """Return where trials of a study may end early."""
+    return lambda number: () if pruner is None else pruner.rung_epochs(epochs, number)
+
+
+def compare(
+    found: Kept,
+    wanted: Kept,
+    count: int,
+    journal: Journal,
+    *,
+    ends: Ends = lambda number: (),
+) -> None:
     """Report each of ``count`` trials that is lost, doubled or different, and those beyond."""
     numbers = [int(number) for number in found.trials["number"]]
     if beyond := [number for number in numbers if number >= count]:
@@ -78,15 +98,41 @@ def compare(found: Kept, wanted: Kept, count: int, journal: Journal) -> None:
         elif numbers.count(number) > 1:
             journal.fail(Harm.DOUBLED, f"trial {number} is there {numbers.count(number)} times")
         else:
-            _compare_trial(found, wanted, number, journal)
+            _compare_trial(found, wanted, number, journal, ends(number))
 
 
-def _compare_trial(found: Kept, wanted: Kept, number: int, journal: Journal) -> None:
+def judge_promotions(url: str, pruner: AshaPruner | None, journal: Journal) -> None:
+    """Report each trial that is among the best of its rung, and has ended there all the same."""
+    if pruner is None:
+        return
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            study_id = connection.scalar(text("SELECT min(study_id) FROM studies"))
+            left = list_promoted(
+                read_arrivals(connection, int(study_id or 0)),
+                factor=pruner.reduction_factor,
+                minimize=True,
+                bracket_of=pruner.bracket_of,
+            )
+    finally:
+        engine.dispose()
+    for trial_id in left:
+        journal.fail(Harm.LOST, f"the trial with id {trial_id} was to go on, and has ended")
+
+
+def _compare_trial(
+    found: Kept, wanted: Kept, number: int, journal: Journal, ends: Collection[int]
+) -> None:
     ours, theirs = (_curve(kept, number) for kept in (found, wanted))
     if repeated := sorted(set(ours["epoch"][ours["epoch"].duplicated()])):
         journal.fail(Harm.DOUBLED, f"trial {number} has epochs {repeated} more than once")
         return
     one, other = (_row(kept, number) for kept in (found, wanted))
+    if one.get("outcome") == "pruned" and one.get("epochs") in ends:
+        theirs = theirs.head(int(one["epochs"]))
+        last = None if theirs.empty else theirs["value"].iloc[-1]  # what Optuna keeps
+        other |= {"state": "PRUNED", "outcome": "pruned", "value": last, "epochs": one["epochs"]}
     if differences := _differences(one, other, SAME):
         journal.fail(Harm.DIFFERENT, f"trial {number}: {differences}")
     elif not ours.equals(theirs):

@@ -3,6 +3,7 @@
 MINUTES=10               how long faults fall, over all turns together
 DATABASE=sqlite          this database alone; or postgres
 LAYOUT=1x4               4 workers on one machine alone; or 2x2: 2 machines with 2 workers each
+PRUNER=asha              trials pause at rungs, and the best go on; with its arguments
 SEED=0                   repeats which faults fall in which order; their moments are the machine's
 """
 
@@ -12,11 +13,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from optuna.pruners import NopPruner
+
 from search.errors import BadVariable, unknown_name
+from search.strategies.promotion import AshaPruner
+from search.strategies.pruners import make_pruner
 
 DATABASES = ("sqlite", "postgres")
 LAYOUTS = {"1x4": (1, 4), "2x2": (2, 2)}  # machines, and workers on each
-VARIABLES = ("MINUTES", "DATABASE", "LAYOUT", "SEED")
+VARIABLES = ("MINUTES", "DATABASE", "LAYOUT", "PRUNER", "SEED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,13 @@ class Wanted:
     databases: tuple[str, ...]
     layouts: tuple[str, ...]
     seed: int
+    pruner: str = "none"
+
+    @property
+    def rungs(self) -> AshaPruner | None:
+        """What says where trials pause; None: they do not."""
+        pruner = make_pruner(self.pruner)
+        return pruner if isinstance(pruner, AshaPruner) else None
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -48,6 +60,7 @@ def read(given: Mapping[str, str]) -> Wanted:
         databases=_choose("DATABASE", texts["DATABASE"], DATABASES),
         layouts=_choose("LAYOUT", texts["LAYOUT"], tuple(LAYOUTS)),
         seed=_read_seed(texts["SEED"] or "0"),
+        pruner=_read_pruner(texts["PRUNER"] or "none"),
     )
 
 
@@ -68,6 +81,15 @@ def _read_minutes(written: str) -> float:
     if not 0 < minutes <= 10_000:
         raise BadVariable(f"MINUTES={written!r} is not a number of minutes from 0 to 10000")
     return minutes
+
+
+def _read_pruner(written: str) -> str:
+    if not isinstance(make_pruner(written), AshaPruner | NopPruner):
+        raise BadVariable(
+            f"PRUNER={written!r} ends trials by what others had reached before, which faults "
+            "change: nothing would be the same; take asha or none"
+        )
+    return written
 
 
 def _read_seed(written: str) -> int:
