@@ -503,6 +503,7 @@ def test_what_the_last_run_wrote_down_is_told(stored: Stored) -> None:
     assert "| pruner | median |" in written
     assert "300 training, 20 validation and 10 test images" in written
     assert "3 ended: 2 complete, 1 pruned; 9 in all" in written
+    assert re.search(r"\| saved \| stopping 1 trial early saved \d+ of \d+ trial-epochs", written)
 
 
 def test_a_study_of_another_program_is_reported_by_its_steps(stored: Stored) -> None:

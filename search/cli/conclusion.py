@@ -23,10 +23,17 @@ from search.supervisor.finish_claim import FinishedElsewhere
 from search.supervisor.loop import Supervisor
 from search.tables import Column, FittedTable, Kind
 from search.trials.retries import read_retries
+from search.trials.study_cost import describe_cost, measure_cost
 from search.trials.tally import ALWAYS, describe_ends
 from search.variables import Variables
 from search.words import format_count, show_text
-from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
+from storage.files.certificate_words import (
+    certificate_lines,
+    chance_of,
+    mean_of,
+    retraining_seconds,
+    seeds_of,
+)
 from storage.files.model_card import warnings_of
 
 
@@ -50,7 +57,7 @@ class Conclusion:
         supervisor.queue.read_again()  # what is said at the end is what the database says
         over = supervisor.queue.count_ended() >= run.trials
         end_note(supervisor, "done" if over else "MINUTES are over", records)
-        ended = self._tell_ends(supervisor)
+        ended = self._tell_ends(supervisor, sum(map(retraining_seconds, records)))
         if table is not None:
             console.print(summary_table(table.to_plain()))
             console.print()
@@ -64,8 +71,11 @@ class Conclusion:
             return 1
         return self._tell_exports(supervisor, exported)
 
-    def _tell_ends(self, supervisor: Supervisor) -> int:
-        """Print how the trials ended; return how many have."""
+    def _tell_ends(self, supervisor: Supervisor, retrained: float) -> int:
+        """Print how the trials ended and what they cost; return how many have ended.
+
+        retrained: seconds that the best were trained again
+        """
         run, console = supervisor.run, self.console
         choices = supervisor.prompt.choices
         stored = supervisor.queue.study
@@ -80,6 +90,8 @@ class Conclusion:
         print_line(
             console, f"study {run.study}: {format_count(len(ended), 'trial')}, {ends}{chosen}"
         )
+        cost = measure_cost(stored.get_trials(deepcopy=False), run.epochs)
+        print_line(console, describe_cost(cost, retrained))
         return len(ended)
 
     def _tell_exports(

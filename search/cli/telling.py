@@ -71,5 +71,10 @@ def tell_end(
         )
     else:
         ranked = supervisor.leaderboard.ranked_trials()
-        words = f"the best is trial {ranked[0]}" if ranked else NOTHING
-        notices.tell_done(words, trial=ranked[0] if ranked else None)
+        if not ranked:
+            notices.tell_done(NOTHING)
+            return
+        trials = queue.study.get_trials(deepcopy=False)
+        value = next(trial.value for trial in trials if trial.number == ranked[0])
+        words = f"the best is trial {ranked[0]}, {metric} {value:.6g}"
+        notices.tell_done(words, trial=ranked[0], value=value)

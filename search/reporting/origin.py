@@ -9,7 +9,8 @@ from collections import Counter
 from typing import Any
 
 from search.reporting.document import Block, Facts, Heading
-from search.reporting.reported_study import ReportedStudy, count_outcomes, seconds_of
+from search.reporting.reported_study import ReportedStudy, count_outcomes
+from search.trials.study_cost import describe_savings, measure_cost, seconds_of
 from search.words import format_count, format_duration
 from storage.files.certificate_words import retraining_seconds
 
@@ -29,6 +30,7 @@ def origin_blocks(reported: ReportedStudy) -> list[Block]:
         ("seed", str(reported.definition.get("seed", "-"))),
         ("starts from", str(reported.definition.get("base", ""))),
         ("machine time", _machine_time(reported)),
+        ("saved", _saved(reported)),
         ("machines", _machines(reported)),
     ]
     return [Heading("How it was searched"), Facts([(name, text) for name, text in facts if text])]
@@ -91,6 +93,14 @@ def _machine_time(reported: ReportedStudy) -> str:
     if started and ended:
         words += f"; {min(started):%Y-%m-%d %H:%M} to {max(ended):%Y-%m-%d %H:%M}"
     return words
+
+
+def _saved(reported: ReportedStudy) -> str:
+    """Return what trials saved that stopped early, of what all to their end would have taken."""
+    epochs = reported.definition.get("epochs")
+    if not isinstance(epochs, int):
+        return ""
+    return describe_savings(measure_cost(reported.trials, epochs))
 
 
 def _machines(reported: ReportedStudy) -> str:

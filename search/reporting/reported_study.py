@@ -172,14 +172,6 @@ def outcome_of(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("outcome", trial.state.name.lower()))
 
 
-def seconds_of(trial: FrozenTrial) -> float | None:
-    """Return how long a trial took, without the time between two attempts where that is known."""
-    seconds = trial.user_attrs.get("seconds")
-    if isinstance(seconds, int | float):
-        return float(seconds)
-    return None if trial.duration is None else trial.duration.total_seconds()
-
-
 def count_outcomes(trials: Sequence[FrozenTrial]) -> str:
     """Return ``28 complete, 12 pruned``."""
     counts = Counter(map(outcome_of, trials))

@@ -13,8 +13,9 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from search.reporting.document import Block, Cell, Group, Heading, Picture, Table, Words
-from search.reporting.reported_study import ReportedStudy, outcome_of, seconds_of, value_of
+from search.reporting.reported_study import ReportedStudy, outcome_of, value_of
 from search.spelling import spell
+from search.trials.study_cost import seconds_of
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration
 from storage.files.markdown import describe_basis, format_cell
