@@ -31,7 +31,7 @@ from search.supervisor.worker_pool import WorkerHandle
 from search.trials.retraining_files import exchange_retrainings
 from search.trials.retraining_record import FailedRetraining, RetrainingRecord
 from search.trials.seed_race import FIRST
-from search.trials.shared_exports import bring_export
+from search.trials.shared_exports import Brought, bring_export
 from search.trials.standings import is_exported, race_of, standings_of
 from search.words import format_count, name_seed
 from storage.database.finishes import FinishLost
@@ -82,7 +82,8 @@ def take_exports(
         exchange_retrainings(supervisor.files, supervisor.run)
         for rank in range(1, min(top, count if isinstance(count, int) else 0) + 1):
             folder = supervisor.run.paths.export(supervisor.run.study, rank)
-            if not supervisor.files.wait_for(partial(bring_export, folder=folder, rank=rank)):
+            found = supervisor.files.wait_for(partial(bring_export, folder=folder, rank=rank))
+            if found in (Brought.DAMAGED, Brought.NOT_THERE):
                 where = supervisor.files.files.address
                 supervisor.display.say(f"rank {rank}: the export in FILES={where} is damaged")
     except FilesAway as error:

@@ -1,7 +1,7 @@
 """Exports in FILES, which every machine brings into its RUNS.
 
     put_export(files, rank, folder, guard=guard)      # after it stands under RUNS
-    bring_export(files, paths.export("cae", 1), 1)    # False: it is damaged there, or gone
+    bring_export(files, paths.export("cae", 1), 1)    # `Brought`: it stands here by now, or why not
 
 An export is one object: all of its files or none.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from enum import Enum, auto
 from pathlib import Path
 
 from storage.database.file_records import Guard
@@ -24,6 +25,16 @@ from storage.files.exports import (
 from storage.files.shared_files import SharedFiles
 
 EXPORT = re.compile("export-([0-9]{1,4})")
+TRIES = 3  # where another process of this RUNS brings the same export
+
+
+class Brought(Enum):
+    """What came of bringing an export here."""
+
+    FETCHED = auto()
+    STANDS = auto()  # the same is here already
+    DAMAGED = auto()  # its content in FILES is not what was put
+    NOT_THERE = auto()  # FILES has none of this rank
 
 
 def export_file(rank: int) -> str:
@@ -42,22 +53,35 @@ def put_export(files: SharedFiles, rank: int, folder: Path, *, guard: Guard) -> 
     files.put_all(export_file(rank), sorted(folder.iterdir()), guard=guard)
 
 
-def bring_export(files: SharedFiles, folder: Path, rank: int) -> bool:
+def bring_export(files: SharedFiles, folder: Path, rank: int) -> Brought:
     """Bring the export of a rank to its folder, unless it stands there; another one is kept beside
-    it. False: it is damaged in FILES, or gone. Raises `FilesAway`."""
-    for record in files.kept(export_file(rank))[:1]:  # one before may be another model's
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(folder.parent) as place:
-            content = place / "export"
-            if not files.fetch_all(record, content):
-                return False
-            found = read_provenance(content)
-            if found is None or found.get("token") != files.token or not is_whole(content, found):
-                return False
-            if found != read_provenance(folder) or not is_whole(folder, found):
-                earlier = free_place(folder) if folder.exists() else None
-                with atomic_folder(folder, earlier=earlier) as staging:
-                    shutil.copytree(content, staging, dirs_exist_ok=True)
-                remove_earliest(folder)
-            return True
-    return False
+    it. Raises `FilesAway`."""
+    newest = files.kept(export_file(rank))[:1]  # one before may be another model's
+    if not newest:
+        return Brought.NOT_THERE
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(folder.parent) as place:
+        content = place / "export"
+        if not files.fetch_all(newest[0], content):
+            return Brought.DAMAGED
+        found = read_provenance(content)
+        if found is None or found.get("token") != files.token or not is_whole(content, found):
+            return Brought.DAMAGED
+        for attempt in range(TRIES):
+            if found == read_provenance(folder) and is_whole(folder, found):
+                return Brought.STANDS if attempt == 0 else Brought.FETCHED
+            try:
+                _put_in_place(content, folder)
+                break
+            except OSError:
+                if attempt == TRIES - 1:
+                    raise
+        return Brought.FETCHED
+
+
+def _put_in_place(content: Path, folder: Path) -> None:
+    """Copy an export to its folder; what stands there is kept beside it."""
+    earlier = free_place(folder) if folder.exists() else None
+    with atomic_folder(folder, earlier=earlier) as staging:
+        shutil.copytree(content, staging, dirs_exist_ok=True)
+    remove_earliest(folder)
