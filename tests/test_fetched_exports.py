@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -26,6 +27,7 @@ from search.setup.stored_study import ATTRIBUTE
 from search.trials.shared_exports import Brought, bring_export, export_file, put_export
 from search.variables import Variables
 from storage.database.connection import open_storage
+from storage.database.job_claims import check_job
 from storage.files.exports import PROVENANCE, _digest, atomic_folder
 from storage.files.object_store import open_objects
 from storage.files.places import parse_files
@@ -47,6 +49,7 @@ class Shared:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.seed = 0  # of the models' weights
         self.url = f"sqlite:///{folder / 'studies.db'}"
         self.place = str(folder / "shared")
         self.storage = open_storage(self.url)
@@ -57,19 +60,31 @@ class Shared:
         self.files = SharedFiles(engine=self.storage.engine, token=TOKEN, store=store)
 
     def export(
-        self, rank: int, trial: int, family: type[Model] = VAE, config: ModelConfig = SMALL
+        self,
+        rank: int,
+        trial: int,
+        family: type[Model] = VAE,
+        config: ModelConfig = SMALL,
+        *,
+        runs: str = "there",
+        claim: int | None = 0,
     ) -> None:
-        """Export a small model on the other machine."""
-        model = build(family, config, (1, 28, 28), seed=trial)
+        """Export a small model on a machine.
+
+        claim: on the rank; 0: nobody asks for one; None: the export is not shared
+        """
+        model = build(family, config, (1, 28, 28), seed=self.seed + trial)
         model.programs = lambda: {}  # type: ignore[method-assign]
-        folder = RunPaths(self.folder / "there").export("s", rank)
+        folder = RunPaths(self.folder / runs).export("s", rank)
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder) as staging:
             write_export(model, staging)
             files = {path.name: _digest(path) for path in staging.iterdir()}
             about = {"study": "s", "trial": trial, "token": TOKEN, "rank": rank}
             write_sealed(staging / PROVENANCE, {**about, "sha256": files})
-        put_export(self.files, rank, folder, guard=may_always)
+        guard = partial(check_job, token=TOKEN, name=export_file(rank), fence=claim or 0)
+        if claim is not None:
+            put_export(self.files, rank, folder, guard=guard if claim else may_always)
 
     def variables(self, runs: Path, files: str | None = None) -> Variables:
         return Variables(runs=runs, storage=self.url, files=files or self.place)

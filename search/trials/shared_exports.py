@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from storage.database.file_records import Guard
 from storage.files.atomic import temporary_folder
 from storage.files.exports import (
+    PROVENANCE,
     atomic_folder,
     free_place,
     is_whole,
@@ -35,6 +38,7 @@ class Brought(Enum):
     STANDS = auto()  # the same is here already
     DAMAGED = auto()  # its content in FILES is not what was put
     NOT_THERE = auto()  # FILES has none of this rank
+    UNWANTED = auto()  # FILES has another than the one that is asked for
 
 
 def export_file(rank: int) -> str:
@@ -50,15 +54,35 @@ def shared_ranks(files: SharedFiles) -> list[int]:
 
 def put_export(files: SharedFiles, rank: int, folder: Path, *, guard: Guard) -> None:
     """Put the export of a rank. Raises `FilesAway`, and what the guard raises."""
-    files.put_all(export_file(rank), sorted(folder.iterdir()), guard=guard)
+    files.put_all(export_file(rank), _files_of(folder, read_provenance(folder)), guard=guard)
 
 
-def bring_export(files: SharedFiles, folder: Path, rank: int) -> Brought:
+def _files_of(folder: Path, provenance: Mapping[str, Any] | None) -> list[Path]:
+    """Return what an export is made of; other files beside it are somebody's own."""
+    names = (provenance or {}).get("sha256", {})
+    return [folder / name for name in sorted({PROVENANCE, *names})]
+
+
+def bring_export(
+    files: SharedFiles,
+    folder: Path,
+    rank: int,
+    *,
+    wanted: Callable[[dict[str, Any]], bool] = lambda found: True,
+) -> Brought:
     """Bring the export of a rank to its folder, unless it stands there; another one is kept beside
-    it. Raises `FilesAway`."""
+    it.
+
+    wanted: whether an export with such a provenance is asked for
+    Raises `FilesAway`.
+    """
     newest = files.kept(export_file(rank))[:1]  # one before may be another model's
     if not newest:
         return Brought.NOT_THERE
+    here = read_provenance(folder)
+    stands = here is not None and is_whole(folder, here) and wanted(here)
+    if stands and files.holds(newest[0], _files_of(folder, here)):
+        return Brought.STANDS
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder.parent) as place:
         content = place / "export"
@@ -67,6 +91,8 @@ def bring_export(files: SharedFiles, folder: Path, rank: int) -> Brought:
         found = read_provenance(content)
         if found is None or found.get("token") != files.token or not is_whole(content, found):
             return Brought.DAMAGED
+        if not wanted(found):
+            return Brought.UNWANTED
         for attempt in range(TRIES):
             if found == read_provenance(folder) and is_whole(folder, found):
                 return Brought.STANDS if attempt == 0 else Brought.FETCHED
