@@ -249,6 +249,7 @@ def test_a_worker_that_lost_its_trial_overwrites_nothing(
     content = tmp_path / "content"
     content.write_bytes(b"of the late one")
     copies.keep(content, epoch=1)
+    copies.settle()
 
     def overtake(*_: object) -> None:
         with write(context.queue.engine) as connection:
@@ -262,8 +263,10 @@ def test_a_worker_that_lost_its_trial_overwrites_nothing(
     late = replace(files, store=Overtaken(**vars(files.store)))
     with pytest.raises(TrialLost):
         late.put("trial-0", content, epoch=9, guard=copies.guard)
+    copies.keep(content, epoch=8)
     with pytest.raises(TrialLost):
-        copies.keep(content, epoch=8)
+        copies.settle()
+    copies.settle()
     assert [kept.epoch for kept in files.kept("trial-0")] == [1]
     assert len(list((tmp_path / "shared" / "files").iterdir())) == 1
 
@@ -350,15 +353,18 @@ def test_files_that_are_away_cost_no_training(
     (tmp_path / "shared").write_text("a disk that is not mounted")
     monkeypatch.setattr("search.trials.files_access.OUTAGE", 0.0)
     copies.keep(content, epoch=1)
+    copies.settle()
     copies.keep(content, epoch=2)
+    copies.settle()
     (line,) = said_by(context)
     assert "cannot be reached" in line
     assert "checkpoints stay in" in line
     with pytest.raises(FilesAway, match="for 0 minutes"):
         access.wait_for(lambda files: files.put("trial-0", content))
     (tmp_path / "shared").unlink()
-    access._rests_until = 0.0
+    access._outage.rests_until = 0.0
     copies.keep(content, epoch=3)
+    copies.settle()
     assert "is back after" in said_by(context)[-1]
     assert [kept.epoch for kept in access.files.kept("trial-0")] == [3]
     remove_ended(access, context.queue, context.run)

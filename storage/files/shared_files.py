@@ -92,14 +92,14 @@ class SharedFiles:
         """Keep several files under one name, as one object."""
         with temporary_folder(paths[0].parent.parent) as beside:
             archive = beside / "all.zip"
-            _pack(paths, archive)
+            pack_files(paths, archive)
             self.put(name, archive, epoch=epoch, guard=guard)
 
     def holds(self, record: FileRecord, paths: Sequence[Path]) -> bool:
         """Whether an object of `put_all` was made of just such files; nothing of it is read."""
         with temporary_folder(paths[0].parent.parent) as beside:
             archive = beside / "all.zip"
-            _pack(paths, archive)
+            pack_files(paths, archive)
             return _digest(archive) == record.sha256
 
     def kept(self, name: str) -> list[FileRecord]:
@@ -169,7 +169,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pack(paths: Sequence[Path], archive: Path) -> None:
+def pack_files(paths: Sequence[Path], archive: Path) -> None:
     """Write files into an archive whose bytes follow from their names and contents alone."""
     with ZipFile(archive, "w", ZIP_STORED) as packed:
         for path in sorted(paths):
