@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,10 @@ def on_machine(context: WorkerContext, runs: Path, place: str) -> WorkerContext:
     """The context on a machine with a RUNS of its own and shared files."""
     create_file_tables(context.queue.engine)
     run = replace(context.run, runs=str(runs), files=place)
-    files = SharedFiles(
-        engine=context.queue.engine, token=run.token,
-        store=open_objects(parse_files(place), context.queue.engine),
-    )  # fmt: skip
+    store = open_objects(parse_files(place), context.queue.engine)
+    with suppress(FilesAway):  # a test may have taken it away
+        store.identify()
+    files = SharedFiles(engine=context.queue.engine, token=run.token, store=store)
     access = FilesAccess(files, context.queue.retry, context.interrupted, context.tell)
     moved = replace(context, run=run, files=access)
     moved.heard = context.heard  # type: ignore[attr-defined]
@@ -412,6 +413,7 @@ def test_a_retraining_is_one_machines_and_an_overtaken_one_writes_nothing(
     engine = open_storage(storage_url).engine
     create_file_tables(engine)
     store = open_objects(parse_files(str(tmp_path / "shared")), None)
+    store.identify()
     files = SharedFiles(engine=engine, token="t", store=store)
     (tmp_path / "content").write_bytes(b"content")
     assert claim_job(engine, "t", "retrain-7", owner="a", seen=0) == 1
@@ -433,3 +435,26 @@ def test_a_retraining_is_one_machines_and_an_overtaken_one_writes_nothing(
     assert read_claims(engine, "t")["retrain-7"].owner == "b"
     put(2)
     assert len(files.kept("retrain-7")) == 2
+
+
+def test_another_folder_in_the_place_of_files_is_not_taken_for_it(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Such as the empty one where a disk is not mounted: what is not there now is not gone."""
+    context = on_machine(make_context(), tmp_path / "a", str(tmp_path / "shared"))
+    assert context.files is not None
+    files = context.files.files
+    (tmp_path / "content").write_bytes(b"content")
+    files.put("trial-0", tmp_path / "content")
+    (tmp_path / "shared").rename(tmp_path / "unmounted")
+    (tmp_path / "shared").mkdir()
+    (record,) = files.kept("trial-0")
+    for call in (
+        lambda: files.fetch(record, tmp_path / "fetched"),
+        lambda: files.put("trial-0", tmp_path / "content"),
+    ):
+        with pytest.raises(FilesAway, match="there is no genstudy-files"):
+            call()
+    (tmp_path / "shared").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "shared")
+    assert files.fetch(record, tmp_path / "fetched")

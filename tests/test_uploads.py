@@ -41,6 +41,7 @@ def uploads(tmp_path: Path) -> Iterator[Uploads]:
     engine = open_storage(f"sqlite:///{tmp_path / 'studies.db'}").engine
     create_file_tables(engine)
     store = open_objects(parse_files(str(tmp_path / "shared")), None)
+    store.identify()
     files = SharedFiles(engine=engine, token="t", store=Slow(**vars(store)))
     yield Uploads(FilesAccess(files, DatabaseRetry(), lambda: False, pytest.fail))
     Slow.gate.set()
@@ -141,3 +142,19 @@ def test_copies_are_put_in_their_order(
     uploads.wait()
     assert order == ["best", "best", "last", "last"]  # begun and whole
     assert kept(uploads, tmp_path, "last") == [(3, "after epoch 3")]
+
+
+def test_a_checkpoint_that_somebody_removes_costs_its_copy_alone(
+    uploads: Uploads, keep: Callable[..., None], tmp_path: Path
+) -> None:
+    keep(1)
+    assert Slow.reached.wait(SECONDS)
+    keep(2)
+    for path in tmp_path.glob(".checkpoint.*"):
+        path.unlink()
+    uploads.put("trial-7", tmp_path / "gone", epoch=3, guard=may_always, left="")
+    Slow.gate.set()
+    uploads.wait()
+    keep(4)
+    uploads.wait()
+    assert kept(uploads, tmp_path)[0] == (4, "after epoch 4")

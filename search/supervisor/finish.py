@@ -86,7 +86,9 @@ def take_exports(
             found = supervisor.files.wait_for(partial(bring_export, folder=folder, rank=rank))
             if found in (Brought.DAMAGED, Brought.NOT_THERE):
                 where = supervisor.files.files.address
-                supervisor.display.say(f"rank {rank}: the export in FILES={where} is damaged")
+                supervisor.display.say(
+                    f"rank {rank}: the export in FILES={where} is damaged, or gone"
+                )
     except FilesAway as error:
         supervisor.display.say(f"{error}: the exports are not brought here")
         return elsewhere
@@ -141,9 +143,13 @@ class Finishing:
             )
             for rank, standing in enumerate(standings, start=1)
         ]
-        if self.shared is not None:
-            self.shared.expect(standings)
-            return [job for job in jobs if not self.shared.is_done(job)]
+        if self.shared is None:
+            return self.missing(jobs, standings)
+        self.shared.expect(standings)
+        return [job for job in jobs if not self.shared.is_done(job)]
+
+    def missing(self, jobs: Sequence[Export], standings: Sequence[Standing]) -> list[Export]:
+        """Return those of which no export stands here."""
         ranked, leaderboard = dict(enumerate(standings, start=1)), self.supervisor.leaderboard
         return [job for job in jobs if not is_exported(leaderboard, ranked[job.rank], job.rank)]
 
@@ -169,7 +175,7 @@ def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
         jobs = finishing.exports(standings)
         if not jobs:
             return leaderboard.export_records(len(ranked))
-        _say_what_moves(supervisor, jobs, ranked)
+        _say_what_moves(supervisor, finishing.missing(jobs, standings), ranked)
         _hand_out(finishing, jobs)
     raise WorkersFailed(
         f"the exports of {run.study} are damaged again and again as soon as they are written; "

@@ -43,16 +43,14 @@ class SharedCopies:
         return self.uploads.access
 
     def keep(self, path: Path, *, epoch: int) -> None:
-        """Have a copy of ``path`` kept, unless FILES is away.
-
-        Raises what the guard has raised since the last call, and `OSError`.
-        """
+        """Have a copy of ``path`` kept, unless FILES is away. Raises what the guard has raised
+        since the last call."""
         left = f"checkpoints stay in {shorten_path(path.parent)}"
         self.uploads.put(self.name, path, epoch=epoch, guard=self.guard, left=left)
 
     def keep_all(self, paths: Sequence[Path], *, epoch: int) -> None:
         """Have several files kept as one copy, likewise."""
-        archive = paths[0].with_name(temporary_name(self.name))
+        archive = paths[0].with_name(temporary_name(self.name))  # removed here, or after a kill
         try:
             pack_files(paths, archive)
             self.keep(archive, epoch=epoch)

@@ -495,8 +495,6 @@ class TrialRun:
         except TrialLost as error:
             self.lost.set()
             raise StopRequested from error
-        except OSError as error:
-            self.context.warn_once("checkpoints of trials", error)
 
     def _release(self) -> None:
         """Give the trial back, once its last checkpoint is where others find it. While the database

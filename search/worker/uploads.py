@@ -14,6 +14,7 @@ is somebody else's by now.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -27,6 +28,7 @@ from storage.database.retry import DatabaseRetry
 from storage.files.shared_files import SharedFiles
 from storage.files.temporary import temporary_name
 
+log = logging.getLogger("genstudy")
 REST = 5.0  # seconds without work after which the thread ends
 
 
@@ -62,14 +64,18 @@ class Uploads:
         self._thread: threading.Thread | None = None
 
     def put(self, name: str, path: Path, *, epoch: int, guard: Guard, left: str) -> None:
-        """Have what ``path`` holds now put under ``name``.
+        """Have what ``path`` holds now put under ``name``; a disk that does not let it costs it.
 
-        Raises what an earlier upload of this name has met, and `OSError`.
+        Raises what an earlier upload of this name has met.
         """
         with self._changed:
             if name in self._failed:
                 raise self._failed.pop(name)
-        copy = _second_name(path)
+        try:
+            copy = _second_name(path)
+        except OSError as error:  # somebody has removed it, say
+            log.warning("%s is not put into FILES: %s", path, error)
+            return
         upload = Upload(name=name, path=copy, epoch=epoch, guard=guard, left=left)
         with self._changed:
             overtaken = self._waiting.pop(name, None)
@@ -113,15 +119,21 @@ class Uploads:
             failed: Exception | None = None
             try:
                 self._own.try_to(upload.put, left=upload.left)
+            except OSError as error:
+                log.warning("%s is not put into FILES: %s", upload.name, error)
             except Exception as error:  # it is the training's: `put` and `wait` raise it there
                 failed = error
-            with suppress(OSError):
-                upload.path.unlink()
-            with self._changed:
-                self._under_way = None
-                if failed is not None:
-                    self._failed[upload.name] = failed
-                self._changed.notify_all()
+            finally:
+                self._end(upload, failed)
+
+    def _end(self, upload: Upload, failed: Exception | None) -> None:
+        with suppress(OSError):
+            upload.path.unlink()
+        with self._changed:
+            self._under_way = None
+            if failed is not None:
+                self._failed[upload.name] = failed
+            self._changed.notify_all()
 
     def _next(self) -> Upload | None:
         with self._changed:

@@ -1,6 +1,7 @@
 """Random faults over a running study, then a verdict: what was lost, doubled or changed?
 
-    make torture MINUTES=10              SQLite and Postgres, one machine and two, by turns
+    make torture MINUTES=10              SQLite and Postgres, one machine and two, by turns, and
+                                         two that share their files
     make torture MINUTES=5 DATABASE=postgres LAYOUT=2x2 SEED=1
 
 Faults of processes, machines, databases and files fall on a study of short trials, several at a
@@ -42,7 +43,7 @@ from tests.torture.verdict import (
     read_finishes,
     read_kept,
 )
-from tests.torture.wanted import Wanted, read
+from tests.torture.wanted import SHARING, Wanted, read
 
 EPOCHS = 16  # of a trial: some seconds, so that most faults hit one in the middle
 LONGEST = 3600.0  # seconds of the undisturbed run
@@ -90,9 +91,8 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
                 if name == "sqlite" or server is None
                 else server.make_database(f"turn{index}")
             )
-            turn = Turn(
-                place, study, database, layout, all_faults(name), seed=wanted.seed, journal=journal
-            )
+            faults = all_faults(name, has_files=layout.endswith(SHARING))
+            turn = Turn(place, study, database, layout, faults, seed=wanted.seed, journal=journal)
             done.append((turn.run(wanted.minutes / len(wanted.turns)), turn))
             print(f"{journal.turn}: {describe(journal.faults)}", flush=True)
         judge(done, folder / "undisturbed", study)
@@ -100,10 +100,14 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
     return sum((turn.journal.harms for _, turn in done), Counter[Harm]())
 
 
-def all_faults(database: str) -> list[Fault]:
-    """Return the faults that can fall where the study is in this kind of database."""
+def all_faults(database: str, *, has_files: bool = False) -> list[Fault]:
+    """Return the faults that can fall where the study is in this kind of database.
+
+    has_files: whether machines share their files
+    """
     own = database_faults.OF_SQLITE if database == "sqlite" else database_faults.OF_POSTGRES
-    return [*process_faults.FAULTS, *guest_faults.FAULTS, *file_faults.FAULTS, *own]
+    shared = file_faults.OF_SHARED_FILES if has_files else []
+    return [*process_faults.FAULTS, *guest_faults.FAULTS, *file_faults.FAULTS, *shared, *own]
 
 
 def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
@@ -129,7 +133,8 @@ def judge(done: Sequence[tuple[int, Turn]], place: Path, study: Path) -> None:
         holders = [
             machine.runs
             for machine in turn.scene.machines
-            if read_identity(RunPaths(machine.runs).finishing_identity(STUDY)) in exporters
+            if machine.files is not None  # then all of them have the export
+            or read_identity(RunPaths(machine.runs).finishing_identity(STUDY)) in exporters
         ]
         for runs in holders:
             compare_exports(runs / export, place / export, turn.journal)
