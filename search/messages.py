@@ -78,7 +78,8 @@ class Retrain:
 class Export:
     """Export the retrained trial ``number`` as ``rank`` (1 is the best).
 
-    claim: the supervisor's number, without which the test images are not met
+    claim: the supervisor's number, without which the test images are not met, and nothing is put
+        into FILES: of its claim on the finish, and with FILES of that on this rank
     repeat: whose weights; certificate: what all its seeds say of the configuration, as JSON
     """
 

@@ -6,6 +6,7 @@ so that no password stands in a process list.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,11 @@ class StudyRun:
     @property
     def encoder_folder(self) -> Path | None:
         return None if self.encoder is None else Path(self.encoder)
+
+
+def place_of(run: StudyRun) -> str:
+    """Return where the folder RUNS is, for people to read."""
+    return f"{socket.gethostname()}:{Path(run.runs).absolute()}"
 
 
 def read_sources(plain: Mapping[str, Any]) -> dict[str, SourceFile]:

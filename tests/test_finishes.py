@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import optuna
 import pytest
+from sqlalchemy import Connection
 
 from search.errors import BadVariable, is_missing_record
 from search.supervisor.finish_claim import (
@@ -26,9 +27,13 @@ from search.trials.queue import TrialQueue
 from search.variables import read_variables
 from storage.database.connection import open_storage
 from storage.database.finishes import (
+    Finish,
     FinishLost,
+    Hold,
     claim_finish,
     end_finish,
+    hold_finish,
+    hold_meetings,
     keep_measured,
     note_meeting,
     read_finish,
@@ -43,6 +48,11 @@ FEW_DIGITS = True
 
 HERE = {"owner": "a:1:x", "runs": "here", "place": "machine:/runs"}
 THERE = {"owner": "b:2:y", "runs": "there", "place": "other:/runs"}
+
+
+def held(fence: int) -> Hold:
+    """The finishing, as long as claim ``fence`` is the latest."""
+    return lambda connection: hold_finish(connection, "t", fence)
 
 
 @pytest.fixture
@@ -69,8 +79,8 @@ def test_an_overtaken_claim_writes_nothing(queue: TrialQueue) -> None:
     assert claim_finish(engine, "t", **THERE, seen=1) == 2
     for attempt in (
         lambda: renew_finish(engine, "t", 1),
-        lambda: note_meeting(engine, "t", 1, "w", 7),
-        lambda: keep_measured(engine, "t", 1, "w", {"test": {}}),
+        lambda: note_meeting(engine, "t", "w", 7, hold=held(1)),
+        lambda: keep_measured(engine, "t", "w", {"test": {}}, hold=held(1)),
         lambda: end_finish(engine, "t", 1, {"top": 3}),
     ):
         with pytest.raises(FinishLost):
@@ -83,16 +93,16 @@ def test_an_overtaken_claim_writes_nothing(queue: TrialQueue) -> None:
 def test_what_the_test_images_said_of_a_training_is_kept_for_others(queue: TrialQueue) -> None:
     engine = queue.engine
     claim_finish(engine, "t", **HERE, seen=0)
-    assert note_meeting(engine, "t", 1, "w", 7) == []
-    (again,) = note_meeting(engine, "t", 1, "w", 7)  # after a kill
+    assert note_meeting(engine, "t", "w", 7, hold=held(1)) == []
+    (again,) = note_meeting(engine, "t", "w", 7, hold=held(1))  # after a kill
     assert (again.measured, again.runs) == (None, "here")
-    assert note_meeting(engine, "t", 1, "longer", 7) == []
+    assert note_meeting(engine, "t", "longer", 7, hold=held(1)) == []
     claim_finish(engine, "t", **THERE, seen=1)
-    (met,) = note_meeting(engine, "t", 2, "w", 7)
+    (met,) = note_meeting(engine, "t", "w", 7, hold=held(2))
     assert (met.trial, met.measured, met.place) == (7, None, HERE["place"])
-    keep_measured(engine, "t", 2, "w", {"test": {"mse": 0.5}})
+    keep_measured(engine, "t", "w", {"test": {"mse": 0.5}}, hold=held(2))
     claim_finish(engine, "t", **HERE, seen=2)
-    met_then = note_meeting(engine, "t", 3, "w", 7)
+    met_then = note_meeting(engine, "t", "w", 7, hold=held(3))
     assert [each.measured for each in met_then] == [None, {"test": {"mse": 0.5}}]
     found = read_finish(engine, "t")
     assert found is not None
@@ -100,6 +110,33 @@ def test_what_the_test_images_said_of_a_training_is_kept_for_others(queue: Trial
         ("w", "here"),
         ("longer", "here"),
         ("w", "there"),
+    ]
+
+
+def test_with_files_the_test_images_are_met_before_anybody_has_claimed_the_finish(
+    queue: TrialQueue,
+) -> None:
+    """Whoever has the claim on rank 1 meets them, on whatever machine."""
+    engine = queue.engine
+
+    def here(connection: Connection) -> Finish:
+        return hold_meetings(connection, "t", runs="here", place="machine:/runs")
+
+    def there(connection: Connection) -> Finish:
+        return hold_meetings(connection, "t", runs="there", place="other:/runs")
+
+    assert note_meeting(engine, "t", "w", 7, hold=here) == []
+    keep_measured(engine, "t", "w", {"test": {"mse": 0.5}}, hold=here)
+    (met,) = note_meeting(engine, "t", "w", 7, hold=there)
+    assert (met.place, met.measured) == ("machine:/runs", {"test": {"mse": 0.5}})
+    assert claim_finish(engine, "t", **THERE, seen=0) == 1
+    assert note_meeting(engine, "t", "longer", 7, hold=here) == []
+    found = read_finish(engine, "t")
+    assert found is not None
+    assert (found.fence, found.owner, found.runs) == (1, THERE["owner"], "there")
+    assert [(each.training, each.runs) for each in found.meetings] == [
+        ("w", "here"),
+        ("longer", "here"),
     ]
 
 
@@ -137,6 +174,7 @@ class Scene:
             seeds=3,
             shown=None,
             finishes_here=False,
+            files=None,
         )
         self.run: Any = SimpleNamespace(**{**vars(run), **more})
         self.queue = queue

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,10 @@ def on_machine(context: WorkerContext, runs: Path, place: str) -> WorkerContext:
     """The context on a machine with a RUNS of its own and shared files."""
     create_file_tables(context.queue.engine)
     run = replace(context.run, runs=str(runs), files=place)
-    files = SharedFiles(
-        engine=context.queue.engine, token=run.token,
-        store=open_objects(parse_files(place), context.queue.engine),
-    )  # fmt: skip
+    store = open_objects(parse_files(place), context.queue.engine)
+    with suppress(FilesAway):  # a test may have taken it away
+        store.identify()
+    files = SharedFiles(engine=context.queue.engine, token=run.token, store=store)
     access = FilesAccess(files, context.queue.retry, context.interrupted, context.tell)
     moved = replace(context, run=run, files=access)
     moved.heard = context.heard  # type: ignore[attr-defined]
@@ -251,6 +252,7 @@ def test_a_worker_that_lost_its_trial_overwrites_nothing(
     content = tmp_path / "content"
     content.write_bytes(b"of the late one")
     copies.keep(content, epoch=1)
+    copies.settle()
 
     def overtake(*_: object) -> None:
         with write(context.queue.engine) as connection:
@@ -264,8 +266,10 @@ def test_a_worker_that_lost_its_trial_overwrites_nothing(
     late = replace(files, store=Overtaken(**vars(files.store)))
     with pytest.raises(TrialLost):
         late.put("trial-0", content, epoch=9, guard=copies.guard)
+    copies.keep(content, epoch=8)
     with pytest.raises(TrialLost):
-        copies.keep(content, epoch=8)
+        copies.settle()
+    copies.settle()
     assert [kept.epoch for kept in files.kept("trial-0")] == [1]
     assert len(list((tmp_path / "shared" / "files").iterdir())) == 1
 
@@ -352,15 +356,18 @@ def test_files_that_are_away_cost_no_training(
     (tmp_path / "shared").write_text("a disk that is not mounted")
     monkeypatch.setattr("search.trials.files_access.OUTAGE", 0.0)
     copies.keep(content, epoch=1)
+    copies.settle()
     copies.keep(content, epoch=2)
+    copies.settle()
     (line,) = said_by(context)
     assert "cannot be reached" in line
     assert "checkpoints stay in" in line
     with pytest.raises(FilesAway, match="for 0 minutes"):
         access.wait_for(lambda files: files.put("trial-0", content))
     (tmp_path / "shared").unlink()
-    access._rests_until = 0.0
+    access._outage.rests_until = 0.0
     copies.keep(content, epoch=3)
+    copies.settle()
     assert "is back after" in said_by(context)[-1]
     assert [kept.epoch for kept in access.files.kept("trial-0")] == [3]
     remove_ended(access, context.queue, context.run)
@@ -408,6 +415,7 @@ def test_a_retraining_is_one_machines_and_an_overtaken_one_writes_nothing(
     engine = open_storage(storage_url).engine
     create_file_tables(engine)
     store = open_objects(parse_files(str(tmp_path / "shared")), None)
+    store.identify()
     files = SharedFiles(engine=engine, token="t", store=store)
     (tmp_path / "content").write_bytes(b"content")
     assert claim_job(engine, "t", "retrain-7", owner="a", seen=0) == 1
@@ -429,3 +437,26 @@ def test_a_retraining_is_one_machines_and_an_overtaken_one_writes_nothing(
     assert read_claims(engine, "t")["retrain-7"].owner == "b"
     put(2)
     assert len(files.kept("retrain-7")) == 2
+
+
+def test_another_folder_in_the_place_of_files_is_not_taken_for_it(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Such as the empty one where a disk is not mounted: what is not there now is not gone."""
+    context = on_machine(make_context(), tmp_path / "a", str(tmp_path / "shared"))
+    assert context.files is not None
+    files = context.files.files
+    (tmp_path / "content").write_bytes(b"content")
+    files.put("trial-0", tmp_path / "content")
+    (tmp_path / "shared").rename(tmp_path / "unmounted")
+    (tmp_path / "shared").mkdir()
+    (record,) = files.kept("trial-0")
+    for call in (
+        lambda: files.fetch(record, tmp_path / "fetched"),
+        lambda: files.put("trial-0", tmp_path / "content"),
+    ):
+        with pytest.raises(FilesAway, match="there is no genstudy-files"):
+            call()
+    (tmp_path / "shared").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "shared")
+    assert files.fetch(record, tmp_path / "fetched")

@@ -240,7 +240,7 @@ def test_a_training_that_met_the_test_images_twice_is_a_failure(journal: Journal
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_every_kind_of_fault_is_drawn(scene: Scene, database: str) -> None:
-    faults = all_faults(database)
+    faults = all_faults(database, has_files=True)
     storm = Storm(scene, faults, seed=0)
     drawn = {storm.draw()[0].name for _ in range(3000)}
     assert drawn == {fault.name for fault in faults}
@@ -463,7 +463,7 @@ def test_trials_that_are_too_many_or_fail_are_seen_while_it_runs(scene: Scene) -
 
 
 def test_the_variables_choose_turns() -> None:
-    assert len(read({}).turns) == 4
+    assert len(read({}).turns) == 6
     one = read({"MINUTES": "65", "DATABASE": "postgres", "LAYOUT": "2x2", "SEED": "3"})
     assert (one.minutes, one.turns, one.seed) == (65, [("postgres", "2x2")], 3)
     paused = read({"PRUNER": "asha(brackets=2)"}).rungs
@@ -472,7 +472,7 @@ def test_the_variables_choose_turns() -> None:
     with pytest.raises(BadVariable, match=r"PRUNER='median' ends trials by .*; take asha or none"):
         read({"PRUNER": "median"})
     exported = read({"GENSTUDY_GIVEN": "SEED", "DATABASE": "production", "SEED": "1"})
-    assert (len(exported.turns), exported.seed) == (4, 1)
+    assert (len(exported.turns), exported.seed) == (6, 1)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ Shape legend: N images, C channels, H/W pixels, L labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from models.seeds import derive_seed
 from search.cli.sample_files import write_samples
 from search.console import open_console, print_line, shorten_path
 from search.errors import BadVariable, UnknownStudy
+from search.setup.fetched_exports import export_place, fetch_export
 from search.setup.loading import load_study
 from search.setup.names import study_name
 from search.spelling import spell
@@ -50,7 +51,7 @@ FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
 def sample() -> int:
     """Make images with the export of NAME, or the one in FROM, and say where they are."""
     console, variables = open_console(), read_variables()
-    export = find_export(variables)
+    export = find_export(variables, partial(print_line, console))
     maker = SampleMaker(export, variables)
     with console.status(f"making {format_count(variables.n, 'image')} ..."):
         images = maker.make()
@@ -84,8 +85,11 @@ class FoundExport:
         return f"{about.get('study', self.folder)} trial {about.get('trial', '?')}"
 
 
-def find_export(variables: Variables) -> FoundExport:
-    """Return the export that is asked for; raises `BadVariable`."""
+def find_export(variables: Variables, say: Callable[[str], None]) -> FoundExport:
+    """Return the export that is asked for; raises `BadVariable`.
+
+    say: hears where an export of another machine is brought to
+    """
     paths, rank = variables.paths, variables.rank
     if variables.start is not None:
         study = None if variables.name is None else load_study(variables.name)
@@ -98,7 +102,9 @@ def find_export(variables: Variables) -> FoundExport:
         data = variables.data or study.spec.data
         label = find_source(data, variables.data_root, variables.background).label
         name = study_name(study, data, label)
+        fetch_export(variables, name, rank, say)
     except UnknownStudy:  # a study in the database may have no file of its own: cae-digits
+        fetch_export(variables, name, rank, say)
         if not paths.exports(name).is_dir():
             raise
     folder = paths.export(name, rank)
@@ -115,6 +121,9 @@ def _explain_missing(variables: Variables, name: str, rank: int) -> str:
         return f"RANK={rank}: {name} has exports of rank {', '.join(map(str, here))}"
     others = sorted(path.name for path in exports.glob("*") if path.is_dir())
     there = f"; there are exports of {', '.join(others[:8])}" if others else ""
+    if (place := export_place(variables, name)) is not None:
+        there += f"; the study keeps its exports in FILES={place}: give FILES, too"
+        return f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}"
     return (
         f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}; "
         f"{spell('study', NAME=variables.name)} makes them"

@@ -23,7 +23,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.errors import SearchError
-from search.reporting.reported_study import ReportedStudy, seconds_of, value_of
+from search.reporting.reported_study import ReportedStudy, value_of
+from search.trials.study_cost import seconds_of
 from storage.errors import short
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from models.sealed_files import whole_state
 from search.console import LOUD, print_line, shorten_path
 from search.errors import BadVariable, BaseMissing, StudyFileError
 from search.setup.checks import check_fit
+from search.setup.fetched_exports import export_place, fetch_export
 from search.setup.fitting import check_needs, needs_encoder
 from search.setup.folder_lines import study_lines
 from search.setup.names import base_study, judging_study, study_name
@@ -105,9 +107,11 @@ def _find_export(variables: Variables, stored_name: str, study: str, purpose: st
         return folder
     if variables.start is not None:
         raise BaseMissing(f"FROM={folder} holds no whole export; give the folder of one")
+    place = export_place(variables, stored_name)
+    there = "" if place is None else f"that study keeps its own in FILES={place}: give FILES, too; "
     raise BaseMissing(
-        f"{purpose} the best export of {stored_name!r}, and {folder} holds none; FIRST=1 runs "
-        f"{study!r} now, FROM=folder takes another export"
+        f"{purpose} the best export of {stored_name!r}, and {folder} holds none; {there}FIRST=1 "
+        f"runs {study!r} now, FROM=folder takes another export"
     )
 
 
@@ -199,6 +203,9 @@ def find_images(
     judging = study.spec.judges_samples and needs_encoder(study, found.images)
     needed = judging_study(study) if judging else base_study(study)
     stored = study_name(needed, data, found.label) if needed else ""
+    if stored and variables.start is None:
+        say = partial(print_line, console)
+        waiting.wait_for(lambda: fetch_export(variables, stored, 1, say), passes)
     if judging:
         found = found._replace(encoder=find_encoder(variables, study, stored, found.images))
     else:

@@ -48,8 +48,8 @@ def keep_files(study: optuna.Study, variables: Variables, storage: TrialStorage)
     if address is None:
         if known:
             raise StudyChanged(
-                f"study {study.study_name!r} keeps its files in FILES={_shown(known)}: give FILES, "
-                "too, as this machine names that place"
+                f"study {study.study_name!r} keeps its files in FILES={show_place(known)}: give "
+                "FILES, too, as this machine names that place"
             )
         return None
     create_file_tables(storage.engine)
@@ -60,8 +60,8 @@ def keep_files(study: optuna.Study, variables: Variables, storage: TrialStorage)
     elif known.get("word") != word:
         raise StudyChanged(
             f"FILES={short(address)} is not where study {study.study_name!r} keeps its files: that "
-            f"is {_shown(known)}. Give that place, as this machine names it, or a copy of it, with "
-            f"the file {IDENTITY} in it"
+            f"is {show_place(known)}. Give that place, as this machine names it, or a copy of it, "
+            f"with the file {IDENTITY} in it"
         )
     return address
 
@@ -80,7 +80,7 @@ def places_left_out(variables: Variables, storage: TrialStorage) -> list[str]:
     lines = []
     for study in storage.get_all_studies():
         known = study.system_attrs.get(PLACE)
-        shown = _shown(known) if isinstance(known, Mapping) else None
+        shown = show_place(known) if isinstance(known, Mapping) else None
         if shown is not None and variables.files_address is None:
             lines.append(
                 f"study {show_text(study.study_name)} keeps its pictures in FILES="
@@ -89,5 +89,6 @@ def places_left_out(variables: Variables, storage: TrialStorage) -> list[str]:
     return lines
 
 
-def _shown(known: Mapping[str, object]) -> str:
+def show_place(known: Mapping[str, object]) -> str:
+    """Return the address of a study's place, as the study keeps it, for people."""
     return show_text(short(str(known.get("address"))))

@@ -7,9 +7,9 @@ retraining of its own, so that several workers train them at once. Who is clearl
 leader gets no further seed (`search.trials.seed_race`). One run at a time finishes a study: a
 second one waits, then finds it done (`search.supervisor.finish_claim`).
 
-With FILES the workers of all machines share out the retrainings, each done once
-(`search.supervisor.shared_retrainings`). Then one machine exports, and the others bring its exports
-into their RUNS.
+With FILES the workers of all machines share out the retrainings and the exports, each done once
+(`search.supervisor.shared_jobs`), and every machine brings those of the others into its RUNS. Who
+claims the finish then only says what it ended with.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from search.errors import WorkersFailed
 from search.messages import Export, Retrain
 from search.supervisor.finish_claim import FinishClaim, FinishedElsewhere
 from search.supervisor.loop import Supervisor
-from search.supervisor.shared_retrainings import SharedRetrainings, share_retrainings
+from search.supervisor.shared_jobs import SharedJobs, share_jobs
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.retraining_files import exchange_retrainings
 from search.trials.retraining_record import FailedRetraining, RetrainingRecord
 from search.trials.seed_race import FIRST
-from search.trials.shared_exports import bring_export
-from search.trials.standings import is_exported, race_of, standings_of
+from search.trials.shared_exports import Brought, bring_export
+from search.trials.standings import Standing, is_exported, race_of, standings_of
 from search.words import format_count, name_seed
 from storage.database.finishes import FinishLost
 from storage.errors import FilesAway
@@ -49,18 +49,19 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedE
     Raises `DatabaseWentBack` where trials that had ended are gone: they are searched again first.
     """
     supervisor.display.begin_finish()
-    with share_retrainings(supervisor) as shared:
+    with share_jobs(supervisor) as shared:
         while True:
+            records: list[dict[str, Any]] = []
             if shared is not None:
                 supervisor.tell_dashboard("training the best again")
-                _retrain_best(Finishing(supervisor, None, shared), top)
+                records = _make_exports(Finishing(supervisor, None, shared), top)
             claim = FinishClaim(supervisor)
             try:
                 with claim.hold(top) as elsewhere:
                     if elsewhere is not None:
-                        return take_exports(supervisor, elsewhere, top)
+                        return records or take_exports(supervisor, elsewhere, top)
                     supervisor.tell_dashboard("training the best again")
-                    records = _finish(Finishing(supervisor, claim, shared), claim, top)
+                    records = _make_exports(Finishing(supervisor, claim, shared), top)
                     claim.result = _summarize(records, supervisor.study.spec.metric, top)
                     return records
             except FinishLost:
@@ -82,9 +83,12 @@ def take_exports(
         exchange_retrainings(supervisor.files, supervisor.run)
         for rank in range(1, min(top, count if isinstance(count, int) else 0) + 1):
             folder = supervisor.run.paths.export(supervisor.run.study, rank)
-            if not supervisor.files.wait_for(partial(bring_export, folder=folder, rank=rank)):
+            found = supervisor.files.wait_for(partial(bring_export, folder=folder, rank=rank))
+            if found in (Brought.DAMAGED, Brought.NOT_THERE):
                 where = supervisor.files.files.address
-                supervisor.display.say(f"rank {rank}: the export in FILES={where} is damaged")
+                supervisor.display.say(
+                    f"rank {rank}: the export in FILES={where} is damaged, or gone"
+                )
     except FilesAway as error:
         supervisor.display.say(f"{error}: the exports are not brought here")
         return elsewhere
@@ -96,13 +100,13 @@ def take_exports(
 class Finishing:
     """One supervisor's finish of a study.
 
-    claim: on the exports; None: this machine only retrains as yet
-    shared: retrainings that other machines do, too; None: there are no other machines
+    claim: on the finish; None: other machines are at it, too
+    shared: what the machines share out; None: there is no FILES, and one does all
     """
 
     supervisor: Supervisor
     claim: FinishClaim | None
-    shared: SharedRetrainings | None
+    shared: SharedJobs | None
 
     def check(self) -> None:
         """Renew what is claimed. Raises `FinishLost`."""
@@ -119,17 +123,48 @@ class Finishing:
 
     def take_back(self, job: Retrain | Export) -> bool:
         """Take in that a worker has come to the end of a job. False: it has to be done again."""
-        return self.shared is None or not isinstance(job, Retrain) or self.shared.end(job)
+        return self.shared is None or self.shared.end(job)
+
+    def unclaimed(self, job: Retrain | Export) -> Retrain | Export:
+        """Return a job as it was handed in."""
+        if isinstance(job, Retrain):
+            return replace(job, claim=None)
+        return job if self.shared is None else replace(job, claim=0)
+
+    def exports(self, standings: Sequence[Standing]) -> list[Export]:
+        """Return the exports that are missing, or not what is known today."""
+        jobs = [
+            Export(
+                number=standing.number,
+                rank=rank,
+                repeat=standing.repeat,
+                claim=0 if self.claim is None or self.shared is not None else self.claim.fence,
+                certificate=json.dumps(standing.certificate.to_plain()),
+            )
+            for rank, standing in enumerate(standings, start=1)
+        ]
+        if self.shared is None:
+            return self.missing(jobs, standings)
+        self.shared.expect(standings)
+        return [job for job in jobs if not self.shared.is_done(job)]
+
+    def missing(self, jobs: Sequence[Export], standings: Sequence[Standing]) -> list[Export]:
+        """Return those of which no export stands here."""
+        ranked, leaderboard = dict(enumerate(standings, start=1)), self.supervisor.leaderboard
+        return [job for job in jobs if not is_exported(leaderboard, ranked[job.rank], job.rank)]
 
 
-def _finish(finishing: Finishing, claim: FinishClaim, top: int) -> list[dict[str, Any]]:
-    """Retrain, rank and export until what stands on the disk is what was asked for."""
+def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
+    """Retrain, rank and export until what stands on the disk is what was asked for; returns the
+    records of the exports."""
     supervisor = finishing.supervisor
     run, leaderboard = supervisor.run, supervisor.leaderboard
-    remove_unfinished(run.paths.exports(run.study))
+    is_first = finishing.shared is None or finishing.claim is None
+    if finishing.shared is None:  # else other processes may be at exports in this RUNS
+        remove_unfinished(run.paths.exports(run.study))
     for past in range(MOST_ROUNDS):
         chosen = _retrain_best(finishing, top)
-        if len(chosen) < top and not past:
+        if len(chosen) < top and not past and is_first:
             supervisor.display.say(
                 f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
             )
@@ -137,20 +172,10 @@ def _finish(finishing: Finishing, claim: FinishClaim, top: int) -> list[dict[str
             continue
         standings = standings_of(leaderboard, chosen)
         ranked = [standing.number for standing in standings]
-        jobs = [
-            Export(
-                number=standing.number,
-                rank=rank,
-                repeat=standing.repeat,
-                claim=claim.fence,
-                certificate=json.dumps(standing.certificate.to_plain()),
-            )
-            for rank, standing in enumerate(standings, start=1)
-            if not is_exported(leaderboard, standing, rank)
-        ]
+        jobs = finishing.exports(standings)
         if not jobs:
             return leaderboard.export_records(len(ranked))
-        _say_what_moves(supervisor, jobs, ranked)
+        _say_what_moves(supervisor, finishing.missing(jobs, standings), ranked)
         _hand_out(finishing, jobs)
     raise WorkersFailed(
         f"the exports of {run.study} are damaged again and again as soon as they are written; "
@@ -274,7 +299,7 @@ def _hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
         for worker in supervisor.pool.idle_workers():
             done = at_work.pop(worker.index, None)
             if done is not None and not finishing.take_back(done):
-                waiting.append(_unclaimed(done))
+                waiting.append(finishing.unclaimed(done))
             if (job := finishing.take(waiting)) is not None:
                 at_work[worker.index] = job
                 supervisor.pool.send(worker, job)
@@ -288,7 +313,7 @@ def _hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
             at_work.pop(worker.index, None)
             if not isinstance(worker.job, Retrain | Export):
                 continue  # it did not die at work
-            job = _unclaimed(worker.job)
+            job = finishing.unclaimed(worker.job)
             epoch = supervisor.epochs.get((job.number, job.repeat), 0)
             if epoch > reached.get(job, 0):
                 deaths[job] = 0  # it gets on: somebody else kills its workers
@@ -302,11 +327,6 @@ def _hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
     supervisor.queue.check_counts()
     if given_up:
         raise WorkersFailed("; ".join(given_up))
-
-
-def _unclaimed(job: Retrain | Export) -> Retrain | Export:
-    """Return a job as it was handed in."""
-    return replace(job, claim=None) if isinstance(job, Retrain) else job
 
 
 def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle) -> list[str]:

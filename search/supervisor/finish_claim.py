@@ -10,23 +10,23 @@ Machines that share a trial database each have a folder RUNS. One of them retrai
 meets the test images; the others wait for it, then say where the exports are. A machine that goes
 down is followed by the next: who waits sees that its claim is not renewed any more. FINISH=here
 makes exports in this RUNS, too; what the test images said of a training is taken from the database.
+With FILES all machines retrain and export (`search.supervisor.shared_jobs`), and one claims the
+finish to say what came out.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search.run import StudyRun
+from search.run import StudyRun, place_of
 from search.supervisor.loop import TICK, Supervisor
 from search.trials.abandoned import SECOND_LOOK
 from search.trials.owner import forget_mark, hold_mark, is_gone, owner_name
@@ -83,11 +83,6 @@ def _identity_of(run: StudyRun, found: Finish) -> str:
     """
     here = read_identity(run.paths.finishing_identity(run.study))
     return here or (found.runs if found.place == place_of(run) else "")
-
-
-def place_of(run: StudyRun) -> str:
-    """Return where the folder RUNS is, for people to read."""
-    return f"{socket.gethostname()}:{Path(run.runs).absolute()}"
 
 
 def _is_elsewhere(
@@ -173,7 +168,8 @@ class FinishClaim:
                 if not said:
                     said = True
                     where = show_text(found.place)
-                    self.supervisor.display.say(f"{where} retrains the best: waiting for it")
+                    does = "retrains the best" if self.run.files is None else "ends the study"
+                    self.supervisor.display.say(f"{where} {does}: waiting for it")
                 self.supervisor.handle_events()
                 continue
             if found is not None:

@@ -10,6 +10,7 @@ FILES is back. Who needs a file of another machine waits, up to `OUTAGE` seconds
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -62,10 +63,15 @@ class FilesAccess:
         self.retry = retry
         self.given_up = given_up
         self.tell = tell
-        self.away_since: float | None = None
-        self._rests_until = 0.0
+        self._outage = FilesOutage(files.address, tell)
         self._too_large: set[str] = set()  # what has been said of files that do not fit
         self._waiting: dict[str, Path] = {}  # artifacts that FILES does not have yet
+
+    def beside(self, retry: DatabaseRetry) -> FilesAccess:
+        """Return the way of another thread: what is said of an outage is said once."""
+        other = FilesAccess(self.files, retry, self.given_up, self.tell)
+        other._outage = self._outage
+        return other
 
     def try_to(self, call: Callable[[SharedFiles], object], *, left: str) -> bool:
         """Return whether ``call`` went through; False while FILES or the database is away.
@@ -73,12 +79,12 @@ class FilesAccess:
         left: what stays where meanwhile, for people
         Raises what a guard raises: the trial is somebody else's.
         """
-        if time.monotonic() < self._rests_until:
+        if self._outage.rests():
             return False
         try:
             done = self.retry.try_once(lambda: call(self.files))
         except FilesAway as error:
-            self._note_away(error, left)
+            self._outage.note(error, left)
             return False
         except FileTooLarge as error:
             if left not in self._too_large:
@@ -86,7 +92,7 @@ class FilesAccess:
                 self.tell(f"{left}: {error}")
             return False
         if done:
-            self._note_back()
+            self._outage.end()
         return done
 
     def share_artifact(self, artifact: str, folder: Path) -> None:
@@ -111,11 +117,11 @@ class FilesAccess:
             try:
                 found = self.retry.wait_for(lambda: call(self.files))
             except FilesAway as error:
-                self._note_away(error, "waiting for it")
+                self._outage.note(error, "waiting for it")
                 if time.monotonic() - began > OUTAGE:
                     raise FilesAway(f"{error} for {OUTAGE / 60:g} minutes") from error
             else:
-                self._note_back()
+                self._outage.end()
                 return found
             until = time.monotonic() + pause
             while time.monotonic() < until:
@@ -124,18 +130,37 @@ class FilesAccess:
                 time.sleep(min(pause, 0.2))
             pause = min(2 * pause, LONGEST)
 
-    def _note_away(self, error: FilesAway, left: str) -> None:
-        now = time.monotonic()
-        self._rests_until = now + REST
-        if self.away_since is None:
-            self.away_since = now
+
+class FilesOutage:
+    """How long FILES is away, as all threads of a process know it."""
+
+    def __init__(self, address: str, tell: Callable[[str], None]) -> None:
+        self.address = address
+        self.tell = tell
+        self.rests_until = 0.0
+        self._since: float | None = None
+        self._lock = threading.Lock()
+
+    def rests(self) -> bool:
+        """Whether it was tried a moment ago, in vain."""
+        return time.monotonic() < self.rests_until
+
+    def note(self, error: FilesAway, left: str) -> None:
+        """Take in that FILES did not answer."""
+        with self._lock:
+            now = time.monotonic()
+            self.rests_until = now + REST
+            is_new, self._since = self._since is None, self._since or now
+        if is_new:
             self.tell(f"{error}; {left}")
 
-    def _note_back(self) -> None:
-        if self.away_since is not None:
-            took = time.monotonic() - self.away_since
-            self.tell(f"FILES={self.files.address} is back after {took:.0f} s")
-            self.away_since = None
+    def end(self) -> None:
+        """Take in that FILES has answered."""
+        with self._lock:
+            since, self._since = self._since, None
+        if since is not None:
+            took = time.monotonic() - since
+            self.tell(f"FILES={self.address} is back after {took:.0f} s")
 
 
 def _write(files: SharedFiles, *, name: str, path: Path) -> None:

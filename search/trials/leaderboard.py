@@ -125,10 +125,26 @@ class Leaderboard:
 
         certificate: what its model card has to say at least; None: nothing
         """
-        record = self.record(number, repeat)
         folder = self.run.paths.export(self.run.study, rank)
         found = read_provenance(folder)
-        if not isinstance(record, RetrainingRecord) or found is None:
+        return (
+            found is not None
+            and self.is_export_of(found, number, rank, repeat=repeat, certificate=certificate)
+            and is_whole(folder, found)
+        )
+
+    def is_export_of(
+        self,
+        found: dict[str, Any],
+        number: int,
+        rank: int,
+        *,
+        repeat: int = 1,
+        certificate: Certificate | None = None,
+    ) -> bool:
+        """Whether the provenance ``found`` is that of such an export."""
+        record = self.record(number, repeat)
+        if not isinstance(record, RetrainingRecord):
             return False
         try:
             exported = RetrainingRecord.from_plain(found)
@@ -138,7 +154,7 @@ class Leaderboard:
         names = ("trial", "repeat", "made", "token", "parameters", "valid", "test")
         same = all(getattr(exported, name) == getattr(record, name) for name in names)
         same &= certificate is None or certificate.is_said_by(found.get("certificate"))
-        return measured and same and found.get("rank") == rank and is_whole(folder, found)
+        return measured and same and found.get("rank") == rank
 
     def first_failure_reason(self) -> str | None:
         """Return why the first failed trial failed that is not tried again; None: none did."""

@@ -27,12 +27,13 @@ from storage.paths import RetrainingPaths
 RECORD = re.compile(r"retrain-([0-9]{1,9})(?:-repeat-([0-9]{1,9}))?")
 
 
-BEST, LAST = "-best", "-last"  # behind the stem: the weights of the best epoch, of the last one
+# Behind the stem: the weights of the best epoch, of the last one; rows of samples and pictures.
+BEST, LAST, PICTURES = "-best", "-last", "-pictures"
 
 
-def pictures_file(paths: RetrainingPaths) -> str:
-    """Return the name of its rows of samples, and of its pictures of epochs."""
-    return f"{paths.stem}-pictures"
+def drawn_files(paths: RetrainingPaths) -> list[Path]:
+    """Return the rows of samples and the pictures of a retraining's epochs."""
+    return [*paths.rows().values(), *paths.pictures()]
 
 
 def share_retraining(files: SharedFiles, paths: RetrainingPaths, *, guard: Guard) -> None:
@@ -45,20 +46,15 @@ def share_retraining(files: SharedFiles, paths: RetrainingPaths, *, guard: Guard
         newest = next(iter(files.kept(paths.stem + BEST)), None)
         if newest is None or newest.sha256 != _digest(paths.best):
             files.put(paths.stem + BEST, paths.best, epoch=epoch, guard=guard)
-    share_pictures(files, paths, epoch=0, guard=guard)
+    if drawn := drawn_files(paths):
+        files.put_all(paths.stem + PICTURES, drawn, guard=guard)
     files.put(paths.stem, paths.record, guard=guard)
     files.forget(paths.stem + LAST)
 
 
-def share_pictures(files: SharedFiles, paths: RetrainingPaths, *, epoch: int, guard: Guard) -> None:
-    """Put the pictures of a retraining's epochs, if it has any."""
-    if drawn := [*paths.rows().values(), *paths.pictures()]:
-        files.put_all(pictures_file(paths), drawn, epoch=epoch, guard=guard)
-
-
 def bring_pictures(access: FilesAccess, paths: RetrainingPaths) -> None:
     """Bring the pictures of a retraining's epochs that are not here."""
-    for record in access.wait_for(lambda files: files.kept(pictures_file(paths)))[:1]:
+    for record in access.wait_for(lambda files: files.kept(paths.stem + PICTURES))[:1]:
         access.wait_for(partial(_unpack, record=record, folder=paths.folder))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from search.trials.certificate import Certificate, Compared, certify
 from search.trials.leaderboard import Leaderboard
@@ -131,4 +132,13 @@ def is_exported(leaderboard: Leaderboard, standing: Standing, rank: int) -> bool
     """Whether the export of ``rank`` is whole, and says what is known today."""
     return leaderboard.is_exported(
         standing.number, rank, repeat=standing.repeat, certificate=standing.certificate
+    )
+
+
+def is_export_of(
+    leaderboard: Leaderboard, found: dict[str, Any], standing: Standing, rank: int
+) -> bool:
+    """Whether the provenance ``found`` is that of such an export, wherever it stands."""
+    return leaderboard.is_export_of(
+        found, standing.number, rank, repeat=standing.repeat, certificate=standing.certificate
     )

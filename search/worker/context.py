@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
 from models.base import Model, ModelConfig, build, fit_batch
@@ -32,11 +32,12 @@ from search.trials.files_access import FilesAccess, open_files, trial_file
 from search.trials.outcomes import describe_error
 from search.trials.owner import hold_mark
 from search.trials.queue import TrialQueue, open_queue
-from search.trials.retraining_files import share_pictures, share_retraining
+from search.trials.retraining_files import PICTURES, drawn_files, share_retraining
 from search.worker.device import forget_peak, taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
 from search.worker.images import open_run_images
 from search.worker.shared_copies import SharedCopies
+from search.worker.uploads import Uploads
 from storage.database.file_records import Guard
 from storage.database.job_claims import check_job
 from storage.database.retry import DatabaseRetry
@@ -90,6 +91,11 @@ class WorkerContext:
     watched: WatchedImages | None = None
     files: FilesAccess | None = None
 
+    @cached_property
+    def uploads(self) -> Uploads | None:
+        """What puts copies into FILES while a training goes on; None: there is no FILES."""
+        return None if self.files is None else Uploads(self.files)
+
     @property
     def evaluator(self) -> SampleEvaluator | None:
         """The study's own evaluator of samples, by the validation images."""
@@ -129,17 +135,22 @@ class WorkerContext:
         """Say something once that a person has to know, in the log too."""
         _tell(self.send, line)
 
+    def begin_training(self) -> None:
+        """Forget the uploads of the training before."""
+        if self.uploads is not None:
+            self.uploads.clear()
+
     def copies_of_trial(self, trial: Trial, suffix: str = "") -> SharedCopies | None:
         """Return the copies of a trial's checkpoints in FILES, which only its latest attempt
         writes; None: there are none.
 
         suffix: of the name, for what is beside them
         """
-        if self.files is None:
+        if self.uploads is None:
             return None
         storage, trial_id = self.queue.storage, trial._trial_id
         return SharedCopies(
-            access=self.files,
+            uploads=self.uploads,
             name=trial_file(trial.number) + suffix,
             guard=lambda connection: storage.check_attempt(connection, trial_id),
             tell=self.tell,
@@ -156,15 +167,16 @@ class WorkerContext:
     ) -> SharedCopies | None:
         """Return the copies in FILES of a retraining's checkpoints, which only the latest claim on
         it writes; None: there are none."""
-        if self.files is None or claim is None:
+        if self.uploads is None or claim is None:
             return None
         guard = self._guard_of(stem, claim)
-        return SharedCopies(access=self.files, name=stem + suffix, guard=guard, tell=self.tell)
+        return SharedCopies(uploads=self.uploads, name=stem + suffix, guard=guard, tell=self.tell)
 
     def share_retraining(self, number: int, repeat: int, claim: int | None) -> None:
         """Let other machines see a retraining that has ended. Raises `JobLost`."""
-        if self.files is None or claim is None:
+        if self.files is None or self.uploads is None or claim is None:
             return
+        self.uploads.wait()
         paths = self.retraining_paths(number, repeat)
         guard = self._guard_of(paths.stem, claim)
         try:
@@ -174,12 +186,9 @@ class WorkerContext:
 
     def share_pictures_of_retraining(self, paths: RetrainingPaths, claim: int | None) -> None:
         """Copy the pictures of a retraining's epochs to FILES. Raises `JobLost`."""
-        if self.files is not None and claim is not None:
-            guard = self._guard_of(paths.stem, claim)
-            self.files.try_to(
-                partial(share_pictures, paths=paths, epoch=0, guard=guard),
-                left=f"pictures stay in {shorten_path(paths.folder)}",
-            )
+        copies = self.copies_of_retraining(paths.stem, claim, PICTURES)
+        if copies is not None and (drawn := drawn_files(paths)):
+            copies.keep_all(drawn, epoch=0)
 
     def _guard_of(self, stem: str, claim: int) -> Guard:
         token = self.run.token

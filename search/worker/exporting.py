@@ -3,11 +3,11 @@
     export(context, job)
 
 The test images are met once, by rank 1: metrics, and the tables that the model has to show. The
-record keeps them, and a run that finds them does not look again. Nor does a run whose claim on the
-finishing of the study is another's by now. An export folder is whole or not there, and its programs
-are checked against the live model. An export that stood in its place is kept under another name,
-unless it can be made again. Where the weights of a retraining turn out to be damaged nothing is
-measured and nothing exported: the supervisor has them made again.
+record keeps them, and a run that finds them does not look again. Nor does a run whose claim, on the
+finish of the study or with FILES on this rank, is another's by now. An export folder is whole or
+not there, and its programs are checked against the live model. An export that stood in its place is
+kept under another name, unless it can be made again. Where the weights of a retraining turn out to
+be damaged nothing is measured and nothing exported: the supervisor has them made again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,28 @@ from models.seeds import same_draws
 from models.training.loop import evaluate
 from models.training.step_curve import StepCurve
 from search.messages import Drawing, Export, Exported, Exporting, Measuring
+from search.run import place_of
 from search.trials.retraining_files import bring_pictures
 from search.trials.retraining_record import RetrainingRecord, read_record
-from search.trials.shared_exports import put_export
+from search.trials.shared_exports import export_file, put_export
 from search.words import show_text
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
 from search.worker.retraining import load_retrained, measure_baseline
-from storage.database.finishes import FinishLost, check_finish, keep_measured, note_meeting
+from storage.database.finishes import (
+    Finish,
+    FinishLost,
+    hold_finish,
+    hold_meetings,
+    keep_measured,
+    note_meeting,
+)
+from storage.database.job_claims import JobLost, check_job
 from storage.errors import FilesAway, FileTooLarge, FolderRemoved
 from storage.files.artifacts import show_with_study
+from storage.files.atomic import temporary_folder
 from storage.files.exports import (
     atomic_folder,
     free_place,
@@ -86,10 +97,11 @@ def export(context: WorkerContext, job: Export) -> None:
     if rank == 1 and record.test is None:
         try:
             record = meet_test_images(context, job, model, record)
-        except FinishLost:
+            context.check_images()
+            share_record(context, job, record)
+        except (FinishLost, JobLost):
             log.warning("no export: another run has taken over")
             return
-        context.check_images()
         record.write(paths.record)
     folder = context.run.paths.export(context.run.study, rank)
     earlier = None if can_be_made_again(context, folder) else free_place(folder)
@@ -100,7 +112,7 @@ def export(context: WorkerContext, job: Export) -> None:
         return
     try:
         share_export(context, job, folder)
-    except FinishLost:
+    except JobLost:
         log.warning("the export is not shared: another run has taken over")
     metric = record.metric
     context.send(
@@ -117,21 +129,50 @@ def export(context: WorkerContext, job: Export) -> None:
     )
 
 
-def share_export(context: WorkerContext, job: Export, folder: Path) -> None:
-    """Let other machines see an export, and what its record says by now. Raises `FinishLost`."""
-    access, token = context.files, context.run.token
+def share_record(context: WorkerContext, job: Export, record: RetrainingRecord) -> None:
+    """Let other machines see what the test images said, before the record here says so: who brings
+    records here meanwhile brings no earlier one. Raises `JobLost`."""
+    access, paths = context.files, context.retraining_paths(job.number, job.repeat)
     if access is None:
         return
-    paths = context.retraining_paths(job.number, job.repeat)
+    with temporary_folder(paths.folder) as place:
+        copy = place / paths.record.name
+        record.write(copy)
+        guard = partial(check_rank, context, job)
+        try:
+            access.wait_for(lambda files: files.put(paths.stem, copy, guard=guard))
+        except FilesAway as error:
+            context.tell(f"{error}: what the test images said is in {paths.record} alone")
 
-    def check(connection: Connection) -> None:
-        check_finish(connection, token, job.claim)
 
+def share_export(context: WorkerContext, job: Export, folder: Path) -> None:
+    """Let other machines see an export. Raises `JobLost`."""
+    access = context.files
+    if access is None:
+        return
+    guard = partial(check_rank, context, job)
     try:
-        access.wait_for(lambda files: files.put(paths.stem, paths.record, guard=check))
-        access.wait_for(lambda files: put_export(files, job.rank, folder, guard=check))
+        access.wait_for(lambda files: put_export(files, job.rank, folder, guard=guard))
     except (FilesAway, FileTooLarge) as error:
         context.tell(f"{error}: the export of rank {job.rank} is in {folder} alone")
+
+
+def check_rank(context: WorkerContext, job: Export, connection: Connection) -> None:
+    """Raise `JobLost` where another machine has claimed this rank since."""
+    check_job(connection, context.run.token, export_file(job.rank), job.claim)
+
+
+def hold_finishing(context: WorkerContext, job: Export, connection: Connection) -> Finish:
+    """Return the finishing of the study, of which this transaction is the only one that writes.
+
+    Raises `FinishLost`, and with FILES `JobLost`.
+    """
+    run = context.run
+    if context.files is None:
+        return hold_finish(connection, run.token, job.claim)
+    check_rank(context, job, connection)
+    here = read_identity(run.paths.finishing_identity(run.study))
+    return hold_meetings(connection, run.token, runs=here, place=place_of(run))
 
 
 def _write_folder(
@@ -201,11 +242,12 @@ def meet_test_images(
     """Return the record with what the test images say, which no other has asked of this training.
 
     What they have said of it on another machine, or before its record was damaged, counts.
-    Raises `FinishLost`.
+    Raises `FinishLost`, and with FILES `JobLost`.
     """
     queue, token, retry = context.queue, context.run.token, context.queue.retry
-    meeting = queue.engine, token, job.claim, name_training(record, context.run.version)
-    met = retry.wait_for(lambda: note_meeting(*meeting, job.number))
+    hold = partial(hold_finishing, context, job)
+    meeting = queue.engine, token, name_training(record, context.run.version)
+    met = retry.wait_for(lambda: note_meeting(*meeting, job.number, hold=hold))
     here = read_identity(context.run.paths.finishing_identity(context.run.study))
     remarks = [
         f"the test images met this retraining in {show_text(each.place)}"
@@ -220,7 +262,7 @@ def meet_test_images(
     record = test_once(context, model, record)
     plain = record.to_plain()
     measured = {name: plain.get(name) for name in MEASURED}
-    retry.wait_for(lambda: keep_measured(*meeting, measured))
+    retry.wait_for(lambda: keep_measured(*meeting, measured, hold=hold))
     return record
 
 

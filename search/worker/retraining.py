@@ -203,6 +203,7 @@ class RetrainingRun:
     def run(self) -> None:
         """Go on from the checkpoints, train, and write the record."""
         context = self.context
+        context.begin_training()
         self._clear_record()
         self.best.fetch_newer()
         self.last.fetch_newer()
@@ -219,6 +220,7 @@ class RetrainingRun:
         try:
             self._train()
         except StopRequested:
+            self._settle_copies()
             context.send(Released(number=self.number))
             return
         except Exception as error:
@@ -363,6 +365,11 @@ class RetrainingRun:
         self.last.copies.keep(self.last.path, epoch=len(self.curve))
         self.context.share_pictures_of_retraining(self.paths, self.claim)
         self.copied, self.copied_best = time.monotonic(), best
+
+    def _settle_copies(self) -> None:
+        """Wait until the last checkpoints are where others find them. Raises `JobLost`."""
+        if self.last.copies is not None:
+            self.last.copies.settle()
 
     def _best_epoch(self) -> int:
         spec = self.context.spec

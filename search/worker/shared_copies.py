@@ -1,7 +1,8 @@
 """The copies of a training's checkpoints in FILES, from which any machine goes on.
 
-copies = SharedCopies(access=access, name="trial-7", guard=guard, tell=context.tell)
+copies = SharedCopies(uploads=uploads, name="trial-7", guard=guard, tell=context.tell)
 copies.keep(path, epoch=9)                        # after it was written under RUNS
+copies.settle()                                   # before others may go on with the training
 copies.fetch_newer(path, earlier, than=3)         # before it is read there
 copies.forget()                                   # the training is over
 """
@@ -16,37 +17,49 @@ from pathlib import Path
 
 from search.console import shorten_path
 from search.trials.files_access import FilesAccess
+from search.worker.uploads import Uploads
 from storage.database.file_records import FileRecord, Guard
 from storage.errors import FilesAway
-from storage.files.shared_files import SharedFiles
+from storage.files.shared_files import SharedFiles, pack_files
+from storage.files.temporary import temporary_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedCopies:
     """The copies that are kept under one name.
 
+    uploads: which put them while the training goes on
     guard: raises, in a transaction, where the training is somebody else's
     tell: hears, in one line, what cannot be used
     """
 
-    access: FilesAccess
+    uploads: Uploads
     name: str
     guard: Guard
     tell: Callable[[str], None]
 
+    @property
+    def access(self) -> FilesAccess:
+        return self.uploads.access
+
     def keep(self, path: Path, *, epoch: int) -> None:
-        """Keep a copy of ``path``, unless FILES is away. Raises what the guard raises."""
-        self.access.try_to(
-            lambda files: files.put(self.name, path, epoch=epoch, guard=self.guard),
-            left=f"checkpoints stay in {shorten_path(path.parent)}",
-        )
+        """Have a copy of ``path`` kept, unless FILES is away. Raises what the guard has raised
+        since the last call."""
+        left = f"checkpoints stay in {shorten_path(path.parent)}"
+        self.uploads.put(self.name, path, epoch=epoch, guard=self.guard, left=left)
 
     def keep_all(self, paths: Sequence[Path], *, epoch: int) -> None:
-        """Keep several files as one copy, unless FILES is away. Raises what the guard raises."""
-        self.access.try_to(
-            lambda files: files.put_all(self.name, paths, epoch=epoch, guard=self.guard),
-            left=f"checkpoints stay in {shorten_path(paths[0].parent)}",
-        )
+        """Have several files kept as one copy, likewise."""
+        archive = paths[0].with_name(temporary_name(self.name))  # removed here, or after a kill
+        try:
+            pack_files(paths, archive)
+            self.keep(archive, epoch=epoch)
+        finally:
+            archive.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Wait until what was kept is there, unless FILES is away. Raises as `keep` does."""
+        self.uploads.wait()
 
     def bring_all(self, folder: Path) -> None:
         """Bring the files of the latest whole copy of `keep_all`, where they are not here."""
@@ -77,6 +90,7 @@ class SharedCopies:
 
     def forget(self) -> None:
         """Remove all copies; what cannot be removed now, the end of the study removes."""
+        self.uploads.drop(self.name)
         self.access.try_to(lambda files: files.forget(self.name), left="what ended stays there")
 
     def keep_latest(self) -> None:

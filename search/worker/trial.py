@@ -133,9 +133,11 @@ class TrialRun:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
         began = time.perf_counter()
         self.context.begun += 1
+        self.context.begin_training()
         try:
             with self.queue.keep_lease(self.number, is_stuck=self._is_stuck) as self.lost:
                 ending = self._attempt()
+                self._settle_copies()
                 self.context.check_images()
                 if not self.queue.renew(self.number) or not self._is_kept():
                     raise StopRequested
@@ -496,8 +498,23 @@ class TrialRun:
         about = trial_attributes(self.diagnosis.diverged(error))
         return Ending.diverged(error, self.context.run.epochs).with_attributes(about)
 
+    def _settle_copies(self) -> None:
+        """Wait for the last checkpoint in FILES. Raises `StopRequested` where the trial is another
+        attempt's by now."""
+        copies = self.progress.checkpoints.copies
+        if copies is None:
+            return
+        try:
+            copies.settle()
+        except TrialLost as error:
+            self.lost.set()
+            raise StopRequested from error
+
     def _release(self) -> None:
-        """Give the trial back. While the database is away, its lease runs out instead."""
+        """Give the trial back, once its last checkpoint is where others find it. While the database
+        is away, its lease runs out instead."""
+        with suppress(StopRequested, DatabaseLost):
+            self._settle_copies()
         if not self.lost.is_set():
             words = self.note.describe_pause(self.progress.reported)
             with suppress(DatabaseLost, TrialLost):
@@ -509,6 +526,8 @@ class TrialRun:
     def _pause(self) -> None:
         """Give the trial back until it is promoted, or until nothing else is left to do."""
         reported = self.progress.reported
+        with suppress(StopRequested, DatabaseLost):
+            self._settle_copies()
         with suppress(DatabaseLost, TrialLost):
             self.queue.try_write_note(self.trial._trial_id, self.note.describe_rung(reported))
         if not self.queue.try_release(self.number):

@@ -97,7 +97,11 @@ def _make_storage(place: URL, *, create: bool, given_up: Callable[[], bool]) -> 
         watched = arguments["creator"].__self__
         event.listen(opened.engine, "checkout", lambda *_: watched.check())
     if create:
-        create_own_tables(opened.engine)
+        try:
+            create_own_tables(opened.engine)
+        except BaseException:
+            opened.engine.dispose()
+            raise
     return opened
 
 

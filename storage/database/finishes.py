@@ -2,8 +2,8 @@
 
     fence = claim_finish(engine, token, owner=owner, runs=runs, place=place, seen=0)
     renew_finish(engine, token, fence)                # every `RENEWAL` seconds
-    met = note_meeting(engine, token, fence, training, trial)   # before the test images are met
-    keep_measured(engine, token, fence, training, {...})        # afterwards
+    met = note_meeting(engine, token, training, trial, hold=hold)   # before it meets test images
+    keep_measured(engine, token, training, {...}, hold=hold)        # afterwards
     end_finish(engine, token, fence, result)
 
 Two machines that end a study together would each train its best anew, and each meet the test
@@ -17,7 +17,7 @@ The rows stand in ``genstudy_finishes``, one a study, by the study's own token.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,9 @@ class FinishLost(Exception):
     """Another process has claimed the finishing meanwhile: nothing of this one's counts."""
 
 
+Hold = Callable[[Connection], Finish]
+
+
 def read_finish(engine: Engine, token: str) -> Finish | None:
     """Return how far the finishing of a study is; None: it was never begun."""
     with read(engine) as connection:
@@ -105,54 +108,67 @@ def renew_finish(engine: Engine, token: str, fence: int) -> None:
         _change(connection, token, fence, renewed=finishes.c.renewed + 1)
 
 
-def check_finish(connection: Connection, token: str, fence: int) -> None:
-    """Raise `FinishLost` where there is a later claim; there is none before this transaction
-    ends."""
-    statement = select(finishes.c.fence).where(finishes.c.token == token).with_for_update(read=True)
-    if connection.scalar(statement) != fence:
-        raise FinishLost
+def hold_finish(connection: Connection, token: str, fence: int) -> Finish:
+    """Return the finishing, which stays ours until the transaction ends. Raises `FinishLost`."""
+    _change(connection, token, fence, renewed=finishes.c.renewed + 1)
+    found = _read(connection, token)
+    assert found is not None, "it was changed"
+    return found
+
+
+def hold_meetings(connection: Connection, token: str, *, runs: str, place: str) -> Finish:
+    """Return the finishing as of the folder ``runs``, which nobody changes before the transaction
+    ends. With FILES nobody need have claimed it: the row is made."""
+    insert = sqlite.insert if is_sqlite(connection.engine) else postgresql.insert
+    values = {"fence": 0, "runs": "", "place": "", "renewed": 0, "meetings": "[]"}
+    made = insert(finishes).values(token=token, **values).on_conflict_do_nothing()
+    connection.execute(made)
+    connection.execute(
+        finishes.update().where(finishes.c.token == token).values(renewed=finishes.c.renewed)
+    )
+    found = _read(connection, token)
+    assert found is not None, "it was made"
+    return replace(found, runs=runs, place=place)
 
 
 def note_meeting(
-    engine: Engine, token: str, fence: int, training: str, trial: int
+    engine: Engine, token: str, training: str, trial: int, *, hold: Hold
 ) -> list[Meeting]:
     """Keep that the test images meet a retraining now, unless what they say of it is known.
 
-    Returns the earlier meetings of the same training, in whatever place. Raises `FinishLost`.
+    hold: returns the finishing as it is now, in the transaction, and raises where it is another's
+    Returns the earlier meetings of the same training, in whatever place.
     """
     with write(engine) as connection:
-        _change(connection, token, fence, renewed=finishes.c.renewed + 1)
-        found = _read(connection, token)
-        assert found is not None, "it was changed"
+        found = hold(connection)
         met = [each for each in found.meetings if each.training == training]
         now = Meeting(training=training, trial=trial, runs=found.runs, place=found.place)
         if not any(each.measured or each.runs == now.runs for each in met):
-            _write_meetings(connection, token, fence, [*found.meetings, now])
+            _write_meetings(connection, token, [*found.meetings, now])
     return met
 
 
 def keep_measured(
-    engine: Engine, token: str, fence: int, training: str, measured: Mapping[str, Any]
+    engine: Engine, token: str, training: str, measured: Mapping[str, Any], *, hold: Hold
 ) -> None:
-    """Keep what the test images said of a retraining. Raises `FinishLost`."""
+    """Keep what the test images said of a retraining; ``hold`` is as above."""
     with write(engine) as connection:
-        _change(connection, token, fence, renewed=finishes.c.renewed + 1)
-        found = _read(connection, token)
-        assert found is not None, "it was changed"
+        found = hold(connection)
         meetings = [
             replace(each, measured=measured)
             if (each.training, each.runs) == (training, found.runs)
             else each
             for each in found.meetings
         ]
-        _write_meetings(connection, token, fence, meetings)
+        _write_meetings(connection, token, meetings)
 
 
-def _write_meetings(
-    connection: Connection, token: str, fence: int, meetings: Iterable[Meeting]
-) -> None:
+def _write_meetings(connection: Connection, token: str, meetings: Iterable[Meeting]) -> None:
+    """Write the meetings of a finishing that this transaction holds."""
     plain = [{**vars(each), "measured": each.measured and dict(each.measured)} for each in meetings]
-    _change(connection, token, fence, meetings=json.dumps(plain))
+    connection.execute(
+        finishes.update().where(finishes.c.token == token).values(meetings=json.dumps(plain))
+    )
 
 
 def end_finish(

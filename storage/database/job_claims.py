@@ -1,13 +1,13 @@
-"""Who does which job of a study's finish, over all machines: each retraining, once.
+"""Who does which job of a study's finish, over all machines: each retraining and export, once.
 
     fence = claim_job(engine, token, "retrain-7", owner=owner, seen=0)    # None: another has it
     renew_jobs(engine, token, owner)                  # every `RENEWAL` seconds
     check_job(connection, token, "retrain-7", fence)  # in the transaction of what the job writes
-    release_job(engine, token, "retrain-7", fence)
+    release_job(engine, token, "retrain-7", fence)    # False: it was another's by now
 
-It is to a retraining what a lease with a fence is to a trial. Nobody compares ``renewed`` with a
+It is to such a job what a lease with a fence is to a trial. Nobody compares ``renewed`` with a
 clock: whoever waits looks whether it changes. The rows stand in ``genstudy_claims``, which is made
-with the other tables of FILES: without FILES one machine does all retrainings.
+with the other tables of FILES: without FILES one machine does all of them.
 """
 
 from __future__ import annotations
@@ -86,14 +86,15 @@ def renew_jobs(engine: Engine, token: str, owner: str) -> None:
         )
 
 
-def release_job(engine: Engine, token: str, name: str, fence: int) -> None:
-    """Let go of a job, if it is still ours."""
+def release_job(engine: Engine, token: str, name: str, fence: int) -> bool:
+    """Let go of a job. False: it is another's by now."""
     with write(engine) as connection:
-        connection.execute(
+        changed = connection.execute(
             claims.update()
             .where(claims.c.token == token, claims.c.name == name, claims.c.fence == fence)
             .values(owner=None)
         )
+    return changed.rowcount == 1
 
 
 def check_job(connection: Connection, token: str, name: str, fence: int) -> None:

@@ -87,7 +87,13 @@ class TrialStorage(RDBStorage):
         shared = (
             {} if is_sqlite(make_url(url)) or not create else {"poolclass": SingletonThreadPool}
         )
-        super().__init__(url, engine_kwargs=engine_kwargs | shared, skip_table_creation=not create)
+        try:
+            arguments = engine_kwargs | shared
+            super().__init__(url, engine_kwargs=arguments, skip_table_creation=not create)
+        except BaseException:  # another process makes the same tables, say
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
         if shared:
             self.engine.dispose()
             self.engine = create_engine(url, **engine_kwargs, **ONE)

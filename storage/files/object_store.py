@@ -97,6 +97,8 @@ class ObjectStore:
 
         Raises `FilesAway`, and `FileTooLarge` where a database is the place.
         """
+        if self.place.kind is Kind.FOLDER and name != IDENTITY:
+            self._check_mounted()
         source = BytesIO(content) if isinstance(content, bytes) else Source(content)
         try:
             with self._explained():
@@ -115,8 +117,17 @@ class ObjectStore:
                 finally:
                     source.close()
         except ArtifactNotFound:
+            self._check_mounted()
             return False
         return True
+
+    def _check_mounted(self) -> None:
+        """Raise `FilesAway` where the place has lost its word: another one stands in its place now,
+        such as the empty folder where a disk is not mounted."""
+        if self.place.kind is not Kind.DATABASE and self._read_identity() is None:
+            raise FilesAway(
+                f"FILES={short(self.place.address)} cannot be reached (there is no {IDENTITY})"
+            )
 
     def open_reader(self, name: str) -> BinaryIO:
         """Open an object. Raises `ArtifactNotFound`, and `FilesAway`."""

@@ -15,12 +15,13 @@ one that is killed leaves nothing half.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from sqlalchemy import Connection, Engine
 
@@ -69,15 +70,13 @@ class SharedFiles:
         begin_file(self.engine, self.token, name, key=key, epoch=epoch, guard=guard)
         try:
             self.store.write(PLACE + key, path)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
             old = finish_file(
                 self.engine,
                 self.token,
                 name,
                 key=key,
                 size=path.stat().st_size,
-                sha256=digest,
+                sha256=_digest(path),
                 guard=guard,
             )
         except BaseException:
@@ -91,13 +90,17 @@ class SharedFiles:
         self, name: str, paths: Sequence[Path], *, epoch: int = 0, guard: Guard = may_always
     ) -> None:
         """Keep several files under one name, as one object."""
-        folder = paths[0].parent
-        with temporary_folder(folder.parent) as beside:
+        with temporary_folder(paths[0].parent.parent) as beside:
             archive = beside / "all.zip"
-            with ZipFile(archive, "w", ZIP_STORED) as packed:
-                for path in paths:
-                    packed.write(path, path.name)
+            pack_files(paths, archive)
             self.put(name, archive, epoch=epoch, guard=guard)
+
+    def holds(self, record: FileRecord, paths: Sequence[Path]) -> bool:
+        """Whether an object of `put_all` was made of just such files; nothing of it is read."""
+        with temporary_folder(paths[0].parent.parent) as beside:
+            archive = beside / "all.zip"
+            pack_files(paths, archive)
+            return _digest(archive) == record.sha256
 
     def kept(self, name: str) -> list[FileRecord]:
         """Return what is kept whole under a name, the newest first."""
@@ -152,14 +155,26 @@ class SharedFiles:
     def _read(self, record: FileRecord, path: Path) -> bool:
         if not self.store.read(PLACE + record.key, path):
             return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+        return _digest(path) == record.sha256
 
     def _remove(self, keys: Sequence[str]) -> None:
         """Remove objects, then their rows: a kill in between leaves none of which nobody knows."""
         for key in keys:
             self.store.remove(PLACE + key)
         drop_files(self.engine, keys)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pack_files(paths: Sequence[Path], archive: Path) -> None:
+    """Write files into an archive whose bytes follow from their names and contents alone."""
+    with ZipFile(archive, "w", ZIP_STORED) as packed:
+        for path in sorted(paths):
+            with path.open("rb") as file, packed.open(ZipInfo(path.name), "w") as entry:
+                shutil.copyfileobj(file, entry)
 
 
 def _unpack(packed: ZipFile, folder: Path) -> None:

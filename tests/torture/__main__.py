@@ -1,6 +1,7 @@
 """Random faults over a running study, then a verdict: what was lost, doubled or changed?
 
-    make torture MINUTES=10              SQLite and Postgres, one machine and two, by turns
+    make torture MINUTES=10              SQLite and Postgres, one machine and two, by turns, and
+                                         two that share their files
     make torture MINUTES=5 DATABASE=postgres LAYOUT=2x2 SEED=1
     make torture PRUNER=asha             trials pause, and are promoted, meanwhile
 
@@ -46,7 +47,7 @@ from tests.torture.verdict import (
     read_finishes,
     read_kept,
 )
-from tests.torture.wanted import Wanted, read
+from tests.torture.wanted import SHARING, Wanted, read
 
 EPOCHS = 16  # of a trial: some seconds, so that most faults hit one in the middle
 
@@ -101,7 +102,7 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
                 study,
                 database,
                 layout,
-                all_faults(name),
+                all_faults(name, has_files=layout.endswith(SHARING)),
                 seed=wanted.seed,
                 journal=journal,
                 grows=ROUND if wanted.rungs is None else SHORT_ROUND,
@@ -113,10 +114,14 @@ def torture(wanted: Wanted, folder: Path) -> Counter[Harm]:
     return sum((turn.journal.harms for _, turn in done), Counter[Harm]())
 
 
-def all_faults(database: str) -> list[Fault]:
-    """Return the faults that can fall where the study is in this kind of database."""
+def all_faults(database: str, *, has_files: bool = False) -> list[Fault]:
+    """Return the faults that can fall where the study is in this kind of database.
+
+    has_files: whether machines share their files
+    """
     own = database_faults.OF_SQLITE if database == "sqlite" else database_faults.OF_POSTGRES
-    return [*process_faults.FAULTS, *guest_faults.FAULTS, *file_faults.FAULTS, *own]
+    shared = file_faults.OF_SHARED_FILES if has_files else []
+    return [*process_faults.FAULTS, *guest_faults.FAULTS, *file_faults.FAULTS, *shared, *own]
 
 
 def judge(done: Sequence[tuple[int, Turn]], study: Path, rungs: AshaPruner | None) -> None:
@@ -138,7 +143,8 @@ def judge(done: Sequence[tuple[int, Turn]], study: Path, rungs: AshaPruner | Non
         holders = [
             machine.runs
             for machine in turn.scene.machines
-            if read_identity(RunPaths(machine.runs).finishing_identity(STUDY)) in exporters
+            if machine.files is not None  # then all of them have the export
+            or read_identity(RunPaths(machine.runs).finishing_identity(STUDY)) in exporters
         ]
         for runs in holders:
             export = RunPaths(runs).export(STUDY, 1)

@@ -1,16 +1,18 @@
 """Faults of files: bits flip, ends are missing, content is gone.
 
-They fall on checkpoints, image caches and exports of some machine. Its trial database has faults of
-its own, and logs and pictures are what nothing is concluded from.
+They fall on checkpoints, image caches and exports of some machine, and on what machines share
+(FILES). The trial database has faults of its own, and logs and pictures are what nothing is
+concluded from.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.torture.scene import Blow, Fault, Scene
+from tests.torture.scene import Aim, Blow, Fault, Scene
 
 
 def flip_bit(path: Path, chance: random.Random) -> None:
@@ -78,6 +80,42 @@ def damaged(part: str) -> Callable[[Scene, Blow], str]:
     return damage
 
 
+def damage_shared(scene: Scene, blow: Blow) -> str:
+    """A copy in FILES is damaged: of its word, an administrator takes care."""
+    place = scene.machines[0].files
+    if place is None:
+        return ""
+    try:
+        found = sorted(path for path in (place / "files").glob("[0-9a-f]*") if path.is_file())
+        if not found:
+            return ""
+        path, how = blow.chance.choice(found), blow.chance.choice(DAMAGES)
+        how(path, blow.chance)
+    except FileNotFoundError:  # it was replaced meanwhile
+        return ""
+    return f"{how.__name__} {path.relative_to(scene.folder)}"
+
+
+def take_files_away(scene: Scene, blow: Blow) -> str:
+    """As a disk that is not mounted for a while; trainings go on."""
+    place = scene.machines[0].files
+    if place is None or not place.is_dir():
+        return ""
+    seconds = blow.chance.uniform(1, 12)
+    away = place.with_name(f"{place.name}-away")
+    place.rename(away)
+    try:
+        scene.rest(seconds)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)  # what was written there is lost
+        away.rename(place)
+    return f"for {seconds:.1f} s"
+
+
+OF_SHARED_FILES = [
+    Fault(name="shared copy damaged", strike=damage_shared, weight=6),
+    Fault(name="FILES away", strike=take_files_away, weight=3, aim=Aim.FILES, halts=True),
+]
 FAULTS = [
     Fault(name="checkpoint damaged", strike=damaged("checkpoints"), weight=8),
     Fault(name="image cache damaged", strike=damaged("cache"), weight=2),

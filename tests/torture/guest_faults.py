@@ -28,6 +28,7 @@ def visit(scene: Scene, blow: Blow) -> str:
         workers_wanted=1,
         host=machine.host,
         top=machine.top if shares else 0,
+        files=machine.files,
     )
     scene.visitors.append(visitor)
     visitor.start(scene.asked[-1])
@@ -92,6 +93,7 @@ def change_code(scene: Scene, blow: Blow) -> str:
         url=machine.url,
         workers_wanted=1,
         host=machine.host,
+        files=machine.files,
     )
     scene.visitors.append(changed)
     changed.start(scene.asked[-1])

@@ -78,6 +78,7 @@ class Machine:
     host: what plays it (`make_host`); None: this machine itself
     in_use: held by the fault that has it in its hands
     is_off: nobody starts its supervisor
+    files: the folder that FILES names; None: it names none
     """
 
     name: str
@@ -87,6 +88,7 @@ class Machine:
     workers_wanted: int
     host: Path | None = None
     top: int = 1
+    files: Path | None = None
     run: Run | None = None
     is_off: bool = False
     in_use: threading.Lock = field(default_factory=threading.Lock)
@@ -100,6 +102,8 @@ class Machine:
         """Return what the machine's programs see."""
         kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
         given = {"NAME": self.study, "RUNS": self.runs, "STORAGE": self.url, **variables}
+        if self.files is not None:
+            given["FILES"] = self.files
         texts = {name: str(value) for name, value in given.items()} | {MINE: self.mark}
         if self.host is not None:
             texts["PYTHONPATH"] = str(self.host)

@@ -20,7 +20,8 @@ from tests.torture.scene import Aim, Blow, Fault, Scene
 TAKEN_OVER = (75.0, 95.0)
 # A job that took down worker after worker is given up, as it should be: our faults have done that.
 GIVEN_UP = re.compile("is given up: it took down")
-AWAY = re.compile("error: cannot open ")  # the database, in the moment in which a command starts
+# The database or FILES, in the moment in which a command starts.
+AWAY = re.compile("error: (cannot open |.*FILES=)")
 ENDED_BY_US = {0, 130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}  # exit codes
 
 

@@ -28,6 +28,7 @@ class Aim(Enum):
     NOTHING = auto()  # some worker or file of a machine
     MACHINE = auto()  # one machine
     DATABASE = auto()
+    FILES = auto()  # what machines share
     MACHINES = auto()  # all of them
     EVERYTHING = auto()  # all machines and the database
 

@@ -42,6 +42,7 @@ class Storm:
         self.chance = random.Random(seed)
         self._lost: list[int] = []  # the progress when the last two heavy faults fell
         self._database = threading.Lock()
+        self._files = threading.Lock()
         self._running: dict[threading.Thread, Fault] = {}
         self.has_missed = False  # the last one hit nothing: another may fall at once
 
@@ -112,6 +113,7 @@ class Storm:
             Aim.NOTHING: [],
             Aim.MACHINE: [machine.in_use],
             Aim.DATABASE: [self._database],
+            Aim.FILES: [self._files],
             Aim.MACHINES: everywhere,
             Aim.EVERYTHING: [*everywhere, self._database],
         }[aim]

@@ -20,7 +20,7 @@ from tests.torture.machines import PATIENCE, Machine, Run, make_host, send
 from tests.torture.process_faults import ENDED_BY_US, judge_end, tail
 from tests.torture.scene import Fault, Scene
 from tests.torture.storm import Storm
-from tests.torture.wanted import LAYOUTS
+from tests.torture.wanted import LAYOUTS, SHARING
 from tests.torture.watch import Watch
 
 ROUND = 24  # trials
@@ -43,6 +43,7 @@ def make_machines(folder: Path, study: Path, url: str, layout: str) -> list[Mach
             url=url,
             workers_wanted=workers,
             host=make_host(folder / f"host-{name}") if count > 1 else None,
+            files=folder / "shared" if layout.endswith(SHARING) else None,
         )
         for name in "abcdef"[:count]
     ]

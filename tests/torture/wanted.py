@@ -2,7 +2,8 @@
 
 MINUTES=10               how long faults fall, over all turns together
 DATABASE=sqlite          this database alone; or postgres
-LAYOUT=1x4               4 workers on one machine alone; or 2x2: 2 machines with 2 workers each
+LAYOUT=1x4               4 workers on one machine alone; or 2x2: 2 machines with 2 workers each;
+                         or 2x2-files: the same, which share their files, too (FILES)
 PRUNER=asha              trials pause at rungs, and the best go on; with its arguments
 SEED=0                   repeats which faults fall in which order; their moments are the machine's
 """
@@ -20,7 +21,8 @@ from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
 
 DATABASES = ("sqlite", "postgres")
-LAYOUTS = {"1x4": (1, 4), "2x2": (2, 2)}  # machines, and workers on each
+LAYOUTS = {"1x4": (1, 4), "2x2": (2, 2), "2x2-files": (2, 2)}  # machines, and workers on each
+SHARING = "-files"  # ends the names of layouts whose machines have one FILES
 VARIABLES = ("MINUTES", "DATABASE", "LAYOUT", "PRUNER", "SEED")
 
 
