@@ -37,7 +37,7 @@ from tests.benchmarks.sizes import Settings
 from tests.benchmarks.startup import venv
 from tests.benchmarks.steps import Step
 
-TARGET = 5.0
+TARGET = 4.0
 LOOK = 0.5  # seconds between two looks at a database
 PEER = "Optuna's PyTorch example"
 BEST = (
@@ -169,16 +169,15 @@ class WholeStudy:
         reached = self.ours.reached(self.peer.best)
         if reached is None and self.retrained and self.retrained[1] <= self.peer.best:
             reached = self.retrained[0]
-        until = self.peer.reached(self.peer.best)
         note = (
-            f"best MSE {self.ours.best:.5f} / {self.peer.best:.5f}; "
-            f"the peer first had its best after {until:.0f} s"
+            f"best MSE {self.ours.best:.5f} / {self.peer.best:.5f}; all of the peer's trials had "
+            f"ended after {self.peer.all_ended or 0:.0f} s"
         )
         return [
             self._row(
                 f"until the best of the peer's {self.trials} trials",
                 reached,
-                self.peer.all_ended,
+                self.peer.reached(self.peer.best),  # like for like: not the end of its trials
                 note,
                 TARGET,
             ),
