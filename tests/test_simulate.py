@@ -21,15 +21,14 @@ from search.cli.simulate import choose_setting, describe
 from search.errors import BadVariable
 from search.setup.stored_study import write_identity
 from search.simulation.clock import Plan, Played, Simulation
+from search.simulation.curve_file import read_curve_file, write_curve_file
 from search.simulation.orders import Outcome, Setting, as_it_ran, play_orders
 from search.simulation.stored_curves import (
     AboutStudy,
     Curve,
     NoCurves,
     StoredCurves,
-    read_curve_file,
     read_curves,
-    write_curve_file,
 )
 from search.simulation.table import outcome_table
 from search.strategies.pruners import make_pruner

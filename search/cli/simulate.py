@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -21,8 +22,9 @@ from rich.console import Console
 from search.cli.frame_files import check_targets, write_frame
 from search.console import is_live, open_console, print_line
 from search.errors import BadVariable
+from search.simulation.curve_file import read_curve_file
 from search.simulation.orders import ORDERS, Outcome, Setting, as_it_ran, play_orders
-from search.simulation.stored_curves import StoredCurves, read_curve_file, read_curves
+from search.simulation.stored_curves import StoredCurves, read_curves
 from search.simulation.table import outcome_frame, outcome_table
 from search.strategies.pruners import NAMES, make_pruner
 from search.variables import Variables, read_variables
@@ -44,7 +46,7 @@ def simulate() -> int:
     setting = choose_setting(stored, variables)
     settings = [setting]
     if setting.pruner != "none":
-        settings.insert(0, Setting(**{**vars(setting), "pruner": "none"}))
+        settings.insert(0, replace(setting, pruner="none"))
     for line in describe(stored, setting):
         print_line(console, line)
     played = [(each.title, _play(console, stored, each, variables.seed or 0)) for each in settings]

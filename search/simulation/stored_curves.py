@@ -1,8 +1,7 @@
 """The full curves of a study: what every trial reported, epoch by epoch, and how long each took.
 
-    stored = read_curves("cae", "sqlite:///runs/studies.db")     # of a study in a trial database
-    write_curve_file(path, stored)                               # one small Parquet file
-    stored = read_curve_file(path)
+    stored = read_curves("cae", "sqlite:///runs/studies.db")
+    stored.full, stored.short       # curves of every epoch; how many others there are
 
 A curve is full where its trial is complete and has reported every epoch. What was pruned, or
 failed, has a short curve: nobody knows how it would have gone on, and it is left out of a
@@ -14,9 +13,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -28,13 +26,9 @@ from storage import curves, trials
 from storage.database.connection import open_storage
 from storage.database.trial_states import outcome_of
 from storage.errors import short
-from storage.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ABOUT = "genstudy"  # key of a file's metadata
-COLUMNS = ("number", "epoch", "value", "seconds", "outcome")
 
 
 class NoCurves(SearchError):
@@ -60,14 +54,6 @@ class AboutStudy:
     workers: int
     wall: float
     timed: bool = True
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Return what a file's metadata holds; raises `TypeError` for another thing."""
-        found = cls(**plain)
-        if not (isinstance(found.study, str) and isinstance(found.epochs, int)):
-            raise TypeError("it is not what `write_curve_file` writes")
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,55 +131,6 @@ def read_curves(name: str, url: str) -> StoredCurves:
         timed="epoch_seconds" in rows,
     )
     return StoredCurves(about=about, curves=tuple(found))
-
-
-def write_curve_file(path: Path, stored: StoredCurves) -> None:
-    """Write the curves as Parquet: number, epoch (from 1), value, seconds, outcome."""
-    import pandas as pd
-
-    rows = [
-        (curve.number, epoch, value, seconds, curve.outcome)
-        for curve in stored.curves
-        for epoch, (value, seconds) in enumerate(
-            zip(curve.values, curve.seconds, strict=True), start=1
-        )
-    ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
-        {"number": "int32", "epoch": "int32", "seconds": "float32", "outcome": "category"}
-    )
-    frame.attrs[ABOUT] = asdict(stored.about)
-    with atomic_file(path) as beside:
-        frame.to_parquet(beside, index=False, compression="zstd")
-
-
-def read_curve_file(path: Path) -> StoredCurves:
-    """Return the curves of a file that `write_curve_file` wrote. Raises `NoCurves` for another."""
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(path)
-        about = AboutStudy.from_plain(frame.attrs[ABOUT])
-        rows = {
-            its["number"].iloc[0].item(): (str(its["outcome"].iloc[0]), its.sort_values("epoch"))
-            for _, its in frame[list(COLUMNS)].groupby("number")
-        }
-    except FileNotFoundError as error:
-        raise NoCurves(f"there is no file {short(str(path))}; name a study or a file") from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise NoCurves(
-            f"{short(str(path))} holds no curves of a study ({type(error).__name__}); name the "
-            "study itself, or a file that was made of it"
-        ) from error
-    found = tuple(
-        Curve(
-            number=number,
-            outcome=outcome,
-            values=tuple(map(float, its["value"])),
-            seconds=tuple(map(float, its["seconds"])),
-        )
-        for number, (outcome, its) in rows.items()
-    )
-    return StoredCurves(about=about, curves=found)
 
 
 def _collect(frame: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:

@@ -10,25 +10,22 @@ Each is told once, also after restarts and with several machines: a row in the t
 claimed before the message is sent (`storage.database.notices`). So it is told once **at most**:
 what a machine has claimed and not sent when it goes down is lost, and nothing is told twice. A
 receiver that certainly received nothing is tried again; one that is late is not: it may have it.
-
-Messages are sent by a thread. A receiver that is slow or away costs a line, and holds up nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import queue
 import socket
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from search.receiver import TIMEOUT, NotDelivered, Receiver
+from search.receiver import Receiver
 from search.run import StudyRun
 from search.study import StudySpec
+from search.supervisor.sender import Sender
 from search.trials.queue import TrialQueue
 from search.words import format_count
 from storage.database.notices import claim_notice, make_notices
@@ -36,59 +33,6 @@ from storage.database.transactions import read
 from storage.database.trial_states import find_best
 
 EVERY = 5.0  # seconds between two looks for a trial that ended elsewhere
-PAUSES = (2.0, 10.0)  # seconds before a receiver that received nothing is tried again
-FAREWELL = TIMEOUT + 2  # seconds that the end of a command waits at most
-
-
-class Sender(threading.Thread):
-    """Delivers messages one after the other, while its owner does something else.
-
-    problems: lines for the owner to say, each once
-    """
-
-    def __init__(self, receiver: Receiver) -> None:
-        super().__init__(name="notify", daemon=True)
-        self.receiver = receiver
-        self.problems: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._closing = threading.Event()
-        self._said: set[str] = set()
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Deliver a message as soon as those before it are gone."""
-        if not self.is_alive():
-            self.start()
-        self._messages.put(message)
-
-    def run(self) -> None:
-        while (message := self._messages.get()) is not None:
-            self._deliver(message)
-
-    def close(self) -> bool:
-        """Wait for what is on its way. False: the receiver takes too long."""
-        self._closing.set()
-        if not self.is_alive():
-            return True
-        self._messages.put(None)
-        self.join(FAREWELL)
-        return not self.is_alive()
-
-    def _deliver(self, message: dict[str, Any]) -> None:
-        for pause in (*PAUSES, None):
-            try:
-                self.receiver.deliver(message)
-            except NotDelivered as error:
-                if error.may_repeat and pause is not None and not self._closing.wait(pause):
-                    continue
-                self._note(f"NOTIFY: {self.receiver.shown} is not told ({error})")
-            except Exception as error:  # its words may hold the address
-                self._note(f"NOTIFY: {self.receiver.shown} is not told ({type(error).__name__})")
-            return
-
-    def _note(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self.problems.put(line)
 
 
 class Notices:

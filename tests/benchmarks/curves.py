@@ -15,7 +15,8 @@ from pathlib import Path
 import optuna
 
 from search.errors import explain_error
-from search.simulation.stored_curves import read_curves, write_curve_file
+from search.simulation.curve_file import write_curve_file
+from search.simulation.stored_curves import read_curves
 from search.words import format_count, format_size
 from storage.frames import database_url
 
