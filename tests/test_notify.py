@@ -14,22 +14,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from search import passwords
+from search.cli.telling import notices_of
 from search.errors import BadVariable
 from search.receiver import NotDelivered, Receiver, parse_receiver
 from search.run import StudyRun
 from search.setup.loading import load_study
-from search.supervisor import sender
+from search.supervisor import notices, sender
 from search.supervisor.notices import Notices
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
-from search.variables import read_variables
+from search.variables import Variables, read_variables
 from storage.database.notices import claim_notice, make_notices
 from tests.queues import make_study
 from tests.user import User, WriteStudy, free_port, slow, wait_until, watched
@@ -178,6 +182,36 @@ def test_of_many_that_claim_a_message_one_tells_it(storage_url: str) -> None:
         claims = list(pool.map(lambda _: claim_notice(engine, "t", "done 9"), range(8)))
     assert sorted(claims) == [False] * 7 + [True]
     assert claim_notice(engine, "of another study", "done 9")
+
+
+def test_an_older_database_without_the_table_costs_no_message(
+    storage_url: str, hook: Hook, make_machine: Callable[..., Machine]
+) -> None:
+    machine = make_machine(make_study(storage_url), hook.url)
+    with machine.queue.engine.begin() as connection:
+        connection.execute(text("DROP TABLE genstudy_notices"))
+    machine.end(0.5)
+    machine.notices.close()
+    assert hook.events == ["best"]
+
+
+def test_a_role_that_may_make_no_table_costs_the_messages_and_no_study(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(engine: object) -> None:
+        raise ProgrammingError("CREATE TABLE", {}, Exception("permission denied for schema public"))
+
+    monkeypatch.setattr(notices, "make_notices", refuse)
+    said: list[str] = []
+    supervisor: Any = SimpleNamespace(
+        queue=make_study(storage_url), run=None, notices=None,
+        study=SimpleNamespace(spec=None), display=SimpleNamespace(say=said.append),
+    )  # fmt: skip
+    with notices_of(supervisor, Variables(notify=parse_receiver(f"https://h/{SECRET}"))):
+        assert supervisor.notices is None
+    (line,) = said
+    assert line.startswith("NOTIFY: h is told nothing: the trial database failed (permission")
+    assert SECRET not in line
 
 
 def test_the_end_and_a_failure_are_told_once_each(

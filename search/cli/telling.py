@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from search.console import OutputClosed, shorten_path
 from search.errors import explain_error
 from search.setup.mistakes import describe_mistake
@@ -30,7 +32,12 @@ def notices_of(supervisor: Supervisor, variables: Variables) -> Iterator[None]:
         yield
         return
     say, spec = supervisor.display.say, supervisor.study.spec
-    notices = Notices(variables.notify, supervisor.queue, supervisor.run, spec, say)
+    try:
+        notices = Notices(variables.notify, supervisor.queue, supervisor.run, spec, say)
+    except SQLAlchemyError as error:  # a role that may make no table: the study needs no more
+        say(f"NOTIFY: {variables.notify.shown} is told nothing: {explain_error(error)}")
+        yield
+        return
     supervisor.notices = notices
     try:
         yield

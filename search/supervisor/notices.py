@@ -39,6 +39,8 @@ class Notices:
     """What one process tells of its study.
 
     say: shows a line to whoever watches
+
+    Raises `SQLAlchemyError` where the table of what was told cannot be made.
     """
 
     def __init__(
@@ -117,11 +119,12 @@ class Notices:
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         if not self.trials.retry.try_once(lambda: self._claim_and_send(name, message)):
             self.say(
-                f"NOTIFY: nobody is told that the study {message['event']}: the trial database, "
+                f"NOTIFY: {self.sender.receiver.shown} is not told of the end: the trial database, "
                 "which says whether that was told before, is away"
             )
 
     def _claim_and_send(self, name: str, message: dict[str, Any]) -> None:
+        make_notices(self.trials.engine)  # an older state, without the table, may be put back
         is_first = claim_notice(self.trials.engine, self.run.token, name)
         self._told.add(name)
         if is_first:
