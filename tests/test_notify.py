@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from search import passwords
-from search.cli.telling import notices_of
+from search.cli.telling import notices_of, tell_end
 from search.errors import BadVariable
 from search.receiver import NotDelivered, Receiver, parse_receiver
 from search.run import StudyRun
@@ -124,8 +124,9 @@ def make_machine(study_file: WriteStudy) -> Iterator[Callable[..., Machine]]:
         said: list[str] = []
         about = StudyRun(
             name="small", study="s", storage="", runs="", images="", seed=0, trials=9, epochs=2,
-            retrain_epochs=2, revision="", **{"token": "t", **run},
+            retrain_epochs=2, revision="", token="t",
         )  # fmt: skip
+        about = replace(about, **run)
         made.append(
             Machine(queue, Notices(parse_receiver(url), queue, about, spec, said.append), said)
         )
@@ -394,11 +395,37 @@ def test_a_secret_address_reaches_the_command_through_a_pipe(
     assert os.environ["NOTIFY"] == address
 
 
+def test_the_end_of_a_study_with_exports_says_what_the_winner_scored(
+    storage_url: str, hook: Hook, make_machine: Callable[..., Machine]
+) -> None:
+    machine = make_machine(make_study(storage_url), hook.url, trials=1, runs="/r", study="cae")
+    machine.end(0.5)
+    supervisor: Any = SimpleNamespace(
+        notices=machine.notices, queue=machine.queue, run=machine.notices.run,
+        study=SimpleNamespace(spec=machine.notices.spec),
+    )  # fmt: skip
+    record = {
+        "trial": 0, "rank": 1, "metric": "mse", "direction": "minimize",
+        "valid": {"mse": 0.25}, "test": {"mse": 0.125},
+    }  # fmt: skip
+    tell_end(supervisor, [record], code=0)
+    tell_end(supervisor, [], code=1)
+    machine.notices.close()
+    assert hook.events == ["best", "done", "failed"]
+    _, done, failed = hook.heard
+    assert (done["valid"], done["test"], done["export"]) == (0.25, 0.125, "/r/exports/cae/1")
+    assert done["text"] == (
+        "study cae is done: 1 trial has ended, the best is trial 0, mse 0.25, test 0.125; "
+        "/r/exports/cae/1"
+    )
+    assert failed["reason"] == "no trial is complete: nothing to export"
+
+
 def test_a_study_tells_its_best_and_its_end_and_keeps_the_secret(
     user: User, study_file: WriteStudy, hook: Hook
 ) -> None:
     path = study_file(replace=slow(0.05))
-    given: dict[str, Any] = {"NAME": path, "NOTIFY": hook.url, "WORKERS": 1, "TRIALS": 3, "TOP": 1}
+    given: dict[str, Any] = {"NAME": path, "NOTIFY": hook.url, "WORKERS": 1, "TRIALS": 3, "TOP": 0}
     with watched(user.start(**given)) as process:
         wait_until(lambda: bool(hook.heard))
         for child in psutil.Process(process.pid).children(recursive=True):
@@ -414,8 +441,7 @@ def test_a_study_tells_its_best_and_its_end_and_keeps_the_secret(
     assert done["text"].startswith(
         f"study small is done: 3 trials have ended, the best is trial {bests[-1]['trial']}, mse "
     )
-    assert done["export"] == str(user.runs / "exports" / "small" / "1")
-    assert 0 < done["test"] < 1
+    assert (done["trial"], done["value"]) == (bests[-1]["trial"], values[-1])
     assert user.run(**given)[0] == 0
     assert hook.events.count("done") == 1, "the same command again tells nothing new"
     assert len(hook.heard) == len(bests) + 1

@@ -82,8 +82,9 @@ class Notices:
         words: what came of it; about: the same as values
         """
         run = self.run
-        trials = format_count(run.trials, "trial")
-        text = f"study {run.study} is done: {trials} have ended, {words}"
+        verb = "has" if run.trials == 1 else "have"
+        trials = f"{format_count(run.trials, 'trial')} {verb} ended"
+        text = f"study {run.study} is done: {trials}, {words}"
         name = f"done {run.trials} x {run.epochs}"
         self._tell(name, {"event": "done", "text": text, **about})
 
