@@ -30,7 +30,7 @@ from search.worker.trial import run_trial
 from storage import curves, trials
 from tests.test_shared_files import on_machine, resumed
 from tests.trials import MakeContext, run_one
-from tests.user import User, WriteStudy
+from tests.user import User, WriteStudy, progress, slow, wait_until, watched
 
 FEW_DIGITS = True
 LEARNED = ["epoch", "value", "train_mse", "valid_mse"]
@@ -64,18 +64,26 @@ def curve(url: str, number: int) -> pd.DataFrame:
 
 
 def test_a_search_with_rungs_goes_on_with_more_epochs(user: User, study_file: WriteStudy) -> None:
-    call: dict[str, Any] = {"NAME": study_file(), "WORKERS": 2, "TOP": 0, "TRIALS": 9}
+    """Though the first call that raises the epochs is killed."""
+    name = study_file(replace=slow(0.03))
+    call: dict[str, Any] = {"NAME": name, "WORKERS": 2, "TOP": 0, "TRIALS": 9}
     code, out, error = user.run(**call, PRUNER="asha", EPOCHS=3)
     assert (code, error) == (0, "")
     before = trials("small", storage=user.url).set_index("number")
     assert set(before["outcome"]) == {"complete", "pruned"}
 
-    code, out, error = user.run(**call, EPOCHS=9)
-    assert (code, error) == (0, "")
+    epochs = progress(user.url)
+    known, running = epochs(), user.start(**call, EPOCHS=9)
+    with watched(running):
+        wait_until(lambda: epochs() > known)
+        running.kill()
+        out, _ = running.communicate()
     assert "PRUNER=asha holds as before; the study file says none" in out
     count = int((before["outcome"] == "complete").sum())
     assert f"EPOCHS=9, after 3 until now: of {count} complete trials the best go on" in out
     assert "goes on at epoch 4" in out
+    code, out, error = user.run(**call)
+    assert (code, error) == (0, "")
     after = trials("small", storage=user.url).set_index("number")
     winners = after.index[after["outcome"] == "complete"]
     assert list(winners) == [before["value"].where(before["outcome"] == "complete").idxmin()]

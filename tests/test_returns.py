@@ -149,14 +149,14 @@ def test_a_complete_trial_ends_at_a_rung_instead(storage_url: str) -> None:
     note(storage_url, trial_id, outcome='"complete"')
     for _ in range(2):
         with write(queue.engine) as connection:
-            end_at_rung(connection, trial_id, rung=3, best=1.0, last=9.0)
+            end_at_rung(connection, trial_id, rung=9, best=1.0, last=9.0)
             assert read_returns(connection, queue.study_id) == {trial_id: 1}
     trial = queue.storage.get_trial(trial_id)
     assert (trial.state, trial.value, trial.user_attrs["outcome"]) == (
         TrialState.PRUNED, 9.0, "pruned",
     )  # fmt: skip
     with read(queue.engine) as connection:
-        (last,) = [each for each in read_arrivals(connection, queue.study_id) if each.rung == 3]
+        (last,) = [each for each in read_arrivals(connection, queue.study_id) if each.rung == 9]
     assert (last.value, last.may_return) == (1.0, True)
 
 

@@ -85,12 +85,12 @@ def train_all(queue: TrialQueue, curves: list[Curve]) -> list[tuple[int, str]]:
             if queue.storage.get_trial(trial._trial_id).state.is_finished():
                 break
             trial.report(values[epoch - 1], epoch - 1)
-            rung = queue.rung_epochs(EPOCHS, trial.number).get(epoch)
+            is_rung = epoch in queue.rung_epochs(EPOCHS, trial.number)
             if epoch == EPOCHS:
                 queue.study.tell(trial, min(values))
             elif trial.should_prune():
                 queue.study.tell(trial, state=TrialState.PRUNED)
-            elif rung and not queue.reach_rung(trial, rung=rung, value=min(values[:epoch])):
+            elif is_rung and not queue.reach_rung(trial, rung=epoch, value=min(values[:epoch])):
                 queue.release(trial.number)
                 break
         queue.storage.let_go(trial._trial_id)

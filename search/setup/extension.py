@@ -156,12 +156,12 @@ def _let_go_on(
         for trial in complete:
             steps = trial.intermediate_values
             done = max(steps, default=-1) + 1
-            rung = queue.rung_epochs(run.epochs, trial.number).get(done)
-            if rung is None or trial.value is None:
+            is_rung = done in queue.rung_epochs(run.epochs, trial.number)
+            if not is_rung or trial.value is None:
                 let_return(connection, trial._trial_id)
                 continue
             last = steps[max(steps)]
-            end_at_rung(connection, trial._trial_id, rung=rung, best=trial.value, last=last)
+            end_at_rung(connection, trial._trial_id, rung=done, best=trial.value, last=last)
             paused.append(trial)
         connection.execute(
             WRITE_IDENTITY, {"value": value, "study_id": queue.study_id, "key": ATTRIBUTE}

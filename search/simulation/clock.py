@@ -182,7 +182,8 @@ class Simulation:
         """Return the rung that a trial has reached; None: none."""
         if not isinstance(self.pruner, AshaPruner):
             return None
-        return self.pruner.rung_epochs(self.plan.epochs, played.trial.number).get(played.epoch)
+        rungs = self.pruner.rung_epochs(self.plan.epochs, played.trial.number)
+        return played.epoch if played.epoch in rungs else None
 
     def _end(self, number: int, state: TrialState) -> None:
         played = self.trials[number]

@@ -61,16 +61,14 @@ class AshaPruner(BasePruner):
         """Return False: a trial that is not among the best pauses."""
         return False
 
-    def rung_epochs(self, epochs: int, number: int) -> dict[int, int]:
-        """Return the rung, from 1, of each epoch after which trial ``number`` of ``epochs`` may
-        pause. A rung means the same epoch in all brackets."""
-        found: dict[int, int] = {}
-        epoch, rung = self.min_resource, 1
+    def rung_epochs(self, epochs: int, number: int) -> tuple[int, ...]:
+        """Return the epochs after which trial ``number`` of ``epochs`` may pause, in order."""
+        found = []
+        epoch = self.min_resource * self.reduction_factor ** self.bracket_of(number)
         while epoch < epochs:
-            if rung > self.bracket_of(number):
-                found[epoch] = rung
-            epoch, rung = epoch * self.reduction_factor, rung + 1
-        return found
+            found.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(found)
 
     def bracket_of(self, number: int) -> int:
         """Return the bracket of a trial, from 0."""

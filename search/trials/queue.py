@@ -255,10 +255,11 @@ class TrialQueue:
         answers: list[bool] = []
         return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
 
-    def rung_epochs(self, epochs: int, number: int) -> Mapping[int, int]:
-        """Return the rung of each epoch after which trial ``number`` of ``epochs`` may pause."""
+    def rung_epochs(self, epochs: int, number: int) -> tuple[int, ...]:
+        """Return the epochs after which trial ``number`` of ``epochs`` may pause, in order. A rung
+        is called by its epoch."""
         pruner = self._paused.pruner
-        return {} if pruner is None else pruner.rung_epochs(epochs, number)
+        return () if pruner is None else pruner.rung_epochs(epochs, number)
 
     @waits_out_outages
     def reach_rung(self, trial: Trial, *, rung: int, value: float) -> bool:

@@ -28,17 +28,16 @@ class TrialRungs:
         self.queue = context.queue
         self.trial = trial
         self.best = min if context.spec.direction == "minimize" else max
-        self.by_epoch = self.queue.rung_epochs(context.run.epochs, trial.number)
+        self.epochs = self.queue.rung_epochs(context.run.epochs, trial.number)
 
     def reach(self, epoch: int, reported: Mapping[int, float]) -> bool:
         """Return whether the trial goes on after ``epoch``. reported: values by step, from 0"""
-        rung = self.by_epoch.get(epoch)
-        if rung is None:
+        if epoch not in self.epochs:
             return True
         best = self.best(value for step, value in reported.items() if step < epoch)
-        return self.queue.reach_rung(self.trial, rung=rung, value=best)
+        return self.queue.reach_rung(self.trial, rung=epoch, value=best)
 
     def reach_until(self, epoch: int, reported: Mapping[int, float]) -> bool:
         """Return whether a trial that was resumed behind ``epoch`` goes on: a kill may have come
         between a checkpoint and its rung."""
-        return all(self.reach(each, reported) for each in self.by_epoch if each <= epoch)
+        return all(self.reach(each, reported) for each in self.epochs if each <= epoch)

@@ -390,7 +390,7 @@ class TrialRun:
                     break
                 if ending := self._prune(model, result.number, written=written):
                     return ending
-                if result.number in self.rungs.by_epoch:
+                if result.number in self.rungs.epochs:
                     self._write_reports()  # who ends a paused trial finds them there
                     if not self.rungs.reach(result.number, progress.reported):
                         self._save_checkpoint(model)

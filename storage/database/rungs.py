@@ -6,9 +6,9 @@
 
 A trial that pauses is WAITING, like one that was interrupted. What tells them apart stands in
 ``genstudy_rungs(trial_id, rung, value, waits)``: a row for each rung that a trial has reached, with
-its best value until then. ``waits`` is 1 while it pauses there. It stays 1 where the trial ends as
-pruned since it was never promoted: when it comes to be among the best it goes on all the same
-(`storage.database.returns`).
+its best value until then. A rung is called by its epoch. ``waits`` is 1 while the trial pauses
+there. It stays 1 where the trial ends as pruned since it was never promoted: when it comes to be
+among the best it goes on all the same (`storage.database.returns`).
 
 Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA);
 where there are brackets, of all of the same bracket. A trial that ends later still counts at the

@@ -75,7 +75,7 @@ rungs = Table(
     "genstudy_rungs",
     own_tables,
     Column("trial_id", Integer, primary_key=True),
-    Column("rung", Integer, primary_key=True),  # from 1
+    Column("rung", Integer, primary_key=True),  # the epoch after which that is
     Column("value", Float(53), nullable=False),  # the best until then
     Column("waits", Integer, nullable=False),  # 1: the trial pauses there
 )
