@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from storage.errors import RunsUnwritable, StorageError, short
 
+RETRAINING = re.compile(r"retrain-([0-9]{1,9})(?:-repeat-([0-9]{1,9}))?")  # `RetrainingPaths.stem`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file that we write
 STUDY = re.compile(r"[^\W_]([^/\\]{0,98}[^/\\\s])?")
 LONGEST = 200  # bytes of a study's name: a folder's has at most 255

@@ -353,6 +353,7 @@ def test_files_that_are_away_cost_no_training(
     assert access is not None
     content = tmp_path / "content"
     content.write_bytes(b"content")
+    (tmp_path / "shared").rename(tmp_path / "elsewhere")
     (tmp_path / "shared").write_text("a disk that is not mounted")
     monkeypatch.setattr("search.trials.files_access.OUTAGE", 0.0)
     copies.keep(content, epoch=1)
@@ -365,6 +366,7 @@ def test_files_that_are_away_cost_no_training(
     with pytest.raises(FilesAway, match="for 0 minutes"):
         access.wait_for(lambda files: files.put("trial-0", content))
     (tmp_path / "shared").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "shared")
     access._outage.rests_until = 0.0
     copies.keep(content, epoch=3)
     copies.settle()

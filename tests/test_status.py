@@ -26,7 +26,9 @@ from search.trials.outcomes import Ending
 from search.trials.queue import TrialQueue
 from search.trials.study_record import write_record
 from search.trials.study_status import StudyStatus, read_status
+from storage.database.file_records import create_file_tables
 from storage.database.finishes import Finish
+from storage.database.job_claims import claim_job, release_job
 from storage.database.leases import GRACE
 from storage.database.running import RunningTrial
 from storage.errors import StudyNotFound
@@ -176,11 +178,27 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
             {"finish": replace(FINISH, result={"top": 3, "trial": 7, "validation": 0.5})},
             "the best is exported in a:/runs, trial 7, validation MSE 0.5",
         ),
+        (
+            {"jobs": ["export of rank 1", "retraining of trial 7, seed 2"]},
+            "the best are retrained and exported; machines are at: export of rank 1; retraining of",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_left_is_said_in_words(changes: dict[str, object], line: str) -> None:
     lines = describe(replace(STATUS, **changes))  # type: ignore[arg-type]
     assert any(each.startswith(line) for each in lines), lines
+
+
+def test_what_machines_have_claimed_after_the_search_is_told(tmp_path: Path) -> None:
+    queue = begin(f"sqlite:///{tmp_path / 'studies.db'}")
+    engine, token = queue.engine, IDENTITY.token
+    create_file_tables(engine)
+    for name in ("retrain-7-repeat-2", "export-1", "export-2", "x" * 200):
+        assert claim_job(engine, token, name, owner="m:7:x", seen=0) == 1
+    release_job(engine, token, "export-2", 1)
+    with connected(f"sqlite:///{tmp_path / 'studies.db'}") as connection:
+        status = read_status(connection, "cae")
+    assert status.jobs == ["export of rank 1", "retraining of trial 7, seed 2", "another job"]
 
 
 def test_nobody_at_work_is_said_with_what_helps() -> None:

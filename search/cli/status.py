@@ -79,7 +79,7 @@ def describe(found: StudyStatus) -> list[str]:
     lines = [f"study {found.name}: {found.ended:,}{of} {verb} ended, {', '.join(counts)}"]
     waiting, paused = found.counts["waiting"], found.counts["paused"]
     if not found.running and found.ended >= (found.total or 0) and not waiting + paused:
-        return lines + _describe_finish(found.finish, found.metric)
+        return lines + _describe_end(found)
     parts = [f"{format_count(len(found.running), 'trial')} running"]
     if waiting:
         parts.append(f"{waiting:,} waiting for a worker")
@@ -94,7 +94,14 @@ def describe(found: StudyStatus) -> list[str]:
     if left is not None:
         parts.append(f"about {format_duration(left)} left")
     lines.append(", ".join(parts))
-    return lines + _describe_finish(found.finish, found.metric)
+    return lines + _describe_end(found)
+
+
+def _describe_end(found: StudyStatus) -> list[str]:
+    """Return what machines do after the search, or what came of it."""
+    if found.jobs:
+        return [f"the best are retrained and exported; machines are at: {'; '.join(found.jobs)}"]
+    return _describe_finish(found.finish, found.metric)
 
 
 def _describe_finish(finish: Finish | None, metric: str) -> list[str]:

@@ -62,8 +62,11 @@ class SlurmEngine:
         return [self._look(job) for job in self.jobs]
 
     def stop(self) -> None:
+        self._asked = float("-inf")
+        self._ask_slurm()
+        queued = self._queued or set()  # one that others have put there again has a result already
         for job in self.jobs:
-            if self._look(job).is_alive:
+            if self._look(job).is_alive or job.job_id in queued:
                 with suppress(Exception):  # it has ended meanwhile
                     job.cancel(check=False)
         deadline = time.monotonic() + PATIENCE

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
@@ -22,10 +21,7 @@ from search.trials.files_access import FilesAccess
 from search.trials.retraining_record import read_record
 from storage.database.file_records import FileRecord, Guard
 from storage.files.shared_files import SharedFiles, may_always
-from storage.paths import RetrainingPaths
-
-RECORD = re.compile(r"retrain-([0-9]{1,9})(?:-repeat-([0-9]{1,9}))?")
-
+from storage.paths import RETRAINING, RetrainingPaths
 
 # Behind the stem: the weights of the best epoch, of the last one; rows of samples and pictures.
 BEST, LAST, PICTURES = "-best", "-last", "-pictures"
@@ -67,14 +63,14 @@ def exchange_retrainings(
     """
     newest = access.wait_for(lambda files: files.newest())
     for name, record in newest.items():
-        found = RECORD.fullmatch(name)
+        found = RETRAINING.fullmatch(name)
         if found is None or name in besides:
             continue
         paths = run.paths.retraining(run.study, int(found[1]), int(found[2] or 1))
         if _digest(paths.record) != record.sha256:
             access.wait_for(partial(_bring, record=record, paths=paths))
     for place in run.paths.checkpoints(run.study).glob("retrain-*.json"):
-        found = RECORD.fullmatch(place.stem)
+        found = RETRAINING.fullmatch(place.stem)
         if found is None or place.stem in newest or place.stem in besides:
             continue
         number, repeat = int(found[1]), int(found[2] or 1)

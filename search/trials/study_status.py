@@ -19,9 +19,12 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 
 from search.pace import WorkerStatus, epoch_pace, seconds_left
+from search.trials.shared_exports import EXPORT
 from search.trials.study_record import KEY, parse_record
 from search.trials.trial_attributes import is_sound
+from search.words import name_seed
 from storage.database.finishes import Finish, read_finish
+from storage.database.job_claims import claims, read_claims
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
@@ -29,6 +32,7 @@ from storage.database.running import RunningTrial, read_running
 from storage.database.schema import finishes, rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
+from storage.paths import RETRAINING
 
 LATEST = 50  # trials that have ended: what a trial costs is their mean
 DEFINITION, NAMES = "definition", "study:metric_names"  # attributes: what is searched; Optuna's
@@ -54,6 +58,7 @@ class StudyStatus:
     running: those that run, by number
     costs: seconds that each of the latest trials took
     finish: who retrains and exports the best; None: it was never begun
+    jobs: with FILES, the retrainings and exports that machines have claimed, in words
     """
 
     name: str
@@ -64,6 +69,7 @@ class StudyStatus:
     running: Sequence[RunningTrial]
     costs: Sequence[float]
     finish: Finish | None
+    jobs: Sequence[str] = ()
 
     @property
     def ended(self) -> int:
@@ -128,6 +134,7 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
         running=read_running(connection, study_id),
         costs=_read_costs(connection, study_id),
         finish=_read_finish(connection, definition.get("token")),
+        jobs=_read_jobs(connection, definition.get("token")),
     )
 
 
@@ -166,6 +173,22 @@ def _read_costs(connection: Connection, study_id: int) -> list[float]:
     found = fetch_rows(connection, SECONDS, study_id=study_id)
     values = [json.loads(written) for (written,) in found]
     return [float(value) for value in values if is_sound("seconds", value)]
+
+
+def _read_jobs(connection: Connection, token: object) -> list[str]:
+    if not isinstance(token, str) or not inspect(connection).has_table(claims.name):
+        return []
+    found = read_claims(connection.engine, token)
+    return [_describe_job(name) for name, claim in sorted(found.items()) if claim.owner is not None]
+
+
+def _describe_job(name: str) -> str:
+    """Return what a job does, by its name; see `search.supervisor.shared_jobs`."""
+    if export := EXPORT.fullmatch(name):
+        return f"export of rank {export[1]}"
+    if retraining := RETRAINING.fullmatch(name):
+        return f"retraining of trial {retraining[1]}{name_seed(int(retraining[2] or 1))}"
+    return "another job"  # anybody may write there
 
 
 def _read_finish(connection: Connection, token: object) -> Finish | None:
