@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from search.messages import Export, Retrain
+from search.supervisor.finish import Finishing
 from search.supervisor.loop import Supervisor
 from search.supervisor.shared_jobs import LOOK, SharedJobs
 from search.trials.abandoned import SECOND_LOOK
@@ -37,13 +38,15 @@ class Machine:
         self.said: list[str] = []
         run = SimpleNamespace(token=TOKEN, study="s", paths=self.paths)
         queue = SimpleNamespace(engine=shared.storage.engine, retry=DatabaseRetry())
-        supervisor = SimpleNamespace(
-            run=run, queue=queue, leaderboard=self, display=SimpleNamespace(say=self.said.append)
-        )
+        display = SimpleNamespace(say=self.said.append)
+        found = SimpleNamespace(run=run, queue=queue, leaderboard=self, display=display)
+        self.supervisor = cast("Supervisor", found)
         access = FilesAccess(shared.files, queue.retry, lambda: False, self.said.append)
-        self.jobs = SharedJobs(cast("Supervisor", supervisor), access, now=lambda: self.time)
-        standings = [SimpleNamespace(number=n, repeat=1, certificate=None) for n in TRIALS]
-        self.jobs.expect(cast("list[Standing]", standings))
+        self.jobs = SharedJobs(self.supervisor, access, now=lambda: self.time)
+        about = SimpleNamespace(to_plain=dict)
+        ranked = [SimpleNamespace(number=n, repeat=1, certificate=about) for n in TRIALS]
+        self.standings = cast("list[Standing]", ranked)
+        self.jobs.expect(self.standings)
         self.waiting: Jobs = [Export(number=n, rank=k) for k, n in enumerate(TRIALS, start=1)]
 
     def is_export_of(self, found: Any, number: int, rank: int, **_: Any) -> bool:
@@ -143,6 +146,18 @@ def test_an_export_that_stands_here_alone_is_put(machines: tuple[Machine, Machin
     assert there.take() is None
     assert not there.waiting
     assert here.exports() == there.exports()
+
+
+def test_an_export_that_stands_here_is_not_said_to_be_missing(
+    machines: tuple[Machine, Machine],
+) -> None:
+    """It has to be agreed on with the others all the same."""
+    here, _ = machines
+    here.shared.export(1, 7, runs="here", claim=None)
+    finishing = Finishing(here.supervisor, None, here.jobs)
+    jobs = finishing.exports(here.standings)
+    assert [job.rank for job in jobs] == [1, 2]
+    assert [job.rank for job in finishing.missing(jobs, here.standings)] == [2]
 
 
 @pytest.mark.parametrize("number", [7, 8])
