@@ -411,16 +411,18 @@ def test_the_workers_of_an_engine_run_a_study_as_those_of_this_command_do(
 ) -> None:
     """Exactly TRIALS trials, one export, the same table of parameters and values."""
     name = study_file()
-    code, out, error = user.run(NAME=name, ENGINE="local", JOBS=1, WORKERS=1, TRIALS=3, TOP=1)
+    asked = {"NAME": name, "TRIALS": 3, "TRY": "latent=8"}
+    code, out, error = user.run(ENGINE="local", JOBS=1, WORKERS=1, TOP=1, **asked)
     assert (code, error) == (0, "")
     assert "1 worker started as processes of this machine" in out
     assert re.search(r"^trial +2  complete .* on ", out, re.MULTILINE), out
     frame = trials("small", storage=user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 3
+    assert frame["reference"].tolist()[0] == "TRY latent=8"
     exports = user.runs / "exports" / "small"
     assert [folder.name for folder in exports.iterdir()] == ["1"]
     assert f"{exports / '1'}" in out
     plain = user.with_other_runs("plain")
-    assert plain.run(NAME=name, WORKERS=1, TRIALS=3, TOP=0)[0] == 0
+    assert plain.run(WORKERS=1, TOP=0, **asked)[0] == 0
     columns = ["number", "value", "channels", "latent", "lr"]
     assert frame[columns].equals(trials("small", storage=plain.url)[columns])

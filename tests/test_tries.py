@@ -9,9 +9,16 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.errors import BadVariable
-from search.setup.tries import describe_range, read_tries
+from search.setup.tries import (
+    KEY,
+    describe_range,
+    read_tries,
+    remember_tries,
+    remembered_tries,
+)
 from search.variables import read_variables
 from storage import trials
+from tests.queues import make_study
 from tests.user import User, WriteStudy
 
 FEW_DIGITS = True
@@ -98,6 +105,19 @@ def test_a_person_s_parameters_are_tried_first_and_once(user: User, study_file: 
     code, _, error = user.run(TRIALS=4, **{**asked, "TRY": "latent=2"})
     assert code == 0, error
     assert trials("small", storage=user.url)["latent"].tolist()[3] == 2
+
+
+def test_workers_that_join_try_what_the_last_call_gave(storage_url: str) -> None:
+    study = make_study(storage_url).study
+    assert remembered_tries(study, SPACE) == {}
+    remember_tries(study, read("lr=0.001 latent=27; penalty=None"))
+    remember_tries(study, last := read("width=1; shuffled=true"))
+    assert remembered_tries(study, SPACE) == last
+    assert list(remembered_tries(study, {"width": SPACE["width"]})) == ["TRY width=1.0"]
+    study._storage.set_study_system_attr(study._study_id, KEY, {"TRY latent=1": {"latent": 1}})
+    assert remembered_tries(study, SPACE) == {}, "a value outside the space"
+    remember_tries(study, {})
+    assert remembered_tries(study, SPACE) == {}
 
 
 def test_a_mistake_in_try_leaves_all_as_it_was(
