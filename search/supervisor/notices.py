@@ -101,7 +101,7 @@ class Notices:
             best = find_best(connection, trials.study_id, minimize=minimize)
         if best is None or not math.isfinite(best.value):
             return
-        name = f"best {best.number}"
+        name = f"best {best.number} {best.value!r}"  # more epochs may improve it
         if name in self._told:
             return
         ended = trials.count_ended()
