@@ -411,7 +411,7 @@ def test_the_workers_of_an_engine_run_a_study_as_those_of_this_command_do(
 ) -> None:
     """Exactly TRIALS trials, one export, the same table of parameters and values."""
     name = study_file()
-    asked = {"NAME": name, "TRIALS": 3, "TRY": "latent=8"}
+    asked: dict[str, Any] = {"NAME": name, "TRIALS": 3, "TRY": "latent=8"}
     code, out, error = user.run(ENGINE="local", JOBS=1, WORKERS=1, TOP=1, **asked)
     assert (code, error) == (0, "")
     assert "1 worker started as processes of this machine" in out

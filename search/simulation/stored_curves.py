@@ -97,8 +97,8 @@ class StoredCurves:
             there = ", ".join(f"{count} {word}" for word, count in self.short.most_common())
             raise NoCurves(
                 f"no trial of {short(about.study)} has a full curve of "
-                f"{format_count(about.epochs, 'epoch')} ({there or 'none has reported any'}); train "
-                f"some to the end: {spell('study', NAME=about.study, PRUNER='none')}"
+                f"{format_count(about.epochs, 'epoch')} ({there or 'none has reported any'}); "
+                f"train some to the end: {spell('study', NAME=about.study, PRUNER='none')}"
             )
 
 
