@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import pytest
 
-from search.engines import launch, slurm
+from search.engines import following, launch, slurm
 from search.engines.engine import EngineFailed, Job, last_error
 from search.engines.following import MOST_DEATHS, FollowingSupervisor
 from search.engines.launch import check_secrets, own_place
@@ -344,10 +344,26 @@ def follower() -> FollowingSupervisor:
     ended = Counter(COMPLETE=0)
     made.run = cast(Any, SimpleNamespace(trials=10))
     made.queue = cast(Any, SimpleNamespace(count_ended=ended.total, ended=ended))
+    made.queue.is_stopped = lambda: False  # type: ignore[method-assign]
     said: list[str] = []
     made.display = cast(Any, SimpleNamespace(say=said.append, said=said, elsewhere={}))
     made.employ(Jobs(), 4)
     return made
+
+
+def test_a_study_that_stops_early_is_finished_with_the_trials_that_it_has(
+    follower: FollowingSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: Any = follower
+    stopped.queue.is_stopped, stopped.queue.read_again = lambda: True, lambda: None
+    stopped.display.begin_finish = lambda: None
+    stopped.leaderboard = SimpleNamespace(export_records=lambda top: [{"rank": top}])
+    monkeypatch.setattr(following, "is_finished", lambda board, ended, top: ended >= 10)
+    assert follower.wait_for_exports(1) == [{"rank": 1}]
+    for index in range(4):
+        stopped.engine.end(index, 0)
+    follower._look_after_jobs()
+    assert sum(job.is_alive for job in stopped.engine.jobs) == 1, "for what is left to export"
 
 
 def test_a_job_that_dies_is_replaced_while_trials_are_left(follower: FollowingSupervisor) -> None:

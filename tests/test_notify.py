@@ -234,6 +234,9 @@ def test_the_end_and_a_failure_are_told_once_each(
     storage_url: str, hook: Hook, make_machine: Callable[..., Machine]
 ) -> None:
     queue = make_study(storage_url)
+    trial = queue.claim(9)
+    assert trial is not None
+    queue.end(trial, Ending.complete(0.5, 1))  # and the search stops before the others
     for _ in range(2):
         machine = make_machine(queue, hook.url)
         machine.notices.tell_failed("3 trials failed alike (KeyError: 'a'); see worker-1.log")
@@ -245,7 +248,7 @@ def test_the_end_and_a_failure_are_told_once_each(
     later.notices.tell_failed("disk full")
     later.notices.close()
     assert hook.events == ["failed", "done", "failed"]
-    assert hook.heard[1]["text"] == "study s is done: 9 trials have ended, the best is trial 4"
+    assert hook.heard[1]["text"] == "study s is done: 1 trial has ended, the best is trial 4"
     assert hook.heard[2]["reason"] == "disk full"
 
 

@@ -465,6 +465,11 @@ class TrialQueue:
         """Count the trials that have ended."""
         return count_ended(self.count())
 
+    def has_ended(self, total: int) -> bool:
+        """Whether all of ``total`` trials have ended, or those that there are and the sampler has
+        nothing left to try."""
+        return self.count_ended() >= total or self.is_stopped()
+
     @waits_out_outages
     def read_choices(self) -> Choices:
         """Read what a person has chosen until now."""
