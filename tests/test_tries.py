@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.cli.study import _limit
 from search.errors import BadVariable
+from search.setup.loading import load_study
 from search.setup.tries import (
     KEY,
     describe_range,
@@ -16,7 +19,7 @@ from search.setup.tries import (
     remember_tries,
     remembered_tries,
 )
-from search.variables import read_variables
+from search.variables import Variables, read_variables
 from storage import trials
 from tests.queues import make_study
 from tests.user import User, WriteStudy
@@ -118,6 +121,13 @@ def test_workers_that_join_try_what_the_last_call_gave(storage_url: str) -> None
     assert remembered_tries(study, SPACE) == {}, "a value outside the space"
     remember_tries(study, {})
     assert remembered_tries(study, SPACE) == {}
+
+
+def test_a_study_that_runs_before_or_after_tries_and_measures_its_own() -> None:
+    given = Variables(tries=({"lr": "0.1"},), inception=Path("weights"), trials=5)
+    before = _limit(given, load_study("cae"))
+    assert (before.tries, before.inception, before.trials) == ((), None, 5)
+    assert _limit(given, load_study("gan_balance")).inception == Path("weights")
 
 
 def test_a_mistake_in_try_leaves_all_as_it_was(

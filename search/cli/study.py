@@ -140,7 +140,7 @@ def _limit(variables: Variables, study: Study) -> Variables:
     """Return the variables for a study that runs before or after the one that was asked for.
 
     Numbers that were given are its upper limits. Sampler, pruner, base and what it tries are its
-    own, and its best is exported.
+    own, its best is exported, and INCEPTION measures only models that make images.
     """
     spec = study.spec
     return replace(
@@ -155,6 +155,7 @@ def _limit(variables: Variables, study: Study) -> Variables:
         sampler=None,
         pruner=None,
         tries=(),
+        inception=variables.inception if spec.model.judged else None,
         start=None,
     )
 
