@@ -185,6 +185,9 @@ def test_the_study_says_how_far_it_is_and_shows_its_best(
     note.finish("done")
     said = read_note(queue.storage, queue.study_id, None)
     assert said.startswith("**Done**: 1 of 1 trial ended (1 complete).")
+    kept = read_record(queue.study)
+    assert kept is not None
+    assert kept.trials == 1, "so that status and report wait for no others"
     assert "goes on with it" not in said
 
 

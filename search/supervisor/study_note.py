@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from search.run import StudyRun
@@ -80,6 +81,8 @@ class StudyNote:
             counts = self.queue.count()
             if self.queue.is_stopped():
                 self.total = counts.total()
+                self.record = replace(self.record, trials=self.total)
+                self.begin()  # status and report say no more of those that will never be
             parts = [self._progress(state, counts)]
             if count_ended(counts) < self.total:
                 line = spell("study", NAME=self.run.name)
