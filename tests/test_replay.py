@@ -234,8 +234,9 @@ def test_the_command_finds_the_same_values_or_says_what_differs(
     frame = trials("small", storage=user.url)
     for outcome, epochs in (("complete", "3 epochs"), ("pruned", "1 epoch of 3")):
         number = frame["number"][frame["outcome"] == outcome].iloc[0]
-        code, out, error = user.run("replay", NAME=path, TRIAL=number)
+        code, out, error = user.run("replay", NAME=path, TRIAL=number, SEED=5, EPOCHS=9)
         assert code == 0, error
+        assert "now" not in out, "the stored seed and epochs are what is trained"
         assert f"({outcome}) is trained again: {epochs} on cpu, mse" in out
         assert "come out again, bit for bit" in out
 
