@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import pytest
 
-from search.engines import launch, slurm
+from search.engines import following, launch, slurm
 from search.engines.engine import EngineFailed, Job, last_error
 from search.engines.following import MOST_DEATHS, FollowingSupervisor
 from search.engines.launch import check_secrets, own_place
@@ -344,10 +344,26 @@ def follower() -> FollowingSupervisor:
     ended = Counter(COMPLETE=0)
     made.run = cast(Any, SimpleNamespace(trials=10))
     made.queue = cast(Any, SimpleNamespace(count_ended=ended.total, ended=ended))
+    made.queue.is_stopped = lambda: False  # type: ignore[method-assign]
     said: list[str] = []
     made.display = cast(Any, SimpleNamespace(say=said.append, said=said, elsewhere={}))
     made.employ(Jobs(), 4)
     return made
+
+
+def test_a_study_that_stops_early_is_finished_with_the_trials_that_it_has(
+    follower: FollowingSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: Any = follower
+    stopped.queue.is_stopped, stopped.queue.read_again = lambda: True, lambda: None
+    stopped.display.begin_finish = lambda: None
+    stopped.leaderboard = SimpleNamespace(export_records=lambda top: [{"rank": top}])
+    monkeypatch.setattr(following, "is_finished", lambda board, ended, top: ended >= 10)
+    assert follower.wait_for_exports(1) == [{"rank": 1}]
+    for index in range(4):
+        stopped.engine.end(index, 0)
+    follower._look_after_jobs()
+    assert sum(job.is_alive for job in stopped.engine.jobs) == 1, "for what is left to export"
 
 
 def test_a_job_that_dies_is_replaced_while_trials_are_left(follower: FollowingSupervisor) -> None:
@@ -411,16 +427,18 @@ def test_the_workers_of_an_engine_run_a_study_as_those_of_this_command_do(
 ) -> None:
     """Exactly TRIALS trials, one export, the same table of parameters and values."""
     name = study_file()
-    code, out, error = user.run(NAME=name, ENGINE="local", JOBS=1, WORKERS=1, TRIALS=3, TOP=1)
+    asked: dict[str, Any] = {"NAME": name, "TRIALS": 3, "TRY": "latent=8"}
+    code, out, error = user.run(ENGINE="local", JOBS=1, WORKERS=1, TOP=1, **asked)
     assert (code, error) == (0, "")
     assert "1 worker started as processes of this machine" in out
     assert re.search(r"^trial +2  complete .* on ", out, re.MULTILINE), out
     frame = trials("small", storage=user.url)
     assert frame["state"].tolist() == ["COMPLETE"] * 3
+    assert frame["reference"].tolist()[0] == "TRY latent=8"
     exports = user.runs / "exports" / "small"
     assert [folder.name for folder in exports.iterdir()] == ["1"]
     assert f"{exports / '1'}" in out
     plain = user.with_other_runs("plain")
-    assert plain.run(NAME=name, WORKERS=1, TRIALS=3, TOP=0)[0] == 0
+    assert plain.run(WORKERS=1, TOP=0, **asked)[0] == 0
     columns = ["number", "value", "channels", "latent", "lr"]
     assert frame[columns].equals(trials("small", storage=plain.url)[columns])

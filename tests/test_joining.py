@@ -167,6 +167,8 @@ def test_what_is_given_is_told_from_defaults() -> None:
         ({"TRIALS": 5}, "a worker takes no TRIALS: the stored study says it, and make study"),
         ({"SEEDS": 5}, "a worker takes no SEEDS"),
         ({"CODE": "changed"}, "a worker takes no CODE"),
+        ({"STOP": "auto"}, "a worker takes no STOP"),
+        ({"TRY": "lr=0.01"}, "a worker takes no TRY"),
         ({}, "no trial database at"),
     ],
 )

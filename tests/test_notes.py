@@ -160,7 +160,9 @@ def noted(make_context: MakeContext, study_file: WriteStudy) -> tuple[Any, Study
     return context, StudyNote(study, context.run, context.queue, record)
 
 
-def test_the_study_says_how_far_it_is_and_shows_its_best(noted: tuple[Any, StudyNote]) -> None:
+def test_the_study_says_how_far_it_is_and_shows_its_best(
+    noted: tuple[Any, StudyNote], monkeypatch: pytest.MonkeyPatch
+) -> None:
     context, note = noted
     queue = context.queue
     note.begin()
@@ -179,6 +181,14 @@ def test_the_study_says_how_far_it_is_and_shows_its_best(noted: tuple[Any, Study
     said = read_note(queue.storage, queue.study_id, None)
     assert said.startswith("**Stopped**: 1 of 9 trials ended")
     assert "`make study NAME=small` goes on with it." in said
+    monkeypatch.setattr(queue, "is_stopped", lambda: True)
+    note.finish("done")
+    said = read_note(queue.storage, queue.study_id, None)
+    assert said.startswith("**Done**: 1 of 1 trial ended (1 complete).")
+    kept = read_record(queue.study)
+    assert kept is not None
+    assert kept.trials == 1, "so that status and report wait for no others"
+    assert "goes on with it" not in said
 
 
 def test_news_are_written_once_and_not_too_often(

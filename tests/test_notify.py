@@ -35,6 +35,8 @@ from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
 from search.variables import Variables, read_variables
 from storage.database.notices import claim_notice, make_notices
+from storage.database.returns import let_return
+from storage.database.transactions import write
 from tests.queues import make_study
 from tests.user import User, WriteStudy, free_port, slow, wait_until, watched
 
@@ -163,6 +165,19 @@ def test_each_improvement_is_told_once_by_any_machine_and_after_restarts(
     assert first.said == second.said == []
 
 
+def test_a_best_trial_that_more_epochs_improve_is_told_again(
+    storage_url: str, hook: Hook, make_machine: Callable[..., Machine]
+) -> None:
+    machine = make_machine(make_study(storage_url), hook.url)
+    for value in (0.5, 0.4, 0.4):
+        machine.end(value)
+        with write(machine.queue.engine) as connection:
+            let_return(connection, machine.queue.id_of(0))
+        machine.queue.read_again()
+    machine.notices.close()
+    assert [(each["trial"], each["value"]) for each in hook.heard] == [(0, 0.5), (0, 0.4)]
+
+
 def test_a_look_is_cheap_and_seldom(
     storage_url: str, hook: Hook, make_machine: Callable[..., Machine]
 ) -> None:
@@ -219,6 +234,9 @@ def test_the_end_and_a_failure_are_told_once_each(
     storage_url: str, hook: Hook, make_machine: Callable[..., Machine]
 ) -> None:
     queue = make_study(storage_url)
+    trial = queue.claim(9)
+    assert trial is not None
+    queue.end(trial, Ending.complete(0.5, 1))  # and the search stops before the others
     for _ in range(2):
         machine = make_machine(queue, hook.url)
         machine.notices.tell_failed("3 trials failed alike (KeyError: 'a'); see worker-1.log")
@@ -230,7 +248,7 @@ def test_the_end_and_a_failure_are_told_once_each(
     later.notices.tell_failed("disk full")
     later.notices.close()
     assert hook.events == ["failed", "done", "failed"]
-    assert hook.heard[1]["text"] == "study s is done: 9 trials have ended, the best is trial 4"
+    assert hook.heard[1]["text"] == "study s is done: 1 trial has ended, the best is trial 4"
     assert hook.heard[2]["reason"] == "disk full"
 
 
@@ -452,7 +470,8 @@ def test_a_study_tells_its_best_and_its_end_and_keeps_the_secret(
     with sqlite3.connect(user.runs / "studies.db") as connection:
         names = {name for (name,) in connection.execute("SELECT name FROM genstudy_notices")}
     connection.close()
-    assert names == {f"best {each['trial']}" for each in bests} | {"done 3 x 2"}
+    told = {f"best {each['trial']} {each['value']!r}" for each in bests}
+    assert names == told | {"done 3 x 2"}
 
 
 def test_a_study_that_fails_says_why_once(user: User, study_file: WriteStudy, hook: Hook) -> None:

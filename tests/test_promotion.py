@@ -88,6 +88,21 @@ def test_where_more_is_better_the_largest_go_on(storage_url: str) -> None:
     assert done == ["0: 1-1", "1: 1-1", "2: 1-3"], "the third is the best of three at once"
 
 
+def test_a_trial_beyond_a_lowered_number_is_not_taken_in_place_of_one_that_pauses(
+    storage_url: str,
+) -> None:
+    """The first is interrupted, and waits for a higher number; all that was promoted goes on."""
+    queue = make_queue(storage_url)
+    interrupted = queue.claim(4)
+    assert interrupted is not None
+    done = [train(queue, 4, lambda number, epoch: number) for _ in range(3)]
+    assert done == ["1: 1-1", "2: 1-1", "3: 1-1"]
+    queue.release(interrupted.number)
+    done = [train(queue, 3, lambda number, epoch: number) for _ in range(6)]
+    assert done == ["1: 2-3", "1: 4-9", "2 ends", "3 ends", "", ""]
+    assert queue.count() == {"COMPLETE": 1, "PRUNED": 2, "WAITING": 1}
+
+
 def test_paused_trials_are_counted_apart_and_not_taken(storage_url: str) -> None:
     queue = make_queue(storage_url)
     train(queue, 2, lambda number, epoch: 1.0)

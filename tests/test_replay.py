@@ -144,6 +144,25 @@ def test_what_differs_of_code_and_environment_is_named(
     assert describe_changes(recorded, IDENTITY, now, [CODE]) == lines
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "changed"),
+    [
+        ({"a/cae.py": "1", "b/cae.py": "2"}, {"a/cae.py": "9", "b/cae.py": "2"}, ["a/cae.py"]),
+        ({"a/cae.py": "1", "b/cae.py": "2"}, {"a/cae.py": "1", "b/cae.py": "9"}, ["b/cae.py"]),
+        ({"/a/mine.py": "1", "models/cae.py": "2"}, {"/b/mine.py": "1", "models/cae.py": "2"}, []),
+        ({"/a/mine.py": "1"}, {"/b/mine.py": "9"}, ["/b/mine.py"]),
+        ({"/a/x.py": "1", "/a/in/x.py": "2"}, {"/b/x.py": "1", "/b/in/x.py": "2"}, []),
+        ({"/a/x.py": "1", "/a/in/x.py": "2"}, {"/b/x.py": "1"}, ["/a/in/x.py"]),
+        ({"mine.py": "1"}, {"mine.py": "1", "more.py": "3"}, ["more.py"]),
+    ],
+)  # fmt: skip
+def test_a_file_is_compared_with_the_one_of_its_place_and_else_of_its_name(
+    before: dict[str, str], now: dict[str, str], changed: list[str]
+) -> None:
+    found = StudyCode(version="2", files=now).changed_files(StudyCode(version="1", files=before))
+    assert found == changed
+
+
 def test_what_has_no_curve_is_refused_with_the_reason(storage_url: str) -> None:
     queue = make_study(storage_url)
     ends = [
@@ -215,8 +234,9 @@ def test_the_command_finds_the_same_values_or_says_what_differs(
     frame = trials("small", storage=user.url)
     for outcome, epochs in (("complete", "3 epochs"), ("pruned", "1 epoch of 3")):
         number = frame["number"][frame["outcome"] == outcome].iloc[0]
-        code, out, error = user.run("replay", NAME=path, TRIAL=number)
+        code, out, error = user.run("replay", NAME=path, TRIAL=number, SEED=5, EPOCHS=9)
         assert code == 0, error
+        assert "now" not in out, "the stored seed and epochs are what is trained"
         assert f"({outcome}) is trained again: {epochs} on cpu, mse" in out
         assert "come out again, bit for bit" in out
 

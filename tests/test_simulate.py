@@ -283,6 +283,17 @@ def test_a_study_without_a_full_curve_is_refused_with_the_fix() -> None:
         StoredCurves(about=ABOUT, curves=short).check()
 
 
+def test_complete_trials_that_reported_no_number_have_no_curve(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    study = optuna.create_study(study_name="cae", storage=url)
+    trial = study.ask()
+    trial.report(math.nan, 0)
+    study.tell(trial, 0.5)
+    study._storage.remove_session()  # type: ignore[attr-defined]
+    with pytest.raises(NoCurves, match=r"\(none has reported any\); train some to the end"):
+        read_curves("cae", url).check()
+
+
 def test_mistakes_are_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     other.write_text("no table")

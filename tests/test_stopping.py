@@ -123,6 +123,27 @@ def test_a_grid_keeps_its_size_and_a_sampler_without_stop_is_itself() -> None:
     assert grid_size(with_stop(grid, "auto", trials=9)) == grid_size(grid) == 3
 
 
+@pytest.mark.parametrize("kind", ["grid", "brute_force"])
+def test_a_sampler_that_has_tried_all_ends_the_study_with_stop_too(kind: str) -> None:
+    choices = ["a", "b", "c"]
+    space = {"x": optuna.distributions.CategoricalDistribution(choices)}
+    sampler = with_stop(make_sampler(kind, seed=0, space=space), "auto", trials=9)
+    study = optuna.create_study(sampler=sampler)
+    for _ in choices:
+        assert not sampler.has_tried_all(study)
+        trial = study.ask()
+        trial.suggest_categorical("x", choices)
+        study.tell(trial, 1.0)
+    assert sampler.has_tried_all(study)
+    assert (sampler.has_stopped, sampler.reason) == (True, "")
+
+
+def test_a_stop_on_a_grid_counts_whether_it_is_asked_with_all_trials_or_with_the_points() -> None:
+    space = {"x": optuna.distributions.CategoricalDistribution(["a", "b", "c"])}
+    grid = make_sampler("grid", seed=0, space=space)
+    assert with_stop(grid, "auto", trials=9).label == with_stop(grid, "auto", trials=3).label
+
+
 def test_a_study_ends_early_says_why_and_goes_on_without_stop(
     user: User, study_file: WriteStudy
 ) -> None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.cli.study import _limit
 from search.errors import BadVariable
-from search.setup.tries import describe_range, read_tries
-from search.variables import read_variables
+from search.setup.loading import load_study
+from search.setup.tries import (
+    KEY,
+    describe_range,
+    read_tries,
+    remember_tries,
+    remembered_tries,
+)
+from search.variables import Variables, read_variables
 from storage import trials
+from tests.queues import make_study
 from tests.user import User, WriteStudy
 
 FEW_DIGITS = True
@@ -98,6 +108,26 @@ def test_a_person_s_parameters_are_tried_first_and_once(user: User, study_file: 
     code, _, error = user.run(TRIALS=4, **{**asked, "TRY": "latent=2"})
     assert code == 0, error
     assert trials("small", storage=user.url)["latent"].tolist()[3] == 2
+
+
+def test_workers_that_join_try_what_the_last_call_gave(storage_url: str) -> None:
+    study = make_study(storage_url).study
+    assert remembered_tries(study, SPACE) == {}
+    remember_tries(study, read("lr=0.001 latent=27; penalty=None"))
+    remember_tries(study, last := read("width=1; shuffled=true"))
+    assert remembered_tries(study, SPACE) == last
+    assert list(remembered_tries(study, {"width": SPACE["width"]})) == ["TRY width=1.0"]
+    study._storage.set_study_system_attr(study._study_id, KEY, {"TRY latent=1": {"latent": 1}})
+    assert remembered_tries(study, SPACE) == {}, "a value outside the space"
+    remember_tries(study, {})
+    assert remembered_tries(study, SPACE) == {}
+
+
+def test_a_study_that_runs_before_or_after_tries_and_measures_its_own() -> None:
+    given = Variables(tries=({"lr": "0.1"},), inception=Path("weights"), trials=5)
+    before = _limit(given, load_study("cae"))
+    assert (before.tries, before.inception, before.trials) == ((), None, 5)
+    assert _limit(given, load_study("gan_balance")).inception == Path("weights")
 
 
 def test_a_mistake_in_try_leaves_all_as_it_was(

@@ -55,14 +55,13 @@ class Conclusion:
         records = exported if isinstance(exported, list) else []
         run, console = supervisor.run, self.console
         supervisor.queue.read_again()  # what is said at the end is what the database says
-        over = supervisor.queue.count_ended() >= run.trials
+        over = supervisor.queue.has_ended(run.trials)
         end_note(supervisor, "done" if over else "MINUTES are over", records)
         ended = self._tell_ends(supervisor, sum(map(retraining_seconds, records)))
         if table is not None:
             console.print(summary_table(table.to_plain()))
             console.print()
-        is_short = not over and self.variables.minutes is None and not supervisor.queue.is_stopped()
-        if is_short:
+        if not over and self.variables.minutes is None:
             print_line(
                 console,
                 f"the trial database has {ended} of {format_count(run.trials, 'trial')}: it "

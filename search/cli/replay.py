@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 
 import optuna
@@ -70,7 +71,8 @@ def _replay(console: Console, variables: Variables, storage: TrialStorage, numbe
     joined = find_joined(storage, name, place, variables.data)
     recorded = read_recorded(joined.opened, number, metric=joined.identity.metric)
     study = load_joined(name, joined, "replay")
-    given = joined_variables(variables, joined, study)
+    # seed and epochs are the stored ones, whatever a shell has in SEED and EPOCHS
+    given = replace(joined_variables(variables, joined, study), seed=None, epochs=None)
     device = _choose_device(recorded, variables, console)
     inputs = find_images(given, study, console, stored_shape=joined.shape)
     context = _open_context(given, joined, study, inputs, storage, device)

@@ -139,8 +139,8 @@ def _shaped_for(study: Study, base: Study | None) -> Study | None:
 def _limit(variables: Variables, study: Study) -> Variables:
     """Return the variables for a study that runs before or after the one that was asked for.
 
-    Numbers that were given are its upper limits. Sampler, pruner and base are its own, and its
-    best is exported.
+    Numbers that were given are its upper limits. Sampler, pruner, base and what it tries are its
+    own, its best is exported, and INCEPTION measures only models that make images.
     """
     spec = study.spec
     return replace(
@@ -154,6 +154,8 @@ def _limit(variables: Variables, study: Study) -> Variables:
         top=max(variables.top, 1),  # what starts from it needs an export
         sampler=None,
         pruner=None,
+        tries=(),
+        inception=variables.inception if spec.model.judged else None,
         start=None,
     )
 

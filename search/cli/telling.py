@@ -59,7 +59,7 @@ def tell_end(
     exported: records of the exports, best first; code: exit code, not 0 where nothing is exported
     """
     notices, queue, run = supervisor.notices, supervisor.queue, supervisor.run
-    if notices is None or (queue.count_ended() < run.trials and not queue.is_stopped()):
+    if notices is None or not queue.has_ended(run.trials):
         return
     notices.look_for_best(at_once=True)
     metric = supervisor.study.spec.metric

@@ -69,7 +69,7 @@ INTERRUPTED = 130  # exit code
 # What a study is made with, and how far it goes: the database says it, and no machine that joins.
 OF_THE_STUDY = (
     "TRIALS", "EPOCHS", "RETRAIN_EPOCHS", "TRIAL_MINUTES", "SEED", "SEEDS", "TOP", "SAMPLER",
-    "PRUNER", "CODE", "KEEP", "FINISH", "FIRST", "ENGINE", "JOBS",
+    "PRUNER", "STOP", "TRY", "CODE", "KEEP", "FINISH", "FIRST", "ENGINE", "JOBS",
 )  # fmt: skip
 
 
@@ -153,7 +153,7 @@ class WorkerCommand:
         supervisor = self._make_supervisor(study, run, queue, devices, stop, top)
         left = run.trials - queue.count_ended()
         if left <= 0 and self._is_finished(supervisor, top):
-            self._say_done(run)
+            self._say_done(run, queue)
             return 0
         self._announce(joined, run, devices, left, place)
         with notices_of(supervisor, self.variables):
@@ -238,7 +238,7 @@ class WorkerCommand:
                     display.show_starting(supervisor.pool.workers.values())
                     show_earlier(supervisor)
                     supervisor.search(minutes)
-                    is_over = self._has_ended(supervisor)
+                    is_over = supervisor.queue.has_ended(run.trials)
                     if is_over and top:
                         exported = finish(supervisor, top)
             except (Stopped, GaveUp):
@@ -250,13 +250,8 @@ class WorkerCommand:
             return TRY_AGAIN  # MINUTES are over
         if ends_study:
             tell_end(supervisor, exported, code=0)
-        self._say_done(run)
+        self._say_done(run, supervisor.queue)
         return 0
-
-    def _has_ended(self, supervisor: Supervisor) -> bool:
-        """Whether all trials have ended, or the sampler has nothing left to try."""
-        queue = supervisor.queue
-        return queue.count_ended() >= supervisor.run.trials or queue.is_stopped()
 
     def _leave(self, supervisor: Supervisor, heard: list[int]) -> int:
         """Give all trials back, and say so; returns the exit code."""
@@ -289,10 +284,10 @@ class WorkerCommand:
         )
         print_loud(self.console, run.remarks)
 
-    def _say_done(self, run: StudyRun) -> None:
+    def _say_done(self, run: StudyRun, queue: TrialQueue) -> None:
         self._say(
-            f"study {run.study}: all of its {format_count(run.trials, 'trial')} have ended; "
-            "nothing is left for a worker"
+            f"study {run.study}: all of its {format_count(queue.count_ended(), 'trial')} have "
+            "ended; nothing is left for a worker"
         )
 
     def _say(self, line: str) -> None:

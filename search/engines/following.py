@@ -63,7 +63,8 @@ class FollowingSupervisor(Supervisor):
         while True:
             self.queue.read_again()
             ended = self.queue.count_ended()
-            if is_finished(self.leaderboard, ended, top):
+            at_end = self.run.trials if self.queue.is_stopped() else ended
+            if is_finished(self.leaderboard, at_end, top):
                 return self.leaderboard.export_records(top)
             elsewhere = find_elsewhere(self.run, self.queue, ended=ended, top=top)
             if elsewhere is not None:
@@ -75,7 +76,7 @@ class FollowingSupervisor(Supervisor):
 
     def _useful_jobs(self) -> int:
         """Return how many workers find something to do."""
-        left = self.run.trials - self.queue.count_ended()
+        left = 0 if self.queue.is_stopped() else self.run.trials - self.queue.count_ended()
         return max(1, min(self.jobs, left))
 
     def _start(self, count: int) -> None:

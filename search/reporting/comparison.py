@@ -74,7 +74,7 @@ def cells_of(study: ComparedStudy) -> list[str]:
     """Return a study's row under `COLUMNS`."""
     values, several = study.values, len(study.runs) > 1
     if not values:
-        winner = "not retrained"
+        winner = "no export here"  # another RUNS may have it
     elif len(values) == 1:
         winner = f"{values[0]:.6g}"
     else:
@@ -116,6 +116,8 @@ def _describe_winners(first: ComparedStudy, second: ComparedStudy) -> str:
     found = compare_means(first.values, second.values)
     is_first = found.difference < 0 if first.minimize else found.difference > 0
     better, other = (first, second) if is_first else (second, first)
+    if not found.difference:
+        return f"The winners of {first.name} and {second.name} are equally good."
     apart = f"{abs(found.difference):.3g}"
     if found.p is None:
         return (

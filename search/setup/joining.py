@@ -27,6 +27,7 @@ from search.setup.loading import load_study, study_names
 from search.setup.prepare import count_trials, identify_run, make_run
 from search.setup.shared_place import keep_files
 from search.setup.stored_study import StudyIdentity, check_identity, read_identity
+from search.setup.tries import remembered_tries
 from search.spelling import spell
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler, trials_shown_at_once
@@ -174,14 +175,15 @@ def join_run(
     sampler = with_stop(drawing, variables.stop, trials=joined.record.trials)
     opened.sampler = sampler  # it draws nothing here
     opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
+    tries = remembered_tries(opened, study.space)
     trials = count_trials(
         joined.record.trials,
         sampler,
         opened,
-        len(study.spec.references),
+        len(study.spec.references) + len(tries),
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
     at_once = trials_shown_at_once(drawing)
     files = keep_files(opened, variables, storage)
     run = make_run(variables, study, inputs, opened, stored, trials=trials, at_once=at_once)
-    return replace(run, files=files)
+    return replace(run, files=files, tries=tries)

@@ -41,7 +41,7 @@ from search.setup.stored_study import (
     write_identity,
 )
 from search.setup.study_files import digest_rooms
-from search.setup.tries import check_room, check_stored_room, read_tries
+from search.setup.tries import check_room, check_stored_room, read_tries, remember_tries
 from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
@@ -143,6 +143,7 @@ def prepare_run(
         storage.get_study_system_attrs(opened._study_id).get(STOPPED_BY),
     )
     check_stored_room(tries, opened, trials)
+    remember_tries(opened, tries)
     run = replace(
         make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once),
         files=files,

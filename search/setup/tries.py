@@ -1,6 +1,8 @@
 """Parameters that a person wants to see tried: ``make study NAME=cae TRY='lr=0.001 latent=27'``.
 
     read_tries([{"lr": "0.001"}], space)     # {"TRY lr=0.001": {"lr": 0.001}}
+    remember_tries(opened, tries)            # for workers that join, also those of an engine
+    remembered_tries(opened, space)
 
 They are trials like the study's references, and come before these. What a set leaves out is drawn
 by the sampler. A trial keeps the name of its set, so that the same command tries each set once.
@@ -24,6 +26,7 @@ from search.setup.checks import is_within
 from search.trials.retries import read_retries
 from storage.errors import short
 
+KEY = "genstudy:tries"  # system attribute of a study: what the last call of `make study` gave
 LISTED = 8  # choices that a message names
 
 Tries = Mapping[str, Mapping[str, Any]]
@@ -41,6 +44,28 @@ def read_tries(
     for texts in written:
         values = {name: _read_value(name, text, space) for name, text in texts.items()}
         found[" ".join(["TRY", *(f"{name}={value}" for name, value in values.items())])] = values
+    return found
+
+
+def remember_tries(study: optuna.Study, tries: Tries) -> None:
+    """Keep the sets with the stored study, in place of those of the call before."""
+    plain = {name: dict(values) for name, values in tries.items()}
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    if attributes.get(KEY, {}) != plain:
+        study._storage.set_study_system_attr(study._study_id, KEY, plain)
+
+
+def remembered_tries(
+    study: optuna.Study, space: Mapping[str, BaseDistribution]
+) -> dict[str, dict[str, Any]]:
+    """Return the sets that the last call gave; one that is not within ``space`` is left out, since
+    anybody may write into a database."""
+    kept = study._storage.get_study_system_attrs(study._study_id).get(KEY)
+    found = {}
+    for name, values in kept.items() if isinstance(kept, dict) else ():
+        known = isinstance(values, dict) and values.keys() <= space.keys()
+        if known and all(is_within(space[each], value) for each, value in values.items()):
+            found[name] = values
     return found
 
 

@@ -97,8 +97,8 @@ class StoredCurves:
             there = ", ".join(f"{count} {word}" for word, count in self.short.most_common())
             raise NoCurves(
                 f"no trial of {short(about.study)} has a full curve of "
-                f"{format_count(about.epochs, 'epoch')} ({there or 'it has no trials'}); train "
-                f"some to the end: {spell('study', NAME=about.study, PRUNER='none')}"
+                f"{format_count(about.epochs, 'epoch')} ({there or 'none has reported any'}); "
+                f"train some to the end: {spell('study', NAME=about.study, PRUNER='none')}"
             )
 
 
@@ -142,7 +142,7 @@ def _collect(frame: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:
         if its is None:
             continue
         its = its[its["value"].notna()].sort_values("epoch")
-        if its["epoch"].tolist() != list(range(1, len(its) + 1)):
+        if its.empty or its["epoch"].tolist() != list(range(1, len(its) + 1)):
             continue
         values = tuple(map(float, its["value"]))
         if "epoch_seconds" in its and its["epoch_seconds"].notna().all():

@@ -46,7 +46,6 @@ from search.strategies.seeded import (
     uses_seed,
     visits_all,
 )
-from search.strategies.stopping import StoppingSampler
 from search.words import format_count
 from storage.errors import short
 
@@ -184,10 +183,7 @@ def grid_points(space: Space) -> dict[str, list[Any]]:
 
 def grid_size(sampler: BaseSampler) -> int | None:
     """Return how many points a grid has; None for every other sampler."""
-    sampler = sampler.inner if isinstance(sampler, StoppingSampler) else sampler
-    if isinstance(sampler, OneSequence) and isinstance(sampler.inner, GridSampler):
-        return len(sampler.inner._all_grids)
-    return None
+    return sampler.points if isinstance(sampler, StudySampler) else None
 
 
 def trials_shown_at_once(sampler: BaseSampler) -> int | None:

@@ -55,6 +55,11 @@ class StudySampler(BaseSampler):
         self.draws_alone = draws_alone
         self.has_stopped = False
 
+    @property
+    def points(self) -> int | None:
+        """How many points a grid has; None for every other sampler."""
+        return None
+
     @abstractmethod
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         """Return the sampler that draws for this trial."""
@@ -258,6 +263,10 @@ class OneSequence(StudySampler):
                     part._seed = derive_seed(seed, "sequence")
                 part._independent_sampler = TrialSeeded.around(independent, seed)
         return cls(sampler, label=type(sampler).__name__)
+
+    @property
+    def points(self) -> int | None:
+        return len(self.inner._all_grids) if isinstance(self.inner, GridSampler) else None
 
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         return self.inner

@@ -139,10 +139,11 @@ class StoppingSampler(StudySampler):
     """Another sampler that repeats the best configuration with other seeds when `LEAST` trials
     have ended, and stops the study when it no longer pays.
 
-    trials: of the study in all
+    trials: of the study in all; a grid has no more than its points
     """
 
     def __init__(self, inner: StudySampler, *, trials: int) -> None:
+        trials = min(trials, inner.points or trials)
         super().__init__(
             f"{inner.label}, STOP=auto of {trials} trials", draws_alone=inner.draws_alone
         )
@@ -150,12 +151,16 @@ class StoppingSampler(StudySampler):
         self.trials = trials
         self._begun: dict[int, int] = {}  # repeats of ours: Optuna goes on with the trial of before
 
+    @property
+    def points(self) -> int | None:
+        return self.inner.points
+
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         source = trial.system_attrs.get(REPEATED, self._begun.get(trial.number))
         return self.inner if source is None else _Repeating(int(source))
 
     def _any_sampler(self) -> BaseSampler:
-        return self.inner
+        return self.inner._any_sampler()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide whether the trial repeats the best."""
@@ -190,6 +195,9 @@ class StoppingSampler(StudySampler):
         values: Sequence[float] | None,
     ) -> None:
         super().after_trial(study, trial, state, values)
+        if self.inner.has_stopped:
+            self._note_stop()
+            return
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         now = _ended(trial, state, values)
         minimize = study.direction == StudyDirection.MINIMIZE

@@ -81,11 +81,11 @@ class Notices:
 
         words: what came of it; about: the same as values
         """
-        run = self.run
-        verb = "has" if run.trials == 1 else "have"
-        trials = f"{format_count(run.trials, 'trial')} {verb} ended"
+        run, ended = self.run, self.trials.count_ended()  # a search may stop early
+        verb = "has" if ended == 1 else "have"
+        trials = f"{format_count(ended, 'trial')} {verb} ended"
         text = f"study {run.study} is done: {trials}, {words}"
-        name = f"done {run.trials} x {run.epochs}"
+        name = f"done {ended} x {run.epochs}"
         self._tell(name, {"event": "done", "text": text, **about})
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Notices:
             best = find_best(connection, trials.study_id, minimize=minimize)
         if best is None or not math.isfinite(best.value):
             return
-        name = f"best {best.number}"
+        name = f"best {best.number} {best.value!r}"  # more epochs may improve it
         if name in self._told:
             return
         ended = trials.count_ended()

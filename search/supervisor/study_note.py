@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from search.run import StudyRun
@@ -48,6 +49,7 @@ class StudyNote:
         self.run = run
         self.queue = queue
         self.record = record
+        self.total = run.trials  # less where the search has stopped early
         found = stored_summary(queue.study)
         self.table: Mapping[str, Any] | None = None if found is None else found[0]
         # older versions kept the table alone as the note
@@ -77,8 +79,12 @@ class StudyNote:
         """Write the note of a study that ends or stops. records: of the exports, best first"""
         with suppress(Exception):  # the run has ended: a note is worth no error of its own
             counts = self.queue.count()
+            if self.queue.is_stopped():
+                self.total = counts.total()
+                self.record = replace(self.record, trials=self.total)
+                self.begin()  # status and report say no more of those that will never be
             parts = [self._progress(state, counts)]
-            if count_ended(counts) < self.run.trials:
+            if count_ended(counts) < self.total:
                 line = spell("study", NAME=self.run.name)
                 parts.append(f"{format_code_span(line)} goes on with it.")
             parts += self._winner(records[0]) if records else self._best()
@@ -90,7 +96,7 @@ class StudyNote:
 
     def _progress(self, state: str, counts: Counter[str]) -> str:
         """Return how far the study is, and what is left of it."""
-        ended, total = count_ended(counts), self.run.trials
+        ended, total = count_ended(counts), self.total
         states = {
             "complete": counts["COMPLETE"], "pruned": counts["PRUNED"], "failed": counts["FAIL"],
             "running": counts["RUNNING"], "paused": counts["PAUSED"],

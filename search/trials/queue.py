@@ -171,7 +171,7 @@ class TrialQueue:
                     return None
                 if choice.paused in pauses.ended:
                     self._paused.let_go_on(choice.paused)
-                trial = self._ask(pauses.ids - {choice.paused})
+                trial = self._ask(hidden=pauses.ids - {choice.paused}, only=choice.paused)
         except TooManyTrials:  # the lock was lost, and somebody else has made the last one
             return None
         trial_id = self.id_of(trial.number)
@@ -180,17 +180,18 @@ class TrialQueue:
             self._paused.promote(trial_id)
         return trial
 
-    def _ask(self, hidden: Set[int | None]) -> Trial:
+    def _ask(self, *, hidden: Set[int | None], only: int | None) -> Trial:
         """Ask Optuna for the trial that waits, or for a new one.
 
         hidden: trials that pause, and are not to be taken now
+        only: the trial that is to be taken, whatever else waits; None: the first that waits
         """
         cache = cast("TrialCache", self.study._storage)
-        cache.hidden = hidden
+        cache.hidden, cache.only = hidden, only
         try:
             return self.study.ask()
         finally:
-            cache.hidden = frozenset()
+            cache.hidden, cache.only = frozenset(), None
 
     def _is_dropped(self, owner: str) -> bool:
         """Whether the holder of a trial does not run it: it is gone, or it is this worker, whose
@@ -463,6 +464,11 @@ class TrialQueue:
     def count_ended(self) -> int:
         """Count the trials that have ended."""
         return count_ended(self.count())
+
+    def has_ended(self, total: int) -> bool:
+        """Whether all of ``total`` trials have ended, or those that there are and the sampler has
+        nothing left to try."""
+        return self.count_ended() >= total or self.is_stopped()
 
     @waits_out_outages
     def read_choices(self) -> Choices:

@@ -49,13 +49,32 @@ class StudyCode:
         return code
 
     def changed_files(self, before: StudyCode) -> list[str]:
-        """Return the files that differ, by name where only their place does not."""
-        old = {path.rpartition("/")[2]: word for path, word in before.files.items()}
-        new = {path.rpartition("/")[2]: word for path, word in self.files.items()}
-        changed = [
-            path for path in self.files if old.get(path.rpartition("/")[2]) != self.files[path]
+        """Return the files that differ, and at last those that are gone. A file that only lies
+        elsewhere now is found by its name and what it does."""
+        moved = Counter(
+            (_name_of(path), word) for path, word in before.files.items() if path not in self.files
+        )
+        changed = []
+        for path, word in self.files.items():
+            if path in before.files:
+                is_same = before.files[path] == word
+            else:
+                is_same = moved[_name_of(path), word] > 0
+                moved[_name_of(path), word] -= is_same
+            if not is_same:
+                changed.append(path)
+        edited = {_name_of(path) for path in changed if path not in before.files}
+        return changed + [
+            path
+            for path, word in before.files.items()
+            if path not in self.files
+            and moved[_name_of(path), word] > 0
+            and _name_of(path) not in edited
         ]
-        return changed + [path for path in before.files if path.rpartition("/")[2] not in new]
+
+
+def _name_of(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def accept_code(study: optuna.Study, code: StudyCode, *, is_accepted: bool) -> None:

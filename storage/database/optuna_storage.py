@@ -352,9 +352,11 @@ class TrialCache(_CachedStorage):
 
     retry: waits for a database that is away, in every call that may be repeated; None: nobody does
     hidden: WAITING trials that pause; who asks for those that wait does not see them
+    only: the one WAITING trial that they see; None: all that are not hidden
     """
 
     hidden: Set[int | None] = frozenset()
+    only: int | None = None
 
     def __init__(self, backend: TrialStorage, retry: DatabaseRetry | None = None) -> None:
         super().__init__(backend)
@@ -394,7 +396,7 @@ class TrialCache(_CachedStorage):
         ids = [
             trial.trial_id
             for trial in known.read_open()
-            if trial.state == TrialStatus.WAITING and trial.trial_id not in self.hidden
+            if trial.state == TrialStatus.WAITING and self._is_seen(trial.trial_id)
         ]
         if not ids:
             return []
@@ -403,6 +405,9 @@ class TrialCache(_CachedStorage):
         with self._lock:
             self._add_trials_to_cache(study_id, waiting)
         return [trial for trial in waiting if trial.state == TrialState.WAITING]
+
+    def _is_seen(self, trial_id: int) -> bool:
+        return trial_id not in self.hidden and self.only in (None, trial_id)
 
     def _read_returned_again(self, study_id: int) -> None:
         """Have Optuna's cache read those trials anew that went on after their end."""
