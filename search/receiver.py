@@ -4,6 +4,8 @@
     receiver.deliver({"event": "done", "text": "..."})           # raises `NotDelivered`
     receiver.shown                                               # "hooks.example": no secret
 
+A command reads one line of JSON, so that `cat >> heard` keeps a message a line.
+
 A URL may hold a secret anywhere behind its host, so that nothing else of it is ever shown, stored
 or passed on. A command is run by the shell, with the JSON on its standard input; its words stand in
 process lists, as all commands do, so that a secret belongs in a file that it reads.
@@ -106,7 +108,7 @@ class Receiver:
             start_new_session=True,
         )
         try:
-            process.communicate(content, timeout)
+            process.communicate(content + b"\n", timeout)  # a line each in a file that grows
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # the shell, and what it has started

@@ -430,7 +430,9 @@ class Variables:
         typed=True,
     )
     csv: Path | None = _variable(
-        "file to which the command trials or status writes the table", _read_path, typed=True
+        "file to which the commands trials, status and simulate write the table",
+        _read_path,
+        typed=True,
     )
     parquet: Path | None = _variable("the same as Parquet", _read_path)
     host: tuple[str, ...] = _variable(

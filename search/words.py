@@ -9,14 +9,14 @@ show_text("red\x1b[31m")                  the same ten characters, none of which
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.files.markdown import format_count
 
 __all__ = [
     "format_count", "format_duration", "format_items", "format_pace", "format_parameters",
-    "format_value", "name_seed", "show_text",
+    "format_value", "join_words", "name_seed", "show_text",
 ]  # fmt: skip
 
 # Characters that steer a terminal, end a line, or turn the direction of what follows.
@@ -61,6 +61,11 @@ def format_items(parameters: Mapping[str, Any]) -> list[str]:
 def format_parameters(parameters: Mapping[str, Any]) -> str:
     """Return ``channels 9, lr 0.00312``."""
     return ", ".join(format_items(parameters))
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def name_seed(repeat: int) -> str:

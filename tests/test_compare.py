@@ -145,7 +145,10 @@ def test_the_search_is_followed_over_training_seconds_and_pruned_trials_cost_too
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [({"metric": "bce"}, "different metric: mse and bce"), ({"pixels": "x"}, "different images")],
+    [
+        ({"metric": "bce"}, "different metric: mse and bce"),
+        ({"pixels": "x"}, r"different images: digits \(abc\) and digits \(x\)"),
+    ],
 )
 def test_values_that_mean_something_else_are_not_compared(
     url: str, compared: Callable[..., ComparedStudy], other: dict[str, Any], words: str

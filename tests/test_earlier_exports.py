@@ -249,6 +249,10 @@ def test_numbers_that_an_earlier_call_gave_are_named(make_context: MakeContext) 
     assert describe_remembered(Variables(), spec, run) == (
         "EPOCHS=2 and RETRAIN_EPOCHS=3 hold as before; the study file says 15 and 200"
     )
+    assert describe_remembered(Variables(), spec, replace(run, seeds=spec.seeds + 1)) == (
+        f"EPOCHS=2, RETRAIN_EPOCHS=3 and SEEDS={spec.seeds + 1} hold as before; "
+        f"the study file says 15, 200 and {spec.seeds}"
+    )
     assert describe_remembered(Variables(epochs=2), spec, run) == (
         "RETRAIN_EPOCHS=3 holds as before; the study file says 200"
     )

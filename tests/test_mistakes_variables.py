@@ -82,6 +82,10 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
         {"PRUNER": "hyperbnd"},
         ["unknown pruner 'hyperbnd'; available: asha", "(did you mean 'hyperband'?)"],
     ),
+    "pruner-argument": (
+        {"PRUNER": "asha(bracket=2)"},
+        ["pruner 'asha(bracket=2)': unknown argument 'bracket'", "(did you mean 'brackets'?)"],
+    ),
     "pruner-rungs": ({"PRUNER": "asha(0)"}, ["min_resource=0 is not a whole number of at least 1"]),
     "pruner-code": ({"PRUNER": "exit()"}, ["unknown pruner 'exit'"]),
     "pruner-percent": ({"PRUNER": "percentile(200)"}, ["pruner 'percentile(200)'", "100"]),

@@ -323,6 +323,15 @@ def test_a_receiver_that_is_away_is_said_without_its_address(tmp_path: Path) -> 
     assert why.value.__suppress_context__
 
 
+def test_messages_that_a_command_appends_to_a_file_are_lines(tmp_path: Path) -> None:
+    place = tmp_path / "heard"
+    receiver = parse_receiver(f"cat >> '{place}'")
+    receiver.deliver({"event": "best", "text": "two\nlines"})
+    receiver.deliver({"event": "done"})
+    heard = [json.loads(line)["event"] for line in place.read_text().splitlines()]
+    assert heard == ["best", "done"]
+
+
 def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> None:
     place = tmp_path / "it's here.json"
     receiver = parse_receiver(f'cat > "{place}"')

@@ -77,6 +77,8 @@ def test_the_same_curve_is_equal_and_says_what_was_compared() -> None:
     pruned = replace(RECORDED, outcome="pruned", value=None)
     line = pruned.compare({1: 0.5, 2: 0.25, 3: 0.3}).line
     assert line == "equal: all 3 epochs, after which it was pruned, come out again, bit for bit"
+    line = replace(pruned, curve={1: 0.5}).compare({1: 0.5}).line
+    assert line == "equal: its 1 epoch, after which it was pruned, comes out again, bit for bit"
 
 
 @pytest.mark.parametrize(

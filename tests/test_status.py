@@ -176,7 +176,7 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
         ),
         (
             {"finish": replace(FINISH, result={"top": 3, "trial": 7, "validation": 0.5})},
-            "the best is exported in a:/runs, trial 7, validation MSE 0.5",
+            "rank 1 is exported in a:/runs, trial 7, validation MSE 0.5",
         ),
         (
             {"jobs": ["export of rank 1", "retraining of trial 7, seed 2"]},

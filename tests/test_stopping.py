@@ -17,6 +17,7 @@ from search.strategies.stopping import (
     REPEATED,
     REPEATS,
     StoppingSampler,
+    describe_limit,
     expected_gain,
     look_ahead,
     with_stop,
@@ -55,6 +56,15 @@ def study_of(values: list[float | None], repeated: list[float | None]) -> list[F
     """The first trial is the best, and is repeated."""
     first = [ended(number, value) for number, value in enumerate(values)]
     return first + [ended(len(first) + n, value, 0) for n, value in enumerate(repeated)]
+
+
+def test_a_study_that_cannot_stop_early_is_told_so() -> None:
+    short = describe_limit(trials=LEAST + REPEATS, pauses=True)
+    assert short is not None
+    assert f"TRIALS={LEAST + REPEATS} leaves it nothing to stop" in short
+    long = LEAST + REPEATS + 1
+    assert "with asha most of them pause" in str(describe_limit(trials=long, pauses=True))
+    assert describe_limit(trials=long, pauses=False) is None
 
 
 def test_nothing_is_said_before_the_noise_is_measured_over_enough_trials() -> None:

@@ -17,6 +17,7 @@ from search.spelling import spell
 from search.study import Study, StudySpec
 from search.trials.study_record import name_strategy
 from search.variables import Variables
+from search.words import join_words
 from storage.database.address import redact_url
 
 PLACES = ("RUNS", "STORAGE")  # variables that say where a study is
@@ -38,8 +39,8 @@ def describe_remembered(given: Variables, spec: StudySpec, run: StudyRun) -> str
     }
     if not held:
         return None
-    now = " and ".join(f"{name}={value}" for name, (value, _) in held.items())
-    filed = " and ".join(str(value) for _, value in held.values())
+    now = join_words([f"{name}={value}" for name, (value, _) in held.items()])
+    filed = join_words([str(value) for _, value in held.values()])
     return f"{now} {'hold' if len(held) > 1 else 'holds'} as before; the study file says {filed}"
 
 

@@ -32,6 +32,7 @@ from search.words import format_count, format_duration
 from storage.frames import database_url
 
 ANY_ORDER = ("random", "qmc", "grid", "brute_force")  # samplers that learn nothing from trials
+FEW = 9  # curves; with fewer, asha promotes the first of at most two groups of three
 LINE_EVERY = 30.0  # seconds between two lines of a log
 
 
@@ -55,8 +56,9 @@ def simulate() -> int:
     if variables.csv or variables.parquet:
         write_frame(console, outcome_frame(rows), variables, "row")
         return 0
-    everything = setting.trials * setting.epochs
-    console.print(outcome_table(stored.about.metric, rows, all_epochs=everything))
+    ran_whole = len(stored.curves) * stored.about.epochs
+    wholes = [ran_whole, *[setting.trials * setting.epochs] * len(settings)]
+    console.print(outcome_table(stored.about.metric, rows, all_epochs=wholes))
     return 0
 
 
@@ -114,6 +116,12 @@ def describe(stored: StoredCurves, setting: Setting) -> list[str]:
         lines.append(
             f"{format_count(left_out.total(), 'trial')} with a short curve {are} left out "
             f"({counts}){biased}"
+        )
+    if setting.trials < FEW:
+        are_few = "is little" if setting.trials == 1 else "are few"
+        lines.append(
+            f"{format_count(setting.trials, 'curve')} {are_few}: what a pruner finds here is "
+            "mostly chance"
         )
     if about.sampler.partition("(")[0] not in ANY_ORDER:
         lines.append(

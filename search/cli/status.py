@@ -113,7 +113,7 @@ def _describe_finish(finish: Finish | None, metric: str) -> list[str]:
         return [f"{place} retrains and exports the best"]
     if finish.result is None:
         return []
-    parts = [f"the best is exported in {place}"]
+    parts = [f"rank 1 is exported in {place}"]
     for name in ("trial", "validation", "test"):
         value = finish.result.get(name)
         if isinstance(value, int | float):

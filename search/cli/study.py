@@ -45,6 +45,7 @@ from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
 from search.setup.reaching import note_database, reach_database
 from search.setup.shared_place import check_files
+from search.strategies.stopping import describe_limit
 from search.study import Study
 from search.supervisor.devices import count_cores, find_devices
 from search.supervisor.display import Display
@@ -442,6 +443,9 @@ class StudyCommand:
                 f"{_have(ended)} ended; TRIALS={ended + 10} goes on",
             )
             return
+        if run.stop is not None:
+            pauses = queue.lets_trials_pause
+            print_lines(self.console, describe_limit(trials=run.trials, pauses=pauses))
         kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
         verb = "goes on" if queue.count().total() else "starts"
         if ended:

@@ -151,8 +151,10 @@ def check_comparable(compared: Sequence[ComparedStudy]) -> None:
         for what, mine, theirs in (
             ("metric", first.metric, other.metric),
             ("direction", first.study.direction.name, other.study.direction.name),
-            ("images", _images(first), _images(other)),
+            ("images", _pixels(first), _pixels(other)),
         ):
+            if what == "images" and mine != theirs:
+                mine, theirs = (f"{_data(run)} ({_pixels(run)})" for run in (first, other))
             if mine != theirs:
                 raise NotComparable(
                     f"studies {first.name!r} and {other.name!r} have different {what}: "
@@ -161,9 +163,17 @@ def check_comparable(compared: Sequence[ComparedStudy]) -> None:
                 )
 
 
-def _images(run: ReportedStudy) -> str:
-    """Return a word for the images that a study was measured on; empty: it is not known."""
+def _pixels(run: ReportedStudy) -> str:
+    """Return a word for the images that a study was measured on; empty: it is not known.
+
+    The same images have the same word wherever they lie.
+    """
     return str(run.definition.get("pixels", ""))
+
+
+def _data(run: ReportedStudy) -> str:
+    """Return where these images came from, as DATA names it."""
+    return str(run.definition.get("data", "")) or "unknown data"
 
 
 def reach_share(first: ComparedStudy, second: ComparedStudy) -> float | None:

@@ -93,7 +93,8 @@ def _read_value(name: str, text: str, space: Mapping[str, BaseDistribution]) -> 
     for value in _readings(text, space[name]):
         if is_within(space[name], value):
             return value
-    raise BadVariable(f"TRY: {name}={short(text)} is not {describe_range(space[name])}")
+    hint = "; parameters stand behind spaces, without commas" if text.endswith(",") else ""
+    raise BadVariable(f"TRY: {name}={short(text)} is not {describe_range(space[name])}{hint}")
 
 
 def _readings(text: str, distribution: BaseDistribution) -> list[Any]:

@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 Rows = Sequence[tuple[str, Sequence[Outcome]]]
 
 
-def outcome_table(metric: str, rows: Rows, *, all_epochs: float) -> FittedTable:
+def outcome_table(metric: str, rows: Rows, *, all_epochs: Sequence[int]) -> FittedTable:
     """Return a row a setting: means over its orders, with standard deviations.
 
-    all_epochs: trial-epochs without a pruner, of which each setting's are a share
+    all_epochs: of each row, the trial-epochs of its trials without a pruner
     """
     titles = [title for title, _ in rows]
     found = [outcomes for _, outcomes in rows]
     columns = {
         "trial-epochs": [_count([each.epochs for each in its]) for its in found],
         "of all": [
-            f"{100 * fmean(each.epochs for each in its) / all_epochs:.0f} %" for its in found
+            f"{100 * fmean(each.epochs for each in its) / whole:.0f} %"
+            for its, whole in zip(found, all_epochs, strict=True)
         ],
         "machine time": [format_duration(fmean(each.machine for each in its)) for its in found],
         "wall time": [_duration([each.wall for each in its]) for its in found],

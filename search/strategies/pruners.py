@@ -116,6 +116,10 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
         raise BadVariable(unknown_name("pruner", name, PRUNERS))
     if not positional and not named:
         positional = list(NEEDED.get(name, ()))
+    known = list(inspect.signature(PRUNERS[name]).parameters)
+    for word in named:
+        if word not in known:
+            raise BadVariable(f"pruner {short(chosen)!r}: " + unknown_name("argument", word, known))
     try:
         inspect.signature(PRUNERS[name]).bind(*positional, **named)
         with warnings.catch_warnings():

@@ -47,6 +47,24 @@ def with_stop(sampler: StudySampler, stop: str | None, *, trials: int) -> StudyS
     return sampler if stop is None else StoppingSampler(sampler, trials=trials)
 
 
+def describe_limit(*, trials: int, pauses: bool) -> str | None:
+    """Say why a study of ``trials`` in all may not stop before its end; None: it may.
+
+    pauses: whether its trials pause at rungs
+    """
+    if trials <= LEAST + REPEATS:
+        return (
+            f"STOP=auto decides when {LEAST} trials and {REPEATS} repeats of the best have ended: "
+            f"TRIALS={trials} leaves it nothing to stop"
+        )
+    if pauses:
+        return (
+            "STOP=auto counts trials that have ended: with asha most of them pause until all "
+            "have begun, so that it seldom stops a search; another PRUNER lets it"
+        )
+    return None
+
+
 def expected_gain(values: Sequence[float], remaining: int, *, minimize: bool) -> float:
     """Return by how much ``remaining`` more trials may improve the best of ``values``, >= 0.
 

@@ -268,8 +268,8 @@ def _say_what_moves(supervisor: Supervisor, jobs: Sequence[Export], ranked: Sequ
             continue
         if before == job.number:
             supervisor.display.say(
-                f"rank {job.rank}: the export of trial {before} is damaged, of an earlier "
-                "training, or lacks what other seeds have said since: it is made again"
+                f"rank {job.rank}: the export of trial {before} is not whole, or not of today's "
+                "trainings: it is made again"
             )
             continue
         now = (

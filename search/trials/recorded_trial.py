@@ -78,7 +78,9 @@ class RecordedTrial:
         steps = [epoch for epoch in sorted(self.curve) if again.get(epoch) != self.curve[epoch]]
         if steps or diverged != self.diverged:
             return Comparison(is_equal=False, line=self._describe_difference(again, diverged))
-        words = f"all {format_count(len(self.curve), 'epoch')}" if self.curve else ""
+        single = len(self.curve) == 1
+        words = f"{'its' if single else 'all'} {format_count(len(self.curve), 'epoch')}"
+        words = words if self.curve else ""
         if self.outcome == "complete" and self.value is not None:
             best = (min if self.minimize else max)(again.values())
             if best != self.value:
@@ -92,7 +94,8 @@ class RecordedTrial:
             words += f"{' and ' if words else ''}no finite value in epoch {self.diverged}"
         else:
             words += f", after which it was {self.outcome},"
-        return Comparison(is_equal=True, line=f"equal: {words} come out again, bit for bit")
+        come = "comes" if single and " and " not in words else "come"
+        return Comparison(is_equal=True, line=f"equal: {words} {come} out again, bit for bit")
 
     def _describe_difference(self, again: Mapping[int, float], diverged: int | None) -> str:
         """Return since which epoch another training differs, and by how much."""
