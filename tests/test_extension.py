@@ -237,6 +237,7 @@ def checkpoints_of(context: WorkerContext) -> list[str]:
 
 
 def test_checkpoints_go_with_their_study(make_context: MakeContext) -> None:
+    remove_deleted_here((before := make_context()).queue, before.run)  # as the search begins
     context = make_ended(make_context)
     queue, run = context.queue, context.run
     remove_ended(None, queue, run)
@@ -250,6 +251,16 @@ def test_checkpoints_go_with_their_study(make_context: MakeContext) -> None:
     foreign.unlink()
     remove_deleted_here(queue, run)
     assert checkpoints_of(context) == []
+
+
+def test_checkpoints_of_an_older_version_may_be_another_database_s(
+    make_context: MakeContext,
+) -> None:
+    context = make_ended(make_context)  # no note was there when they were written
+    remove_deleted_here(context.queue, context.run)
+    context.queue.storage.delete_study(context.queue.study_id)
+    remove_deleted_here(context.queue, context.run)
+    assert checkpoints_of(context) == ["trial-0.safetensors"]
 
 
 def test_a_trial_that_cannot_come_back_keeps_no_checkpoint(make_context: MakeContext) -> None:

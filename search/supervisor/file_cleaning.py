@@ -29,6 +29,7 @@ from storage.files.shared_files import SharedFiles
 
 OF_TRIAL = re.compile(r"trial-([0-9]{1,9})(?:-[a-z0-9-]+)?")
 KEPT_IN = "kept-in-"  # how the name of a note begins: which database has the studies of a folder
+UNKNOWN = "unknown"  # ends the note of a folder in which an older version left checkpoints
 
 
 def remove_ended(access: FilesAccess | None, queue: TrialQueue, run: StudyRun) -> None:
@@ -43,10 +44,10 @@ def remove_ended(access: FilesAccess | None, queue: TrialQueue, run: StudyRun) -
     ended = {number for number in numbers if _has_ended(queue, number)}
     existing = {number for number in ended if _exists(queue, number)}
     ended -= queue.select_kept(existing, all_of_them=run.keeps)
-    if access is None:  # another database may have a study of this name in this RUNS
-        ours = {path for path in here if _token_in(path) == run.token}
-        ended &= {int(found[1]) for path, found in here.items() if found and path in ours}
-    _unlink(path for path, found in here.items() if found and int(found[1]) in ended)
+    # another database may have a study of this name in this RUNS
+    ours = {path for path in here if _token_in(path) == run.token}
+    own = ended & {int(found[1]) for path, found in here.items() if found and path in ours}
+    _unlink(path for path, found in here.items() if found and int(found[1]) in own)
     for name, found in there.items():
         if access is not None and found and int(found[1]) in ended:
             access.try_to(partial(_forget, name=name), left="what ended stays there")
@@ -69,12 +70,15 @@ def remove_deleted_here(queue: TrialQueue, run: StudyRun) -> None:
     """Remove, under RUNS, the checkpoints of trials whose studies are not in the database any more.
 
     A folder of checkpoints has a note of the databases whose studies it is for. One that is for
-    another database, too, is left alone.
+    another database, too, is left alone; so is one in which an older version, which wrote no notes,
+    left checkpoints.
     """
     folder = run.paths.checkpoints(run.study)
     note = KEPT_IN + address_digest(run.storage)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+        if _trial_files(run) and not any(folder.glob(KEPT_IN + "*")):
+            (folder / (KEPT_IN + UNKNOWN)).touch()
         (folder / note).touch()
     known = _known_tokens(queue)
     for each in folder.parent.iterdir() if folder.parent.is_dir() else ():
