@@ -74,7 +74,8 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         if len(arguments) == 1 and not arguments[0].startswith("-"):
-            print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
+            offered = [name for name in COMMANDS if name != "trainer"]
+            print(f"error: {unknown_name('command', arguments[0], offered)}", file=sys.stderr)
         else:
             print(__doc__, file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2

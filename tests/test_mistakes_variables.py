@@ -147,6 +147,7 @@ def test_an_unknown_command_is_one_line(capfd: pytest.CaptureFixture[str]) -> No
     assert main(["trails"]) == 2
     said = capfd.readouterr().err
     assert said.startswith("error: unknown command 'trails'; available: compare, dashboard, look")
+    assert "trainer" not in said  # a user starts none
     assert "did you mean 'trials'?" in said
     assert said.count("\n") == 1
 

@@ -32,7 +32,7 @@ from search.words import format_count, format_duration
 from storage.frames import database_url
 
 ANY_ORDER = ("random", "qmc", "grid", "brute_force")  # samplers that learn nothing from trials
-FEW = 9  # curves; with fewer, asha promotes the first of at most two groups of three
+FEW = 9  # full curves; of fewer, asha sends two at most past its first rung
 LINE_EVERY = 30.0  # seconds between two lines of a log
 
 
