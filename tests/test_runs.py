@@ -50,7 +50,8 @@ def test_a_study_runs_from_file_to_checked_exports(
     assert [folder.name for folder in exports.iterdir()] == ["1"]
     assert re.search(r"^trial +\d+ +complete +mse 0\.\d+", out, re.MULTILINE)
     assert "study small: 3 trials, 3 complete" in out
-    assert re.search(r"^machine time: \d+ s in 3 trials, \d+ s to train the best again$", out, re.M)
+    # a retraining of less than 0.05 s counts as none
+    assert re.search(r"^machine time: \d+ s in 3 trials(, \d+ s to train .*)?$", out, re.M)
 
     # the README's claim of a whole export holds after a file was lost, too
     (exports / "1" / "encoder.onnx").unlink()
