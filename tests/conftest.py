@@ -79,7 +79,8 @@ SMALL_STUDY = """
 
 
 def pytest_configure() -> None:
-    """Let files of tests lie in memory where it has room: a disk takes a third of their time.
+    """Let files of tests lie in memory where it has room: some disks take minutes to make and
+    remove them.
 
     What a disk does to genstudy is tested on purpose (`test_disk`).
     """

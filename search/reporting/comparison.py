@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from search.reporting.axes import Axis, fit_axis
 from search.reporting.compared import ComparedStudy, Progress, reach_share
@@ -78,10 +78,7 @@ def cells_of(study: ComparedStudy) -> list[str]:
     elif len(values) == 1:
         winner = f"{values[0]:.6g}"
     else:
-        mean = fmean(values)
-        winner = format_spread(
-            mean, (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-        )
+        winner = format_spread(fmean(values), stdev(values))
     of = format_count(len(values), "run" if several else "seed") if values else "-"
     ends = [run for run in study.progress if run.seconds]
     return [
