@@ -110,9 +110,11 @@ def test_the_csv_keeps_what_was_not_measured_again(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_every_row_whole() -> None:
-    console = Console(record=True, width=160, file=io.StringIO())
+    console = Console(record=True, width=10_000, markup=False, file=io.StringIO())
     table.show([FASTER, ABSENT, SLOWER], console)
     shown = console.export_text()
+    assert "[" not in shown  # no style stands there as words
+    assert max(map(len, shown.splitlines())) <= table.WIDTH  # a log is as wide as it likes
     for text in ("n 9, Z 27", "4.50x", "0.50x", ">= 3x", "met", "missed", "2400", "0.900"):
         assert text in shown
 

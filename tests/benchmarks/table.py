@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tests.benchmarks.rows import Row
 
-MARKS = {True: "[green]met[/]", False: "[bold red]missed[/]", None: ""}
+MARKS = {True: Text("met", "green"), False: Text("missed", "bold red"), None: Text()}
+WIDTH = 150  # of a log, where notes break
 
 
 def show(rows: Iterable[Row], console: Console) -> None:
@@ -21,10 +22,11 @@ def show(rows: Iterable[Row], console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         note = row.note if row.form == "full" else f"{row.form} form; {row.note}".rstrip("; ")
-        lines = [f"[bold]{escape(row.section)}: {escape(row.what)}[/]", f"vs {escape(row.peer)}"]
-        lines += [f"[dim]{escape(note)}[/]"] if note else []
+        words = Text.assemble((f"{row.section}: {row.what}", "bold"), f"\nvs {row.peer}")
+        if note:
+            words.append(f"\n{note}", "dim")
         table.add_row(
-            "\n".join(lines),
+            words,
             figure(row.ours),
             figure(row.theirs),
             row.unit,
@@ -32,7 +34,7 @@ def show(rows: Iterable[Row], console: Console) -> None:
             "" if row.target is None else f">= {row.target:g}x",
             MARKS[row.met],
         )
-    console.print(table)
+    console.print(table, width=min(console.width, WIDTH))
 
 
 def figure(value: float | None) -> str:
