@@ -51,7 +51,7 @@ def train(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) 
         value = value_at(trial.number, epoch)
         trial.report(value, epoch - 1)
         best = min(best, value)
-        is_rung = epoch in queue.rung_epochs(EPOCHS, trial.number)
+        is_rung = epoch in queue.rung_epochs(EPOCHS, trial)
         if is_rung and not queue.reach_rung(trial, rung=epoch, value=best):
             queue.release(trial.number)
             return f"{trial.number}: {first}-{epoch}"
@@ -163,9 +163,10 @@ def test_other_pruners_ask_the_database_nothing_more(
 ) -> None:
     queue = make_study(storage_url)
     monkeypatch.delattr("search.trials.paused.rungs")
-    assert queue.claim(1) is not None
+    trial = queue.claim(1)
+    assert trial is not None
     assert queue.count() == {"RUNNING": 1}
-    assert queue.rung_epochs(EPOCHS, 0) == ()
+    assert queue.rung_epochs(EPOCHS, trial) == ()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(2, 4))
@@ -286,7 +287,7 @@ def work(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) -
             trial.report(value, epoch - 1)
             best = min(best, value)
             yield f"{trial.number}: {epoch}"
-            is_rung = epoch in queue.rung_epochs(EPOCHS, trial.number)
+            is_rung = epoch in queue.rung_epochs(EPOCHS, trial)
             if is_rung and not queue.reach_rung(trial, rung=epoch, value=best):
                 queue.release(trial.number)
                 break

@@ -85,7 +85,7 @@ def train_all(queue: TrialQueue, curves: list[Curve]) -> list[tuple[int, str]]:
             if queue.storage.get_trial(trial._trial_id).state.is_finished():
                 break
             trial.report(values[epoch - 1], epoch - 1)
-            is_rung = epoch in queue.rung_epochs(EPOCHS, trial.number)
+            is_rung = epoch in queue.rung_epochs(EPOCHS, trial)
             if epoch == EPOCHS:
                 queue.study.tell(trial, min(values))
             elif trial.should_prune():

@@ -14,12 +14,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.strategies.samplers import grid_size, make_sampler
 from search.strategies.stopping import (
     LEAST,
+    MOST_REPEATS,
     REPEATED,
     REPEATS,
     StoppingSampler,
     describe_limit,
     expected_gain,
     look_ahead,
+    repeats_another,
     with_stop,
 )
 from storage import trials
@@ -59,12 +61,10 @@ def study_of(values: list[float | None], repeated: list[float | None]) -> list[F
 
 
 def test_a_study_that_cannot_stop_early_is_told_so() -> None:
-    short = describe_limit(trials=LEAST + REPEATS, pauses=True)
+    short = describe_limit(LEAST + REPEATS)
     assert short is not None
     assert f"TRIALS={LEAST + REPEATS} leaves it nothing to stop" in short
-    long = LEAST + REPEATS + 1
-    assert "with asha most of them pause" in str(describe_limit(trials=long, pauses=True))
-    assert describe_limit(trials=long, pauses=False) is None
+    assert describe_limit(LEAST + REPEATS + 1) is None
 
 
 def test_nothing_is_said_before_the_noise_is_measured_over_enough_trials() -> None:
@@ -91,6 +91,32 @@ def test_a_pruned_trial_counts_as_the_worst_complete_one() -> None:
     with_pruned = look_ahead(study_of([*short, None, None], [1.1, 1.2]), 99, minimize=True)
     with_worst = look_ahead(study_of([*short, 3.0, 3.0], [1.1, 1.2]), 99, minimize=True)
     assert with_pruned == with_worst
+
+
+def test_a_trial_that_pauses_counts_as_one_that_has_ended_and_one_that_waits_does_not() -> None:
+    known = study_of([1.0, 3.0, *[2.0] * LEAST], [1.1, 1.2])
+    paused = create_trial(state=TrialState.WAITING, intermediate_values={0: 2.5})
+    found = look_ahead([*known, paused, paused], 99, minimize=True)
+    assert found == look_ahead([*known, ended(30, None), ended(31, None)], 99, minimize=True)
+    waiting = create_trial(state=TrialState.WAITING)
+    assert look_ahead([*known, waiting], 99, minimize=True) == look_ahead(known, 99, minimize=True)
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_a_repeat_that_ends_without_a_value_is_replaced_until_too_many_have(
+    state: TrialState,
+) -> None:
+    sampler = with_stop(make_sampler("random", seed=0, space={}), "auto", trials=99)
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(LEAST):
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("x", 0, 1))
+    for _ in range(MOST_REPEATS):
+        trial = study.ask()
+        assert repeats_another(study.get_trials()[trial.number])
+        study.tell(trial, state=state)
+    last = study.ask()
+    assert not repeats_another(study.get_trials()[last.number])
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe", "cmaes", "qmc"])
@@ -174,3 +200,20 @@ def test_a_study_ends_early_says_why_and_goes_on_without_stop(
     code, out, error = user.run(NAME=name, TRIALS=7, WORKERS=1, TOP=0)
     assert (code, error) == (0, ""), out
     assert len(trials("small", storage=user.url)) == 7
+
+
+def test_a_study_whose_trials_pause_ends_early_and_its_repeats_train_to_the_end(
+    user: User, study_file: WriteStudy
+) -> None:
+    name = study_file()
+    set_constants(user, LEAST=3, SHARE=1e9)  # after three trials, whatever they bring
+    code, out, error = user.run(
+        NAME=name, TRIALS=20, EPOCHS=3, PRUNER="asha", WORKERS=1, TOP=0, STOP="auto"
+    )
+    assert (code, error) == (0, ""), out
+    assert "more trials may bring" in out
+    frame = trials("small", storage=user.url)
+    assert len(frame) < 10
+    assert set(frame["state"]) == {"COMPLETE", "PRUNED"}
+    same = frame.groupby(["channels", "latent", "lr"])["state"]
+    assert [list(states) for _, states in same if len(states) > 1] == [["COMPLETE"] * 3]

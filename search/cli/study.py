@@ -444,8 +444,7 @@ class StudyCommand:
             )
             return
         if run.stop is not None:
-            pauses = queue.lets_trials_pause
-            print_lines(self.console, describe_limit(trials=run.trials, pauses=pauses))
+            print_lines(self.console, describe_limit(run.trials))
         kinds = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
         verb = "goes on" if queue.count().total() else "starts"
         if ended:

@@ -156,7 +156,7 @@ def _let_go_on(
         for trial in complete:
             steps = trial.intermediate_values
             done = max(steps, default=-1) + 1
-            is_rung = done in queue.rung_epochs(run.epochs, trial.number)
+            is_rung = done in queue.rung_epochs(run.epochs, trial)
             if not is_rung or trial.value is None:
                 let_return(connection, trial._trial_id)
                 continue

@@ -10,13 +10,15 @@ Two numbers decide after each trial, from the `LEAST`-th on:
              the best of all. As many trials again bring about as much at most, since improvements
              get smaller; R more of n trials are log2((n + R) / n) doublings.
     noise    the standard deviation between seeds of the best configuration, which is trained again
-             with `REPEATS` other seeds for that. These are trials of the study like all others.
+             with `REPEATS` other seeds for that. These are trials of the study like all others,
+             but train to the end: what is pruned says nothing of seeds.
 
 The study ends when the gain is less than `SHARE` of the noise.
 
 Optuna's terminator (Makarova et al. 2022) bounds the gain by a Gaussian process over the
 parameters; here only values count, so that it holds for every sampler, for branches of a space and
-for pruned trials, and costs nothing. A pruned trial counts as the worst complete one.
+for pruned trials, and costs nothing. A pruned trial counts as the worst complete one, and so does
+one that pauses at a rung (`search.strategies.promotion`): it is not among the best.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ AUTO = "auto"
 LEAST = 20  # trials that have ended before a study may stop
 SHARE = 0.5  # of the noise; in simulated studies of 100 trials, less was lost than with all of it
 REPEATS = 2  # of the best configuration, with other seeds
+MOST_REPEATS = 2 * REPEATS  # where some of them fail, or collapse
 REPEATED = "genstudy:repeats"  # system attribute of a trial: the number of the one it repeats
 
 
@@ -47,22 +50,19 @@ def with_stop(sampler: StudySampler, stop: str | None, *, trials: int) -> StudyS
     return sampler if stop is None else StoppingSampler(sampler, trials=trials)
 
 
-def describe_limit(*, trials: int, pauses: bool) -> str | None:
-    """Say why a study of ``trials`` in all may not stop before its end; None: it may.
+def describe_limit(trials: int) -> str | None:
+    """Say why a study of ``trials`` in all may not stop before its end; None: it may."""
+    if trials > LEAST + REPEATS:
+        return None
+    return (
+        f"STOP=auto decides when {LEAST} trials and {REPEATS} repeats of the best have ended: "
+        f"TRIALS={trials} leaves it nothing to stop"
+    )
 
-    pauses: whether its trials pause at rungs
-    """
-    if trials <= LEAST + REPEATS:
-        return (
-            f"STOP=auto decides when {LEAST} trials and {REPEATS} repeats of the best have ended: "
-            f"TRIALS={trials} leaves it nothing to stop"
-        )
-    if pauses:
-        return (
-            "STOP=auto counts trials that have ended: with asha most of them pause until all "
-            "have begun, so that it seldom stops a search; another PRUNER lets it"
-        )
-    return None
+
+def repeats_another(trial: FrozenTrial) -> bool:
+    """Whether a trial repeats the best with another seed: it trains to the end."""
+    return REPEATED in trial.system_attrs
 
 
 def expected_gain(values: Sequence[float], remaining: int, *, minimize: bool) -> float:
@@ -90,7 +90,7 @@ def expected_gain(values: Sequence[float], remaining: int, *, minimize: bool) ->
 class Prospect:
     """What a study may still gain, beside the noise between seeds.
 
-    ended: trials that have; remaining: those that are left
+    ended: trials that have, or pause; remaining: those that are left
     """
 
     ended: int
@@ -118,8 +118,8 @@ def look_ahead(trials: Sequence[FrozenTrial], total: int, *, minimize: bool) -> 
     trials: all that it has
     """
     complete = {trial.number: _value_of(trial) for trial in trials if _is_complete(trial)}
-    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
-    ended = len(complete) + pruned
+    behind = sum(trial.state == TrialState.PRUNED or _pauses(trial) for trial in trials)
+    ended = len(complete) + behind
     source = _find_source(trials)
     if ended < LEAST or source is None or source not in complete:
         return None
@@ -131,7 +131,7 @@ def look_ahead(trials: Sequence[FrozenTrial], total: int, *, minimize: bool) -> 
     return Prospect(
         ended=ended,
         remaining=remaining,
-        gain=expected_gain([*complete.values(), *[worst] * pruned], remaining, minimize=minimize),
+        gain=expected_gain([*complete.values(), *[worst] * behind], remaining, minimize=minimize),
         noise=stdev([complete[source], *repeats]),
     )
 
@@ -140,12 +140,17 @@ def _is_complete(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])
 
 
+def _pauses(trial: FrozenTrial) -> bool:
+    """Whether a trial pauses; one that was interrupted looks alike until a worker takes it."""
+    return trial.state == TrialState.WAITING and bool(trial.intermediate_values)
+
+
 def _value_of(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
 def _repeats_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if REPEATED in trial.system_attrs]
+    return [trial for trial in trials if repeats_another(trial)]
 
 
 def _find_source(trials: Sequence[FrozenTrial]) -> int | None:
@@ -193,9 +198,12 @@ class StoppingSampler(StudySampler):
     def _due_repeat(self, study: Study) -> int | None:
         """Return which trial is to be repeated now; None: none."""
         trials = study.get_trials(deepcopy=False)
-        ended = [trial for trial in trials if trial.state.is_finished()]
-        repeats = [t for t in _repeats_of(trials) if t.state is not TrialState.FAIL]
-        if len(repeats) >= REPEATS or len(ended) < LEAST or self.trials - len(trials) < REPEATS:
+        ended = [trial for trial in trials if trial.state.is_finished() or _pauses(trial)]
+        repeats = _repeats_of(trials)
+        useful = [t for t in repeats if _is_complete(t) or not t.state.is_finished()]
+        if len(useful) >= REPEATS or len(repeats) >= MOST_REPEATS:
+            return None
+        if len(ended) < LEAST or self.trials - len(trials) < REPEATS:
             return None
         source = _find_source(trials)
         if source is not None:

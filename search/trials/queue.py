@@ -30,11 +30,12 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.strategies.seeded import StudySampler
+from search.strategies.stopping import repeats_another
 from search.trials.abandoned import AbandonedTrials
 from search.trials.epoch_report import EpochReport
 from search.trials.next_trial import NextTrial, Suggest
@@ -256,11 +257,20 @@ class TrialQueue:
         answers: list[bool] = []
         return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
 
-    def rung_epochs(self, epochs: int, number: int) -> tuple[int, ...]:
-        """Return the epochs after which trial ``number`` of ``epochs`` may pause, in order. A rung
-        is called by its epoch."""
+    @waits_out_outages
+    def trains_to_the_end(self, trial: Trial | FrozenTrial) -> bool:
+        """Whether ``trial`` neither pauses nor is pruned: it measures how far seeds differ."""
+        if not isinstance(trial, FrozenTrial):
+            trial = self.storage.get_trial(trial._trial_id)
+        return repeats_another(trial)
+
+    def rung_epochs(self, epochs: int, trial: Trial | FrozenTrial) -> tuple[int, ...]:
+        """Return the epochs after which ``trial`` of so many ``epochs`` may pause, in order. A
+        rung is called by its epoch."""
         pruner = self._paused.pruner
-        return () if pruner is None else pruner.rung_epochs(epochs, number)
+        if pruner is None or self.trains_to_the_end(trial):
+            return ()
+        return pruner.rung_epochs(epochs, trial.number)
 
     @waits_out_outages
     def reach_rung(self, trial: Trial, *, rung: int, value: float) -> bool:

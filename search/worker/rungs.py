@@ -28,7 +28,7 @@ class TrialRungs:
         self.queue = context.queue
         self.trial = trial
         self.best = min if context.spec.direction == "minimize" else max
-        self.epochs = self.queue.rung_epochs(context.run.epochs, trial.number)
+        self.epochs = self.queue.rung_epochs(context.run.epochs, trial)
 
     def reach(self, epoch: int, reported: Mapping[int, float]) -> bool:
         """Return whether the trial goes on after ``epoch``. reported: values by step, from 0"""

@@ -114,6 +114,7 @@ class TrialRun:
             reported={},
         )
         self.rungs = TrialRungs(context, trial)
+        self.trains_to_the_end = context.queue.trains_to_the_end(trial)
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.missing)
@@ -457,7 +458,9 @@ class TrialRun:
             return None
         if verdict := self.diagnosis.lost(steps=model.steps_per_epoch(self.context.images)):
             return Ending.lost(verdict, epoch)
-        if written and self.queue.try_should_prune(self.trial):
+        if self.trains_to_the_end or not written:
+            return None
+        if self.queue.try_should_prune(self.trial):
             return Ending.pruned(epoch, getattr(self.queue.study.pruner, "bound", None))
         return None
 
