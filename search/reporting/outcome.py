@@ -91,6 +91,11 @@ def _lead(reported: ReportedStudy, about: Mapping[str, Any]) -> str:
         return f"{start}: {metric} {about['valid'][metric]:.6g} on the validation images."
     test, count = about["test"][metric], about["images"]["test"]
     met = f"{start}: {metric} {test:.6g} on {count:,} test images that it met once."
+    if reported.models_met > 1:
+        met += (
+            f" {reported.models_met} models of this study have met them: the best of several test "
+            "values is partly luck."
+        )
     return met + _better_since(reported)
 
 

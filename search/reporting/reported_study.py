@@ -29,6 +29,7 @@ from search.reporting.pictures import is_picture
 from search.spelling import spell
 from search.trials.study_record import StudyRecord, read_record
 from search.trials.trial_attributes import sound_attributes
+from storage.database.finishes import find_finish
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
 from storage.files.artifacts import ArtifactFolder, listed_artifacts
@@ -134,6 +135,12 @@ class ReportedStudy:
     def record(self) -> StudyRecord | None:
         """What the last run wrote down; None for a study of an older version."""
         return read_record(self.study)
+
+    @cached_property
+    def models_met(self) -> int:
+        """How many models of this study the test images have met."""
+        finish = find_finish(self.storage.engine, self.definition.get("token"))
+        return 0 if finish is None else finish.models_met
 
     @cached_property
     def exports(self) -> list[tuple[Path, dict[str, Any]]]:

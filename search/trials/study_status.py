@@ -23,13 +23,13 @@ from search.trials.shared_exports import EXPORT
 from search.trials.study_record import KEY, parse_record
 from search.trials.trial_attributes import is_sound
 from search.words import name_seed
-from storage.database.finishes import Finish, read_finish
+from storage.database.finishes import Finish, find_finish
 from storage.database.job_claims import claims, read_claims
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
 from storage.database.running import RunningTrial, read_running
-from storage.database.schema import finishes, rungs
+from storage.database.schema import rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
 from storage.paths import RETRAINING
@@ -133,7 +133,7 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
         counts=_count(connection, name, study_id),
         running=read_running(connection, study_id),
         costs=_read_costs(connection, study_id),
-        finish=_read_finish(connection, definition.get("token")),
+        finish=find_finish(connection.engine, definition.get("token")),
         jobs=_read_jobs(connection, definition.get("token")),
     )
 
@@ -189,9 +189,3 @@ def _describe_job(name: str) -> str:
     if retraining := RETRAINING.fullmatch(name):
         return f"retraining of trial {retraining[1]}{name_seed(int(retraining[2] or 1))}"
     return "another job"  # anybody may write there
-
-
-def _read_finish(connection: Connection, token: object) -> Finish | None:
-    if not isinstance(token, str) or not inspect(connection).has_table(finishes.name):
-        return None
-    return read_finish(connection.engine, token)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.database.schema import finishes, is_sqlite
@@ -64,6 +64,11 @@ class Finish:
     result: Mapping[str, Any] | None
     meetings: tuple[Meeting, ...] = ()
 
+    @property
+    def models_met(self) -> int:
+        """How many models of this study the test images have met."""
+        return len({each.training for each in self.meetings})
+
 
 class FinishLost(Exception):
     """Another process has claimed the finishing meanwhile: nothing of this one's counts."""
@@ -75,6 +80,14 @@ Hold = Callable[[Connection], Finish]
 def read_finish(engine: Engine, token: str) -> Finish | None:
     """Return how far the finishing of a study is; None: it was never begun."""
     with read(engine) as connection:
+        return _read(connection, token)
+
+
+def find_finish(engine: Engine, token: object) -> Finish | None:
+    """Return the same of any study, one of another program or of an older version included."""
+    with engine.connect() as connection:
+        if not isinstance(token, str) or not inspect(connection).has_table(finishes.name):
+            return None
         return _read(connection, token)
 
 
