@@ -22,6 +22,7 @@ from search.reporting.comparison import (
 )
 from search.reporting.reported_study import read_study
 from search.tables import Column, FittedTable, Kind
+from search.trials.stored_names import find_stored_name
 from search.variables import Variables, read_variables
 from storage import best
 from storage.database.connection import open_storage
@@ -60,14 +61,16 @@ def compare() -> int:
 
 
 def _read_groups(variables: Variables) -> Sequence[Sequence[str]]:
-    groups = variables.names
-    if groups is None or len(groups) < 2:
+    given = variables.names
+    if given is None or len(given) < 2:
         raise BadVariable(
             "compare needs NAMES, two studies or more behind commas, such as NAMES=cae,cae_27; "
             "runs of the same study stand behind +: NAMES=a1+a2,b1+b2"
         )
-    if len(groups) > len(KINDS):
-        raise BadVariable(f"NAMES has {len(groups)} studies; compare at most {len(KINDS)} at once")
+    if len(given) > len(KINDS):
+        raise BadVariable(f"NAMES has {len(given)} studies; compare at most {len(KINDS)} at once")
+    url = variables.storage_url
+    groups = [[find_stored_name(url, name) for name in group] for group in given]
     flat = [name for group in groups for name in group]
     if twice := sorted({name for name in flat if flat.count(name) > 1}):
         raise BadVariable(f"NAMES has {twice[0]!r} twice; name each study once")

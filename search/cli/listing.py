@@ -19,6 +19,7 @@ from search.cli.frame_files import check_targets, write_frame
 from search.console import open_console, print_line
 from search.spelling import spell
 from search.tables import Column, FittedTable, Kind, format_column
+from search.trials.stored_names import find_stored_name
 from search.trials.tally import EndedTrial, describe_ends
 from search.trials.trial_attributes import NUMBERS, TEXTS, WHOLE, is_sound
 from search.variables import Variables, read_variables
@@ -82,10 +83,9 @@ def trials() -> int:
 
     variables = read_variables()
     console = open_console()
-    name = variables.need_name("trials")
-    if "/" in name or name.endswith(".py"):
-        name = Path(name).stem
+    wanted = variables.need_name("trials")
     check_targets(variables)
+    name = find_stored_name(variables.storage_url, wanted, variables.data)
     frame = all_trials(name, storage=variables.storage_url)
     if variables.csv or variables.parquet:
         write_frame(console, frame, variables)

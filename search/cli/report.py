@@ -9,6 +9,7 @@ import optuna
 
 from search.console import open_console, shorten_path
 from search.reporting.report import write_report
+from search.trials.stored_names import find_stored_name
 from search.variables import read_variables
 from search.words import format_size
 from storage.errors import RunsUnwritable
@@ -21,10 +22,9 @@ HERE = Path("runs")  # the RUNS of somebody who names none
 def report() -> int:
     """Write the report of the study NAME and say where it is, and how large."""
     variables = read_variables()
-    name = variables.need_name("report")
+    wanted = variables.need_name("report")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if "/" in name or name.endswith(".py"):
-        name = Path(name).stem
+    name = find_stored_name(variables.storage_url, wanted, variables.data)
     console, paths = open_console(), variables.paths
     into = _place_of_report(paths, name)
     if into != paths.report(name):

@@ -27,6 +27,7 @@ from search.simulation.orders import ORDERS, Outcome, Setting, as_it_ran, play_o
 from search.simulation.stored_curves import StoredCurves, read_curves
 from search.simulation.table import outcome_frame, outcome_table
 from search.strategies.pruners import NAMES, make_pruner
+from search.trials.stored_names import find_stored_name
 from search.variables import Variables, read_variables
 from search.words import format_count, format_duration
 from storage.frames import database_url
@@ -66,9 +67,8 @@ def _read(name: str, variables: Variables) -> StoredCurves:
     """Return the curves of a file, or of a stored study."""
     if name.endswith(".parquet"):
         return read_curve_file(Path(name).expanduser())
-    if "/" in name or name.endswith(".py"):
-        name = Path(name).stem
-    return read_curves(name, database_url(variables.storage_url))
+    url = database_url(variables.storage_url)
+    return read_curves(find_stored_name(url, name, variables.data), url)
 
 
 def choose_setting(stored: StoredCurves, variables: Variables) -> Setting:

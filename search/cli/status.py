@@ -6,7 +6,6 @@ CSV=path and PARQUET=path write the table for a program.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from search.cli.frame_files import check_targets, write_frame
 from search.console import open_console, print_line
 from search.spelling import spell
 from search.tables import Column, FittedTable, Kind
+from search.trials.stored_names import find_stored_name
 from search.trials.study_status import StudyStatus, is_silent, read_status
 from search.trials.tally import ALWAYS
 from search.variables import Variables, read_variables
@@ -31,10 +31,9 @@ def status() -> int:
     """Show how far the study NAME is."""
     variables = read_variables()
     console = open_console()
-    name = variables.need_name("status")
-    if "/" in name or name.endswith(".py"):
-        name = Path(name).stem
+    wanted = variables.need_name("status")
     check_targets(variables)
+    name = find_stored_name(variables.storage_url, wanted, variables.data)
     with connected(_address(variables)) as connection:
         found = read_status(connection, name)
     if variables.csv or variables.parquet:

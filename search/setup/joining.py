@@ -15,7 +15,6 @@ A database says which study it is, and never which file is run: anybody may writ
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import optuna
 
@@ -34,6 +33,7 @@ from search.strategies.samplers import make_sampler, trials_shown_at_once
 from search.strategies.stopping import with_stop
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
+from search.trials.stored_names import choose_stored, file_stem_of, is_path, read_stored_names
 from search.trials.study_code import StudyCode, check_joined_code
 from search.trials.study_record import StudyRecord, name_strategy, read_record
 from search.variables import Variables
@@ -65,25 +65,17 @@ def find_joined(
 ) -> JoinedStudy:
     """Return the stored study that ``name`` means: its own name, or that of its file.
 
-    place: the database, for people to read; data: DATA, where it is given: of several studies of
-        one file, that on these images is meant
+    place: the database, for people to read; data: DATA, where it is given
 
     Raises `UnknownStudy`, or `StudyChanged` for one that no version like this has begun.
     """
-    wanted = _stem(name)
-    stored = [found.study_name for found in storage.get_all_studies()]
-    chosen = wanted if wanted in stored else None
-    if chosen is None or (data is not None and _is_path(name)):
-        begun = [each for each in stored if _is_begun_as(wanted, each, storage)]
-        alike = [each for each in begun if _data_of(each, storage) == data]
-        if len(alike) == 1:
-            chosen = alike[0]
-        elif chosen is None and len(begun) == 1:  # `cae` on the digits is stored as `cae-digits`
-            chosen = begun[0]
+    with storage.engine.connect() as connection:
+        stored = read_stored_names(connection)
+    chosen = choose_stored(stored, name, data)
     if chosen is None:
-        known = ", ".join(short(each) for each in sorted(stored)) or "none yet"
+        known = ", ".join(short(each.name) for each in stored) or "none yet"
         raise UnknownStudy(
-            f"no study {short(repr(wanted))} in {place} (there: {known}); "
+            f"no study {short(repr(file_stem_of(name)))} in {place} (there: {known}); "
             f"{spell('study', NAME=name)} begins it"
         )
     opened = optuna.load_study(study_name=chosen, storage=storage)
@@ -96,28 +88,6 @@ def find_joined(
     return JoinedStudy(opened=opened, identity=identity, record=record)
 
 
-def _is_begun_as(name: str, stored: str, storage: TrialStorage) -> bool:
-    """Whether the study ``stored`` is that of the file ``name``, on other images than its own."""
-    if stored != name and not stored.startswith(f"{name}-"):
-        return False
-    record = read_record(optuna.load_study(study_name=stored, storage=storage))
-    return record is not None and _stem(record.command) == name
-
-
-def _data_of(stored: str, storage: TrialStorage) -> str | None:
-    """Return the name of the images of a stored study."""
-    identity = read_identity(optuna.load_study(study_name=stored, storage=storage))
-    return None if identity is None else identity.data
-
-
-def _is_path(name: str) -> bool:
-    return "/" in name or name.endswith(".py")
-
-
-def _stem(name: str) -> str:
-    return Path(name).stem if _is_path(name) else name
-
-
 def load_joined(name: str, joined: JoinedStudy, command: str = "worker") -> Study:
     """Load the study's file: the one that NAME names, or one that comes with genstudy.
 
@@ -125,12 +95,12 @@ def load_joined(name: str, joined: JoinedStudy, command: str = "worker") -> Stud
 
     Raises `UnknownStudy` for a file of somebody's own that NAME does not name.
     """
-    if _is_path(name):
+    if is_path(name):
         return load_study(name)
     begun_as = joined.record.command
     if begun_as in study_names():
         return load_study(begun_as)
-    file = f"{_stem(begun_as)}.py"
+    file = f"{file_stem_of(begun_as)}.py"
     raise UnknownStudy(
         f"study {joined.name!r} was begun with a file of its own, {short(file)}; name that file on "
         f"this machine: {spell(command, NAME=f'PATH/{file}')}"
