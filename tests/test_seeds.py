@@ -174,7 +174,7 @@ def test_a_certificate_says_how_good_and_how_sure() -> None:
     )
     assert f"with a probability of {first.probability * 100:.0f} %" in lines[1]
     assert lines[-1] == "Real images get frechet 1.94 (validation)."
-    assert "led the others by 20.0 %; over the seeds it leads by 52.9 %: none" in lines[3]
+    assert "led the next by 20.0 %; over the seeds it leads by 9.1 %: 55 % of" in lines[3]
     dropped = " ".join(certificate_lines(about(last)))
     assert "clearly worse than the best by then, and 1 further seed was not trained" in dropped
     assert mean_of(about(first)) == "10.0 ± 1.0"
@@ -188,8 +188,19 @@ def test_luck_is_what_is_lost_of_the_lead() -> None:
         return certificate_lines(about(certify(rows, seeds=2, minimize=True)[0]))[-1]
 
     assert "it leads by 10.0 %: 50 % of its lead was luck" in words((9.0, 9.0), (10.0, 10.0))
-    assert "it is 10.0 % behind: all of its lead was luck" in words((11.0, 11.0), (10.0, 10.0))
+    assert "it is 10.0 % behind the best: all of its lead was luck" in words(
+        (11.0, 11.0), (10.0, 10.0)
+    )
     assert "it leads by 20.0 %: none of its lead was luck" in words((8.0, 8.0), (10.0, 10.0))
+
+
+def test_a_trial_that_is_overtaken_has_no_lead_however_far_the_last_is_behind() -> None:
+    rows = [Compared(trial=2, searched=10.0, values=(10.0, 10.0)),
+            Compared(trial=1, searched=8.0, values=(12.0, 12.0)),
+            Compared(trial=3, searched=11.0, values=(90.0, 90.0))]  # fmt: skip
+    (*_, line) = certificate_lines(about(certify(rows, seeds=2, minimize=True)[0]))
+    assert "trial 1, led the next by 20.0 %" in line
+    assert "over the seeds it is 20.0 % behind the best: all of its lead was luck" in line
 
 
 def test_one_seed_promises_nothing() -> None:

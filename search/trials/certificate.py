@@ -55,8 +55,9 @@ class Certificate:
     probability: that it is the best of the ``compared``; None: nothing is known of the noise, or a
         person chose
     search_best: the trial that was the best of the compared in the search
-    search_lead, kept_lead: by how much that was better than the others' mean, there and over the
-        seeds; shares of that mean where ``is_relative``; None: there are no others
+    lead_in_search, lead_over_seeds: by how much that was better than the best of the others, there
+        and over the seeds, < 0: it is worse; shares of that one's value where ``is_relative``;
+        None: there are no others
     compared: all configurations that were trained again, the best first
     """
 
@@ -68,8 +69,8 @@ class Certificate:
     deviation: float | None
     probability: float | None
     search_best: int | None
-    search_lead: float | None
-    kept_lead: float | None
+    lead_in_search: float | None
+    lead_over_seeds: float | None
     is_relative: bool
     compared: tuple[Compared, ...]
 
@@ -132,7 +133,8 @@ def _leads(compared: Sequence[Compared], *, minimize: bool) -> dict[str, Any]:
     searched = [row.searched for row in compared]
     before = [value for value in searched if value is not None]
     nothing = {
-        "search_best": None, "search_lead": None, "kept_lead": None, "is_relative": False,
+        "search_best": None, "lead_in_search": None, "lead_over_seeds": None,
+        "is_relative": False,
     }  # fmt: skip
     if len(before) < max(2, len(compared)):
         return nothing
@@ -141,13 +143,14 @@ def _leads(compared: Sequence[Compared], *, minimize: bool) -> dict[str, Any]:
     is_relative = min(before) > 0 and min(after) > 0
 
     def lead(values: Sequence[float]) -> float:
-        others = fmean(value for place, value in enumerate(values) if place != leader)
-        gained = others - values[leader] if minimize else values[leader] - others
-        return gained / others if is_relative else gained
+        others = [value for place, value in enumerate(values) if place != leader]
+        rival = min(others) if minimize else max(others)
+        gained = rival - values[leader] if minimize else values[leader] - rival
+        return gained / rival if is_relative else gained
 
     return {
         "search_best": compared[leader].trial,
-        "search_lead": lead(before),
-        "kept_lead": lead(after),
+        "lead_in_search": lead(before),
+        "lead_over_seeds": lead(after),
         "is_relative": is_relative,
     }

@@ -129,17 +129,17 @@ def _luck_lines(certificate: Mapping[str, Any]) -> list[str]:
     lines = []
     if searched is not None:
         lines.append(f"In the search its value was {searched:.6g}: the best epoch of one seed.")
-    before, after = certificate["search_lead"], certificate["kept_lead"]
-    if before is None or before <= 0:
+    before, after = certificate.get("lead_in_search"), certificate.get("lead_over_seeds")
+    if before is None or after is None or before <= 0:  # older versions have other names
         return lines
     unit = "{:.1f} %" if certificate["is_relative"] else "{:.4g}"
     scale = 100 if certificate["is_relative"] else 1
     led, lead = unit.format(scale * before), unit.format(scale * abs(after))
-    left = f"it leads by {lead}" if after > 0 else f"it is {lead} behind"
+    left = f"it leads by {lead}" if after > 0 else f"it is {lead} behind the best"
     luck = min(max(1 - after / before, 0.0), 1.0)
     share = next(words for most, words in LUCK if luck <= most).format(100 * luck)
     lines.append(
-        f"The search's best of these, trial {certificate['search_best']}, led the others by "
+        f"The search's best of these, trial {certificate['search_best']}, led the next by "
         f"{led}; over the seeds {left}: {share} of its lead was luck."
     )
     return lines
