@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.strategies.prospect import expected_gain
 from search.strategies.samplers import grid_size, make_sampler
 from search.strategies.stopping import (
     LEAST,
@@ -19,7 +20,6 @@ from search.strategies.stopping import (
     REPEATS,
     StoppingSampler,
     describe_limit,
-    expected_gain,
     look_ahead,
     repeats_another,
     with_stop,

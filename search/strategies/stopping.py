@@ -1,31 +1,21 @@
 """A study ends when what it may still gain is less than the noise between seeds: `STOP=auto`.
 
     sampler = StoppingSampler(make_sampler("tpe", ...), trials=100)
-    expected_gain(values, remaining=60, minimize=True)
+    look_ahead(study.trials, 100, minimize=True)
 
-Two numbers decide after each trial, from the `LEAST`-th on:
+After each trial, from the `LEAST`-th on, `search.strategies.prospect` sets what the remaining
+trials may bring beside the noise: the standard deviation between seeds of the best configuration.
+That one is trained again with `REPEATS` other seeds. These are trials of the study like all others,
+but train to the end: what is pruned says nothing of seeds.
 
-    gain     what the remaining trials may bring. Half of the trials so far would have found
-             E = the mean best of a random half; so the last doubling of the study brought E less
-             the best of all. As many trials again bring about as much at most, since improvements
-             get smaller; R more of n trials are log2((n + R) / n) doublings.
-    noise    the standard deviation between seeds of the best configuration, which is trained again
-             with `REPEATS` other seeds for that. These are trials of the study like all others,
-             but train to the end: what is pruned says nothing of seeds.
-
-The study ends when the gain is less than `SHARE` of the noise.
-
-Optuna's terminator (Makarova et al. 2022) bounds the gain by a Gaussian process over the
-parameters; here only values count, so that it holds for every sampler, for branches of a space and
-for pruned trials, and costs nothing. A pruned trial counts as the worst complete one, and so does
-one that pauses at a rung (`search.strategies.promotion`): it is not among the best.
+A pruned trial counts as the worst complete one, and so does one that pauses at a rung
+(`search.strategies.promotion`): it is not among the best.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
 
@@ -35,11 +25,11 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.strategies.prospect import Prospect, expected_gain
 from search.strategies.seeded import StudySampler
 
 AUTO = "auto"
 LEAST = 20  # trials that have ended before a study may stop
-SHARE = 0.5  # of the noise; in simulated studies of 100 trials, less was lost than with all of it
 REPEATS = 2  # of the best configuration, with other seeds
 MOST_REPEATS = 2 * REPEATS  # where some of them fail, or collapse
 REPEATED = "genstudy:repeats"  # system attribute of a trial: the number of the one it repeats
@@ -63,53 +53,6 @@ def describe_limit(trials: int) -> str | None:
 def repeats_another(trial: FrozenTrial) -> bool:
     """Whether a trial repeats the best with another seed: it trains to the end."""
     return REPEATED in trial.system_attrs
-
-
-def expected_gain(values: Sequence[float], remaining: int, *, minimize: bool) -> float:
-    """Return by how much ``remaining`` more trials may improve the best of ``values``, >= 0.
-
-    values: of 2 trials or more, all finite
-
-    >>> round(expected_gain([3.0, 1.0, 2.0, 4.0], 4, minimize=True), 6)  # 1, 2 or 3: six halves
-    0.666667
-    >>> expected_gain([3.0, 1.0, 2.0, 4.0], 0, minimize=True)
-    0.0
-    """
-    ordered = sorted(values, reverse=not minimize)
-    half = len(ordered) // 2
-    expected, rest = 0.0, 1.0  # rest: chance that none of those before is in the half
-    for place, value in enumerate(ordered[: len(ordered) - half + 1]):
-        chance = rest * half / (len(ordered) - place)
-        expected += chance * value
-        rest -= chance
-    doublings = math.log2((len(ordered) + remaining) / len(ordered))
-    return abs(expected - ordered[0]) * doublings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prospect:
-    """What a study may still gain, beside the noise between seeds.
-
-    ended: trials that have, or pause; remaining: those that are left
-    """
-
-    ended: int
-    remaining: int
-    gain: float
-    noise: float
-
-    @property
-    def pays(self) -> bool:
-        """Whether the remaining trials may bring more than another seed."""
-        return self.gain >= SHARE * self.noise
-
-    @property
-    def words(self) -> str:
-        """Why the study stops."""
-        return (
-            f"STOP=auto: {self.remaining} more trials may bring {self.gain:.2g}, and seeds of the "
-            f"best configuration differ by {self.noise:.2g}"
-        )
 
 
 def look_ahead(trials: Sequence[FrozenTrial], total: int, *, minimize: bool) -> Prospect | None:
