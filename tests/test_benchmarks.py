@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from rich.console import Console
@@ -18,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.cae import CAE
 from models.data.loading import prepare_images
 from search.errors import BadVariable
+from search.strategies.samplers import make_sampler
+from search.studies import cae
 from search.supervisor import process
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks import picture, table
@@ -34,11 +37,11 @@ from tests.benchmarks.scale import BEHIND, BUSY, CALM, Projection, make_rows
 from tests.benchmarks.sizes import SHORT, Settings
 from tests.benchmarks.startup import EPOCH, until_shown
 from tests.benchmarks.steps import Step, run
-from tests.benchmarks.study import Course
+from tests.benchmarks.study import Course, create_with_draws
 from tests.benchmarks.trainee import ours, sgemm
 from tests.benchmarks.training import Training, layout_environment, layouts
 from tests.benchmarks.trial_database import TrialDatabase
-from tests.benchmarks.work import FOUR, SHAPE, adam, epoch_gigaflops
+from tests.benchmarks.work import FOUR, SHAPE, adam, epoch_gigaflops, searched
 
 ROOT = Path(__file__).parent.parent
 PEERS = ("lightning", "pytorch_lightning", "ray", "optuna_integration", "tests")
@@ -307,6 +310,19 @@ def test_a_course_knows_when_a_value_was_reached() -> None:
     assert course.reached(0.5) == 2.0
     assert course.reached(0.3) == 4.0
     assert course.reached(0.1) is None
+
+
+def test_the_peer_tries_what_our_study_draws(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/peer.db"
+    create_with_draws(url, 3)
+    waiting = optuna.load_study(study_name="peer", storage=url)
+    sampler = make_sampler("random", seed=cae.STUDY.seed, space={})
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(3):
+        their_trial, our_trial = waiting.ask(), study.ask()
+        searched(their_trial)
+        cae.suggest(our_trial)
+        assert their_trial.params == our_trial.params
 
 
 def test_a_team_answers_and_tells_of_its_death(tmp_path: Path) -> None:
