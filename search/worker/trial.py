@@ -116,7 +116,7 @@ class TrialRun:
         self.rungs = TrialRungs(context, trial)
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
-        self.pictures = TrialPictures(context, trial, self.missing)
+        self.pictures = TrialPictures(context, trial, self.progress, self.missing)
         self.note = TrialNote(
             metric=context.spec.metric if context.run.shown is None else None,
             minimize=context.spec.direction == "minimize",
@@ -340,7 +340,7 @@ class TrialRun:
         pruned = self._train(model)
         self._write_reports()
         verdict = self.diagnosis.final()
-        self.pictures.show_end(model, self.progress, verdict)
+        self.pictures.show_end(model, verdict)
         about = trial_attributes(verdict)
         evaluators, history = self.context.evaluators, self.diagnosis.history
         second = self.context.spec.second_judge and self.context.run.encoder is None
@@ -397,8 +397,7 @@ class TrialRun:
                         raise PausedAtRung
                 is_new = progress.is_new(result.number)
                 if is_new and is_pictured(self.context.spec, result.number):
-                    suffix = f"-epoch-{result.number:03}"
-                    self.pictures.show_preview(model, progress.best, suffix)
+                    self.pictures.show_preview(model)
                 self._note_progress()
                 stop = self.interrupted()
                 due = time.monotonic() - saved >= CHECKPOINT_EVERY
@@ -438,6 +437,7 @@ class TrialRun:
                 epochs=self.context.run.epochs,
                 value=report.value,
                 seconds=result.seconds,
+                measured=report.measured,
                 free_memory=None if memory is None else memory.free,
                 peak_memory=None if memory is None else memory.peak,
             )
@@ -489,12 +489,12 @@ class TrialRun:
         """End a trial that pauses, as pruned at its rung, with the pictures of its checkpoint."""
         verdict = self.diagnosis.final()
         if self.progress.epoch:  # else the checkpoint is lost, and the model untrained
-            self.pictures.show_end(model, self.progress, verdict)
+            self.pictures.show_end(model, verdict)
         ending = Ending.pruned(max(self.progress.reported) + 1, None)
         return ending.with_attributes(trial_attributes(verdict))
 
     def _end_diverged(self, error: DivergedError) -> Ending:
-        self.pictures.show_broken(self.progress, error.epoch)
+        self.pictures.show_broken(error.epoch)
         about = trial_attributes(self.diagnosis.diverged(error))
         return Ending.diverged(error, self.context.run.epochs).with_attributes(about)
 
