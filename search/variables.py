@@ -153,7 +153,7 @@ def _read_engine(name: str, written: str) -> str:
 
 def _read_trackers(name: str, written: str) -> tuple[str, ...]:
     """Return the names behind commas, each once."""
-    words = [word.strip().lower() for word in written.split(",")]
+    words = [word.strip().lower() for word in written.split(",") if written]
     for word in words:
         if word not in TRACKERS:
             raise BadVariable(unknown_name("tracker", word, TRACKERS))

@@ -126,14 +126,12 @@ class RunSource:
             )
             for epoch in record.curve
         }
-        values = {"value": record.valid[record.metric], "best_epoch": record.best_epoch}
+        values = {f"best/{record.metric}": record.valid[record.metric]}
         return KnownRun(
             run=self._tracked(retraining_name(number, repeat), record.parameters, about),
             epochs=make_epochs(measured),
             pictures=self._drawn(number, repeat, last=record.epochs),
-            ending=TrackedEnding(
-                state="complete", epoch=record.epochs, values=values, reason=record.ended_by
-            ),
+            ending=TrackedEnding(state="complete", epoch=record.epochs, values=values),
         )
 
     def export(self, rank: int) -> KnownRun | None:
@@ -150,9 +148,9 @@ class RunSource:
             "model": record.model,
             "folder": str(folder),
         }
-        values = {f"valid_{name}": value for name, value in record.valid.items()}
-        values |= {f"test_{name}": value for name, value in (record.test or {}).items()}
-        values["value"] = record.valid[record.metric]
+        values = {f"best/{record.metric}": record.valid[record.metric]}
+        values |= {f"valid/{name}": value for name, value in record.valid.items()}
+        values |= {f"test/{name}": value for name, value in (record.test or {}).items()}
         epoch = record.best_epoch
         card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
         return KnownRun(
@@ -160,6 +158,7 @@ class RunSource:
             pictures=[
                 TrackedPicture(name=path.stem, epoch=epoch, path=path)
                 for path in sorted(folder.glob("*.png"))
+                if not path.name.startswith("epoch_")  # its retraining shows them
             ],
             ending=TrackedEnding(state="complete", epoch=epoch, values=values),
         )
@@ -168,9 +167,7 @@ class RunSource:
         """Return the best of the study's metric over epochs, as an ending has it."""
         name = series(f"valid_{self.spec.metric}")
         values = [epoch.values[name] for epoch in epochs if name in epoch.values]
-        if not values:
-            return {}
-        return {"value": min(values) if self.spec.direction == "minimize" else max(values)}
+        return self._best(values)
 
     def _tracked(
         self, name: str, parameters: Mapping[str, Any], about: Mapping[str, Any], card: str = ""
@@ -189,13 +186,18 @@ class RunSource:
         """Return how a trial has ended."""
         values = [value for value in stored.intermediate_values.values() if math.isfinite(value)]
         about = sound_attributes(stored.user_attrs)
-        best = min if self.spec.direction == "minimize" else max
         return TrackedEnding(
             state=str(about.get("outcome", stored.state.name.lower())),
             epoch=max(stored.intermediate_values, default=-1) + 1,
-            values={"value": best(values)} if values else {},
+            values=self._best(values),
             reason=str(about.get("reason", "")),
         )
+
+    def _best(self, values: Sequence[float]) -> dict[str, float]:
+        if not values:
+            return {}
+        best = min(values) if self.spec.direction == "minimize" else max(values)
+        return {f"best/{self.spec.metric}": best}
 
     def _pictures_of(self, stored: FrozenTrial, *, last: int) -> list[TrackedPicture]:
         """Return the pictures of a trial that lie under this RUNS.

@@ -54,6 +54,7 @@ class MlflowRuns:
         self._experiment = ""
         self._ids: dict[str, str] = {}  # run's name -> MLflow's id
         self._epochs: dict[str, set[int]] = {}  # run's name -> epochs that MLflow has
+        self._latest: dict[str, dict[str, float]] = {}  # run's name -> values that it began with
 
     def begin(
         self, run: TrackedRun, epochs: Sequence[TrackedEpoch], pictures: Sequence[TrackedPicture]
@@ -63,6 +64,7 @@ class MlflowRuns:
         made = found[0] if found else self._make(client, run)
         self._ids[run.name] = made.info.run_id
         self._epochs[run.name] = _read_epochs(client, made)
+        self._latest[run.name] = dict(made.data.metrics)
         if found:
             client.update_run(made.info.run_id, status="RUNNING")
         for epoch in epochs:
@@ -91,9 +93,11 @@ class MlflowRuns:
         if ending.state == WAITING:
             client.update_run(run_id, status="SCHEDULED")
         else:
-            self._log_values(run, ending.values, ending.epoch)
+            known = self._latest[run.name]  # of an end that was told before
+            new = {name: v for name, v in ending.values.items() if known.get(_fit(name)) != v}
+            self._log_values(run, new, ending.epoch)
             client.set_terminated(run_id, status=_status(ending.state))
-        del self._ids[run.name], self._epochs[run.name]
+        del self._ids[run.name], self._epochs[run.name], self._latest[run.name]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -141,7 +145,7 @@ class MlflowRuns:
 
 def _read_epochs(client: MlflowClient, run: Any) -> set[int]:
     """Return the epochs that a run has."""
-    names = [name for name in run.data.metrics if "/" in name]
+    names = [name for name in run.data.metrics if name.startswith(("train/", "valid/"))]
     if not names:
         return set()
     return {metric.step for metric in client.get_metric_history(run.info.run_id, names[0])}

@@ -31,6 +31,7 @@ def check_trackers(names: Sequence[str]) -> None:
                 f"pip install 'genstudy[{name}]'"
             )
     if "wandb" in names:
+        os.environ.setdefault("WANDB_SILENT", "true")  # it tells where it has found a key
         from search.tracking.wandb_runs import has_key  # others do not wait for it
 
         if not has_key():

@@ -73,7 +73,7 @@ class TensorBoardFiles:
     def end(self, run: TrackedRun, ending: TrackedEnding) -> None:
         writer = self._writers[run.name]
         for name, value in ending.values.items():
-            writer.add_scalar(f"end/{name}", value, ending.epoch)
+            writer.add_scalar(name, value, ending.epoch)
         words = f"{ending.state}: {ending.reason}" if ending.reason else ending.state
         writer.add_text("state", words, ending.epoch)
         if ending.state != WAITING:
@@ -98,7 +98,7 @@ class TensorBoardFiles:
     def _add_picture(self, writer: SummaryWriter, picture: TrackedPicture) -> None:
         with Image.open(picture.path) as image:
             pixels = np.asarray(image.convert("RGB"))
-        writer.add_image(picture.name, pixels, picture.epoch, dataformats="HWC")
+        writer.add_image(f"pictures/{picture.name}", pixels, picture.epoch, dataformats="HWC")
 
 
 def _session_start(run: TrackedRun) -> HParamsPluginData:
@@ -127,4 +127,4 @@ def _write_hparams(writer: SummaryWriter, tag: str, data: HParamsPluginData) -> 
 def _table(values: Mapping[str, Any]) -> str:
     """Return a table in Markdown."""
     rows = [f"| {name} | {str(value).replace('|', '/')} |" for name, value in values.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
+    return "\n".join(["| name | value |", "|---|---|", *rows])

@@ -75,7 +75,7 @@ class TrackedEnding:
     """How a run ends.
 
     state: an outcome of `search.trials.outcomes`, or ``waiting``
-    epoch: the last one; values: ``value``, the best of the study's metric, and others
+    epoch: the last one; values: by series: ``best/mse``, and of an export ``test/mse``
     reason: of an end that is not ``complete``
     """
 

@@ -53,12 +53,13 @@ class WandbRuns:
             name=run.name,
             notes=run.card or None,
             config={**run.parameters, **{f"about/{name}": v for name, v in run.about.items()}},
+            allow_val_change=True,  # of its device, say
             dir=str(self.folder),
             settings=wandb.Settings(console="off", silent=True, save_code=False),
         )
         last = max((picture.epoch for picture in pictures), default=0)
         numbered = {epoch.number: epoch for epoch in epochs}
-        for number in range(1, max([last, *numbered]) + 1):  # steps only rise
+        for number in range(max([last, *numbered]) + 1):  # steps only rise
             if number in numbered:
                 self.log_epoch(run, numbered[number])
             for picture in pictures:
@@ -66,14 +67,21 @@ class WandbRuns:
                     self.log_picture(run, picture)
 
     def log_epoch(self, run: TrackedRun, epoch: TrackedEpoch) -> None:
-        self._log(run, dict(epoch.values), epoch.number)
+        if epoch.number >= self._runs[run.name].step:  # else the server has it: steps only rise
+            self._runs[run.name].log(dict(epoch.values), step=epoch.number)
 
     def log_picture(self, run: TrackedRun, picture: TrackedPicture) -> None:
-        self._log(run, {picture.name: wandb.Image(str(picture.path))}, picture.epoch)
+        """Log a picture with its epoch; one of an epoch that the server has closes the run."""
+        running = self._runs[run.name]
+        shown = {f"pictures/{picture.name}": wandb.Image(str(picture.path))}
+        if picture.epoch >= running.step:
+            running.log(shown, step=picture.epoch)
+        else:
+            running.summary.update(shown)
 
     def end(self, run: TrackedRun, ending: TrackedEnding) -> None:
         running = self._runs.pop(run.name)
-        words = {"state": ending.state, "reason": ending.reason}
+        words = {"state": ending.state, **({"reason": ending.reason} if ending.reason else {})}
         running.summary.update({**ending.values, **words})
         if ending.state == WAITING:
             running.mark_preempting()
@@ -83,11 +91,6 @@ class WandbRuns:
         for running in self._runs.values():
             running.finish()
         self._runs.clear()
-
-    def _log(self, run: TrackedRun, values: dict[str, Any], epoch: int) -> None:
-        """Log values of an epoch, unless the server has a later one: it takes no earlier then."""
-        if epoch >= self._runs[run.name].step:
-            self._runs[run.name].log(values, step=epoch)
 
 
 def has_key() -> bool:
