@@ -37,6 +37,7 @@ from search.variables import read_variables
 from search.worker.context import WorkerContext
 from search.worker.retraining import retrain
 from storage import curves, trials
+from storage.database.retry import DatabaseRetry
 from storage.paths import RunPaths
 from tests.tracker_stand_ins import make_mlflow, make_wandb
 from tests.trials import Broken, Diverging, MakeContext, export_now, run_one
@@ -119,8 +120,8 @@ def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     stand_in = make_mlflow()
     monkeypatch.setitem(sys.modules, "mlflow", stand_in)
     monkeypatch.setitem(sys.modules, "mlflow.entities", stand_in.entities)
-    for name in ("mlflow_runs", "wandb_runs"):  # they have imported other modules before
-        monkeypatch.delitem(sys.modules, f"search.tracking.{name}", raising=False)
+    for module in ("mlflow_runs", "wandb_runs"):  # they have imported other modules before
+        monkeypatch.delitem(sys.modules, f"search.tracking.{module}", raising=False)
     name: str = request.param
     return name
 
@@ -150,7 +151,7 @@ def read_series(tool: str, paths: RunPaths, run: str, series: str) -> Epochs:
     return [(step, row[series]) for step, row in parts[-1].rows.items() if series in row]
 
 
-def expected(context: WorkerContext, number: int = 0) -> Epochs:
+def expected(context: WorkerContext, number: int = 0) -> list[tuple[int, Any]]:
     frame = curves("small", storage=context.run.storage)
     frame = frame[frame["number"] == number]
     return [
@@ -439,7 +440,7 @@ def test_a_database_that_is_away_costs_no_epoch(make_context: MakeContext) -> No
     assert (ending.state, ending.values) == ("complete", {"best/mse": row["value"]})
 
 
-class Away:
+class Away(DatabaseRetry):
     """The trial database does not answer."""
 
     def try_once(self, call: Callable[[], object]) -> bool:
