@@ -166,7 +166,7 @@ class TrialPictures:
                 draw(beside)
             attached = attach_to_trial(artifacts, self.trial, path)
             self._note(name, attached)
-            self.context.share_artifacts([attached])
+            self.context.share_picture(self.trial, attached)
             self._announce(name, artifacts / attached)
         return attached
 
