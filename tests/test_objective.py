@@ -21,7 +21,7 @@ from models.base import Metrics
 from models.cae import CAE
 from models.data.images import Batch, ImageSplits
 from models.results import Picture
-from search.messages import Ended, EpochEnded, Released, Resumed, Started
+from search.messages import Ended, EpochEnded, Pictured, Released, Resumed, Started
 from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
@@ -60,7 +60,7 @@ def test_a_complete_trial_is_worth_its_best_epoch(make_context: MakeContext) -> 
     assert frame["valid_mse"].tolist() == frame["value"].tolist()
     assert {"train_mse", "epoch_seconds"} <= set(frame)
     events = [type(event) for event in context.heard]  # type: ignore[attr-defined]
-    assert events == [Started, EpochEnded, EpochEnded, EpochEnded, Ended]
+    assert events == [Started, EpochEnded, EpochEnded, EpochEnded, Pictured, Ended]
 
 
 def test_a_trial_records_where_and_from_what_it_ran(make_context: MakeContext) -> None:

@@ -93,7 +93,9 @@ class StudyTracking:
         """Take in what a worker says."""
         match event:
             case Started():
-                self._begin(trial_name(event.number))
+                known = self._read(trial_name(event.number))
+                if known is not None:
+                    self._begin_known(known)
             case Retraining():
                 self._begin_known(self.source.begun_retraining(event))
             case EpochEnded() | Pictured():
@@ -147,7 +149,8 @@ class StudyTracking:
         return self._open.get(name)
 
     def _begin_known(self, known: KnownRun) -> None:
-        if known.run.name in self._open:  # its worker has died, and another goes on
+        before = self._open.get(known.run.name)
+        if before is not None and before.run.key == known.run.key:  # its worker has died
             self._fill(known)
             return
         opened = self._open[known.run.name] = OpenRun(known.run)

@@ -74,6 +74,7 @@ def open_tracker(name: str, paths: RunPaths, study: str) -> Tracker:
         return TensorBoardFiles(paths.tracked(name) / check_name(study))
     if name == "mlflow":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it is read at the import
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # of 7, in minutes
         from search.tracking.mlflow_runs import MlflowRuns
 
         return MlflowRuns(study, paths.tracked(name))

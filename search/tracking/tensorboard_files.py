@@ -3,19 +3,24 @@
     tracker = TensorBoardFiles(folder)      # tensorboard --logdir folder
 
 A run that goes on is written anew, from its first epoch: so no epoch stands there twice, whatever
-was killed while it wrote. Scalars stand in groups (``valid/mse``), parameters and the state in the
-table HPARAMS.
+was killed while it wrote. Scalars stand in groups (``valid/mse``), parameters in the table HPARAMS.
+
+PyTorch's `SummaryWriter` writes in a thread for each run, and prints a traceback where the disk is
+full. There is a thread for all of them here already, so the files are written at once.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import numpy as np
 from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import Status
@@ -24,7 +29,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
     SessionEndInfo,
     SessionStartInfo,
 )
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
 
 from search.tracking.tracker import (
     UNSOUND,
@@ -35,70 +41,99 @@ from search.tracking.tracker import (
     TrackedRun,
 )
 
+RGBA = 4  # TensorBoard's number for the colours of a picture; browsers read its bytes
+
+
+class EventFile:
+    """The file of one run. folder: of the run; the files of before are removed"""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink(missing_ok=True)
+        name = f"{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}"
+        self._file = (folder / f"events.out.tfevents.{name}").open("xb")
+        self._records: Any = RecordWriter(self._file)
+        self._write(Event(file_version="brain.Event:2"))
+        # A TensorBoard that has read the old files forgets what stood in them.
+        self._write(Event(session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, *summaries: Summary, step: int = 0) -> None:
+        """Write summaries of one step; they survive a kill. Raises `OSError`."""
+        for each in summaries:
+            self._write(Event(summary=each, step=step))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
 
 class TensorBoardFiles:
     """Writes event files. folder: of the study"""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._writers: dict[str, SummaryWriter] = {}
+        self._files: dict[str, EventFile] = {}
 
     def begin(
         self, run: TrackedRun, epochs: Sequence[TrackedEpoch], pictures: Sequence[TrackedPicture]
     ) -> None:
-        self._drop(run.name)
-        for old in (self.folder / run.name).glob("events.out.tfevents.*"):
-            old.unlink(missing_ok=True)
-        # The purge is for a TensorBoard that has read the old files before they were gone.
-        writer = SummaryWriter(str(self.folder / run.name), purge_step=0)
-        self._writers[run.name] = writer
-        _write_hparams(writer, metadata.SESSION_START_INFO_TAG, _session_start(run))
-        writer.add_text("about", _table({**run.parameters, **run.about}), 0)
+        self._close(run.name)
+        file = self._files[run.name] = EventFile(self.folder / run.name)
+        file.add(
+            _hparams(metadata.SESSION_START_INFO_TAG, _session_start(run)),
+            _text("about", _table({**run.parameters, **run.about})),
+        )
         if run.card:
-            writer.add_text("card", run.card, 0)
+            file.add(_text("card", run.card))
         for epoch in epochs:
-            self._add_epoch(writer, epoch)
+            self.log_epoch(run, epoch)
         for picture in pictures:
-            self._add_picture(writer, picture)
-        writer.flush()
+            self.log_picture(run, picture)
 
     def log_epoch(self, run: TrackedRun, epoch: TrackedEpoch) -> None:
-        self._add_epoch(self._writers[run.name], epoch)
-        self._writers[run.name].flush()  # what is written survives a kill
+        self._files[run.name].add(*_scalars(epoch.values), step=epoch.number)
 
     def log_picture(self, run: TrackedRun, picture: TrackedPicture) -> None:
-        self._add_picture(self._writers[run.name], picture)
-        self._writers[run.name].flush()
+        with Image.open(picture.path) as image:
+            width, height = image.size
+        content = picture.path.read_bytes()
+        shown = Summary.Image(
+            encoded_image_string=content, width=width, height=height, colorspace=RGBA
+        )
+        value = Summary.Value(tag=f"pictures/{picture.name}", image=shown)
+        self._files[run.name].add(Summary(value=[value]), step=picture.epoch)
 
     def end(self, run: TrackedRun, ending: TrackedEnding) -> None:
-        writer = self._writers[run.name]
-        for name, value in ending.values.items():
-            writer.add_scalar(name, value, ending.epoch)
         words = f"{ending.state}: {ending.reason}" if ending.reason else ending.state
-        writer.add_text("state", words, ending.epoch)
+        told = [*_scalars(ending.values), _text("state", words)]
         if ending.state != WAITING:
             status = Status.STATUS_FAILURE if ending.state in UNSOUND else Status.STATUS_SUCCESS
             over = SessionEndInfo(status=status, end_time_secs=time.time())
             about = HParamsPluginData(session_end_info=over)
-            _write_hparams(writer, metadata.SESSION_END_INFO_TAG, about)
-        self._drop(run.name)
+            told.append(_hparams(metadata.SESSION_END_INFO_TAG, about))
+        self._files[run.name].add(*told, step=ending.epoch)
+        self._close(run.name)
 
     def close(self) -> None:
-        for name in list(self._writers):
-            self._drop(name)
+        for name in list(self._files):
+            self._close(name)
 
-    def _drop(self, name: str) -> None:
-        if name in self._writers:
-            self._writers.pop(name).close()
+    def _close(self, name: str) -> None:
+        if name in self._files:
+            self._files.pop(name).close()
 
-    def _add_epoch(self, writer: SummaryWriter, epoch: TrackedEpoch) -> None:
-        for name, value in epoch.values.items():
-            writer.add_scalar(name, value, epoch.number)
 
-    def _add_picture(self, writer: SummaryWriter, picture: TrackedPicture) -> None:
-        with Image.open(picture.path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        writer.add_image(f"pictures/{picture.name}", pixels, picture.epoch, dataformats="HWC")
+def _scalars(values: Mapping[str, float]) -> list[Summary]:
+    return [summary.scalar(name, value) for name, value in values.items()]  # type: ignore[no-untyped-call]
+
+
+def _text(tag: str, words: str) -> Summary:
+    return summary.text(tag, words)  # type: ignore[no-untyped-call]
 
 
 def _session_start(run: TrackedRun) -> HParamsPluginData:
@@ -114,14 +149,13 @@ def _session_start(run: TrackedRun) -> HParamsPluginData:
     return HParamsPluginData(session_start_info=start)
 
 
-def _write_hparams(writer: SummaryWriter, tag: str, data: HParamsPluginData) -> None:
+def _hparams(tag: str, data: HParamsPluginData) -> Summary:
     data.version = metadata.PLUGIN_DATA_VERSION
     plugin = SummaryMetadata.PluginData(
         plugin_name=metadata.PLUGIN_NAME, content=data.SerializeToString()
     )
     value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))
-    files: Any = writer._get_file_writer()  # type: ignore[no-untyped-call]
-    files.add_summary(Summary(value=[value]))
+    return Summary(value=[value])
 
 
 def _table(values: Mapping[str, Any]) -> str:
