@@ -107,7 +107,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch leaves a checkpoint."""
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", 0.0)
 
 
 def on_machine(context: WorkerContext, runs: Path, place: str) -> WorkerContext:

@@ -183,7 +183,7 @@ def test_an_epoch_that_is_trained_again_stands_there_once(
     make_context: MakeContext, tool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first supervisor is killed; the checkpoint is lost, so that the trial starts over."""
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", 0.0)
     answers = iter([False] * 12 + [True] * 99)  # in the third epoch of four steps
     context = make_context(epochs=4, interrupted=lambda: next(answers))
     paths = context.run.paths

@@ -28,6 +28,7 @@ from search.tracking.tracker import (
 )
 
 PROJECT = "genstudy"  # unless WANDB_PROJECT names one
+PATIENCE = 30.0  # seconds that the server may take to answer first
 WITHOUT_KEY = ("offline", "disabled", "dryrun")  # values of WANDB_MODE
 
 
@@ -55,7 +56,9 @@ class WandbRuns:
             config={**run.parameters, **{f"about/{name}": v for name, v in run.about.items()}},
             allow_val_change=True,  # of its device, say
             dir=str(self.folder),
-            settings=wandb.Settings(console="off", silent=True, save_code=False),
+            settings=wandb.Settings(
+                console="off", silent=True, save_code=False, init_timeout=PATIENCE
+            ),
         )
         last = max((picture.epoch for picture in pictures), default=0)
         numbered = {epoch.number: epoch for epoch in epochs}

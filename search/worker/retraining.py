@@ -66,7 +66,7 @@ from search.worker.pictures import (
     keep_row,
     without_picture,
 )
-from search.worker.trial import CHECKPOINT_EVERY, SHORT_EPOCH
+from search.worker.trial_epochs import CHECKPOINT_EVERY, SHORT_EPOCH
 from storage.database.job_claims import JobLost
 from storage.files.atomic import atomic_file
 
