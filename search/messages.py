@@ -21,6 +21,7 @@ CHANGED = 4  # likewise, since somebody wrote to the images that it had in memor
 OUTDATED = 5  # likewise: this one knows trials that the database does not have any more
 BROKEN = 6  # likewise: its GPU has reported an error, after which its context is of no use
 CROWDED = 7  # likewise, but that its GPU has too little memory for all of its workers
+PREVIEW = "preview"  # the one kind of picture that a retraining draws of its epochs
 
 # Jobs: from the supervisor to a worker.
 
@@ -159,6 +160,7 @@ class EpochEnded:
     """One epoch of a trial, or of a retraining.
 
     value: of the study's metric; seconds: of the epoch; repeat: of a retraining
+    measured: all that was measured, by name
     free_memory, peak_memory: bytes, free on the GPU and at most taken by this process; None on
     a CPU and for retrainings
     """
@@ -170,8 +172,24 @@ class EpochEnded:
     seconds: float
     retraining: bool = False
     repeat: int = 1
+    measured: Mapping[str, float] = field(default_factory=dict)
     free_memory: int | None = None
     peak_memory: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictured:
+    """A trial, or a retraining, has a picture of what it does after ``epoch``.
+
+    name: the same for each epoch; path: of the PNG file
+    """
+
+    number: int
+    epoch: int
+    name: str
+    path: str
+    retraining: bool = False
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +210,14 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """A trial was given back, or a retraining was interrupted: it goes on later."""
+    """A trial was given back, or a retraining was interrupted: it goes on later.
+
+    retraining, repeat: which training that was
+    """
 
     number: int
+    retraining: bool = False
+    repeat: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,11 +231,17 @@ class Paused:
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """A retraining begins, of at most ``epochs``."""
+    """A retraining begins, of at most ``epochs``, or goes on.
+
+    past: what was measured in each epoch of before, by name
+    """
 
     number: int
     epochs: int
     repeat: int = 1
+    seed: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    past: list[Mapping[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,9 +339,9 @@ class Gone:
 
 Job: TypeAlias = SetUp | DryRun | Search | Retrain | Export | Halt | Stop
 Event: TypeAlias = (
-    Trying | Tried | Preparing | Ready | Started | Resumed | EpochEnded | Ended | Released
-    | Paused | Retraining | Retrained | NotRetrained | Exporting | Measuring | Drawing | Exported
-    | Idle | Warned | Failed | Gone
+    Trying | Tried | Preparing | Ready | Started | Resumed | EpochEnded | Pictured | Ended
+    | Released | Paused | Retraining | Retrained | NotRetrained | Exporting | Measuring | Drawing
+    | Exported | Idle | Warned | Failed | Gone
 )  # fmt: skip
 Message: TypeAlias = Job | Event
 
@@ -320,8 +349,8 @@ _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         SetUp, DryRun, Search, Retrain, Export, Halt, Stop,
-        Trying, Tried, Preparing, Ready, Started, Resumed, EpochEnded, Ended, Released, Paused,
-        Retraining, Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle,
+        Trying, Tried, Preparing, Ready, Started, Resumed, EpochEnded, Pictured, Ended, Released,
+        Paused, Retraining, Retrained, NotRetrained, Exporting, Measuring, Drawing, Exported, Idle,
         Warned, Failed,
     )
 }  # fmt: skip

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MOST = 1_000_000  # minutes, which are two years; or GiB
 COLORS = {"white": "#ffffff", "black": "#000000"}
 ENGINES = ("local", "slurm", "ray")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 INDENT = 18  # columns before the help of a variable, as before that of a target
 
 Reader = Callable[[str, str], Any]  # (name, text) -> value, or raises `BadVariable`
@@ -148,6 +149,15 @@ def _read_engine(name: str, written: str) -> str:
     if word not in ENGINES:
         raise BadVariable(unknown_name("engine", written, ENGINES))
     return word
+
+
+def _read_trackers(name: str, written: str) -> tuple[str, ...]:
+    """Return the names behind commas, each once."""
+    words = [word.strip().lower() for word in written.split(",") if written]
+    for word in words:
+        if word not in TRACKERS:
+            raise BadVariable(unknown_name("tracker", word, TRACKERS))
+    return tuple(dict.fromkeys(words))
 
 
 def _read_options(name: str, written: str) -> dict[str, str]:
@@ -361,6 +371,12 @@ class Variables:
         "URL that takes JSON, or a command that reads it: best improved, failed, done; file:PATH "
         "holds it",
         _read_receiver,
+    )
+    log: tuple[str, ...] = _variable(
+        "tensorboard, mlflow or wandb: each trial is a run there; several behind commas",
+        _read_trackers,
+        default="",
+        typed=True,
     )
     top: int = _variable(
         "how many of the best are retrained and exported; 0: search only",

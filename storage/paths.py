@@ -10,6 +10,7 @@
       logs/STUDY/            what each worker writes
       samples/STUDY/RANK/    images that an export has made
       look/                  contact sheets of folders of images
+      tensorboard/STUDY/     runs for TensorBoard; likewise mlflow/ and wandb/ (LOG)
 
     RunPaths(Path("runs")).export("cae", 1)      # runs/exports/cae/1
 
@@ -133,6 +134,14 @@ class RunPaths:
         """
         name = re.sub(r"[^A-Za-z0-9._-]", "-", who)
         return self.root / "logs" / check_name(study) / f"joined-{name}-{worker}.log"
+
+    def tracked(self, tool: str) -> Path:
+        """The folder of a tool that LOG names."""
+        return self.root / tool
+
+    def tracker_marks(self, study: str, tool: str) -> Path:
+        """The folder with a mark for each run that such a tool may not have as a whole."""
+        return self.root / "logs" / check_name(study) / f"open-{tool}"
 
     def engine_folder(self, study: str) -> Path:
         """Scripts, logs and results of the jobs that an engine runs for the study."""

@@ -46,7 +46,7 @@ EPOCHS, STEPS = 5, 5  # of a trial; questions of an epoch whether to stop
 @pytest.fixture
 def all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch leaves a checkpoint."""
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", 0.0)
 
 
 def interrupt_in(make_context: MakeContext, epoch: int, **more: Any) -> WorkerContext:

@@ -51,8 +51,8 @@ FULL = "(?:No space left on device|File too large)"
 # It keeps a checkpoint of every epoch, and prints more than a full disk takes.
 TALKATIVE = {
     "model=CAE,": "model=Talkative,",
-    "def suggest": """import search.worker.trial
-    search.worker.trial.CHECKPOINT_EVERY = 0.0
+    "def suggest": """import search.worker.trial_epochs
+    search.worker.trial_epochs.CHECKPOINT_EVERY = 0.0
 
     class Talkative(CAE):
         def train_step(self, batch):

@@ -238,8 +238,8 @@ def test_a_trial_that_diverges_shows_what_came_before(make_gan_context: MakeCont
 def test_an_interrupted_trial_keeps_the_rows_of_its_checkpoint_and_no_others(
     make_gan_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)  # none is worth finishing
+    monkeypatch.setattr("search.worker.trial_epochs.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", 0.0)  # none is worth finishing
     asked = [0]
 
     def soon() -> bool:

@@ -57,6 +57,7 @@ ARROWS = {
             "repeats",
             "surroundings",
             "tables",
+            "tracking",
         ),
         ("errors", "interrupts", "pace", "passwords", "run", "spelling"),
         ("words",),

@@ -22,7 +22,7 @@ from search.supervisor import study_note
 from search.supervisor.study_note import StudyNote
 from search.trials.study_record import StudyRecord, read_record
 from search.trials.trial_note import TrialNote
-from search.worker import trial as worker_trial
+from search.worker import trial_epochs
 from storage.database.connection import open_storage
 from storage.database.notes import PART, is_ours, read_note, read_trial_notes, sign, write_note
 from storage.database.optuna_storage import TrialStorage
@@ -116,7 +116,7 @@ def test_a_long_trial_says_how_far_it_is(
 ) -> None:
     context = make_context(epochs=3)
     said: list[str] = []
-    monkeypatch.setattr(worker_trial, "NOTE_EVERY", 0.0)
+    monkeypatch.setattr(trial_epochs, "NOTE_EVERY", 0.0)
     write = context.queue.try_write_note
 
     def listen(trial_id: int, words: str) -> bool:

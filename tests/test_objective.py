@@ -21,15 +21,16 @@ from models.base import Metrics
 from models.cae import CAE
 from models.data.images import Batch, ImageSplits
 from models.results import Picture
-from search.messages import Ended, EpochEnded, Released, Resumed, Started
+from search.messages import Ended, EpochEnded, Pictured, Released, Resumed, Started
 from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
+from search.worker.attempt import TrialAttempt
 from search.worker.device_trouble import SpentProcess
 from search.worker.pictures import TrialPictures
 from search.worker.retraining import retrain
-from search.worker.trial import TrialRun, run_trial
+from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database import leases, retry
 from storage.database.connection import open_storage
@@ -60,7 +61,7 @@ def test_a_complete_trial_is_worth_its_best_epoch(make_context: MakeContext) -> 
     assert frame["valid_mse"].tolist() == frame["value"].tolist()
     assert {"train_mse", "epoch_seconds"} <= set(frame)
     events = [type(event) for event in context.heard]  # type: ignore[attr-defined]
-    assert events == [Started, EpochEnded, EpochEnded, EpochEnded, Ended]
+    assert events == [Started, EpochEnded, EpochEnded, EpochEnded, Pictured, Ended]
 
 
 def test_a_trial_records_where_and_from_what_it_ran(make_context: MakeContext) -> None:
@@ -188,7 +189,7 @@ def test_a_trial_goes_on_behind_its_last_finished_epoch(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, short: float, goes_on_at: int
 ) -> None:
     """A long epoch is dropped, and the one before has its checkpoint; a short one is finished."""
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", short)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", short)
     undisturbed = run_one(make_context(epochs=4, runs="a"))
     answers = iter([False] * 12 + [True] * 99)  # in the third epoch of four steps
     context = make_context(epochs=4, runs="b", interrupted=lambda: next(answers))
@@ -355,7 +356,7 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
             theirs.set_trial_state_values(context.queue.id_of(0), complete, [0.123])
 
     if moment == "in training":
-        monkeypatch.setattr(TrialRun, "_record_start", end_it)
+        monkeypatch.setattr(TrialAttempt, "record_start", end_it)
     else:
         monkeypatch.setattr(TrialPictures, "show_end", end_it)
     run_trial(context, trial)
@@ -403,7 +404,7 @@ def test_a_resumed_trial_is_not_pruned_on_reports_it_has_yet_to_reach(
 def test_files_of_a_deleted_namesake_are_not_taken_for_this_studys(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.CHECKPOINT_EVERY", 0.0)
     answers = iter([False] * 12 + [True] * 99)
     run_one(make_context(epochs=4, token="old", interrupted=lambda: next(answers)))
     context = make_context(epochs=4, token="new")

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -45,7 +46,7 @@ from storage.database.job_claims import (
 from storage.database.study_lock import CREATION, study_lock
 from storage.database.transactions import write
 from storage.errors import FilesAway
-from storage.files.artifacts import ArtifactFolder, attach_to_trial
+from storage.files.artifacts import ArtifactFolder, attach_to_trial, listed_artifacts
 from storage.files.object_store import ObjectStore, open_objects
 from storage.files.places import parse_files
 from storage.files.shared_files import SharedFiles
@@ -106,7 +107,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch leaves a checkpoint."""
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", 0.0)
 
 
 def on_machine(context: WorkerContext, runs: Path, place: str) -> WorkerContext:
@@ -391,7 +392,9 @@ def test_pictures_are_seen_on_every_machine(make_context: MakeContext, tmp_path:
     (tmp_path / "picture.png").write_bytes(b"picture")
     folder = context.run.paths.artifacts
     artifact = attach_to_trial(folder, trial, tmp_path / "picture.png")
-    context.share_artifacts([artifact])
+    context.share_picture(trial, artifact)
+    assert context.uploads is not None
+    context.uploads.wait()
     store = open_objects(parse_files(str(tmp_path / "shared")), None)
     elsewhere = ArtifactFolder(tmp_path / "b" / "artifacts", store)
     with elsewhere.open_reader(artifact) as file:
@@ -401,6 +404,34 @@ def test_pictures_are_seen_on_every_machine(make_context: MakeContext, tmp_path:
         elsewhere.open_reader("../../etc/passwd")
     elsewhere.remove(artifact)
     assert not list((tmp_path / "shared" / "artifacts").iterdir())
+
+
+def test_all_pictures_of_a_trial_are_there_when_it_has_ended(
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training does not wait for them, and the end of the trial does."""
+    write = ObjectStore.write
+
+    def take_time(self: ObjectStore, name: str, content: Path | bytes) -> None:
+        time.sleep(0.1)
+        write(self, name, content)
+
+    context = on_machine(make_context(), tmp_path / "a", str(tmp_path / "shared"))
+    context.spec = replace(context.spec, pictures_every=1)
+    monkeypatch.setattr(ObjectStore, "write", take_time)
+    seen: list[set[str]] = []
+    end = context.queue.end
+
+    def look_and_end(trial: optuna.Trial, ending: Ending) -> None:
+        seen.append({path.name for path in (tmp_path / "shared" / "artifacts").iterdir()})
+        end(trial, ending)
+
+    monkeypatch.setattr(context.queue, "end", look_and_end)
+    run_one(context)
+    (stored,) = context.queue.study.get_trials()
+    listed = {about.artifact_id for about in listed_artifacts(stored.system_attrs)}
+    assert len(listed) == 3
+    assert seen == [listed]
 
 
 def test_who_holds_the_lock_of_a_study_makes_the_tables(storage_url: str) -> None:

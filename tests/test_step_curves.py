@@ -168,8 +168,8 @@ def artifacts(context: Any, name: str) -> bytes:
 def test_an_interrupted_trial_ends_with_the_curve_of_an_undisturbed_one(
     make_gan_context: MakeContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("search.worker.trial.CHECKPOINT_EVERY", 0.0)
-    monkeypatch.setattr("search.worker.trial.SHORT_EPOCH", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("search.worker.trial_epochs.SHORT_EPOCH", 0.0)
     monkeypatch.setattr(step_curve, "MOST", 12)  # of 6 steps an epoch
     asked = [0]
 

@@ -128,6 +128,96 @@ def test_what_is_forgotten_is_not_put_afterwards(
     assert list((tmp_path / "shared" / "files").iterdir()) == []
 
 
+@pytest.fixture
+def share(uploads: Uploads, tmp_path: Path) -> Callable[..., None]:
+    """Draw a picture over the one before, and have it put."""
+    (tmp_path / "artifacts").mkdir()
+
+    def call(content: str, guard: Callable[..., object] = may_always, name: str = "id") -> None:
+        beside = tmp_path / "drawn"
+        beside.write_text(content)
+        beside.replace(tmp_path / "artifacts" / name)
+        uploads.share(name, tmp_path / "artifacts", guard)
+
+    return call
+
+
+def shared(tmp_path: Path, name: str = "id") -> str | None:
+    """The content of a picture in FILES."""
+    path = tmp_path / "shared" / "artifacts" / name
+    return path.read_text() if path.exists() else None
+
+
+def test_nobody_waits_for_a_picture_and_the_latest_of_a_name_stays(
+    uploads: Uploads, share: Callable[..., None], keep: Callable[..., None], tmp_path: Path
+) -> None:
+    share("after epoch 1")
+    assert Slow.reached.wait(SECONDS)
+    for epoch in (2, 3):
+        share(f"after epoch {epoch}")
+    keep(3)
+    assert shared(tmp_path) is None
+    Slow.gate.set()
+    uploads.wait()
+    assert shared(tmp_path) == "after epoch 3"
+    assert [epoch for epoch, _ in kept(uploads, tmp_path)] == [3]
+    assert (tmp_path / "artifacts" / "id").exists()
+
+
+def test_who_lost_the_trial_puts_no_picture_over_a_later_attempts(
+    uploads: Uploads, share: Callable[..., None], tmp_path: Path
+) -> None:
+    """It was its own when the picture was drawn, and is another's when its turn comes."""
+    is_lost = threading.Event()
+
+    def guard(connection: Connection) -> None:
+        if is_lost.is_set():
+            raise TrialLost
+
+    share("of another trial", name="other")
+    assert Slow.reached.wait(SECONDS)
+    share("of the earlier attempt", guard)
+    is_lost.set()
+    Slow.gate.set()
+    with pytest.raises(TrialLost):
+        uploads.wait()
+    assert shared(tmp_path) is None
+    share("of a trial that is ours", name="third")
+    uploads.wait()
+    assert shared(tmp_path, "third") == "of a trial that is ours"
+
+
+def test_a_picture_for_which_files_was_away_is_put_with_the_next(
+    uploads: Uploads, share: Callable[..., None], tmp_path: Path
+) -> None:
+    """Also that of a trial before; one that has become another's since stops nobody."""
+    Slow.gate.set()
+    said: list[str] = []
+    outage = uploads._own._outage
+    outage.tell = said.append
+    (tmp_path / "shared").rename(tmp_path / "away")
+    share("first", name="first")
+    uploads.wait()
+    uploads.clear()
+    is_lost: list[bool] = []
+
+    def guard(connection: Connection) -> None:
+        if is_lost:
+            raise TrialLost
+
+    share("lost meanwhile", guard, name="lost")
+    uploads.wait()
+    (line,) = said
+    assert f"pictures stay in {tmp_path / 'artifacts'}" in line
+    (tmp_path / "away").rename(tmp_path / "shared")
+    outage.rests_until = 0.0
+    is_lost.append(True)
+    share("next", name="next")
+    uploads.wait()
+    names = ("first", "lost", "next")
+    assert [shared(tmp_path, name) for name in names] == ["first", None, "next"]
+
+
 def test_copies_are_put_in_their_order(
     uploads: Uploads, keep: Callable[..., None], tmp_path: Path
 ) -> None:

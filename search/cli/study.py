@@ -23,6 +23,7 @@ from rich.console import Console
 from models.results import Table
 from search.cli.closing_lines import describe_remembered
 from search.cli.conclusion import Conclusion, end_note
+from search.cli.logged import logged
 from search.cli.telling import notices_of, tell_end
 from search.console import (
     OutputClosed,
@@ -63,6 +64,7 @@ from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerPool
+from search.tracking.opening import check_trackers
 from search.trials.files_access import open_files
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
@@ -174,6 +176,7 @@ class StudyCommand:
         variables = self.variables
         check_names(variables, self.study)
         check_engine(variables, self.study)
+        check_trackers(variables.log)
         variables.paths.check_writable()
         devices = self._find_devices()
         stop = threading.Event()
@@ -251,7 +254,7 @@ class StudyCommand:
             remove_deleted(supervisor.files, queue)
         supervisor.elsewhere = Elsewhere(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
-        with notices_of(supervisor, variables):
+        with notices_of(supervisor, variables), logged(supervisor, variables, recovers=True):
             return self._search_and_finish(supervisor)
 
     def _search_and_finish(self, supervisor: Supervisor) -> int:

@@ -25,6 +25,7 @@ from typing import Any
 
 from rich.console import Console
 
+from search.cli.logged import logged
 from search.cli.telling import notices_of, tell_end
 from search.console import OutputClosed, open_console, print_line, print_loud, shorten_path
 from search.engines.worker_job import IN_JOB
@@ -51,6 +52,7 @@ from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
 from search.supervisor.worker_pool import WorkerPool
+from search.tracking.opening import check_trackers
 from search.trials.files_access import open_files
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
@@ -104,6 +106,7 @@ class WorkerCommand:
     def run(self, name: str) -> int:
         """Compare everything, then take trials; returns the exit code."""
         variables, say = self.variables, partial(print_line, self.console)
+        check_trackers(variables.log)
         variables.paths.check_writable()
         devices = find_devices(variables, partial(print_loud, self.console))
         stop = threading.Event()
@@ -156,7 +159,10 @@ class WorkerCommand:
             self._say_done(run, queue)
             return 0
         self._announce(joined, run, devices, left, place)
-        with notices_of(supervisor, self.variables):
+        with (
+            notices_of(supervisor, self.variables),
+            logged(supervisor, self.variables, recovers=False),
+        ):
             return self._work(supervisor, top, ends_study=bool(top) or not joined.record.top)
 
     def _shares_runs(self, joined: JoinedStudy) -> bool:

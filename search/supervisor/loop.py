@@ -43,6 +43,7 @@ from search.supervisor.notices import Notices
 from search.supervisor.preference_prompt import PreferencePrompt
 from search.supervisor.restarts import Restarts
 from search.supervisor.study_note import StudyNote
+from search.supervisor.tracking import StudyTracking
 from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
 from search.trials.files_access import FilesAccess
 from search.trials.leaderboard import Leaderboard
@@ -97,6 +98,7 @@ class Supervisor:
         self.note: StudyNote | None = None  # of the study in the dashboard
         self.files: FilesAccess | None = None  # what every machine sees
         self.notices: Notices | None = None  # who hears of the study
+        self.tracking: StudyTracking | None = None  # tells experiment trackers
         self.elsewhere: Elsewhere | None = None  # shows what other machines do
         self.restarts = Restarts()
         self.is_ready = False  # a worker has come up: what kills others later may pass
@@ -226,6 +228,8 @@ class Supervisor:
                 if self.packing is not None:
                     self.packing.handle_event(worker.index, worker.device, event)
                 self.display.handle_event(worker, event)
+                if self.tracking is not None:
+                    self.tracking.handle_event(event)
             if self.stop.is_set():
                 raise Stopped
         for index in self.restarts.take_due():

@@ -19,12 +19,16 @@ from typing import TypeVar
 
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
+from storage.database.fences import TrialLost
+from storage.database.file_records import Guard
+from storage.database.job_claims import JobLost
 from storage.database.retry import FIRST, LONGEST, OUTAGE, REST, DatabaseRetry, GaveUp
+from storage.database.transactions import read
 from storage.errors import FilesAway, FileTooLarge
 from storage.files.artifacts import shared_name
 from storage.files.object_store import open_objects
 from storage.files.places import parse_files
-from storage.files.shared_files import SharedFiles
+from storage.files.shared_files import SharedFiles, may_always
 
 T = TypeVar("T")
 
@@ -65,7 +69,7 @@ class FilesAccess:
         self.tell = tell
         self._outage = FilesOutage(files.address, tell)
         self._too_large: set[str] = set()  # what has been said of files that do not fit
-        self._waiting: dict[str, Path] = {}  # artifacts that FILES does not have yet
+        self._waiting: dict[str, tuple[Path, Guard]] = {}  # artifacts that FILES does not have yet
 
     def beside(self, retry: DatabaseRetry) -> FilesAccess:
         """Return the way of another thread: what is said of an outage is said once."""
@@ -95,17 +99,27 @@ class FilesAccess:
             self._outage.end()
         return done
 
-    def share_artifact(self, artifact: str, folder: Path) -> None:
-        """Copy an artifact in ``folder`` to FILES, and those that FILES was away for before."""
-        self._waiting[artifact] = folder / artifact
-        for name, path in list(self._waiting.items()):
-            if not path.exists() or self.try_to(
-                partial(_write, name=shared_name(name), path=path),
-                left=f"pictures stay in {path.parent}",
-            ):  # it was replaced since, or deleted in the dashboard
+    def share_artifact(self, artifact: str, folder: Path, guard: Guard = may_always) -> None:
+        """Copy an artifact in ``folder`` to FILES, and those that FILES was away for before.
+
+        guard: raises where it is somebody else's by now. What it raises of ``artifact`` is raised
+            here; of an earlier one, nobody asks any more.
+        """
+        self._waiting[artifact] = folder / artifact, guard
+        for name, (path, its_guard) in list(self._waiting.items()):
+            copy = partial(_write, name=shared_name(name), path=path, guard=its_guard)
+            try:  # one that is gone was deleted in the dashboard
+                done = not path.exists() or self.try_to(
+                    copy, left=f"pictures stay in {path.parent}"
+                )
+            except (TrialLost, JobLost):
                 del self._waiting[name]
-            else:
+                if name == artifact:
+                    raise
+                continue
+            if not done:
                 break
+            del self._waiting[name]
 
     def wait_for(self, call: Callable[[SharedFiles], T]) -> T:
         """Return what ``call`` returns, once FILES and the database answer.
@@ -163,5 +177,7 @@ class FilesOutage:
             self.tell(f"FILES={self.address} is back after {took:.0f} s")
 
 
-def _write(files: SharedFiles, *, name: str, path: Path) -> None:
+def _write(files: SharedFiles, *, name: str, path: Path, guard: Guard) -> None:
+    with read(files.engine) as connection:
+        guard(connection)
     files.store.write(name, path)

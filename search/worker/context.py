@@ -42,6 +42,7 @@ from storage.database.file_records import Guard
 from storage.database.job_claims import check_job
 from storage.database.retry import DatabaseRetry
 from storage.errors import FilesAway
+from storage.files.shared_files import may_always
 from storage.paths import RetrainingPaths
 
 if TYPE_CHECKING:
@@ -148,19 +149,28 @@ class WorkerContext:
         """
         if self.uploads is None:
             return None
-        storage, trial_id = self.queue.storage, trial._trial_id
         return SharedCopies(
             uploads=self.uploads,
             name=trial_file(trial.number) + suffix,
-            guard=lambda connection: storage.check_attempt(connection, trial_id),
+            guard=self._guard_of_trial(trial),
             tell=self.tell,
         )
 
+    def share_picture(self, trial: Trial, artifact: str) -> None:
+        """Let other machines see a picture of a trial, which goes on meanwhile.
+
+        Raises what the guard of an earlier one of this id has raised.
+        """
+        if self.uploads is not None:
+            guard = self._guard_of_trial(trial)
+            self.uploads.share(artifact, self.run.paths.artifacts, guard)
+
     def share_artifacts(self, artifacts: Iterable[str]) -> None:
-        """Let other machines see pictures that were attached."""
-        if self.files is not None:
+        """Let other machines see pictures of the study, and wait until they can."""
+        if self.uploads is not None:
             for artifact in artifacts:
-                self.files.share_artifact(artifact, self.run.paths.artifacts)
+                self.uploads.share(artifact, self.run.paths.artifacts, may_always)
+            self.uploads.wait()
 
     def copies_of_retraining(
         self, stem: str, claim: int | None, suffix: str
@@ -189,6 +199,10 @@ class WorkerContext:
         copies = self.copies_of_retraining(paths.stem, claim, PICTURES)
         if copies is not None and (drawn := drawn_files(paths)):
             copies.keep_all(drawn, epoch=0)
+
+    def _guard_of_trial(self, trial: Trial) -> Guard:
+        storage, trial_id = self.queue.storage, trial._trial_id
+        return lambda connection: storage.check_attempt(connection, trial_id)
 
     def _guard_of(self, stem: str, claim: int) -> Guard:
         token = self.run.token

@@ -27,7 +27,7 @@ from models.evaluation.gan_figure import draw_game
 from models.evaluation.step_losses import draw_step_losses
 from models.figures.sample_history import COLUMNS, draw_learned, write_row
 from models.results import file_stem
-from models.training.step_curve import StepCurve
+from search.messages import Pictured
 from search.study import StudySpec
 from search.trials.outcomes import describe_error, is_out_of_memory
 from search.worker.context import WorkerContext
@@ -43,14 +43,22 @@ log = logging.getLogger("genstudy")
 class TrialPictures:
     """The pictures of one trial.
 
+    progress: how far it is, and what it measured
     latest: id of the last preview that was attached; None: there is none
     shown: name -> address in the dashboard, of the pictures that its note shows
     missing: where ``no_picture`` is noted when one could not be written
     """
 
-    def __init__(self, context: WorkerContext, trial: Trial, missing: dict[str, str]) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        trial: Trial,
+        progress: TrialProgress,
+        missing: dict[str, str],
+    ) -> None:
         self.context = context
         self.trial = trial
+        self.progress = progress
         self.missing = missing
         self.latest: str | None = None
         self.shown: dict[str, str] = {}
@@ -88,10 +96,10 @@ class TrialPictures:
         """Remove the rows of epochs after ``beyond``."""
         forget_rows(self.rows(), beyond=beyond)
 
-    def show_preview(self, model: Model, best: float | None, suffix: str = "") -> None:
+    def show_preview(self, model: Model, *, is_last: bool = False) -> None:
         """Attach what the model does with validation images.
 
-        best: the best value so far, for the title; suffix: of the file's name
+        is_last: it stays; else the picture of a later epoch takes its place
         """
         self.latest = preview = None
         with without_picture(self.context, self.missing), evaluating(model):
@@ -100,41 +108,42 @@ class TrialPictures:
             return
         title, draw = self.title, preview.draw
         if self.context.run.shown is None:  # else a person is to choose by the picture alone
-            title += f" · best {self.context.spec.metric.upper()} {best:.5f}"
+            title += f" · best {self.context.spec.metric.upper()} {self.progress.best:.5f}"
+        suffix = "" if is_last else f"-epoch-{self.progress.epoch:03}"
         name = f"{file_stem(preview.name)}{suffix}.png"
         self.latest = self._attach(name, lambda path: draw(path, title))
 
-    def show_end(self, model: Model, progress: TrialProgress, verdict: Verdict | None) -> None:
+    def show_end(self, model: Model, verdict: Verdict | None) -> None:
         """Attach what the model does in the end, and how it got there."""
-        self._wait_for(lambda: self.show_preview(model, progress.best))
-        history = progress.diagnosis.history
-        self._wait_for(lambda: self._show_health(progress, history, verdict))
-        self._wait_for(lambda: self._show_steps(progress.steps))
+        self._wait_for(lambda: self.show_preview(model, is_last=True))
+        history = self.progress.diagnosis.history
+        self._wait_for(lambda: self._show_health(history, verdict))
+        self._wait_for(self._show_steps)
         self._wait_for(self._show_rows)
 
-    def show_broken(self, progress: TrialProgress, epoch: int) -> None:
+    def show_broken(self, epoch: int) -> None:
         """Attach how a training got to ``epoch``, in which it left the finite numbers."""
         broken = Health(epoch=epoch, loss_g=math.nan, loss_d=math.nan)
-        history = [*progress.diagnosis.history, broken]
-        verdict = progress.diagnosis.final(history)
-        self._wait_for(lambda: self._show_health(progress, history, verdict))
-        self._wait_for(lambda: self._show_steps(progress.steps))
+        diagnosis = self.progress.diagnosis
+        history = [*diagnosis.history, broken]
+        verdict = diagnosis.final(history)
+        self._wait_for(lambda: self._show_health(history, verdict))
+        self._wait_for(self._show_steps)
         self._wait_for(self._show_rows)
 
-    def _show_health(
-        self, progress: TrialProgress, history: Sequence[Health], verdict: Verdict | None
-    ) -> None:
-        floor = progress.diagnosis.floor
+    def _show_health(self, history: Sequence[Health], verdict: Verdict | None) -> None:
+        floor, best = self.progress.diagnosis.floor, self.progress.best
         if verdict is None or floor is None:
             return
         title = self.title
-        if progress.best is not None:
-            title += f" · best {self.context.spec.metric.upper()} {progress.best:.4g}"
+        if best is not None:
+            title += f" · best {self.context.spec.metric.upper()} {best:.4g}"
         title += f" · {verdict.words}"
         self._attach("game.png", lambda path: draw_game(path, history, floor, title))
 
-    def _show_steps(self, steps: StepCurve) -> None:
+    def _show_steps(self) -> None:
         """Attach what single steps measured, as a picture and as numbers."""
+        steps = self.progress.steps
         if steps.at:
             title = f"{self.title} · losses of single steps"
             self._attach("losses.png", lambda path: draw_step_losses(path, steps, title))
@@ -157,8 +166,16 @@ class TrialPictures:
                 draw(beside)
             attached = attach_to_trial(artifacts, self.trial, path)
             self._note(name, attached)
-            self.context.share_artifacts([attached])
+            self.context.share_picture(self.trial, attached)
+            self._announce(name, artifacts / attached)
         return attached
+
+    def _announce(self, name: str, path: Path) -> None:
+        """Tell the supervisor of a picture, under a name that is the same for each epoch."""
+        if name.endswith(".png"):
+            series, number = name.removesuffix(".png").partition("-epoch-")[0], self.trial.number
+            epoch = self.progress.epoch
+            self.context.send(Pictured(number=number, epoch=epoch, name=series, path=str(path)))
 
     def _note(self, name: str, artifact: str) -> None:
         """Keep where a picture is shown; one of a later epoch takes the place of earlier ones."""

@@ -19,7 +19,7 @@ from models.errors import CheckpointError
 from models.evaluation.gan_diagnosis import Health
 from models.training.loop import EpochResult
 from models.training.step_curve import StepCurve
-from search.trials.epoch_report import EpochReport
+from search.trials.epoch_report import EpochReport, name_measures
 from search.worker.checkpoints import Checkpoint, Checkpoints
 from search.worker.diagnosis import GanDiagnosis
 
@@ -52,11 +52,8 @@ class TrialProgress:
         """Take in one more epoch; returns what is to be reported of it."""
         step = result.number - 1
         value = self.reported.setdefault(step, result.valid[self.metric])
-        measured = {f"train_{name}": number for name, number in result.train.items()}
-        measured |= {f"valid_{name}": number for name, number in result.valid.items()}
-        measured["epoch_seconds"] = result.seconds
-        if self.diagnosis.floor is not None:
-            measured["judge_seconds"] = result.judging
+        judging = None if self.diagnosis.floor is None else result.judging
+        measured = name_measures(result.train, result.valid, result.seconds, judging)
         self.diagnosis.add(result)
         self.steps.add(result.number, result.sampled)
         self.epoch = result.number

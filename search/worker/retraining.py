@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -33,8 +34,18 @@ from models.errors import CheckpointError, StopRequested
 from models.seeds import derive_seed
 from models.training.loop import EpochResult, fit
 from models.training.step_curve import StepCurve
-from search.messages import EpochEnded, NotRetrained, Released, Resumed, Retrained, Retraining
+from search.messages import (
+    PREVIEW,
+    EpochEnded,
+    NotRetrained,
+    Pictured,
+    Released,
+    Resumed,
+    Retrained,
+    Retraining,
+)
 from search.setup.inputs import describe_base
+from search.trials.epoch_report import name_measures
 from search.trials.outcomes import describe_error, is_out_of_memory
 from search.trials.retraining_files import BEST, LAST
 from search.trials.retraining_record import (
@@ -55,7 +66,7 @@ from search.worker.pictures import (
     keep_row,
     without_picture,
 )
-from search.worker.trial import CHECKPOINT_EVERY, SHORT_EPOCH
+from search.worker.trial_epochs import CHECKPOINT_EVERY, SHORT_EPOCH
 from storage.database.job_claims import JobLost
 from storage.files.atomic import atomic_file
 
@@ -77,7 +88,7 @@ def retrain(context: WorkerContext, number: int, repeat: int = 1, claim: int | N
         _retrain(context, number, repeat, claim)
     except JobLost as error:
         log.warning("the retraining is another machine's by now: %s", error)
-        context.send(Released(number=number))
+        context.send(Released(number=number, retraining=True, repeat=repeat))
 
 
 def _retrain(context: WorkerContext, number: int, repeat: int, claim: int | None) -> None:
@@ -212,7 +223,14 @@ class RetrainingRun:
             picture.unlink()  # of an earlier training, or of a deleted study of this name
         forget_rows(self.paths.rows(), beyond=len(self.curve))
         context.send(
-            Retraining(number=self.number, repeat=self.repeat, epochs=context.run.retrain_epochs)
+            Retraining(
+                number=self.number,
+                repeat=self.repeat,
+                epochs=context.run.retrain_epochs,
+                seed=self.seed,
+                parameters=self.parameters,
+                past=[self._name_measures(epoch) for epoch in self.curve],
+            )
         )
         if self.curve and not self._is_out_of_patience():
             context.send(Resumed(number=self.number, repeat=self.repeat, epoch=len(self.curve)))
@@ -221,7 +239,7 @@ class RetrainingRun:
             self._train()
         except StopRequested:
             self._settle_copies()
-            context.send(Released(number=self.number))
+            context.send(Released(number=self.number, retraining=True, repeat=self.repeat))
             return
         except Exception as error:
             if is_interruption(error) or isinstance(error, OSError | JobLost):
@@ -398,8 +416,19 @@ class RetrainingRun:
             with evaluating(self.model):
                 preview = self.model.preview(context.images, "valid", PREVIEWS)
             if preview is not None:
-                with atomic_file(self.paths.picture(result.number)) as beside:
+                path = self.paths.picture(result.number)
+                with atomic_file(path) as beside:
                     preview.draw(beside, f"{title} · {context.spec.metric.upper()} {value:.5f}")
+                context.send(
+                    Pictured(
+                        number=self.number,
+                        epoch=result.number,
+                        name=PREVIEW,
+                        path=str(path),
+                        retraining=True,
+                        repeat=self.repeat,
+                    )
+                )
 
     def _announce(self, result: EpochResult) -> None:
         self.context.send(
@@ -410,9 +439,15 @@ class RetrainingRun:
                 epochs=self.context.run.retrain_epochs,
                 value=result.valid[self.context.spec.metric],
                 seconds=result.seconds,
+                measured=self._name_measures(self.curve[-1]),
                 retraining=True,
             )
         )
+
+    def _name_measures(self, epoch: Mapping[str, Any]) -> dict[str, float]:
+        """Return all that was measured in an epoch of the curve, by name."""
+        judging = None if self.context.evaluator is None else epoch.get("judging")
+        return name_measures(epoch["train"], epoch["valid"], epoch["seconds"], judging)
 
     def _make_record(self, failure: str | None) -> RetrainingRecord:
         """Return all that is known of the retraining: the export's provenance."""

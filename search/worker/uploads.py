@@ -1,7 +1,8 @@
-"""Copies that one thread puts into FILES while the training goes on.
+"""Copies and pictures that one thread puts into FILES while the training goes on.
 
     uploads = Uploads(access)
     uploads.put("trial-7", path, epoch=9, guard=guard, left="...")    # returns at once
+    uploads.share(artifact, folder, guard)                            # likewise, a picture
     uploads.wait()                # until all are there, or FILES is away
     uploads.drop("trial-7")       # what has not begun is not put any more
     uploads.clear()               # another training begins
@@ -10,6 +11,9 @@ A copy counts when the database says that it is whole, which is after its last b
 the training may go on meanwhile, and nobody resumes from half of one. Of a name the latest waits,
 and one that it overtakes is not put. What a guard raises is raised by the next call: the training
 is somebody else's by now.
+
+A picture stays where it is, so that a later one of the same name is put in its place. One for which
+FILES was away is put with the next, also that of another trial.
 """
 
 from __future__ import annotations
@@ -46,8 +50,33 @@ class Upload:
     guard: Guard
     left: str
 
-    def put(self, files: SharedFiles) -> None:
+    def send(self, access: FilesAccess) -> None:
+        """Put it, unless FILES is away. Raises what the guard raises."""
+        access.try_to(self._put, left=self.left)
+
+    def drop(self) -> None:
+        """Remove what nobody needs any more."""
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _put(self, files: SharedFiles) -> None:
         files.put(self.name, self.path, epoch=self.epoch, guard=self.guard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPicture:
+    """One picture that is to be put. name: its id; folder: in which it lies"""
+
+    name: str
+    folder: Path
+    guard: Guard
+
+    def send(self, access: FilesAccess) -> None:
+        """Put it, or keep it for later while FILES is away. Raises what the guard raises."""
+        access.share_artifact(self.name, self.folder, self.guard)
+
+    def drop(self) -> None:
+        """It stays where it is."""
 
 
 class Uploads:
@@ -57,8 +86,8 @@ class Uploads:
         self.access = access
         # Not that of the training: who waits for the database belongs to one thread.
         self._own = access.beside(DatabaseRetry(access.given_up))
-        self._waiting: dict[str, Upload] = {}  # by name, in their order
-        self._under_way: Upload | None = None
+        self._waiting: dict[str, Upload | SharedPicture] = {}  # by name, in their order
+        self._under_way: Upload | SharedPicture | None = None
         self._failed: dict[str, Exception] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -68,24 +97,18 @@ class Uploads:
 
         Raises what an earlier upload of this name has met.
         """
-        with self._changed:
-            if name in self._failed:
-                raise self._failed.pop(name)
+        self._raise_failure(name)
         try:
             copy = _second_name(path)
         except OSError as error:  # somebody has removed it, say
             log.warning("%s is not put into FILES: %s", path, error)
             return
-        upload = Upload(name=name, path=copy, epoch=epoch, guard=guard, left=left)
-        with self._changed:
-            overtaken = self._waiting.pop(name, None)
-            self._waiting[name] = upload
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-        if overtaken is not None:
-            overtaken.path.unlink(missing_ok=True)
+        self._add(Upload(name=name, path=copy, epoch=epoch, guard=guard, left=left))
+
+    def share(self, artifact: str, folder: Path, guard: Guard) -> None:
+        """Have the picture ``artifact`` in ``folder`` put. Raises as `put` does."""
+        self._raise_failure(artifact)
+        self._add(SharedPicture(name=artifact, folder=folder, guard=guard))
 
     def wait(self) -> None:
         """Wait until everything is put, as far as FILES takes it. Raises what uploads have met."""
@@ -102,7 +125,7 @@ class Uploads:
             self._changed.wait_for(lambda: self._under_way is None or self._under_way.name != name)
             self._failed.pop(name, None)
         if dropped is not None:
-            dropped.path.unlink(missing_ok=True)
+            dropped.drop()
 
     def clear(self) -> None:
         """Put nothing more, and forget what uploads have met: they were another training's."""
@@ -113,12 +136,30 @@ class Uploads:
         with suppress(Exception):
             self.wait()
 
+    def _raise_failure(self, name: str) -> None:
+        """Raise what an earlier upload of a name has met."""
+        with self._changed:
+            if name in self._failed:
+                raise self._failed.pop(name)
+
+    def _add(self, upload: Upload | SharedPicture) -> None:
+        """Let the thread put something, in place of what waits under its name."""
+        with self._changed:
+            overtaken = self._waiting.pop(upload.name, None)
+            self._waiting[upload.name] = upload
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        if overtaken is not None:
+            overtaken.drop()
+
     def _work(self) -> None:
         """Put what waits, in its order, until nothing has come for a while."""
         while (upload := self._next()) is not None:
             failed: Exception | None = None
             try:
-                self._own.try_to(upload.put, left=upload.left)
+                upload.send(self._own)
             except OSError as error:
                 log.warning("%s is not put into FILES: %s", upload.name, error)
             except Exception as error:  # it is the training's: `put` and `wait` raise it there
@@ -126,16 +167,15 @@ class Uploads:
             finally:
                 self._end(upload, failed)
 
-    def _end(self, upload: Upload, failed: Exception | None) -> None:
-        with suppress(OSError):
-            upload.path.unlink()
+    def _end(self, upload: Upload | SharedPicture, failed: Exception | None) -> None:
+        upload.drop()
         with self._changed:
             self._under_way = None
             if failed is not None:
                 self._failed[upload.name] = failed
             self._changed.notify_all()
 
-    def _next(self) -> Upload | None:
+    def _next(self) -> Upload | SharedPicture | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting, timeout=REST)
             if not self._waiting:

@@ -1,6 +1,7 @@
 """What is measured in each epoch of a trial, beyond the one value that it reports to Optuna.
 
     write_metrics(connection, trial_id, 1, {"train_mse": 0.1, "seconds": 2.5}, again=False)
+    read_metrics(connection, trial_id)         # {1: {"train_mse": 0.1, "seconds": 2.5}}
 
 The measures stand in ``genstudy_metrics(trial_id, epoch, name, value)``: training loss, KL,
 coverage, gradient norms, seconds. Epochs count from 1; Optuna's step of the same epoch is one less.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from storage.database.schema import metrics
 
@@ -44,3 +45,17 @@ def write_metrics(
     ]
     if rows:
         connection.execute(metrics.insert(), rows)
+
+
+def read_metrics(connection: Connection, trial_id: int) -> dict[int, dict[str, float]]:
+    """Return what was measured in each epoch of a trial, without what was not finite."""
+    rows = connection.execute(
+        select(metrics.c.epoch, metrics.c.name, metrics.c.value)
+        .where(metrics.c.trial_id == trial_id)
+        .order_by(metrics.c.epoch)
+    )
+    found: dict[int, dict[str, float]] = {}
+    for epoch, name, value in rows:
+        if value is not None:
+            found.setdefault(epoch, {})[name] = value
+    return found

@@ -1,0 +1,180 @@
+"""The epochs of one attempt at a trial: trained, reported, pruned, saved.
+
+epochs = TrialEpochs(attempt)
+ended_early = epochs.train(model)      # None: to its last epoch
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from models.base import Model
+from models.errors import CheckpointError, StopRequested
+from models.training.loop import EpochResult, fit
+from search.messages import EpochEnded
+from search.trials.outcomes import Ending, describe_error
+from search.worker.attempt import TrialAttempt
+from search.worker.device import gpu_memory
+from search.worker.pictures import is_pictured
+from search.worker.rungs import PausedAtRung
+from storage.database.fences import TrialLost
+
+CHECKPOINT_EVERY = 30.0  # seconds
+SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
+# checkpoint at once, so that no finished epoch is lost in either case
+NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
+log = logging.getLogger("genstudy")
+
+
+class Overdue(Exception):
+    """TRIAL_MINUTES are over."""
+
+
+class TrialEpochs:
+    """Trains a model on, from where the attempt is."""
+
+    def __init__(self, attempt: TrialAttempt) -> None:
+        self.attempt, self.context = attempt, attempt.context
+        self.queue, self.trial, self.number = attempt.queue, attempt.trial, attempt.number
+        self.progress, self.pictures = attempt.progress, attempt.pictures
+        self.last: EpochResult | None = None
+        self.began = time.monotonic()  # earlier attempts included
+        self.noted = time.monotonic()  # when the note was written
+        self.saved = time.monotonic()  # when the last checkpoint was
+
+    def train(self, model: Model) -> Ending | None:
+        """Train epoch by epoch, from where `progress` is; returns how that ended early.
+
+        Raises `Overdue` and `StopRequested`.
+        """
+        attempt, run = self.attempt, self.context.run
+        self.began = time.monotonic() - self.progress.seconds
+        self.saved = time.monotonic()
+        try:
+            for result in fit(
+                model,
+                self.context.images,
+                epochs=run.epochs,
+                seed=attempt.seed,
+                start=self.progress.epoch,
+                judge=self.context.evaluator,
+                interrupted=self._drops_epoch,
+            ):
+                self.last = result
+                ending = self._take_in(model, result)
+                if ending is not None or result.number == run.epochs:
+                    return ending
+                self._save_in_time(model, result)
+        except StopRequested:
+            if attempt.interrupted():
+                raise
+            raise Overdue from None
+        return None
+
+    def note_progress(self, *, at_once: bool = False) -> None:
+        """Say how far the trial is, if its note has not said so for a while."""
+        if time.monotonic() - self.noted < NOTE_EVERY and not at_once:
+            return
+        words = self.attempt.note.describe_progress(
+            self.progress.reported, epochs=self.context.run.epochs
+        )
+        self.queue.try_write_note(self.trial._trial_id, words)
+        self.noted = time.monotonic()
+
+    def save_checkpoint(self, model: Model) -> None:
+        """Write a checkpoint. Raises `StopRequested` where a later attempt has written one."""
+        try:
+            self.progress.save(model)
+            self.pictures.share_rows(self.progress.epoch)
+        except (CheckpointError, TrialLost) as error:  # a later attempt has written one
+            log.warning("trial %d: %s", self.number, error)
+            self.attempt.lost.set()
+            raise StopRequested from error
+        except OSError as error:
+            self.attempt.missing["no_checkpoint"] = describe_error(error)
+            self.context.warn_once("checkpoints of trials", error)
+
+    def _drops_epoch(self) -> bool:
+        """Whether the epoch that is under way is not brought to its end."""
+        attempt = self.attempt
+        attempt.got_on = time.monotonic()
+        limit = 60 * (self.context.run.trial_minutes or float("inf"))
+        if attempt.lost.is_set() or time.monotonic() - self.began > limit:
+            return True
+        is_short = self.last is not None and self.last.seconds <= SHORT_EPOCH
+        return attempt.interrupted() and not is_short
+
+    def _take_in(self, model: Model, result: EpochResult) -> Ending | None:
+        """Report an epoch, and do what follows from it; returns an early end.
+
+        Raises `PausedAtRung`.
+        """
+        attempt, run, progress = self.attempt, self.context.run, self.progress
+        attempt.got_on = time.monotonic()
+        self.context.check_images()
+        written = self._report(result)
+        self.pictures.keep_row(result.number, model)
+        progress.seconds = time.monotonic() - self.began
+        if result.number == run.epochs:
+            if run.keeps or self.queue.lets_trials_pause:
+                self.save_checkpoint(model)  # from which more epochs go on
+            return None
+        if ending := self._prune(model, result.number, written=written):
+            return ending
+        if result.number in attempt.rungs.epochs:
+            attempt.write_reports()  # who ends a paused trial finds them there
+            if not attempt.rungs.reach(result.number, progress.reported):
+                self.save_checkpoint(model)
+                raise PausedAtRung
+        if progress.is_new(result.number) and is_pictured(self.context.spec, result.number):
+            self.pictures.show_preview(model)
+        self.note_progress()
+        return None
+
+    def _save_in_time(self, model: Model, result: EpochResult) -> None:
+        """Write a checkpoint if it is time, or the trial is wanted back. Raises `StopRequested`."""
+        stop = self.attempt.interrupted()
+        due = time.monotonic() - self.saved >= CHECKPOINT_EVERY
+        if stop or due or result.seconds > SHORT_EPOCH:
+            self.save_checkpoint(model)
+            self.saved = time.monotonic()
+        if stop:
+            raise StopRequested
+
+    def _report(self, result: EpochResult) -> bool:
+        """Tell supervisor and database of an epoch. False: the database is told later."""
+        report = self.progress.add(result)
+        memory = gpu_memory(self.context.device)
+        self.context.send(
+            EpochEnded(
+                number=self.number,
+                epoch=result.number,
+                epochs=self.context.run.epochs,
+                value=report.value,
+                seconds=result.seconds,
+                measured=report.measured,
+                free_memory=None if memory is None else memory.free,
+                peak_memory=None if memory is None else memory.peak,
+            )
+        )
+        while self.progress.unwritten:
+            if not self.queue.try_report(self.trial, self.progress.unwritten[0]):
+                return False
+            del self.progress.unwritten[0]
+        return True
+
+    def _prune(self, model: Model, epoch: int, *, written: bool) -> Ending | None:
+        """Return the early end after ``epoch``, on the trial's own record or by the pruner.
+
+        written: whether the database has all reports, which the pruner compares
+        """
+        if not self.progress.is_new(epoch):
+            return None
+        if verdict := self.attempt.diagnosis.lost(steps=model.steps_per_epoch(self.context.images)):
+            return Ending.lost(verdict, epoch)
+        if self.attempt.trains_to_the_end or not written:
+            return None
+        if self.queue.try_should_prune(self.trial):
+            return Ending.pruned(epoch, getattr(self.queue.study.pruner, "bound", None))
+        return None
