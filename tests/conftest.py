@@ -334,16 +334,20 @@ def make_context(
         interrupted: Callable[[], bool] = lambda: False,
         runs: str = "runs",
         token: str = "t",
+        **more: Any,
     ) -> WorkerContext:
         loaded = load_study(str(study_file()))
-        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2})
+        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2, **more})
+        directions = [goal.direction for goal in spec.goals]
         paths = tmp_path / runs
         url = f"sqlite:///{paths / 'studies.db'}"
         storage = open_storage(url)
-        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+        optuna.create_study(
+            study_name="small", storage=storage, load_if_exists=True, directions=directions
+        )
         queue = open_queue("small", url, owner=owner_name(1))
         queue.study.sampler = make_sampler("random", seed=0, space=loaded.space)
-        queue.study.pruner = make_pruner(pruner)
+        queue.study.pruner = make_pruner(pruner, spec.goals)
         run = StudyRun(
             name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
             trials=9, epochs=epochs, retrain_epochs=5, revision="abc", token=token,

@@ -106,7 +106,7 @@ class Conclusion:
             print_lines(console, *next_lines(self.study, run, exported=False, width=console.width))
             return 0
         if isinstance(exported, FinishedElsewhere):
-            print_line(console, exported.describe(self.study.spec.metric))
+            print_line(console, exported.describe(self.study.spec.quality))
             print_loud(console, run.remarks)
             print_lines(console, *next_lines(self.study, run, exported=False, width=console.width))
             return 0
@@ -125,7 +125,7 @@ class Conclusion:
 
     def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
         """Return a row for each export."""
-        metric = self.study.spec.metric
+        metric = self.study.spec.quality
         name = metric.upper()
         tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
         several = any(seeds_of(record) != "1" for record in records)

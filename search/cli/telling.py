@@ -62,7 +62,7 @@ def tell_end(
     if notices is None or not queue.has_ended(run.trials):
         return
     notices.look_for_best(at_once=True)
-    metric = supervisor.study.spec.metric
+    metric = supervisor.study.spec.quality
     if code:
         notices.tell_failed(NOTHING)
     elif isinstance(exported, FinishedElsewhere):

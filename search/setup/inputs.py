@@ -103,6 +103,11 @@ def _find_export(variables: Variables, stored_name: str, study: str, purpose: st
     """Return the folder FROM, or that of the best export of ``stored_name``, if it is whole."""
     folder = variables.start or variables.paths.export(stored_name, 1)
     found = read_provenance(folder)
+    if found is not None and variables.start is None and found.get("goals"):
+        raise BaseMissing(
+            f"{purpose} the best export of {stored_name!r}, which has several goals, so that none "
+            f"is the best: choose one with FROM={folder}"
+        )
     if found is not None and is_whole(folder, found):
         return folder
     if variables.start is not None:

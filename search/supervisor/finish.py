@@ -62,7 +62,7 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedE
                         return records or take_exports(supervisor, elsewhere, top)
                     supervisor.tell_dashboard("training the best again")
                     records = _make_exports(Finishing(supervisor, claim, shared), top)
-                    claim.result = _summarize(records, supervisor.study.spec.metric, top)
+                    claim.result = _summarize(records, supervisor.study.spec.quality, top)
                     return records
             except FinishLost:
                 line = "another run has taken the retraining over, as none was heard"

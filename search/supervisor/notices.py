@@ -96,7 +96,7 @@ class Notices:
         self._say_problems()
 
     def _look(self) -> None:
-        trials, minimize = self.trials, self.spec.direction == "minimize"
+        trials, minimize = self.trials, self.spec.minimizes
         with read(trials.engine) as connection:
             best = find_best(connection, trials.study_id, minimize=minimize)
         if best is None or not math.isfinite(best.value):
@@ -105,7 +105,7 @@ class Notices:
         if name in self._told:
             return
         ended = trials.count_ended()
-        metric, value = self.spec.metric, best.value
+        metric, value = self.spec.quality, best.value
         message = {
             "event": "best",
             "text": f"study {self.run.study}: trial {best.number} is the best so far, {metric} "
@@ -136,7 +136,7 @@ class Notices:
         return {
             "id": _digest(f"{self.run.token} {name}"),
             "study": self.run.study,
-            "metric": self.spec.metric,
+            "metric": self.spec.quality,
             "trials": self.run.trials,
             "host": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),

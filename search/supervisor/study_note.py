@@ -116,8 +116,8 @@ class StudyNote:
         """Return the best trial with its picture; nothing where a person is to choose."""
         if self.run.shown is not None:
             return []
-        queue, metric = self.queue, self.study.spec.metric
-        minimize = self.study.spec.direction == "minimize"
+        queue, metric = self.queue, self.study.spec.quality
+        minimize = self.study.spec.minimizes
         with queue.engine.connect() as connection:
             best = find_best(connection, queue.study_id, minimize=minimize)
         if best is None:

@@ -100,7 +100,7 @@ class TrialPictures:
             return
         title, draw = self.title, preview.draw
         if self.context.run.shown is None:  # else a person is to choose by the picture alone
-            title += f" · best {self.context.spec.metric.upper()} {best:.5f}"
+            title += f" · best {self.context.spec.quality.upper()} {best:.5f}"
         name = f"{file_stem(preview.name)}{suffix}.png"
         self.latest = self._attach(name, lambda path: draw(path, title))
 
@@ -129,7 +129,7 @@ class TrialPictures:
             return
         title = self.title
         if progress.best is not None:
-            title += f" · best {self.context.spec.metric.upper()} {progress.best:.4g}"
+            title += f" · best {self.context.spec.quality.upper()} {progress.best:.4g}"
         title += f" · {verdict.words}"
         self._attach("game.png", lambda path: draw_game(path, history, floor, title))
 

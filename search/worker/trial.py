@@ -2,7 +2,8 @@
 
     run_trial(context, trial)
 
-The value of a trial is its best validation value; every epoch's is reported. How a trial can end
+The value of a trial is its best validation value; every epoch's is reported. Of several goals it
+is the vector of the epoch that is the best by the first one. How a trial can end
 is in `search.trials.outcomes`. A worker that is interrupted does not end its trial: it goes on
 later, from its checkpoint.
 """
@@ -49,6 +50,7 @@ from search.worker.device_trouble import (
     SpentProcess,
 )
 from search.worker.diagnosis import GanDiagnosis, trial_attributes
+from search.worker.goals import TrialGoals
 from search.worker.interruptions import is_device_error, is_interruption
 from search.worker.pictures import TrialPictures, is_pictured
 from search.worker.progress import TrialProgress
@@ -57,6 +59,7 @@ from storage.database import leases
 from storage.database.fences import TrialLost
 from storage.database.preferences import PICTURE
 from storage.database.retry import DatabaseLost, GaveUp
+from storage.database.vectors import VIOLATION
 
 CHECKPOINT_EVERY = 30.0  # seconds
 SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
@@ -108,18 +111,19 @@ class TrialRun:
                 copies=context.copies_of_trial(trial),
             ),
             token=context.run.token,
-            metric=context.spec.metric,
+            metric=context.spec.quality,
             is_better=context.spec.better,
             diagnosis=self.diagnosis,
             reported={},
         )
         self.rungs = TrialRungs(context, trial)
+        self.goals = TrialGoals(context, trial)
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.missing)
         self.note = TrialNote(
-            metric=context.spec.metric if context.run.shown is None else None,
-            minimize=context.spec.direction == "minimize",
+            metric=context.spec.quality if context.run.shown is None else None,
+            minimize=context.spec.minimizes,
             place=f"{context.device_name} of {socket.gethostname()}",
             pictures=self.pictures.shown,
         )
@@ -142,6 +146,7 @@ class TrialRun:
                 if not self.queue.renew(self.number) or not self._is_kept():
                     raise StopRequested
                 ending = ending.with_attributes(self._measure_cost(began))
+                ending = self.goals.end_early(ending)
                 self._write_last_note(ending)
                 self.queue.end(self.trial, ending)
         except (StopRequested, GaveUp, UpdateFinishedTrialError):
@@ -253,6 +258,7 @@ class TrialRun:
             if model.config.batch_size < config.batch_size:  # of a set with few images
                 fitted = {"fitted_batch_size": model.config.batch_size}
                 self.queue.set_attributes(self.trial, fitted)
+            self.goals.measure_costs(model)
             self._resume(model)
             if self.is_unpromoted:
                 return self._end_unpromoted(model)
@@ -429,7 +435,7 @@ class TrialRun:
 
     def _report(self, result: EpochResult) -> bool:
         """Tell supervisor and database of an epoch. False: the database is told later."""
-        report = self.progress.add(result)
+        report = self.progress.add(result, self.goals.measured(result))
         memory = gpu_memory(self.context.device)
         self.context.send(
             EpochEnded(
@@ -477,7 +483,7 @@ class TrialRun:
 
     def _end_complete(self) -> Ending:
         """End a trial that trained all its epochs. Where a person chooses, it needs a picture."""
-        ending = Ending.complete(self.progress.best, self.progress.epoch)
+        ending = self.goals.end_complete(self.progress.reported, self.progress.epoch)
         if self.context.run.shown is None:
             return ending
         if self.pictures.latest is None:
@@ -542,6 +548,8 @@ class TrialRun:
                 number=self.number,
                 outcome=ending.outcome,
                 value=ending.value,
+                values=[*(ending.values or ())],
+                violates=VIOLATION in ending.attributes,
                 reason=ending.reason,
                 verdict=ending.attributes.get("verdict"),
                 place=ending.attributes.get("place", ""),

@@ -157,10 +157,10 @@ class TriedModel:
             measured = model.evaluate(batch)
             self._check_metrics("evaluate", measured, lambda: model.evaluate(batch))
         spec = self.study.spec
-        if not spec.judges_samples and spec.metric not in measured:
+        if not spec.judges_samples and spec.quality not in measured:
             found = ", ".join(measured) or "nothing"
             raise self.mistake(
-                "evaluate", f"it returns {found}, without the study's metric {spec.metric!r}"
+                "evaluate", f"it returns {found}, without the study's metric {spec.quality!r}"
             )
 
     def _check_metrics(self, method: str, measured: Any, again: Callable[[], object]) -> None:
