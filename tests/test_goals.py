@@ -26,7 +26,12 @@ from search.strategies.pruners import make_pruner
 from search.strategies.samplers import SAMPLERS, make_sampler
 from search.study import StudySpec
 from search.trials.study_front import front_of, share_of_volume
-from storage import curves
+from storage import curves, trials
+from storage.database.connection import open_storage
+from storage.database.returns import let_return
+from storage.database.transactions import write
+from storage.database.trial_frame import VIOLATING
+from storage.database.vectors import read_measured, read_vectors
 from tests.trials import SMALL, Diverging, MakeContext, OneProgram, run_one
 
 FEW_DIGITS = True
@@ -205,6 +210,52 @@ def test_a_pruner_by_domination_needs_several_goals() -> None:
     assert isinstance(make_pruner("FrontPruner(keep=0.3)", GOALS), FrontPruner)
     with pytest.raises(BadVariable, match="this study has one; take another"):
         make_pruner("front", GOALS[:1])
+
+
+def test_vectors_are_read_at_equal_epochs(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    study = optuna.create_study(study_name="s", storage=storage, directions=["minimize"] * 3)
+    goals = read_goals(("mse", "kl", "code"), "minimize", costs=COSTS)
+    ids = []
+    for number in range(3):
+        trial = study.ask()
+        ids.append(trial._trial_id)
+        storage.write_attributes(trial._trial_id, {"cost_code": 5 + number, "cost_other": "x"})
+        for epoch in (1, 2):
+            measured = {"valid_kl": 0.25 * epoch, "train_kl": 9.0, "violation": float(number)}
+            storage.write_epoch(trial._trial_id, epoch, epoch - 1, number + epoch / 10, measured)
+    storage.set_trial_user_attr(study.ask()._trial_id, "cost_code", 1)  # it has no epoch yet
+    with storage.engine.connect() as connection:
+        assert read_vectors(connection, study._study_id, 1, goals) == {
+            ids[0]: ((0.2, 0.5, 5), 0.0),
+            ids[1]: ((1.2, 0.5, 6), 1.0),
+            ids[2]: ((2.2, 0.5, 7), 2.0),
+        }
+        assert read_measured(connection, ids[0], 1) == {"kl": 0.25}
+        assert read_vectors(connection, study._study_id, 2, goals) == {}
+
+
+def test_a_frame_knows_who_violates_constraints(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    study = optuna.create_study(study_name="s", storage=storage, directions=["minimize"] * 2)
+    for number in range(3):
+        trial = study.ask()
+        trial.set_constraint("size", number - 1)
+        study.tell(trial, [1.0, 2.0])
+    assert trials("s", storage=storage_url).attrs[VIOLATING] == [2]
+
+
+def test_a_trial_that_returns_forgets_its_constraints(storage_url: str) -> None:
+    storage = open_storage(storage_url)
+    study = optuna.create_study(study_name="s", storage=storage, directions=["minimize"] * 2)
+    trial = study.ask()
+    trial.set_constraint("size", 1.0)
+    trial.set_user_attr("violation", 1.0)
+    study.tell(trial, [1.0, 2.0])
+    with write(storage.engine) as connection:
+        let_return(connection, trial._trial_id)
+    found = storage.get_trial(trial._trial_id)
+    assert (found.constraints, found.values, found.user_attrs) == ({}, None, {})
 
 
 # ---- trials ----

@@ -126,6 +126,16 @@ class Chart:
             f'height="{height:.1f}"/>'
         )
 
+    def add_image(
+        self, x: float, y: float, width: float, height: float, uri: str, link: Link
+    ) -> None:
+        """Draw a picture of pixels from its upper left corner. uri: an address that holds it"""
+        mark = (
+            f'<image x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
+            f'href="{uri}"/>'
+        )
+        self.parts.append(_with_link(mark, link))
+
     def add_key(self, names: Sequence[tuple[str, str]], x: float, y: float) -> None:
         """Say which kind of mark stands for what: (kind, words), side by side."""
         words = "".join(

@@ -13,6 +13,7 @@ from typing import Any
 
 from search.console import shorten_path
 from search.words import format_parameters
+from storage.files.certificate_words import goals_in_words
 from storage.files.markdown import escape_markup
 
 TELLING = ("reconstructions", "denoised", "samples", "translations")  # what a person looks for
@@ -29,6 +30,12 @@ def describe_winner(about: Mapping[str, Any]) -> str:
     test = ""
     if about["test"] is not None:
         test = f" **{about['test'][metric]:.6g}** on {about['images']['test']:,} test images,"
+    if about.get("goals"):
+        return (
+            f"**Trial {about['trial']} of the front**, trained again: "
+            f"{escape_markup(goals_in_words(about))} on the validation images. "
+            f"{escape_markup(format_parameters(about['parameters']))}"
+        )
     return (
         f"**The winner is trial {about['trial']}**, trained again: {escape_markup(metric)}{test} "
         f"{about['valid'][metric]:.6g} on the validation images. "

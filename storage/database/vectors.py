@@ -76,7 +76,7 @@ def read_vectors(
         connection,
         "SELECT found.trial_id, key, value_json FROM trial_user_attributes found "
         "JOIN trials ON trials.trial_id = found.trial_id "
-        f"WHERE study_id = :study_id AND key LIKE '{COST}%'",
+        f"WHERE study_id = :study_id AND substr(key, 1, {len(COST)}) = '{COST}'",
         study_id=study_id,
     ):
         if key in costs:
