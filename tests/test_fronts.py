@@ -27,6 +27,7 @@ from search.supervisor.display import Display
 from search.supervisor.notices import Notices
 from search.supervisor.study_note import StudyNote
 from search.trials.certificate import Compared, certify
+from search.trials.export_words import describe_dominated
 from search.trials.leaderboard import Leaderboard
 from search.trials.queue import TrialQueue
 from search.trials.standings import race_of
@@ -39,6 +40,7 @@ from storage.files.artifacts import listed_artifacts
 from storage.files.certificate_words import certificate_lines
 from storage.files.model_card import model_card
 from storage.paths import RunPaths
+from tests.test_bases import HEAD
 from tests.user import User, WriteStudy
 
 FEW_DIGITS = True
@@ -113,6 +115,22 @@ def test_a_certificate_of_a_front_knows_no_best() -> None:
     assert lines[0].startswith("It stands on the front of the search: no other trial was better in")
     assert "this export has mse 0.52, code 3" in lines[0]
     assert not any("lead" in line or "probability" in line for line in lines)
+
+
+def an_export(rank: int, mse: float, size: float) -> dict[str, Any]:
+    goals = [
+        {"name": "mse", "direction": "minimize", "value": 9.0},
+        {"name": "code", "direction": "minimize", "value": size},
+    ]
+    return {"rank": rank, "goals": goals, "certificate": {"mean": mse}}
+
+
+def test_an_export_that_was_lucky_in_the_search_is_said_to_be_off_the_front() -> None:
+    records = [an_export(1, 0.3, 5), an_export(2, 0.1, 9), an_export(3, 0.2, 9)]
+    (line,) = describe_dominated(records)
+    assert line.startswith("trained again, rank 3 is off the front: rank 2 is as good or better")
+    assert describe_dominated(records[:2]) == []
+    assert describe_dominated([{"rank": 1, "certificate": {"mean": 0.3}}]) == []
 
 
 # ---- frames, tables, messages ----
@@ -277,6 +295,15 @@ def test_a_study_file_with_the_wrong_pruner_is_refused(
     assert "compares trials by several goals, and this study has one" in refused(
         NAME=study_file(replace=one)
     )
+
+
+@pytest.mark.parametrize("variables", [{}, {"FIRST": 1}])
+def test_a_study_does_not_choose_one_of_a_front_to_start_from(
+    refused: Callable[..., str], study_file: WriteStudy, variables: dict[str, Any]
+) -> None:
+    head = study_file("head", HEAD.replace("BASE", str(study_file(replace=TWO))))
+    said = refused(NAME=head, may_make=["runs"], **variables)
+    assert "'small', which has several goals, so that none of its exports is the best" in said
 
 
 # ---- whole runs ----

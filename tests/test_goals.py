@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from search.errors import BadVariable
 from search.front import RunningFront, Vector, as_costs, choose_spread, hypervolume, is_beyond
 from search.front import front_places as places_of_front
 from search.goals import Goal, TrialResult, read_goals
+from search.setup.loading import load_study
 from search.strategies.front_pruner import FrontPruner
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import SAMPLERS, make_sampler
 from search.study import StudySpec
 from search.trials.study_front import front_of, share_of_volume
+from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.connection import open_storage
 from storage.database.returns import let_return
@@ -272,6 +275,39 @@ def test_a_trial_is_worth_the_vector_of_its_best_epoch(make_context: MakeContext
     )  # fmt: skip
 
 
+def test_other_goals_are_those_of_the_epoch_that_is_the_best_by_the_first(
+    make_gan_context: MakeContext,
+) -> None:
+    context = make_gan_context(
+        metric=("frechet", "coverage", "parameters"),
+        direction=("minimize", "maximize", "minimize"),
+        pruner="none",
+    )
+    row = run_one(context)
+    frame = curves("small", storage=context.run.storage)
+    best = frame.sort_values("valid_frechet").iloc[0]
+    assert (row["value_0"], row["value_1"]) == (best["valid_frechet"], best["valid_coverage"])
+    assert row["value_2"] == row["cost_parameters"] > 0
+
+
+def test_a_trial_that_goes_on_is_not_measured_again(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(metric=("mse", "latency_1"))
+    trial = context.queue.claim(9)
+    assert trial is not None
+    context.queue.set_attributes(trial, {"cost_latency_1": 0.5})
+
+    def measure(model: object, names: Sequence[str]) -> dict[str, float]:
+        assert not names, "an earlier attempt has measured it"
+        return {}
+
+    monkeypatch.setattr("search.worker.goals.measure_costs", measure)
+    run_trial(context, trial)
+    (stored,) = context.queue.study.get_trials()
+    assert stored.values[1] == 0.5
+
+
 def test_a_hopeless_trial_is_pruned_at_equal_epochs(make_context: MakeContext) -> None:
     context = make_context(metric=TWO, pruner="front(n_startup_trials=3, n_warmup_steps=1)")
     queue = context.queue
@@ -347,6 +383,14 @@ def test_constraints_that_are_no_numbers_are_a_mistake(
     assert "return a list of finite numbers" in row["reason"]
 
 
+def test_a_simulation_of_one_goal_refuses_the_pruner_of_several(
+    refused: Callable[..., str],
+) -> None:
+    curves_of_one = "tests/benchmarks/curves/cae-digits.parquet"
+    said = refused("simulate", NAME=curves_of_one, PRUNER="front")
+    assert "compares trials by several goals, and this study has one" in said
+
+
 # ---- samplers ----
 
 
@@ -407,3 +451,15 @@ def test_goals_of_optunas_own_studies_have_names() -> None:
     assert goals_of(study) == (
         Goal(name="value_0", minimize=True), Goal(name="value_1", minimize=False),
     )  # fmt: skip
+
+
+def test_code_that_measures_costs_counts_as_code_where_they_are_goals(
+    study_file: Callable[..., Path],
+) -> None:
+    several = {'metric="mse"': 'metric=("mse", "code")', 'pruner="none"': 'pruner="front"'}
+    with_costs, without = (
+        load_study(str(study_file(replace=several))),
+        load_study(str(study_file())),
+    )
+    assert any(path.endswith("models/costs.py") for path in with_costs.code)
+    assert not any(path.endswith("models/costs.py") for path in without.code)

@@ -28,6 +28,7 @@ from search.supervisor.earlier_trials import end_of
 from search.supervisor.finish_claim import FinishedElsewhere
 from search.supervisor.loop import Supervisor
 from search.tables import Column, FittedTable, Kind
+from search.trials.export_words import describe_dominated
 from search.trials.retries import read_retries
 from search.trials.study_cost import describe_cost, measure_cost
 from search.trials.tally import ALWAYS, describe_ends
@@ -125,6 +126,7 @@ class Conclusion:
             print_line(console, f"no trial is complete: nothing to export{why}")
             return 1
         console.print(self._export_table(run, records))
+        print_lines(console, *describe_dominated(records))
         if lines := certificate_lines(records[0]):
             head = "what rank 1 is:" if records[0].get("goals") else "how sure rank 1 is:"
             print_lines(console, head, *(f"  {line}" for line in lines))

@@ -32,7 +32,7 @@ from search.reporting.figures import draw_learning_curve
 from search.reporting.pictures import is_picture
 from search.reporting.reported_study import ReportedStudy, count_outcomes, value_of
 from search.spelling import spell
-from search.trials.export_words import loading_lines, sort_pictures
+from search.trials.export_words import describe_dominated, loading_lines, sort_pictures
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration, format_parameters
 from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
@@ -271,7 +271,10 @@ def _export_table(reported: ReportedStudy) -> list[Block]:
         f"{metric}, test", "folder",
     ]  # fmt: skip
     what = "Of the front" if others else "The best"
-    return [Heading(f"{what}, trained again"), Table(columns=columns, rows=rows)]
+    lines = describe_dominated([about for _, about in reported.exports])
+    said = [f"{line[:1].upper()}{line[1:]}." for line in lines]
+    table = Table(columns=columns, rows=rows)
+    return [Heading(f"{what}, trained again"), table, *map(Words, said)]
 
 
 def _tables(about: Mapping[str, Any]) -> list[Block]:

@@ -147,9 +147,10 @@ class Chart:
         """Return the chart. about: what it shows, in words; alone: as a file of its own"""
         style = f"<style>{FIGURE_STYLE}</style>" if alone else ""
         space = ' xmlns="http://www.w3.org/2000/svg"' if alone else ""
+        size = f' width="{self.width:g}" height="{self.height:g}"' if alone else ""
         kind = "chart large" if self.width > LARGE else "chart"
         return (
-            f'<svg class="{kind}" aria-label="{escape(about)}"{space} '
+            f'<svg class="{kind}" aria-label="{escape(about)}"{space}{size} '
             f'style="max-width: {1.05 * self.width:.0f}px" '
             f'viewBox="0 0 {self.width:g} {self.height:g}">{style}{"".join(self.parts)}</svg>'
         )

@@ -103,11 +103,6 @@ def _find_export(variables: Variables, stored_name: str, study: str, purpose: st
     """Return the folder FROM, or that of the best export of ``stored_name``, if it is whole."""
     folder = variables.start or variables.paths.export(stored_name, 1)
     found = read_provenance(folder)
-    if found is not None and variables.start is None and found.get("goals"):
-        raise BaseMissing(
-            f"{purpose} the best export of {stored_name!r}, which has several goals, so that none "
-            f"is the best: choose one with FROM={folder}"
-        )
     if found is not None and is_whole(folder, found):
         return folder
     if variables.start is not None:
@@ -207,6 +202,11 @@ def find_images(
     check_needs(study, found.images)  # before the study that this one starts from is searched
     judging = study.spec.judges_samples and needs_encoder(study, found.images)
     needed = judging_study(study) if judging else base_study(study)
+    if needed and needed.spec.has_several_goals and variables.start is None:
+        raise BadVariable(
+            f"study {study.name!r} needs the best export of {needed.name!r}, which has several "
+            "goals, so that none of its exports is the best: choose one with FROM=folder"
+        )
     stored = study_name(needed, data, found.label) if needed else ""
     if stored and variables.start is None:
         say = partial(print_line, console)

@@ -97,9 +97,9 @@ class StudyNote:
             if count_ended(counts) < self.total:
                 line = spell("study", NAME=self.run.name)
                 parts.append(f"{format_code_span(line)} goes on with it.")
-            parts += self._winner(records[0]) if records else self._best()
             if records and self.study.spec.has_several_goals:
                 parts += self._front()
+            parts += self._winner(records[0]) if records else self._best()
             self._write([*parts, *self._table()])
 
     def _write(self, parts: Sequence[str]) -> None:
