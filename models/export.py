@@ -51,7 +51,7 @@ def write_export(model: Model, folder: Path, about: Mapping[str, str] | None = N
 
     about: what the metadata of programs says beside inputs and outputs, such as study and trial
     """
-    with _on_cpu(model), evaluating(model):
+    with on_cpu(model), evaluating(model):
         of = _identity(describe(model))
         write_tensors(folder / WEIGHTS, model.state_dict(), {}, of=of)
         (folder / WEIGHTS).chmod(0o644)  # safetensors lets only the owner read it
@@ -134,7 +134,7 @@ def check_export(model: Model, folder: Path) -> dict[str, float]:
     """
     differences: dict[str, float] = {}
     off: list[str] = []
-    with _on_cpu(model), evaluating(model):
+    with on_cpu(model), evaluating(model):
         loaded = load_export(folder, family=type(model)).programs()
         for name, program in model.programs().items():
             program = program.named()
@@ -223,7 +223,7 @@ def _relative_differences(
 
 
 @contextmanager
-def _on_cpu(model: Model) -> Iterator[None]:
+def on_cpu(model: Model) -> Iterator[None]:
     """Bring the model to the CPU, where programs are exported and compared, and back afterwards."""
     device = model.device
     model.to("cpu")

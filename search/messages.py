@@ -196,6 +196,7 @@ class Pictured:
 class Ended:
     """A trial has its outcome (`search.trials.outcomes.Outcome`).
 
+    value: the quality; values: of all goals; violates: whether it violates constraints
     reason: of an end that is not ``complete``; verdict: on the training of a GAN
     place: file and line of the user's code where it failed
     """
@@ -203,6 +204,8 @@ class Ended:
     number: int
     outcome: str
     value: float | None
+    values: list[float] = field(default_factory=list)
+    violates: bool = False
     reason: str = ""
     verdict: str | None = None
     place: str = ""

@@ -11,7 +11,7 @@ A study may have a ``summary(trials, curves)`` that returns a `Table`. `Table` i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,10 +22,12 @@ from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig
+from models.costs import COSTS, known_costs
 from models.data.images import Shape
 from models.evaluation.measures import ALL_MEASURES, LABEL_MEASURES
 from models.results import Table
 from search.errors import unknown_name
+from search.goals import Goal, TrialResult, read_goals
 from search.run import SourceFile
 from search.strategies.seeded import SamplerFactory
 from storage.errors import short
@@ -33,7 +35,7 @@ from storage.errors import short
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Direction", "Study", "StudySpec", "Table"]
+__all__ = ["Direction", "Study", "StudySpec", "Table", "TrialResult"]
 
 STUDIES = Path(__file__).parent / "studies"
 MOST = 1_000_000_000  # trials, epochs and other counts; variables have the same limit
@@ -55,8 +57,13 @@ class StudySpec:
     metric: one of the model's metrics, measured on the validation images after each epoch; a model
     that makes new images also takes those of `models.evaluation.measures`, measured on its samples
     direction: whether a smaller or a larger value of the metric is better
+    Several goals are said as ``metric=("mse", "code")``. The first is a metric as above, and the
+    others are metrics or costs (`models.costs`); ``direction`` is one word for all, or one for each
+    constraints: a result -> numbers, of which each above zero says by how much the trial violates
+    something; such a trial is not on the front (only with several goals)
     sampler, pruner: a name, perhaps with arguments of Optuna's class, or an object of Optuna; a
-    sampler may also be a function ``seed -> sampler``
+    sampler may also be a function ``seed -> sampler``; the pruner is ``median`` unless it is said,
+    and of several goals ``front``
     trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
     patience: epochs without a better validation value that end a retraining
     seeds: how many each of the best is retrained with, before their means rank them
@@ -72,12 +79,12 @@ class StudySpec:
     model: type[Model]
     suggest: Callable[[BaseTrial], ModelConfig]
     data: str
-    metric: str
+    metric: str | tuple[str, ...]
     trials: int
     epochs: int
-    direction: Direction = "minimize"
+    direction: Direction | tuple[Direction, ...] = "minimize"
     sampler: str | SamplerFactory | BaseSampler = "random"
-    pruner: str | BasePruner = "median"
+    pruner: str | BasePruner = ""
     shape: Shape | None = None
     adapts: bool = False
     retrain_epochs: int = 200
@@ -91,6 +98,7 @@ class StudySpec:
     summary: Callable[[pd.DataFrame, pd.DataFrame], Table] | None = None
     judged_by: str = "cae"
     second_judge: bool = False
+    constraints: Callable[[TrialResult], Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, type) and issubclass(self.model, Model)):
@@ -99,11 +107,9 @@ class StudySpec:
             raise ValueError("suggest must be a function: trial -> configuration")
         if self.summary is not None and not callable(self.summary):
             raise ValueError("summary must be a function: trials, curves -> Table")
-        metrics = (*self.model.metrics, *self._sample_measures())
-        if self.metric not in metrics:
-            raise ValueError(unknown_name("metric", str(self.metric), metrics))
-        if self.direction not in ("minimize", "maximize"):
-            raise ValueError(f"direction={self.direction!r} is not 'minimize' or 'maximize'")
+        self._check_goals()
+        if self.pruner == "":
+            object.__setattr__(self, "pruner", "front" if self.has_several_goals else "median")
         if not isinstance(self.adapts, bool):
             raise ValueError(f"adapts={short(repr(self.adapts))} is not True or False")
         if not isinstance(self.data, str):
@@ -124,10 +130,52 @@ class StudySpec:
                 f"channels and sides of 1 to {LARGEST_SIDE} pixels"
             )
 
+    def _check_goals(self) -> None:
+        metrics = (*self.model.metrics, *self._sample_measures())
+        first, *others = read_goals(self.metric, self.direction, costs=COSTS)
+        if first.name not in metrics:
+            raise ValueError(unknown_name("metric", first.name, metrics))
+        known = (*metrics, *known_costs(self.model))
+        for goal in others:
+            if goal.name not in known:
+                raise ValueError(unknown_name("goal", goal.name, known))
+        if self.constraints is not None and not callable(self.constraints):
+            raise ValueError("constraints must be a function: result -> numbers")
+        if self.constraints is not None and not others:
+            raise ValueError(
+                "constraints hold between several goals, and this study has one; name the others, "
+                'as metric=("mse", "code"), or raise optuna.TrialPruned in suggest'
+            )
+        if self.then is not None and others:
+            raise ValueError(
+                f"then={short(repr(self.then))} goes on from the best export, and of several goals "
+                "no export is the best of all; leave then out, or give the study one goal"
+            )
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What trials are compared by, the quality first."""
+        return read_goals(self.metric, self.direction, costs=COSTS)
+
+    @property
+    def has_several_goals(self) -> bool:
+        """Whether no trial is the best of all, and a front takes its place."""
+        return len(self.goals) > 1
+
+    @property
+    def quality(self) -> str:
+        """The first goal: the metric that is measured after each epoch."""
+        return self.goals[0].name
+
+    @property
+    def minimizes(self) -> bool:
+        """Whether less of the quality is better."""
+        return self.goals[0].minimize
+
     @property
     def judges_samples(self) -> bool:
-        """Whether the study's metric is measured on samples of the model."""
-        return self.metric in self._sample_measures()
+        """Whether a goal of the study is measured on samples of the model."""
+        return any(goal.name in self._sample_measures() for goal in self.goals)
 
     def _sample_measures(self) -> tuple[str, ...]:
         if not self.model.judged:
@@ -135,10 +183,11 @@ class StudySpec:
         return (*ALL_MEASURES, *(LABEL_MEASURES if self.model.labelled else ()))
 
     def better(self, value: float, than: float | None) -> bool:
-        """Return whether ``value`` is better than ``than``; any value is better than None."""
+        """Return whether a ``value`` of the quality is better than ``than``; any is better than
+        None."""
         if than is None:
             return True
-        return value < than if self.direction == "minimize" else value > than
+        return value < than if self.minimizes else value > than
 
 
 @dataclass(frozen=True, kw_only=True)

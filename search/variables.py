@@ -389,12 +389,12 @@ class Variables:
         _whole_reader(1, 1000),
     )
     sampler: str | None = _variable(
-        "random, tpe, gp, cmaes, qmc, grid, preference (by eye); with arguments: "
+        "random, tpe, gp, nsgaii, cmaes, qmc, grid, preference (by eye); with arguments: "
         "'tpe(n_startup_trials=5)'"
     )
     pruner: str | None = _variable(
         "median, asha (pauses trials and promotes the best), 'asha(brackets=3)', hyperband, "
-        "successive_halving, percentile, none; with arguments"
+        "successive_halving, percentile, none; with arguments; of several goals front or none"
     )
     stop: str | None = _variable(
         "auto: end the search when what it may still gain is less than the noise between seeds, "

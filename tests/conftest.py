@@ -21,6 +21,7 @@ import optuna
 import pytest
 import sqlalchemy
 import torch
+from optuna.trial import BaseTrial
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
@@ -32,7 +33,7 @@ from models.evaluation.feature_cache import make_extractor
 from models.evaluation.features import Extractor
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.figures import canvas
-from models.gan import GAN
+from models.gan import GAN, GANConfig
 from search.__main__ import main
 from search.messages import Event
 from search.run import StudyRun
@@ -334,16 +335,20 @@ def make_context(
         interrupted: Callable[[], bool] = lambda: False,
         runs: str = "runs",
         token: str = "t",
+        **more: Any,
     ) -> WorkerContext:
         loaded = load_study(str(study_file()))
-        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2})
+        spec = StudySpec(**{**vars(loaded.spec), "model": model, "patience": 2, **more})
+        directions = [goal.direction for goal in spec.goals]
         paths = tmp_path / runs
         url = f"sqlite:///{paths / 'studies.db'}"
         storage = open_storage(url)
-        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+        optuna.create_study(
+            study_name="small", storage=storage, load_if_exists=True, directions=directions
+        )
         queue = open_queue("small", url, owner=owner_name(1))
         queue.study.sampler = make_sampler("random", seed=0, space=loaded.space)
-        queue.study.pruner = make_pruner(pruner)
+        queue.study.pruner = make_pruner(pruner, spec.goals)
         run = StudyRun(
             name="small", study="small", storage=url, runs=str(paths), images="", seed=0,
             trials=9, epochs=epochs, retrain_epochs=5, revision="abc", token=token,
@@ -372,15 +377,23 @@ def make_gan_context(tmp_path: Path, digits: ImageSplits, judge: SampleEvaluator
     ) -> WorkerContext:
         url = f"sqlite:///{tmp_path / 'studies.db'}"
         storage = open_storage(url)
-        optuna.create_study(study_name="small", storage=storage, load_if_exists=True)
+
+        def suggest(trial: BaseTrial) -> GANConfig:
+            return replace(SMALL, lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3))
+
+        spec = StudySpec(
+            **{
+                "model": model, "suggest": suggest, "data": "digits", "metric": "frechet",
+                "trials": 9, "epochs": epochs, **more,
+            }
+        )  # fmt: skip
+        directions = [goal.direction for goal in spec.goals]
+        optuna.create_study(
+            study_name="small", storage=storage, load_if_exists=True, directions=directions
+        )
         queue = open_queue("small", url, owner=owner_name(1))
         queue.study.sampler = make_sampler("random", seed=0, space={})
         queue.study.pruner = make_pruner(pruner)
-        spec = StudySpec(
-            model=model,
-            suggest=lambda trial: replace(SMALL, lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3)),
-            data="digits", metric="frechet", trials=9, epochs=epochs, **more,
-        )  # fmt: skip
         run = StudyRun(
             name="small", study="small", storage=url, runs=str(tmp_path), images="", seed=0,
             trials=9, epochs=epochs, retrain_epochs=2, revision="abc", token="t",

@@ -244,7 +244,7 @@ def test_a_study_trains_and_makes_what_its_export_shows(
         if spec.judges_samples:
             assert model.samples(3, images, "valid").shape == (3, *images.shape)
         else:
-            assert epoch.valid[spec.metric] > 0
+            assert epoch.valid[spec.quality] > 0
         assert all(table.rows for table in model.tables(images, lambda what: None))
         drawn = {picture.file: picture for picture in model.pictures(images, "test")}
         for file, picture in drawn.items():

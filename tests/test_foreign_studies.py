@@ -75,7 +75,7 @@ def test_frames_of_several_objectives(foreign_url: str, monkeypatch: pytest.Monk
     pd.testing.assert_frame_equal(frame[columns[:4]], by_optuna[columns[:4]], check_dtype=False)
 
 
-def test_commands_on_several_objectives_are_one_line(
+def test_commands_that_compare_values_of_several_objectives_are_one_line(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'o.db'}"
@@ -85,9 +85,9 @@ def test_commands_on_several_objectives_are_one_line(
     )
     study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=2)
     opened.engine.dispose()
-    for command in ("trials", "report"):
-        said = refused(command, NAME="two", STORAGE=url)
-        assert "study 'two' has 2 objectives" in said
+    said = refused("compare", NAMES="two,other", STORAGE=url)
+    assert "study 'two' has 2 objectives" in said
+    assert "study 'two' has 2 objectives" in refused("simulate", NAME="two", STORAGE=url)
 
 
 def test_a_database_of_another_program_is_one_line(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ ARROWS = {
         (
             "console",
             "fast_imports",
+            "front",
             "hints",
             "messages",
             "receiver",
@@ -59,11 +60,11 @@ ARROWS = {
             "tables",
             "tracking",
         ),
-        ("errors", "interrupts", "pace", "passwords", "run", "spelling"),
+        ("errors", "goals", "interrupts", "pace", "passwords", "run", "spelling"),
         ("words",),
     ),
     "models": (
-        ("augmentation", "upsample_ae"),
+        ("augmentation", "costs", "upsample_ae"),
         ("cae", "classifier", "dense_ae", "evaluation", "vae"),
         ("acgan", "autoencoder", "gan", "stargan"),
         ("conditional_gan",),

@@ -198,7 +198,7 @@ def test_diverged_trials_are_not_counted_as_pruned() -> None:
 @pytest.mark.parametrize("width", [70, 80, 100, 150])
 def test_the_live_display_fits_and_cuts_no_number(width: int) -> None:
     display, said = a_display(width, live=True)
-    display.set_best(0.0123456, 17, GAN)
+    display.mark_leader(17, [0.0123456], GAN, violates=False)
     display.update_counts(Counter(COMPLETE=21, PRUNED=16, FAIL=1, RUNNING=2))
     for index in range(2):
         display.handle_event(a_worker(index), Started(number=38, epochs=20, parameters=GAN))

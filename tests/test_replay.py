@@ -65,7 +65,7 @@ def contents_of(path: Path) -> list[str]:
 
 def again(context: WorkerContext, number: int = 0) -> tuple[RecordedTrial, dict[int, float], int]:
     """Train a trial again; its record, the values that came, and the epoch that had none, or 0."""
-    recorded = read_recorded(context.queue.study, number, metric=context.spec.metric)
+    recorded = read_recorded(context.queue.study, number, metric=context.spec.quality)
     epochs = list(train_again(context, recorded))
     values = {epoch.number: epoch.value for epoch in epochs if epoch.value is not None}
     return recorded, values, next((epoch.number for epoch in epochs if epoch.value is None), 0)

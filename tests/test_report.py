@@ -49,7 +49,7 @@ from search.reporting.svg import Chart
 from search.trials.study_record import StudyRecord, write_record
 from storage.database.connection import open_storage
 from storage.database.finishes import hold_meetings, note_meeting
-from storage.errors import SeveralObjectives, StudyNotFound
+from storage.errors import StudyNotFound
 from storage.files.artifacts import KEY
 from storage.files.exports import publish
 from storage.files.study_summary import keep_summary
@@ -533,12 +533,17 @@ def test_a_study_of_another_program_is_reported_by_its_steps(stored: Stored) -> 
     assert ">epoch</text>" in (folder / "curves.svg").read_text()
 
 
-def test_a_study_of_several_objectives_is_one_line(stored: Stored) -> None:
+def test_a_study_of_several_objectives_is_reported_once_a_trial_has_ended(stored: Stored) -> None:
     storage = open_storage(stored.paths.database_url)
-    optuna.create_study(study_name="s", storage=storage, directions=["minimize", "maximize"])
-    storage.engine.dispose()
-    with pytest.raises(SeveralObjectives, match="objectives"):
+    study = optuna.create_study(
+        study_name="s", storage=storage, directions=["minimize", "maximize"]
+    )
+    with pytest.raises(NotReported, match="no trial"):
         stored.report()
+    study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
+    storage.engine.dispose()
+    _, written = stored.report()
+    assert "1 trial is on the front of value\\_0 and value\\_1" in written
 
 
 def test_parameters_that_few_trials_have_get_a_panel_of_their_own(stored: Stored) -> None:

@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from search.errors import BadVariable
+from search.goals import Goal
 from search.setup.checks import check_strategies
 from search.strategies.arguments import parse_call
 from search.strategies.pruners import PRUNERS, make_pruner
@@ -20,7 +21,10 @@ SPACE = {
     "width": optuna.distributions.IntDistribution(1, 3),
     "kind": optuna.distributions.CategoricalDistribution(["a", "b"]),
 }
-PRUNERS_WITH_ARGUMENTS = [{"threshold": "threshold(upper=99)"}.get(name, name) for name in PRUNERS]
+PRUNERS_WITH_ARGUMENTS = [  # of one goal; `test_goals` has the other
+    {"threshold": "threshold(upper=99)"}.get(name, name) for name in PRUNERS if name != "front"
+]
+ONE = (Goal(name="mse", minimize=True),)
 FLOATS = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
 
 
@@ -182,19 +186,23 @@ def test_arguments_that_only_a_draw_shows_to_be_wrong_are_one_line(
     written: str, message: str
 ) -> None:
     with pytest.raises(BadVariable, match=message):
-        check_strategies(suggest, make_sampler(written, seed=0, space=SPACE), make_pruner("none"))
+        check_strategies(
+            suggest, make_sampler(written, seed=0, space=SPACE), make_pruner("none"), ONE
+        )
 
 
 @pytest.mark.parametrize("written", ["hyperband(max_resource=0)", "hyperband(min_resource='x')"])
 def test_a_pruner_that_cannot_judge_is_one_line(written: str) -> None:
     with pytest.raises(BadVariable):
-        check_strategies(suggest, make_sampler("random", seed=0, space=SPACE), make_pruner(written))
+        check_strategies(
+            suggest, make_sampler("random", seed=0, space=SPACE), make_pruner(written), ONE
+        )
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
 @pytest.mark.parametrize("pruner", PRUNERS_WITH_ARGUMENTS)
 def test_every_sampler_and_pruner_passes_its_check(sampler: str, pruner: str) -> None:
-    check_strategies(suggest, make_sampler(sampler, seed=0, space=SPACE), make_pruner(pruner))
+    check_strategies(suggest, make_sampler(sampler, seed=0, space=SPACE), make_pruner(pruner), ONE)
 
 
 def test_a_grid_over_a_continuous_parameter_says_how_to_list_it() -> None:

@@ -7,14 +7,20 @@ code = conclusion.tell(supervisor, exported, table)     # 0, or 1 where nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.results import Table
 from search.cli.closing_lines import describe_kept, next_lines
 from search.console import print_line, print_lines, print_loud, shorten_path
+from search.goals import join_names
+from search.reporting.front import FILE, front_picture
+from search.reporting.reported_study import ReportedStudy
 from search.reporting.summary import summary_table
 from search.run import StudyRun
 from search.study import Study
@@ -22,11 +28,14 @@ from search.supervisor.earlier_trials import end_of
 from search.supervisor.finish_claim import FinishedElsewhere
 from search.supervisor.loop import Supervisor
 from search.tables import Column, FittedTable, Kind
+from search.trials.export_words import describe_dominated
 from search.trials.retries import read_retries
 from search.trials.study_cost import describe_cost, measure_cost
 from search.trials.tally import ALWAYS, describe_ends
 from search.variables import Variables
 from search.words import format_count, show_text
+from storage.errors import StorageError
+from storage.files.artifacts import show_drawing
 from storage.files.certificate_words import (
     certificate_lines,
     chance_of,
@@ -56,6 +65,7 @@ class Conclusion:
         run, console = supervisor.run, self.console
         supervisor.queue.read_again()  # what is said at the end is what the database says
         over = supervisor.queue.has_ended(run.trials)
+        draw_front(supervisor)
         end_note(supervisor, "done" if over else "MINUTES are over", records)
         ended = self._tell_ends(supervisor, sum(map(retraining_seconds, records)))
         if table is not None:
@@ -101,12 +111,12 @@ class Conclusion:
         records = exported if isinstance(exported, list) else []
         best = supervisor.leaderboard.ranked_trials()
         if best and not self.variables.top:
-            console.print(f"the best is trial {best[0]}; TOP=3 retrains and exports the best three")
+            print_line(console, self._tell_best(best))
             print_loud(console, run.remarks)
             print_lines(console, *next_lines(self.study, run, exported=False, width=console.width))
             return 0
         if isinstance(exported, FinishedElsewhere):
-            print_line(console, exported.describe(self.study.spec.metric))
+            print_line(console, exported.describe(self.study.spec.quality))
             print_loud(console, run.remarks)
             print_lines(console, *next_lines(self.study, run, exported=False, width=console.width))
             return 0
@@ -116,19 +126,33 @@ class Conclusion:
             print_line(console, f"no trial is complete: nothing to export{why}")
             return 1
         console.print(self._export_table(run, records))
+        print_lines(console, *describe_dominated(records))
         if lines := certificate_lines(records[0]):
-            print_lines(console, "how sure rank 1 is:", *(f"  {line}" for line in lines))
+            head = "what rank 1 is:" if records[0].get("goals") else "how sure rank 1 is:"
+            print_lines(console, head, *(f"  {line}" for line in lines))
         print_loud(console, dict.fromkeys((*warnings_of(records[0]), *run.remarks)))
         print_lines(console, describe_kept(supervisor.leaderboard.kept_exports(len(records))))
         print_lines(console, *next_lines(self.study, run, exported=True, width=console.width))
         return 0
 
+    def _tell_best(self, best: Sequence[int]) -> str:
+        """Return which trials are the best, where none is exported. best: as they rank"""
+        if not self.study.spec.has_several_goals:
+            return f"the best is trial {best[0]}; TOP=3 retrains and exports the best three"
+        are = "is" if len(best) == 1 else "are"
+        return (
+            f"{format_count(len(best), 'trial')} {are} on the front of "
+            f"{join_names(self.study.spec.goals)}; TOP=3 retrains and exports the three that stand "
+            "for it best"
+        )
+
     def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
         """Return a row for each export."""
-        metric = self.study.spec.metric
+        metric = self.study.spec.quality
         name = metric.upper()
         tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
         several = any(seeds_of(record) != "1" for record in records)
+        costs = _columns_of_goals(records)
         folders = [shorten_path(run.paths.export(run.study, r["rank"])) for r in records]
         numbers = {
             "rank": [str(record["rank"]) for record in records],
@@ -136,11 +160,42 @@ class Conclusion:
             "epochs": [str(record["epochs"]) for record in records],
             "seeds": [seeds_of(record) for record in records if several],
             f"validation {name}": [mean_of(record) for record in records],
-            "P(best)": [chance_of(record) for record in records if several],
+            "P(best)": [chance_of(record) for record in records if several and not costs],
+            **costs,
             f"test {name}": tests,
         }
         columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items() if cells]
         return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])
+
+
+def _columns_of_goals(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return a column for each goal after the first, where a study has several."""
+    names = [goal["name"] for goal in records[0].get("goals", ())][1:]
+    return {
+        name: [
+            f"{goal['value']:.6g}"
+            for record in records
+            for goal in record["goals"]
+            if goal["name"] == name
+        ]
+        for name in names
+    }
+
+
+def draw_front(supervisor: Supervisor) -> None:
+    """Draw the front of a study with several goals, for the dashboard's note. An outage of the
+    database, or a full disk, costs the picture."""
+    queue, run = supervisor.queue, supervisor.run
+    if supervisor.note is None or not supervisor.study.spec.has_several_goals:
+        return
+    with suppress(OSError, SQLAlchemyError, StorageInternalError, StorageError):
+        drawn = front_picture(ReportedStudy(queue.study, queue.storage, run.paths))
+        if not drawn:
+            return
+        place = run.paths.artifacts, queue.storage, queue.study_id, run.token
+        supervisor.note.drawing = show_drawing(*place, FILE, drawn)
+        if supervisor.files is not None:
+            supervisor.files.share_artifact(supervisor.note.drawing, run.paths.artifacts)
 
 
 def end_note(supervisor: Supervisor, state: str, records: Sequence[Mapping[str, Any]] = ()) -> None:

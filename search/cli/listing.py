@@ -25,6 +25,7 @@ from search.trials.trial_attributes import NUMBERS, TEXTS, WHOLE, is_sound
 from search.variables import Variables, read_variables
 from search.words import format_count, show_text
 from storage.database.trial_states import OUTCOMES, TrialStatus, count_ended, outcome_of
+from storage.database.vectors import cost_attribute
 from storage.errors import short
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _show_leaderboard(
 ) -> None:
     """Show how many trials ended in which way, the summary, the best, and the first failures."""
     from storage import best, choices
-    from storage.database.trial_frame import PARAMETERS
+    from storage.database.trial_frame import GOALS, PARAMETERS
 
     url = variables.storage_url
     parameters: list[str] = frame.attrs[PARAMETERS]
@@ -111,9 +112,13 @@ def _show_leaderboard(
     counted = describe_ends(_ends(frame, parameters)) or "no trials yet"
     print_line(console, f"study {name}: {counted}{ranked}")
     _show_summary(console, name, variables, count_ended(Counter(frame["state"])))
-    leaders = _sound(best(name, top=SHOWN_TRIALS, storage=url), parameters)
+    goals: list[tuple[str, str]] = frame.attrs.get(GOALS, [])
+    if goals:
+        leaders = _front(console, frame, goals)
+    else:
+        leaders = _sound(best(name, top=SHOWN_TRIALS, storage=url), parameters)
     if len(leaders):
-        console.print(_leaderboard(leaders, parameters))
+        console.print(_leaderboard(leaders, parameters, [goal for goal, _ in goals]))
         columns, rows = (
             format_count(len(frame.columns), "column"),
             format_count(len(frame), "trial"),
@@ -125,14 +130,46 @@ def _show_leaderboard(
     _show_failures(console, frame, parameters)
 
 
-def _leaderboard(leaders: pd.DataFrame, parameters: Sequence[str]) -> FittedTable:
-    """Return the best trials with all of their parameters, and with attributes that are narrow."""
+def _front(console: Console, frame: pd.DataFrame, named: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return the trials on the front, best in the first goal first, and say how many there are.
+
+    named: name and direction of each goal, in Optuna's words
+    """
+    from search.front import as_costs, choose_spread  # which loads Optuna
+    from search.goals import Goal, join_names
+    from storage.database.trial_frame import VIOLATING
+
+    goals = [Goal(name=name, minimize=word == "MINIMIZE") for name, word in named]
+    columns = [f"value_{place}" for place in range(len(goals))]
+    violates = frame["number"].isin(frame.attrs[VIOLATING])
+    sound = frame[(frame["state"] == TrialStatus.COMPLETE) & ~violates]
+    costs = as_costs(sound[columns].to_numpy().tolist(), goals)
+    places = choose_spread(costs, len(costs))
+    if places:
+        are = "is" if len(places) == 1 else "are"
+        those = f", of which {SHOWN_TRIALS} stand for it best" if len(places) > SHOWN_TRIALS else ""
+        count = format_count(len(places), "trial")
+        print_line(console, f"{count} {are} on the front of {join_names(goals)}{those}")
+    front = sound.iloc[places[:SHOWN_TRIALS]]
+    return front.sort_values(columns, ascending=[goal.minimize for goal in goals])
+
+
+def _leaderboard(
+    leaders: pd.DataFrame, parameters: Sequence[str], goals: Sequence[str]
+) -> FittedTable:
+    """Return the best trials with all of their parameters, and with attributes that are narrow.
+
+    goals: the names of several goals, which have a column each; none: there is one
+    """
+    ranks = Column("rank", [str(rank) for rank in range(1, len(leaders) + 1)], Kind.NUMBER)
+    values = {f"value_{place}": name for place, name in enumerate(goals)} or {"value": "value"}
     columns = [
-        Column("rank", [str(rank) for rank in range(1, len(leaders) + 1)], Kind.NUMBER),
+        *([] if goals else [ranks]),
         format_column("trial", leaders["number"]),
-        format_column("value", leaders["value"]),
+        *(format_column(name, leaders[column]) for column, name in values.items()),
     ]
-    others = [name for name in leaders.columns if name not in ALWAYS_THERE]
+    known = {*ALWAYS_THERE, *values, *(cost_attribute(name) for name in goals)}
+    others = [name for name in leaders.columns if name not in known]
     verdict = _attribute("verdict", parameters)  # what the value of a GAN does not say
     for name in sorted(others, key=lambda name: name != verdict):
         if leaders[name].isna().all():
@@ -145,7 +182,7 @@ def _leaderboard(leaders: pd.DataFrame, parameters: Sequence[str]) -> FittedTabl
         elif name.removeprefix("attr_") not in HIDDEN and name not in HIDDEN:
             column = format_column(name, leaders[name])
             columns += [column] if column.natural <= WIDE else []
-    return FittedTable(columns, keys=2)
+    return FittedTable(columns, keys=1 if goals else 2)
 
 
 def _show_failures(console: Console, frame: pd.DataFrame, parameters: Sequence[str]) -> None:

@@ -69,7 +69,8 @@ def _replay(console: Console, variables: Variables, storage: TrialStorage, numbe
     name = variables.need_name("replay")
     place = shorten_path(redact_url(variables.storage_url))
     joined = find_joined(storage, name, place, variables.data)
-    recorded = read_recorded(joined.opened, number, metric=joined.identity.metric)
+    quality = joined.identity.metric.partition(", ")[0]  # the first of several goals
+    recorded = read_recorded(joined.opened, number, metric=quality)
     study = load_joined(name, joined, "replay")
     # seed and epochs are the stored ones, whatever a shell has in SEED and EPOCHS
     given = replace(joined_variables(variables, joined, study), seed=None, epochs=None)

@@ -22,6 +22,7 @@ from rich.console import Console
 from search.cli.frame_files import check_targets, write_frame
 from search.console import is_live, open_console, print_line
 from search.errors import BadVariable
+from search.goals import Goal
 from search.simulation.curve_file import read_curve_file
 from search.simulation.orders import ORDERS, Outcome, Setting, as_it_ran, play_orders
 from search.simulation.stored_curves import StoredCurves, read_curves
@@ -83,7 +84,7 @@ def choose_setting(stored: StoredCurves, variables: Variables) -> Setting:
             f"the study's pruner is the object {pruner} of its file, whose arguments are not "
             f"stored: name one, PRUNER={NAMES[pruner]}"
         )
-    make_pruner(pruner)
+    make_pruner(pruner, [Goal(name=about.metric, minimize=about.minimize)])
     for name, wanted, most, what in (
         ("TRIALS", variables.trials, full, "trials with full curves"),
         ("EPOCHS", variables.epochs, about.epochs, "epochs of its curves"),

@@ -393,7 +393,7 @@ class StudyCommand:
         supervisor.search(self.variables.minutes)
         supervisor.prompt.refresh()
         if supervisor.prompt.nobody_chose:
-            display.say(f"nobody has chosen: {self.study.spec.metric} ranks the trials")
+            display.say(f"nobody has chosen: {self.study.spec.quality} ranks the trials")
         new = supervisor.queue.count_ended() - ended_before
         if new > 0:
             took = format_duration(time.monotonic() - began)

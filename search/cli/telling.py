@@ -20,7 +20,8 @@ from search.supervisor.finish_claim import FinishedElsewhere
 from search.supervisor.loop import Supervisor
 from search.supervisor.notices import Notices
 from search.variables import Variables
-from storage.files.certificate_words import mean_of
+from search.words import format_count
+from storage.files.certificate_words import goals_in_words, mean_of
 
 NOTHING = "no trial is complete: nothing to export"
 
@@ -62,7 +63,7 @@ def tell_end(
     if notices is None or not queue.has_ended(run.trials):
         return
     notices.look_for_best(at_once=True)
-    metric = supervisor.study.spec.metric
+    metric = supervisor.study.spec.quality
     if code:
         notices.tell_failed(NOTHING)
     elif isinstance(exported, FinishedElsewhere):
@@ -73,6 +74,9 @@ def tell_end(
         values = {name: (best[name] or {}).get(metric) for name in ("valid", "test")}
         test = "" if values["test"] is None else f", test {values['test']:.6g}"
         words = f"the best is trial {best['trial']}, {metric} {mean_of(best)}{test}"
+        if best.get("goals"):
+            count = format_count(len(exported), "trial")
+            words = f"{count} of the front exported, the first with {goals_in_words(best)}"
         notices.tell_done(
             f"{words}; {shorten_path(place)}", trial=best["trial"], export=str(place), **values
         )
@@ -82,6 +86,9 @@ def tell_end(
             notices.tell_done(NOTHING)
             return
         trials = queue.study.get_trials(deepcopy=False)
-        value = next(trial.value for trial in trials if trial.number == ranked[0])
-        words = f"the best is trial {ranked[0]}, {metric} {value:.6g}"
-        notices.tell_done(words, trial=ranked[0], value=value)
+        found = next(trial.values for trial in trials if trial.number == ranked[0]) or []
+        words = f"the best is trial {ranked[0]}, {metric} {found[0]:.6g}"
+        if len(found) > 1:
+            are = "is" if len(ranked) == 1 else "are"
+            words = f"{format_count(len(ranked), 'trial')} {are} on the front"
+        notices.tell_done(words, trial=ranked[0], value=found[0])

@@ -64,12 +64,17 @@ class Importance:
         return self.chance is not None and self.share > self.chance
 
 
+def quality_of(trial: FrozenTrial) -> float | None:
+    """Return a trial's value, the first of several; None: it has none."""
+    return trial.values[0] if trial.values else None
+
+
 def valued_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the trials that importance is measured of: with parameters and a finite value."""
     return [
         trial
         for trial in trials
-        if trial.params and trial.value is not None and math.isfinite(trial.value)
+        if trial.params and (value := quality_of(trial)) is not None and math.isfinite(value)
     ]
 
 
@@ -144,7 +149,7 @@ class _Compared(optuna.Study):
                 params=trial.params, distributions=trial.distributions, value=sign * value
             )
             for trial in trials
-            if (value := trial.value) is not None
+            if (value := quality_of(trial)) is not None
         )
         self.whole = super().get_trials(deepcopy=False)
         self.chosen = self.whole

@@ -15,6 +15,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from search.console import shorten_path
+from search.goals import join_names
 from search.reporting.document import (
     Block,
     Cell,
@@ -29,9 +30,9 @@ from search.reporting.document import (
 )
 from search.reporting.figures import draw_learning_curve
 from search.reporting.pictures import is_picture
-from search.reporting.reported_study import ReportedStudy, count_outcomes
+from search.reporting.reported_study import ReportedStudy, count_outcomes, value_of
 from search.spelling import spell
-from search.trials.export_words import loading_lines, sort_pictures
+from search.trials.export_words import describe_dominated, loading_lines, sort_pictures
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration, format_parameters
 from storage.files.certificate_words import certificate_lines, chance_of, mean_of, seeds_of
@@ -48,15 +49,16 @@ def outcome_blocks(reported: ReportedStudy) -> list[Block]:
     if reported.exports:
         folder, about = reported.exports[0]
         pictures = _winner_pictures(folder, about)
+        it = "the winner" if len(reported.goals) == 1 else "the first export"
         return [
             Words(_lead(reported, about), "lead"),
             *[Words(line, "warning") for line in warnings_of(about)],
             *pictures[:1],
             Facts(_winner_facts(reported, folder, about)),
             *_certificate(about),
-            Heading("Load the winner"),
+            Heading(f"Load {it}"),
             Code(loading_lines(folder, about)),
-            Heading("The winner's training and pictures"),
+            Heading(f"{it.capitalize()}'s training and pictures"),
             Group([_winner_curve(about), *pictures[1:]]),
             *_tables(about),
             *_export_table(reported),
@@ -64,8 +66,11 @@ def outcome_blocks(reported: ReportedStudy) -> list[Block]:
     best = reported.trials[0]
     if best.state != TrialState.COMPLETE:
         return [Words(_nothing_complete(reported), "lead")]
-    value = "" if best.value is None else f" with {reported.metric} {best.value:.6g}"
+    found = value_of(best)
+    value = "" if found is None else f" with {reported.metric} {found:.6g}"
     words = f"The best is trial {best.number}{value}. "
+    if len(reported.goals) > 1:
+        words = f"{describe_front(reported)} "
     if reported.definition:
         words += (
             "That is on the validation images; nothing is exported yet: "
@@ -87,6 +92,10 @@ def _lead(reported: ReportedStudy, about: Mapping[str, Any]) -> str:
     """Return the outcome in one sentence or two."""
     metric = str(about["metric"])
     start = f"The winner is trial {about['trial']} of {len(reported.all_trials)}, trained again"
+    if len(reported.goals) > 1:
+        count = len(reported.exports)
+        which = "This is trial" if count == 1 else f"The first of {count} exports is trial"
+        start = f"{describe_front(reported)} {which} {about['trial']}, trained again"
     if about["test"] is None:
         return f"{start}: {metric} {about['valid'][metric]:.6g} on the validation images."
     test, count = about["test"][metric], about["images"]["test"]
@@ -99,19 +108,30 @@ def _lead(reported: ReportedStudy, about: Mapping[str, Any]) -> str:
     return met + _better_since(reported)
 
 
+def describe_front(reported: ReportedStudy) -> str:
+    """Return how many trials are on the front of a study with several goals."""
+    count = len(reported.front)
+    return (
+        f"{format_count(count, 'trial')} {'is' if count == 1 else 'are'} on the front of "
+        f"{join_names(reported.goals)}: none of the {len(reported.all_trials)} beats "
+        f"{'it' if count == 1 else 'them'} in all goals."
+    )
+
+
 def _better_since(reported: ReportedStudy) -> str:
     """Return what is said of a trial that is better than all that were trained again."""
     best, exported = reported.trials[0], {about.get("trial") for _, about in reported.exports}
     chosen = [trial for trial in reported.trials if trial.number in exported]
-    before = [trial.value for trial in chosen if trial.value is not None]
-    if best.number in exported or not before or best.value is None:
+    before = [value for trial in chosen if (value := value_of(trial)) is not None]
+    own = value_of(best)
+    if best.number in exported or not before or own is None or len(reported.goals) > 1:
         return ""
     least = min(before) if reported.minimize else max(before)
-    if (best.value >= least) if reported.minimize else (best.value <= least):
+    if (own >= least) if reported.minimize else (own <= least):
         return ""  # a person ranks the trials, or they are equal
     return (
         f" Since then trial {best.number} has done better in the search ({reported.metric} "
-        f"{best.value:.6g}, {least:.6g} before), and is not trained again yet."
+        f"{own:.6g}, {least:.6g} before), and is not trained again yet."
     )
 
 
@@ -130,6 +150,7 @@ def _winner_facts(
     facts = [
         (f"{metric}, test", test),
         (f"{metric}, validation", f"{about['valid'][metric]:.6g} (the {direction}, the better)"),
+        *_cost_facts(about),
         *_baseline_fact(about),
         ("behind these", describe_scores(about).partition(": ")[2].removesuffix(".")),
         ("model", f"{about['model']}, {about['model_parameters']:,} weights"),
@@ -179,6 +200,16 @@ def _baseline_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(str(baseline["what"]), f"{baseline[part]:.6g}")] if part in baseline else []
 
 
+def _cost_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the export reaches in the goals after the first, where there are several."""
+    others = list(about.get("goals", ()))[1:]
+    better = {"minimize": "lower", "maximize": "higher"}
+    return [
+        (str(goal["name"]), f"{goal['value']:.6g} (the {better[goal['direction']]}, the better)")
+        for goal in others
+    ]
+
+
 def _judge_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what samples are measured with, and what real images reach there."""
     judge, metric = about.get("judge"), about["metric"]
@@ -221,9 +252,12 @@ def _export_table(reported: ReportedStudy) -> list[Block]:
     """Return the ranks, where more than one was exported."""
     if len(reported.exports) < 2:
         return []
+    others = [goal.name for goal in reported.goals[1:]]
     rows: list[Sequence[str | Cell]] = []
     for folder, about in reported.exports:
         metric, number = str(about["metric"]), about["trial"]
+        reached = {goal["name"]: f"{goal['value']:.6g}" for goal in about.get("goals", ())}
+        goals = [reached.get(name, "-") for name in others] or [chance_of(about)]
         rows.append(
             [
                 str(about["rank"]),
@@ -231,17 +265,21 @@ def _export_table(reported: ReportedStudy) -> list[Block]:
                 str(about["epochs"]),
                 seeds_of(about),
                 mean_of(about),
-                chance_of(about),
+                *goals,
                 f"{about['test'][metric]:.6g}" if about["test"] else "-",
                 shorten_path(folder),
             ]
         )
     metric = reported.metric
     columns = [
-        "rank", "trial", "epochs", "seeds", f"{metric}, validation", "P(best)",
+        "rank", "trial", "epochs", "seeds", f"{metric}, validation", *(others or ["P(best)"]),
         f"{metric}, test", "folder",
     ]  # fmt: skip
-    return [Heading("The best, trained again"), Table(columns=columns, rows=rows)]
+    what = "Of the front" if others else "The best"
+    lines = describe_dominated([about for _, about in reported.exports])
+    said = [f"{line[:1].upper()}{line[1:]}." for line in lines]
+    table = Table(columns=columns, rows=rows)
+    return [Heading(f"{what}, trained again"), table, *map(Words, said)]
 
 
 def _tables(about: Mapping[str, Any]) -> list[Block]:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from search.reporting.document import Block, files_of, to_markdown
+from search.reporting.front import front_blocks
 from search.reporting.origin import origin_blocks
 from search.reporting.outcome import outcome_blocks
 from search.reporting.page import to_html
@@ -28,7 +29,7 @@ from search.reporting.second_judge import ranking_check
 from search.reporting.tables import conclusion_blocks, gallery_of, trials_blocks
 from search.setup.shared_place import PLACE, open_for_reading
 from search.trials.shared_exports import bring_export, shared_ranks
-from storage import best
+from storage import trials
 from storage.database.connection import open_storage
 from storage.errors import RunsUnwritable
 from storage.files.exports import atomic_folder
@@ -44,9 +45,9 @@ def write_report(
 
     into: that folder, where it is not ``RUNS/reports/STUDY``
     files: where pictures and exports of other machines are, as FILES names it; None: there are none
-    Raises `StudyNotFound`, `SeveralObjectives`, and `NotReported` before a trial has ended.
+    Raises `StudyNotFound`, and `NotReported` before a trial has ended.
     """
-    best(name, storage=url)  # raises in one line if the name or the database is wrong
+    trials(name, storage=url)  # raises in one line if the name or the database is wrong
     storage = open_storage(url, create=False)
     try:
         shared = open_for_reading(files, storage.engine)
@@ -103,8 +104,11 @@ def _copy(source: Path, target: Path) -> None:
 def _blocks(reported: ReportedStudy) -> list[Block]:
     """Return the blocks of the page from top to bottom."""
     gallery = gallery_of(reported)
+    lead, *outcome = outcome_blocks(reported)
     return [
-        *outcome_blocks(reported),
+        lead,
+        *front_blocks(reported),
+        *outcome,
         *conclusion_blocks(reported.study),
         *origin_blocks(reported),
         *searched_blocks(reported),

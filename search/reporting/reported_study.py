@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
+from search.goals import Goal, goals_of
 from search.reporting.figures import DrawnTrial
+from search.reporting.importance import quality_of
 from search.reporting.pictures import is_picture
 from search.spelling import spell
+from search.trials.study_front import front_of
 from search.trials.study_record import StudyRecord, read_record
 from search.trials.trial_attributes import sound_attributes
 from storage.database.finishes import find_finish
@@ -61,16 +62,23 @@ class ReportedStudy:
         return str(self.study.study_name)
 
     @cached_property
+    def goals(self) -> tuple[Goal, ...]:
+        """What its trials are compared by, the quality first."""
+        return goals_of(self.study)
+
+    @property
     def metric(self) -> str:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            names: Any = self.study.metric_names
-        is_sound = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)
-        return names[0] if is_sound else "value"
+        """The name of the quality."""
+        return self.goals[0].name
+
+    @property
+    def minimize(self) -> bool:
+        return self.goals[0].minimize
 
     @cached_property
-    def minimize(self) -> bool:
-        return bool(self.study.direction == StudyDirection.MINIMIZE)
+    def front(self) -> list[FrozenTrial]:
+        """The trials on the front, who adds most to the hypervolume first; of one goal none."""
+        return front_of(self.all_trials, self.goals) if len(self.goals) > 1 else []
 
     @cached_property
     def all_trials(self) -> list[FrozenTrial]:
@@ -88,9 +96,13 @@ class ReportedStudy:
     def trials(self) -> list[FrozenTrial]:
         """The trials that have ended, best first: complete, then pruned, then all others.
 
-        Where a person ranks the trials, their choices say which complete ones are the best.
+        Where a person ranks the trials, their choices say which complete ones are the best. Of
+        several goals the front comes first.
         """
         ranks = self._ranks_by_choice()
+        if len(self.goals) > 1:
+            places = {trial.number: place for place, trial in enumerate(self.front)}
+            ranks = {t.number: places.get(t.number, len(places)) for t in self.all_trials}
 
         def rank(trial: FrozenTrial) -> tuple[int, float, float, int]:
             order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}.get(trial.state, 2)
@@ -107,7 +119,9 @@ class ReportedStudy:
         with self.storage.engine.connect() as connection:
             choices = read_choices(connection, study_id)
         complete = {
-            t.number: t.value or 0.0 for t in self.all_trials if t.state == TrialState.COMPLETE
+            t.number: quality_of(t) or 0.0
+            for t in self.all_trials
+            if t.state == TrialState.COMPLETE
         }
         return {number: rank for rank, number in enumerate(choices.ranked(complete))}
 
@@ -169,8 +183,11 @@ class ReportedStudy:
 
 
 def value_of(trial: FrozenTrial) -> float | None:
-    """Return a trial's value, of a pruned one the last that it reported; None: it has none."""
-    value = trial.value
+    """Return a trial's value, the first of several, of a pruned one the last that it reported;
+    None: it has none."""
+    value = quality_of(trial)
+    if value is None and trial.state == TrialState.PRUNED and trial.intermediate_values:
+        value = trial.intermediate_values[max(trial.intermediate_values)]  # of several goals
     return value if value is not None and math.isfinite(value) else None
 
 

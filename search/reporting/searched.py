@@ -64,7 +64,8 @@ def _parameter_blocks(reported: ReportedStudy) -> list[Block]:
 
 def _importance_blocks(reported: ReportedStudy) -> list[Block]:
     """Return which parameters mattered, and which of them chance may have made to matter."""
-    title = Heading("What mattered")
+    several = len(reported.goals) > 1
+    title = Heading(f"What mattered for {reported.metric}" if several else "What mattered")
     valued = valued_trials(reported.trials)
     if len(valued) < LEAST_TRIALS:
         few = (

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 
 from search.reporting.document import Block, Figure, Group, Heading, Words
 from search.reporting.figures import Pairs, draw_pairs
+from search.reporting.importance import quality_of
 from search.words import format_count
 
 LEAST = 5  # trials with both numbers, to compare their ranks
@@ -75,7 +76,7 @@ def _attribute(name: str) -> Number:
 
 
 def _value(trial: FrozenTrial) -> object:
-    return trial.value
+    return quality_of(trial)
 
 
 def _finite_number(value: object) -> float | None:

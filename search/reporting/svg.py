@@ -126,6 +126,16 @@ class Chart:
             f'height="{height:.1f}"/>'
         )
 
+    def add_image(
+        self, x: float, y: float, width: float, height: float, uri: str, link: Link
+    ) -> None:
+        """Draw a picture of pixels from its upper left corner. uri: an address that holds it"""
+        mark = (
+            f'<image x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
+            f'href="{uri}"/>'
+        )
+        self.parts.append(_with_link(mark, link))
+
     def add_key(self, names: Sequence[tuple[str, str]], x: float, y: float) -> None:
         """Say which kind of mark stands for what: (kind, words), side by side."""
         words = "".join(
@@ -137,9 +147,10 @@ class Chart:
         """Return the chart. about: what it shows, in words; alone: as a file of its own"""
         style = f"<style>{FIGURE_STYLE}</style>" if alone else ""
         space = ' xmlns="http://www.w3.org/2000/svg"' if alone else ""
+        size = f' width="{self.width:g}" height="{self.height:g}"' if alone else ""
         kind = "chart large" if self.width > LARGE else "chart"
         return (
-            f'<svg class="{kind}" aria-label="{escape(about)}"{space} '
+            f'<svg class="{kind}" aria-label="{escape(about)}"{space}{size} '
             f'style="max-width: {1.05 * self.width:.0f}px" '
             f'viewBox="0 0 {self.width:g} {self.height:g}">{style}{"".join(self.parts)}</svg>'
         )

@@ -77,18 +77,24 @@ def trials_blocks(reported: ReportedStudy, gallery: Mapping[int, Picture]) -> li
     attributes = [name for name in ATTRIBUTES if any(name in t.user_attrs for t in trials)]
     parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
     reasons = any("reason" in trial.user_attrs for trial in trials)
-    columns = ["trial", reported.metric, *attributes, "time", *parameters]
+    others = [goal.name for goal in reported.goals[1:]]
+    columns = ["trial", reported.metric, *others, *attributes, "time", *parameters]
     rows: list[Sequence[str | Cell]] = []
     for trial in trials:
         said = [_cell(trial.user_attrs.get(name)) for name in attributes]
-        values = [_cell(trial.params.get(name)) for name in parameters]
-        end: list[str | Cell] = [_time(trial), *values, *([_reason(trial)] if reasons else [])]
-        rows.append([_number(trial, gallery), _cell(value_of(trial)), *said, *end])
+        tried = [_cell(trial.params.get(name)) for name in parameters]
+        end: list[str | Cell] = [_time(trial), *tried, *([_reason(trial)] if reasons else [])]
+        known = (trial.values or [])[1:] if others else []
+        values = [*known, *[None] * (len(others) - len(known))]
+        rows.append(
+            [_number(trial, gallery), _cell(value_of(trial)), *map(_cell, values), *said, *end]
+        )
+    first = "The front" if others else "Best"
     blocks: list[Block] = [
         Heading("All trials"),
         Words(
-            "Best first. Behind each value: 1 seed, the trial's own. A click on a column's name "
-            "sorts; a number that is underlined leads to the trial's picture.",
+            f"{first} first. Behind each value: 1 seed, the trial's own. A click on a column's "
+            "name sorts; a number that is underlined leads to the trial's picture.",
             "soft",
         ),
         Table(

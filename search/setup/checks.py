@@ -1,7 +1,7 @@
 """Try a study in memory before it runs.
 
     space, configurations = probe(spec)           # run suggest on random trials; nothing is trained
-    check_strategies(suggest, sampler, pruner)    # run a few trials without a model
+    check_strategies(suggest, sampler, pruner, goals)    # run a few trials without a model
     check_fit(study, (1, 28, 28), images)         # build one model without memory
 
 A misspelt name or a wrong argument is found now and not by fifty failing trials.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from models.base import Model
 from models.data.images import ImageSplits, Shape
 from search.errors import BadVariable, StudyFileError, unknown_name
+from search.goals import Goal
 from search.setup.mistakes import mistakes_of
 from search.setup.sampled import sample_configurations
 from search.study import Study, StudySpec
@@ -145,7 +146,10 @@ def _check_range(name: str, distribution: BaseDistribution) -> None:
 
 
 def check_strategies(
-    suggest: Callable[[Trial], object], sampler: BaseSampler, pruner: BasePruner
+    suggest: Callable[[Trial], object],
+    sampler: BaseSampler,
+    pruner: BasePruner,
+    goals: Sequence[Goal],
 ) -> None:
     """Raise `BadVariable` for a sampler that cannot draw or a pruner that cannot judge.
 
@@ -153,8 +157,12 @@ def check_strategies(
     complaint, and each trial fails then. A few trials in memory show it in milliseconds.
     """
     study = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), sampler=sampler, pruner=pruner
+        storage=optuna.storages.InMemoryStorage(),
+        sampler=sampler,
+        pruner=pruner,
+        directions=[goal.direction for goal in goals],
     )
+    values = [float(place) for place in range(len(goals))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*out of range.*")
@@ -171,14 +179,14 @@ def check_strategies(
                     f"the sampler cannot draw a trial: {short(str(error))}"
                 ) from error
             try:
-                for step in range(STEPS):
+                for step in range(STEPS if len(goals) == 1 else 0):  # `make_pruner` knows the rest
                     trial.report(float(number), step)
                     trial.should_prune()
             except Exception as error:
                 raise BadVariable(
                     f"the pruner cannot judge a trial: {short(str(error))}"
                 ) from error
-            study.tell(trial, float(number))
+            study.tell(trial, [float(number) + value for value in values])
 
 
 def check_fit(

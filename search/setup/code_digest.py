@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 ROOTS = ("models.training.loop", "models.seeds")  # of every study
 JUDGE = ("models.evaluation.sample_evaluator", "search.worker.evaluator")
+MEASURED_COSTS = ("models.costs",)
 OUTSIDE = (  # these compute no value of a trial
     "models.figures", "models.analysis", "models.export", "models.programs", "models.results",
     "models.program_files", "models.tensor_files", "models.sealed_files", "models.seals",
@@ -51,6 +52,8 @@ def digest_code(kept: Mapping[str, SourceFile], spec: StudySpec) -> dict[str, st
     digests = {}
     families = {base.__module__ for base in spec.model.__mro__}
     roots = [*ROOTS, *(JUDGE if spec.judges_samples else ()), *families]
+    if any(goal.is_cost for goal in spec.goals):
+        roots += MEASURED_COSTS
     for module, source in kept.items():
         content = source.as_bytes()
         digests[_shown(Path(source.path))] = digest_source(content)

@@ -202,6 +202,11 @@ def find_images(
     check_needs(study, found.images)  # before the study that this one starts from is searched
     judging = study.spec.judges_samples and needs_encoder(study, found.images)
     needed = judging_study(study) if judging else base_study(study)
+    if needed and needed.spec.has_several_goals and variables.start is None:
+        raise BadVariable(
+            f"study {study.name!r} needs the best export of {needed.name!r}, which has several "
+            "goals, so that none of its exports is the best: choose one with FROM=folder"
+        )
     stored = study_name(needed, data, found.label) if needed else ""
     if stored and variables.start is None:
         say = partial(print_line, console)

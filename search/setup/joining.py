@@ -141,10 +141,16 @@ def join_run(
     check_identity(joined.name, stored, identify_run(variables, study, inputs, stored))
     code = StudyCode(version=study.version, files=study.code)
     check_joined_code(opened, code, joined.record.revision)
-    drawing = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    drawing = make_sampler(
+        variables.sampler or study.spec.sampler,
+        seed=0,
+        space=study.space,
+        goals=study.spec.goals,
+    )
     sampler = with_stop(drawing, variables.stop, trials=joined.record.trials)
     opened.sampler = sampler  # it draws nothing here
-    opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
+    chosen = variables.pruner or study.spec.pruner
+    opened.pruner = make_pruner(chosen, study.spec.goals)  # which trials pause
     tries = remembered_tries(opened, study.space)
     trials = count_trials(
         joined.record.trials,

@@ -54,8 +54,8 @@ def load_study(name: str, *, sources: Mapping[str, SourceFile] | None = None) ->
             )
         space, configurations = probe(spec)
         try:
-            make_sampler(spec.sampler, seed=0, space=space)
-            make_pruner(spec.pruner)
+            make_sampler(spec.sampler, seed=0, space=space, goals=spec.goals)
+            make_pruner(spec.pruner, spec.goals)
         except BadVariable as error:
             raise StudyFileError(f"{path}: {error}") from error
     code = {} if sources else digest_code(files.kept, spec)

@@ -76,10 +76,17 @@ def check_names(variables: Variables, study: Study) -> None:
                 "STOP compares values, and with sampler 'preference' a person's "
                 "choices decide; leave STOP out"
             )
-    sampler = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
-    pruner = make_pruner(variables.pruner or study.spec.pruner)
+    goals = study.spec.goals
+    if variables.stop is not None and len(goals) > 1:
+        raise BadVariable(
+            f"STOP={variables.stop} asks what the best value may still gain, and of {len(goals)} "
+            "goals no trial is the best of all; leave STOP out"
+        )
+    chosen = variables.sampler or study.spec.sampler
+    sampler = make_sampler(chosen, seed=0, space=study.space, goals=goals)
+    pruner = make_pruner(variables.pruner or study.spec.pruner, study.spec.goals)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
-        check_strategies(study.spec.suggest, sampler, pruner)
+        check_strategies(study.spec.suggest, sampler, pruner, goals)
     if variables.inception is not None:
         _check_inception(variables.inception, study)
 
@@ -120,11 +127,17 @@ def prepare_run(
 ) -> tuple[optuna.Study, StudyRun]:
     """Return the stored study, which is made if it is new, and the run that goes on with it."""
     name = study_name(study, inputs.data, inputs.label, variables.sampler)
-    drawing = make_sampler(variables.sampler or study.spec.sampler, seed=0, space=study.space)
+    drawing = make_sampler(
+        variables.sampler or study.spec.sampler,
+        seed=0,
+        space=study.space,
+        goals=study.spec.goals,
+    )
     at_once = trials_shown_at_once(drawing)
     wanted = variables.trials or study.spec.trials
     sampler = with_stop(drawing, variables.stop, trials=wanted)
-    check_encodable(storage.engine, [name, study.spec.metric, *study.space])
+    names = [goal.name for goal in study.spec.goals]
+    check_encodable(storage.engine, [name, *names, *study.space])
     with study_lock(storage.engine, CREATION):
         opened, identity = _open_study(variables, study, storage, inputs, name, at_once)
         code = StudyCode(version=study.version, files=study.code)
@@ -133,7 +146,8 @@ def prepare_run(
         files = keep_files(opened, variables, storage)
     variables = replace(variables, pruner=remember_pausing_pruner(opened, study, variables.pruner))
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
-    opened.pruner = make_pruner(variables.pruner or study.spec.pruner)  # which trials pause
+    chosen = variables.pruner or study.spec.pruner
+    opened.pruner = make_pruner(chosen, study.spec.goals)  # which trials pause
     tries = read_tries(variables.tries, study.space)
     trials = count_trials(
         wanted,
@@ -230,10 +244,14 @@ def _open_study(
     """
     known = {known.study_name for known in storage.get_all_studies()}
     opened = optuna.create_study(
-        study_name=name, storage=storage, direction=study.spec.direction, load_if_exists=True
+        study_name=name,
+        storage=storage,
+        directions=[goal.direction for goal in study.spec.goals],
+        load_if_exists=True,
     )
     stored = read_identity(opened)
-    others = len(opened.directions) > 1 or bool(opened.get_trials(deepcopy=False))
+    other_goals = len(opened.directions) != len(study.spec.goals)
+    others = other_goals or bool(opened.get_trials(deepcopy=False))
     if stored is None and name in known and others:
         raise StudyChanged(
             f"{redact_url(variables.storage_url)} has a study {name!r} that genstudy did not make; "
@@ -253,7 +271,8 @@ def _open_study(
         return opened, identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        opened.set_metric_names([study.spec.metric])  # for the axes of the dashboard
+        names = [goal.name for goal in study.spec.goals]
+        opened.set_metric_names(names)  # for the axes of the dashboard
     _set_page(opened, storage, at_once)
     write_identity(opened, identity)
     return opened, identity

@@ -37,6 +37,7 @@ ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
 class StudyIdentity:
     """The settings that a stored study was made with, as plain values.
 
+    metric, direction: of each goal, ``mse, code`` and ``minimize, minimize``
     model: module and class, ``models.cae:CAE``; data, pixels: name and fingerprint of the images
     space: parameter -> Optuna's distribution as JSON
     epochs, seed: those that count; file_epochs, file_seed: those of the study file
@@ -87,8 +88,8 @@ def identify_study(
         seed = stored.seed if stored and stored.file_seed == spec.seed else spec.seed
     return StudyIdentity(
         model=f"{spec.model.__module__}:{spec.model.__qualname__}",
-        metric=spec.metric,
-        direction=spec.direction,
+        metric=", ".join(goal.name for goal in spec.goals),
+        direction=", ".join(goal.direction for goal in spec.goals),
         data=images.name,
         pixels=images.fingerprint,
         shape=images.shape,

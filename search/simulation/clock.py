@@ -169,7 +169,7 @@ class Simulation:
         rung = self._rung_of(played)
         if played.epoch == self.plan.epochs:
             self._end(number, TrialState.COMPLETE)
-        elif played.trial.should_prune():
+        elif self._is_pruned(played):
             self._end(number, TrialState.PRUNED)
         elif rung is not None and not self._reach(number, rung):
             played.state = "PAUSED"
@@ -177,6 +177,10 @@ class Simulation:
             self._begin_epoch(number)
             return
         self.idle += 1
+
+    def _is_pruned(self, played: PlayedTrial) -> bool:
+        """Whether the pruner ends a trial after the epoch that it has just reported."""
+        return played.trial.should_prune()
 
     def _rung_of(self, played: PlayedTrial) -> int | None:
         """Return the rung that a trial has reached; None: none."""

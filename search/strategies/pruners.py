@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
@@ -31,7 +32,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from search.errors import BadVariable, unknown_name
+from search.goals import Goal
 from search.strategies.arguments import parse_call
+from search.strategies.front_pruner import FrontPruner
 from search.strategies.promotion import AshaPruner
 from storage.database.optuna_storage import TrialStorage
 from storage.errors import short
@@ -91,6 +94,7 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "threshold": ThresholdPruner,
     "wilcoxon": WilcoxonPruner,
     "asha": AshaPruner,
+    "front": FrontPruner,
     "none": NopPruner,
 }
 NAMES = {family.__name__.removeprefix("Quick"): name for name, family in PRUNERS.items()}
@@ -101,8 +105,43 @@ QUICK: dict[type[BasePruner], type[BasePruner]] = {
 }
 
 
-def make_pruner(chosen: str | BasePruner) -> BasePruner:
-    """Return the pruner of a study; raise `BadVariable` for a wrong name or argument."""
+def make_pruner(chosen: str | BasePruner, goals: Sequence[Goal] | None = None) -> BasePruner:
+    """Return the pruner of a study; raise `BadVariable` for a wrong name or argument.
+
+    goals: of the study, which the pruner has to fit; None: that is not looked at
+    """
+    pruner = _make_pruner(chosen)
+    return pruner if goals is None else _fit_pruner(pruner, chosen, goals)
+
+
+def _fit_pruner(pruner: BasePruner, chosen: str | BasePruner, goals: Sequence[Goal]) -> BasePruner:
+    """Return the pruner for a study with these goals; raise `BadVariable` for another's."""
+    name = chosen if isinstance(chosen, str) else type(chosen).__name__
+    if isinstance(pruner, FrontPruner):
+        if len(goals) > 1:
+            return pruner.with_goals(goals)
+        raise BadVariable(
+            f"pruner {short(name)!r} compares trials by several goals, and this study has one; "
+            "take another, such as 'median'"
+        )
+    if len(goals) > 1 and not isinstance(pruner, NopPruner):
+        reason = (
+            "promotes the best of a rung"
+            if isinstance(pruner, AshaPruner)
+            else "compares one value of each trial"
+        )
+        raise BadVariable(
+            f"pruner {short(name)!r} {reason}, and of {len(goals)} goals ({_name(goals)}) no trial "
+            "is the best of all; take 'front' or 'none'"
+        )
+    return pruner
+
+
+def _name(goals: Sequence[Goal]) -> str:
+    return ", ".join(goal.name for goal in goals)
+
+
+def _make_pruner(chosen: str | BasePruner) -> BasePruner:
     if isinstance(chosen, BasePruner):
         return _quick_pruner(chosen)
     if not isinstance(chosen, str):
@@ -116,7 +155,7 @@ def make_pruner(chosen: str | BasePruner) -> BasePruner:
         raise BadVariable(unknown_name("pruner", name, PRUNERS))
     if not positional and not named:
         positional = list(NEEDED.get(name, ()))
-    known = list(inspect.signature(PRUNERS[name]).parameters)
+    known = [word for word in inspect.signature(PRUNERS[name]).parameters if word != "goals"]
     for word in named:
         if word not in known:
             raise BadVariable(f"pruner {short(chosen)!r}: " + unknown_name("argument", word, known))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -35,6 +35,7 @@ from optuna.samplers import (
 
 from models.seeds import derive_seed
 from search.errors import BadVariable, unknown_name
+from search.goals import Goal
 from search.strategies.arguments import parse_call
 from search.strategies.preference import PreferenceSampler
 from search.strategies.seeded import (
@@ -43,6 +44,7 @@ from search.strategies.seeded import (
     StudySampler,
     TrialSeeded,
     is_in_sequence,
+    parts_of,
     uses_seed,
     visits_all,
 )
@@ -68,7 +70,11 @@ LARGEST_GRID = 1_000_000
 
 
 def make_sampler(
-    chosen: str | SamplerFactory | BaseSampler, *, seed: int, space: Space
+    chosen: str | SamplerFactory | BaseSampler,
+    *,
+    seed: int,
+    space: Space,
+    goals: Sequence[Goal] = (),
 ) -> StudySampler:
     """Return the sampler of a study; raise `BadVariable` for a wrong name or argument.
 
@@ -76,7 +82,28 @@ def make_sampler(
         `SamplerFactory`
     seed: the study's; a ``seed=`` among the arguments takes its place
     space: the study's parameters, from which ``grid`` takes its points
+    goals: of the study; where they are several, the sampler has to know what to do with them
     """
+    sampler = _make_sampler(chosen, seed=seed, space=space)
+    if len(goals) > 1:
+        _check_several(sampler, goals)
+    return sampler
+
+
+def _check_several(sampler: StudySampler, goals: Sequence[Goal]) -> None:
+    """Raise `BadVariable` for a sampler that follows one value alone."""
+    for part in parts_of(sampler.any_sampler()):
+        if isinstance(part, CmaEsSampler | PreferenceSampler):
+            what = "asks a person" if isinstance(part, PreferenceSampler) else "follows one value"
+            raise BadVariable(
+                f"sampler {sampler.label!r} {what}, and this study has {len(goals)} goals; take "
+                "'nsgaii', 'tpe', 'gp', 'random', 'qmc', 'grid' or 'brute_force'"
+            )
+
+
+def _make_sampler(
+    chosen: str | SamplerFactory | BaseSampler, *, seed: int, space: Space
+) -> StudySampler:
     if isinstance(chosen, str):
         return _make_named(chosen, seed, space)
     if isinstance(chosen, BaseSampler):

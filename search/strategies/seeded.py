@@ -65,7 +65,7 @@ class StudySampler(BaseSampler):
         """Return the sampler that draws for this trial."""
 
     @abstractmethod
-    def _any_sampler(self) -> BaseSampler:
+    def any_sampler(self) -> BaseSampler:
         """Return a sampler that draws for no trial, and knows what all of them know."""
 
     def has_tried_all(self, study: Study) -> bool:
@@ -74,12 +74,12 @@ class StudySampler(BaseSampler):
         Optuna's samplers repeat points then: on their own they cannot tell a worker that has begun
         a point from one that will never end it.
         """
-        sampler = self._any_sampler() if self.draws_alone else self
+        sampler = self.any_sampler() if self.draws_alone else self
         begun = study.get_trials(deepcopy=False)
         begun = [trial for trial in begun if trial.state is not TrialState.WAITING]
         if not (begun and visits_all(sampler)):
             return False
-        if grids := [part for part in _parts_of(sampler) if isinstance(part, GridSampler)]:
+        if grids := [part for part in parts_of(sampler) if isinstance(part, GridSampler)]:
             points = {trial.system_attrs.get("grid_id") for trial in begun}
             return all(points >= set(range(len(grid._all_grids))) for grid in grids)
         stops: list[bool] = []
@@ -194,7 +194,7 @@ class TrialSeeded(StudySampler):
             self.inner[trial.number] = sampler
         return self.inner[trial.number]
 
-    def _any_sampler(self) -> BaseSampler:
+    def any_sampler(self) -> BaseSampler:
         return self.make(self.seed)
 
     def infer_relative_search_space(
@@ -254,7 +254,7 @@ class OneSequence(StudySampler):
         Each worker has made its own object. A sequence without a seed would be another one in
         each, so it gets the study's; what it leaves to an independent sampler follows the trial.
         """
-        for part in _parts_of(sampler):
+        for part in parts_of(sampler):
             if not isinstance(part, QMCSampler):
                 continue
             independent = part._independent_sampler
@@ -271,18 +271,18 @@ class OneSequence(StudySampler):
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         return self.inner
 
-    def _any_sampler(self) -> BaseSampler:
+    def any_sampler(self) -> BaseSampler:
         return self.inner
 
 
 def is_in_sequence(sampler: BaseSampler) -> bool:
     """Whether all trials have to share this sampler's one sequence."""
-    return any(isinstance(part, IN_SEQUENCE) for part in _parts_of(sampler))
+    return any(isinstance(part, IN_SEQUENCE) for part in parts_of(sampler))
 
 
 def visits_all(sampler: BaseSampler) -> bool:
     """Whether the sampler goes through all points, so that no two trials may draw at once."""
-    return any(isinstance(part, VISITS_ALL) for part in _parts_of(sampler))
+    return any(isinstance(part, VISITS_ALL) for part in parts_of(sampler))
 
 
 def uses_seed(make: SamplerFactory) -> bool:
@@ -296,7 +296,7 @@ def seed_sampler(sampler: BaseSampler, seed: int) -> None:
 
     Optuna's own ``reseed_rng`` takes no seed.
     """
-    for index, part in enumerate(_parts_of(sampler)):
+    for index, part in enumerate(parts_of(sampler)):
         for name, value in list(vars(part).items()):
             own = derive_seed(seed, "generator", index, name)
             if isinstance(value, LazyRandomState):
@@ -319,11 +319,11 @@ def _draw(generator: LazyRandomState) -> int | None:
 
 
 def _generators_of(sampler: BaseSampler) -> Iterator[LazyRandomState]:
-    for part in _parts_of(sampler):
+    for part in parts_of(sampler):
         yield from (value for value in vars(part).values() if isinstance(value, LazyRandomState))
 
 
-def _parts_of(sampler: BaseSampler) -> Iterator[BaseSampler]:
+def parts_of(sampler: BaseSampler) -> Iterator[BaseSampler]:
     """Yield the sampler and all samplers that it holds, each once."""
     waiting, seen = [sampler], set()
     while waiting:

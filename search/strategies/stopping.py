@@ -125,8 +125,8 @@ class StoppingSampler(StudySampler):
         source = trial.system_attrs.get(REPEATED, self._begun.get(trial.number))
         return self.inner if source is None else _Repeating(int(source))
 
-    def _any_sampler(self) -> BaseSampler:
-        return self.inner._any_sampler()
+    def any_sampler(self) -> BaseSampler:
+        return self.inner.any_sampler()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Decide whether the trial repeats the best."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +28,8 @@ from rich.text import Text
 
 from models.evaluation.gan_diagnosis import WORDS
 from search.console import is_live, print_line, shorten_path
+from search.front import RunningFront
+from search.goals import format_values
 from search.messages import (
     BROKEN,
     CHANGED,
@@ -68,6 +70,7 @@ from search.words import (
 )
 from storage.database.running import RunningTrial
 from storage.database.trial_states import OUTCOMES, count_ended, outcome_of
+from storage.database.vectors import VIOLATION
 from storage.errors import short
 from storage.files.exports import KEPT_EARLIER
 
@@ -123,6 +126,7 @@ class Display:
         self.states: Counter[str] = Counter()
         self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
+        self.front = RunningFront(spec.goals)  # of several goals; none is the best then
         self.status: dict[int, WorkerStatus] = {}
         self.elsewhere: dict[int, tuple[str, WorkerStatus]] = {}  # by trial: machine, its worker
         self.parameters: dict[int, Mapping[str, Any]] = {}
@@ -158,9 +162,31 @@ class Display:
         for worker in workers:
             self.status[worker.index] = WorkerStatus(worker.device)
 
-    def set_best(self, value: float, number: int, parameters: Mapping[str, Any]) -> None:
-        """Show the best trial of earlier runs."""
-        self.best = (value, number, parameters)
+    def mark_leader(
+        self,
+        number: int,
+        values: Sequence[float],
+        parameters: Mapping[str, Any],
+        *,
+        violates: bool,
+    ) -> str:
+        """Take in the values of a trial, if it is complete; return ``*best`` or ``*front`` where
+        no other one is better so far, and else nothing."""
+        if not values or violates or not self.marks_best:
+            return ""
+        if self.spec.has_several_goals:
+            return "*front" if self.front.add(number, values) else ""
+        if not self.spec.better(values[0], self.best[0] if self.best else None):
+            return ""
+        self.best = (values[0], number, parameters)
+        return "*best"
+
+    def _describe_values(self, values: Sequence[float], *, violates: bool) -> str:
+        """Return the values of a complete trial; nothing of one that has none."""
+        if not values:
+            return ""
+        words = "  violates constraints" if violates else ""
+        return f"  {format_values(self.spec.goals, values)}{words}"
 
     def set_ends(self, outcomes: Counter[str]) -> None:
         """Show how the trials of earlier runs have ended."""
@@ -170,6 +196,7 @@ class Display:
         """Show nothing of trials that are not in the database any more."""
         self.ends.clear()
         self.best = None
+        self.front = RunningFront(self.spec.goals)
 
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
@@ -212,7 +239,7 @@ class Display:
                 self.say(
                     f"retrained trial {event.number}{name_seed(event.repeat)}: "
                     f"{format_count(event.epochs, 'epoch')} "
-                    f"({event.ended_by}), best {self.spec.metric} {event.best:.6g} in epoch "
+                    f"({event.ended_by}), best {self.spec.quality} {event.best:.6g} in epoch "
                     f"{event.best_epoch}"
                 )
             case NotRetrained():
@@ -298,17 +325,15 @@ class Display:
         if isinstance(about.get("seconds"), int | float):
             self.costs.append(float(about["seconds"]))
         self.ends[outcome] += 1
-        value = trial.value if trial.state == TrialState.COMPLETE else None
-        known = self.best[0] if self.best else None
-        is_best = value is not None and self.marks_best and self.spec.better(value, known)
-        if value is not None and is_best:
-            self.best = (value, trial.number, trial.params)
-        reached = "" if value is None else f"  {self.spec.metric} {value:.6g}"
+        values = trial.values if trial.state == TrialState.COMPLETE else None
+        violates = VIOLATION in about
+        mark = self.mark_leader(trial.number, values or [], trial.params, violates=violates)
+        reached = self._describe_values(values or [], violates=violates)
         took = f"  {format_duration(self.costs[-1])}" if "seconds" in about else ""
         where = f"  on {name_machine(about.get('host'))}"
         start = f"trial {trial.number:>3}  {outcome:<10}{reached}{took}{where}"
-        style = "green" if is_best else STYLES.get(outcome)
-        lines = self._fit(start, format_items(trial.params), "*best" if is_best else "")
+        style = "green" if mark else STYLES.get(outcome)
+        lines = self._fit(start, format_items(trial.params), mark)
         self.say(*lines, style=style)
 
     def say(self, *lines: str, style: str | None = None) -> None:
@@ -360,7 +385,7 @@ class Display:
         running += [status for _, (_, status) in sorted(self.elsewhere.items())]
         said = []
         for status in running[:MOST_SAID]:
-            value = "" if status.value is None else f", {self.spec.metric} {status.value:.6g}"
+            value = "" if status.value is None else f", {self.spec.quality} {status.value:.6g}"
             said.append(f"trial {status.number}: epoch {status.epoch}/{status.epochs}{value}")
         if len(running) > MOST_SAID:
             said.append(f"and {len(running) - MOST_SAID} more")
@@ -372,7 +397,7 @@ class Display:
             left = format_duration((status.epochs - status.epoch) * status.pace)
             self._say_at_times(
                 f"retraining trial {status.number}{name_seed(event.repeat)}: epoch "
-                f"{status.epoch}/{status.epochs}, {self.spec.metric} {event.value:.6g}, at most "
+                f"{status.epoch}/{status.epochs}, {self.spec.quality} {event.value:.6g}, at most "
                 f"{left} left"
             )
 
@@ -382,15 +407,13 @@ class Display:
         if has_started and not status.resumed:  # else only a part of it was seen
             self.costs.append(now - status.since)
         self.ends[event.outcome] += 1
-        known = self.best[0] if self.best else None
-        is_best = value is not None and self.marks_best and self.spec.better(value, known)
-        if value is not None and is_best:
-            self.best = (value, number, self.parameters.get(number, {}))
+        parameters = self.parameters.get(number, {})
+        values = [] if value is None else event.values or [value]
+        mark = self.mark_leader(number, values, parameters, violates=event.violates)
         start = f"trial {number:>3}  {event.outcome:<10}{self._describe_end(status, event)}"
         start += f"  {format_duration(now - status.since)}" if has_started else ""
-        items = format_items(self.parameters.get(number, {}))
-        mark = "*best" if is_best else ""
-        style = "green" if is_best else STYLES.get(Outcome(event.outcome))
+        items = format_items(parameters)
+        style = "green" if mark else STYLES.get(Outcome(event.outcome))
         self.say(*self._fit(start, items, mark), style=style)
 
     def _show_pause(self, status: WorkerStatus, event: Paused, now: float) -> None:
@@ -398,15 +421,16 @@ class Display:
         if status.number == event.number and not status.resumed:
             self.costs.append(now - status.since)
         done = format_count(event.epoch, "epoch")
-        self.paused[event.number] = f"  {self.spec.metric} {event.value:.6g} after {done}"
+        self.paused[event.number] = f"  {self.spec.quality} {event.value:.6g} after {done}"
         self.say(f"trial {event.number:>3}  {'paused':<10}{self.paused[event.number]}", style="dim")
 
     def _describe_end(self, status: WorkerStatus, event: Ended) -> str:
         """Return the value of a trial, or how far it came and why not further."""
-        metric, value = self.spec.metric, event.value
+        metric, value = self.spec.quality, event.value
         verdict = f"  {WORDS.get(event.verdict, event.verdict)}" if event.verdict else ""
         if value is not None:
-            return f"  {metric} {value:.6g}{verdict}"
+            values = event.values or [value]
+            return self._describe_values(values, violates=event.violates) + verdict
         reached = self.paused.pop(event.number, "")
         if status.number == event.number and status.value is not None:
             done = format_count(status.epoch, "epoch")
@@ -468,6 +492,9 @@ class Display:
             value, number, parameters = self.best
             start = f"best {value:.6g} (trial {number})"
             for line in fit_items(start, format_items(parameters), width=width):
+                lines.append(Text(line, style="green", no_wrap=True))
+        if self.spec.has_several_goals and self.front.values:
+            for line in pack([self.front.describe()], width=width, indent="  "):
                 lines.append(Text(line, style="green", no_wrap=True))
         more = len(self.elsewhere) - MOST_ELSEWHERE
         rest = [Text(f"and {format_count(more, 'trial')} more elsewhere")] if more > 0 else []

@@ -13,19 +13,19 @@ from optuna.trial import FrozenTrial, TrialState
 from search.supervisor.loop import Supervisor
 from search.trials.tally import EndedTrial
 from storage.database.trial_states import outcome_of
+from storage.database.vectors import VIOLATION
 
 
 def show_earlier(supervisor: Supervisor) -> None:
     """Show how the trials of earlier runs ended, and the best; not where a person decides."""
-    display, spec = supervisor.display, supervisor.study.spec
+    display = supervisor.display
     found = supervisor.queue.study.get_trials(deepcopy=False)
     display.states = supervisor.queue.count()
     display.set_ends(Counter(end_of(trial).outcome for trial in found))
     for trial in found if display.marks_best else ():
-        if trial.state != TrialState.COMPLETE or trial.value is None:
-            continue
-        if spec.better(trial.value, display.best[0] if display.best else None):
-            display.set_best(trial.value, trial.number, trial.params)
+        if trial.state == TrialState.COMPLETE and trial.values:
+            violates = VIOLATION in trial.user_attrs
+            display.mark_leader(trial.number, trial.values, trial.params, violates=violates)
 
 
 def end_of(trial: FrozenTrial) -> EndedTrial:

@@ -62,7 +62,7 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedE
                         return records or take_exports(supervisor, elsewhere, top)
                     supervisor.tell_dashboard("training the best again")
                     records = _make_exports(Finishing(supervisor, claim, shared), top)
-                    claim.result = _summarize(records, supervisor.study.spec.metric, top)
+                    claim.result = _summarize(records, supervisor.study.spec.quality, top)
                     return records
             except FinishLost:
                 line = "another run has taken the retraining over, as none was heard"
@@ -165,9 +165,10 @@ def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
     for past in range(MOST_ROUNDS):
         chosen = _retrain_best(finishing, top)
         if len(chosen) < top and not past and is_first:
-            supervisor.display.say(
-                f"{format_count(len(chosen), 'usable trial')} for TOP={top}: fewer exports"
-            )
+            is_front = supervisor.study.spec.has_several_goals
+            what = format_count(len(chosen), "usable trial")
+            place = " on the front" if is_front else ""
+            supervisor.display.say(f"{what}{place} for TOP={top}: fewer exports")
         if race_of(leaderboard, chosen).missing:  # weights were damaged meanwhile
             continue
         standings = standings_of(leaderboard, chosen)

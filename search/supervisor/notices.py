@@ -6,10 +6,11 @@
     notices.tell_done("the best is trial 24", value=0.0123)
     notices.close()                  # waits a few seconds for what is on its way
 
-Each is told once, also after restarts and with several machines: a row in the trial database is
-claimed before the message is sent (`storage.database.notices`). So it is told once **at most**:
-what a machine has claimed and not sent when it goes down is lost, and nothing is told twice. A
-receiver that certainly received nothing is tried again; one that is late is not: it may have it.
+Of several goals no trial is the best, and nothing is told of it. Each is told once, also after
+restarts and with several machines: a row in the trial database is claimed before the message is
+sent (`storage.database.notices`). So it is told once **at most**: what a machine has claimed and
+not sent when it goes down is lost, and nothing is told twice. A receiver that certainly received
+nothing is tried again; one that is late is not: it may have it.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Notices:
     def look_for_best(self, *, at_once: bool = False) -> None:
         """Tell of a new best trial, if the last look is old enough, or ``at_once``."""
         self._say_problems()
-        if self.run.shown is not None:
-            return  # a person ranks the trials
+        if self.run.shown is not None or self.spec.has_several_goals:
+            return  # a person ranks the trials, or none is the best of all
         if time.monotonic() - self._looked < EVERY and not at_once:
             return
         self._looked = time.monotonic()
@@ -96,7 +97,7 @@ class Notices:
         self._say_problems()
 
     def _look(self) -> None:
-        trials, minimize = self.trials, self.spec.direction == "minimize"
+        trials, minimize = self.trials, self.spec.minimizes
         with read(trials.engine) as connection:
             best = find_best(connection, trials.study_id, minimize=minimize)
         if best is None or not math.isfinite(best.value):
@@ -105,7 +106,7 @@ class Notices:
         if name in self._told:
             return
         ended = trials.count_ended()
-        metric, value = self.spec.metric, best.value
+        metric, value = self.spec.quality, best.value
         message = {
             "event": "best",
             "text": f"study {self.run.study}: trial {best.number} is the best so far, {metric} "
@@ -136,7 +137,7 @@ class Notices:
         return {
             "id": _digest(f"{self.run.token} {name}"),
             "study": self.run.study,
-            "metric": self.spec.metric,
+            "metric": self.spec.quality,
             "trials": self.run.trials,
             "host": socket.gethostname(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),

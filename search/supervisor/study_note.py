@@ -17,11 +17,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from search.goals import join_names
 from search.run import StudyRun
 from search.spelling import spell
 from search.study import Study
 from search.trials.export_words import describe_winner, loading_lines, sort_pictures
 from search.trials.queue import TrialQueue
+from search.trials.study_front import front_of
 from search.trials.study_record import StudyRecord, write_record
 from search.words import format_count, format_parameters
 from storage.database.trial_states import count_ended, find_best
@@ -31,10 +33,17 @@ from storage.files.artifacts import (
     trial_pictures,
 )
 from storage.files.certificate_words import certificate_lines
-from storage.files.markdown import escape_markup, format_code, format_code_span, format_table
+from storage.files.markdown import (
+    escape_markup,
+    format_code,
+    format_code_span,
+    format_rows,
+    format_table,
+)
 from storage.files.model_card import warnings_of
 from storage.files.study_summary import stored_summary
 
+MOST_OF_FRONT = 10  # trials
 EVERY = 10.0  # seconds between two notes while the study runs: the dashboard asks as often
 
 
@@ -54,6 +63,7 @@ class StudyNote:
         self.table: Mapping[str, Any] | None = None if found is None else found[0]
         # older versions kept the table alone as the note
         self._earlier = "" if self.table is None else format_table(self.table) + "\n"
+        self.drawing: str | None = None  # of the front, as it is attached to the study
         self._said: tuple[str, object] | None = None  # what the last note was about
         self._written = float("-inf")  # when
 
@@ -87,6 +97,8 @@ class StudyNote:
             if count_ended(counts) < self.total:
                 line = spell("study", NAME=self.run.name)
                 parts.append(f"{format_code_span(line)} goes on with it.")
+            if records and self.study.spec.has_several_goals:
+                parts += self._front()
             parts += self._winner(records[0]) if records else self._best()
             self._write([*parts, *self._table()])
 
@@ -116,8 +128,10 @@ class StudyNote:
         """Return the best trial with its picture; nothing where a person is to choose."""
         if self.run.shown is not None:
             return []
-        queue, metric = self.queue, self.study.spec.metric
-        minimize = self.study.spec.direction == "minimize"
+        if self.study.spec.has_several_goals:
+            return self._front()
+        queue, metric = self.queue, self.study.spec.quality
+        minimize = self.study.spec.minimizes
         with queue.engine.connect() as connection:
             best = find_best(connection, queue.study_id, minimize=minimize)
         if best is None:
@@ -132,6 +146,25 @@ class StudyNote:
                 for artifact in list(shown.values())[:1]
             ],
         ]
+
+    def _front(self) -> list[str]:
+        """Return the front: how many trials are on it, and those that stand for it best."""
+        goals = self.study.spec.goals
+        front = front_of(self.queue.study.get_trials(deepcopy=False), goals)
+        if not front:
+            return ["No trial is complete yet that violates no constraint."]
+        shown = sorted(front[:MOST_OF_FRONT], key=lambda trial: trial.values)
+        rows = [
+            [str(trial.number), *(f"{value:.6g}" for value in trial.values or ())]
+            for trial in shown
+        ]
+        are = "is" if len(front) == 1 else "are"
+        count = format_count(len(front), "trial")
+        words = f"**{count} {are} on the front** of {escape_markup(join_names(goals))}:"
+        heads = ["trial", *(escape_markup(goal.name) for goal in goals)]
+        place = artifact_address(self.queue.study_id, None, self.drawing or "")
+        drawing = [f"![front]({place})"] if self.drawing else []
+        return [words, *drawing, format_rows(heads, rows)]
 
     def _winner(self, about: Mapping[str, Any]) -> list[str]:
         """Return the winner, its pictures, and the lines that load it."""

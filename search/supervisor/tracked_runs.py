@@ -25,6 +25,7 @@ from search.tracking.tracker import TrackedEnding, TrackedEpoch, TrackedPicture,
 from search.trials.epoch_report import name_measures
 from search.trials.queue import TrialQueue
 from search.trials.retraining_record import RetrainingRecord, read_record
+from search.trials.study_front import values_of
 from search.trials.trial_attributes import sound_attributes
 from storage.database.metrics import read_metrics
 from storage.database.transactions import read
@@ -165,14 +166,14 @@ class RunSource:
 
     def best_of(self, epochs: Iterable[TrackedEpoch]) -> dict[str, float]:
         """Return the best of the study's metric over epochs, as an ending has it."""
-        name = series(f"valid_{self.spec.metric}")
+        name = series(f"valid_{self.spec.quality}")
         values = [epoch.values[name] for epoch in epochs if name in epoch.values]
         return self._best(values)
 
     def _tracked(
         self, name: str, parameters: Mapping[str, Any], about: Mapping[str, Any], card: str = ""
     ) -> TrackedRun:
-        about = {**about, "metric": self.spec.metric}
+        about = {**about, "metric": self.spec.quality}
         return TrackedRun(
             name=name,
             study=self.run.study,
@@ -189,15 +190,25 @@ class RunSource:
         return TrackedEnding(
             state=str(about.get("outcome", stored.state.name.lower())),
             epoch=max(stored.intermediate_values, default=-1) + 1,
-            values=self._best(values),
+            values=self._best(values) | self._goals_of(stored),
             reason=str(about.get("reason", "")),
         )
 
     def _best(self, values: Sequence[float]) -> dict[str, float]:
         if not values:
             return {}
-        best = min(values) if self.spec.direction == "minimize" else max(values)
-        return {f"best/{self.spec.metric}": best}
+        best = min(values) if self.spec.minimizes else max(values)
+        return {f"best/{self.spec.quality}": best}
+
+    def _goals_of(self, stored: FrozenTrial) -> dict[str, float]:
+        """Return what a trial reaches in each of several goals; nothing of one goal."""
+        if not self.spec.has_several_goals:
+            return {}
+        values = values_of(stored, self.spec.goals) or ()
+        return {
+            f"best/{goal.name}": value
+            for goal, value in zip(self.spec.goals, values, strict=bool(values))
+        }
 
     def _pictures_of(self, stored: FrozenTrial, *, last: int) -> list[TrackedPicture]:
         """Return the pictures of a trial that lie under this RUNS.

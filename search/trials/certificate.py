@@ -52,8 +52,8 @@ class Certificate:
 
     seeds: how many were to be trained; values: of those that were, in their order
     mean, deviation: of the values (that of the sample; None for one seed)
-    probability: that it is the best of the ``compared``; None: nothing is known of the noise, or a
-        person chose
+    probability: that it is the best of the ``compared``; None: nothing is known of the noise, a
+        person chose, or they stand on a front
     search_best: the trial that was the best of the compared in the search
     lead_in_search, lead_over_seeds: by how much that was better than the best of the others, there
         and over the seeds, < 0: it is worse; shares of that one's value where ``is_relative``;
@@ -98,11 +98,17 @@ class Certificate:
 
 
 def certify(
-    compared: Sequence[Compared], *, seeds: int, minimize: bool, by_value: bool = True
+    compared: Sequence[Compared],
+    *,
+    seeds: int,
+    minimize: bool,
+    by_value: bool = True,
+    is_front: bool = False,
 ) -> list[Certificate]:
     """Return the certificates of all configurations, in the order in which they are given.
 
     by_value: False: a person ranks them, and no value says which is the best
+    is_front: they stand on a front, on which none leads
     """
     probabilities = None
     sound = [row for row in compared if not row.failed]
@@ -111,7 +117,7 @@ def certify(
     best = {} if probabilities is None else {
         row.trial: round(found, DIGITS) for row, found in zip(sound, probabilities, strict=True)
     }  # fmt: skip
-    leads = _leads(compared, minimize=minimize)
+    leads = _leads([] if is_front else compared, minimize=minimize)
     return [
         Certificate(
             trial=row.trial,

@@ -29,6 +29,7 @@ from search.trials.retraining_record import (
     read_record,
 )
 from search.trials.retries import read_retries
+from search.trials.study_front import front_of
 from storage.database.preferences import Choices
 from storage.files.exports import is_whole, ranks_beyond, read_provenance
 
@@ -54,10 +55,15 @@ class Leaderboard:
         self._values: dict[int, float | None] = {}  # likewise
 
     def ranked_trials(self) -> list[int]:
-        """Return the complete trials, best first: by value, or by a person's choices."""
+        """Return the complete trials, best first: by value, or by a person's choices.
+
+        Of several goals those on the front, who adds most to the hypervolume first.
+        """
         complete = self.stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._parameters = {t.number: json.loads(json.dumps(t.params)) for t in complete}
-        self._values = {t.number: t.value for t in complete}
+        self._values = {t.number: t.values[0] if t.values else None for t in complete}
+        if self.spec.has_several_goals:
+            return [trial.number for trial in front_of(complete, self.spec.goals)]
         values = {t.number: self._cost(t.value or 0.0) for t in complete}
         if self.choices is not None:
             return self.choices().ranked(values)
@@ -68,7 +74,7 @@ class Leaderboard:
         return self._parameters.get(number)
 
     def value_of(self, number: int) -> float | None:
-        """Return the value of a trial that was ranked, as the search found it."""
+        """Return the quality of a trial that was ranked, as the search found it."""
         return self._values.get(number)
 
     def record(self, number: int, repeat: int = 1) -> RetrainingRecord | FailedRetraining | None:
@@ -76,7 +82,7 @@ class Leaderboard:
         record = self._read_record(number, repeat)
         if not isinstance(record, RetrainingRecord):
             return record
-        usable = record.metric == self.spec.metric and record.patience == self.spec.patience
+        usable = record.metric == self.spec.quality and record.patience == self.spec.patience
         if record.ended_by == MOST_EPOCHS or record.horizon is not None:
             alike = record.most_epochs == self.run.retrain_epochs
         else:
@@ -171,9 +177,15 @@ class Leaderboard:
         return [record for record in found if record is not None]
 
     @property
+    def ranks_by_value(self) -> bool:
+        """Whether one value ranks the trials; else a person does, or they stand side by side on a
+        front."""
+        return self.choices is None and not self.spec.has_several_goals
+
+    @property
     def minimizes(self) -> bool:
         """Whether a smaller value is better."""
-        return self.spec.direction == "minimize"
+        return self.spec.minimizes
 
     def _cost(self, value: float) -> float:
         return value if self.minimizes else -value

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -50,14 +51,14 @@ class Outcome(StrEnum):
 class Ending:
     """The end of one trial.
 
-    state: what Optuna is told; value: of a complete trial
+    state: what Optuna is told; values: of a complete trial, one for each goal
     attributes: user attributes of the trial, JSON values
-    constraints: name -> by how much it is violated, above zero
+    constraints: name -> by how much it is violated, if above zero
     """
 
     outcome: Outcome
     state: TrialState
-    value: float | None = None
+    values: tuple[float, ...] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     constraints: dict[str, float] = field(default_factory=dict)
 
@@ -65,18 +66,27 @@ class Ending:
         """Return the same end with ``attributes`` beside its own."""
         return replace(self, attributes={**self.attributes, **attributes})
 
+    def with_constraints(self, constraints: Mapping[str, float]) -> Self:
+        """Return the same end with ``constraints`` beside its own."""
+        return replace(self, constraints={**constraints, **self.constraints})
+
+    @property
+    def value(self) -> float | None:
+        """The quality of a complete trial; None: the trial ended early."""
+        return None if self.values is None else self.values[0]
+
     @property
     def reason(self) -> str:
         """Why the trial ended early; empty where nothing is to be said."""
         return str(self.attributes.get("reason", ""))
 
     @classmethod
-    def complete(cls, value: float | None, epochs: int) -> Self:
-        """The end after all ``epochs``, with the best epoch's ``value``."""
+    def complete(cls, values: float | Sequence[float], epochs: int) -> Self:
+        """The end after all ``epochs``, with the best epoch's ``values``, one for each goal."""
         return cls(
             outcome=Outcome.COMPLETE,
             state=TrialState.COMPLETE,
-            value=value,
+            values=tuple(values) if isinstance(values, Sequence) else (values,),
             attributes={"epochs": epochs},
         )
 

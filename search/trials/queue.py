@@ -34,6 +34,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.strategies.front_pruner import FrontPruner
 from search.strategies.seeded import StudySampler
 from search.strategies.stopping import repeats_another
 from search.trials.abandoned import AbandonedTrials
@@ -54,6 +55,7 @@ from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.database.study_lock import study_lock
 from storage.database.transactions import read
 from storage.database.trial_states import TrialStates, count_ended
+from storage.database.vectors import read_measured
 from storage.errors import StorageError
 
 P = ParamSpec("P")
@@ -255,7 +257,20 @@ class TrialQueue:
     def try_should_prune(self, trial: Trial) -> bool:
         """Whether the pruner ends ``trial``; not while the database that it looks at is away."""
         answers: list[bool] = []
-        return self.retry.try_once(lambda: answers.append(trial.should_prune())) and answers[0]
+        return self.retry.try_once(lambda: answers.append(self._should_prune(trial))) and answers[0]
+
+    def _should_prune(self, trial: Trial) -> bool:
+        """Ask the pruner; Optuna's own way to it is closed to trials with several goals."""
+        pruner = self.study.pruner
+        if isinstance(pruner, FrontPruner):
+            return pruner.prune(self.study, trial._cached_frozen_trial)
+        return len(self.study.directions) == 1 and trial.should_prune()
+
+    @waits_out_outages
+    def read_measured(self, trial: Trial, epoch: int) -> dict[str, float]:
+        """Return what was measured on the validation images after an epoch of ``trial``."""
+        with read(self.engine) as connection:
+            return read_measured(connection, trial._trial_id, epoch)
 
     @waits_out_outages
     def trains_to_the_end(self, trial: Trial | FrozenTrial) -> bool:
@@ -387,7 +402,7 @@ class TrialQueue:
             if ending.outcome is Outcome.FAILED and self.version:
                 about[VERSION] = self.version
             self.set_attributes(trial, about)
-            self.study.tell(trial, ending.value, state=ending.state)
+            self.study.tell(trial, ending.values, state=ending.state)
             self._next.note_stop()
         except TrialLost:
             raise

@@ -154,7 +154,7 @@ def read_recorded(study: optuna.Study, number: int, *, metric: str) -> RecordedT
         study=study.study_name,
         number=number,
         metric=metric,
-        minimize=study.direction == optuna.study.StudyDirection.MINIMIZE,
+        minimize=study.directions[0] == optuna.study.StudyDirection.MINIMIZE,
         parameters=trial.params,
         curve=curve,
         value=_value_of(trial),

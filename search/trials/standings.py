@@ -5,7 +5,8 @@
         standing.number, standing.repeat            # best first; whose weights are exported
     is_finished(leaderboard, ended=40, top=3)       # whether nothing is left to do
 
-The mean over the seeds ranks the configurations, unless a person does. One of which a seed gave no
+The mean over the seeds ranks the configurations, unless a person does, or several goals make a
+front: the search's order stays then. One of which a seed gave no
 model ranks behind all others. The weights that are exported are those of the median seed: the best
 one's would promise what the configuration does not keep.
 """
@@ -35,13 +36,14 @@ class Standing:
 
 
 def race_of(leaderboard: Leaderboard, numbers: Sequence[int]) -> Race:
-    """Return how far the race of these trials is. Where a person ranks them, none is dropped."""
+    """Return how far the race of these trials is. None is dropped where a
+    person ranks them, or where they stand on a front."""
     found = {number: _values_of(leaderboard, number) for number in numbers}
     return run_race(
         found,
         seeds=leaderboard.run.seeds,
         minimize=leaderboard.minimizes,
-        drops=leaderboard.choices is None,
+        drops=leaderboard.ranks_by_value,
     )
 
 
@@ -51,7 +53,7 @@ def _values_of(leaderboard: Leaderboard, number: int) -> dict[int, float | None]
     for repeat in range(1, leaderboard.run.seeds + 1):
         record = leaderboard.record(number, repeat)
         if isinstance(record, RetrainingRecord):
-            values[repeat] = record.valid[leaderboard.spec.metric]
+            values[repeat] = record.valid[leaderboard.spec.quality]
         elif record is not None:
             values[repeat] = None
     return values
@@ -61,7 +63,7 @@ def standings_of(leaderboard: Leaderboard, numbers: Sequence[int]) -> list[Stand
     """Return how these trials stand, best first; their race is over."""
     counted = race_of(leaderboard, numbers).counted
     rows = {number: _compare(leaderboard, number, counted[number]) for number in numbers}
-    by_value = leaderboard.choices is None
+    by_value = leaderboard.ranks_by_value
     if by_value:
         ranked = sorted(numbers, key=lambda number: _order(rows[number], leaderboard.minimizes))
     else:
@@ -71,6 +73,7 @@ def standings_of(leaderboard: Leaderboard, numbers: Sequence[int]) -> list[Stand
         seeds=leaderboard.run.seeds,
         minimize=leaderboard.minimizes,
         by_value=by_value,
+        is_front=leaderboard.spec.has_several_goals,
     )
     return [
         Standing(
@@ -89,7 +92,7 @@ def _compare(leaderboard: Leaderboard, number: int, count: int) -> Compared:
     return Compared(
         trial=number,
         searched=leaderboard.value_of(number),
-        values=tuple(record.valid[leaderboard.spec.metric] for record in trained),
+        values=tuple(record.valid[leaderboard.spec.quality] for record in trained),
         seconds=round(sum(record.seconds for record in trained), 1),
         failed=tuple(record.failed for record in records if isinstance(record, FailedRetraining)),
     )

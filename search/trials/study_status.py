@@ -124,10 +124,9 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
     record, names = parse_record(system.get(KEY)), system.get(NAMES)
     definition = _definition(_read(connection, study_id, "user").get(DEFINITION))
     epochs = definition.get("epochs")
-    is_named = isinstance(names, list) and len(names) == 1 and isinstance(names[0], str)
     return StudyStatus(
         name=name,
-        metric=names[0] if isinstance(names, list) and is_named else "value",
+        metric=_first_name(names),
         total=None if record is None else record.trials,
         epochs=epochs if isinstance(epochs, int) else None,
         counts=_count(connection, name, study_id),
@@ -136,6 +135,12 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
         finish=find_finish(connection.engine, definition.get("token")),
         jobs=_read_jobs(connection, definition.get("token")),
     )
+
+
+def _first_name(names: object) -> str:
+    """Return the name of the quality, the first of several goals."""
+    found = names[0] if isinstance(names, list) and names else None
+    return found if isinstance(found, str) else "value"
 
 
 def _read(connection: Connection, study_id: int, kind: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory
 from search.worker.diagnosis import GanDiagnosis
+from search.worker.goals import TrialGoals
 from search.worker.pictures import TrialPictures
 from search.worker.progress import TrialProgress
 from search.worker.rungs import TrialRungs
@@ -57,19 +58,20 @@ class TrialAttempt:
                 copies=context.copies_of_trial(trial),
             ),
             token=context.run.token,
-            metric=context.spec.metric,
+            metric=context.spec.quality,
             is_better=context.spec.better,
             diagnosis=self.diagnosis,
             reported={},
         )
         self.rungs = TrialRungs(context, trial)
+        self.goals = TrialGoals(context, trial)
         self.trains_to_the_end = context.queue.trains_to_the_end(trial)
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.progress, self.missing)
         self.note = TrialNote(
-            metric=context.spec.metric if context.run.shown is None else None,
-            minimize=context.spec.direction == "minimize",
+            metric=context.spec.quality if context.run.shown is None else None,
+            minimize=context.spec.minimizes,
             place=f"{context.device_name} of {socket.gethostname()}",
             pictures=self.pictures.shown,
         )

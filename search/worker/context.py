@@ -267,7 +267,9 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
     The supervisor has seen the database: one that is away now comes back.
     """
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
-    drawing = make_sampler(run.sampler or study.spec.sampler, seed=run.seed, space=study.space)
+    goals = study.spec.goals
+    chosen = run.sampler or study.spec.sampler
+    drawing = make_sampler(chosen, seed=run.seed, space=study.space, goals=goals)
     sampler = with_stop(drawing, run.stop, trials=run.trials)
     pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
     queue = retry.wait_for(
@@ -276,7 +278,7 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
             run.storage,
             owner=owner,
             sampler=sampler,
-            pruner=make_pruner(pruner),
+            pruner=make_pruner(pruner, goals),
             references={**run.tries, **study.spec.references},
             suggest=study.spec.suggest,
             shown=run.shown,

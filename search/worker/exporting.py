@@ -25,6 +25,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models.base import Model, evaluating
+from models.costs import measure_costs
 from models.data.images import STACKED
 from models.errors import CheckpointError, ExportDamaged
 from models.evaluation.gan_figure import draw_game
@@ -47,7 +48,7 @@ from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
-from search.worker.retraining import load_retrained, measure_baseline
+from search.worker.retraining import load_retrained, measure_baseline, read_trial
 from storage.database.finishes import (
     Finish,
     FinishLost,
@@ -194,6 +195,7 @@ def _write_folder(
         if job.certificate is not None:
             made["certificate"] = json.loads(job.certificate)
         made["output_differences"] = check_export(model, staging)
+        made |= describe_goals(context, model, record)
         with evaluating(model):
             made |= write_guide(context, model, record, staging)
         made["tables"] = make_tables(context, model, record)
@@ -201,6 +203,30 @@ def _write_folder(
         publish(staging, {**record.to_plain(), **made})
         if job.rank == 1:  # before the folder has its name: a run that is killed here comes back
             _show_winner(context, [staging / file for file in made["pictures"]])
+
+
+def describe_goals(
+    context: WorkerContext, model: Model, record: RetrainingRecord
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the goals of a study that has several, as this export reaches them: costs are measured
+    on it, and all else on the validation images."""
+    spec = context.spec
+    if not spec.has_several_goals:
+        return {}
+    costs = measure_costs(model, [goal.name for goal in spec.goals if goal.is_cost])
+    values = {**record.valid, **costs}
+    searched = read_trial(context, record.trial).values or []
+    return {
+        "goals": [
+            {
+                "name": goal.name,
+                "direction": goal.direction,
+                "value": values[goal.name],
+                "searched": before,
+            }
+            for goal, before in zip(spec.goals, searched, strict=True)
+        ]
+    }
 
 
 def can_be_made_again(context: WorkerContext, folder: Path) -> bool:

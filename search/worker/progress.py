@@ -11,7 +11,7 @@ one before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from models.base import Model
@@ -48,12 +48,13 @@ class TrialProgress:
     unwritten: list[EpochReport] = field(default_factory=list)
     steps: StepCurve = field(default_factory=StepCurve)
 
-    def add(self, result: EpochResult) -> EpochReport:
-        """Take in one more epoch; returns what is to be reported of it."""
+    def add(self, result: EpochResult, more: Mapping[str, float]) -> EpochReport:
+        """Take in one more epoch; returns what is to be reported of it. more: measured beside it"""
         step = result.number - 1
         value = self.reported.setdefault(step, result.valid[self.metric])
         judging = None if self.diagnosis.floor is None else result.judging
         measured = name_measures(result.train, result.valid, result.seconds, judging)
+        measured |= more
         self.diagnosis.add(result)
         self.steps.add(result.number, result.sampled)
         self.epoch = result.number

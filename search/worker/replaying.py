@@ -63,7 +63,7 @@ def train_again(context: WorkerContext, recorded: RecordedTrial) -> Iterator[Rep
         except Exception as error:
             raise _not_trainable(context, recorded, error) from error
         reached = result.number
-        value = result.valid[context.spec.metric]
+        value = result.valid[context.spec.quality]
         yield ReplayedEpoch(number=reached, value=value, seconds=result.seconds)
 
 

@@ -261,7 +261,7 @@ class RetrainingRun:
                 epochs=record.epochs,
                 ended_by=record.ended_by,
                 best_epoch=record.best_epoch,
-                best=record.valid[context.spec.metric],
+                best=record.valid[context.spec.quality],
             )
         )
 
@@ -340,7 +340,7 @@ class RetrainingRun:
 
     def _check_note(self, kept: Checkpoint) -> None:
         """Raise `CheckpointError` for a note of another study, or of another version."""
-        metric, curve = self.context.spec.metric, kept.note.get("curve")
+        metric, curve = self.context.spec.quality, kept.note.get("curve")
         if kept.note.get("token") != self.context.run.token:
             raise CheckpointError("it belongs to another study")
         try:
@@ -391,8 +391,8 @@ class RetrainingRun:
 
     def _best_epoch(self) -> int:
         spec = self.context.spec
-        values = [epoch["valid"][spec.metric] for epoch in self.curve]
-        best = min(values) if spec.direction == "minimize" else max(values)
+        values = [epoch["valid"][spec.quality] for epoch in self.curve]
+        best = min(values) if spec.minimizes else max(values)
         return values.index(best) + 1
 
     def _is_out_of_patience(self) -> bool:
@@ -410,7 +410,7 @@ class RetrainingRun:
     def _draw_epoch(self, result: EpochResult) -> None:
         """Draw what the model does after an epoch, where the study asks for it."""
         context = self.context
-        value = result.valid[context.spec.metric]
+        value = result.valid[context.spec.quality]
         title = f"{context.run.study} trial {self.number}, retrained, epoch {result.number}"
         with without_picture(context, what="pictures of epochs"):
             with evaluating(self.model):
@@ -418,7 +418,7 @@ class RetrainingRun:
             if preview is not None:
                 path = self.paths.picture(result.number)
                 with atomic_file(path) as beside:
-                    preview.draw(beside, f"{title} · {context.spec.metric.upper()} {value:.5f}")
+                    preview.draw(beside, f"{title} · {context.spec.quality.upper()} {value:.5f}")
                 context.send(
                     Pictured(
                         number=self.number,
@@ -437,7 +437,7 @@ class RetrainingRun:
                 repeat=self.repeat,
                 epoch=result.number,
                 epochs=self.context.run.retrain_epochs,
-                value=result.valid[self.context.spec.metric],
+                value=result.valid[self.context.spec.quality],
                 seconds=result.seconds,
                 measured=self._name_measures(self.curve[-1]),
                 retraining=True,
@@ -465,7 +465,7 @@ class RetrainingRun:
             trial=self.number,
             repeat=self.repeat,
             horizon=self._horizon(),
-            trial_value=trial.value,
+            trial_value=None if trial.values is None else trial.values[0],
             parameters=self.parameters,
             starts_from=None if run.base_folder is None else describe_base(run.base_folder),
             config=asdict(model.config),
@@ -474,8 +474,8 @@ class RetrainingRun:
             data=images.name,
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
             pixels=images.fingerprint,
-            metric=spec.metric,
-            direction=spec.direction,
+            metric=spec.quality,
+            direction=spec.goals[0].direction,
             seed=self.seed,
             study_seed=run.seed,
             epochs=len(curve),
@@ -493,7 +493,7 @@ class RetrainingRun:
             seconds=round(sum(epoch["seconds"] for epoch in curve), 1),
             device=context.device_name,
             revision=run.revision,
-            baseline=measure_baseline(model, images, spec.metric, "valid"),
+            baseline=measure_baseline(model, images, spec.quality, "valid"),
             remarks=run.remarks,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -27,7 +27,7 @@ class TrialRungs:
     def __init__(self, context: WorkerContext, trial: Trial) -> None:
         self.queue = context.queue
         self.trial = trial
-        self.best = min if context.spec.direction == "minimize" else max
+        self.best = min if context.spec.minimizes else max
         self.epochs = self.queue.rung_epochs(context.run.epochs, trial)
 
     def reach(self, epoch: int, reported: Mapping[int, float]) -> bool:

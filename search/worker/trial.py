@@ -2,7 +2,8 @@
 
     run_trial(context, trial)
 
-The value of a trial is its best validation value; every epoch's is reported. How a trial can end
+The value of a trial is its best validation value; every epoch's is reported. Of several goals it
+is the vector of the epoch that is the best by the first one. How a trial can end
 is in `search.trials.outcomes`. A worker that is interrupted does not end its trial: it goes on
 later, from its checkpoint.
 """
@@ -93,6 +94,7 @@ class TrialRun:
                 if not self.queue.renew(self.number) or not is_kept(attempt):
                     raise StopRequested
                 ending = ending.with_attributes(self._measure_cost(began))
+                ending = attempt.goals.end_early(ending)
                 write_last_note(attempt, ending)
                 self.queue.end(self.trial, ending)
         except (StopRequested, GaveUp, UpdateFinishedTrialError):
@@ -184,6 +186,7 @@ class TrialRun:
         if model.config.batch_size < config.batch_size:  # of a set with few images
             fitted = {"fitted_batch_size": model.config.batch_size}
             self.queue.set_attributes(self.trial, fitted)
+        self.attempt.goals.measure_costs(model)
         return model
 
     def _go_on(self, model: Model) -> Ending:

@@ -20,6 +20,7 @@ from search.worker.diagnosis import trial_attributes
 from storage.database.fences import TrialLost
 from storage.database.preferences import PICTURE
 from storage.database.retry import DatabaseLost, GaveUp
+from storage.database.vectors import VIOLATION
 
 log = logging.getLogger("genstudy")
 
@@ -30,7 +31,7 @@ class NoPicture(Exception):
 
 def end_complete(attempt: TrialAttempt) -> Ending:
     """End a trial that trained all its epochs. Where a person chooses, it needs a picture."""
-    ending = Ending.complete(attempt.progress.best, attempt.progress.epoch)
+    ending = attempt.goals.end_complete(attempt.progress.reported, attempt.progress.epoch)
     if attempt.context.run.shown is None:
         return ending
     if attempt.pictures.latest is None:
@@ -130,6 +131,8 @@ def announce(attempt: TrialAttempt, ending: Ending) -> None:
             number=attempt.number,
             outcome=ending.outcome,
             value=ending.value,
+            values=[*(ending.values or ())],
+            violates=VIOLATION in ending.attributes,
             reason=ending.reason,
             verdict=ending.attributes.get("verdict"),
             place=ending.attributes.get("place", ""),

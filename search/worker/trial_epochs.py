@@ -144,7 +144,7 @@ class TrialEpochs:
 
     def _report(self, result: EpochResult) -> bool:
         """Tell supervisor and database of an epoch. False: the database is told later."""
-        report = self.progress.add(result)
+        report = self.progress.add(result, self.attempt.goals.measured(result))
         memory = gpu_memory(self.context.device)
         self.context.send(
             EpochEnded(

@@ -157,11 +157,12 @@ class TriedModel:
             measured = model.evaluate(batch)
             self._check_metrics("evaluate", measured, lambda: model.evaluate(batch))
         spec = self.study.spec
-        if not spec.judges_samples and spec.metric not in measured:
-            found = ", ".join(measured) or "nothing"
-            raise self.mistake(
-                "evaluate", f"it returns {found}, without the study's metric {spec.metric!r}"
-            )
+        for goal in () if spec.judges_samples else spec.goals:
+            if not goal.is_cost and goal.name not in measured:
+                found = ", ".join(measured) or "nothing"
+                raise self.mistake(
+                    "evaluate", f"it returns {found}, without the study's metric {goal.name!r}"
+                )
 
     def _check_metrics(self, method: str, measured: Any, again: Callable[[], object]) -> None:
         """Raise unless these are scalars by name, and finite."""

@@ -116,6 +116,19 @@ class Columns:
         )
         return {name: _parse_texts(column) for name, column in columns.items()}
 
+    def violating(self) -> Integers:
+        """Return the numbers of the trials that violate a constraint of Optuna's."""
+        found = set()
+        for trial_id, written in fetch_rows(
+            self._connection,
+            "SELECT trial_id, value_json FROM trial_system_attributes "
+            f"WHERE substr(key, 1, 11) = 'constraints' AND {self._ours}",
+        ):
+            values = json.loads(written)
+            if trial_id in self._place and max(np.atleast_1d(values), default=0) > 0:
+                found.add(self._place[trial_id])
+        return self.numbers[sorted(found)]
+
     def curves(self) -> dict[str, npt.NDArray[Any]]:
         """Return number, epoch (from 1), value and every metric, for each epoch that has any."""
         reports, kinds = self._read_long(

@@ -30,7 +30,11 @@ NOTE = text(
 FORGET_VALUE = text("DELETE FROM trial_values WHERE trial_id = :trial_id")
 FORGET_END = text(
     "DELETE FROM trial_user_attributes WHERE trial_id = :trial_id "
-    "AND key IN ('outcome', 'epochs', 'bound', 'reason')"
+    "AND key IN ('outcome', 'epochs', 'bound', 'reason', 'violation')"
+)
+FORGET_CONSTRAINTS = text(
+    "DELETE FROM trial_system_attributes WHERE trial_id = :trial_id "
+    "AND substr(key, 1, 12) = 'constraints:'"
 )
 PRUNE = text("UPDATE trials SET state = 'PRUNED' WHERE trial_id = :trial_id AND state = 'COMPLETE'")
 LAST_VALUE = text(
@@ -57,7 +61,7 @@ def let_return(connection: Connection, trial_id: int) -> bool:
     """
     if connection.execute(RETURN, {"trial_id": trial_id}).rowcount != 1:
         return False
-    for statement in (NOTE, FORGET_VALUE, FORGET_END):
+    for statement in (NOTE, FORGET_VALUE, FORGET_END, FORGET_CONSTRAINTS):
         connection.execute(statement, {"trial_id": trial_id})
     raise_fence(connection, trial_id)
     return True

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PARAMETERS = "parameters"  # in a frame's attrs: the names of its columns of parameters
+GOALS = "goals"  # likewise, of several objectives: name and direction of each, in Optuna's words
+METRIC_NAMES = "study:metric_names"  # Optuna's system attribute of a study
+VIOLATING = "violating"  # likewise: the numbers of trials that violate constraints
 
 
 def trial_frame(connection: Connection, study_id: int) -> pd.DataFrame:
     """Read the frame from Optuna's tables."""
     found = Columns(connection, study_id)
-    names = _value_columns(len(read_directions(connection, study_id)))
+    directions = read_directions(connection, study_id)
+    names = _value_columns(len(directions))
     frame = pd.DataFrame(
         {
             "number": found.numbers,
@@ -39,7 +44,12 @@ def trial_frame(connection: Connection, study_id: int) -> pd.DataFrame:
         }
     )
     attributes = pd.DataFrame(found.attributes()).infer_objects()
-    return _join(frame, pd.DataFrame(found.parameters()), attributes)
+    joined = _join(frame, pd.DataFrame(found.parameters()), attributes)
+    if len(names) > 1:
+        goals = _read_goal_names(connection, study_id, names)
+        joined.attrs[GOALS] = list(zip(goals, directions, strict=True))
+        joined.attrs[VIOLATING] = [int(number) for number in found.violating()]
+    return joined
 
 
 def trial_frame_by_optuna(study: str, url: str) -> pd.DataFrame:
@@ -68,7 +78,39 @@ def trial_frame_by_optuna(study: str, url: str) -> pd.DataFrame:
     )
     parameters = pd.DataFrame([trial.params for trial in found])
     attributes = pd.DataFrame([trial.user_attrs for trial in found])
-    return _join(frame, parameters, attributes)
+    joined = _join(frame, parameters, attributes)
+    if len(names) > 1:
+        known = loaded._storage.get_study_system_attrs(loaded._study_id).get(METRIC_NAMES)
+        goals = known if known is not None and _are_names(known, len(names)) else names
+        words = [direction.name for direction in loaded.directions]
+        joined.attrs[GOALS] = list(zip(goals, words, strict=True))
+        joined.attrs[VIOLATING] = [
+            trial.number for trial in found if any(v > 0 for v in trial.constraints.values())
+        ]
+    return joined
+
+
+def _read_goal_names(connection: Connection, study_id: int, otherwise: list[str]) -> list[str]:
+    """Return what the objectives are called; ``otherwise`` where nobody has named them."""
+    found = connection.scalar(
+        text(
+            "SELECT value_json FROM study_system_attributes "
+            "WHERE study_id = :study_id AND key = :key"
+        ),
+        {"study_id": study_id, "key": METRIC_NAMES},
+    )
+    try:
+        names = json.loads(found)
+    except (TypeError, ValueError):
+        return otherwise
+    return names if _are_names(names, len(otherwise)) else otherwise
+
+
+def _are_names(names: object, count: int) -> bool:
+    """Whether these are names for so many objectives; anybody may have written them."""
+    if not isinstance(names, list) or len(names) != count:
+        return False
+    return all(isinstance(name, str) for name in names)
 
 
 def read_directions(connection: Connection, study_id: int) -> list[str]:

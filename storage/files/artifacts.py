@@ -13,6 +13,7 @@ of artifacts, and never a path that leads out of it.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import secrets
@@ -35,7 +36,7 @@ from storage.files.atomic import atomic_file, sync, temporary_folder
 from storage.files.object_store import ObjectStore
 
 KEY = "artifacts:"  # Optuna lists an artifact under this and its id
-MIME_TYPES = {".gif": "image/gif", ".csv": "text/csv"}  # others are PNG
+MIME_TYPES = {".gif": "image/gif", ".csv": "text/csv", ".svg": "image/svg+xml"}  # others are PNG
 ID = re.compile(r"[0-9A-Za-z_-]{1,200}")  # Optuna's are UUIDs
 # the namespace from which the ids of `show_with_study` are derived
 OURS = UUID("7f0e2a52-5c64-4a5c-9a35-6a1f2d1c0b77")
@@ -203,6 +204,18 @@ def show_with_study(
             storage.forget_study_artifact(study_id, KEY + listed.artifact_id)
             (folder / listed.artifact_id).unlink(missing_ok=True)
     return list(wanted)
+
+
+def show_drawing(
+    folder: Path, storage: TrialStorage, study_id: int, token: str, name: str, content: str
+) -> str:
+    """Show a drawing of a whole study in the dashboard, in the place of an earlier one of this
+    name; the pictures of its best trial stay. Return its id."""
+    artifact = str(uuid5(OURS, f"{token}/drawing/{name}"))
+    ArtifactFolder(folder).write(artifact, io.BytesIO(content.encode()))
+    about = ArtifactMeta(artifact, name, mimetype=MIME_TYPES[Path(name).suffix], encoding=None)
+    storage.set_study_system_attr(study_id, KEY + artifact, json.dumps(asdict(about)))
+    return artifact
 
 
 def _mime_type(file: Path) -> str:

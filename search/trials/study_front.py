@@ -1,0 +1,58 @@
+"""The front of a stored study with several goals: the trials that no other one beats.
+
+    front = front_of(study.get_trials(deepcopy=False), goals)
+    [trial.number for trial in front]          # who adds most to the hypervolume comes first
+
+Only complete trials that violate no constraint can be on it. It loads no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from search.front import as_costs, choose_spread, hypervolume
+from search.goals import Goal
+
+
+def values_of(trial: FrozenTrial, goals: Sequence[Goal]) -> tuple[float, ...] | None:
+    """Return the values of a complete trial, one for each goal; None: it has none."""
+    values = trial.values
+    if trial.state is not TrialState.COMPLETE or values is None or len(values) != len(goals):
+        return None
+    return tuple(values) if all(map(math.isfinite, values)) else None
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial violates no constraint."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def front_of(trials: Iterable[FrozenTrial], goals: Sequence[Goal]) -> list[FrozenTrial]:
+    """Return the front, in the order in which its trials add most to the hypervolume."""
+    found = sorted(trials, key=lambda trial: trial.number)
+    rows = [
+        (trial, values)
+        for trial in found
+        if is_feasible(trial) and (values := values_of(trial, goals)) is not None
+    ]
+    costs = tuple(tuple(each) for each in as_costs([values for _, values in rows], goals).tolist())
+    return [rows[place][0] for place in _order(costs)]
+
+
+@lru_cache(maxsize=4)
+def _order(costs: tuple[tuple[float, ...], ...]) -> tuple[int, ...]:
+    """Return the places of the front in their order: it is asked for again and again."""
+    return tuple(choose_spread(np.array(costs), len(costs))) if costs else ()
+
+
+def share_of_volume(
+    chosen: Sequence[FrozenTrial], goals: Sequence[Goal], front: Sequence[FrozenTrial]
+) -> float:
+    """Return which share of the front's hypervolume some of its trials dominate, 0 to 1."""
+    whole, part = (as_costs([trial.values for trial in each], goals) for each in (front, chosen))
+    return hypervolume(part, whole) / hypervolume(whole, whole)
