@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from search.engines.launch import PASSED
 from search.errors import BadVariable
-from search.messages import Ended, EpochEnded, Event, Paused, Released, Started
+from search.messages import Ended, EpochEnded, Event, Paused, Pictured, Released, Started
 from search.supervisor import tracking
 from search.supervisor.tracked_runs import RunSource
 from search.supervisor.tracking import StudyTracking
@@ -445,6 +445,41 @@ class Away(DatabaseRetry):
 
     def try_once(self, call: Callable[[], object]) -> bool:
         return False
+
+
+def test_what_cannot_be_read_costs_its_run_and_no_study(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/runs/exports/small/1/README.md")
+
+    context = make_context(epochs=1)
+    heard = Heard()
+    tracked = track(context, lambda: heard)
+    monkeypatch.setattr(RunSource, "trial", fail)
+    for _ in range(2):
+        assert run_one(context)["state"] == "COMPLETE"
+    tracked.tracking.close()
+    assert len(tracked.said) == 2  # once for each run
+    assert tracked.said[0].startswith("LOG: trial-0 cannot be read (PermissionError: ")
+    assert heard.begun == []
+
+
+def test_a_picture_that_is_gone_or_none_costs_no_tracker(make_context: MakeContext) -> None:
+    """In the dashboard anybody attaches files to a trial, and removes them."""
+    context = make_context(epochs=1)
+    run_one(context)
+    number, folder = 0, context.run.paths.artifacts
+    (drawn,) = folder.iterdir()
+    heard = Heard()
+    tracked = track(context, lambda: heard)
+    for path in (folder / "gone", context.run.paths.database, drawn):
+        tracked.tracking.handle_event(
+            Pictured(number=number, epoch=1, name=path.name, path=str(path))
+        )
+    tracked.tracking.close()
+    assert heard.pictures == [("trial-0", drawn.name, 1)]
+    assert tracked.said == []
 
 
 def test_marks_of_a_deleted_study_and_of_nothing_we_know_are_no_runs(

@@ -46,6 +46,7 @@ from search.tracking.tracker import (
     TrackedRun,
 )
 from search.tracking.tracker_thread import TrackerThread
+from search.trials.outcomes import describe_error
 from storage.database.retry import DatabaseRetry
 
 FAREWELL = 60.0  # seconds that the end of a command waits for trackers at most
@@ -79,6 +80,8 @@ class StudyTracking:
         self.retry = retry
         self.say = say
         self._open: dict[str, OpenRun] = {}
+        self._problems: list[str | None] = []  # lines that have yet to be said
+        self._said: set[str] = set()
 
     def recover(self) -> None:
         """Make good the runs that earlier commands have left, as far as they have ended."""
@@ -88,6 +91,7 @@ class StudyTracking:
                 if known is not None and known.ending is not None:
                     thread.begin(known.run, known.epochs, known.pictures)
                     thread.end(known.run, known.ending)
+        self._say_problems()
 
     def handle_event(self, event: Event) -> None:
         """Take in what a worker says."""
@@ -135,9 +139,16 @@ class StudyTracking:
             )
 
     def _read(self, name: str) -> KnownRun | None:
-        """Return what is known of a run; None where it is not known, or the database is away."""
+        """Return what is known of a run; None where it is not known, or the database is away.
+
+        What cannot be read costs its run: whoever needs the database for the study meets its errors
+        soon enough.
+        """
         found: list[KnownRun | None] = []
-        self.retry.try_once(lambda: found.append(self.source.named(name)))
+        try:
+            self.retry.try_once(lambda: found.append(self.source.named(name)))
+        except Exception as error:
+            self._problems.append(f"LOG: {name} cannot be read ({describe_error(error)})")
         return found[-1] if found else None
 
     def _begin(self, name: str) -> OpenRun | None:
@@ -227,6 +238,9 @@ class StudyTracking:
                 thread.end(opened.run, ending)
 
     def _say_problems(self) -> None:
-        for thread in self.threads:
-            if (line := thread.problem()) is not None:
+        lines = [thread.problem() for thread in self.threads] + self._problems
+        self._problems.clear()
+        for line in lines:
+            if line is not None and line not in self._said:
+                self._said.add(line)
                 self.say(line)

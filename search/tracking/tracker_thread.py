@@ -30,6 +30,7 @@ from search.tracking.tracker import (
 from storage.errors import short
 
 SECRET = re.compile(r"://[^/@\s]*@")  # user and password in an address
+PNG = b"\x89PNG\r\n\x1a\n"  # how the files begin
 Opener = Callable[[], Tracker]
 
 
@@ -56,13 +57,17 @@ class TrackerThread(threading.Thread):
         with suppress(OSError):  # a full disk costs the mark
             self.marks.mkdir(parents=True, exist_ok=True)
             (self.marks / run.name).write_text(run.token)
-        self._put(lambda tracker: tracker.begin(run, epochs, pictures))
+        self._put(lambda tracker: tracker.begin(run, epochs, [*filter(_is_there, pictures)]))
 
     def log_epoch(self, run: TrackedRun, epoch: TrackedEpoch) -> None:
         self._put(lambda tracker: tracker.log_epoch(run, epoch))
 
     def log_picture(self, run: TrackedRun, picture: TrackedPicture) -> None:
-        self._put(lambda tracker: tracker.log_picture(run, picture))
+        def call(tracker: Tracker) -> None:
+            if _is_there(picture):
+                tracker.log_picture(run, picture)
+
+        self._put(call)
 
     def end(self, run: TrackedRun, ending: TrackedEnding) -> None:
         """Have a run ended; its mark goes when the tracker has it."""
@@ -124,6 +129,15 @@ class TrackerThread(threading.Thread):
         if not self.is_alive():
             self.start()
         self._calls.put(call)
+
+
+def _is_there(picture: TrackedPicture) -> bool:
+    """Whether a picture is one: in the dashboard anybody attaches and removes files."""
+    try:
+        with picture.path.open("rb") as file:
+            return file.read(len(PNG)) == PNG
+    except OSError:
+        return False
 
 
 def _first_line(error: Exception) -> str:
