@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial
 from search.front import Vector, as_costs, is_beyond
 from search.goals import Goal
 from storage.database.optuna_storage import TrialStorage
+from storage.database.transactions import read
 from storage.database.vectors import read_vectors
 
 
@@ -63,7 +64,7 @@ class FrontPruner(BasePruner):
             raise TypeError("the pruner 'front' reads what genstudy's trial database keeps")
         if step is None or step < self.n_warmup_steps:
             return False
-        with storage.engine.connect() as connection:
+        with read(storage.engine) as connection:
             found = read_vectors(connection, study._study_id, step, self.goals)
         vectors = {
             trial_id: Vector(costs=tuple(as_costs([values], self.goals)[0]), violation=violation)
