@@ -31,7 +31,8 @@ def values_of(trial: FrozenTrial, goals: Sequence[Goal]) -> tuple[float, ...] | 
 
 def is_feasible(trial: FrozenTrial) -> bool:
     """Whether a trial violates no constraint."""
-    return all(value <= 0 for value in trial.constraints.values())
+    values = trial.constraints.values()  # anybody may have written them
+    return not any(isinstance(value, int | float) and value > 0 for value in values)
 
 
 def front_of(trials: Iterable[FrozenTrial], goals: Sequence[Goal]) -> list[FrozenTrial]:
