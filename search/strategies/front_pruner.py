@@ -66,9 +66,10 @@ class FrontPruner(BasePruner):
             return False
         with read(storage.engine) as connection:
             found = read_vectors(connection, study._study_id, step, self.goals)
+        costs = as_costs([values for values, _ in found.values()], self.goals).tolist()
         vectors = {
-            trial_id: Vector(costs=tuple(as_costs([values], self.goals)[0]), violation=violation)
-            for trial_id, (values, violation) in found.items()
+            trial_id: Vector(costs=tuple(own), violation=violation)
+            for own, (trial_id, (_, violation)) in zip(costs, found.items(), strict=True)
         }
         own = vectors.pop(trial._trial_id, None)
         if own is None or len(vectors) < self.n_startup_trials:
