@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial
 
 from models.base import Model, ModelConfig
-from models.costs import COSTS, known_costs
+from models.costs import known_costs
 from models.data.images import Shape
 from models.evaluation.measures import ALL_MEASURES, LABEL_MEASURES
 from models.results import Table
@@ -132,10 +132,10 @@ class StudySpec:
 
     def _check_goals(self) -> None:
         metrics = (*self.model.metrics, *self._sample_measures())
-        first, *others = read_goals(self.metric, self.direction, costs=COSTS)
+        first, *others = self.goals
         if first.name not in metrics:
             raise ValueError(unknown_name("metric", first.name, metrics))
-        known = (*metrics, *known_costs(self.model))
+        known = (*metrics, *self._costs())
         for goal in others:
             if goal.name not in known:
                 raise ValueError(unknown_name("goal", goal.name, known))
@@ -155,7 +155,7 @@ class StudySpec:
     @property
     def goals(self) -> tuple[Goal, ...]:
         """What trials are compared by, the quality first."""
-        return read_goals(self.metric, self.direction, costs=COSTS)
+        return read_goals(self.metric, self.direction, costs=self._costs())
 
     @property
     def has_several_goals(self) -> bool:
@@ -176,6 +176,10 @@ class StudySpec:
     def judges_samples(self) -> bool:
         """Whether a goal of the study is measured on samples of the model."""
         return any(goal.name in self._sample_measures() for goal in self.goals)
+
+    def _costs(self) -> tuple[str, ...]:
+        """Return the costs that may be goals; a metric of that name comes first."""
+        return tuple(name for name in known_costs(self.model) if name not in self.model.metrics)
 
     def _sample_measures(self) -> tuple[str, ...]:
         if not self.model.judged:

@@ -33,6 +33,7 @@ from search.trials.queue import TrialQueue
 from search.trials.standings import race_of
 from search.trials.study_record import StudyRecord
 from search.trials.study_status import read_status
+from search.trials.trial_note import TrialNote
 from storage import trials
 from storage.database.connection import open_storage
 from storage.database.trial_frame import GOALS, VIOLATING
@@ -165,6 +166,28 @@ def test_the_table_of_trials_has_a_column_for_each_goal(
     assert [row[:3] for row in table[1:4]] == [
         ["2", "0.1", "9"], ["1", "0.5", "3"], ["0", "0.9", "2"],
     ]  # fmt: skip
+
+
+def test_a_table_says_why_no_complete_trial_is_on_the_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from search.__main__ import main
+
+    storage = open_storage(RunPaths(tmp_path / "runs").database_url)
+    study = optuna.create_study(study_name="small", storage=storage, directions=["minimize"] * 2)
+    study.add_trial(create_trial(values=[1.0, 2.0], system_attrs={"constraints:0": 1.0}))
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("NAME", "small")
+    assert main(["trials"]) == 0
+    assert "every complete trial violates constraints" in capsys.readouterr().out
+
+
+def test_the_note_of_a_trial_says_that_it_violates_constraints() -> None:
+    note = TrialNote(metric="mse", minimize=True, place="cpu of host")
+    assert "violates constraints, by 2 in all" in note.describe_end(
+        "complete", {0: 0.3}, {"violation": 2.0}
+    )
+    assert "violates" not in note.describe_end("complete", {0: 0.3}, {})
 
 
 def test_status_names_the_first_goal(stored: optuna.Study, tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ WITHOUT_TORCH = (
     "search.cli.status",
     "search.console",
     "search.errors",
+    "search.front",
+    "search.goals",
     "search.messages",
     "search.reporting.summary",
     "search.repeats",

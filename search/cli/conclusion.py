@@ -123,7 +123,9 @@ class Conclusion:
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
             why = f" (first failure: {reason})" if reason else ""
-            print_line(console, f"no trial is complete: nothing to export{why}")
+            is_any = self.study.spec.has_several_goals and supervisor.queue.count()["COMPLETE"]
+            none = "every complete trial violates constraints" if is_any else "no trial is complete"
+            print_line(console, f"{none}: nothing to export{why}")
             return 1
         console.print(self._export_table(run, records))
         print_lines(console, *describe_dominated(records))

@@ -7,6 +7,7 @@ make trials NAME=cae [CSV=FILE] [PARQUET=FILE]
 from __future__ import annotations
 
 import ast
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,7 +127,9 @@ def _show_leaderboard(
         whole = spell("trials", NAME=name, CSV="FILE")
         print_line(console, f"all {columns} of {rows}: {whole}", "dim")
     elif len(frame):
-        console.print("no trial is complete, so that none is ranked")
+        is_any = goals and (frame["state"] == TrialStatus.COMPLETE).any()
+        why = "every complete trial violates constraints" if is_any else "no trial is complete"
+        console.print(f"{why}, so that none is ranked")
     _show_failures(console, frame, parameters)
 
 
@@ -135,22 +138,23 @@ def _front(console: Console, frame: pd.DataFrame, named: Sequence[tuple[str, str
 
     named: name and direction of each goal, in Optuna's words
     """
-    from search.front import as_costs, choose_spread  # which loads Optuna
+    from search.front import as_costs, choose_spread, front_places  # which loads Optuna
     from search.goals import Goal, join_names
     from storage.database.trial_frame import VIOLATING
 
     goals = [Goal(name=name, minimize=word == "MINIMIZE") for name, word in named]
     columns = [f"value_{place}" for place in range(len(goals))]
     violates = frame["number"].isin(frame.attrs[VIOLATING])
-    sound = frame[(frame["state"] == TrialStatus.COMPLETE) & ~violates]
+    is_finite = frame[columns].abs().lt(math.inf).all(axis=1)
+    sound = frame[(frame["state"] == TrialStatus.COMPLETE) & is_finite & ~violates]
     costs = as_costs(sound[columns].to_numpy().tolist(), goals)
-    places = choose_spread(costs, len(costs))
+    places = front_places(costs)
     if places:
         are = "is" if len(places) == 1 else "are"
         those = f", of which {SHOWN_TRIALS} stand for it best" if len(places) > SHOWN_TRIALS else ""
         count = format_count(len(places), "trial")
         print_line(console, f"{count} {are} on the front of {join_names(goals)}{those}")
-    front = sound.iloc[places[:SHOWN_TRIALS]]
+    front = sound.iloc[choose_spread(costs, SHOWN_TRIALS)]
     return front.sort_values(columns, ascending=[goal.minimize for goal in goals])
 
 

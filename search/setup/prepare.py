@@ -84,7 +84,7 @@ def check_names(variables: Variables, study: Study) -> None:
         )
     chosen = variables.sampler or study.spec.sampler
     sampler = make_sampler(chosen, seed=0, space=study.space, goals=goals)
-    pruner = make_pruner(variables.pruner or study.spec.pruner, study.spec.goals)
+    pruner = make_pruner(variables.pruner or study.spec.pruner, goals)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
         check_strategies(study.spec.suggest, sampler, pruner, goals)
     if variables.inception is not None:

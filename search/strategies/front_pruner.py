@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial
 from search.front import Vector, as_costs, is_beyond
 from search.goals import Goal
 from storage.database.optuna_storage import TrialStorage
+from storage.database.transactions import read
 from storage.database.vectors import read_vectors
 
 
@@ -63,11 +64,12 @@ class FrontPruner(BasePruner):
             raise TypeError("the pruner 'front' reads what genstudy's trial database keeps")
         if step is None or step < self.n_warmup_steps:
             return False
-        with storage.engine.connect() as connection:
+        with read(storage.engine) as connection:
             found = read_vectors(connection, study._study_id, step, self.goals)
+        costs = as_costs([values for values, _ in found.values()], self.goals).tolist()
         vectors = {
-            trial_id: Vector(costs=tuple(as_costs([values], self.goals)[0]), violation=violation)
-            for trial_id, (values, violation) in found.items()
+            trial_id: Vector(costs=tuple(own), violation=violation)
+            for own, (trial_id, (_, violation)) in zip(costs, found.items(), strict=True)
         }
         own = vectors.pop(trial._trial_id, None)
         if own is None or len(vectors) < self.n_startup_trials:

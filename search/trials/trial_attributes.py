@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TEXTS = frozenset({"outcome", "reason", "verdict", "verdict_reason", "device", "host", "reference"})
-NUMBERS = frozenset({"seconds", "bound"})
+NUMBERS = frozenset({"seconds", "bound", "violation"})
 WHOLE = frozenset({"epochs", "verdict_epoch", "retries"})
 
 

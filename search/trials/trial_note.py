@@ -17,6 +17,7 @@ from typing import Any
 
 from search.trials.verdict_words import verdict_in_words
 from search.words import format_count, format_duration
+from storage.database.vectors import VIOLATION
 from storage.files.markdown import escape_markup
 
 Values = Mapping[int, float]  # by step
@@ -72,6 +73,11 @@ class TrialNote:
         parts = [", ".join(filter(None, words)) + took]
         if "bound" in attributes and self.metric is not None:
             parts.append(f"The pruner asked for better than {attributes['bound']:.5g}.")
+        if VIOLATION in attributes:
+            parts.append(
+                f"It violates constraints, by {attributes[VIOLATION]:.5g} in all: it is not on the "
+                "front."
+            )
         if attributes.get("reason"):
             parts.append(escape_markup(str(attributes["reason"])))
         if "verdict" in attributes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from models.base import Model
 from models.costs import measure_costs
@@ -86,10 +86,10 @@ class TrialGoals:
 
         Of several goals they take it for one that violates a constraint, the more the earlier.
         """
-        done = ending.attributes.get("epochs", 0)
-        is_told = not self.spec.has_several_goals or ending.values is not None
-        if is_told or ending.constraints:
+        is_pruned = self.spec.has_several_goals and ending.state is TrialState.PRUNED
+        if not is_pruned or ending.constraints:
             return ending
+        done = ending.attributes.get("epochs", 0)
         share = max(1 - done / self.epochs, 1 / self.epochs)
         return ending.with_constraints({UNTRAINED: share})
 

@@ -125,7 +125,9 @@ class Columns:
             f"WHERE substr(key, 1, 11) = 'constraints' AND {self._ours}",
         ):
             values = json.loads(written)
-            if trial_id in self._place and max(np.atleast_1d(values), default=0) > 0:
+            listed = values if isinstance(values, list) else [values]  # as Optuna 4 wrote them
+            violates = any(isinstance(each, int | float) and each > 0 for each in listed)
+            if trial_id in self._place and violates:
                 found.add(self._place[trial_id])
         return self.numbers[sorted(found)]
 

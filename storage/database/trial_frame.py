@@ -85,7 +85,9 @@ def trial_frame_by_optuna(study: str, url: str) -> pd.DataFrame:
         words = [direction.name for direction in loaded.directions]
         joined.attrs[GOALS] = list(zip(goals, words, strict=True))
         joined.attrs[VIOLATING] = [
-            trial.number for trial in found if any(v > 0 for v in trial.constraints.values())
+            trial.number
+            for trial in found
+            if any(isinstance(v, int | float) and v > 0 for v in trial.constraints.values())
         ]
     return joined
 

@@ -13,6 +13,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -61,16 +62,20 @@ def read_vectors(
     ):
         known[trial_id][first.name] = INFINITE.get(kind, value)
     names = {measured_name(goal.name): goal.name for goal in others if not goal.is_cost}
+    names[VIOLATION] = VIOLATION
+    wanted = {f"name_{letter}": name for letter, name in zip(ascii_lowercase, names, strict=False)}
     for trial_id, name, value in fetch_rows(
         connection,
         "SELECT found.trial_id, name, value FROM genstudy_metrics found "
         "JOIN trials ON trials.trial_id = found.trial_id "
-        "WHERE study_id = :study_id AND epoch = :epoch",
+        "WHERE study_id = :study_id AND epoch = :epoch "
+        f"AND name IN ({', '.join(f':{key}' for key in wanted)})",
         study_id=study_id,
         epoch=step + 1,
+        **wanted,
     ):
-        if value is not None and (name in names or name == VIOLATION):
-            known[trial_id][names.get(name, VIOLATION)] = value
+        if value is not None:
+            known[trial_id][names[name]] = value
     costs = {cost_attribute(goal.name): goal.name for goal in others if goal.is_cost}
     for trial_id, key, written in fetch_rows(
         connection,
