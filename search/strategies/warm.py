@@ -1,17 +1,21 @@
 """A sampler that also sees trials of earlier studies, as far as these carry over: `WARM=cae,old`.
 
     sampler = with_warm(make_sampler("tpe", ...), sources, space)
-    find_carry_over(source, trials, space)       # 0: the sampler sees none of it, 1: all
+    carry_over([3.0, 9.5, 11.0, 40.2])           # 0: the sampler sees none of a source, 1: all
 
-What an earlier study has found may hold for this one, or not at all. So its trials are compared
-with this study's own, trial by trial: a random forest learns from the source which parameters were good
-there, and says it of the parameters that were tried here. The rank correlation of what it says with
-what came out here (Spearman's, less one standard error) is the share of the source that the sampler
-sees. It is worked out anew for each trial, and 0 until four trials have ended.
+TPE draws its first trials at random (``n_startup_trials``). In their place it sees trials of
+earlier studies, as soon as these seem to hold here. What an earlier study has found may hold, or not at
+all. So it is compared with this study's own trials: a random forest learns from the source which
+parameters were good there, and says it of the parameters that were tried here. The rank
+correlation of what it says with what came out here (Spearman's, less one standard error) is the
+share of the source that the sampler sees. It is worked out anew for each trial, and 0 until four
+have ended.
 
 Values of another study have another scale. Only their order counts: the source's best tenth gets
-the values of this study's best tenth. The sampler sees these trials as older than all of this
-study's own, so that TPE itself lets them count less, the more trials there are.
+the values of this study's best tenth.
+
+When as many trials as TPE asks for have ended, it sees these alone. Shown for longer, a source
+whose optimum lies a little beside this one's holds the search back (`tests/benchmarks/warm.py`).
 
 Earlier trials never rank: they are in no table, no count and no pruner, and in the database only as
 one attribute of the study (`search.setup.warm`).
@@ -68,7 +72,9 @@ class WarmSource:
 def with_warm(sampler: StudySampler, sources: Sequence[WarmSource], space: Space) -> StudySampler:
     """Return the sampler, which sees the trials of ``sources``, too, if there are any and it learns
     from them."""
-    return WarmSampler(sampler, sources, space) if sources and _learns(sampler) else sampler
+    if not sources or _startup_trials(sampler) == 0:
+        return sampler
+    return WarmSampler(sampler, sources, space)
 
 
 def check_learns(sampler: StudySampler) -> None:
@@ -77,27 +83,31 @@ def check_learns(sampler: StudySampler) -> None:
     ``gp`` takes values as they are, and those of another study have another scale. ``cmaes`` and
     ``nsgaii`` go on from generations of their own. The others learn from no values at all.
     """
-    if not _learns(sampler):
+    if not isinstance(sampler._any_sampler(), TPESampler):
         raise BadVariable(
             "WARM tells the sampler what was good in earlier studies, and "
             f"{sampler.label} takes no such trials: give SAMPLER=tpe, or leave WARM out"
         )
 
 
-def _learns(sampler: StudySampler) -> bool:
-    return isinstance(sampler._any_sampler(), TPESampler)
+def _startup_trials(sampler: StudySampler) -> int:
+    """Return how many trials a TPE sampler draws at random; 0: it is another one."""
+    drawing = sampler._any_sampler()
+    return drawing._n_startup_trials if isinstance(drawing, TPESampler) else 0
 
 
 class WarmSampler(StudySampler):
     """Another sampler, to which earlier studies are shown as far as they carry over.
 
     space: the parameters of this study
+    needed: trials of this study after which the sampler sees these alone
     """
 
     def __init__(self, inner: StudySampler, sources: Sequence[WarmSource], space: Space) -> None:
         super().__init__(inner.label, draws_alone=inner.draws_alone)
         self.inner = inner
         self.sources = [_Learnt(source, space) for source in sources]
+        self.needed = _startup_trials(inner)
         self._shown: tuple[int, list[FrozenTrial]] = (-1, [])  # to which trial, and what
 
     @property
@@ -133,9 +143,12 @@ class WarmSampler(StudySampler):
         return _WarmStudy(study, self._shown[1])
 
     def _choose(self, study: Study) -> list[FrozenTrial]:
+        ended = study._get_trials(deepcopy=False, states=ENDED, use_cache=True)
+        if not LEAST <= len(ended) < self.needed:
+            return []
         own = order_trials(study)
         values = [trial.values[0] for trial in own if trial.state is TrialState.COMPLETE]
-        if len(own) < LEAST or not values:
+        if not values:
             return []
         found: list[FrozenTrial] = []
         for source in self.sources:
