@@ -472,7 +472,7 @@ def test_a_mistake_in_warm_is_one_line_and_changes_nothing(
     said = refuse("old", may_make=["runs/cache"])
     assert f"no trial database at {tmp_path}/studies.db" in said
     fill(url)
-    assert "WARM: unknown study 'odl'; available: old (did you mean 'old'?)" in refuse("odl")
+    assert "WARM: unknown study 'odl'; did you mean 'old'? available: old" in refuse("odl")
     assert "lacks a name beside a comma" in refuse("old,,x")
     assert "names a study twice" in refuse("old,old")
     assert "WARM: unknown study 'mysql://h/d#x'" in refuse("mysql://h/d#x")

@@ -123,7 +123,7 @@ def _load(name: WarmName, storage: BaseStorage) -> optuna.Study:
     if wanted not in names:
         place = "" if name.address is None else f" in {short(show_address(name.address))}"
         said = unknown_name("study", wanted, names) if names else f"no study {short(repr(wanted))}"
-        raise BadVariable(f"WARM: {show_text(said)}{place}")
+        raise BadVariable(f"WARM: {short(show_text(said))}{place}")
     return optuna.load_study(study_name=wanted, storage=storage)
 
 

@@ -4,9 +4,9 @@
     carry_over([3.0, 9.5, 11.0, 40.2])           # 0: the sampler sees none of a source, 1: all
 
 TPE draws its first trials at random (``n_startup_trials``). In their place it sees trials of
-earlier studies, as soon as these seem to hold here. What an earlier study has found may hold, or not at
-all. So it is compared with this study's own trials: a random forest learns from the source which
-parameters were good there, and says it of the parameters that were tried here. The rank
+earlier studies, as soon as these seem to hold here. What an earlier study has found may hold, or
+not at all. So it is compared with this study's own trials: a random forest learns from the source
+which parameters were good there, and says it of the parameters that were tried here. The rank
 correlation of what it says with what came out here (Spearman's, less one standard error) is the
 share of the source that the sampler sees. It is worked out anew for each trial, and 0 until four
 have ended.
