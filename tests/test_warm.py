@@ -312,7 +312,10 @@ def test_what_does_not_fit_is_left_out_and_said(small: Study, tmp_path: Path) ->
         f"{inside} trials of wider; {12 - inside} outside this study's space left out; without its "
         r"depth\x1b[31m"
     )
-    narrow = {"channels": IntDistribution(1, 3), "latent": IntDistribution(2, 8)}
+    narrow: dict[str, BaseDistribution] = {
+        "channels": IntDistribution(1, 3),
+        "latent": IntDistribution(2, 8),
+    }
     storage = open_storage(url)
     study = optuna.create_study(study_name="narrow", storage=storage)
     for _ in range(3):

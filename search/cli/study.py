@@ -321,6 +321,7 @@ class StudyCommand:
             trial_minutes=run.trial_minutes,
             revision=run.revision,
             stop=run.stop or "",
+            warm="; ".join(run.warm.get("lines", ())),
             runs=self._identify_runs(run),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},

@@ -25,6 +25,7 @@ def origin_blocks(reported: ReportedStudy) -> list[Block]:
         ("split", _split(reported)),
         ("searched", _space(reported)),
         ("sampler", reported.record.sampler if reported.record else NOT_KEPT),
+        ("learned from", reported.record.warm if reported.record else ""),
         ("pruner", reported.record.pruner if reported.record else NOT_KEPT),
         ("epochs", _epochs(reported)),
         ("seed", str(reported.definition.get("seed", "-"))),

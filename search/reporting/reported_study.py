@@ -36,6 +36,7 @@ from storage.files.exports import read_provenance
 from storage.files.object_store import ObjectStore
 from storage.paths import NAME, RunPaths
 
+JUDGE = "judge"  # the attribute that says with which extractor of features samples were judged
 DEFINITION = "definition"  # the attribute that holds what a study was made with, as JSON
 
 
@@ -99,9 +100,21 @@ class ReportedStudy:
 
         return sorted((t for t in self.all_trials if t.state.is_finished()), key=rank)
 
+    @property
+    def is_chosen_by_eye(self) -> bool:
+        """Whether a person's choices rank the trials."""
+        return is_preferential(self.storage.get_study_system_attrs(self.study._study_id))
+
+    @property
+    def extractor(self) -> str:
+        """A word for the features in which samples were judged; empty: none were, as is known."""
+        judge = self.study.user_attrs.get(JUDGE)
+        found = judge.get("hash") if isinstance(judge, dict) else None
+        return found[:16] if isinstance(found, str) else ""
+
     def _ranks_by_choice(self) -> Mapping[int, int]:
         study_id = self.study._study_id
-        if not is_preferential(self.storage.get_study_system_attrs(study_id)):
+        if not self.is_chosen_by_eye:
             return {}
         with self.storage.engine.connect() as connection:
             choices = read_choices(connection, study_id)
