@@ -22,6 +22,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import inspect
 
 from search.errors import SearchError
 from search.reporting.figures import DrawnTrial
@@ -31,6 +32,8 @@ from search.trials.study_record import StudyRecord, read_record
 from search.trials.trial_attributes import sound_attributes
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
+from storage.database.rungs import read_arrivals
+from storage.database.schema import rungs
 from storage.files.artifacts import ArtifactFolder, listed_artifacts
 from storage.files.exports import read_provenance
 from storage.files.object_store import ObjectStore
@@ -83,6 +86,17 @@ class ReportedStudy:
     def states(self) -> Counter[str]:
         """How many trials are in each of Optuna's states."""
         return Counter(trial.state.name for trial in self.all_trials)
+
+    @cached_property
+    def paused(self) -> int:
+        """How many trials pause at a rung: of Optuna's states they have WAITING."""
+        if not self.states["WAITING"]:
+            return 0
+        with self.storage.engine.connect() as connection:
+            if not inspect(connection).has_table(rungs.name):
+                return 0
+            found = read_arrivals(connection, self.study._study_id)
+        return sum(arrival.is_paused for arrival in found)
 
     @cached_property
     def trials(self) -> list[FrozenTrial]:

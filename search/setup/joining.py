@@ -74,7 +74,7 @@ def find_joined(
     wanted = _stem(name)
     stored = [found.study_name for found in storage.get_all_studies()]
     chosen = wanted if wanted in stored else None
-    if chosen is None or (data is not None and _is_path(name)):
+    if chosen is None or data is not None:
         begun = [each for each in stored if _is_begun_as(wanted, each, storage)]
         alike = [each for each in begun if _data_of(each, storage) == data]
         if len(alike) == 1:

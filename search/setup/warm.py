@@ -2,7 +2,7 @@
 
     warm = find_warm(["cae-digits"], study, url, stored="cae")   # before anything is written
     warm = keep_warm(opened, warm, study)                        # what the stored study began with
-    warm.shared                   # parameters that its first trials try, the best of each source
+    warm.shared                   # parameters that its first trials try: the best of each source
     with_warm(sampler, warm.sources, study.space)                # what its sampler sees
 
 The trials of the sources are kept with the stored study, as one attribute, when it begins. So all
@@ -28,7 +28,6 @@ from storage.database.foreign import holds_studies, opened_to_read
 from storage.errors import short
 
 KEY = "genstudy:warm"  # system attribute of a study
-SHARED = 3  # of the best trials of each source, which the new study tries first
 
 Space = Mapping[str, BaseDistribution]
 
@@ -47,17 +46,15 @@ class Warm:
 
     @property
     def shared(self) -> dict[str, dict[str, Any]]:
-        """Parameters by a name that says where they come from: the best of each source."""
-        found: dict[str, dict[str, Any]] = {}
-        for place in range(SHARED):
-            for source in self.sources:
-                if place < len(source.numbers):
-                    its = source.parameters[place]
-                    name = f"WARM {short(source.name)} trial {source.numbers[place]}"
-                    found.setdefault(
-                        name, {each: its[each] for each in source.varied if each in its}
-                    )
-        return found
+        """The best trial of each source, by a name that says where it comes from: what the source
+        has not varied, the sampler draws."""
+        return {
+            f"WARM {short(source.name)} trial {source.numbers[0]}": {
+                name: value for name, value in source.parameters[0].items() if name in source.varied
+            }
+            for source in self.sources
+            if source.numbers
+        }
 
     def to_plain(self) -> dict[str, Any]:
         """Return the same as JSON values; without sources, nothing."""

@@ -10,8 +10,8 @@ the same space, drawn at random or by TPE:
     unrelated   another objective
     reversed    what is good here was bad there
 
-Each search is run cold, with the best three of the source as its first trials (``shared``), and
-with these and the source shown to the sampler (``WARM``). What is counted is the true value of the
+Each search is run cold, with the best trial of the source as its first one (``shared``), and with
+that and the source shown to the sampler (``WARM``). What is counted is the true value of the
 trial with the best value so far: 0 is perfect.
 """
 
