@@ -27,6 +27,7 @@ from optuna.trial import create_trial
 from search import passwords
 from search.cli.study import _limit
 from search.errors import BadVariable, StudyChanged
+from search.setup.adapted import OutsideSpace, as_value
 from search.setup.loading import load_study
 from search.setup.stored_study import write_identity
 from search.setup.warm import (
@@ -37,12 +38,11 @@ from search.setup.warm import (
     read_warm,
     remembered_warm,
 )
-from search.setup.warm_sources import _Outside, as_value, parse_name, read_source
+from search.setup.warm_sources import parse_name, read_source
+from search.strategies.carry_over import WarmSource, carry_over, order_trials
 from search.strategies.samplers import make_sampler
 from search.strategies.warm import (
     WarmSampler,
-    WarmSource,
-    carry_over,
     check_learns,
     spread,
     value_at,
@@ -223,7 +223,7 @@ def test_values_are_taken_as_this_study_has_them(
 ) -> None:
     is_choice = isinstance(distribution, CategoricalDistribution) and value in distribution.choices
     if found is None and not (is_choice and value is None):
-        with pytest.raises(_Outside):
+        with pytest.raises(OutsideSpace):
             as_value(distribution, value)
         return
     taken = as_value(distribution, value)
@@ -353,7 +353,8 @@ def test_pruned_trials_rank_behind_and_useless_ones_are_left_out(
     add("FAIL")
     add("PRUNED")
     add("PRUNED", reports=2, system_attrs={"constraints:memory": 3.0})
-    assert list(read(small, url).numbers) == [3, 1, 2, 0]
+    assert [trial.number for trial in order_trials(study)] == [3, 1, 2, 0, 6]
+    assert list(read(small, url).numbers) == [3, 1, 2, 0], "the last one has reported nothing"
 
 
 def test_of_many_trials_some_of_every_rank_are_kept(

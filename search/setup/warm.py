@@ -17,19 +17,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 
 from search.errors import StudyChanged
 from search.setup.checks import is_within
 from search.setup.warm_sources import parse_name, read_source
-from search.strategies.warm import WarmSource
+from search.strategies.carry_over import Space, WarmSource
 from search.study import Study
+from search.words import show_text
 from storage.database.foreign import holds_studies, opened_to_read
 from storage.errors import short
 
 KEY = "genstudy:warm"  # system attribute of a study
-
-Space = Mapping[str, BaseDistribution]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class Warm:
         """The best trial of each source, by a name that says where it comes from: what the source
         has not varied, the sampler draws."""
         return {
-            f"WARM {short(source.name)} trial {source.numbers[0]}": {
+            f"WARM {show_text(short(source.name))} trial {source.numbers[0]}": {
                 name: value for name, value in source.parameters[0].items() if name in source.varied
             }
             for source in self.sources

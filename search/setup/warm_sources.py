@@ -14,28 +14,21 @@ The names and values of somebody else's study are texts and numbers to look up, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    IntDistribution,
-)
-from optuna.exceptions import TrialPruned
-from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from models.seeds import derive_seed
 from search.errors import BadVariable, unknown_name
-from search.setup.checks import is_within
+from search.setup.adapted import fit_parameters
 from search.setup.mistakes import mistakes_of
 from search.setup.stored_study import read_identity
-from search.strategies.warm import WarmSource, order_trials, spread
+from search.strategies.carry_over import WarmSource, order_trials
+from search.strategies.warm import spread
 from search.study import Study
 from search.words import format_count, join_words, show_text
 from storage.database.foreign import absolute_address, opened_to_read, show_address
@@ -43,7 +36,6 @@ from storage.errors import DatabaseUnreachable, short
 
 MOST = 200  # trials of a source that are kept: more of them tell the sampler little
 LISTED = 8  # names that a message lists
-LARGEST = 1e300  # whole numbers of a stranger may be too large for a float
 ADDRESS = re.compile("(sqlite|postgres|postgresql|journal|file)(\\+[a-z0-9]+)?:", re.IGNORECASE)
 
 
@@ -191,58 +183,6 @@ def _describe(source: WarmSource, ranked: list[FrozenTrial], fitting: int, study
     if missing := sorted(study.space.keys() - set(source.varied)):
         words.append(f"{join_words(missing)} drawn at random")
     return "; ".join(words)
-
-
-def fit_parameters(study: Study, given: Mapping[str, Any], number: int) -> dict[str, Any] | None:
-    """Return all parameters of a trial of ``study`` with those that are ``given``; None: one is
-    outside its space, or it turns them down.
-
-    number: of the trial that they come from, from which follows what is drawn
-    """
-    trial = _FilledTrial(given, number)
-    with suppress(_Outside, TrialPruned):
-        study.spec.suggest(trial)
-        found = dict(trial.params)
-        return found if found.keys() <= study.space.keys() else None
-    return None
-
-
-class _Outside(Exception):
-    """A value is outside the study's space."""
-
-
-class _FilledTrial(FixedTrial):
-    """A trial with some parameters, which draws the others at random."""
-
-    def __init__(self, given: Mapping[str, Any], number: int) -> None:
-        super().__init__(dict(given), number)
-
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        if name in self._params:
-            self._params[name] = as_value(distribution, self._params[name])
-        else:
-            drawing = RandomSampler(seed=derive_seed(0, "warm", self._number, name))
-            no_study: Any = None  # for the same in every study
-            self._params[name] = drawing.sample_independent(no_study, no_study, name, distribution)
-        return super()._suggest(name, distribution)
-
-
-def as_value(distribution: BaseDistribution, value: Any) -> Any:
-    """Return ``value`` as the distribution has it: 64.0 is 64. Raises `_Outside`."""
-    if isinstance(distribution, CategoricalDistribution):
-        for choice in distribution.choices:
-            if isinstance(choice, bool) == isinstance(value, bool) and choice == value:
-                return choice
-        raise _Outside
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
-        raise _Outside
-    if isinstance(distribution, IntDistribution) and value == value // 1:
-        value = int(value)
-    elif not isinstance(distribution, IntDistribution):
-        value = float(value)
-    if not is_within(distribution, value):
-        raise _Outside
-    return value
 
 
 @contextmanager

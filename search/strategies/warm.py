@@ -1,15 +1,11 @@
 """A sampler that also sees trials of earlier studies, as far as these carry over: `WARM=cae,old`.
 
     sampler = with_warm(make_sampler("tpe", ...), sources, space)
-    carry_over([3.0, 9.5, 11.0, 40.2])           # 0: the sampler sees none of a source, 1: all
 
 TPE draws its first trials at random (``n_startup_trials``). In their place it sees trials of
-earlier studies, as soon as these seem to hold here. What an earlier study has found may hold, or
-not at all. So it is compared with this study's own trials: a random forest learns from the source
-which parameters were good there, and says it of the parameters that were tried here. The rank
-correlation of what it says with what came out here (Spearman's, less one standard error) is the
-share of the source that the sampler sees. It is worked out anew for each trial, and 0 until four
-have ended.
+earlier studies, as soon as these seem to hold here: what an earlier study has found may hold, or
+not at all. The share of a source that it sees is how far that carries over
+(`search.strategies.carry_over`). It is worked out anew for each trial, and 0 until four have ended.
 
 Values of another study have another scale. Only their order counts: the source's best tenth gets
 the values of this study's best tenth.
@@ -23,50 +19,25 @@ one attribute of the study (`search.setup.warm`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import BadVariable
+from search.strategies.carry_over import (
+    ENDED,
+    LEAST,
+    LearntSource,
+    Space,
+    WarmSource,
+    order_trials,
+)
 from search.strategies.seeded import StudySampler
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import ExtraTreesRegressor
-
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-LEAST = 4  # trials of this study, before anything is known of what carries over
-TREES, LEAF = 100, 2
-STRONGEST = 0.999  # correlation: 1 would be certain after four trials
-
-Space = Mapping[str, BaseDistribution]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarmSource:
-    """Trials of an earlier study, the best first, with all parameters that this study asks for.
-
-    name: of that study; numbers: of its trials there
-    varied: the parameters that it has given them itself; the others were drawn at random
-    """
-
-    name: str
-    numbers: Sequence[int]
-    parameters: Sequence[Mapping[str, Any]]
-    varied: Sequence[str]
 
 
 def with_warm(sampler: StudySampler, sources: Sequence[WarmSource], space: Space) -> StudySampler:
@@ -106,7 +77,7 @@ class WarmSampler(StudySampler):
     def __init__(self, inner: StudySampler, sources: Sequence[WarmSource], space: Space) -> None:
         super().__init__(inner.label, draws_alone=inner.draws_alone)
         self.inner = inner
-        self.sources = [_Learnt(source, space) for source in sources]
+        self.sources = [LearntSource(source, space) for source in sources]
         self.needed = _startup_trials(inner)
         self._shown: tuple[int, list[FrozenTrial]] = (-1, [])  # to which trial, and what
 
@@ -119,6 +90,10 @@ class WarmSampler(StudySampler):
 
     def _any_sampler(self) -> BaseSampler:
         return self.inner._any_sampler()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._shown = -1, []  # a trial that is given back is drawn by what is known then
+        super().before_trial(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -143,6 +118,7 @@ class WarmSampler(StudySampler):
         return _WarmStudy(study, self._shown[1])
 
     def _choose(self, study: Study) -> list[FrozenTrial]:
+        """Return the earlier trials that count by now."""
         ended = study._get_trials(deepcopy=False, states=ENDED, use_cache=True)
         if not LEAST <= len(ended) < self.needed:
             return []
@@ -152,37 +128,12 @@ class WarmSampler(StudySampler):
             return []
         found: list[FrozenTrial] = []
         for source in self.sources:
-            share = source.find_carry_over(own)
-            places = spread(len(source.trials), round(share * len(source.trials)))
-            for place in places:
-                value = value_at((place + 0.5) / len(source.trials), values, len(own))
-                found.append(_as_older(source.trials[place], value, source.space, len(found)))
+            trials = source.source.parameters
+            shown = round(source.find_carry_over(own) * len(trials))
+            for place in spread(len(trials), shown):
+                value = value_at((place + 0.5) / len(trials), values, len(own))
+                found.append(_as_older(trials[place], value, source.space, len(found)))
         return found[::-1]  # by number, as Optuna lists trials
-
-
-def order_trials(study: Study) -> list[FrozenTrial]:
-    """Return the trials that have ended, the best first; a pruned one ranks behind all complete
-    ones, and by how far it came, as TPE ranks it."""
-    sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
-    found = [
-        t for t in study._get_trials(deepcopy=False, states=ENDED, use_cache=True) if _counts(t)
-    ]
-
-    def place(trial: FrozenTrial) -> tuple[float, float, float, int]:
-        if trial.state is TrialState.COMPLETE:
-            return 0, 0, sign * trial.values[0], trial.number
-        step = trial.last_step
-        last = math.nan if step is None else trial.intermediate_values[step]
-        value = sign * last if math.isfinite(last) else math.inf
-        return 1, -math.inf if step is None else -step, value, trial.number
-
-    return sorted(found, key=place)
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial that has ended says how good its parameters are."""
-    is_number = trial.state is not TrialState.COMPLETE or math.isfinite(trial.values[0])
-    return is_number and all(excess <= 0 for excess in trial.constraints.values())
 
 
 def spread(count: int, chosen: int) -> list[int]:
@@ -204,79 +155,6 @@ def value_at(share: float, values: Sequence[float], ranked: int) -> float:
     (2.0, 2.0)
     """
     return float(np.interp(share * ranked - 0.5, range(len(values)), values))
-
-
-class _Learnt:
-    """A source, and what a random forest has learnt of it."""
-
-    def __init__(self, source: WarmSource, space: Space) -> None:
-        self.source = source
-        self.space = space
-        self.trials = source.parameters
-
-    @cached_property
-    def _forest(self) -> ExtraTreesRegressor:
-        from sklearn.ensemble import ExtraTreesRegressor  # nobody else waits for it
-
-        forest = ExtraTreesRegressor(TREES, min_samples_leaf=LEAF, random_state=0)
-        return forest.fit(self._as_numbers(self.trials), np.arange(len(self.trials)))
-
-    def find_carry_over(self, own: Sequence[FrozenTrial]) -> float:
-        """Return the share of the source that this study's sampler sees, from 0 to 1.
-
-        own: trials of this study, the best first, `LEAST` or more
-        """
-        expected = self._forest.predict(self._as_numbers([trial.params for trial in own]))
-        return carry_over(expected)
-
-    def _as_numbers(self, trials: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Return a row of numbers for each set of parameters; of those that the source varied."""
-        return np.array(
-            [
-                [number for name in self.source.varied
-                 for number in as_numbers(self.space[name], trial.get(name, _MISSING))]
-                for trial in trials
-            ]
-        )  # fmt: skip
-
-
-def carry_over(expected: Sequence[float]) -> float:
-    """Return how well a source's ranks hold in this study, from 0 to 1.
-
-    expected: what the source says of this study's trials, of which the best is the first
-    """
-    from scipy.stats import spearmanr
-
-    if len(expected) < LEAST or np.ptp(expected) == 0:
-        return 0.0
-    correlation = min(float(spearmanr(range(len(expected)), expected).statistic), STRONGEST)
-    if correlation <= 0:
-        return 0.0
-    surely = math.atanh(correlation) - 1 / math.sqrt(len(expected) - 3)  # Fisher's transformation
-    return max(0.0, math.tanh(surely))
-
-
-_MISSING = object()
-
-
-def as_numbers(distribution: BaseDistribution, value: Any) -> list[float]:
-    """Return a parameter as numbers from 0 to 1, or -1 where a branch does not ask for it."""
-    if isinstance(distribution, CategoricalDistribution):
-        return [
-            float(value is not _MISSING and _is_same(value, choice))
-            for choice in distribution.choices
-        ]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    if value is _MISSING:
-        return [-1.0]
-    low, high, value = distribution.low, distribution.high, float(value)
-    if distribution.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return [(value - low) / (high - low) if high > low else 0.0]
-
-
-def _is_same(value: Any, choice: Any) -> bool:
-    return type(value) is type(choice) and bool(value == choice)
 
 
 def _as_older(parameters: Mapping[str, Any], value: float, space: Space, index: int) -> FrozenTrial:

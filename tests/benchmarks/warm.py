@@ -32,8 +32,9 @@ from optuna.distributions import (
 )
 
 from search.setup.warm import Warm
+from search.strategies.carry_over import WarmSource, as_numbers
 from search.strategies.samplers import make_sampler
-from search.strategies.warm import WarmSource, as_numbers, with_warm
+from search.strategies.warm import with_warm
 
 TRIALS, SOURCE_TRIALS = 40, 60
 AFTER = (3, 5, 10, 15, 20, 30, 40)  # trials
