@@ -108,7 +108,7 @@ def _load(name: WarmName, storage: BaseStorage) -> optuna.Study:
     names = optuna.get_all_study_names(storage)
     wanted = name.study if name.study is not None or len(names) != 1 else names[0]
     if wanted is None:
-        there = ", ".join(short(each) for each in sorted(names)[:LISTED]) or "none"
+        there = ", ".join(short(show_text(each)) for each in sorted(names)[:LISTED]) or "none"
         raise BadVariable(
             f"WARM={short(name.shown)} does not say which study ({there}); name it behind a #"
         )
@@ -143,7 +143,8 @@ def _adapt(name: WarmName, of: str, ranked: list[FrozenTrial], study: Study) -> 
     """Return those of the trials, the best first, that lie in this study's space."""
     varied = sorted({each for trial in ranked for each in trial.params} & study.space.keys())
     if not varied:
-        theirs = sorted({short(each) for trial in ranked for each in trial.params})[:LISTED]
+        names = {each for trial in ranked for each in trial.params}
+        theirs = [short(show_text(each)) for each in sorted(names)[:LISTED]]
         raise BadVariable(
             f"WARM={short(name.shown)} has no parameter of this study: there {', '.join(theirs)}; "
             f"here {', '.join(sorted(study.space))}"
@@ -193,7 +194,8 @@ def _naming_warm(address: str | None) -> Iterator[None]:
     except DatabaseUnreachable as error:
         if address is None:
             raise
-        raise BadVariable(f"WARM: {str(error).replace('STORAGE', 'WARM')}") from error
+        said = re.sub(r"\bSTORAGE\b", "WARM", str(error))
+        raise BadVariable(said if "WARM" in said else f"WARM: {said}") from error
 
 
 @contextmanager
