@@ -5,7 +5,7 @@
         with_storage(os.environ)       # what the environment was
 
 `ps` shows everybody the words of a command line, and a child process inherits the environment. So
-a command that finds a secret in either writes the address into a pipe, and starts itself anew, in
+a command that finds a secret in one writes the address into a pipe, and starts itself anew, in
 the same process, with ``STORAGE=fd:3`` instead. It warns of one on the command line: there a shell
 keeps it in its history, and make shows it as long as it runs. Of STORAGE and WARM a password is
 secret; of NOTIFY all that follows the host may be.

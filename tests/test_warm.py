@@ -395,6 +395,13 @@ def test_what_a_study_began_with_stays_whatever_becomes_of_the_source(
     opened = stored(storage_url)
     assert keep_warm(opened, found, small.space) == found
     assert remembered_warm(opened, small.space) == found
+    storage = open_storage(storage_url)
+    grown = optuna.load_study(study_name="old", storage=storage)
+    grown.tell(grown.ask(SPACE), 0.0)
+    later = read_source(parse_name("old"), small, storage_url, stored="small").source
+    assert len(later.numbers) == 13
+    second = Warm(given=("old",), sources=(later,))
+    assert keep_warm(opened, second, small.space) == found, "the first of two machines decides"
     opened.ask()
     optuna.delete_study(study_name="old", storage=opened._storage)
     again = find_warm(["old"], small, storage_url, stored="small")
@@ -449,6 +456,8 @@ def test_rows_that_others_have_written_are_no_trials(small: Study, tmp_path: Pat
     plain["sources"][0]["parameters"][0]["lr"] = 7.0
     plain["sources"][0]["parameters"][1]["evil"] = "rm"
     assert read_warm(plain, small.space).sources[0].numbers == found.sources[0].numbers[2:]
+    plain["sources"][0]["parameters"] = [{"lr": 7.0}] * 12
+    assert read_warm(plain, small.space).sources == ()
     for broken in (None, "x", {}, {"given": [], "sources": [3], "lines": []}, {"given": 1}):
         assert read_warm(broken, small.space) == Warm()
 

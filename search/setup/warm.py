@@ -12,7 +12,7 @@ go on with the sources or delete them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,7 +51,6 @@ class Warm:
                 name: value for name, value in source.parameters[0].items() if name in source.varied
             }
             for source in self.sources
-            if source.numbers
         }
 
     def to_plain(self) -> dict[str, Any]:
@@ -115,7 +114,9 @@ def check_kept(opened: optuna.Study, warm: Warm, space: Space) -> Warm:
 
 
 def _has_begun(opened: optuna.Study) -> bool:
-    return bool(opened._storage.get_n_trials(opened._study_id))
+    """Whether the study has trials, or another machine is about to make the first."""
+    storage, study_id = opened._storage, opened._study_id
+    return bool(storage.get_n_trials(study_id)) or KEY in storage.get_study_system_attrs(study_id)
 
 
 def remembered_warm(opened: optuna.Study, space: Space) -> Warm:
@@ -129,26 +130,29 @@ def read_warm(plain: object, space: Space) -> Warm:
     try:
         return Warm(
             given=tuple(map(str, plain["given"])),  # type: ignore[index]
-            sources=tuple(_read_source(each, space) for each in plain["sources"]),  # type: ignore[index]
+            sources=tuple(_read_sources(plain["sources"], space)),  # type: ignore[index]
             lines=tuple(map(str, plain["lines"])),  # type: ignore[index]
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return Warm()
 
 
-def _read_source(plain: Mapping[str, Any], space: Space) -> WarmSource:
-    trials = [
-        (int(number), dict(parameters))
-        for number, parameters in zip(plain["numbers"], plain["parameters"], strict=True)
-        if parameters.keys() <= space.keys()
-        and all(is_within(space[name], value) for name, value in parameters.items())
-    ]
-    return WarmSource(
-        name=str(plain["name"]),
-        numbers=tuple(number for number, _ in trials),
-        parameters=tuple(parameters for _, parameters in trials),
-        varied=tuple(name for name in plain["varied"] if name in space),
-    )
+def _read_sources(plain: Sequence[Mapping[str, Any]], space: Space) -> Iterator[WarmSource]:
+    for each in plain:
+        trials = [
+            (int(number), dict(parameters))
+            for number, parameters in zip(each["numbers"], each["parameters"], strict=True)
+            if parameters.keys() <= space.keys()
+            and all(is_within(space[name], value) for name, value in parameters.items())
+        ]
+        varied = tuple(name for name in each["varied"] if name in space)
+        if trials and varied:
+            yield WarmSource(
+                name=str(each["name"]),
+                numbers=tuple(number for number, _ in trials),
+                parameters=tuple(parameters for _, parameters in trials),
+                varied=varied,
+            )
 
 
 def describe_warm(plain: Mapping[str, Any]) -> list[str]:
