@@ -30,7 +30,7 @@ $(foreach v,ROWS FULL OUT,$(if $(filter environment,$(origin $(v))),$(eval unexp
 
 # A folder or a password may hold a $: what stands on the command line is passed on as it was typed.
 # Make itself writes $$ for one $, which a path may do too.
-TYPED := $(filter-out STORAGE NOTIFY,$(GENSTUDY_GIVEN))
+TYPED := $(filter-out STORAGE NOTIFY WARM,$(GENSTUDY_GIVEN))
 $(foreach v,$(TYPED),$(eval override $(v) := $$(subst $$$$$$$$,$$$$,$$(value $(v)))))
 export $(TYPED)
 
@@ -46,6 +46,11 @@ ifeq ($(origin NOTIFY),command line)
 RECEIVER := $(value NOTIFY)
 unexport NOTIFY
 study worker: private override export NOTIFY := $(RECEIVER)
+endif
+ifeq ($(origin WARM),command line)
+EARLIER := $(value WARM)
+unexport WARM
+study: private override export WARM := $(EARLIER)
 endif
 
 .DEFAULT_GOAL := help

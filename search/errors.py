@@ -113,9 +113,12 @@ def is_missing_record(error: BaseException) -> bool:
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
-    """Return ``unknown study 'caee'; available: cae, vae (did you mean 'cae'?)``."""
+    """Return ``unknown study 'caee'; did you mean 'cae'? available: cae, vae``.
+
+    What was probably meant comes first: lists may be long.
+    """
     names = sorted(available)
     in_any_case = {each.lower(): each for each in names}
     close = difflib.get_close_matches(name[:LONGEST].lower(), in_any_case, n=1)
-    hint = f" (did you mean {in_any_case[close[0]]!r}?)" if close else ""
-    return f"unknown {kind} {short(repr(name))}; available: {', '.join(names)}{hint}"
+    hint = f"did you mean {in_any_case[close[0]]!r}? " if close else ""
+    return f"unknown {kind} {short(repr(name))}; {hint}available: {', '.join(names)}"

@@ -1,14 +1,14 @@
-"""What is secret in STORAGE and NOTIFY stays out of process lists and of other environments.
+"""What is secret in STORAGE, WARM and NOTIFY stays out of process lists and other environments.
 
     hide_password()                    # the first thing that a command does
     with received_storage():           # then
         with_storage(os.environ)       # what the environment was
 
 `ps` shows everybody the words of a command line, and a child process inherits the environment. So
-a command that finds a secret in either writes the address into a pipe, and starts itself anew, in
+a command that finds a secret in one writes the address into a pipe, and starts itself anew, in
 the same process, with ``STORAGE=fd:3`` instead. It warns of one on the command line: there a shell
-keeps it in its history, and make shows it as long as it runs. Of STORAGE a password is secret; of
-NOTIFY all that follows the host may be.
+keeps it in its history, and make shows it as long as it runs. Of STORAGE and WARM a password is
+secret; of NOTIFY all that follows the host may be.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ WARNINGS = {
     "STORAGE": "warning: STORAGE on the command line holds a password, which ps shows to everybody "
     "on this machine; leave it to ~/.pgpass, or give the address as a file that only you can read: "
     "STORAGE=file:PATH",
+    "WARM": "warning: WARM on the command line holds a password, which ps shows to everybody on "
+    "this machine; leave it to ~/.pgpass, or give the address as a file that only you can read: "
+    "WARM=file:PATH#STUDY",
     "NOTIFY": "warning: NOTIFY on the command line holds an address that may be secret, which ps "
     "shows to everybody on this machine; give it as a file that only you can read: "
     "NOTIFY=file:PATH",
@@ -43,13 +46,18 @@ def holds_password(address: str) -> bool:
     return bool(of_user or re.search(r"password\s*=", address, re.IGNORECASE))
 
 
+def names_password(written: str) -> bool:
+    """Whether one of several addresses behind commas seems to hold a password."""
+    return bool(re.search(r"postgres[^:,]*://[^@?/]*:[^@]*@|password\s*=", written, re.IGNORECASE))
+
+
 def holds_path(address: str) -> bool:
     """Whether an address names more than a host, which may be secret."""
     found = re.match(r"https?://[^/?#@]*(.*)", address.strip(), re.IGNORECASE)
     return found is not None and found[1] not in ("", "/")
 
 
-HOLDS_SECRET = {"STORAGE": holds_password, "NOTIFY": holds_path}
+HOLDS_SECRET = {"STORAGE": holds_password, "WARM": names_password, "NOTIFY": holds_path}
 
 
 def hide_password() -> None:

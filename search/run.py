@@ -65,6 +65,7 @@ class StudyRun:
     files: where shared files live, as FILES names it; None: RUNS is all there is
     stop: when the study ends before all of its trials, as STOP names it; None: it does not
     tries: name -> parameters that a person wants to see tried first
+    warm: trials of earlier studies that the study began with (`search.setup.warm`); empty: none
     image_state: numbers of the state in which the supervisor has found that file whole
     keeps: whether all trials that may ever go on keep their last checkpoint (KEEP=checkpoints)
     """
@@ -99,6 +100,7 @@ class StudyRun:
     finishes_here: bool = False
     files: str | None = None
     tries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    warm: Mapping[str, Any] = field(default_factory=dict)
     stop: str | None = None
     keeps: bool = False
 

@@ -196,6 +196,19 @@ def _read_tries(name: str, written: str) -> tuple[dict[str, str], ...]:
     return tuple(found)
 
 
+def _read_warm(name: str, written: str) -> tuple[str, ...]:
+    """Return the studies, which stand behind commas."""
+    found = [part.strip() for part in written.split(",")] if written else []
+    if not all(found):
+        raise BadVariable(
+            f"{name} lacks a name beside a comma; studies stand behind commas, as in 'cae,old'; in "
+            "an address a comma is %2C"
+        )
+    if len(set(found)) < len(found):
+        raise BadVariable(f"{name} names a study twice; name it once")
+    return tuple(found)
+
+
 def _read_names(name: str, written: str) -> tuple[tuple[str, ...], ...]:
     """Return the studies, each with the names of its runs."""
     groups = [part.split("+") for part in written.split(",")]
@@ -407,6 +420,13 @@ class Variables:
         _read_tries,
         default="",
         name="TRY",
+        typed=True,
+    )
+    warm: tuple[str, ...] = _variable(
+        "earlier studies that the sampler learns from, as far as they carry over: "
+        "'cae-digits,old'; any study of Optuna: 'sqlite:///old.db#name', 'journal:old.log#name'",
+        _read_warm,
+        default="",
         typed=True,
     )
     first: bool = _variable(

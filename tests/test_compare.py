@@ -21,9 +21,10 @@ from search.reporting.compared import (
     reach_share,
 )
 from search.reporting.comparison import cells_of, describe_differences, write_comparison
-from search.reporting.reported_study import DEFINITION, ReportedStudy, read_study
+from search.reporting.reported_study import DEFINITION, JUDGE, ReportedStudy, read_study
 from search.trials.mean_difference import compare_means
 from storage.database.connection import open_storage
+from storage.database.preferences import page_settings
 from storage.paths import RunPaths
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -50,12 +51,15 @@ def store(
     seconds: float = 10.0,
     metric: str = "mse",
     pixels: str = "abc",
+    judge: object = None,
 ) -> None:
     """Store a study whose trials take two epochs each; None: it was pruned."""
     storage = open_storage(url)
     study = optuna.create_study(study_name=name, storage=storage)
     study.set_metric_names([metric])
     study.set_user_attr(DEFINITION, json.dumps({**PIXELS, "pixels": pixels}))
+    if judge is not None:
+        study.set_user_attr(JUDGE, judge)
     for place, value in enumerate(values):
         trial = create_trial(
             state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
@@ -159,6 +163,30 @@ def test_values_that_mean_something_else_are_not_compared(
         check_comparable([compared(["a"]), compared(["b"])])
 
 
+def test_studies_that_a_person_ranks_are_not_compared(
+    url: str, compared: Callable[..., ComparedStudy]
+) -> None:
+    store(url, "a", [0.5])
+    store(url, "b", [0.5])
+    storage = open_storage(url)
+    for key, value in page_settings(2).items():
+        storage.set_study_system_attr(storage.get_study_id_from_name("b"), key, value)
+    storage.engine.dispose()
+    with pytest.raises(NotComparable, match="a person's choices rank study 'b', and a comparison"):
+        check_comparable([compared(["a"]), compared(["b"])])
+
+
+def test_values_in_other_features_are_not_compared(
+    url: str, compared: Callable[..., ComparedStudy]
+) -> None:
+    for name, judge in {"a": {"hash": "f" * 64}, "b": {"hash": "e" * 64}, "c": "odd"}.items():
+        store(url, name, [0.5], judge=judge)
+    words = f"different extractors of features: {'f' * 16} and {'e' * 16}"
+    with pytest.raises(NotComparable, match=words):
+        check_comparable([compared(["a"]), compared(["b"])])
+    check_comparable([compared(["a"]), compared(["c"])])  # nothing is known of c
+
+
 def test_the_page_has_both_figures_and_a_band_for_several_runs(
     url: str, compared: Callable[..., ComparedStudy], tmp_path: Path
 ) -> None:
@@ -179,13 +207,14 @@ def test_the_command_shows_a_table_and_says_where_the_page_is(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    store(url, "a", [0.5, 0.3])
-    store(url, "b", [0.4])
+    store(url, "a", [0.5, 0.3], judge={"hash": "f" * 64})
+    store(url, "b", [0.4], judge={"hash": "f" * 64})
     for name, value in {"NAMES": "a,b", "RUNS": str(tmp_path), "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
     assert main(["compare"]) == 0
     said = capsys.readouterr().out
     assert "no export here" in said
+    assert f"lower is better; all were judged with extractor {'f' * 16}" in " ".join(said.split())
     assert (tmp_path / "reports/a-b/index.html").exists()
 
 

@@ -99,6 +99,24 @@ def test_a_name_means_a_stored_study_or_that_of_its_file(
     assert all(each in str(why.value) for each in stored)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("cae", "digits", "cae-digits"),
+        ("cae", "mnist", "cae"),
+        ("cae", None, "cae"),
+        ("cae", "folder:/mnt/moved", "cae"),
+        ("cae-digits", "digits", "cae-digits"),
+    ],
+)
+def test_of_several_studies_of_a_file_data_says_which(
+    storage: TrialStorage, name: str, data: str | None, found: str
+) -> None:
+    write_identity(store(storage, "cae"), replace(IDENTITY, data="mnist"))
+    store(storage, "cae-digits")
+    assert find_joined(storage, name, "here", data).name == found
+
+
 def test_a_study_of_another_tool_or_version_is_not_joined(storage: TrialStorage) -> None:
     optuna.create_study(study_name="cae", storage=storage)
     with pytest.raises(StudyChanged, match="make study NAME=cae once makes that good"):

@@ -117,10 +117,10 @@ def test_an_address_reaches_python_as_typed_and_no_other_child(tmp_path: Path) -
     assert "STORAGE=file:PATH" in done.stderr  # the warning
     assert "cannot open postgresql://me:***@127.0.0.1:1/nothing" in done.stderr
     hook = f"https://hooks.example/{secret}"
-    words = (f"STORAGE={url}", f"NOTIFY={hook}", "RUNS=r")
+    words = (f"STORAGE={url}", f"NOTIFY={hook}", f"WARM={url}#x", "RUNS=r")
     seen = make("seen", *words, "--eval", "seen:;@printenv")
     (given,) = [line for line in seen.stdout.splitlines() if line.startswith("GENSTUDY_GIVEN=")]
-    assert set(given.partition("=")[2].split()) == {"NOTIFY", "RUNS", "STORAGE"}
+    assert set(given.partition("=")[2].split()) == {"NOTIFY", "RUNS", "STORAGE", "WARM"}
     assert secret not in seen.stdout
     odd = make("trials", "NAME=x", f"STORAGE=sqlite:///{tmp_path}/{secret}$$(echo no).db")
     assert f"no trial database at {tmp_path}/{secret}$$(echo no).db" in odd.stderr

@@ -50,7 +50,10 @@ CONTENTS |= {
     "data-misspelt": (changed('"digits"', '"digit"'), ["unknown data 'digit'", "'digits'?"]),
     "data-a-path": (changed('"digits"', '"/tmp/pictures"'), ["unknown data", "folder:PATH"]),
     "metric-none": (changed('"mse"', "None"), ["unknown metric", "mse"]),
-    "metric-case": (changed('"mse"', '"MSE"'), ["unknown metric 'MSE'; available: mse"]),
+    "metric-case": (
+        changed('"mse"', '"MSE"'),
+        ["unknown metric 'MSE'; did you mean 'mse'? available: mse"],
+    ),
     "direction": (changed("trials=4", "trials=4, direction='min'"), ["'minimize' or 'maximize'"]),
     "trials-text": (changed("trials=4", "trials='4'"), ["trials='4' is not a whole number"]),
     "trials-huge": (changed("trials=4", "trials=10**30"), ["trials=1000", "1000000000"]),

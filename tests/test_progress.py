@@ -182,6 +182,20 @@ def test_a_trial_that_goes_on_says_at_which_epoch() -> None:
     assert display.costs == [], "four epochs are not what a trial takes"
 
 
+def test_paused_trials_that_go_on_count_as_running_at_once() -> None:
+    display, _ = a_display()
+    display.update_counts(Counter(COMPLETE=2, RUNNING=1, PAUSED=12))
+    for worker in range(3):
+        display.handle_event(a_worker(worker), Started(number=worker, epochs=9, parameters={}))
+        if worker:
+            display.handle_event(a_worker(worker), Resumed(number=worker, epoch=3))
+    assert display.summary() == "cae  2/50 trials  2 complete  3 running  10 paused"
+    display.update_counts(Counter(COMPLETE=2, RUNNING=3, PAUSED=10))
+    assert display.summary() == "cae  2/50 trials  2 complete  3 running  10 paused"
+    display.handle_event(a_worker(3), Started(number=20, epochs=9, parameters={}))
+    assert "10 paused" in display.summary(), "a new trial was not paused"
+
+
 def test_diverged_trials_are_not_counted_as_pruned() -> None:
     display, _ = a_display()
     display.set_ends(Counter(complete=3, diverged=2, pruned=1))

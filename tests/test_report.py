@@ -23,6 +23,7 @@ from optuna.artifacts import ArtifactMeta
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
+from sqlalchemy import text
 
 from models.results import Table
 from search.__main__ import main
@@ -513,14 +514,32 @@ def test_what_the_last_run_wrote_down_is_told(stored: Stored) -> None:
     record = StudyRecord(
         command="s", trials=9, top=1, retrain_epochs=2, sampler="tpe(seed=1)", pruner="median",
         devices="2 x cpu", images={"train": 300, "valid": 20, "test": 10}, shape=(1, 28, 28),
+        warm="12 trials of old",
     )  # fmt: skip
     define(stored, record=record)
     _, written = stored.report()
     assert "| sampler | tpe(seed=1) |" in written
+    assert "| learned from | 12 trials of old |" in written
     assert "| pruner | median |" in written
     assert "300 training, 20 validation and 10 test images" in written
     assert "3 ended: 2 complete, 1 pruned; 9 in all" in written
     assert re.search(r"\| saved \| stopping 1 trial early saved \d+ of \d+ trial-epochs", written)
+
+
+def test_trials_that_pause_are_told_from_interrupted_ones(stored: Stored) -> None:
+    waiting = [create_trial(state=TrialState.WAITING) for _ in range(3)]
+    stored.write([*searched(3), *waiting])
+    storage = open_storage(stored.paths.database_url)
+    with storage.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO genstudy_rungs (trial_id, rung, value, waits) "
+                "SELECT trial_id, 1, 0.5, 1 FROM trials WHERE number > 3"
+            )
+        )
+    storage.engine.dispose()
+    _, written = stored.report()
+    assert "3 ended: 2 complete, 1 pruned; 1 interrupted; 2 paused" in written
 
 
 def test_a_study_of_another_program_is_reported_by_its_steps(stored: Stored) -> None:

@@ -73,6 +73,10 @@ def test_a_study_runs_from_file_to_checked_exports(
     assert (code, error) == (0, "")
     assert "study small is done: 3 of 3 trials have ended; TRIALS=13 goes on" in out
     assert (folders[0] / "provenance.json").stat().st_mtime_ns == stamp
+    cost = re.search(r"^machine time: .*$", out, re.M)
+    code, out, error = user.run(NAME=name, TRIALS=3, WORKERS=2, TOP=0)
+    assert cost is not None
+    assert cost[0] in out, "what the exports have cost counts in a call without exports, too"
 
     # and on, to a larger total
     code, out, error = user.run(NAME=name, TRIALS=4, WORKERS=1, TOP=1)

@@ -155,7 +155,7 @@ def test_a_grid_lists_stepped_floats() -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("randm", r"unknown sampler 'randm'; available: .* \(did you mean 'random'\?\)"),
+        ("randm", r"unknown sampler 'randm'; did you mean 'random'\? available: "),
         ("tpe(startup=3)", "startup"),
         ("tpe(n_startup_trials=", "is not NAME or NAME"),
         ("__import__('os').system('true')", "is not NAME or NAME"),

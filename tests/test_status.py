@@ -169,6 +169,11 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
             {"counts": Counter(complete=18, running=1, paused=9)},
             "1 trial running, 9 paused until they are among the best, 22 not begun",
         ),
+        (
+            {"counts": Counter(complete=18, waiting=2, paused=9), "running": [], "costs": [20, 40]},
+            "0 trials running, 2 waiting for a worker, 9 paused until they are among the best, "
+            "21 not begun, about 12 min left for one worker",
+        ),
         ({"total": None}, "study cae: 21 have ended, 18 complete, 3 pruned, 0 failed"),
         (
             {"finish": replace(FINISH, owner="m:7:x")},
@@ -187,6 +192,12 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
 def test_what_is_left_is_said_in_words(changes: dict[str, object], line: str) -> None:
     lines = describe(replace(STATUS, **changes))  # type: ignore[arg-type]
     assert any(each.startswith(line) for each in lines), lines
+
+
+def test_nobody_says_what_paused_trials_still_take() -> None:
+    counts = Counter(complete=41, paused=9)
+    assert replace(STATUS, counts=counts, running=[]).machine_seconds_left() is None
+    assert replace(STATUS, costs=[], running=[]).machine_seconds_left() is None
 
 
 def test_what_machines_have_claimed_after_the_search_is_told(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_sets_stand_behind_semicolons_and_have_names_that_say_them() -> None:
         ("shuffled=1", "shuffled=1 is not one of True, False"),
         ("lr=inf", "lr=inf is not a number from 0.0001 to 0.01"),
         ("lr=0.001, latent=27", "to 0.01; parameters stand behind spaces, without commas"),
-        ("latnet=3", "unknown parameter 'latnet'; available: augment, latent"),
+        ("latnet=3", "'latnet'; did you mean 'latent'? available: augment, latent"),
     ],
 )
 def test_a_value_outside_the_space_is_refused_with_what_is_inside(text: str, words: str) -> None:

@@ -71,8 +71,8 @@ def find_source(name: str, root: Path, background: str = WHITE) -> Source:
         return FolderSource(Path(place), background)
     available = [*TORCHVISION_SETS, "digits", STACKED, BINARISED, DYNAMIC, "folder:PATH"]
     close = difflib.get_close_matches(name[:200], available, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise DataError(f"unknown data {short(repr(name))}; available: {', '.join(available)}{hint}")
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise DataError(f"unknown data {short(repr(name))}; {hint}available: {', '.join(available)}")
 
 
 def load_images(

@@ -35,11 +35,11 @@ def compare() -> int:
     variables = read_variables()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     groups = _read_groups(variables)
-    compared = _read_studies(variables, groups)
-    check_comparable(compared)
+    compared, extractor = _read_studies(variables, groups)
     console = open_console()
     goal = "lower" if compared[0].minimize else "higher"
-    print_line(console, f"by {compared[0].metric}; {goal} is better")
+    judged = f"; all were judged with extractor {extractor}" if extractor else ""
+    print_line(console, f"by {compared[0].metric}; {goal} is better{judged}")
     kinds = [Kind.NAME, *[Kind.NUMBER] * (len(COLUMNS) - 1)]
     rows = [cells_of(each) for each in compared]
     console.print(
@@ -77,7 +77,11 @@ def _read_groups(variables: Variables) -> Sequence[Sequence[str]]:
     return groups
 
 
-def _read_studies(variables: Variables, groups: Sequence[Sequence[str]]) -> list[ComparedStudy]:
+def _read_studies(
+    variables: Variables, groups: Sequence[Sequence[str]]
+) -> tuple[list[ComparedStudy], str]:
+    """Return the studies, and with which extractor all of them were judged; empty: with none, or
+    one of them does not say."""
     url = variables.storage_url
     for group in groups:
         for name in group:
@@ -88,8 +92,10 @@ def _read_studies(variables: Variables, groups: Sequence[Sequence[str]]) -> list
             compare_study(group, lambda name: read_study(name, storage, variables.paths))
             for group in groups
         ]
+        check_comparable(found)
         for each in found:
             _ = each.values, each.progress, each.test  # while the database is open
+        extractors = {run.extractor for each in found for run in each.runs}
     finally:
         storage.engine.dispose()
-    return found
+    return found, extractors.pop() if len(extractors) == 1 else ""

@@ -67,7 +67,7 @@ class Conclusion:
         over = supervisor.queue.has_ended(run.trials)
         draw_front(supervisor)
         end_note(supervisor, "done" if over else "MINUTES are over", records)
-        ended = self._tell_ends(supervisor, sum(map(retraining_seconds, records)))
+        ended = self._tell_ends(supervisor)
         if table is not None:
             console.print(summary_table(table.to_plain()))
             console.print()
@@ -80,11 +80,9 @@ class Conclusion:
             return 1
         return self._tell_exports(supervisor, exported)
 
-    def _tell_ends(self, supervisor: Supervisor, retrained: float) -> int:
-        """Print how the trials ended and what they cost; return how many have ended.
-
-        retrained: seconds that the best were trained again
-        """
+    def _tell_ends(self, supervisor: Supervisor) -> int:
+        """Print how the trials ended and what they cost, with retrainings of earlier calls; return
+        how many have ended."""
         run, console = supervisor.run, self.console
         choices = supervisor.prompt.choices
         stored = supervisor.queue.study
@@ -100,7 +98,8 @@ class Conclusion:
             console, f"study {run.study}: {format_count(len(ended), 'trial')}, {ends}{chosen}"
         )
         cost = measure_cost(stored.get_trials(deepcopy=False), run.epochs)
-        print_line(console, describe_cost(cost, retrained))
+        exports = supervisor.leaderboard.all_exports()
+        print_line(console, describe_cost(cost, sum(map(retraining_seconds, exports))))
         return len(ended)
 
     def _tell_exports(

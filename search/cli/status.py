@@ -92,6 +92,8 @@ def describe(found: StudyStatus) -> list[str]:
         parts.append(f"{format_pace(pace)} together")
     if left is not None:
         parts.append(f"about {format_duration(left)} left")
+    elif not found.alive and (alone := found.machine_seconds_left()) is not None:
+        parts.append(f"about {format_duration(alone)} left for one worker")
     lines.append(", ".join(parts))
     return lines + _describe_end(found)
 

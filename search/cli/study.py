@@ -46,6 +46,7 @@ from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
 from search.setup.reaching import note_database, reach_database
 from search.setup.shared_place import check_files
+from search.setup.warm import Warm, describe_warm, find_warm
 from search.strategies.stopping import describe_limit
 from search.study import Study
 from search.supervisor.devices import count_cores, find_devices
@@ -142,8 +143,9 @@ def _shaped_for(study: Study, base: Study | None) -> Study | None:
 def _limit(variables: Variables, study: Study) -> Variables:
     """Return the variables for a study that runs before or after the one that was asked for.
 
-    Numbers that were given are its upper limits. Sampler, pruner, base and what it tries are its
-    own, its best is exported, and INCEPTION measures only models that make images.
+    Numbers that were given are its upper limits. Sampler, pruner, base, what it tries and what it
+    learns from are its own, its best is exported, and INCEPTION measures only models that make
+    images.
     """
     spec = study.spec
     return replace(
@@ -158,6 +160,7 @@ def _limit(variables: Variables, study: Study) -> Variables:
         sampler=None,
         pruner=None,
         tries=(),
+        warm=(),
         inception=variables.inception if spec.model.judged else None,
         start=None,
     )
@@ -188,11 +191,14 @@ class StudyCommand:
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         tried_on = devices[0] if variables.engine is None else "cpu"
         try_own_model(self.study, name, inputs, variables, tried_on, self.console)
+        warm = retry.wait_for(
+            lambda: find_warm(variables.warm, self.study, url, stored=name), passes_later(url)
+        )
         storage = retry.wait_for(  # the first that is made
             lambda: open_storage(url, given_up=stop.is_set), passes_later(url)
         )
         try:
-            return self._run(devices, storage, inputs, retry, stop)
+            return self._run(devices, storage, inputs, warm, retry, stop)
         finally:
             storage.engine.dispose()
 
@@ -208,13 +214,15 @@ class StudyCommand:
         devices: list[str],
         storage: TrialStorage,
         inputs: RunInputs,
+        warm: Warm | None,
         retry: DatabaseRetry,
         stop: threading.Event,
     ) -> int:
-        """Do the run. retry: waits for the database; stop: ends the run"""
+        """Do the run. warm: what it begins with; retry: waits for the database; stop: ends the
+        run"""
         variables = self.variables
         opened, run = retry.wait_for(
-            lambda: prepare_run(variables, self.study, storage, inputs),
+            lambda: prepare_run(variables, self.study, storage, inputs, warm),
             passes_later(variables.storage_url),
         )
         note_database(variables)
@@ -316,6 +324,7 @@ class StudyCommand:
             trial_minutes=run.trial_minutes,
             revision=run.revision,
             stop=run.stop or "",
+            warm="; ".join(run.warm.get("lines", ())),
             runs=self._identify_runs(run),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},
@@ -461,6 +470,7 @@ class StudyCommand:
         batches = describe_batches(self.study, inputs.images, least_steps=run.least_steps)
         if batches is not None:
             print_line(self.console, batches)
+        print_lines(self.console, *describe_warm(run.warm))
         print_loud(self.console, run.remarks)
 
     def _conclude(

@@ -71,7 +71,7 @@ INTERRUPTED = 130  # exit code
 # What a study is made with, and how far it goes: the database says it, and no machine that joins.
 OF_THE_STUDY = (
     "TRIALS", "EPOCHS", "RETRAIN_EPOCHS", "TRIAL_MINUTES", "SEED", "SEEDS", "TOP", "SAMPLER",
-    "PRUNER", "STOP", "TRY", "CODE", "KEEP", "FINISH", "FIRST", "ENGINE", "JOBS",
+    "PRUNER", "STOP", "TRY", "WARM", "CODE", "KEEP", "FINISH", "FIRST", "ENGINE", "JOBS",
 )  # fmt: skip
 
 

@@ -145,13 +145,24 @@ def compare_study(names: Sequence[str], read: Callable[[str], ReportedStudy]) ->
 
 
 def check_comparable(compared: Sequence[ComparedStudy]) -> None:
-    """Raise `NotComparable` unless all runs have the same metric, direction and images."""
-    first, *others = [run for each in compared for run in each.runs]
+    """Raise `NotComparable` unless values rank all runs, and they have the same metric, direction,
+    images and extractor of features.
+
+    It reads the trial database.
+    """
+    first, *others = runs = [run for each in compared for run in each.runs]
+    for run in runs:
+        if run.is_chosen_by_eye:
+            raise NotComparable(
+                f"a person's choices rank study {run.name!r}, and a comparison goes by values, "
+                "which they need not follow; leave it out, and look at its report"
+            )
     for other in others:
         for what, mine, theirs in (
             ("metric", first.metric, other.metric),
             ("direction", first.study.direction.name, other.study.direction.name),
             ("images", _pixels(first), _pixels(other)),
+            ("extractors of features", *_known_extractors(first, other)),
         ):
             if what == "images" and mine != theirs:
                 mine, theirs = (f"{_data(run)} ({_pixels(run)})" for run in (first, other))
@@ -161,6 +172,12 @@ def check_comparable(compared: Sequence[ComparedStudy]) -> None:
                     f"{short(str(mine))} and {short(str(theirs))}; compare studies that measure "
                     "the same"
                 )
+
+
+def _known_extractors(first: ReportedStudy, other: ReportedStudy) -> tuple[str, str]:
+    """Return what both were judged with; the same where one of them does not say it."""
+    found = first.extractor, other.extractor
+    return found if all(found) else ("", "")
 
 
 def _pixels(run: ReportedStudy) -> str:

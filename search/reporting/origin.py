@@ -25,6 +25,7 @@ def origin_blocks(reported: ReportedStudy) -> list[Block]:
         ("split", _split(reported)),
         ("searched", _space(reported)),
         ("sampler", reported.record.sampler if reported.record else NOT_KEPT),
+        ("learned from", reported.record.warm if reported.record else ""),
         ("pruner", reported.record.pruner if reported.record else NOT_KEPT),
         ("epochs", _epochs(reported)),
         ("seed", str(reported.definition.get("seed", "-"))),
@@ -38,9 +39,10 @@ def origin_blocks(reported: ReportedStudy) -> list[Block]:
 
 def _trials(reported: ReportedStudy) -> str:
     words = f"{len(reported.trials)} ended: {count_outcomes(reported.trials)}"
-    running, waiting = reported.states["RUNNING"], reported.states["WAITING"]
-    words += f"; {running} running" if running else ""
-    words += f"; {waiting} interrupted" if waiting else ""
+    paused = reported.paused
+    waiting = reported.states["WAITING"] - paused
+    counts = {"running": reported.states["RUNNING"], "interrupted": waiting, "paused": paused}
+    words += "".join(f"; {count} {word}" for word, count in counts.items() if count)
     if reported.record and len(reported.trials) < reported.record.trials:
         words += f"; {reported.record.trials} in all"
     return words

@@ -20,6 +20,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import inspect
 
 from search.errors import SearchError
 from search.goals import Goal, goals_of
@@ -33,11 +34,14 @@ from search.trials.trial_attributes import sound_attributes
 from storage.database.finishes import find_finish
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
+from storage.database.rungs import read_arrivals
+from storage.database.schema import rungs
 from storage.files.artifacts import ArtifactFolder, listed_artifacts
 from storage.files.exports import read_provenance
 from storage.files.object_store import ObjectStore
 from storage.paths import NAME, RunPaths
 
+JUDGE = "judge"  # the attribute that says with which extractor of features samples were judged
 DEFINITION = "definition"  # the attribute that holds what a study was made with, as JSON
 
 
@@ -93,6 +97,17 @@ class ReportedStudy:
         return Counter(trial.state.name for trial in self.all_trials)
 
     @cached_property
+    def paused(self) -> int:
+        """How many trials pause at a rung: of Optuna's states they have WAITING."""
+        if not self.states["WAITING"]:
+            return 0
+        with self.storage.engine.connect() as connection:
+            if not inspect(connection).has_table(rungs.name):
+                return 0
+            found = read_arrivals(connection, self.study._study_id)
+        return sum(arrival.is_paused for arrival in found)
+
+    @cached_property
     def trials(self) -> list[FrozenTrial]:
         """The trials that have ended, best first: complete, then pruned, then all others.
 
@@ -112,9 +127,21 @@ class ReportedStudy:
 
         return sorted((t for t in self.all_trials if t.state.is_finished()), key=rank)
 
+    @property
+    def is_chosen_by_eye(self) -> bool:
+        """Whether a person's choices rank the trials."""
+        return is_preferential(self.storage.get_study_system_attrs(self.study._study_id))
+
+    @property
+    def extractor(self) -> str:
+        """A word for the features in which samples were judged; empty: none were, as is known."""
+        judge = self.study.user_attrs.get(JUDGE)
+        found = judge.get("hash") if isinstance(judge, dict) else None
+        return found[:16] if isinstance(found, str) else ""
+
     def _ranks_by_choice(self) -> Mapping[int, int]:
         study_id = self.study._study_id
-        if not is_preferential(self.storage.get_study_system_attrs(study_id)):
+        if not self.is_chosen_by_eye:
             return {}
         with self.storage.engine.connect() as connection:
             choices = read_choices(connection, study_id)

@@ -27,6 +27,7 @@ from search.setup.prepare import count_trials, identify_run, make_run
 from search.setup.shared_place import keep_files
 from search.setup.stored_study import StudyIdentity, check_identity, read_identity
 from search.setup.tries import remembered_tries
+from search.setup.warm import remembered_warm
 from search.spelling import spell
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler, trials_shown_at_once
@@ -162,4 +163,5 @@ def join_run(
     at_once = trials_shown_at_once(drawing)
     files = keep_files(opened, variables, storage)
     run = make_run(variables, study, inputs, opened, stored, trials=trials, at_once=at_once)
-    return replace(run, files=files, tries=tries)
+    warm = remembered_warm(opened, study.space)
+    return replace(run, files=files, tries=tries, warm=warm.to_plain())

@@ -42,11 +42,13 @@ from search.setup.stored_study import (
 )
 from search.setup.study_files import digest_rooms
 from search.setup.tries import check_room, check_stored_room, read_tries, remember_tries
+from search.setup.warm import Warm, keep_warm
 from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.strategies.seeded import StudySampler
 from search.strategies.stopping import with_stop
+from search.strategies.warm import check_learns
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
 from search.trials.retries import is_retry, read_retries
@@ -82,9 +84,16 @@ def check_names(variables: Variables, study: Study) -> None:
             f"STOP={variables.stop} asks what the best value may still gain, and of {len(goals)} "
             "goals no trial is the best of all; leave STOP out"
         )
+    if variables.warm and len(goals) > 1:
+        raise BadVariable(
+            f"WARM ranks earlier trials by one value, and of {len(goals)} goals no trial is the "
+            "best of all; leave WARM out"
+        )
     chosen = variables.sampler or study.spec.sampler
     sampler = make_sampler(chosen, seed=0, space=study.space, goals=goals)
-    pruner = make_pruner(variables.pruner or study.spec.pruner, goals)
+    if variables.warm:
+        check_learns(sampler)
+    pruner = make_pruner(variables.pruner or study.spec.pruner, study.spec.goals)
     if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
         check_strategies(study.spec.suggest, sampler, pruner, goals)
     if variables.inception is not None:
@@ -123,9 +132,16 @@ def _check_preference(variables: Variables, study: Study) -> None:
 
 
 def prepare_run(
-    variables: Variables, study: Study, storage: TrialStorage, inputs: RunInputs
+    variables: Variables,
+    study: Study,
+    storage: TrialStorage,
+    inputs: RunInputs,
+    warm: Warm | None = None,
 ) -> tuple[optuna.Study, StudyRun]:
-    """Return the stored study, which is made if it is new, and the run that goes on with it."""
+    """Return the stored study, which is made if it is new, and the run that goes on with it.
+
+    warm: trials of earlier studies that a new one begins with
+    """
     name = study_name(study, inputs.data, inputs.label, variables.sampler)
     drawing = make_sampler(
         variables.sampler or study.spec.sampler,
@@ -143,6 +159,7 @@ def prepare_run(
         code = StudyCode(version=study.version, files=study.code)
         with study_lock(storage.engine, opened._study_id):
             accept_code(opened, code, is_accepted=variables.code is not None)
+            warm = keep_warm(opened, warm, study.space)
         files = keep_files(opened, variables, storage)
     variables = replace(variables, pruner=remember_pausing_pruner(opened, study, variables.pruner))
     opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
@@ -162,6 +179,7 @@ def prepare_run(
         make_run(variables, study, inputs, opened, identity, trials=trials, at_once=at_once),
         files=files,
         tries=tries,
+        warm=warm.to_plain(),
     )
     if opened.user_attrs.get(REMARKS, []) != run.remarks:
         opened.set_user_attr(REMARKS, run.remarks)  # for reports

@@ -124,6 +124,7 @@ class Display:
         self.marks_best = marks_best
         self.most = most
         self.states: Counter[str] = Counter()
+        self._counted: set[int | None] = set()  # trials that ran when the states were counted
         self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.front = RunningFront(spec.goals)  # of several goals; none is the best then
@@ -201,6 +202,7 @@ class Display:
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
         self.states = states
+        self._counted = {each.number for each in self.status.values() if each.trains}
         self._say_at_times(self.summary(), self._work())
 
     def handle_event(self, worker: WorkerHandle, event: Event) -> None:
@@ -363,6 +365,9 @@ class Display:
 
     def _summary_parts(self) -> list[str]:
         counts = {word: self.states[state] for word, state in STATES.items()}
+        resumed = min(self._count_resumed_since(), counts["paused"])
+        counts["running"] += resumed
+        counts["paused"] -= resumed
         for word, state in COUNTED_AS.items():
             known = min(self.ends[word], self.states[state])
             counts[word] = known
@@ -378,6 +383,14 @@ class Display:
         if left is not None:
             parts.append(f"{format_duration(left)} left")
         return [*parts, *([self.jobs] if self.jobs else [])]
+
+    def _count_resumed_since(self) -> int:
+        """Count the paused trials with which our workers go on since the database was asked."""
+        ours = [status for status in self.status.values() if status.trains]
+        return min(
+            max(0, len(ours) - self.states["RUNNING"]),
+            sum(bool(each.resumed) and each.number not in self._counted for each in ours),
+        )
 
     def _work(self) -> str:
         """Return one line: what the trials that run have come to."""

@@ -36,6 +36,7 @@ WORKER = (
 SECRET = (
     "STORAGE",
     "NOTIFY",
+    "WARM",
     "MAKEFLAGS",
     "MFLAGS",
     "MAKEOVERRIDES",

@@ -168,6 +168,12 @@ class Leaderboard:
         again = read_retries(self.stored).numbers
         return next((t.user_attrs.get("reason") for t in failed if t.number not in again), None)
 
+    def all_exports(self) -> list[dict[str, Any]]:
+        """Return what all export folders of this study say, those of earlier runs included."""
+        ranks = ranks_beyond(self.run.paths.exports(self.run.study), 0)
+        found = [read_provenance(self.run.paths.export(self.run.study, each)) for each in ranks]
+        return [each for each in found if each and each.get("token") == self.run.token]
+
     def export_records(self, count: int) -> list[dict[str, Any]]:
         """Return what the export folders of ranks 1 to ``count`` say, best first."""
         found = [

@@ -28,8 +28,8 @@ class StudyRecord:
     sampler, pruner: as a user writes them; device: what the workers train on
     images: how many, by part; shape: (C, H, W) of each
     trial_minutes: how long a trial may take; revision: commit of the code; both for workers that
-        join; runs: a word of the folder RUNS; stop: when it ends early, as STOP names it. Older
-        versions kept none of them
+        join; runs: a word of the folder RUNS; stop: when it ends early, as STOP names it; warm:
+        what it has of earlier studies, as WARM says it. Older versions kept none of them
     """
 
     command: str
@@ -45,13 +45,14 @@ class StudyRecord:
     revision: str = ""
     runs: str = ""
     stop: str = ""
+    warm: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """Return the record in ``plain``; raises `TypeError` or `KeyError` for another thing."""
         record = cls(**{**plain, "shape": tuple(plain["shape"])})
         texts: tuple[object, ...] = (record.command, record.sampler, record.pruner, record.devices)
-        texts += (record.revision, record.runs, record.stop)
+        texts += (record.revision, record.runs, record.stop, record.warm)
         counts = (record.trials, record.top, record.retrain_epochs, *record.shape)
         counts += tuple(record.images[part] for part in ("train", "valid", "test"))
         if not all(isinstance(text, str) for text in texts):

@@ -3,6 +3,7 @@
     status = read_status(connection, "cae")
     status.running                    # `storage.database.running.RunningTrial`, one a trial
     status.seconds_left()             # of the search; None while that cannot be said
+    status.machine_seconds_left()     # the same for one worker, also where nobody works
 
 It loads no torch, and asks no machine: every worker of every machine writes into the database what
 it does.
@@ -93,6 +94,17 @@ class StudyStatus:
         return seconds_left(
             self._workers(), costs=self.costs, unstarted=unstarted, others=0, now=0.0
         )
+
+    def machine_seconds_left(self) -> float | None:
+        """Return how long one worker would take for the trials that are not begun, and for those
+        that wait for a worker; None where no trial has ended, or none is left.
+
+        What paused trials still take nobody knows: most are never promoted.
+        """
+        if self.total is None or not self.costs:
+            return None
+        left = self.total - self.ended - self.counts["paused"]
+        return left * sum(self.costs) / len(self.costs) if left > 0 else None
 
     def _workers(self) -> list[WorkerStatus]:
         """Return what the workers are at, as `search.pace` has it; the present is 0."""

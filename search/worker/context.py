@@ -24,9 +24,11 @@ from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.setup.stored_study import check_unchanged, read_identity
 from search.setup.study_files import digest_rooms
+from search.setup.warm import read_warm
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.strategies.stopping import with_stop
+from search.strategies.warm import with_warm
 from search.study import Study, StudySpec
 from search.trials.files_access import FilesAccess, open_files, trial_file
 from search.trials.outcomes import describe_error
@@ -270,6 +272,8 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
     goals = study.spec.goals
     chosen = run.sampler or study.spec.sampler
     drawing = make_sampler(chosen, seed=run.seed, space=study.space, goals=goals)
+    warm = read_warm(run.warm, study.space)
+    drawing = with_warm(drawing, warm.sources, study.space)
     sampler = with_stop(drawing, run.stop, trials=run.trials)
     pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
     queue = retry.wait_for(
@@ -279,7 +283,7 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
             owner=owner,
             sampler=sampler,
             pruner=make_pruner(pruner, goals),
-            references={**run.tries, **study.spec.references},
+            references={**run.tries, **warm.shared, **study.spec.references},
             suggest=study.spec.suggest,
             shown=run.shown,
             retry=retry,

@@ -55,15 +55,21 @@ _SAME_MOMENT = re.compile("already exists|UNIQUE constraint|duplicate key")
 
 
 def open_storage(
-    url: str, *, create: bool = True, given_up: Callable[[], bool] = lambda: False
+    url: str,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> TrialStorage:
     """Open Optuna's storage at ``url``; create it when it is missing, and our own tables.
 
     create: False creates nothing, neither a database nor a table
+    read_only: whether the database refuses whatever is written: it is somebody else's
     given_up: returns whether the user wants the run to end: then no answer is waited for long
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
     """
     place = parse_url(url)
+    create = create and not read_only
     if not create:
         _check_presence(place)
     if is_sqlite(place):
@@ -73,7 +79,10 @@ def open_storage(
             Path(place.database).parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(CREATORS):
             try:
-                return _make_storage(place, create=create, given_up=given_up)
+                arguments = _engine_arguments(
+                    place, create=create, read_only=read_only, given_up=given_up
+                )
+                return _make_storage(place, arguments, create=create)
             except DBAPIError as error:
                 if attempt == CREATORS - 1 or not _SAME_MOMENT.search(str(error.orig)):
                     raise
@@ -81,12 +90,11 @@ def open_storage(
         raise AssertionError("the last attempt returns or raises")
 
 
-def _make_storage(place: URL, *, create: bool, given_up: Callable[[], bool]) -> TrialStorage:
+def _make_storage(place: URL, arguments: dict[str, Any], *, create: bool) -> TrialStorage:
     from optuna.exceptions import StorageInternalError
 
     from storage.database.optuna_storage import TrialStorage
 
-    arguments = _engine_arguments(place, create=create, given_up=given_up)
     try:
         opened = TrialStorage(full_url(place), arguments, create=create)
     except RuntimeError as error:  # Optuna raises it for tables of another version
@@ -187,15 +195,21 @@ def open_engine(url: str) -> Engine:
 
 
 def _engine_arguments(
-    place: URL, *, create: bool = True, given_up: Callable[[], bool] = lambda: False
+    place: URL,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Return the arguments of `create_engine`.
 
-    create: whether the database is ours to tune
+    create: whether the database is ours to tune; read_only: whether it refuses what is written
     The values of a failed statement stay out of messages: they may be a user's secrets.
     """
     if is_sqlite(place):
         connect = sqlite_file.connect if create else sqlite_file.connect_as_it_is
+        if read_only:
+            connect = sqlite_file.connect_to_read
         watched = sqlite_file.WatchedFile(Path(place.database or ""), connect)
         return {"hide_parameters": True, "pool_logging_name": POOL, "creator": watched.connect}
     given: dict[str, Any] = {
@@ -212,6 +226,7 @@ def _engine_arguments(
             make_url(full_url(place)),
             _postgres_arguments(place.query),
             patience=None if create else postgres_connection.READ,
+            read_only=read_only,
             given_up=given_up,
         ),
     }

@@ -102,9 +102,14 @@ def connect(
     arguments: Mapping[str, Any],
     *,
     patience: float | None = None,
+    read_only: bool = False,
     given_up: Callable[[], bool] = lambda: False,
 ) -> PatientConnection:
-    """Connect to ``place`` as SQLAlchemy does; arguments: of libpq, beside those of the URL."""
+    """Connect to ``place`` as SQLAlchemy does.
+
+    arguments: of libpq, beside those of the URL
+    read_only: whether the server refuses what is written
+    """
 
     class Patient(PatientConnection):
         pass
@@ -117,6 +122,7 @@ def connect(
         connection.autocommit = True
         connection.execute(TELL, [connection.info.backend_pid])
         connection.autocommit = False
+        connection.read_only = read_only
     except BaseException:
         connection.close()
         raise
