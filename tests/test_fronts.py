@@ -297,6 +297,7 @@ def test_three_goals_have_a_picture_each_beside_the_first() -> None:
     ("variables", "message"),
     [
         ({"STOP": "auto"}, "STOP=auto asks what the best value may still gain, and of 2 goals"),
+        ({"WARM": "cae"}, "WARM ranks earlier trials by one value, and of 2 goals"),
         ({"SAMPLER": "cmaes"}, "sampler 'cmaes' follows one value, and this study has 2 goals"),
         ({"SAMPLER": "preference"}, "sampler 'preference' asks a person"),
         ({"PRUNER": "median"}, "pruner 'median' compares one value of each trial"),
