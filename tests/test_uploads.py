@@ -16,6 +16,7 @@ from storage.database.connection import open_storage
 from storage.database.fences import TrialLost
 from storage.database.file_records import create_file_tables
 from storage.database.retry import DatabaseRetry
+from storage.files.artifacts import shared_name
 from storage.files.object_store import ObjectStore, open_objects
 from storage.files.places import parse_files
 from storage.files.shared_files import SharedFiles, may_always
@@ -248,3 +249,24 @@ def test_a_checkpoint_that_somebody_removes_costs_its_copy_alone(
     keep(4)
     uploads.wait()
     assert kept(uploads, tmp_path)[0] == (4, "after epoch 4")
+
+
+def test_a_picture_too_large_for_the_database_stays_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.files.database_objects.LARGEST", 10)
+    engine = open_storage(f"sqlite:///{tmp_path / 'studies.db'}").engine
+    create_file_tables(engine)
+    store = open_objects(parse_files("database"), engine)
+    store.identify()
+    files = SharedFiles(engine=engine, token="t", store=store)
+    said: list[str] = []
+    access = FilesAccess(files, DatabaseRetry(), lambda: False, said.append)
+    for name, size in (("a", 5), ("large", 11), ("b", 5), ("larger", 12), ("c", 5)):
+        (tmp_path / name).write_bytes(b"x" * size)
+        access.share_artifact(name, tmp_path)
+    (line,) = said
+    assert line.startswith(f"pictures stay in {tmp_path}: ")
+    names = ("a", "large", "b", "larger", "c")
+    there = [name for name in names if store.read(shared_name(name), tmp_path / "copy")]
+    assert there == ["a", "b", "c"]

@@ -91,27 +91,29 @@ class FilesAccess:
             self._outage.note(error, left)
             return False
         except FileTooLarge as error:
-            if left not in self._too_large:
-                self._too_large.add(left)
-                self.tell(f"{left}: {error}")
+            self._tell_too_large(error, left)
             return False
         if done:
             self._outage.end()
         return done
+
+    def _tell_too_large(self, error: FileTooLarge, left: str) -> None:
+        if left not in self._too_large:
+            self._too_large.add(left)
+            self.tell(f"{left}: {error}")
 
     def share_artifact(self, artifact: str, folder: Path, guard: Guard = may_always) -> None:
         """Copy an artifact in ``folder`` to FILES, and those that FILES was away for before.
 
         guard: raises where it is somebody else's by now. What it raises of ``artifact`` is raised
             here; of an earlier one, nobody asks any more.
+        One that FILES does not take, for its size, does not wait.
         """
         self._waiting[artifact] = folder / artifact, guard
         for name, (path, its_guard) in list(self._waiting.items()):
-            copy = partial(_write, name=shared_name(name), path=path, guard=its_guard)
+            copy = partial(self._write_or_leave, shared_name(name), path, its_guard)
             try:  # one that is gone was deleted in the dashboard
-                done = not path.exists() or self.try_to(
-                    copy, left=f"pictures stay in {path.parent}"
-                )
+                done = not path.exists() or self.try_to(copy, left=_left_in(path.parent))
             except (TrialLost, JobLost):
                 del self._waiting[name]
                 if name == artifact:
@@ -120,6 +122,13 @@ class FilesAccess:
             if not done:
                 break
             del self._waiting[name]
+
+    def _write_or_leave(self, name: str, path: Path, guard: Guard, files: SharedFiles) -> None:
+        """Put an artifact; one that is too large stays where it is, for good."""
+        try:
+            _write(files, name=name, path=path, guard=guard)
+        except FileTooLarge as error:
+            self._tell_too_large(error, _left_in(path.parent))
 
     def wait_for(self, call: Callable[[SharedFiles], T]) -> T:
         """Return what ``call`` returns, once FILES and the database answer.
@@ -181,3 +190,8 @@ def _write(files: SharedFiles, *, name: str, path: Path, guard: Guard) -> None:
     with read(files.engine) as connection:
         guard(connection)
     files.store.write(name, path)
+
+
+def _left_in(folder: Path) -> str:
+    """Say where pictures stay that FILES does not have."""
+    return f"pictures stay in {folder}"
