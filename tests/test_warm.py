@@ -186,7 +186,7 @@ def test_trials_that_pause_say_what_carries_over_too(direction: str) -> None:
     """With `asha` nearly all trials of a study pause until all have begun."""
     sampler = with_warm(make_sampler("tpe", seed=5, space=SPACE), [source_of(goodness)], SPACE)
     assert isinstance(sampler, WarmSampler)
-    study = optuna.create_study(sampler=sampler, direction=direction)
+    study = optuna.create_study(sampler=sampler, direction=direction)  # type: ignore[arg-type]
     drawing = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=9))
     sign = 1 if direction == "minimize" else -1
     for _ in range(8):
