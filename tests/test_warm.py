@@ -181,6 +181,28 @@ def test_direction_and_scale_of_a_source_do_not_count() -> None:
     assert params_of(upwards) == params_of(here)
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_trials_that_pause_say_what_carries_over_too(direction: str) -> None:
+    """With `asha` nearly all trials of a study pause until all have begun."""
+    sampler = with_warm(make_sampler("tpe", seed=5, space=SPACE), [source_of(goodness)], SPACE)
+    assert isinstance(sampler, WarmSampler)
+    study = optuna.create_study(sampler=sampler, direction=direction)  # type: ignore[arg-type]
+    drawing = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=9))
+    sign = 1 if direction == "minimize" else -1
+    for _ in range(8):
+        found = drawing.ask(SPACE).params
+        study.add_trial(
+            create_trial(
+                state=optuna.trial.TrialState.WAITING, params=found, distributions=dict(SPACE),
+                intermediate_values={0: sign * goodness(found)},
+            )
+        )  # fmt: skip
+    shown = sampler._choose(study)
+    assert len(shown) > 20
+    values = [sign * (trial.value or 0.0) for trial in shown]
+    assert values == sorted(values, reverse=True), "the best is the latest"
+
+
 def test_earlier_trials_are_seen_by_the_sampler_alone() -> None:
     study, _ = search([source_of(goodness)])
     assert [trial.number for trial in study.trials] == list(range(16))

@@ -31,7 +31,6 @@ from optuna.trial import FrozenTrial, TrialState
 if TYPE_CHECKING:
     from sklearn.ensemble import ExtraTreesRegressor
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 LEAST = 4  # trials of this study, before anything is known of what carries over
 TREES, LEAF = 100, 2  # of the forest, and trials in a leaf at least
 STRONGEST = 0.999  # correlation: 1 would be certain after four trials
@@ -54,12 +53,13 @@ class WarmSource:
 
 
 def order_trials(study: Study) -> list[FrozenTrial]:
-    """Return the trials that have ended, the best first; a pruned one ranks behind all complete
-    ones, and by how far it came, as TPE ranks it."""
+    """Return the trials that have ended, or pause at a rung, the best first.
+
+    One that is pruned or pauses ranks behind all complete ones, and by how far it came, as TPE
+    ranks pruned ones.
+    """
     sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
-    found = [
-        t for t in study._get_trials(deepcopy=False, states=ENDED, use_cache=True) if _counts(t)
-    ]
+    found = [t for t in study._get_trials(deepcopy=False, use_cache=True) if _counts(t)]
 
     def place(trial: FrozenTrial) -> tuple[float, float, float, int]:
         if trial.state is TrialState.COMPLETE:
@@ -73,9 +73,13 @@ def order_trials(study: Study) -> list[FrozenTrial]:
 
 
 def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial that has ended says how good its parameters are."""
-    is_number = trial.state is not TrialState.COMPLETE or math.isfinite(trial.values[0])
-    return is_number and all(excess <= 0 for excess in trial.constraints.values())
+    """Whether a trial says how good its parameters are."""
+    if trial.state is TrialState.COMPLETE:
+        says = math.isfinite(trial.values[0])
+    else:
+        is_paused = trial.state is TrialState.WAITING and bool(trial.intermediate_values)
+        says = is_paused or trial.state is TrialState.PRUNED
+    return says and all(excess <= 0 for excess in trial.constraints.values())
 
 
 class LearntSource:

@@ -5,7 +5,8 @@
 TPE draws its first trials at random (``n_startup_trials``). In their place it sees trials of
 earlier studies, as soon as these seem to hold here: what an earlier study has found may hold, or
 not at all. The share of a source that it sees is how far that carries over
-(`search.strategies.carry_over`). It is worked out anew for each trial, and 0 until four have ended.
+(`search.strategies.carry_over`). It is worked out anew for each trial, and 0 until four have ended
+or pause.
 
 Values of another study have another scale. Only their order counts: the source's best tenth gets
 the values of this study's best tenth.
@@ -26,11 +27,11 @@ import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import BadVariable
 from search.strategies.carry_over import (
-    ENDED,
     LEAST,
     LearntSource,
     Space,
@@ -38,6 +39,8 @@ from search.strategies.carry_over import (
     order_trials,
 )
 from search.strategies.seeded import StudySampler
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # what TPE counts
 
 
 def with_warm(sampler: StudySampler, sources: Sequence[WarmSource], space: Space) -> StudySampler:
@@ -120,12 +123,13 @@ class WarmSampler(StudySampler):
     def _choose(self, study: Study) -> list[FrozenTrial]:
         """Return the earlier trials that count by now."""
         ended = study._get_trials(deepcopy=False, states=ENDED, use_cache=True)
-        if not LEAST <= len(ended) < self.needed:
-            return []
         own = order_trials(study)
-        values = [trial.values[0] for trial in own if trial.state is TrialState.COMPLETE]
-        if not values:
+        if len(ended) >= self.needed or len(own) < LEAST:
             return []
+        values = [trial.values[0] for trial in own if trial.state is TrialState.COMPLETE]
+        if not values:  # all pause, or were pruned: then any values in this order do
+            sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+            values = [sign * place for place in range(len(own))]
         found: list[FrozenTrial] = []
         for source in self.sources:
             trials = source.source.parameters
