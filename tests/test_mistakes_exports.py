@@ -173,7 +173,7 @@ RECORD = {
 def leaderboard(tmp_path: Path) -> Leaderboard:
     """That of a study with one retrained and exported trial, number 3."""
     paths = RunPaths(tmp_path)
-    spec: Any = SimpleNamespace(metric="mse", direction="minimize", patience=4)
+    spec: Any = SimpleNamespace(quality="mse", minimizes=True, patience=4)
     run: Any = SimpleNamespace(paths=paths, study="cae", token="t", retrain_epochs=9)
     kept = paths.retraining("cae", 3)
     kept.folder.mkdir(parents=True)

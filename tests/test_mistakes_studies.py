@@ -49,7 +49,10 @@ CONTENTS |= {
     "data-list": (changed('"digits"', '["digits"]'), ["data=['digits']", "name"]),
     "data-misspelt": (changed('"digits"', '"digit"'), ["unknown data 'digit'", "'digits'?"]),
     "data-a-path": (changed('"digits"', '"/tmp/pictures"'), ["unknown data", "folder:PATH"]),
-    "metric-none": (changed('"mse"', "None"), ["unknown metric", "mse"]),
+    "metric-none": (
+        changed('"mse"', "None"),
+        ["metric=None is neither a name nor names of several goals"],
+    ),
     "metric-case": (
         changed('"mse"', '"MSE"'),
         ["unknown metric 'MSE'; did you mean 'mse'? available: mse"],

@@ -344,7 +344,12 @@ def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> Non
     with pytest.raises(NotDelivered, match=r"it has not ended after 0\.2 s"):
         parse_receiver("sleep 77 | cat; true").deliver({}, timeout=0.2)
     assert time.monotonic() - began < 5
-    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "77"]]
+    wait_until(lambda: not is_asleep(), 20)
+
+
+def is_asleep() -> bool:
+    found = psutil.process_iter(["cmdline"])
+    return any(process.info["cmdline"] == ["sleep", "77"] for process in found)
 
 
 @pytest.mark.parametrize(

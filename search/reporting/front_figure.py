@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from PIL import Image
 
+from models.data.decoding import open_image
 from search.goals import Goal, format_values
 from search.reporting.axes import Axis, fit_axis
 from search.reporting.document import Figure
@@ -137,7 +138,7 @@ def _add_thumbnails(
 
 def _corner_of(content: bytes) -> bytes:
     """Return the lower right corner of a picture, small, as PNG: there is what the model made."""
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         height = max(1, round(CORNER * image.height))
         width = min(image.width, 2 * height)
         box = (image.width - width, image.height - height, image.width, image.height)

@@ -99,7 +99,7 @@ class TensorBoardFiles:
         self._files[run.name].add(*_scalars(epoch.values), step=epoch.number)
 
     def log_picture(self, run: TrackedRun, picture: TrackedPicture) -> None:
-        with Image.open(picture.path) as image:
+        with Image.open(picture.path, formats=("PNG",)) as image:
             width, height = image.size
         content = picture.path.read_bytes()
         shown = Summary.Image(
