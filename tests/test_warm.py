@@ -53,7 +53,7 @@ from search.study import Study
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
 from search.trials.queue import open_queue
-from search.trials.study_record import read_record
+from search.trials.study_record import StudyRecord, read_record, write_record
 from search.variables import Variables, read_variables
 from storage import trials
 from storage.database.connection import open_storage
@@ -275,6 +275,21 @@ def test_any_study_of_optuna_is_a_source(small: Study, storage_url: str) -> None
     assert values == sorted(values)
     assert source.varied == ("channels", "latent", "lr")
     assert read(small, "", storage_url) == source, "the only study there need not be named"
+
+
+def test_a_source_may_be_named_by_its_study_file(small: Study, storage_url: str) -> None:
+    fill(storage_url, name="cae-digits")
+    opened = optuna.load_study(study_name="cae-digits", storage=open_storage(storage_url))
+    write_record(
+        opened,
+        StudyRecord(
+            command="cae", trials=12, top=0, retrain_epochs=1, sampler="tpe", pruner="none",
+            devices="cpu", images={"train": 1, "valid": 1, "test": 1}, shape=(1, 8, 8),
+        ),
+    )  # fmt: skip
+    assert read(small, storage_url, "cae").name == "cae-digits"
+    with pytest.raises(BadVariable, match="unknown study 'vae'"):
+        read(small, storage_url, "vae")
 
 
 def test_a_journal_of_optuna_is_a_source_and_stays_as_it_is(small: Study, tmp_path: Path) -> None:
