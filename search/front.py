@@ -17,6 +17,8 @@ Shape legend: M vectors, G goals.
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,14 +99,24 @@ def choose_spread(costs: Costs, count: int) -> list[int]:
     """Return the places of at most ``count`` vectors of the front, the one that adds most first.
 
     Of vectors that are equal, the first one stands for all until every other one is taken.
+
+    A vector never adds more later than it would now. So most of them need not be looked at again
+    when one is taken.
     """
     places = front_places(costs)
     front = costs[places]
+    most = [(-math.inf, place) for place in range(len(places))]  # less what it adds at most, place
     chosen: list[int] = []
+    reached = 0.0
     while len(chosen) < min(count, len(places)):
-        left = [place for place in range(len(places)) if place not in chosen]
-        volumes = [hypervolume(front[[*chosen, place]], front) for place in left]
-        chosen.append(left[int(np.argmax(volumes))])
+        _, place = heapq.heappop(most)
+        volume = hypervolume(front[[*chosen, place]], front)
+        adds = reached - volume, place
+        if most and adds > most[0]:
+            heapq.heappush(most, adds)
+            continue
+        chosen.append(place)
+        reached = volume
     return [places[place] for place in chosen]
 
 

@@ -180,6 +180,10 @@ def test_a_table_says_why_no_complete_trial_is_on_the_front(
     monkeypatch.setenv("NAME", "small")
     assert main(["trials"]) == 0
     assert "every complete trial violates constraints" in capsys.readouterr().out
+    paths = RunPaths(tmp_path / "runs")
+    written = (write_report("small", paths.database_url, paths) / "README.md").read_text()
+    assert "Every complete trial violates constraints" in written
+    assert "on the front" not in written
 
 
 def test_the_note_of_a_trial_says_that_it_violates_constraints() -> None:

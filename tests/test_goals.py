@@ -148,6 +148,18 @@ def test_what_stands_for_a_front_is_chosen_one_by_one() -> None:
     assert volumes == sorted(volumes)
 
 
+@pytest.mark.parametrize("goals", [2, 3])
+def test_what_is_not_looked_at_again_would_not_have_been_chosen(goals: int) -> None:
+    drawn = np.random.default_rng(goals).integers(0, 30, size=(60, goals)).astype(float)
+    front = drawn[places_of_front(drawn)]
+    chosen: list[int] = []
+    for place in choose_spread(front, 8):
+        left = [each for each in range(len(front)) if each not in chosen]
+        volumes = [hypervolume(front[[*chosen, each]], front) for each in left]
+        assert place == left[int(np.argmax(volumes))]
+        chosen.append(place)
+
+
 def test_the_volume_is_that_of_the_rectangles() -> None:
     front = as_costs([(0.0, 10.0), (5.0, 0.0)], GOALS)  # on the scale: (0, 1) and (1, 0)
     assert hypervolume(front, front) == pytest.approx(1.1 * 0.1 + 0.1 * 1.1 - 0.1 * 0.1)

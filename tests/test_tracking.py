@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from search.engines.launch import PASSED
 from search.errors import BadVariable
 from search.messages import Ended, EpochEnded, Event, Paused, Pictured, Released, Started
-from search.supervisor import tracking
+from search.supervisor import tracked_runs, tracking
 from search.supervisor.tracked_runs import RunSource
 from search.supervisor.tracking import StudyTracking
 from search.tracking import opening
@@ -38,6 +38,7 @@ from search.worker.context import WorkerContext
 from search.worker.retraining import retrain
 from storage import curves, trials
 from storage.database.retry import DatabaseRetry
+from storage.files.exports import read_provenance
 from storage.paths import RunPaths
 from tests.tracker_stand_ins import make_mlflow, make_wandb
 from tests.trials import Broken, Diverging, MakeContext, export_now, run_one
@@ -302,7 +303,9 @@ def test_how_a_trial_ends_is_told(make_context: MakeContext, model: Any, state: 
 
 
 @pytest.mark.usefixtures("quick_export", "small_figures")
-def test_a_retraining_and_its_export_are_runs_of_their_own(make_context: MakeContext) -> None:
+def test_a_retraining_and_its_export_are_runs_of_their_own(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = make_context(epochs=1)
     heard = Heard()
     tracked = track(context, lambda: heard)
@@ -323,6 +326,14 @@ def test_a_retraining_and_its_export_are_runs_of_their_own(make_context: MakeCon
     assert heard.runs["export-1"].card == card.read_text()
     assert tracked.said == []
     assert tracked.marked() == []
+    about = read_provenance(card.parent)
+    assert about is not None
+    several = {**about, "goals": [{"name": "code", "value": 4.0}]}
+    monkeypatch.setattr(tracked_runs, "read_provenance", lambda folder: several)
+    known = tracked.tracking.source.export(1)
+    assert known is not None
+    assert known.ending is not None
+    assert known.ending.values["best/code"] == 4.0, "of several goals each has its value"
 
 
 def test_a_retraining_that_goes_on_tells_no_epoch_twice(make_context: MakeContext) -> None:

@@ -40,6 +40,7 @@ from search.setup.warm import (
 )
 from search.setup.warm_sources import parse_name, read_source
 from search.strategies.carry_over import WarmSource, carry_over, order_trials
+from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.strategies.warm import (
     WarmSampler,
@@ -52,7 +53,7 @@ from search.study import Study
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
 from search.trials.queue import open_queue
-from search.trials.study_record import read_record
+from search.trials.study_record import StudyRecord, read_record, write_record
 from search.variables import Variables, read_variables
 from storage import trials
 from storage.database.connection import open_storage
@@ -138,10 +139,16 @@ def goodness(found: dict[str, Any]) -> float:
     return (math.log10(found["lr"]) + 3) ** 2 + (found["latent"] - 6) ** 2 / 20
 
 
-def search(sources: list[WarmSource], *, trials: int = 16, sign: int = 1) -> tuple[Any, list[int]]:
+def search(
+    sources: list[WarmSource], *, trials: int = 16, sign: int = 1, pruner: str = "none"
+) -> tuple[Any, list[int]]:
     """Search the space of `goodness`; return the study and how many earlier trials were shown."""
     sampler = with_warm(make_sampler("tpe", seed=5, space=SPACE), sources, SPACE)
-    study = optuna.create_study(sampler=sampler, direction="minimize" if sign > 0 else "maximize")
+    study = optuna.create_study(
+        sampler=sampler,
+        pruner=make_pruner(pruner),
+        direction="minimize" if sign > 0 else "maximize",
+    )
     shown = []
     for _ in range(trials):
         trial = study.ask()
@@ -165,6 +172,12 @@ def test_a_source_that_holds_is_shown_and_changes_what_is_drawn() -> None:
     assert params_of(study)[:4] == params_of(cold)[:4]
     assert params_of(study) != params_of(cold)
     assert params_of(search([source_of(goodness)])[0]) == params_of(study), "draws follow the trial"
+
+
+def test_a_pruner_that_shows_samplers_a_part_of_the_study_takes_earlier_trials() -> None:
+    study, shown = search([source_of(goodness)], pruner="hyperband")
+    assert len(study.trials) == len(shown) == 16
+    assert any(shown)
 
 
 def test_a_source_with_reversed_ranks_is_never_shown() -> None:
@@ -262,6 +275,21 @@ def test_any_study_of_optuna_is_a_source(small: Study, storage_url: str) -> None
     assert values == sorted(values)
     assert source.varied == ("channels", "latent", "lr")
     assert read(small, "", storage_url) == source, "the only study there need not be named"
+
+
+def test_a_source_may_be_named_by_its_study_file(small: Study, storage_url: str) -> None:
+    fill(storage_url, name="cae-digits")
+    opened = optuna.load_study(study_name="cae-digits", storage=open_storage(storage_url))
+    write_record(
+        opened,
+        StudyRecord(
+            command="cae", trials=12, top=0, retrain_epochs=1, sampler="tpe", pruner="none",
+            devices="cpu", images={"train": 1, "valid": 1, "test": 1}, shape=(1, 8, 8),
+        ),
+    )  # fmt: skip
+    assert read(small, storage_url, "cae").name == "cae-digits"
+    with pytest.raises(BadVariable, match="unknown study 'vae'"):
+        read(small, storage_url, "vae")
 
 
 def test_a_journal_of_optuna_is_a_source_and_stays_as_it_is(small: Study, tmp_path: Path) -> None:

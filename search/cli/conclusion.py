@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.results import Table
 from search.cli.closing_lines import describe_kept, next_lines
+from search.cli.telling import why_nothing_is_exported
 from search.console import print_line, print_lines, print_loud, shorten_path
 from search.goals import join_names
 from search.reporting.front import FILE, front_picture
@@ -122,9 +123,7 @@ class Conclusion:
         if not records:
             reason = supervisor.leaderboard.first_failure_reason()
             why = f" (first failure: {reason})" if reason else ""
-            is_any = self.study.spec.has_several_goals and supervisor.queue.count()["COMPLETE"]
-            none = "every complete trial violates constraints" if is_any else "no trial is complete"
-            print_line(console, f"{none}: nothing to export{why}")
+            print_line(console, f"{why_nothing_is_exported(supervisor)}{why}")
             return 1
         console.print(self._export_table(run, records))
         print_lines(console, *describe_dominated(records))

@@ -23,8 +23,6 @@ from search.variables import Variables
 from search.words import format_count
 from storage.files.certificate_words import goals_in_words, mean_of
 
-NOTHING = "no trial is complete: nothing to export"
-
 
 @contextmanager
 def notices_of(supervisor: Supervisor, variables: Variables) -> Iterator[None]:
@@ -52,6 +50,14 @@ def notices_of(supervisor: Supervisor, variables: Variables) -> Iterator[None]:
         notices.close()
 
 
+def why_nothing_is_exported(supervisor: Supervisor) -> str:
+    """Return why a search has nothing to export."""
+    several = supervisor.study.spec.has_several_goals
+    is_any = several and supervisor.queue.count()["COMPLETE"] > 0
+    why = "every complete trial violates constraints" if is_any else "no trial is complete"
+    return f"{why}: nothing to export"
+
+
 def tell_end(
     supervisor: Supervisor, exported: Sequence[Mapping[str, Any]] | FinishedElsewhere, code: int
 ) -> None:
@@ -65,7 +71,7 @@ def tell_end(
     notices.look_for_best(at_once=True)
     metric = supervisor.study.spec.quality
     if code:
-        notices.tell_failed(NOTHING)
+        notices.tell_failed(why_nothing_is_exported(supervisor))
     elif isinstance(exported, FinishedElsewhere):
         notices.tell_done(exported.describe(metric), **exported.result)
     elif exported:
@@ -83,7 +89,7 @@ def tell_end(
     else:
         ranked = supervisor.leaderboard.ranked_trials()
         if not ranked:
-            notices.tell_done(NOTHING)
+            notices.tell_done(why_nothing_is_exported(supervisor))
             return
         trials = queue.study.get_trials(deepcopy=False)
         found = next(trial.values for trial in trials if trial.number == ranked[0]) or []

@@ -159,9 +159,11 @@ class WorkerCommand:
             self._say_done(run, queue)
             return 0
         self._announce(joined, run, devices, left, place)
+        # In a RUNS that is shared, `make study` makes good what trackers lack.
+        recovers = IN_JOB not in os.environ and not self._shares_runs(joined)
         with (
             notices_of(supervisor, self.variables),
-            logged(supervisor, self.variables, recovers=False),
+            logged(supervisor, self.variables, recovers=recovers),
         ):
             return self._work(supervisor, top, ends_study=bool(top) or not joined.record.top)
 

@@ -66,15 +66,18 @@ def outcome_blocks(reported: ReportedStudy) -> list[Block]:
     best = reported.trials[0]
     if best.state != TrialState.COMPLETE:
         return [Words(_nothing_complete(reported), "lead")]
+    if len(reported.goals) > 1 and not reported.front:
+        return [Words("Every complete trial violates constraints: none is on a front.", "lead")]
     found = value_of(best)
     value = "" if found is None else f" with {reported.metric} {found:.6g}"
     words = f"The best is trial {best.number}{value}. "
+    again = "the best again and tests the winner"
     if len(reported.goals) > 1:
-        words = f"{describe_front(reported)} "
+        words, again = f"{describe_front(reported)} ", "its first trials again and tests them"
     if reported.definition:
         words += (
             "That is on the validation images; nothing is exported yet: "
-            f"{spell('study', NAME=_command(reported))} trains the best again and tests the winner."
+            f"{spell('study', NAME=_command(reported))} trains {again}."
         )
     shown = [
         Picture(file=f"best_{name}", content=path.read_bytes(), caption=Path(name).stem)

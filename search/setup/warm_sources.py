@@ -30,8 +30,10 @@ from search.setup.stored_study import read_identity
 from search.strategies.carry_over import WarmSource, order_trials
 from search.strategies.warm import spread
 from search.study import Study
+from search.trials.stored_names import choose_stored, read_stored_names
 from search.words import format_count, join_words, show_text
 from storage.database.foreign import absolute_address, opened_to_read, show_address
+from storage.database.optuna_storage import TrialStorage
 from storage.errors import DatabaseUnreachable, short
 
 MOST = 200  # trials of a source that are kept: more of them tell the sampler little
@@ -107,6 +109,9 @@ def read_source(name: WarmName, study: Study, url: str, *, stored: str) -> Found
 def _load(name: WarmName, storage: BaseStorage) -> optuna.Study:
     names = optuna.get_all_study_names(storage)
     wanted = name.study if name.study is not None or len(names) != 1 else names[0]
+    if name.address is None and wanted not in names and isinstance(storage, TrialStorage):
+        with storage.engine.connect() as connection:  # cae may mean cae-digits
+            wanted = choose_stored(read_stored_names(connection), wanted or "", None) or wanted
     if wanted is None:
         there = ", ".join(short(show_text(each)) for each in sorted(names)[:LISTED]) or "none"
         raise BadVariable(

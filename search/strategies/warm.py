@@ -118,7 +118,7 @@ class WarmSampler(StudySampler):
         are drawn with the same."""
         if self._shown[0] != trial.number:
             self._shown = trial.number, self._choose(study)
-        return _WarmStudy(study, self._shown[1])
+        return _WarmStudy(study, self._shown[1]) if self._shown[1] else study
 
     def _choose(self, study: Study) -> list[FrozenTrial]:
         """Return the earlier trials that count by now."""
@@ -182,7 +182,7 @@ class _WarmStudy(Study):
     """A study as the sampler sees it, with earlier trials before its own."""
 
     def __init__(self, study: Study, earlier: Sequence[FrozenTrial]) -> None:
-        vars(self).update(vars(study))
+        vars(self).update(object.__getattribute__(study, "__dict__"))  # Hyperband's studies hide it
         self._earlier = earlier
 
     def _get_trials(

@@ -150,6 +150,7 @@ class RunSource:
             "folder": str(folder),
         }
         values = {f"best/{record.metric}": record.valid[record.metric]}
+        values |= {f"best/{goal['name']}": goal["value"] for goal in found.get("goals", ())}
         values |= {f"valid/{name}": value for name, value in record.valid.items()}
         values |= {f"test/{name}": value for name, value in (record.test or {}).items()}
         epoch = record.best_epoch
