@@ -75,14 +75,14 @@ USAGES = {
         about="say who runs what on which machine, and what is left",
         example="cae",
         bare="NAME",
-        variables=("NAME", *LISTED, *DATABASE),
+        variables=("NAME", "DATA", *LISTED, *DATABASE),
     ),
     "studies": Usage(about="list the studies, and how far each is"),
     "trials": Usage(
         about="show the best trials; CSV=FILE or PARQUET=FILE writes all",
         example="cae",
         bare="NAME",
-        variables=("NAME", *LISTED, *DATABASE),
+        variables=("NAME", "DATA", *LISTED, *DATABASE),
     ),
     "replay": Usage(
         about="train a trial again from its record, and compare",
@@ -103,7 +103,7 @@ USAGES = {
         about="say what another pruner would have cost and found",
         example="cae PRUNER=asha WORKERS=16",
         bare="NAME",
-        variables=("NAME", *PLAYED, *LISTED, *DATABASE),
+        variables=("NAME", "DATA", *PLAYED, *LISTED, *DATABASE),
     ),
     "sample": Usage(
         about="draw images with an export",
@@ -115,7 +115,7 @@ USAGES = {
         about="write a page about a study, with pictures",
         example="cae",
         bare="NAME",
-        variables=("NAME", "FILES", *DATABASE),
+        variables=("NAME", "DATA", "FILES", *DATABASE),
     ),
     "compare": Usage(
         about="compare what several studies found, and at which cost",

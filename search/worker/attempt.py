@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 from optuna.pruners import NopPruner
@@ -65,7 +66,6 @@ class TrialAttempt:
         )
         self.rungs = TrialRungs(context, trial)
         self.goals = TrialGoals(context, trial)
-        self.trains_to_the_end = context.queue.trains_to_the_end(trial)
         self.lost = threading.Event()  # set when the trial has become somebody else's
         self.missing: dict[str, str] = {}  # what could not be written, and why
         self.pictures = TrialPictures(context, trial, self.progress, self.missing)
@@ -78,6 +78,11 @@ class TrialAttempt:
         self.got_on = time.monotonic()  # when a step, an evaluation or an epoch began
         self.is_unpromoted = False  # it pauses, and ends since nothing else is left to do
         self.earlier_seconds = 0.0  # of earlier attempts, until the checkpoint
+
+    @cached_property
+    def trains_to_the_end(self) -> bool:
+        """Whether the trial neither pauses nor is pruned."""
+        return self.queue.trains_to_the_end(self.trial)
 
     def record_start(self) -> None:
         """Write where and from what the trial runs; after an interruption, where it ran last."""

@@ -11,6 +11,7 @@ lets trials pause there are no rungs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from optuna.trial import Trial
 
@@ -27,8 +28,13 @@ class TrialRungs:
     def __init__(self, context: WorkerContext, trial: Trial) -> None:
         self.queue = context.queue
         self.trial = trial
+        self.most = context.run.epochs
         self.best = min if context.spec.minimizes else max
-        self.epochs = self.queue.rung_epochs(context.run.epochs, trial)
+
+    @cached_property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs after which the trial may pause, as the database knows it."""
+        return self.queue.rung_epochs(self.most, self.trial)
 
     def reach(self, epoch: int, reported: Mapping[int, float]) -> bool:
         """Return whether the trial goes on after ``epoch``. reported: values by step, from 0"""
