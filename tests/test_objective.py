@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 import torch
 from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import Trial
 from PIL import Image
 
 from models.base import Metrics
@@ -26,6 +27,8 @@ from search.setup.prepare import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import StudySpec
+from search.trials.epoch_report import EpochReport
+from search.trials.queue import TrialQueue
 from search.worker.attempt import TrialAttempt
 from search.worker.device_trouble import SpentProcess
 from search.worker.pictures import TrialPictures
@@ -365,14 +368,19 @@ def test_a_trial_that_somebody_else_has_ended_keeps_their_value(
     assert (row["state"], None if row["value"] != row["value"] else row["value"]) == expected
 
 
+@pytest.mark.parametrize("written", [0, 1])
 def test_a_database_error_is_not_the_trials_fault(
-    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    def away(*_: object) -> None:
-        raise sqlalchemy.exc.OperationalError("", {}, Exception("server closed the connection"))
+    write = TrialQueue._write_report
+
+    def write_some(queue: TrialQueue, trial: Trial, report: EpochReport) -> None:
+        if report.epoch > written:
+            raise sqlalchemy.exc.OperationalError("", {}, Exception("server closed the connection"))
+        write(queue, trial, report)
 
     context = make_context()
-    monkeypatch.setattr(type(context.queue), "_write_report", away)
+    monkeypatch.setattr(TrialQueue, "_write_report", write_some)
     monkeypatch.setattr(retry, "OUTAGE", 0.0)
     with pytest.raises(DatabaseLost):
         run_one(context)
@@ -380,6 +388,9 @@ def test_a_database_error_is_not_the_trials_fault(
     monkeypatch.undo()
     context.queue.reclaim_from(context.queue.owner)
     assert run_one(context)["state"] == "COMPLETE"
+    (trial,) = context.queue.study.get_trials()
+    assert len(trial.intermediate_values) == context.run.epochs
+    assert trial.value == min(trial.intermediate_values.values())
 
 
 def test_a_resumed_trial_is_not_pruned_on_reports_it_has_yet_to_reach(

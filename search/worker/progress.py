@@ -31,7 +31,8 @@ class TrialProgress:
     checkpoints: its last two; token: of the stored study
     metric: the study's; is_better: ``(value, than)`` as `StudySpec.better`
     epoch: epochs done; seconds: that training took; best: the best value
-    reported: values that the database has, of earlier attempts too, by Optuna's step from 0
+    reported: values that the database has or is to take, of earlier attempts too, by Optuna's step
+        from 0
     unwritten: reports that the database has yet to take, in their order
     steps: what single steps of a GAN measured
     """
@@ -92,6 +93,8 @@ class TrialProgress:
             if self.checkpoints.load(kept, model):
                 self.epoch, self.best, self.seconds = kept.epoch, best, seconds
                 self.unwritten = unwritten
+                told = {report.epoch - 1: report.value for report in unwritten}
+                self.reported = told | self.reported
                 self.diagnosis.history, self.steps = history, steps
                 return
 
