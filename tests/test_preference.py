@@ -500,7 +500,7 @@ ASKED: dict[str, Any] = {"SAMPLER": "preference(shown=2)", "WORKERS": 1, "TOP": 
 def test_a_killed_run_trains_on_and_leaves_what_waits_for_a_choice(
     user: User, study_file: WriteStudy
 ) -> None:
-    name = study_file(replace={"epochs=2, retrain": "epochs=10, retrain"})
+    name = study_file(replace={"epochs=2, retrain": "epochs=40, retrain"})
     asked: dict[str, Any] = {"NAME": name, "TRIALS": 3, **ASKED}
     with watched(user.start(**asked)) as process:  # the machine goes down while trial 1 trains
         wait_until(lambda: trained_epochs(user.url, 1) > 0, 200)
