@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.asked_labels import read_labels
-from models.cae import CAE
+from models.cae import CAE, CAEConfig
 from models.data.binarised import BINARISED, DYNAMIC
 from models.data.images import STACKED
 from models.data.loading import find_source
@@ -110,7 +110,12 @@ def test_a_name_that_is_close_to_one_is_offered() -> None:
         (lambda: find_study("cea"), "cae"),
         (
             lambda: StudySpec(
-                model=CAE, suggest=print, data="digits", metric="mes", trials=1, epochs=1
+                model=CAE,
+                suggest=lambda trial: CAEConfig(),
+                data="digits",
+                metric="mes",
+                trials=1,
+                epochs=1,
             ),
             "mse",
         ),

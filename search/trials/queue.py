@@ -39,7 +39,7 @@ from search.strategies.seeded import StudySampler
 from search.strategies.stopping import repeats_another
 from search.trials.abandoned import AbandonedTrials
 from search.trials.epoch_report import EpochReport
-from search.trials.next_trial import NextTrial, Suggest
+from search.trials.next_trial import FindBegun, NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
 from search.trials.paused import PausedTrials, choose_next
@@ -85,6 +85,8 @@ class TrialQueue:
     retry: how an outage of the database is waited out
     version: of the code that computes values; a trial that failed with another is tried again
     epochs: that this process trains; None: it trains nothing
+    find_begun: what the trials are drawn with where another process has begun the study otherwise
+        than ours would; asked under the lock until a trial is ours, and from then on it holds
 
     One rule: every method waits until the database answers. A ``try_`` method does not wait; it
     returns False while the database is away, for whoever has something better to do.
@@ -102,6 +104,7 @@ class TrialQueue:
         retry: DatabaseRetry | None = None,
         version: str = "",
         epochs: int | None = None,
+        find_begun: FindBegun = lambda study: None,
     ) -> None:
         self.study = study
         self.storage = storage
@@ -112,6 +115,7 @@ class TrialQueue:
         self.retry = retry or DatabaseRetry()
         self.version = version
         self.epochs = epochs
+        self._find_begun: FindBegun | None = find_begun
         study._storage = TrialCache(storage, self.retry)
         self._is_claiming = False  # also after a claim that was cut off
         self.holds_trial = False  # that could not be given back
@@ -133,6 +137,7 @@ class TrialQueue:
             with self._locked():
                 check_code(self.study, self.version)
                 check_epochs(self.study, self.epochs)
+                self._take_begun()
                 states = self.count()
                 if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
                     states = self.count()
@@ -144,7 +149,17 @@ class TrialQueue:
                 if trial is not None:  # no place is taken twice
                     self._next.draw(trial, relative=self.shown is not None)
             self._is_claiming = False  # not before the database has it
+            if trial is not None:
+                self._find_begun = None
             return trial
+
+    def _take_begun(self) -> None:
+        """Draw as the stored study has begun."""
+        begun = None if self._find_begun is None else self._find_begun(self.study)
+        if begun is not None:
+            self.study.sampler = begun.sampler
+            self._next.references = dict(begun.references)
+            self._find_begun = None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -565,6 +580,7 @@ def open_queue(
     retry: DatabaseRetry | None = None,
     version: str = "",
     epochs: int | None = None,
+    find_begun: FindBegun = lambda study: None,
 ) -> TrialQueue:
     """Return the queue of the existing study called ``study``; see `TrialQueue`.
 
@@ -585,6 +601,7 @@ def open_queue(
         retry=waiting,
         version=version,
         epochs=epochs,
+        find_begun=find_begun,
     )
     if isinstance(sampler, StudySampler) and sampler.draws_alone:
         loaded.get_trials(deepcopy=False)  # fills Optuna's cache before it draws under the lock
