@@ -228,7 +228,7 @@ def test_what_is_left_of_a_study_with_rungs_is_what_its_promotions_take(
     trained: list[int] = []
     while (trial := queue.claim(16)) is not None:
         if queue.pauses(trial):
-            queue.end(trial, Ending.pruned(1))
+            queue.end(trial, Ending.pruned(1, None))
             continue
         trained.append(train(queue, trial, pace=2.0))
         said.append(read(storage_url).machine_seconds_left())
