@@ -52,6 +52,7 @@ from storage.database.fences import TrialLost
 from storage.database.optuna_storage import TooManyTrials, TrialCache, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseLost, DatabaseRetry
+from storage.database.returns import read_reached
 from storage.database.study_lock import study_lock
 from storage.database.transactions import read
 from storage.database.trial_states import TrialStates, count_ended
@@ -500,6 +501,20 @@ class TrialQueue:
         """Forget the trials that were read: from now on all is what the database says now."""
         self.study._storage = TrialCache(self.storage, self.retry)
         self._ids.clear()
+
+    @waits_out_outages
+    def best_that_goes_on(self, *, minimize: bool) -> float | None:
+        """Return the best value of the trials that were complete and go on with more epochs; None:
+        there are none. They end with this value or a better one."""
+        with read(self.engine) as connection:
+            reached = read_reached(connection, self.study_id, minimize=minimize)
+        returning = self._paused.look().returning if reached else frozenset()
+        values = [
+            value
+            for each, (state, value) in reached.items()
+            if state != "PRUNED" or each in returning
+        ]
+        return min(values, key=lambda value: value if minimize else -value, default=None)
 
     def count_ended(self) -> int:
         """Count the trials that have ended."""
