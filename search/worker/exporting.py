@@ -48,7 +48,7 @@ from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.pictures import without_picture
-from search.worker.retraining import load_retrained, measure_baseline, read_trial
+from search.worker.retrained_model import load_retrained, measure_baseline, read_trial
 from storage.database.finishes import (
     Finish,
     FinishLost,
