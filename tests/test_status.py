@@ -26,6 +26,7 @@ from search.strategies.pruners import make_pruner
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
 from search.trials.queue import TrialQueue
+from search.trials.rung_work import stretches_left
 from search.trials.study_record import write_record
 from search.trials.study_status import StudyStatus, read_status
 from storage.database.file_records import create_file_tables
@@ -198,7 +199,7 @@ def test_what_is_left_is_said_in_words(changes: dict[str, object], line: str) ->
 
 def test_before_a_trial_has_ended_nobody_says_what_is_left() -> None:
     assert replace(STATUS, costs=[], running=[]).machine_seconds_left() is None
-    assert replace(STATUS, stretches=[], running=[]).machine_seconds_left() is None
+    assert replace(STATUS, stretches=0, running=[]).machine_seconds_left() is None
 
 
 def train(queue: TrialQueue, trial: optuna.trial.Trial, pace: float) -> int:
@@ -238,6 +239,19 @@ def test_what_is_left_of_a_study_with_rungs_is_what_its_promotions_take(
     # a good one that comes late is promoted beside those that were: nobody knows that before
     assert [each or 0.0 for each in said] == pytest.approx(left, abs=0.25 * 2.0 * sum(trained))
     assert said[-2] == left[-2] > 0, "when all others pause, the rungs say it exactly"
+
+
+def test_a_billion_trials_to_come_are_counted_at_once() -> None:
+    pruner = AshaPruner(brackets=3)
+    fresh = range(5, 10**9)
+    left = stretches_left([], pruner, epochs=20, fresh=fresh, minimize=True)
+    few = stretches_left([], pruner, epochs=20, fresh=range(5, 5 + 17_000), minimize=True)
+    assert left.keys() == few.keys()
+    for epochs, count in few.items():
+        assert left[epochs] / left.total() == pytest.approx(count / few.total(), rel=0.01)
+    alike = dict(pruner.count_alike(range(5, 40)))
+    assert sum(alike.values()) == 35
+    assert list(alike) == [*range(5, 22)]
 
 
 def test_a_running_trial_of_a_study_with_rungs_is_left_at_its_next_one(storage_url: str) -> None:

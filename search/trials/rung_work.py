@@ -1,7 +1,7 @@
 """What a study whose trials pause at rungs still trains, as far as its rungs say.
 
     found = stretches_left(arrivals, pruner, epochs=27, fresh=range(12, 40), minimize=True)
-    sum(found)               # epochs; each stretch leads a trial from one rung to the next
+    found[2]                 # so many stretches of 2 epochs: each leads a trial to its next rung
 
 As many trials go on from a rung as are promoted there: one in `reduction_factor` of those that
 reach it. Which these are, nobody knows before; how many, follows from the rungs.
@@ -22,24 +22,24 @@ def stretches_left(
     pruner: AshaPruner,
     *,
     epochs: int,
-    fresh: Iterable[int] = (),
+    fresh: range = range(0),
     running: Iterable[int] = (),
     minimize: bool,
     has_complete: bool = True,
-) -> list[int]:
-    """Return the epochs of each stretch that no worker has begun.
+) -> Counter[int]:
+    """Return how many stretches no worker has begun, by their epochs.
 
     epochs: of a whole trial; fresh: numbers of the trials that nobody has begun
     running: numbers of those that run; their own stretch is left out
     has_complete: whether a trial is complete; else the best goes on to the end
     """
     reached = _last_rungs(arrivals)
-    found: list[int] = []
+    found: Counter[int] = Counter()
     coming: Counter[tuple[int, int]] = Counter()  # by bracket and rung: how many arrive there yet
-    for number in fresh:
+    for number, alike in pruner.count_alike(fresh):
         first = next_stop(pruner, epochs, number, 0)
-        found.append(first)
-        coming[pruner.bracket_of(number), first] += 1
+        found[first] += alike
+        coming[pruner.bracket_of(number), first] += alike
     for number in running:
         coming[pruner.bracket_of(number), next_stop(pruner, epochs, number, reached[number])] += 1
     there: defaultdict[tuple[int, int], list[Arrival]] = defaultdict(list)
@@ -50,12 +50,12 @@ def stretches_left(
         for rung in pruner.rung_epochs(epochs, number):
             promoted = _promoted_yet(there[bracket, rung], coming[bracket, rung], pruner, minimize)
             after = next_stop(pruner, epochs, number, rung)
-            found += [after - rung] * promoted
+            found[after - rung] += promoted
             coming[bracket, after] += promoted
     is_any = has_complete or any(coming[bracket, epochs] for bracket in range(pruner.brackets))
     leader = find_leader(arrivals, minimize=minimize)
     if not is_any and leader is not None:
-        found.append(epochs - max(each.rung for each in arrivals if each.trial_id == leader))
+        found[epochs - max(each.rung for each in arrivals if each.trial_id == leader)] += 1
     return found
 
 

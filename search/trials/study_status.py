@@ -75,8 +75,8 @@ class StudyStatus:
     costs: seconds that each of the latest trials took
     finish: who retrains and exports the best; None: it was never begun
     jobs: with FILES, the retrainings and exports that machines have claimed, in words
-    stretches: where trials pause at rungs, the seconds of each stretch from one rung to the next
-        that nobody has begun; None: they do not pause
+    stretches: where trials pause at rungs, how often one is to be trained to its next rung; None:
+        they do not pause; stretch_seconds: how long that takes on average
     stops: where each running trial pauses or ends, by its number; without rungs after all epochs
     """
 
@@ -89,7 +89,8 @@ class StudyStatus:
     costs: Sequence[float]
     finish: Finish | None
     jobs: Sequence[str] = ()
-    stretches: Sequence[float] | None = None
+    stretches: int | None = None
+    stretch_seconds: float = 0.0
     stops: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -113,7 +114,7 @@ class StudyStatus:
         unstarted = max(0, self.total - self.ended - self.counts["paused"] - len(self.alive))
         costs = self.costs
         if self.stretches is not None:
-            costs, unstarted = self.stretches, len(self.stretches)
+            costs, unstarted = [self.stretch_seconds], self.stretches
         return seconds_left(self._workers(), costs=costs, unstarted=unstarted, others=0, now=0.0)
 
     def machine_seconds_left(self) -> float | None:
@@ -122,7 +123,7 @@ class StudyStatus:
         has ended, or none is left.
         """
         if self.stretches is not None:
-            return sum(self.stretches) or None
+            return self.stretches * self.stretch_seconds or None
         if self.total is None or not self.costs:
             return None
         left = self.total - self.ended - self.counts["paused"]
@@ -194,12 +195,15 @@ def _with_rungs(
     )
     # what a killed worker was at is at most a stretch
     waiting = found.counts["waiting"] + len(found.running) - len(running)
-    left += [next_stop(rule, found.epochs, 0, 0)] * waiting
+    left[next_stop(rule, found.epochs, 0, 0)] += waiting
     stops = {
         trial.number: next_stop(rule, found.epochs, trial.number, trial.epoch)
         for trial in found.alive
     }
-    return replace(found, stretches=[pace * epochs for epochs in left], stops=stops)
+    epochs, count = sum(each * times for each, times in left.items()), left.total()
+    return replace(
+        found, stretches=count, stretch_seconds=pace * epochs / max(1, count), stops=stops
+    )
 
 
 def _read_rule(written: str) -> AshaPruner | None:
