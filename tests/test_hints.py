@@ -32,6 +32,8 @@ from storage.errors import suggest_name
         ("study", {}, ["make study NAME=cae", "acgan, augmentation, cae,", "the path of a file"]),
         ("trials", {}, ["make trials NAME=cae", "make studies lists them"]),
         ("report", {"GENSTUDY_STRAY": "vae"}, ["did you mean make report NAME=vae?"]),
+        ("study", {"GENSTUDY_STRAY": "gan_balence"}, ["mean make study NAME=gan_balance?"]),
+        ("study", {"GENSTUDY_STRAY": "mine.py"}, ["did you mean make study NAME=mine.py?"]),
         ("study", {"name": "vae"}, ["in capitals; did you mean make study NAME=vae?"]),
         ("study", {"NAME": "host-7"}, ["a NAME that the shell exports does not count"]),
     ],
@@ -50,6 +52,7 @@ def test_a_word_that_is_no_target_is_refused_before_anything_runs() -> None:
         read_variables(given)
     assert read_variables({"GENSTUDY_GIVEN": "", "GENSTUDY_STRAY": "vae"}).name is None
     assert "did you mean make trials?" in stray_word("trails", ["study", "trials"])
+    assert "did you mean make study NAME=cae_27?" in stray_word("cae27", ["study", "trials"])
     assert "without blanks: make help" in stray_word("x", ["study", "trials"])
 
 

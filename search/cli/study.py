@@ -314,6 +314,7 @@ class StudyCommand:
     ) -> StudyNote:
         """Keep with the study how this run goes about it, for its note and its report."""
         spec, images = self.study.spec, inputs.images
+        warm = queue.retry.wait_for(lambda: remembered_warm(queue.study, self.study.space))
         record = StudyRecord(
             command=run.name,
             trials=run.trials,
@@ -324,7 +325,7 @@ class StudyCommand:
             trial_minutes=run.trial_minutes,
             revision=run.revision,
             stop=run.stop or "",
-            warm="; ".join(remembered_warm(queue.study, self.study.space).lines),
+            warm="; ".join(warm.lines),
             runs=self._identify_runs(run),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},

@@ -58,6 +58,7 @@ REACHED = (
     "JOIN genstudy_returns ON genstudy_returns.trial_id = trials.trial_id "
     "JOIN trial_intermediate_values AS reported ON reported.trial_id = trials.trial_id "
     "WHERE study_id = :study_id AND trials.state IN ('WAITING', 'RUNNING', 'PRUNED') "
+    "AND CAST(intermediate_value_type AS VARCHAR) = 'FINITE' "  # infinity is stored as 0
     "GROUP BY trials.trial_id, trials.state"
 )
 
