@@ -196,6 +196,15 @@ class LabelledGAN(Adversarial):
             holds="each attribute, from its lowest value in training to its highest",
         )
 
+    @property
+    def told_spec(self) -> TensorSpec:
+        """What the labels of the exported discriminator hold."""
+        spec = self.label_spec
+        if not self.config.projection:
+            return spec
+        also = "not its probability, since the same scores tell real images from fakes"
+        return replace(spec, holds=f"{spec.holds}; {also}")
+
     def judging_program(self) -> Program:
         """Return the discriminator; it tells labels as the generator is given them."""
         program = super().judging_program()
@@ -204,7 +213,7 @@ class LabelledGAN(Adversarial):
             module=ExportedJudge(
                 self.discriminator, self.scores_per_image, exclusive=self.config.exclusive
             ),
-            outputs=(self.score_spec, self.label_spec),
+            outputs=(self.score_spec, self.told_spec),
         )
 
     def usual_labels(self, count: int, *, seed: int) -> Tensor | None:

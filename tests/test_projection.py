@@ -68,6 +68,13 @@ def test_it_goes_with_every_loss_and_penalty(loss: str, digits: ImageSplits) -> 
     assert all(torch.isfinite(value) for value in measured.values())
 
 
+def test_an_export_says_that_its_labels_are_no_probabilities() -> None:
+    for weight, says in ((1.0, True), (0.0, False)):
+        model = stargan(replace(SMALL, projection=weight, normalization="none"))
+        _, labels = model.programs()["discriminator"].outputs
+        assert ("not its probability" in labels.holds) == says
+
+
 def test_a_weight_below_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="projection"):
         replace(SMALL, projection=-1.0)
