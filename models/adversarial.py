@@ -134,6 +134,17 @@ class Adversarial(Model):
         """
         return {}
 
+    def real_scores(self, batch: Batch, scores: Tensor, of_labels: Tensor) -> Tensor:
+        """Return the scores for real or fake (N, P) of the batch's images, which are real.
+
+        scores: as the discriminator gives them; of_labels: its A scores (N, A)
+        """
+        return scores
+
+    def fake_scores(self, given: Tensor, scores: Tensor, of_labels: Tensor) -> Tensor:
+        """Return the same of fakes made of ``given``."""
+        return scores
+
     def label_metrics(
         self, batch: Batch, given: Tensor, fakes: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
@@ -239,8 +250,10 @@ class Adversarial(Model):
         images = to_signed(batch.images)
         reals = self._shown(images).requires_grad_(config.r1 > 0)
         real, labels_of_real = self._scores(reals)
+        real = self.real_scores(batch, real, labels_of_real)
         shown = self._shown(fakes).requires_grad_(config.r2 > 0)
         fake, labels_of_fake = self._scores(shown)
+        fake = self.fake_scores(given, fake, labels_of_fake)
         loss = config.adversarial_loss.of_discriminator(real, fake, config.smoothing)
         on_labels = self.discriminator_label_losses(batch, given, labels_of_real, labels_of_fake)
         total = self._add_weighted(loss, on_labels)
@@ -250,7 +263,7 @@ class Adversarial(Model):
             total = total + config.r2 / 2 * gradient_penalty(fake, shown)
         if config.gradient_penalty:
             between = mix_images(reals, shown)
-            scores, _ = self._scores(between)
+            scores = self.real_scores(batch, *self._scores(between))
             total = total + config.gradient_penalty * lipschitz_penalty(scores, between)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -271,10 +284,11 @@ class Adversarial(Model):
         optimizer = self.optimizers["generator"]
         optimizer.zero_grad(set_to_none=True)
         fake, labels_of_fake = self._scores(self._shown(fakes))
-        real = fake
+        real = fake = self.fake_scores(given, fake, labels_of_fake)
         if self.config.adversarial_loss.paired:
             with torch.no_grad():
-                real, _ = self._scores(self._shown(to_signed(batch.images)))
+                shown = self._shown(to_signed(batch.images))
+                real = self.real_scores(batch, *self._scores(shown))
         loss = self.config.adversarial_loss.of_generator(fake, real)
         extra = self.generator_extra_losses(batch, given, fakes, labels_of_fake)
         self._add_weighted(loss, extra).backward()  # type: ignore[no-untyped-call]
@@ -316,6 +330,8 @@ class Adversarial(Model):
         fakes, images = self.generate_signed(given), to_signed(batch.images)
         real, labels_of_real = self._scores_by_batch(images)
         fake, labels_of_fake = self._scores_by_batch(fakes)
+        real = self.real_scores(batch, real, labels_of_real)
+        fake = self.fake_scores(given, fake, labels_of_fake)
         loss = self.config.adversarial_loss
         measured = {
             "loss_g": loss.of_generator(fake, real),

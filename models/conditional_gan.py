@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adversarial import Adversarial
-from models.base import Metrics, ModelConfig
+from models.base import Metrics, ModelConfig, later
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.needs import Needs
@@ -43,17 +43,22 @@ class LabelledConfig(BalanceConfig):
     exclusive: True for classes, of which an image has one; set from the images
     ranges: (lowest, highest) of each attribute; set from the images, empty for classes
     label_weight: weight of the losses on labels beside those on real or fake
+    projection: weight with which the discriminator's scores of an image's labels join its score for
+        real or fake (Miyato and Koyama 2018); 0: they do not. The discriminator is then asked
+        whether an image is a real one *with these labels*.
     """
 
     labels: int = 1
     exclusive: bool = False
     ranges: tuple[Range, ...] = ()
     label_weight: float = 1.0
+    projection: float = later(0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("labels", self.labels, 1, 65536)
         require("label_weight", self.label_weight, 0.0, 1e6)
+        require("projection", self.projection, 0.0, 1e6)
         pairs = tuple((float(low), float(high)) for low, high in self.ranges)
         object.__setattr__(self, "ranges", pairs)  # JSON makes lists of them
         if pairs and len(pairs) != self.labels:
@@ -191,6 +196,15 @@ class LabelledGAN(Adversarial):
             holds="each attribute, from its lowest value in training to its highest",
         )
 
+    @property
+    def told_spec(self) -> TensorSpec:
+        """What the labels of the exported discriminator hold."""
+        spec = self.label_spec
+        if not self.config.projection:
+            return spec
+        also = "not its probability, since the same scores tell real images from fakes"
+        return replace(spec, holds=f"{spec.holds}; {also}")
+
     def judging_program(self) -> Program:
         """Return the discriminator; it tells labels as the generator is given them."""
         program = super().judging_program()
@@ -199,7 +213,7 @@ class LabelledGAN(Adversarial):
             module=ExportedJudge(
                 self.discriminator, self.scores_per_image, exclusive=self.config.exclusive
             ),
-            outputs=(self.score_spec, self.label_spec),
+            outputs=(self.score_spec, self.told_spec),
         )
 
     def usual_labels(self, count: int, *, seed: int) -> Tensor | None:
@@ -226,6 +240,22 @@ class LabelledGAN(Adversarial):
         if self.config.exclusive:
             return F.cross_entropy(scores, labels)
         return self.attribute_loss(scores, labels)
+
+    def real_scores(self, batch: Batch, scores: Tensor, of_labels: Tensor) -> Tensor:
+        return self._add_projection(scores, of_labels, self.labels(batch))
+
+    def fake_scores(self, given: Tensor, scores: Tensor, of_labels: Tensor) -> Tensor:
+        return self._add_projection(scores, of_labels, self.labels_in(given))
+
+    def _add_projection(self, scores: Tensor, of_labels: Tensor, labels: Tensor) -> Tensor:
+        """Return scores (N, P) that count by how much images show their labels (N, L).
+
+        A class counts by its own score, an attribute by its score or the negative of it.
+        """
+        if not self.config.projection:
+            return scores
+        sides = labels if self.config.exclusive else 2 * labels - 1
+        return scores + self.config.projection * (sides * of_labels).sum(1, keepdim=True)
 
     def generator_extra_losses(
         self, batch: Batch, given: Tensor, fakes: Tensor, scores: Tensor

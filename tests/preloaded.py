@@ -381,7 +381,7 @@ def _train_little_beside_the_model() -> None:
     baselines.EPOCHS = checkerboard.EPOCHS = CAE.noise_epochs = augmentation.AE_EPOCHS = 1
     elbo.FEWER_DECODED = 4e6
     augmentation_study.EPOCH_IMAGES = 640
-    feature_cache.FEWEST_EPOCHS = feature_cache.MOST_EPOCHS = EXTRACTOR_EPOCHS
+    feature_cache.FEW_EPOCHS = EXTRACTOR_EPOCHS
 
 
 if __name__ == "__main__":

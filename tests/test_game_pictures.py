@@ -37,7 +37,8 @@ from search.messages import EpochEnded, Warned
 from search.trials.retraining_record import RetrainingRecord
 from search.worker import pictures
 from search.worker.context import WorkerContext
-from search.worker.exporting import draw_pictures, make_tables
+from search.worker.export_pictures import draw_pictures
+from search.worker.exporting import make_tables
 from search.worker.retraining import retrain
 from search.worker.trial import run_trial
 from storage.files.model_card import model_card

@@ -133,8 +133,7 @@ def test_an_interrupted_game_keeps_its_history(make_gan_context: MakeContext) ->
 @pytest.fixture
 def quick_extractors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extractors that train little, where only who made them counts."""
-    for name in ("FEWEST_EPOCHS", "MOST_EPOCHS"):
-        monkeypatch.setattr(feature_cache, name, EXTRACTOR_EPOCHS)
+    monkeypatch.setattr(feature_cache, "FEW_EPOCHS", EXTRACTOR_EPOCHS)
 
 
 @pytest.mark.usefixtures("quick_extractors")

@@ -25,7 +25,7 @@ from models.results import Picture
 from search.__main__ import main
 from search.messages import Warned
 from search.trials.retraining_record import RetrainingRecord, read_record
-from search.worker.exporting import draw_pictures
+from search.worker.export_pictures import draw_pictures
 from search.worker.retrained_model import load_retrained
 from search.worker.retraining import retrain
 from tests.trials import MakeContext, run_one

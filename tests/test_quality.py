@@ -186,7 +186,7 @@ def test_values_do_not_depend_on_the_order_of_the_samples(
     forwards, backwards = judge(samples), judge(samples.flip(0))
     deviation = forwards["kid_sd"]
     for name in ("kid", "kid_sd"):  # random subsets hold other samples then
-        assert abs(forwards.pop(name) - backwards.pop(name)) < deviation / 3
+        assert abs(forwards.pop(name) - backwards.pop(name)) < deviation / 2
     assert backwards == pytest.approx(forwards, rel=1e-4)
 
 
@@ -235,8 +235,7 @@ def test_too_few_images_to_judge_with_are_refused(
 def test_a_process_looks_at_the_real_images_once(
     digits: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.evaluation.feature_cache.MOST_EPOCHS", 1)
-    monkeypatch.setattr("models.evaluation.feature_cache.FEWEST_EPOCHS", 1)
+    monkeypatch.setattr("models.evaluation.feature_cache.FEW_EPOCHS", 1)
     judge = open_evaluator(digits, tmp_path, count=100)
     assert open_evaluator(digits, tmp_path, count=100, expected=judge.extractor.hash) is judge
     for other in (

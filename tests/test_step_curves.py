@@ -26,7 +26,7 @@ from models.training.loop import fit
 from models.training.step_curve import SampledSteps, StepCurve, StepSampler
 from search.messages import EpochEnded
 from search.trials.retraining_record import RetrainingRecord
-from search.worker.exporting import draw_training
+from search.worker.export_pictures import draw_training
 from search.worker.retraining import retrain
 from search.worker.trial import run_trial
 from storage.files.artifacts import listed_artifacts, trial_pictures

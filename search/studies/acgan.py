@@ -23,6 +23,7 @@ def suggest(trial: BaseTrial) -> ACGANConfig:
         latent=trial.suggest_int("latent", 32, 256, log=True),
         width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
         label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
+        augment=trial.suggest_categorical("augment", ["none", "translation", "translation,cutout"]),
         **suggest_balance(trial),
     )
 
@@ -40,6 +41,7 @@ STUDY = StudySpec(
     references={
         "reported": {
             **UNPACKED,
+            "augment": "none",
             "extra_g_steps": 1,  # as reported: G learns more while its loss exceeds that of D
             "threshold": 0.0,
             "lr_g": 2e-4,

@@ -22,6 +22,7 @@ def suggest(trial: BaseTrial) -> StarGANConfig:
         width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
         label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
         reconstruction_weight=trial.suggest_float("reconstruction_weight", 1.0, 30.0, log=True),
+        augment=trial.suggest_categorical("augment", ["none", "translation", "translation,cutout"]),
         **suggest_balance(trial),
     )
 
@@ -39,6 +40,7 @@ STUDY = StudySpec(
     references={
         "reported": {
             **UNPACKED,
+            "augment": "none",
             "d_steps": 4,
             "lr_g": 2e-4,
             "lr_d": 2e-4,

@@ -1,0 +1,127 @@
+"""The meeting with the test images, once: what they say of a winner.
+
+    record = meet_test_images(context, job, model, record)
+
+The record keeps what they say, and a run that finds it does not look again. Nor does a run whose
+claim, on the finish of the study or with FILES on this rank, is another's by now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from models.base import Model, evaluating
+from models.training.loop import evaluate
+from search.messages import Export, Measuring
+from search.run import place_of
+from search.trials.retraining_record import RetrainingRecord
+from search.trials.shared_exports import export_file
+from search.words import show_text
+from search.worker.context import WorkerContext
+from search.worker.retrained_model import measure_baseline
+from storage.database.finishes import (
+    Finish,
+    hold_finish,
+    hold_meetings,
+    keep_measured,
+    note_meeting,
+)
+from storage.database.job_claims import check_job
+from storage.files.identity import read_identity
+
+MEASURED = ("test", "test_judge", "tables", "baseline")  # of a record: what test images say
+
+
+def meet_test_images(
+    context: WorkerContext, job: Export, model: Model, record: RetrainingRecord
+) -> RetrainingRecord:
+    """Return the record with what the test images say, which no other has asked of this training.
+
+    What they have said of it on another machine, or before its record was damaged, counts.
+    Raises `FinishLost`, and with FILES `JobLost`.
+    """
+    queue, token, retry = context.queue, context.run.token, context.queue.retry
+    hold = partial(hold_finishing, context, job)
+    meeting = queue.engine, token, name_training(record, context.run.version)
+    met = retry.wait_for(lambda: note_meeting(*meeting, job.number, hold=hold))
+    here = read_identity(context.run.paths.finishing_identity(context.run.study))
+    remarks = [
+        f"the test images met this retraining in {show_text(each.place)}"
+        for each in met
+        if each.runs != here
+    ]
+    record = replace(record, remarks=[*record.remarks, *remarks])
+    for each in met:
+        known = each.measured or {}
+        if known.keys() == set(MEASURED) and isinstance(known["test"], dict):
+            return replace(record, **known)
+    record = test_once(context, model, record)
+    plain = record.to_plain()
+    measured = {name: plain.get(name) for name in MEASURED}
+    retry.wait_for(lambda: keep_measured(*meeting, measured, hold=hold))
+    return record
+
+
+def check_rank(context: WorkerContext, job: Export, connection: Connection) -> None:
+    """Raise `JobLost` where another machine has claimed this rank since."""
+    check_job(connection, context.run.token, export_file(job.rank), job.claim)
+
+
+def hold_finishing(context: WorkerContext, job: Export, connection: Connection) -> Finish:
+    """Return the finishing of the study, of which this transaction is the only one that writes.
+
+    Raises `FinishLost`, and with FILES `JobLost`.
+    """
+    run = context.run
+    if context.files is None:
+        return hold_finish(connection, run.token, job.claim)
+    check_rank(context, job, connection)
+    here = read_identity(run.paths.finishing_identity(run.study))
+    return hold_meetings(connection, run.token, runs=here, place=place_of(run))
+
+
+def name_training(record: RetrainingRecord, version: str) -> str:
+    """Return a word that is another for each training that may end with other weights.
+
+    version: of the code that computes the study's values
+    """
+    identity = {
+        **record.identity(),
+        "most epochs": record.most_epochs,
+        "patience": record.patience,
+        "version": version,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) -> RetrainingRecord:
+    """Return the record with what the test images say: metrics, and the model's own tables."""
+
+    def say(what: str) -> None:
+        context.send(Measuring(number=record.trial, what=what))
+
+    with evaluating(model):
+        tables = [table.to_plain() for table in model.tables(context.images, say)]
+    test = evaluate(model, context.images.test)
+    test_judge = None
+    if context.evaluators is not None:
+        say("samples beside the test images")
+        evaluator = context.evaluators.open_for_test()
+        test |= evaluator.measure_model(model, context.images)
+        if evaluator.labels is not None:
+            tables.append(evaluator.labels.table(model, context.images).to_plain())
+        test_judge = evaluator.record
+    if context.run.inception is not None:
+        from models.evaluation.inception_table import inception_table  # others need not load it
+
+        weights = Path(context.run.inception)
+        tables.append(inception_table(model, context.images, weights, say=say).to_plain())
+    beaten = measure_baseline(model, context.images, record.metric, "test")
+    baseline = None if beaten is None else {**(record.baseline or {}), **beaten}
+    return replace(record, tables=tables, test=test, test_judge=test_judge, baseline=baseline)
