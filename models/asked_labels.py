@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.errors import ConfigError, short
+from models.errors import ConfigError, short, suggest_name
 
 SHOWN = 8  # names in a message
 
@@ -73,7 +73,11 @@ def _find(name: str, names: Sequence[str], kind: str) -> int:
         return list(names).index(name)
     if name.isdecimal() and int(name) < len(names):
         return int(name)
-    raise ConfigError(f"LABELS names {short(repr(name))}, which is no {kind}: {_list(names)}")
+    hint = suggest_name(name, names).strip()
+    meant = f"; {hint}" if hint else ""
+    raise ConfigError(
+        f"LABELS names {short(repr(name))}, which is no {kind}: {_list(names)}{meant}"
+    )
 
 
 def _scale(name: str, written: str, low: float, high: float) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -33,7 +34,22 @@ def require_one_of(name: str, value: str, available: Iterable[str]) -> None:
     """Raise `ConfigError` unless ``value`` is one of ``available``."""
     available = list(available)
     if value not in available:
-        raise ConfigError(f"unknown {name} {value!r}; available: {', '.join(available)}")
+        raise ConfigError(unknown_name(name, value, available))
+
+
+def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
+    """Return ``unknown optimizer 'adma'; did you mean 'adam'? available: adam, sgd, adamax``."""
+    names = list(available)
+    hint = suggest_name(name, names)
+    return f"unknown {kind} {short(repr(name))}; {hint}available: {', '.join(names)}"
+
+
+def suggest_name(name: str, available: Iterable[str]) -> str:
+    """Return ``did you mean 'adam'? `` with the name that was probably meant; empty: none is
+    close."""
+    in_any_case = {each.lower(): each for each in available}
+    close = get_close_matches(name[:200].lower(), in_any_case, n=1)
+    return f"did you mean {short(repr(in_any_case[close[0]]))}? " if close else ""
 
 
 class DataError(ValueError):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 from torch.optim import SGD, Adam, Adamax, Optimizer
 
-from models.errors import ConfigError
+from models.errors import ConfigError, unknown_name
 
 WARM_UP = 1 / 3  # of the rate, in the first epoch: moments and statistics are not settled yet
 LAST = 0.01  # of the rate, in the last epoch
@@ -67,4 +67,4 @@ def make_optimizer(
         return SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
     if name == "adamax":
         return Adamax(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
-    raise ConfigError(f"unknown optimizer {name!r}; available: adam, sgd, adamax")
+    raise ConfigError(unknown_name("optimizer", name, ("adam", "sgd", "adamax")))

@@ -9,11 +9,10 @@ of the other two rooms, and `explain_error` words all of them.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
-from storage.errors import LONGEST, StorageError, short
+from storage.errors import StorageError, short, suggest_name
 
 
 class SearchError(Exception):
@@ -118,7 +117,5 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
     What was probably meant comes first: lists may be long.
     """
     names = sorted(available)
-    in_any_case = {each.lower(): each for each in names}
-    close = difflib.get_close_matches(name[:LONGEST].lower(), in_any_case, n=1)
-    hint = f"did you mean {in_any_case[close[0]]!r}? " if close else ""
+    hint = suggest_name(name, names)
     return f"unknown {kind} {short(repr(name))}; {hint}available: {', '.join(names)}"

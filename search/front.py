@@ -95,6 +95,30 @@ def hypervolume(costs: Costs, front: Costs) -> float:
     return float(compute_hypervolume(inside, np.full(costs.shape[1], REFERENCE)))
 
 
+def added_volume(own: Costs, others: Costs) -> float:
+    """Return the volume that ``own`` dominates and none of ``others`` does, up to the reference.
+
+    own: (G,), others: (M, G), scaled to the front, and before the reference in each goal
+
+    What an other one has in common with it is the box of the larger of both in each goal. These
+    boxes overlap, and few of them are not within another (While, Bradstreet and Barone 2012): so
+    this is much less work than the volume of all together.
+    """
+    if (others == own).all(axis=1).any():
+        return 0.0
+    reference = np.full(len(own), REFERENCE)
+    common = compute_hypervolume(np.maximum(others, own), reference) if len(others) else 0.0
+    return max(0.0, float(np.prod(reference - own)) - float(common))
+
+
+def volumes_of_first(front: Costs) -> list[float]:
+    """Return the volumes that the first vector of a front dominates, the first two together, and
+    so on."""
+    scaled = scale_to_front(front, front)
+    added = [added_volume(own, scaled[:place]) for place, own in enumerate(scaled)]
+    return [float(volume) for volume in np.cumsum(added)]
+
+
 def choose_spread(costs: Costs, count: int) -> list[int]:
     """Return the places of at most ``count`` vectors of the front, the one that adds most first.
 
@@ -104,19 +128,16 @@ def choose_spread(costs: Costs, count: int) -> list[int]:
     when one is taken.
     """
     places = front_places(costs)
-    front = costs[places]
+    front = scale_to_front(costs[places], costs[places]) if places else costs
     most = [(-math.inf, place) for place in range(len(places))]  # less what it adds at most, place
     chosen: list[int] = []
-    reached = 0.0
     while len(chosen) < min(count, len(places)):
         _, place = heapq.heappop(most)
-        volume = hypervolume(front[[*chosen, place]], front)
-        adds = reached - volume, place
+        adds = -added_volume(front[place], front[chosen]), place
         if most and adds > most[0]:
             heapq.heappush(most, adds)
             continue
         chosen.append(place)
-        reached = volume
     return [places[place] for place in chosen]
 
 

@@ -32,7 +32,8 @@ def missing_name(command: str, given: Mapping[str, str] = os.environ) -> str:
     fix = spell(command, NAME="cae")
     stray, small = stray_words(given), given.get("name", "").strip()
     if stray:
-        return f"NAME is not set; did you mean {spell(command, NAME=stray[0])}?"
+        meant = (_close_study(stray[0]) if command == "study" else None) or stray[0]
+        return f"NAME is not set; did you mean {spell(command, NAME=meant)}?"
     if small:
         return f"NAME is written in capitals; did you mean {spell(command, NAME=small)}?"
     if given.get("NAME", "").strip() and not is_installed_command():
@@ -56,12 +57,19 @@ def stray_word(word: str, targets: Sequence[str] = ()) -> str:
         return f"{start}; a study is named by NAME: {spell('study', NAME=word)}"
     if close := get_close_matches(word.lower(), targets, n=1):
         return f"{start}; did you mean make {close[0]}?"
+    if close_study := _close_study(word):
+        return f"{start}; did you mean {spell('study', NAME=close_study)}?"
     return f"{start}; variables are written NAME=value, without blanks: {spell('help')}"
 
 
 def known_studies() -> list[str]:
     """Return the names of the studies that come with genstudy."""
     return sorted(path.stem for path in STUDIES.glob("*.py") if path.stem != "__init__")
+
+
+def _close_study(word: str) -> str | None:
+    """Return the study that comes with genstudy whose name is closest to a word."""
+    return next(iter(get_close_matches(word.lower(), known_studies(), n=1)), None)
 
 
 def folder_without_kind(written: str) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 LONGEST = 200  # characters of somebody else's text in a message
+FEWEST_LETTERS = 3  # of the beginning of a name
 
 
 def short(text: str) -> str:
@@ -13,6 +15,19 @@ def short(text: str) -> str:
     line = " ".join(text.split())
     half = LONGEST // 2
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+def suggest_name(name: str, available: Iterable[str]) -> str:
+    """Return ``did you mean 'cae'? `` with the name that was probably meant; empty: none is close.
+
+    One that begins with what was typed counts as close, too: `cae-digits` where `cae` was typed.
+    """
+    typed = name[:LONGEST].lower()
+    in_any_case = {each.lower(): each for each in sorted(available)}
+    close = get_close_matches(typed, in_any_case, n=1)
+    if not close and len(typed) >= FEWEST_LETTERS:
+        close = [each for each in in_any_case if each.startswith(typed)][:1]
+    return f"did you mean {short(repr(in_any_case[close[0]]))}? " if close else ""
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:

@@ -46,7 +46,13 @@ from storage.database.trial_frame import (
     trial_frame_by_optuna,
 )
 from storage.database.trial_states import TrialStatus, count_outcomes
-from storage.errors import DatabaseUnreachable, SeveralObjectives, StudyNotFound, short
+from storage.errors import (
+    DatabaseUnreachable,
+    SeveralObjectives,
+    StudyNotFound,
+    short,
+    suggest_name,
+)
 from storage.paths import RunPaths
 
 COUNTED = """
@@ -206,5 +212,8 @@ def find_study(connection: Connection, study: str) -> int:
     if study not in names:
         place = redact_url(connection.engine.url.render_as_string(hide_password=False))
         available = ", ".join(sorted(names)) or "none yet"
-        raise StudyNotFound(f"no study {short(repr(study))} in {place}; available: {available}")
+        raise StudyNotFound(
+            f"no study {short(repr(study))} in {place}; {suggest_name(study, names)}"
+            f"available: {available}"
+        )
     return names[study]

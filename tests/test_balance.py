@@ -132,7 +132,7 @@ def test_instance_noise_falls_from_epoch_to_epoch() -> None:
         ({"smoothing": 0.6}, "smoothing=0.6"),
         ({"instance_noise": -0.1}, "instance_noise=-0.1"),
         ({"r1": -1.0}, "r1=-1.0"),
-        ({"normalization": "batsh"}, "unknown normalization 'batsh'; available: batch, spectral"),
+        ({"normalization": "batsh"}, r"unknown normalization 'batsh'; did you mean 'batch'\?"),
     ],
 )
 def test_a_balance_names_the_value_and_its_range(values: dict[str, object], message: str) -> None:

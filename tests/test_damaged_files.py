@@ -30,7 +30,8 @@ from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker import exporting, meeting
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
-from search.worker.retraining import load_retrained, retrain
+from search.worker.retrained_model import load_retrained
+from search.worker.retraining import retrain
 from storage import curves
 from storage.files.exports import is_whole, read_provenance
 from tests.damages import DAMAGES, cut, empty, flip

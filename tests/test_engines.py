@@ -51,7 +51,7 @@ FEW_DIGITS = True
         ({"ENGINE": "slurm", "SLURM": "time=1,time=2"}, "gives time twice"),
         ({"ENGINE": "slurm", "SLURM": "time=2h"}, "time=2h is not a whole number above 0"),
         ({"ENGINE": "slurm", "SLURM": "cluster=pbs"}, "cluster=pbs is neither slurm nor local"),
-        ({"ENGINE": "ray", "RAY": "gpus=1"}, "unknown option 'gpus'; there are num_cpus, num_gpus"),
+        ({"ENGINE": "ray", "RAY": "gpus=1"}, "unknown option 'gpus'; did you mean 'num_gpus'?"),
         ({"ENGINE": "ray", "RAY": "num_gpus=half"}, "num_gpus=half is no number"),
     ],
 )

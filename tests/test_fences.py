@@ -15,7 +15,7 @@ from sqlalchemy import Engine, literal, text
 from sqlalchemy.exc import OperationalError
 
 import search.trials.abandoned
-from search.trials import queue as queue_file
+from search.trials import stored_trials
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
 from search.trials.queue import TrialQueue, open_queue
@@ -165,7 +165,7 @@ def test_without_any_lock_no_study_has_too_many_trials(
 ) -> None:
     """As if all locks were lost at once."""
     workers = [opened(str(index)) for index in range(6)]
-    monkeypatch.setattr(queue_file, "study_lock", lambda *_: nullcontext())
+    monkeypatch.setattr(stored_trials, "study_lock", lambda *_: nullcontext())
 
     def work(queue: TrialQueue) -> None:
         while (trial := queue.claim(10)) is not None:

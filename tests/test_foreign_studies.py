@@ -86,8 +86,8 @@ def test_commands_that_compare_values_of_several_objectives_are_one_line(
     study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=2)
     opened.engine.dispose()
     said = refused("compare", NAMES="two,other", STORAGE=url)
-    assert "study 'two' has 2 objectives" in said
-    assert "study 'two' has 2 objectives" in refused("simulate", NAME="two", STORAGE=url)
+    assert "NAMES has 'two', a study with several goals" in said
+    assert "no trial of two has a full curve" in refused("simulate", NAME="two", STORAGE=url)
 
 
 def test_a_database_of_another_program_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ domination."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,15 @@ from models.costs import COSTS, known_costs, measure_costs
 from models.gan import GAN
 from models.vae import VAE, VAEConfig
 from search.errors import BadVariable
-from search.front import RunningFront, Vector, as_costs, choose_spread, hypervolume, is_beyond
+from search.front import (
+    RunningFront,
+    Vector,
+    as_costs,
+    choose_spread,
+    hypervolume,
+    is_beyond,
+    volumes_of_first,
+)
 from search.front import front_places as places_of_front
 from search.goals import Goal, TrialResult, read_goals
 from search.setup.loading import load_study
@@ -27,7 +36,7 @@ from search.strategies.front_pruner import FrontPruner
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import SAMPLERS, make_sampler
 from search.study import StudySpec
-from search.trials.study_front import front_of, share_of_volume
+from search.trials.study_front import front_of, shares_of_volume
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.connection import open_storage
@@ -158,6 +167,27 @@ def test_what_is_not_looked_at_again_would_not_have_been_chosen(goals: int) -> N
         volumes = [hypervolume(front[[*chosen, each]], front) for each in left]
         assert place == left[int(np.argmax(volumes))]
         chosen.append(place)
+
+
+@pytest.mark.parametrize("goals", [2, 3, 4])
+def test_what_each_vector_adds_makes_up_the_volume_of_all(goals: int) -> None:
+    drawn = np.random.default_rng(goals).integers(0, 30, size=(80, goals)).astype(float)
+    front = drawn[places_of_front(drawn)]
+    front = np.concatenate([front, front[:1]])  # the same vector again adds nothing
+    volumes = volumes_of_first(front)
+    for count in (1, 2, len(front) // 2, len(front)):
+        assert volumes[count - 1] == pytest.approx(hypervolume(front[:count], front))
+    assert volumes[-1] == volumes[-2]
+
+
+def test_a_long_front_of_four_goals_is_shown_in_a_moment() -> None:
+    drawn = np.abs(np.random.default_rng(0).normal(size=(200, 4)))
+    front = 1 - drawn / np.linalg.norm(drawn, axis=1, keepdims=True)  # all are on it
+    began = time.process_time()
+    assert sorted(choose_spread(front, 200)) == [*range(200)]
+    volumes = volumes_of_first(front)
+    assert volumes == sorted(volumes)
+    assert time.process_time() - began < 10, "a volume of all for each one takes a minute"
 
 
 def test_the_volume_is_that_of_the_rectangles() -> None:
@@ -451,7 +481,7 @@ def test_the_front_of_a_study_has_the_knee_first() -> None:
     ]  # fmt: skip
     front = front_of(reversed(trials), GOALS)
     assert [trial.number for trial in front] == [1, 0, 2]
-    shares = [share_of_volume(front[:count], GOALS, front) for count in (1, 2, 3)]
+    shares = shares_of_volume(front, GOALS)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 

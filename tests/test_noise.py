@@ -171,7 +171,7 @@ def test_a_step_on_noisy_images_runs_the_fast_convolutions(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"noise": "gausian"}, "unknown noise 'gausian'; available: none, gaussian, salt_pepper"),
+        ({"noise": "gausian"}, r"unknown noise 'gausian'; did you mean 'gaussian'\? available"),
         ({"noise": "gaussian+none"}, r"unknown noise 'gaussian\+none'"),
         ({"noise": ""}, "unknown noise ''"),
         ({"strength": 1.2}, r"strength=1.2 is outside \[0, 1\]"),

@@ -27,9 +27,13 @@ from search.cli.telling import notices_of, tell_end
 from search.errors import BadVariable
 from search.receiver import NotDelivered, Receiver, parse_receiver
 from search.run import StudyRun
+from search.setup.extension import extend_epochs
 from search.setup.loading import load_study
+from search.setup.stored_study import write_identity
+from search.strategies.pruners import make_pruner
 from search.supervisor import notices, sender
 from search.supervisor.notices import Notices
+from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue, open_queue
@@ -38,6 +42,7 @@ from storage.database.notices import claim_notice, make_notices
 from storage.database.returns import let_return
 from storage.database.transactions import write
 from tests.queues import make_study
+from tests.test_joining import IDENTITY
 from tests.user import User, WriteStudy, free_port, slow, wait_until, watched
 
 FEW_DIGITS = True
@@ -176,6 +181,32 @@ def test_a_best_trial_that_more_epochs_improve_is_told_again(
         machine.queue.read_again()
     machine.notices.close()
     assert [(each["trial"], each["value"]) for each in hook.heard] == [(0, 0.5), (0, 0.4)]
+
+
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_no_trial_is_the_best_while_a_better_one_goes_on_with_more_epochs(
+    storage_url: str, hook: Hook, make_machine: Callable[..., Machine], pruner: str
+) -> None:
+    queue = make_study(storage_url)
+    queue.study.pruner = make_pruner(pruner)
+    write_identity(queue.study, replace(IDENTITY, epochs=3))
+    values = (0.6, 0.3, 0.5, 0.7, 0.8, 0.9)
+    for value in values:  # in a run without NOTIFY
+        trial = queue.claim(6)
+        assert trial is not None
+        for epoch in (1, 2, 3):
+            queue.report(trial, EpochReport(epoch, value, {}))
+        queue.end(trial, Ending.complete(value, 3))
+    machine = make_machine(queue, hook.url, epochs=9)
+    assert extend_epochs(queue, machine.notices.run, filed=3)
+    goes_on = {0: 0.55, 1: 0.3, 2: 0.5}
+    while (trial := queue.claim(6)) is not None:
+        value = goes_on.get(trial.number, values[trial.number])
+        queue.report(trial, EpochReport(9, value, {}))
+        queue.end(trial, Ending.complete(value, 9))
+        machine.notices.look_for_best(at_once=True)
+    machine.notices.close()
+    assert [(each["trial"], each["value"]) for each in hook.heard] == [(1, 0.3)]
 
 
 def test_a_look_is_cheap_and_seldom(

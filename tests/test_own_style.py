@@ -26,7 +26,8 @@ from search.__main__ import main
 from search.messages import Warned
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.export_pictures import draw_pictures
-from search.worker.retraining import load_retrained, retrain
+from search.worker.retrained_model import load_retrained
+from search.worker.retraining import retrain
 from tests.trials import MakeContext, run_one
 
 ROOT = Path(__file__).parent.parent

@@ -27,6 +27,7 @@ from search.__main__ import main
 from search.cli.sample_files import ABOUT, PICTURE
 from storage.files.sealed_json import write_sealed
 from storage.paths import RunPaths
+from tests.test_stored_names import store
 
 Sample = Callable[..., tuple[int, str, str]]
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -127,6 +128,20 @@ def test_one_file_holds_a_picture_of_all(runs: Path, sample: Sample, tmp_path: P
     assert width > 2 * height  # ten in a row
 
 
+def test_the_only_stored_study_of_a_file_is_meant_by_its_name(runs: Path, sample: Sample) -> None:
+    export(runs, GAN, name="gan-digits")
+    code, _, error = sample(NAME="gan", N=1)
+    assert code == 2, "without a trial database nobody knows who began it"
+    assert "no export of gan under" in error
+    store(f"sqlite:///{runs}/studies.db", "gan-digits", "digits", command="gan")
+    assert sample(NAME="gan", N=1)[0] == 0
+    assert (runs / "samples" / "gan-digits" / "1" / "0.png").exists()
+    assert sample(NAME="gan", DATA="mnist", N=1)[0] == 2, "that is gan-mnist"
+    export(runs, GAN, name="gan")
+    assert sample(NAME="gan", N=1)[0] == 0
+    assert (runs / "samples" / "gan" / "1" / "0.png").exists()
+
+
 def test_an_export_of_any_place_is_sampled(runs: Path, sample: Sample, tmp_path: Path) -> None:
     export(runs, GAN)
     folder = RunPaths(runs).export("s", 1).rename(tmp_path / "mine")
@@ -155,6 +170,7 @@ def test_nothing_of_a_person_is_overwritten(runs: Path, sample: Sample, tmp_path
         ({"NAME": "s", "RANK": 4}, ["RANK=4", "rank 1, 2"]),
         ({"NAME": "cae", "DATA": "digits"}, ["no export of cae-digits", "exports of s"]),
         ({"NAME": "nothing"}, ["unknown study 'nothing'"]),
+        ({"NAME": "s-digit"}, ["no export of 's-digit'", "did you mean 's-digits'?"]),
         ({"NAME": "s", "N": 0}, ["N='0'"]),
         ({"NAME": "s", "LABELS": "two"}, ["LABELS is given", "GAN, which takes none"]),
         ({"FROM": "/nowhere"}, ["/nowhere is not a whole export"]),
@@ -166,6 +182,7 @@ def test_a_mistake_is_one_line(
 ) -> None:
     export(runs, GAN)
     export(runs, GAN, rank=2)
+    export(runs, GAN, name="s-digits")
     code, out, error = sample(**variables)
     assert (code, out) == (2, "")
     assert error.count("\n") == 1

@@ -29,7 +29,9 @@ from search.trials.seed_race import LEVEL, run_race
 from search.trials.seed_statistics import clearly_worse, probabilities_best
 from search.trials.standings import race_of, standings_of
 from search.worker.context import WorkerContext
-from search.worker.retraining import RetrainingRun, retrain, retraining_seed
+from search.worker.retrained_model import retraining_seed
+from search.worker.retraining import retrain
+from search.worker.retraining_progress import RetrainingProgress
 from storage.files.certificate_words import certificate_lines, chance_of, format_spread, mean_of
 from storage.files.exports import read_provenance
 from storage.files.model_card import describe_scores, model_card
@@ -465,7 +467,7 @@ def test_when_schedules_have_ended(config: Any, settled: int) -> None:
     assert config.settled_in(9) == settled
 
 
-class Curve(RetrainingRun):
+class Curve(RetrainingProgress):
     """A retraining that has come so far, with these validation values."""
 
     def __init__(self, context: WorkerContext, values: Sequence[float], settled: int) -> None:
@@ -480,7 +482,7 @@ def test_patience_counts_no_epoch_before_the_schedule_has_ended(make_context: Ma
         settled: [
             count
             for count in range(1, 6)
-            if Curve(context, worse[:count], settled)._is_out_of_patience()
+            if Curve(context, worse[:count], settled).is_out_of_patience()
         ]
         for settled in (1, 3, 5)
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -19,9 +22,12 @@ from rich.console import Console
 from search.__main__ import main
 from search.cli.simulate import choose_setting, describe
 from search.errors import BadVariable
+from search.front import Vector, front_places
+from search.goals import Goal
 from search.setup.stored_study import write_identity
 from search.simulation.clock import Plan, Played, Simulation
 from search.simulation.curve_file import read_curve_file, write_curve_file
+from search.simulation.front_clock import FrontSimulation
 from search.simulation.orders import Outcome, Setting, as_it_ran, play_orders
 from search.simulation.stored_curves import (
     AboutStudy,
@@ -34,14 +40,17 @@ from search.simulation.table import outcome_table
 from search.strategies.pruners import make_pruner
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
+from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
 from search.trials.study_record import write_record
 from search.variables import Variables
+from storage.database.connection import open_storage
 from tests.benchmarks.curves import main as keep_curves
 from tests.queues import make_study
 from tests.test_joining import IDENTITY, RECORD
 
 EPOCHS = 9
+GOALS = (Goal(name="mse", minimize=True), Goal(name="code", minimize=False, is_cost=True))
 ABOUT = AboutStudy(
     study="cae",
     metric="mse",
@@ -111,6 +120,87 @@ def test_one_worker_does_what_the_queue_does(tmp_path: Path, pruner: str) -> Non
     assert played.epochs < 14 * EPOCHS
     assert played.best == queue.study.best_value
     assert played.winner == queue.study.best_trial.number
+
+
+def train_with_goals(url: str, curves: list[Curve], pruner: str) -> TrialQueue:
+    """Do what a worker does with all trials of two goals, in the trial database."""
+    storage = open_storage(url)
+    study = optuna.create_study(
+        study_name="two", storage=storage, directions=["minimize", "maximize"],
+        pruner=make_pruner(pruner, GOALS),
+    )  # fmt: skip
+    study._storage.set_study_system_attr(study._study_id, "study:metric_names", ["mse", "code"])
+    write_identity(study, replace(IDENTITY, epochs=EPOCHS, metric="mse, code"))
+    write_record(study, replace(RECORD, pruner=pruner))
+    queue = TrialQueue(study, storage, owner=owner_name(os.getpid()))
+    while (trial := queue.claim(len(curves))) is not None:
+        curve = curves[trial.number]
+        size = -curve.vectors[0].costs[1]
+        queue.set_attributes(trial, {"cost_code": size})
+        for epoch, value in enumerate(curve.values, start=1):
+            queue.report(trial, EpochReport(epoch, value, {"epoch_seconds": 1.0}))
+            if epoch == EPOCHS:
+                queue.study.tell(trial, [min(curve.values), size])
+            elif queue.try_should_prune(trial):
+                queue.study.tell(trial, state=TrialState.PRUNED)
+                break
+        queue.storage.let_go(trial._trial_id)
+    return queue
+
+
+def with_sizes(curves: list[Curve]) -> list[Curve]:
+    """The same curves with a second goal, of which more is better."""
+    return [
+        replace(each, vectors=tuple(Vector(costs=(value, -sizes)) for value in each.values))
+        for each, sizes in zip(curves, itertools.cycle([3.0, 5.0, 2.0, 8.0]), strict=False)
+    ]
+
+
+def test_pruning_by_domination_is_what_the_queue_does(tmp_path: Path) -> None:
+    curves = with_sizes(make_curves(16, seed=3))
+    queue = train_with_goals(f"sqlite:///{tmp_path / 'studies.db'}", curves, "front")
+    real = [(len(t.intermediate_values), t.state.name) for t in queue.study.get_trials()]
+    plan = Plan(workers=1, epochs=EPOCHS, minimize=True, word="s")
+    simulation = FrontSimulation(curves, plan, make_pruner("front"))
+    played = simulation.run()
+    assert [(each.epoch, each.state) for each in simulation.trials] == real
+    assert played.pruned > 0
+    assert len(simulation.complete_vectors()) == played.complete > 0
+
+
+def test_of_several_goals_the_hypervolume_counts(
+    storage_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    curves = with_sizes(make_curves(12))
+    train_with_goals(storage_url, curves, "none")
+    stored = read_curves("two", storage_url)
+    assert [curve.vectors for curve in stored.full] == [curve.vectors for curve in curves]
+    assert [(goal.name, goal.minimize) for goal in stored.about.goals] == [
+        ("mse", True), ("code", False),
+    ]  # fmt: skip
+    whole = as_it_ran(stored)
+    assert (whole.volume, whole.best, whole.rank) == (1.0, None, None)
+    best = {vector.costs for vector in (each.vector(EPOCHS, minimize=True) for each in curves)}
+    assert whole.on_front == len(front_places(np.array(sorted(best))))
+    setting = Setting(pruner="front", workers=2, trials=12, epochs=EPOCHS)
+    for outcome in play_orders(stored, setting, seed=0, orders=5):
+        assert outcome.epochs < 12 * EPOCHS
+        assert outcome.volume is not None
+        assert 0.5 < outcome.volume <= 1.0
+    (few,) = play_orders(stored, replace(setting, trials=1), seed=0, orders=1)
+    assert few.on_front == 1
+    assert few.volume is not None
+    assert few.volume < 1
+    for name, value in {"NAME": "two", "STORAGE": storage_url, "PRUNER": "front"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["simulate"]) == 0
+    said = capfd.readouterr().out
+    for word in ("hypervolume", "on the front", "as it ran: none", "front, 1 worker", "100.0 %"):
+        assert word in said
+    assert "rank" not in said
+    monkeypatch.setenv("PRUNER", "asha")
+    assert main(["simulate"]) == 2
+    assert "take 'front' or 'none'" in capfd.readouterr().err
 
 
 def test_an_epoch_takes_its_recorded_seconds_and_who_is_free_takes_the_next() -> None:

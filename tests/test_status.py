@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import re
 import sys
 from collections import Counter
@@ -21,9 +22,11 @@ from search.__main__ import main
 from search.cli.status import describe, show_status
 from search.setup.stored_study import write_identity
 from search.strategies.promotion import AshaPruner
+from search.strategies.pruners import make_pruner
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
 from search.trials.queue import TrialQueue
+from search.trials.rung_work import stretches_left
 from search.trials.study_record import write_record
 from search.trials.study_status import StudyStatus, read_status
 from storage.database.file_records import create_file_tables
@@ -194,10 +197,73 @@ def test_what_is_left_is_said_in_words(changes: dict[str, object], line: str) ->
     assert any(each.startswith(line) for each in lines), lines
 
 
-def test_nobody_says_what_paused_trials_still_take() -> None:
-    counts = Counter(complete=41, paused=9)
-    assert replace(STATUS, counts=counts, running=[]).machine_seconds_left() is None
+def test_before_a_trial_has_ended_nobody_says_what_is_left() -> None:
     assert replace(STATUS, costs=[], running=[]).machine_seconds_left() is None
+    assert replace(STATUS, stretches=0, running=[]).machine_seconds_left() is None
+
+
+def train(queue: TrialQueue, trial: optuna.trial.Trial, pace: float) -> int:
+    """Train a trial until it pauses or ends; return how many epochs that took."""
+    done = len(queue.study._storage.get_trial(trial._trial_id).intermediate_values)
+    value = random.Random(trial.number).random()
+    rungs = queue.rung_epochs(IDENTITY.epochs, trial)
+    for epoch in range(done + 1, IDENTITY.epochs + 1):
+        queue.report(trial, EpochReport(epoch, value, {"epoch_seconds": pace}))
+        if epoch in rungs and not queue.reach_rung(trial, rung=epoch, value=value):
+            queue.release(trial.number)
+            return epoch - done
+    queue.end(trial, Ending.complete(value, IDENTITY.epochs))
+    return IDENTITY.epochs - done
+
+
+@pytest.mark.parametrize(
+    "pruner", ["asha", "asha(reduction_factor=2)", "asha(reduction_factor=2,brackets=2)"]
+)
+def test_what_is_left_of_a_study_with_rungs_is_what_its_promotions_take(
+    storage_url: str, pruner: str
+) -> None:
+    queue = begin(storage_url)
+    write_record(queue.study, replace(RECORD, trials=16, pruner=pruner))
+    queue.study.pruner = make_pruner(pruner)
+    said: list[float | None] = []
+    trained: list[int] = []
+    while (trial := queue.claim(16)) is not None:
+        if queue.pauses(trial):
+            queue.end(trial, Ending.pruned(1, None))
+            continue
+        trained.append(train(queue, trial, pace=2.0))
+        said.append(read(storage_url).machine_seconds_left())
+    left = [2.0 * sum(trained[place + 1 :]) for place in range(len(trained))]
+    assert queue.count()["COMPLETE"] > 0
+    assert said[-1] is None, "paused trials are ended, which takes no time"
+    # a good one that comes late is promoted beside those that were: nobody knows that before
+    assert [each or 0.0 for each in said] == pytest.approx(left, abs=0.25 * 2.0 * sum(trained))
+    assert said[-2] == left[-2] > 0, "when all others pause, the rungs say it exactly"
+
+
+def test_a_billion_trials_to_come_are_counted_at_once() -> None:
+    pruner = AshaPruner(brackets=3)
+    fresh = range(5, 10**9)
+    left = stretches_left([], pruner, epochs=20, fresh=fresh, minimize=True)
+    few = stretches_left([], pruner, epochs=20, fresh=range(5, 5 + 17_000), minimize=True)
+    assert left.keys() == few.keys()
+    for epochs, count in few.items():
+        assert left[epochs] / left.total() == pytest.approx(count / few.total(), rel=0.01)
+    alike = dict(pruner.count_alike(range(5, 40)))
+    assert sum(alike.values()) == 35
+    assert list(alike) == [*range(5, 22)]
+
+
+def test_a_running_trial_of_a_study_with_rungs_is_left_at_its_next_one(storage_url: str) -> None:
+    queue = begin(storage_url)
+    write_record(queue.study, replace(RECORD, trials=2, pruner="asha(min_resource=3)"))
+    queue.study.pruner = make_pruner("asha(min_resource=3)")
+    trial = queue.claim(2)
+    assert trial is not None
+    queue.report(trial, EpochReport(1, 0.5, {"epoch_seconds": 4.0}))
+    # 2 epochs until its rung, 3 of the other trial; with two there nobody is promoted, and the
+    # best goes on to the end
+    assert read(storage_url).seconds_left() == pytest.approx(5 * 4.0, abs=2)
 
 
 def test_what_machines_have_claimed_after_the_search_is_told(tmp_path: Path) -> None:

@@ -182,7 +182,9 @@ def test_columns_that_clash_get_a_prefix(storage_url: str) -> None:
 def test_an_unknown_study_is_named_with_what_there_is(storage_url: str) -> None:
     make_study(storage_url, "cae")
     for read in (trials, curves, best):
-        with pytest.raises(StudyNotFound, match=r"no study 'caee' in .*; available: cae"):
+        with pytest.raises(
+            StudyNotFound, match=r"no study 'caee' in .*; did you mean 'cae'\? available: cae"
+        ):
             read("caee", storage=storage_url)
 
 

@@ -14,9 +14,14 @@ from search.cli.listing import trials
 from search.cli.report import report
 from search.cli.simulate import simulate
 from search.cli.status import status
+from search.errors import UnknownStudy
+from search.setup.joining import find_joined
 from search.trials.stored_names import StoredName, choose_stored, find_stored_name
 from search.trials.study_record import KEY, StudyRecord
+from search.trials.study_status import read_status
 from storage.database.connection import open_storage
+from storage.errors import StudyNotFound
+from storage.frames import connected
 
 RECORD = StudyRecord(
     command="cae", trials=4, top=1, retrain_epochs=6, sampler="random", pruner="none",
@@ -102,6 +107,20 @@ def test_commands_that_look_find_a_study_by_the_name_of_its_file(
     monkeypatch.setenv("NAME", "cae")
     assert COMMANDS[command]() == 0
     assert "study cae-digits" in capsys.readouterr().out
+
+
+def test_a_close_name_that_is_stored_is_offered(storage_url: str) -> None:
+    store(storage_url, "cae-digits", "digits")
+    store(storage_url, "cae-mnist", "mnist")
+    storage = open_storage(storage_url)
+    for typed in ("cae-digit", "CAE-digits", "cae"):
+        meant = r"did you mean 'cae-digits'\?"
+        with pytest.raises(StudyNotFound, match=meant), connected(storage_url) as connection:
+            read_status(connection, find_stored_name(storage_url, typed))
+        with pytest.raises(UnknownStudy, match=meant):
+            find_joined(storage, typed, "the database")
+    with pytest.raises(UnknownStudy, match=r"there: cae-digits, cae-mnist\); make study"):
+        find_joined(storage, "gan", "the database")
 
 
 def test_studies_that_are_compared_are_found_so_too(

@@ -173,9 +173,12 @@ def test_a_trial_that_was_to_go_on_is_lost(storage_url: str, journal: Journal) -
     assert journal.harms == Counter({Harm.LOST: 1})
 
 
-def make_export(place: Path, *, test: float = 0.5, weight: float = 1.0) -> Path:
+def make_export(
+    place: Path, *, test: float | None = 0.5, weight: float = 1.0, rank: int = 1
+) -> Path:
     place.mkdir()
-    (place / "provenance.json").write_text(json.dumps({"trial": 2, "test": {"mse": test}}))
+    met = None if test is None else {"mse": test}
+    (place / "provenance.json").write_text(json.dumps({"trial": 2, "rank": rank, "test": met}))
     save_file({"decoder": torch.full((2,), weight)}, place / "weights.safetensors")
     return place
 
@@ -188,6 +191,21 @@ def test_exports_are_compared_with_their_weights(tmp_path: Path, journal: Journa
     compare_exports(make_export(tmp_path / "weight", weight=1.5), whole, journal)
     compare_exports(tmp_path / "nothing", whole, journal)
     assert journal.harms == Counter({Harm.DIFFERENT: 2, Harm.LOST: 1})
+
+
+def test_test_images_are_compared_where_the_undisturbed_study_has_met_them(
+    tmp_path: Path, journal: Journal
+) -> None:
+    """A trial that faults make the best, since the best of all was never promoted, may be the
+    second there, of which nobody has asked what it does on the test images."""
+    second = make_export(tmp_path / "second", test=None, rank=2)
+    compare_exports(make_export(tmp_path / "ours"), second, journal)
+    assert not journal.harms
+    compare_exports(make_export(tmp_path / "other", weight=1.5), second, journal)
+    compare_exports(
+        make_export(tmp_path / "untested", test=None), make_export(tmp_path / "w"), journal
+    )
+    assert journal.harms == Counter({Harm.DIFFERENT: 2})
 
 
 def test_the_undisturbed_study_exports_the_same_trial(

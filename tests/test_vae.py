@@ -114,7 +114,10 @@ def test_images_too_small_to_be_halved_three_times_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"architecture": "latent-3"}, "unknown architecture 'latent-3'; available: latent-2, fa"),
+        (
+            {"architecture": "latent-3"},
+            r"architecture 'latent-3'; did you mean 'latent-2'\? available: ",
+        ),
         ({"reconstruction": "l1"}, "unknown reconstruction 'l1'; available: bce, mse"),
         ({"latent": 0}, r"latent=0 is outside \[1"),
         ({"width": 0.0}, "width=0.0 is outside"),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -27,6 +27,8 @@ from optuna.trial import create_trial
 from search import passwords
 from search.cli.study import _limit
 from search.errors import BadVariable, StudyChanged
+from search.messages import Warned
+from search.run import StudyRun
 from search.setup.adapted import OutsideSpace, as_value
 from search.setup.loading import load_study
 from search.setup.stored_study import write_identity
@@ -55,10 +57,12 @@ from search.trials.owner import owner_name
 from search.trials.queue import open_queue
 from search.trials.study_record import StudyRecord, read_record, write_record
 from search.variables import Variables, read_variables
+from search.worker.context import _open_queue
 from storage import trials
 from storage.database.connection import open_storage
 from storage.database.foreign import opened_to_read
 from tests.conftest import contents
+from tests.local_pool import LocalControl
 from tests.test_joining import IDENTITY
 from tests.user import User, WriteStudy
 
@@ -679,3 +683,36 @@ def test_a_machine_that_joins_learns_from_the_same(small: Study, storage_url: st
     keep_warm(opened, found, small.space)
     assert found is not None
     assert read_warm(remembered_warm(opened, small.space).to_plain(), small.space) == found
+
+
+def test_a_machine_that_was_begun_without_takes_what_another_has_stored(
+    small: Study, storage_url: str, tmp_path: Path
+) -> None:
+    fill(storage_url)
+    opened = stored(storage_url)
+    run = StudyRun(
+        name=small.reference, study="small", storage=storage_url, runs=str(tmp_path), images="",
+        seed=0, trials=3, epochs=1, retrain_epochs=1, revision="", token="t", sampler="tpe",
+    )  # fmt: skip
+    control = LocalControl()
+    cold, late = (
+        _open_queue(run, small, cast(Any, control), owner_name(os.getpid())) for _ in range(2)
+    )
+    found = find_warm(["old"], small, storage_url, stored="small")
+    assert found is not None
+    keep_warm(opened, found, small.space)  # by the other machine, a moment later
+    trial = cold.claim(3)
+    assert trial is not None
+    assert trial.user_attrs["reference"] == next(iter(found.shared))
+    assert isinstance(cold.study.sampler, WarmSampler)
+    assert [event.what for event in control.heard if isinstance(event, Warned)] == [
+        "another machine began it with WARM=old"
+    ]
+    again = late.claim(3)
+    assert again is not None
+    assert "reference" not in again.user_attrs, "each reference is tried once"
+    assert isinstance(late.study.sampler, WarmSampler), "that of all trials, not of the first alone"
+    cold.claim(3)
+    assert len(control.heard) == 2, "each worker says it once"
+    for queue in (cold, late):
+        queue.storage.engine.dispose()

@@ -9,7 +9,6 @@ tell, is taken as it is and sealed.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from models.data.torchvision_sets import (
     StackedSource,
     TorchvisionSource,
 )
-from models.errors import DataError, TensorFileError, short
+from models.errors import DataError, TensorFileError, unknown_name
 from models.sealed_files import atomic_file, check_seal, set_aside
 from models.tensor_files import read_tensors, write_tensors
 
@@ -70,9 +69,7 @@ def find_source(name: str, root: Path, background: str = WHITE) -> Source:
     if kind == "folder" and place:
         return FolderSource(Path(place), background)
     available = [*TORCHVISION_SETS, "digits", STACKED, BINARISED, DYNAMIC, "folder:PATH"]
-    close = difflib.get_close_matches(name[:200], available, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise DataError(f"unknown data {short(repr(name))}; {hint}available: {', '.join(available)}")
+    raise DataError(unknown_name("data", name, available))
 
 
 def load_images(

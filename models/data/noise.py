@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.errors import ConfigError, require
+from models.errors import ConfigError, require, unknown_name
 
 MANY_PHOTONS = 1e6  # as many are normally distributed; float32 cannot count many more
 
@@ -97,7 +97,6 @@ def check_noise(kind: str, strength: float) -> None:
     """Raise `ConfigError` unless `corrupt` takes this kind and strength."""
     if kind not in (NONE, ALL) and not all(name in KINDS for name in kind.split("+")):
         raise ConfigError(
-            f"unknown noise {kind!r}; available: {NONE}, {', '.join(KINDS)}, {ALL}, "
-            "and several joined by +"
+            unknown_name("noise", kind, (NONE, *KINDS, ALL)) + ", and several joined by +"
         )
     require("strength", strength, 0.0, 1.0)

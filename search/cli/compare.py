@@ -21,11 +21,13 @@ from search.reporting.comparison import (
     write_comparison,
 )
 from search.reporting.reported_study import read_study
+from search.spelling import spell
 from search.tables import Column, FittedTable, Kind
 from search.trials.stored_names import find_stored_name
 from search.variables import Variables, read_variables
 from storage import best
 from storage.database.connection import open_storage
+from storage.errors import SeveralObjectives
 
 LONGEST = 60  # letters of a page's folder
 
@@ -85,7 +87,13 @@ def _read_studies(
     url = variables.storage_url
     for group in groups:
         for name in group:
-            best(name, storage=url)  # raises in one line if the name or the database is wrong
+            try:
+                best(name, storage=url)  # raises in one line if the name or the database is wrong
+            except SeveralObjectives as error:
+                raise BadVariable(
+                    f"NAMES has {name!r}, a study with several goals, of which no trial is the "
+                    f"winner; {spell('report', NAME=name)} shows its front"
+                ) from error
     storage = open_storage(url, create=False)
     try:
         found = [

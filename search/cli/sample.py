@@ -41,8 +41,10 @@ from search.setup.loading import load_study
 from search.setup.names import study_name
 from search.spelling import spell
 from search.study import Study
+from search.trials.stored_names import find_stored_name, is_path
 from search.variables import Variables, read_variables
 from search.words import format_count
+from storage.errors import StorageError, suggest_name
 from storage.files.exports import read_provenance
 
 FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
@@ -101,16 +103,39 @@ def find_export(variables: Variables, say: Callable[[str], None]) -> FoundExport
         study = load_study(name)
         data = variables.data or study.spec.data
         label = find_source(data, variables.data_root, variables.background).label
-        name = study_name(study, data, label)
+        name = _choose_stored(variables, study_name(study, data, label))
         fetch_export(variables, name, rank, say)
     except UnknownStudy:  # a study in the database may have no file of its own: cae-digits
         fetch_export(variables, name, rank, say)
         if not paths.exports(name).is_dir():
-            raise
+            if is_path(name) or not (hint := suggest_name(name, _exported(variables))):
+                raise
+            root = shorten_path(paths.root)
+            raise UnknownStudy(f"no export of {name!r} under RUNS={root}; {hint.strip()}") from None
     folder = paths.export(name, rank)
     if not folder.is_dir():
         raise BadVariable(_explain_missing(variables, name, rank))
     return FoundExport(folder, study, paths.samples(name, rank), read_provenance(folder) or {})
+
+
+def _choose_stored(variables: Variables, name: str) -> str:
+    """Return ``name``, unless it has no exports here and DATA is not given: then the only stored
+    study that was begun with the file of that name.
+
+    Exports are files: without a trial database the name stays.
+    """
+    if variables.data is not None or variables.paths.exports(name).is_dir():
+        return name
+    try:
+        return find_stored_name(variables.storage_url, name)
+    except StorageError:
+        return name
+
+
+def _exported(variables: Variables) -> list[str]:
+    """Return the names of the studies that have exports here."""
+    exports = variables.paths.root / "exports"
+    return sorted(path.name for path in exports.glob("*") if path.is_dir())
 
 
 def _explain_missing(variables: Variables, name: str, rank: int) -> str:
@@ -119,8 +144,9 @@ def _explain_missing(variables: Variables, name: str, rank: int) -> str:
     here = sorted(int(path.name) for path in exports.glob(f"{name}/*") if path.name.isdecimal())
     if here:
         return f"RANK={rank}: {name} has exports of rank {', '.join(map(str, here))}"
-    others = sorted(path.name for path in exports.glob("*") if path.is_dir())
-    there = f"; there are exports of {', '.join(others[:8])}" if others else ""
+    others = _exported(variables)
+    hint = suggest_name(name, others)
+    there = f"; {hint}there are exports of {', '.join(others[:8])}" if others else ""
     if (place := export_place(variables, name)) is not None:
         there += f"; the study keeps its exports in FILES={place}: give FILES, too"
         return f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}"

@@ -6,7 +6,8 @@
 
 The stored full curves of the study are played in 20 random orders (SEED draws others), each epoch
 with its recorded seconds, by the real pruner. Trials that were pruned have short curves and are
-left out. CSV=path and PARQUET=path write a row a setting and order.
+left out. Of several goals, what counts is the share of the hypervolume of all full curves that the
+complete trials dominate. CSV=path and PARQUET=path write a row a setting and order.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def choose_setting(stored: StoredCurves, variables: Variables) -> Setting:
             f"the study's pruner is the object {pruner} of its file, whose arguments are not "
             f"stored: name one, PRUNER={NAMES[pruner]}"
         )
-    make_pruner(pruner, [Goal(name=about.metric, minimize=about.minimize)])
+    make_pruner(pruner, about.goals or [Goal(name=about.metric, minimize=about.minimize)])
     for name, wanted, most, what in (
         ("TRIALS", variables.trials, full, "trials with full curves"),
         ("EPOCHS", variables.epochs, about.epochs, "epochs of its curves"),

@@ -46,7 +46,7 @@ from search.setup.names import base_study, judging_study, study_name
 from search.setup.prepare import check_names, prepare_run
 from search.setup.reaching import note_database, reach_database
 from search.setup.shared_place import check_files
-from search.setup.warm import Warm, describe_warm, find_warm
+from search.setup.warm import Warm, describe_warm, find_warm, remembered_warm
 from search.strategies.stopping import describe_limit
 from search.study import Study
 from search.supervisor.devices import count_cores, find_devices
@@ -314,6 +314,7 @@ class StudyCommand:
     ) -> StudyNote:
         """Keep with the study how this run goes about it, for its note and its report."""
         spec, images = self.study.spec, inputs.images
+        warm = queue.retry.wait_for(lambda: remembered_warm(queue.study, self.study.space))
         record = StudyRecord(
             command=run.name,
             trials=run.trials,
@@ -324,7 +325,7 @@ class StudyCommand:
             trial_minutes=run.trial_minutes,
             revision=run.revision,
             stop=run.stop or "",
-            warm="; ".join(run.warm.get("lines", ())),
+            warm="; ".join(warm.lines),
             runs=self._identify_runs(run),
             devices=", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices)),
             images={part: len(getattr(images, part)) for part in ("train", "valid", "test")},

@@ -16,7 +16,7 @@ from typing import Any
 from search.engines import worker_job
 from search.engines.engine import EngineFailed, Job
 from search.engines.worker_job import WorkerJob, run_job
-from search.errors import BadVariable
+from search.errors import BadVariable, unknown_name
 from storage.errors import short
 
 PATIENCE = 20.0  # seconds that workers have to give their trials back
@@ -89,9 +89,7 @@ def read_resources(options: dict[str, str], *, has_gpus: bool) -> dict[str, floa
     resources = {"num_cpus": 1.0, "num_gpus": 1.0 if has_gpus else 0.0}
     for name, written in options.items():
         if name not in OPTIONS:
-            raise BadVariable(
-                f"RAY: unknown option {short(name)!r}; there are {', '.join(OPTIONS)}"
-            )
+            raise BadVariable("RAY: " + unknown_name("option", name, OPTIONS))
         plain = written.replace(".", "", 1)
         if not (plain.isascii() and plain.isdigit()):
             raise BadVariable(f"RAY: {name}={short(written)} is no number from 0 on")

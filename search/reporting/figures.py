@@ -252,5 +252,5 @@ def draw_learning_curve(
             chart.add_points(places, kind)
     key = [(kind, name) for name, kind in kinds.items()]
     chart.add_key([*key, ("best", f"kept: epoch {best_epoch}")], LEFT, 14)
-    caption = "the winner's training"
+    caption = "the training of this export"
     return finish_figure(chart, "winner_curve.svg", f"{metric} over the epochs", caption)

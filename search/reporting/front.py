@@ -17,7 +17,7 @@ from search.goals import join_names
 from search.reporting.document import Block, Cell, Figure, Heading, Table, Words
 from search.reporting.front_figure import FrontPoint, draw_fronts
 from search.reporting.reported_study import ReportedStudy
-from search.trials.study_front import is_feasible, share_of_volume, values_of
+from search.trials.study_front import is_feasible, shares_of_volume, values_of
 from search.words import format_parameters
 from storage.errors import FilesAway
 from storage.files.markdown import format_cell
@@ -37,8 +37,8 @@ def front_blocks(reported: ReportedStudy) -> list[Block]:
         "parameters",
     ]
     rows: list[Sequence[str | Cell]] = []
-    for place, trial in enumerate(reported.front, start=1):
-        share = share_of_volume(reported.front[:place], reported.goals, reported.front)
+    shares = shares_of_volume(reported.front, reported.goals)
+    for trial, share in zip(reported.front, shares, strict=True):
         rows.append(
             [
                 Cell(text=str(trial.number), value=trial.number, link=f"#trial-{trial.number}"),

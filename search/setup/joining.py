@@ -39,7 +39,7 @@ from search.trials.study_code import StudyCode, check_joined_code
 from search.trials.study_record import StudyRecord, name_strategy, read_record
 from search.variables import Variables
 from storage.database.optuna_storage import TrialStorage
-from storage.errors import short
+from storage.errors import short, suggest_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,11 @@ def find_joined(
         stored = read_stored_names(connection)
     chosen = choose_stored(stored, name, data)
     if chosen is None:
+        wanted = file_stem_of(name)
         known = ", ".join(short(each.name) for each in stored) or "none yet"
+        hint = suggest_name(wanted, [each.name for each in stored])
         raise UnknownStudy(
-            f"no study {short(repr(file_stem_of(name)))} in {place} (there: {known}); "
+            f"no study {short(repr(wanted))} in {place} (there: {known}); {hint}"
             f"{spell('study', NAME=name)} begins it"
         )
     opened = optuna.load_study(study_name=chosen, storage=storage)

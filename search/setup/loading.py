@@ -17,11 +17,13 @@ from types import ModuleType
 import optuna
 
 from search.errors import BadVariable, StudyFileError, UnknownStudy, unknown_name
+from search.hints import SETS
 from search.run import SourceFile
 from search.setup.checks import probe
 from search.setup.code_digest import combine_digests, digest_code
 from search.setup.mistakes import describe_mistake, find_place, mistakes_of
 from search.setup.study_files import StudyFiles
+from search.spelling import spell
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.study import STUDIES, Study, StudySpec
@@ -79,6 +81,12 @@ def find_study(name: str) -> Path:
             beside = Path(f"{name}.py")
             if len(name) < LONGEST and beside.is_file():
                 raise UnknownStudy(f"NAME={name} is no study of genstudy; did you mean {beside}?")
+            of_file, _, label = name.partition("-")
+            if of_file in study_names() and label in SETS:  # a stored study's name
+                raise UnknownStudy(
+                    f"NAME={name} is how study {of_file!r} on {label} is stored; it is begun, and "
+                    f"goes on, with {spell('study', NAME=of_file, DATA=label)}"
+                )
             raise UnknownStudy(unknown_name("study", name, study_names()))
         return STUDIES / f"{name}.py"
     fix = "NAME takes a study's name or the path of a file that ends in .py"

@@ -23,6 +23,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.trial import Trial, TrialState
 
+from search.front import Vector
 from search.simulation.stored_curves import Curve
 from search.strategies.promotion import AshaPruner
 from search.trials.paused import Pauses, choose_next, find_pauses
@@ -117,6 +118,14 @@ class Simulation:
             complete=ended["COMPLETE"],
             pruned=ended["PRUNED"],
         )
+
+    def complete_vectors(self) -> list[Vector]:
+        """Return the vectors of the complete trials, of curves with several goals."""
+        return [
+            each.curve.vector(each.epoch, minimize=self.plan.minimize)
+            for each in self.trials
+            if each.state == "COMPLETE"
+        ]
 
     def _find_best(self) -> PlayedTrial | None:
         complete = [each for each in self.trials if each.state == "COMPLETE"]

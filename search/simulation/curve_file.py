@@ -73,7 +73,7 @@ def read_curve_file(path: Path) -> StoredCurves:
 
 def _about_of(plain: Mapping[str, Any]) -> AboutStudy:
     """Return what the metadata hold; raises `TypeError` for another thing."""
-    found = AboutStudy(**plain)
+    found = AboutStudy(**{**plain, "goals": ()})
     if not (isinstance(found.study, str) and isinstance(found.epochs, int)):
         raise TypeError("it is not what `write_curve_file` writes")
     return found

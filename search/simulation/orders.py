@@ -10,10 +10,14 @@ The same seed gives every setting the same orders, so that settings compare pair
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from search.front import Costs, Vector, front_places, hypervolume
 from search.simulation.clock import Plan, Simulation
+from search.simulation.front_clock import FrontSimulation
 from search.simulation.stored_curves import Curve, StoredCurves
 from search.strategies.pruners import make_pruner
 
@@ -44,6 +48,8 @@ class Outcome:
     rank: of the winner among all full curves, at their full length; the best has 1
     behind: by which share of the best full curve's value the winner's is worse; below 0: better
     complete, pruned: how many trials ended so
+    volume: of several goals, which share of the hypervolume of all full curves the complete trials
+        dominate; on_front: how many of them are on their front
     """
 
     epochs: int
@@ -54,6 +60,8 @@ class Outcome:
     behind: float | None
     complete: int
     pruned: int
+    volume: float | None = None
+    on_front: int | None = None
 
 
 def play_orders(
@@ -61,6 +69,8 @@ def play_orders(
 ) -> Iterator[Outcome]:
     """Yield the outcome of each order."""
     judge = _Judge(stored)
+    kind = FrontSimulation if stored.about.goals else Simulation
+    front = FrontJudge(stored) if stored.about.goals else None
     for number in range(orders):
         curves = stored.full
         random.Random(f"{seed}-{number}").shuffle(curves)
@@ -70,8 +80,9 @@ def play_orders(
             minimize=stored.about.minimize,
             word=f"{stored.about.study}-{seed}-{number}",
         )
-        played = Simulation(curves[: setting.trials], plan, make_pruner(setting.pruner)).run()
-        yield Outcome(
+        simulation = kind(curves[: setting.trials], plan, make_pruner(setting.pruner))
+        played = simulation.run()
+        outcome = Outcome(
             epochs=played.epochs,
             machine=played.machine,
             wall=played.wall,
@@ -81,6 +92,7 @@ def play_orders(
             complete=played.complete,
             pruned=played.pruned,
         )
+        yield outcome if front is None else front.judge(outcome, simulation.complete_vectors())
 
 
 def as_it_ran(stored: StoredCurves) -> Outcome:
@@ -89,7 +101,7 @@ def as_it_ran(stored: StoredCurves) -> Outcome:
     ends = [curve.outcome for curve in every]
     complete = [_full_value(curve, stored) for curve in every if curve.outcome == "complete"]
     best = (min if about.minimize else max)(complete)
-    return Outcome(
+    outcome = Outcome(
         epochs=sum(len(curve.values) for curve in every),
         machine=sum(sum(curve.seconds) for curve in every),
         wall=about.wall,
@@ -99,6 +111,11 @@ def as_it_ran(stored: StoredCurves) -> Outcome:
         complete=ends.count("complete"),
         pruned=ends.count("pruned"),
     )
+    if not about.goals:
+        return outcome
+    ended = [curve for curve in every if curve.outcome == "complete"]
+    vectors = [each.vector(about.epochs, minimize=about.minimize) for each in ended]
+    return FrontJudge(stored).judge(outcome, vectors)
 
 
 def _full_value(curve: Curve, stored: StoredCurves) -> float:
@@ -123,3 +140,33 @@ class _Judge:
         if best is None or leader == 0:
             return None
         return (self.sign * best - leader) / abs(leader)
+
+
+class FrontJudge:
+    """Says how good a front is, beside that of all full curves."""
+
+    def __init__(self, stored: StoredCurves) -> None:
+        about = stored.about
+        vectors = [each.vector(about.epochs, minimize=about.minimize) for each in stored.full]
+        self.front = _front_of(vectors, len(about.goals))
+
+    def judge(self, outcome: Outcome, complete: Sequence[Vector]) -> Outcome:
+        """Return the outcome with what its complete trials dominate; no trial is its best.
+
+        Where every full curve violates constraints, no share is known.
+        """
+        found = _front_of(complete, self.front.shape[1])
+        volume = None
+        if len(self.front):
+            whole = hypervolume(self.front, self.front)
+            volume = hypervolume(found, self.front) / whole if len(found) else 0.0
+        return replace(
+            outcome, best=None, rank=None, behind=None, volume=volume, on_front=len(found)
+        )
+
+
+def _front_of(vectors: Sequence[Vector], goals: int) -> Costs:
+    """Return the front of those vectors that violate nothing, (M, G)."""
+    sound = [each.costs for each in vectors if each.violation <= 0]
+    costs = np.array(sound, dtype=np.float64).reshape(-1, goals)
+    return costs[front_places(costs)]

@@ -12,23 +12,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from sqlalchemy import Connection
 
 from search.errors import SearchError
+from search.front import Vector, as_costs
+from search.goals import Goal, goals_of
 from search.spelling import spell
 from search.trials.study_record import read_record
 from search.words import format_count
 from storage import curves, trials
 from storage.database.connection import open_storage
+from storage.database.rows import fetch_rows
 from storage.database.trial_states import outcome_of
+from storage.database.vectors import cost_attribute, read_vectors
 from storage.errors import short
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NUMBERS = "SELECT trial_id, number FROM trials WHERE study_id = :study_id"
 
 
 class NoCurves(SearchError):
@@ -43,6 +50,7 @@ class AboutStudy:
     sampler, pruner: as a user writes them; workers: of its last run
     wall: seconds in which a trial ran, at any machine
     timed: whether the seconds of single epochs were kept; else they are the trial's mean
+    goals: several of them, the quality first; empty: there is one
     """
 
     study: str
@@ -54,20 +62,29 @@ class AboutStudy:
     workers: int
     wall: float
     timed: bool = True
+    goals: tuple[Goal, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One trial: its values by epoch, and the seconds of each."""
+    """One trial: its values by epoch, and the seconds of each.
+
+    vectors: of several goals, by epoch; empty: there is one
+    """
 
     number: int
     outcome: str
     values: tuple[float, ...]
     seconds: tuple[float, ...]
+    vectors: tuple[Vector, ...] = ()
 
     def best(self, epochs: int, *, minimize: bool) -> float:
         """Return its best value within the first ``epochs``."""
         return (min if minimize else max)(self.values[:epochs])
+
+    def vector(self, epochs: int, *, minimize: bool) -> Vector:
+        """Return its vector within the first ``epochs``: that of the best epoch by the quality."""
+        return self.vectors[self.values.index(self.best(epochs, minimize=minimize))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,25 +120,22 @@ class StoredCurves:
 
 
 def read_curves(name: str, url: str) -> StoredCurves:
-    """Return the curves of a stored study. Raises `StudyNotFound`, or `NoCurves` for a study of
-    several objectives."""
+    """Return the curves of a stored study. Raises `StudyNotFound`."""
     frame, rows = trials(name, storage=url), curves(name, storage=url)
     storage = open_storage(url, create=False)
     try:
         study = optuna.load_study(study_name=name, storage=storage)
-        if len(study.directions) > 1:
-            raise NoCurves(
-                f"study {short(repr(name))} has {len(study.directions)} objectives; a simulation "
-                "follows one"
-            )
         record, definition = read_record(study), study.user_attrs.get("definition")
-        minimize = study.direction == optuna.study.StudyDirection.MINIMIZE
+        minimize = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
+        found, goals = _collect(frame, rows), _several_goals(study, frame)
+        if goals:
+            with storage.engine.connect() as connection:
+                found = _with_vectors(connection, study._study_id, found, goals)
     finally:
         storage.engine.dispose()
-    found = _collect(frame, rows)
     about = AboutStudy(
         study=name,
-        metric=_plain(definition).get("metric", "value"),
+        metric=goals[0].name if goals else _plain(definition).get("metric", "value"),
         minimize=minimize,
         epochs=_epochs_of(definition, found),
         sampler="unknown" if record is None else record.sampler,
@@ -129,8 +143,36 @@ def read_curves(name: str, url: str) -> StoredCurves:
         workers=1 if record is None else _count_workers(record.devices),
         wall=_busy_seconds(frame),
         timed="epoch_seconds" in rows,
+        goals=goals,
     )
     return StoredCurves(about=about, curves=tuple(found))
+
+
+def _several_goals(study: optuna.Study, frame: pd.DataFrame) -> tuple[Goal, ...]:
+    """Return the goals of a study that has several, each with whether it is a cost."""
+    goals = goals_of(study)
+    if len(goals) == 1:
+        return ()
+    return tuple(replace(goal, is_cost=cost_attribute(goal.name) in frame) for goal in goals)
+
+
+def _with_vectors(
+    connection: Connection, study_id: int, found: Sequence[Curve], goals: Sequence[Goal]
+) -> list[Curve]:
+    """Return the curves with their vectors; those that lack one are left out."""
+    numbers = dict(fetch_rows(connection, NUMBERS, study_id=study_id))
+    known: dict[tuple[int, int], Vector] = {}  # by trial and step
+    for step in range(max((len(curve.values) for curve in found), default=0)):
+        at_step = read_vectors(connection, study_id, step, goals)
+        costs = as_costs([values for values, _ in at_step.values()], goals).tolist()
+        for own, (trial_id, (_, violation)) in zip(costs, at_step.items(), strict=True):
+            known[numbers[trial_id], step] = Vector(costs=tuple(own), violation=violation)
+    complete = []
+    for curve in found:
+        places = [(curve.number, step) for step in range(len(curve.values))]
+        if all(place in known for place in places):
+            complete.append(replace(curve, vectors=tuple(known[place] for place in places)))
+    return complete
 
 
 def _collect(frame: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:

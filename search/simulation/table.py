@@ -37,12 +37,32 @@ def outcome_table(metric: str, rows: Rows, *, all_epochs: Sequence[int]) -> Fitt
         ],
         "machine time": [format_duration(fmean(each.machine for each in its)) for its in found],
         "wall time": [_duration([each.wall for each in its]) for its in found],
+        **(_of_fronts(found) if _has_fronts(found) else _of_winners(metric, found)),
+    }
+    numbers = [Column(head, cells, Kind.NUMBER) for head, cells in columns.items()]
+    return FittedTable([Column("", titles), *numbers])
+
+
+def _has_fronts(found: Sequence[Sequence[Outcome]]) -> bool:
+    """Whether the study has several goals."""
+    return any(each.on_front is not None for its in found for each in its)
+
+
+def _of_winners(metric: str, found: Sequence[Sequence[Outcome]]) -> dict[str, list[str]]:
+    """Return the columns that say how good the best trial is."""
+    return {
         f"best {metric}": [_value(_known([each.best for each in its])) for its in found],
         "behind the best": [_share(_known([each.behind for each in its])) for its in found],
         "rank": [_rank([each.rank for each in its]) for its in found],
     }
-    numbers = [Column(head, cells, Kind.NUMBER) for head, cells in columns.items()]
-    return FittedTable([Column("", titles), *numbers])
+
+
+def _of_fronts(found: Sequence[Sequence[Outcome]]) -> dict[str, list[str]]:
+    """Return the columns that say how good the front is, and how many trials are on it."""
+    return {
+        "hypervolume": [_share(_known([each.volume for each in its])) for its in found],
+        "on the front": [_count([each.on_front or 0 for each in its]) for its in found],
+    }
 
 
 def outcome_frame(rows: Rows) -> pd.DataFrame:

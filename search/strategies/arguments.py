@@ -12,9 +12,11 @@ Arguments are plain values. Nothing is evaluated.
 from __future__ import annotations
 
 import ast
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
-from search.errors import BadVariable
+from search.errors import BadVariable, unknown_name
 from storage.errors import short
 
 MODULES = ("optuna.samplers", "samplers", "optuna.pruners", "pruners")
@@ -39,6 +41,17 @@ def parse_call(written: str) -> tuple[str, list[Any], dict[str, Any]]:
     if len(named) < len(node.keywords):
         raise BadVariable(hint)
     return name, positional, named
+
+
+def check_names(what: str, named: Iterable[str], family: type[Any]) -> None:
+    """Raise `BadVariable` for the name of an argument that Optuna's class does not take.
+
+    what: whose arguments they are, as the message begins
+    """
+    known = [word for word in inspect.signature(family).parameters if word != "goals"]
+    for word in named:
+        if word not in known:
+            raise BadVariable(f"{what}: " + unknown_name("argument", word, known))
 
 
 def _read_name(node: ast.expr) -> str | None:

@@ -72,6 +72,11 @@ class FrontPruner(BasePruner):
             for own, (trial_id, (_, violation)) in zip(costs, found.items(), strict=True)
         }
         own = vectors.pop(trial._trial_id, None)
-        if own is None or len(vectors) < self.n_startup_trials:
+        return own is not None and self.ends(own, [*vectors.values()], step)
+
+    def ends(self, own: Vector, others: Sequence[Vector], step: int) -> bool:
+        """Return whether a trial ends with the vector ``own`` after a step, from 0; ``others``
+        have come as far."""
+        if step < self.n_warmup_steps or len(others) < self.n_startup_trials:
             return False
-        return is_beyond(own, [*vectors.values()], keep=self.keep)
+        return is_beyond(own, others, keep=self.keep)

@@ -74,6 +74,12 @@ class AshaPruner(BasePruner):
         """Return the bracket of a trial, from 0."""
         return self._turns[number % len(self._turns)]
 
+    def count_alike(self, numbers: range) -> list[tuple[int, int]]:
+        """Return the first of the trials ``numbers``, until their brackets repeat, each with how
+        many of all it stands for: there may be a billion."""
+        turns = len(self._turns)
+        return [(number, 1 + (numbers[-1] - number) // turns) for number in numbers[:turns]]
+
     @cached_property
     def _turns(self) -> list[int]:
         """The brackets of successive trials, until they repeat: each comes as evenly as it can."""

@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial
 
 from search.errors import BadVariable, unknown_name
 from search.goals import Goal
-from search.strategies.arguments import parse_call
+from search.strategies.arguments import check_names, parse_call
 from search.strategies.front_pruner import FrontPruner
 from search.strategies.promotion import AshaPruner
 from storage.database.optuna_storage import TrialStorage
@@ -155,10 +155,7 @@ def _make_pruner(chosen: str | BasePruner) -> BasePruner:
         raise BadVariable(unknown_name("pruner", name, PRUNERS))
     if not positional and not named:
         positional = list(NEEDED.get(name, ()))
-    known = [word for word in inspect.signature(PRUNERS[name]).parameters if word != "goals"]
-    for word in named:
-        if word not in known:
-            raise BadVariable(f"pruner {short(chosen)!r}: " + unknown_name("argument", word, known))
+    check_names(f"pruner {short(chosen)!r}", named, PRUNERS[name])
     try:
         inspect.signature(PRUNERS[name]).bind(*positional, **named)
         with warnings.catch_warnings():

@@ -36,7 +36,7 @@ from optuna.samplers import (
 from models.seeds import derive_seed
 from search.errors import BadVariable, unknown_name
 from search.goals import Goal
-from search.strategies.arguments import parse_call
+from search.strategies.arguments import check_names, parse_call
 from search.strategies.preference import PreferenceSampler
 from search.strategies.seeded import (
     OneSequence,
@@ -148,6 +148,7 @@ def _make_named(chosen: str, seed: int, space: Space) -> StudySampler:
     if name not in SAMPLERS:
         raise BadVariable(unknown_name("sampler", name, SAMPLERS))
     family, defaults = SAMPLERS[name]
+    check_names(f"sampler {short(chosen)!r}", given, family)
     arguments = {**defaults, **given}
     own_seed = arguments.pop("seed", None)
     if own_seed is not None:

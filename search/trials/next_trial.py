@@ -12,10 +12,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,6 +32,20 @@ STOP_REASON = "genstudy:stop_reason"  # and why, in words
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 Suggest = Callable[[Trial], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What trials are drawn with.
+
+    references: parameters that the first trials try, by name
+    """
+
+    sampler: BaseSampler
+    references: Mapping[str, Mapping[str, Any]]
+
+
+FindBegun = Callable[[optuna.Study], Drawing | None]
 
 
 class NextTrial:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from search.front import as_costs, choose_spread, front_places, hypervolume
+from search.front import as_costs, choose_spread, front_places, volumes_of_first
 from search.goals import Goal
 
 MOST_CHOSEN = 50  # whose order is by hypervolume; the others of a long front follow by number
@@ -57,9 +57,8 @@ def _order(costs: tuple[tuple[float, ...], ...]) -> tuple[int, ...]:
     return (*chosen, *(place for place in front_places(found) if place not in chosen))
 
 
-def share_of_volume(
-    chosen: Sequence[FrozenTrial], goals: Sequence[Goal], front: Sequence[FrozenTrial]
-) -> float:
-    """Return which share of the front's hypervolume some of its trials dominate, 0 to 1."""
-    whole, part = (as_costs([trial.values for trial in each], goals) for each in (front, chosen))
-    return hypervolume(part, whole) / hypervolume(whole, whole)
+def shares_of_volume(front: Sequence[FrozenTrial], goals: Sequence[Goal]) -> list[float]:
+    """Return which share of the front's hypervolume its first trial dominates, its first two
+    together, and so on, each 0 to 1."""
+    volumes = volumes_of_first(as_costs([trial.values for trial in front], goals))
+    return [volume / volumes[-1] for volume in volumes]

@@ -12,14 +12,19 @@ it does.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, inspect
 
+from search.errors import BadVariable
 from search.pace import WorkerStatus, epoch_pace, seconds_left
+from search.strategies.promotion import AshaPruner
+from search.strategies.pruners import make_pruner
+from search.trials.rung_work import next_stop, stretches_left
 from search.trials.shared_exports import EXPORT
 from search.trials.study_record import KEY, parse_record
 from search.trials.trial_attributes import is_sound
@@ -30,7 +35,7 @@ from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
 from storage.database.running import RunningTrial, read_running
-from storage.database.schema import rungs
+from storage.database.schema import metrics, rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
 from storage.paths import RETRAINING
@@ -48,6 +53,16 @@ SECONDS = (
     "WHERE study_id = :study_id AND key = 'seconds' "
     f"ORDER BY about.trial_id DESC LIMIT {LATEST}"
 )
+PACES = (
+    "SELECT value FROM genstudy_metrics AS measured "
+    "JOIN trials ON trials.trial_id = measured.trial_id "
+    "WHERE study_id = :study_id AND name = 'epoch_seconds' "
+    f"ORDER BY measured.trial_id DESC, epoch DESC LIMIT {LATEST}"
+)
+DIRECTION = (
+    "SELECT CAST(direction AS VARCHAR) FROM study_directions "
+    "WHERE study_id = :study_id AND objective = 0"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +75,9 @@ class StudyStatus:
     costs: seconds that each of the latest trials took
     finish: who retrains and exports the best; None: it was never begun
     jobs: with FILES, the retrainings and exports that machines have claimed, in words
+    stretches: where trials pause at rungs, how often one is to be trained to its next rung; None:
+        they do not pause; stretch_seconds: how long that takes on average
+    stops: where each running trial pauses or ends, by its number; without rungs after all epochs
     """
 
     name: str
@@ -71,6 +89,9 @@ class StudyStatus:
     costs: Sequence[float]
     finish: Finish | None
     jobs: Sequence[str] = ()
+    stretches: int | None = None
+    stretch_seconds: float = 0.0
+    stops: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
@@ -91,16 +112,18 @@ class StudyStatus:
         if self.total is None:
             return None
         unstarted = max(0, self.total - self.ended - self.counts["paused"] - len(self.alive))
-        return seconds_left(
-            self._workers(), costs=self.costs, unstarted=unstarted, others=0, now=0.0
-        )
+        costs = self.costs
+        if self.stretches is not None:
+            costs, unstarted = [self.stretch_seconds], self.stretches
+        return seconds_left(self._workers(), costs=costs, unstarted=unstarted, others=0, now=0.0)
 
     def machine_seconds_left(self) -> float | None:
         """Return how long one worker would take for the trials that are not begun, and for those
-        that wait for a worker; None where no trial has ended, or none is left.
-
-        What paused trials still take nobody knows: most are never promoted.
+        that wait for a worker, and for those of the paused that are promoted; None where no trial
+        has ended, or none is left.
         """
+        if self.stretches is not None:
+            return self.stretches * self.stretch_seconds or None
         if self.total is None or not self.costs:
             return None
         left = self.total - self.ended - self.counts["paused"]
@@ -114,7 +137,7 @@ class StudyStatus:
                 "trial",
                 trial.number,
                 epoch=trial.epoch,
-                epochs=max(self.epochs or 0, trial.epoch),
+                epochs=max(self.stops.get(trial.number, self.epochs or 0), trial.epoch),
                 value=trial.value,
                 since=-trial.seconds,
                 turned=-1e-9 if trial.pace else 0.0,  # when the last epoch ended is not known
@@ -136,7 +159,7 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
     record, names = parse_record(system.get(KEY)), system.get(NAMES)
     definition = _definition(_read(connection, study_id, "user").get(DEFINITION))
     epochs = definition.get("epochs")
-    return StudyStatus(
+    found = StudyStatus(
         name=name,
         metric=_first_name(names),
         total=None if record is None else record.trials,
@@ -147,6 +170,62 @@ def read_status(connection: Connection, name: str) -> StudyStatus:
         finish=find_finish(connection.engine, definition.get("token")),
         jobs=_read_jobs(connection, definition.get("token")),
     )
+    return found if record is None else _with_rungs(connection, study_id, found, record.pruner)
+
+
+def _with_rungs(
+    connection: Connection, study_id: int, found: StudyStatus, pruner: str
+) -> StudyStatus:
+    """Return the status with what is left between rungs, where trials pause at them."""
+    rule = _read_rule(pruner)
+    paces = _read_paces(connection, study_id) if rule is not None else []
+    if rule is None or not paces or found.epochs is None or found.total is None:
+        return found
+    pace = sum(paces) / len(paces)
+    running = [trial.number for trial in found.alive]
+    begun = found.counts.total() - found.counts["retried"]
+    left = stretches_left(
+        read_arrivals(connection, study_id),
+        rule,
+        epochs=found.epochs,
+        fresh=range(begun, found.total),
+        running=running,
+        minimize=_is_minimized(connection, study_id),
+        has_complete=found.counts["complete"] > 0,
+    )
+    # what a killed worker was at is at most a stretch
+    waiting = found.counts["waiting"] + len(found.running) - len(running)
+    left[next_stop(rule, found.epochs, 0, 0)] += waiting
+    stops = {
+        trial.number: next_stop(rule, found.epochs, trial.number, trial.epoch)
+        for trial in found.alive
+    }
+    epochs, count = sum(each * times for each, times in left.items()), left.total()
+    return replace(
+        found, stretches=count, stretch_seconds=pace * epochs / max(1, count), stops=stops
+    )
+
+
+def _read_rule(written: str) -> AshaPruner | None:
+    """Return what says where trials pause; None: they do not, or nobody can tell."""
+    try:
+        pruner = make_pruner(written)
+    except BadVariable:  # the object of a file, or what anybody has written
+        return None
+    return pruner if isinstance(pruner, AshaPruner) else None
+
+
+def _read_paces(connection: Connection, study_id: int) -> list[float]:
+    """Return the seconds of the latest epochs."""
+    if not inspect(connection).has_table(metrics.name):
+        return []
+    found = fetch_rows(connection, PACES, study_id=study_id)
+    return [value for (value,) in found if value is not None and math.isfinite(value)]
+
+
+def _is_minimized(connection: Connection, study_id: int) -> bool:
+    found = fetch_rows(connection, DIRECTION, study_id=study_id)
+    return not found or found[0][0] != "MAXIMIZE"
 
 
 def _first_name(names: object) -> str:

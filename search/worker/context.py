@@ -24,13 +24,14 @@ from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.setup.stored_study import check_unchanged, read_identity
 from search.setup.study_files import digest_rooms
-from search.setup.warm import read_warm
+from search.setup.warm import Warm, read_warm, remembered_warm
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler
 from search.strategies.stopping import with_stop
 from search.strategies.warm import with_warm
 from search.study import Study, StudySpec
 from search.trials.files_access import FilesAccess, open_files, trial_file
+from search.trials.next_trial import Drawing
 from search.trials.outcomes import describe_error
 from search.trials.owner import hold_mark
 from search.trials.queue import TrialQueue, open_queue
@@ -48,6 +49,7 @@ from storage.files.shared_files import may_always
 from storage.paths import RetrainingPaths
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import Trial
 
     from models.evaluation.sample_evaluator import SampleEvaluator
@@ -269,32 +271,49 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
     The supervisor has seen the database: one that is away now comes back.
     """
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
-    goals = study.spec.goals
-    chosen = run.sampler or study.spec.sampler
-    drawing = make_sampler(chosen, seed=run.seed, space=study.space, goals=goals)
     warm = read_warm(run.warm, study.space)
-    drawing = with_warm(drawing, warm.sources, study.space)
-    sampler = with_stop(drawing, run.stop, trials=run.trials)
+    drawing = _draw_with(warm, run, study)
+
+    def find_begun(opened: optuna.Study) -> Drawing | None:
+        """Return what trials are drawn with where another machine has begun the study meanwhile."""
+        stored = remembered_warm(opened, study.space)
+        if stored.given == warm.given:
+            return None
+        _tell(control.send, f"another machine began it with WARM={','.join(stored.given)}")
+        return _draw_with(stored, run, study)
+
     pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
     queue = retry.wait_for(
         lambda: open_queue(
             run.study,
             run.storage,
             owner=owner,
-            sampler=sampler,
-            pruner=make_pruner(pruner, goals),
-            references={**run.tries, **warm.shared, **study.spec.references},
+            sampler=drawing.sampler,
+            pruner=make_pruner(pruner, study.spec.goals),
+            references=drawing.references,
             suggest=study.spec.suggest,
             shown=run.shown,
             retry=retry,
             version=run.version,
             epochs=run.epochs,
+            find_begun=find_begun,
         )
     )
     stored = retry.wait_for(lambda: read_identity(queue.study))
     if stored is not None:
         check_unchanged(stored, study)
     return queue
+
+
+def _draw_with(warm: Warm, run: StudyRun, study: Study) -> Drawing:
+    """Return what trials are drawn with in a study that has begun with ``warm``."""
+    chosen, goals = run.sampler or study.spec.sampler, study.spec.goals
+    sampler = make_sampler(chosen, seed=run.seed, space=study.space, goals=goals)
+    sampler = with_warm(sampler, warm.sources, study.space)
+    return Drawing(
+        sampler=with_stop(sampler, run.stop, trials=run.trials),
+        references={**run.tries, **warm.shared, **study.spec.references},
+    )
 
 
 def _tell(send: Callable[[Event], None], line: str) -> None:

@@ -32,7 +32,7 @@ from search.worker.context import WorkerContext
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.export_pictures import draw_pictures
 from search.worker.meeting import check_rank, meet_test_images
-from search.worker.retraining import load_retrained, read_trial
+from search.worker.retrained_model import load_retrained, read_trial
 from storage.database.finishes import (
     FinishLost,
 )

@@ -24,7 +24,7 @@ from search.trials.retraining_record import RetrainingRecord
 from search.trials.shared_exports import export_file
 from search.words import show_text
 from search.worker.context import WorkerContext
-from search.worker.retraining import measure_baseline
+from search.worker.retrained_model import measure_baseline
 from storage.database.finishes import (
     Finish,
     hold_finish,

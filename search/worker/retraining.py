@@ -18,22 +18,15 @@ The supervisor hands retrainings out to workers, and sets the ranks (`search/sup
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from optuna.trial import FixedTrial, FrozenTrial
-
-from models.base import Model, ModelConfig, evaluating, parameter_count
-from models.data.images import ImageSplits
-from models.errors import CheckpointError, StopRequested
-from models.seeds import derive_seed
+from models.base import evaluating, parameter_count
+from models.errors import StopRequested
 from models.training.loop import EpochResult, fit
-from models.training.step_curve import StepCurve
 from search.messages import (
     PREVIEW,
     EpochEnded,
@@ -47,16 +40,12 @@ from search.messages import (
 from search.setup.inputs import describe_base
 from search.trials.epoch_report import name_measures
 from search.trials.outcomes import describe_error, is_out_of_memory
-from search.trials.retraining_files import BEST, LAST
 from search.trials.retraining_record import (
     MOST_EPOCHS,
     PATIENCE,
     FailedRetraining,
     RetrainingRecord,
-    read_record,
-    retraining_identity,
 )
-from search.worker.checkpoints import Checkpoint, Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import GanDiagnosis, health_of_curve, trial_attributes
 from search.worker.interruptions import is_interruption
@@ -66,7 +55,8 @@ from search.worker.pictures import (
     keep_row,
     without_picture,
 )
-from search.worker.trial_epochs import CHECKPOINT_EVERY, SHORT_EPOCH
+from search.worker.retrained_model import measure_baseline, read_trial
+from search.worker.retraining_progress import RetrainingProgress
 from storage.database.job_claims import JobLost
 from storage.files.atomic import atomic_file
 
@@ -126,58 +116,8 @@ def _give_up(
     context.send(NotRetrained(number=number, repeat=repeat, reason=reason))
 
 
-def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
-    """Return the model of a record's best epoch.
-
-    Raises `CheckpointError` where its weights cannot be used any more. They are set aside then,
-    with a line, and the supervisor has them made again.
-    """
-    config, _ = read_configuration(context, record.trial)
-    model = context.make_model(config, record.seed)
-    kept = Checkpoints(
-        path=context.retraining_paths(record.trial, record.repeat).best,
-        of=record.identity(),
-        tell=context.tell,
-    )
-    for found in kept.read():
-        if found.epoch != record.best_epoch:
-            kept.refuse(found.path, CheckpointError(f"the best epoch is {record.best_epoch}"))
-        elif kept.load(found, model):
-            return model
-    raise CheckpointError(f"trial {record.trial} has no weights of its best epoch any more")
-
-
-def retraining_seed(study_seed: int, number: int, repeat: int) -> int:
-    """Return the seed of a retraining; the first is that which older versions took."""
-    more = () if repeat == 1 else (repeat,)
-    return derive_seed(study_seed, "retrain", number, *more)
-
-
-def read_trial(context: WorkerContext, number: int) -> FrozenTrial:
-    """Return trial ``number`` as it is stored, once the database answers."""
-    queue = context.queue
-    return queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(number)))
-
-
-def read_configuration(context: WorkerContext, number: int) -> tuple[ModelConfig, dict[str, Any]]:
-    """Return the configuration that trial ``number`` trained, and its parameters."""
-    trial = read_trial(context, number)
-    return context.spec.suggest(FixedTrial(trial.params, number=number)), trial.params
-
-
-def measure_baseline(
-    model: Model, images: ImageSplits, metric: str, part: str
-) -> dict[str, Any] | None:
-    """Return what the model has to beat on ``part``, as the record keeps it; None: nothing is."""
-    with evaluating(model):
-        found = model.baseline(images, part)
-    if found is None or metric not in found.values:
-        return None
-    return {"what": found.what, part: found.values[metric]}
-
-
 class RetrainingRun:
-    """One retraining: its model, its epochs so far, and what happens to them."""
+    """One retraining: its epochs are trained, drawn, told and recorded."""
 
     def __init__(
         self, context: WorkerContext, number: int, repeat: int = 1, claim: int | None = None
@@ -187,58 +127,38 @@ class RetrainingRun:
         self.number = number
         self.repeat = repeat
         self.paths = context.retraining_paths(number, repeat)
-        self.seed = retraining_seed(context.run.seed, number, repeat)
-        config, self.parameters = read_configuration(context, number)
-        self.model = context.make_model(config, self.seed)
-        self.settled = self.model.config.settled_in(context.run.retrain_epochs)
-        self.curve: list[dict[str, Any]] = []  # of each epoch, as its `EpochResult`
-        self.steps = StepCurve()
-        identity = retraining_identity(
-            token=context.run.token,
-            trial=number,
-            parameters=self.parameters,
-            config=asdict(self.model.config),
-            seed=self.seed,
-            horizon=self._horizon(),
-        )
-        copies = partial(context.copies_of_retraining, self.paths.stem, claim)
-        self.best = Checkpoints(
-            path=self.paths.best, of=identity, tell=context.tell, copies=copies(BEST)
-        )
-        self.last = Checkpoints(
-            path=self.paths.last, of=identity, tell=context.tell, copies=copies(LAST)
-        )
-        self.copied = time.monotonic()  # when the checkpoints were copied to FILES
-        self.copied_best = 0  # the best epoch of that
+        self.progress = RetrainingProgress(context, number, repeat, claim)
 
     def run(self) -> None:
         """Go on from the checkpoints, train, and write the record."""
         context = self.context
         context.begin_training()
-        self._clear_record()
-        self.best.fetch_newer()
-        self.last.fetch_newer()
-        self._resume()
-        for picture in [] if self.curve else self.paths.pictures():
+        self.progress.clear_record()
+        self.progress.best.fetch_newer()
+        self.progress.last.fetch_newer()
+        self.progress.resume()
+        for picture in [] if self.progress.curve else self.paths.pictures():
             picture.unlink()  # of an earlier training, or of a deleted study of this name
-        forget_rows(self.paths.rows(), beyond=len(self.curve))
+        forget_rows(self.paths.rows(), beyond=len(self.progress.curve))
         context.send(
             Retraining(
                 number=self.number,
                 repeat=self.repeat,
                 epochs=context.run.retrain_epochs,
-                seed=self.seed,
-                parameters=self.parameters,
-                past=[self._name_measures(epoch) for epoch in self.curve],
+                seed=self.progress.seed,
+                parameters=self.progress.parameters,
+                past=[self._name_measures(epoch) for epoch in self.progress.curve],
             )
         )
-        if self.curve and not self._is_out_of_patience():
-            context.send(Resumed(number=self.number, repeat=self.repeat, epoch=len(self.curve)))
+        if self.progress.curve and not self.progress.is_out_of_patience():
+            context.send(
+                Resumed(number=self.number, repeat=self.repeat, epoch=len(self.progress.curve))
+            )
         failure = None
         try:
             self._train()
         except StopRequested:
-            self._settle_copies()
+            self.progress.settle_copies()
             context.send(Released(number=self.number, retraining=True, repeat=self.repeat))
             return
         except Exception as error:
@@ -246,14 +166,16 @@ class RetrainingRun:
                 raise
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
-        if failure is not None and not self.curve:
-            _give_up(context, self.number, self.repeat, failure, self.parameters, self.claim)
+        if failure is not None and not self.progress.curve:
+            _give_up(
+                context, self.number, self.repeat, failure, self.progress.parameters, self.claim
+            )
             return
         record = self._make_record(failure)
         record.write(self.paths.record)
         context.share_retraining(self.number, self.repeat, self.claim)
-        self.last.remove()
-        self.best.earlier.unlink(missing_ok=True)
+        self.progress.last.remove()
+        self.progress.best.earlier.unlink(missing_ok=True)
         context.send(
             Retrained(
                 number=self.number,
@@ -268,144 +190,33 @@ class RetrainingRun:
     def _train(self) -> None:
         """Add epochs to the curve until the patience ends, keeping the best and the last one."""
         context = self.context
-        over = self._is_out_of_patience()
+        over = self.progress.is_out_of_patience()
         for result in fit(
-            self.model,
+            self.progress.model,
             context.images,
-            epochs=len(self.curve) if over else context.run.retrain_epochs,
-            seed=self.seed,
-            start=len(self.curve),
+            epochs=len(self.progress.curve) if over else context.run.retrain_epochs,
+            seed=self.progress.seed,
+            start=len(self.progress.curve),
             judge=context.evaluator,
             interrupted=context.interrupted,
         ):
             context.check_images()
-            self.curve.append(_plain_epoch(result))
-            self.steps.add(result.number, result.sampled)
-            keep_row(context, self.paths.row(result.number), self.model, ANIMATED)
-            if self._best_epoch() == result.number:
-                self._save(self.best)
+            self.progress.curve.append(_plain_epoch(result))
+            self.progress.steps.add(result.number, result.sampled)
+            keep_row(context, self.paths.row(result.number), self.progress.model, ANIMATED)
+            if self.progress.best_epoch() == result.number:
+                self.progress.save(self.progress.best)
             try:
-                self._save(self.last)
+                self.progress.save(self.progress.last)
             except OSError as error:
                 context.warn_once("checkpoints of retrainings", error)
             else:
-                self._copy(result.seconds)
+                self.progress.copy(result.seconds)
             if is_pictured(context.spec, result.number):
                 self._draw_epoch(result)
             self._announce(result)
-            if self._is_out_of_patience():
+            if self.progress.is_out_of_patience():
                 break
-
-    def _clear_record(self) -> None:
-        """Remove the record: its weights are about to be replaced. One that was not written here
-        is set aside."""
-        record = self.paths.record
-        if not record.exists():
-            return
-        token = self.context.run.token
-        if read_record(record, token=token, trial=self.number, repeat=self.repeat) is not None:
-            record.unlink(missing_ok=True)
-        else:
-            self.best.refuse(record, CheckpointError("it is damaged, or of another study's trial"))
-
-    def _resume(self) -> None:
-        """Bring curve and model to where an interrupted retraining got.
-
-        That is the latest checkpoint whose best epoch is kept, too. The best epoch may be later
-        than the last, where a full disk had no room for the last.
-        """
-        kept = {found.epoch: found for found in self._read(self.best)}
-        states = sorted([*kept.values(), *self._read(self.last)], key=lambda found: found.epoch)
-        for found in reversed(states):
-            self.curve = found.note["curve"]
-            self.steps = StepCurve.from_plain(found.note.get("steps"))
-            best = self._best_epoch()
-            if (best == found.epoch or best in kept) and self._load(found):
-                self._keep_best(best, kept.get(best))
-                return
-        self.curve, self.steps = [], StepCurve()
-
-    def _read(self, checkpoints: Checkpoints) -> list[Checkpoint]:
-        """Return the checkpoints of this retraining whose curves are no longer than today's."""
-        found = []
-        for kept in checkpoints.read():
-            try:
-                self._check_note(kept)
-            except CheckpointError as error:
-                checkpoints.refuse(kept.path, error)
-            else:
-                if 0 < kept.epoch <= self.context.run.retrain_epochs:
-                    found.append(kept)
-        return found
-
-    def _check_note(self, kept: Checkpoint) -> None:
-        """Raise `CheckpointError` for a note of another study, or of another version."""
-        metric, curve = self.context.spec.quality, kept.note.get("curve")
-        if kept.note.get("token") != self.context.run.token:
-            raise CheckpointError("it belongs to another study")
-        try:
-            is_whole = isinstance(curve, list) and len(curve) == kept.epoch
-            values = [float(epoch["valid"][metric]) for epoch in curve or ()]
-            StepCurve.from_plain(kept.note.get("steps"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError("another version wrote it") from error
-        if not is_whole or not values:
-            raise CheckpointError("its curve has another length")
-
-    def _load(self, found: Checkpoint) -> bool:
-        owner = self.best if found.path in (self.best.path, self.best.earlier) else self.last
-        return owner.load(found, self.model)
-
-    def _keep_best(self, epoch: int, kept: Checkpoint | None) -> None:
-        """See to it that the newest checkpoint of the best epochs is that of ``epoch``."""
-        if kept is None:  # the model has just been brought there
-            self._save(self.best)
-        elif kept.path != self.best.path:
-            kept.path.replace(self.best.path)
-
-    def _save(self, checkpoints: Checkpoints) -> None:
-        steps = self.steps.to_plain()
-        note = {"curve": self.curve, "steps": steps, "token": self.context.run.token}
-        checkpoints.save(self.model, epoch=len(self.curve), note=note, copy=False)
-
-    def _copy(self, seconds: float) -> None:
-        """Copy the checkpoints to FILES when it is time: the best first, without which the last is
-        of no use.
-
-        seconds: that the epoch took
-        """
-        due = seconds > SHORT_EPOCH or time.monotonic() - self.copied >= CHECKPOINT_EVERY
-        if self.last.copies is None or self.best.copies is None or not due:
-            return
-        best = self._best_epoch()
-        if best != self.copied_best:
-            self.best.copies.keep(self.best.path, epoch=best)
-        self.last.copies.keep(self.last.path, epoch=len(self.curve))
-        self.context.share_pictures_of_retraining(self.paths, self.claim)
-        self.copied, self.copied_best = time.monotonic(), best
-
-    def _settle_copies(self) -> None:
-        """Wait until the last checkpoints are where others find them. Raises `JobLost`."""
-        if self.last.copies is not None:
-            self.last.copies.settle()
-
-    def _best_epoch(self) -> int:
-        spec = self.context.spec
-        values = [epoch["valid"][spec.quality] for epoch in self.curve]
-        best = min(values) if spec.minimizes else max(values)
-        return values.index(best) + 1
-
-    def _is_out_of_patience(self) -> bool:
-        """Whether no epoch has been better for long; none counts that a schedule still changes."""
-        if not self.curve:
-            return False
-        waited = len(self.curve) - max(self._best_epoch(), self.settled - 1)
-        return waited >= self.context.spec.patience
-
-    def _horizon(self) -> int | None:
-        """Return the epochs over which the schedules are stretched; None: they are not."""
-        most = self.context.run.retrain_epochs
-        return most if self.settled == most > 1 else None
 
     def _draw_epoch(self, result: EpochResult) -> None:
         """Draw what the model does after an epoch, where the study asks for it."""
@@ -413,8 +224,8 @@ class RetrainingRun:
         value = result.valid[context.spec.quality]
         title = f"{context.run.study} trial {self.number}, retrained, epoch {result.number}"
         with without_picture(context, what="pictures of epochs"):
-            with evaluating(self.model):
-                preview = self.model.preview(context.images, "valid", PREVIEWS)
+            with evaluating(self.progress.model):
+                preview = self.progress.model.preview(context.images, "valid", PREVIEWS)
             if preview is not None:
                 path = self.paths.picture(result.number)
                 with atomic_file(path) as beside:
@@ -439,7 +250,7 @@ class RetrainingRun:
                 epochs=self.context.run.retrain_epochs,
                 value=result.valid[self.context.spec.quality],
                 seconds=result.seconds,
-                measured=self._name_measures(self.curve[-1]),
+                measured=self._name_measures(self.progress.curve[-1]),
                 retraining=True,
             )
         )
@@ -451,22 +262,22 @@ class RetrainingRun:
 
     def _make_record(self, failure: str | None) -> RetrainingRecord:
         """Return all that is known of the retraining: the export's provenance."""
-        context, model, curve = self.context, self.model, self.curve
+        context, model, curve = self.context, self.progress.model, self.progress.curve
         run, spec, images, evaluator = context.run, context.spec, context.images, context.evaluator
-        best = self._best_epoch()
+        best = self.progress.best_epoch()
         trial = read_trial(context, self.number)
         diagnosis = GanDiagnosis(None if evaluator is None else evaluator.floor, prunes=False)
         verdict = diagnosis.final(health_of_curve(curve)) if evaluator is not None else None
-        ended_by = PATIENCE if self._is_out_of_patience() else MOST_EPOCHS
+        ended_by = PATIENCE if self.progress.is_out_of_patience() else MOST_EPOCHS
         return RetrainingRecord(
             study=run.study,
             token=run.token,
             study_file=run.name,
             trial=self.number,
             repeat=self.repeat,
-            horizon=self._horizon(),
+            horizon=self.progress.horizon(),
             trial_value=None if trial.values is None else trial.values[0],
-            parameters=self.parameters,
+            parameters=self.progress.parameters,
             starts_from=None if run.base_folder is None else describe_base(run.base_folder),
             config=asdict(model.config),
             model=type(model).__name__,
@@ -476,7 +287,7 @@ class RetrainingRun:
             pixels=images.fingerprint,
             metric=spec.quality,
             direction=spec.goals[0].direction,
-            seed=self.seed,
+            seed=self.progress.seed,
             study_seed=run.seed,
             epochs=len(curve),
             most_epochs=run.retrain_epochs,
@@ -489,7 +300,7 @@ class RetrainingRun:
             test=None,
             tables=[],
             curve=curve,
-            steps=self.steps.to_plain() if self.steps.at else None,
+            steps=self.progress.steps.to_plain() if self.progress.steps.at else None,
             seconds=round(sum(epoch["seconds"] for epoch in curve), 1),
             device=context.device_name,
             revision=run.revision,

@@ -3,6 +3,7 @@
     let_return(connection, trial_id)              # an ended trial is WAITING again, as the same one
     end_at_rung(connection, trial_id, ...)        # a complete trial ends at a rung instead
     read_returns(connection, study_id)            # which trials did so, and how often
+    read_reached(connection, study_id, ...)       # the best value of each of them that may go on
 
 Optuna has no call for it. Here it is one transaction: the state, the value and what was kept of the
 end change together, and an attempt that wakes up late writes nothing more (`fences`). The number,
@@ -52,6 +53,14 @@ READ = (
     "SELECT genstudy_returns.trial_id, times FROM genstudy_returns "
     "JOIN trials ON trials.trial_id = genstudy_returns.trial_id WHERE study_id = :study_id"
 )
+REACHED = (
+    "SELECT trials.trial_id, CAST(trials.state AS VARCHAR), {best}(intermediate_value) FROM trials "
+    "JOIN genstudy_returns ON genstudy_returns.trial_id = trials.trial_id "
+    "JOIN trial_intermediate_values AS reported ON reported.trial_id = trials.trial_id "
+    "WHERE study_id = :study_id AND trials.state IN ('WAITING', 'RUNNING', 'PRUNED') "
+    "AND CAST(intermediate_value_type AS VARCHAR) = 'FINITE' "  # infinity is stored as 0
+    "GROUP BY trials.trial_id, trials.state"
+)
 
 
 def let_return(connection: Connection, trial_id: int) -> bool:
@@ -86,3 +95,13 @@ def end_at_rung(
 def read_returns(connection: Connection, study_id: int) -> dict[int, int]:
     """Return how often each trial of a study that has returned did so, by the database's ids."""
     return {int(row[0]): int(row[1]) for row in fetch_rows(connection, READ, study_id=study_id)}
+
+
+def read_reached(
+    connection: Connection, study_id: int, *, minimize: bool
+) -> dict[int, tuple[str, float]]:
+    """Return the state and the best reported value of each trial that has returned and is not
+    complete again, by the database's ids. One that is PRUNED goes on if it is promoted."""
+    statement = REACHED.format(best="min" if minimize else "max")
+    found = fetch_rows(connection, statement, study_id=study_id)
+    return {int(row[0]): (row[1], float(row[2])) for row in found if row[2] is not None}

@@ -1,0 +1,143 @@
+"""Who holds which trial of a study: given back, renewed, and taken from workers that are gone.
+
+with trials.keep_lease(7) as lost: ...      # set once trial 7 is somebody else's
+trials.release(7)                           # somebody goes on with it
+trials.reclaim_abandoned()                  # those of workers that are gone
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.trials.abandoned import AbandonedTrials
+from search.trials.outcomes import Outcome
+from search.trials.owner import is_gone
+from search.trials.stored_trials import StoredTrials, waits_out_outages
+from storage.database import leases
+from storage.database.fences import TrialLost
+from storage.database.optuna_storage import TrialStorage
+from storage.database.retry import DatabaseLost, DatabaseRetry
+from storage.errors import StorageError
+
+
+class HeldTrials(StoredTrials):
+    """The stored trials of one study, each of which one process holds at a time.
+
+    holds_trial: whether a trial is ours that could not be given back
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: TrialStorage,
+        *,
+        owner: str,
+        retry: DatabaseRetry | None = None,
+        version: str = "",
+    ) -> None:
+        super().__init__(study, storage, owner=owner, retry=retry, version=version)
+        self.holds_trial = False
+        self._abandoned = AbandonedTrials(storage, self.study_id, self._states, version)
+
+    @waits_out_outages
+    def release(self, number: int) -> None:
+        """Give a RUNNING trial back so that somebody goes on with it, if it is still ours.
+
+        A trial that was ended in the dashboard stays ended.
+        """
+        self._release(number)
+
+    def _release(self, number: int) -> None:
+        trial_id = self.id_of(number)
+        try:
+            with self._locked():
+                if leases.return_lease(self.engine, trial_id, self.owner):
+                    self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        except TrialLost:
+            pass
+        except UpdateFinishedTrialError:
+            leases.end_lease(self.engine, trial_id)
+        self.storage.let_go(trial_id)
+
+    def try_release(self, number: int) -> bool:
+        """Give the trial back, unless the database is away: then whoever sees that this worker is
+        gone takes it."""
+        trial_id = self._ids.get(number)
+        try:
+            self.holds_trial = not self.retry.try_once(lambda: self._release(number))
+        except DatabaseLost:
+            self.holds_trial = True
+        finally:
+            if trial_id is not None:
+                self.storage.let_go(trial_id)
+        return not self.holds_trial
+
+    @waits_out_outages
+    def renew(self, number: int) -> bool:
+        """Renew the lease for another grace period. False: the trial is somebody else's by now."""
+        return leases.renew_lease(self.engine, self.id_of(number), self.owner)
+
+    @contextmanager
+    def keep_lease(
+        self, number: int, *, is_stuck: Callable[[], bool] = lambda: False
+    ) -> Iterator[threading.Event]:
+        """Renew the lease on a trial in the background, also through a long epoch.
+
+        The event that it yields is set once the trial is somebody else's. A database that is
+        away for a while costs renewals, not the thread.
+        is_stuck: whether the training has not got on for so long that nobody renews its lease
+        """
+        trial_id = self.id_of(number)
+        done, lost = threading.Event(), threading.Event()
+
+        def renew() -> None:
+            while not done.wait(leases.RENEWAL):
+                if is_stuck():
+                    continue
+                with suppress(SQLAlchemyError, StorageError):  # the training meets it, too
+                    if not leases.renew_lease(self.engine, trial_id, self.owner):
+                        lost.set()
+                        return
+
+        thread = threading.Thread(target=renew, name=f"lease-{number}", daemon=True)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            done.set()
+            thread.join()
+
+    @waits_out_outages
+    def reclaim_from(self, owner: str, *, blame: bool = True) -> list[int]:
+        """Put the trials of one worker that is gone back to WAITING; returns their numbers.
+
+        blame: whether its trial may have killed it; False where we ended the worker
+        """
+        with self._locked():
+            if not blame:
+                leases.uncount_attempt(self.engine, owner)
+            return self._abandoned.reclaim(lambda holder: holder == owner)
+
+    @waits_out_outages
+    def reclaim_abandoned(self) -> list[int]:
+        """Put the trials of all workers that are gone, or silent for too long, back to WAITING;
+        returns their numbers."""
+        with self._locked():
+            return self._abandoned.reclaim(is_gone)
+
+    @waits_out_outages
+    def end_hung(self, number: int, reason: str) -> bool:
+        """End a trial whose worker was killed because it hung. False: it had ended by itself."""
+        with self._locked():
+            trial_id = self.id_of(number)
+            if self.storage.get_trial(trial_id).state.is_finished():
+                return False
+            self._abandoned.fail(trial_id, Outcome.INTERRUPTED, reason)
+            return True

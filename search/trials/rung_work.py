@@ -1,0 +1,80 @@
+"""What a study whose trials pause at rungs still trains, as far as its rungs say.
+
+    found = stretches_left(arrivals, pruner, epochs=27, fresh=range(12, 40), minimize=True)
+    found[2]                 # so many stretches of 2 epochs: each leads a trial to its next rung
+
+As many trials go on from a rung as are promoted there: one in `reduction_factor` of those that
+reach it. Which these are, nobody knows before; how many, follows from the rungs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from itertools import count
+
+from search.strategies.promotion import AshaPruner
+from storage.database.rungs import Arrival, find_leader, list_promoted
+
+
+def stretches_left(
+    arrivals: Collection[Arrival],
+    pruner: AshaPruner,
+    *,
+    epochs: int,
+    fresh: range = range(0),
+    running: Iterable[int] = (),
+    minimize: bool,
+    has_complete: bool = True,
+) -> Counter[int]:
+    """Return how many stretches no worker has begun, by their epochs.
+
+    epochs: of a whole trial; fresh: numbers of the trials that nobody has begun
+    running: numbers of those that run; their own stretch is left out
+    has_complete: whether a trial is complete; else the best goes on to the end
+    """
+    reached = _last_rungs(arrivals)
+    found: Counter[int] = Counter()
+    coming: Counter[tuple[int, int]] = Counter()  # by bracket and rung: how many arrive there yet
+    for number, alike in pruner.count_alike(fresh):
+        first = next_stop(pruner, epochs, number, 0)
+        found[first] += alike
+        coming[pruner.bracket_of(number), first] += alike
+    for number in running:
+        coming[pruner.bracket_of(number), next_stop(pruner, epochs, number, reached[number])] += 1
+    there: defaultdict[tuple[int, int], list[Arrival]] = defaultdict(list)
+    for each in arrivals:
+        there[pruner.bracket_of(each.number), each.rung].append(each)
+    for bracket in range(pruner.brackets):
+        number = next(each for each in count() if pruner.bracket_of(each) == bracket)
+        for rung in pruner.rung_epochs(epochs, number):
+            promoted = _promoted_yet(there[bracket, rung], coming[bracket, rung], pruner, minimize)
+            after = next_stop(pruner, epochs, number, rung)
+            found[after - rung] += promoted
+            coming[bracket, after] += promoted
+    is_any = has_complete or any(coming[bracket, epochs] for bracket in range(pruner.brackets))
+    leader = find_leader(arrivals, minimize=minimize)
+    if not is_any and leader is not None:
+        found[epochs - max(each.rung for each in arrivals if each.trial_id == leader)] += 1
+    return found
+
+
+def next_stop(pruner: AshaPruner, epochs: int, number: int, done: int) -> int:
+    """Return the epoch after which a trial with so many epochs ``done`` pauses or ends."""
+    return next((rung for rung in pruner.rung_epochs(epochs, number) if rung > done), epochs)
+
+
+def _promoted_yet(there: Sequence[Arrival], coming: int, pruner: AshaPruner, minimize: bool) -> int:
+    """Return how many trials still go on from a rung at which ``coming`` more arrive."""
+    factor = pruner.reduction_factor
+    now = len(list_promoted(there, factor=factor, minimize=minimize))
+    gone = sum(not each.waits for each in there)
+    return max(now, (len(there) + coming) // factor - gone)
+
+
+def _last_rungs(arrivals: Iterable[Arrival]) -> Counter[int]:
+    """Return the last rung that each trial has reached, by its number; 0: none."""
+    found: Counter[int] = Counter()
+    for each in arrivals:
+        found[each.number] = max(found[each.number], each.rung)
+    return found
