@@ -19,7 +19,9 @@ from models.errors import StopRequested
 from models.gan import GAN
 from models.kernels.product_convolution import product_convolutions
 from models.training.checkpoint import load_checkpoint, save_checkpoint
+from models.training.fused_epochs import KEPT, FusedEpochs
 from models.training.fused_steps import FusedSteps, fusing_key
+from models.training.loop import Training, fit
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from tests.trials import SMALL as SMALL_GAN
 from tests.trials import Diverging
@@ -174,6 +176,64 @@ def test_who_is_interrupted_leaves_the_models_as_they_were(digits: ImageSplits) 
         steps.train(models, orders_of(2, digits.train), interrupted=lambda: next(asked))
     after = [each for model in models for each in model.parameters()]
     assert all(map(torch.equal, before, after))
+
+
+def begin(digits: ImageSplits, seed: int, **options: Any) -> Training:
+    model = make("cae", seed, torch.float32)
+    return Training(model, digits, epochs=3, seed=seed, **options)
+
+
+def test_trainings_that_share_their_epochs_have_the_values_of_fit(digits: ImageSplits) -> None:
+    """One of them begins an epoch later than the others."""
+    expected = [
+        list(fit(make("cae", seed, torch.float32), digits, epochs=3, seed=seed))
+        for seed in range(3)
+    ]
+    together = FusedEpochs()
+    trainings = [begin(digits, seed) for seed in range(3)]
+    first = trainings[2].begin_epoch()
+    assert first is not None
+    found = [[], [], [trainings[2].end_epoch(first.train())]]  # type: ignore[var-annotated]
+    while tasks := {k: task for k, each in enumerate(trainings) if (task := each.begin_epoch())}:
+        trained = together.train(list(tasks.values()))
+        for k, epoch in zip(tasks, trained, strict=True):
+            assert epoch is not None
+            found[k].append(trainings[k].end_epoch(epoch))
+    for results, singles in zip(found, expected, strict=True):
+        assert [each.number for each in results] == [1, 2, 3]
+        for result, single in zip(results, singles, strict=True):
+            assert result.train == pytest.approx(single.train, rel=1e-4)
+            assert result.valid == pytest.approx(single.valid, rel=1e-4)
+
+
+def test_who_is_interrupted_is_left_out_and_the_others_end_their_epoch(
+    digits: ImageSplits,
+) -> None:
+    stops, stays = begin(digits, 0, interrupted=lambda: True), begin(digits, 1)
+    tasks = [stops.begin_epoch(), stays.begin_epoch()]
+    left, trained = FusedEpochs().train([task for task in tasks if task is not None])
+    assert left is None
+    assert trained is not None
+    assert trained.metrics.keys() == {"mse"}
+    assert trained.seconds > 0
+
+
+def test_nobody_waits_for_an_epoch_that_no_one_wants(digits: ImageSplits) -> None:
+    trainings = [begin(digits, seed, interrupted=lambda: True) for seed in range(2)]
+    before = [each.clone() for each in trainings[0].model.parameters()]
+    tasks = [task for each in trainings if (task := each.begin_epoch()) is not None]
+    assert FusedEpochs().train(tasks) == [None, None]
+    assert all(map(torch.equal, before, trainings[0].model.parameters()))
+
+
+def test_only_the_latest_programs_are_kept(digits: ImageSplits) -> None:
+    together = FusedEpochs()
+    for count in range(1, KEPT + 3):
+        trainings = [begin(digits, seed, interrupted=lambda: True) for seed in range(count)]
+        together.train([task for each in trainings if (task := each.begin_epoch()) is not None])
+    assert [each.count for each in together._programs.values()] == [3, 4, 5, 6]
+    together.forget()
+    assert not together._programs
 
 
 class Drawing(CAE):

@@ -82,7 +82,7 @@ class FusedSteps:
     """
 
     def __init__(self, template: Model, images: Images, *, count: int) -> None:
-        self.pixels, self.count = images.pixels, count
+        self.images, self.count = images, count
         self.size = min(template.images_per_step, len(images))
         self.template = _Loss(deepcopy(template).train())
         parameters = dict(self.template.named_parameters())
@@ -134,7 +134,7 @@ class FusedSteps:
         if self.orders.shape == orders.shape:
             self.orders.copy_(orders)  # a recorded step reads it
         else:
-            self.orders, self.graph = orders.to(self.pixels.device, copy=True), None
+            self.orders, self.graph = orders.to(self.images.pixels.device, copy=True), None
         self._forget()
 
     def _forget(self) -> None:
@@ -178,7 +178,7 @@ class FusedSteps:
     def _batch(self) -> Tensor:
         """Return each model's images of this step: (K, N, C, H, W) in [0, 1]."""
         rows = self.orders.index_select(1, self.number).flatten()  # (K * N,)
-        chosen = self.pixels.index_select(0, rows).to(torch.float32).div_(255)
+        chosen = self.images.pixels.index_select(0, rows).to(torch.float32).div_(255)
         return chosen.to(self.weights.dtype).view(self.count, self.size, *chosen.shape[1:])
 
     def _prepare_step(self) -> Callable[[], None]:
