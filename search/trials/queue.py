@@ -114,7 +114,7 @@ class TrialQueue:
         self.epochs = epochs
         study._storage = TrialCache(storage, self.retry)
         self._is_claiming = False  # also after a claim that was cut off
-        self.holds_trial = False  # that could not be given back
+        self.unreturned: set[int] = set()  # trials that could not be given back
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
@@ -358,14 +358,16 @@ class TrialQueue:
         """Give the trial back, unless the database is away: then whoever sees that this worker is
         gone takes it."""
         trial_id = self._ids.get(number)
+        self.unreturned.add(number)
         try:
-            self.holds_trial = not self.retry.try_once(lambda: self._release(number))
+            if self.retry.try_once(lambda: self._release(number)):
+                self.unreturned.discard(number)
         except DatabaseLost:
-            self.holds_trial = True
+            pass
         finally:
             if trial_id is not None:
                 self.storage.let_go(trial_id)
-        return not self.holds_trial
+        return number not in self.unreturned
 
     @waits_out_outages
     def release(self, number: int) -> None:

@@ -7,8 +7,10 @@ model = context.make_model(config, seed)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -75,6 +77,8 @@ class WorkerContext:
     evaluators: of samples; None for a study whose values are not measured on samples
     memory_before: bytes that the process took before its first trial; 0: unknown
     begun: how many attempts at trials this process has begun
+    got_on: when a step, an evaluation or an epoch began, on the monotonic clock
+    held: the trials that it is at
     watched: the cached file from which the images are mapped; None: they lie on a GPU
     files: what every machine sees; None: RUNS is all there is
     """
@@ -93,6 +97,8 @@ class WorkerContext:
     begun: int = 0
     watched: WatchedImages | None = None
     files: FilesAccess | None = None
+    got_on: float = field(default_factory=time.monotonic)
+    held: set[int] = field(default_factory=set)
 
     @cached_property
     def uploads(self) -> Uploads | None:
@@ -137,6 +143,22 @@ class WorkerContext:
     def tell(self, line: str) -> None:
         """Say something once that a person has to know, in the log too."""
         _tell(self.send, line)
+
+    def get_on(self) -> None:
+        """Note that a step, an evaluation or an epoch begins."""
+        self.got_on = time.monotonic()
+
+    @contextmanager
+    def holding(self, number: int) -> Iterator[None]:
+        """Count trial ``number`` among those that this process is at."""
+        self.get_on()
+        if not self.held:
+            self.begin_training()
+        self.held.add(number)
+        try:
+            yield
+        finally:
+            self.held.discard(number)
 
     def begin_training(self) -> None:
         """Forget the uploads of the training before."""

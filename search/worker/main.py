@@ -140,7 +140,7 @@ def _work(control: Control) -> None:
         raise
     finally:
         context.queue.engine.dispose()
-        if not context.queue.holds_trial:
+        if not context.queue.unreturned:
             forget_mark(context.queue.owner)
 
 
