@@ -36,11 +36,13 @@ class TrainedEpoch:
 
     metrics: means over its images; sampled: what some steps measured
     seconds: that it took; where several models were trained at once, this one's share of them
+    shared_by: how many models were
     """
 
     metrics: dict[str, float]
     seconds: float
     sampled: SampledSteps | None = None
+    shared_by: int = 1
 
 
 class OwnSteps:

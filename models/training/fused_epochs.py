@@ -49,9 +49,10 @@ class FusedEpochs:
             )
         except StopRequested:
             return [None] * len(tasks)
-        share = (time.perf_counter() - began) / len(tasks)
+        count = len(tasks)
+        share = (time.perf_counter() - began) / count
         return [
-            None if k in dropped else TrainedEpoch(metrics=metrics, seconds=share)
+            None if k in dropped else TrainedEpoch(metrics=metrics, seconds=share, shared_by=count)
             for k, metrics in enumerate(measured)
         ]
 

@@ -115,6 +115,7 @@ class TrialQueue:
         study._storage = TrialCache(storage, self.retry)
         self._is_claiming = False  # also after a claim that was cut off
         self.unreturned: set[int] = set()  # trials that could not be given back
+        self._taken: set[int] = set()  # ids of those that were claimed here and are not back
         self._states = TrialStates(self.engine, self.study_id)
         self._ids: dict[int, int] = {}  # by number
         self._next = NextTrial(study, storage, references=references or {}, suggest=suggest)
@@ -134,7 +135,9 @@ class TrialQueue:
                 check_code(self.study, self.version)
                 check_epochs(self.study, self.epochs)
                 states = self.count()
-                if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
+                if states["RUNNING"] and self._abandoned.reclaim(
+                    self._is_dropped, kept=self._taken
+                ):
                     states = self.count()
                 self._is_claiming = True
                 try:
@@ -144,6 +147,8 @@ class TrialQueue:
                 if trial is not None:  # no place is taken twice
                     self._next.draw(trial, relative=self.shown is not None)
             self._is_claiming = False  # not before the database has it
+            if trial is not None:
+                self._taken.add(trial._trial_id)
             return trial
 
     @contextmanager
@@ -211,6 +216,10 @@ class TrialQueue:
         """Return the number of our attempt at a trial, which grows from one attempt to the next;
         None: the trial is not ours."""
         return self.storage.attempt_at(trial._trial_id)
+
+    def was_abandoned(self, trial: Trial) -> bool:
+        """Whether an earlier worker of ours has died at ``trial``, which got no further since."""
+        return self.storage.counted_at(trial._trial_id) > 1
 
     @waits_out_outages
     def retry_mended(self) -> int:
@@ -366,7 +375,7 @@ class TrialQueue:
             pass
         finally:
             if trial_id is not None:
-                self.storage.let_go(trial_id)
+                self._let_go(trial_id)
         return number not in self.unreturned
 
     @waits_out_outages
@@ -387,7 +396,12 @@ class TrialQueue:
             pass
         except UpdateFinishedTrialError:
             leases.end_lease(self.engine, trial_id)
+        self._let_go(trial_id)
+
+    def _let_go(self, trial_id: int) -> None:
+        """A trial is ours no more."""
         self.storage.let_go(trial_id)
+        self._taken.discard(trial_id)
 
     @waits_out_outages
     def renew(self, number: int) -> bool:
@@ -416,7 +430,7 @@ class TrialQueue:
             with read(self.engine) as connection:
                 self.storage.check_attempt(connection, trial._trial_id)
         leases.end_lease(self.engine, trial._trial_id)
-        self.storage.let_go(trial._trial_id)
+        self._let_go(trial._trial_id)
 
     @waits_out_outages
     def reclaim_from(self, owner: str, *, blame: bool = True) -> list[int]:

@@ -79,6 +79,7 @@ class WorkerContext:
     begun: how many attempts at trials this process has begun
     got_on: when a step, an evaluation or an epoch began, on the monotonic clock
     held: the trials that it is at
+    is_steady: whether it trains as it will from now on; else it tries how many trials to fuse
     watched: the cached file from which the images are mapped; None: they lie on a GPU
     files: what every machine sees; None: RUNS is all there is
     """
@@ -99,6 +100,7 @@ class WorkerContext:
     files: FilesAccess | None = None
     got_on: float = field(default_factory=time.monotonic)
     held: set[int] = field(default_factory=set)
+    is_steady: bool = True
 
     @cached_property
     def uploads(self) -> Uploads | None:

@@ -30,6 +30,7 @@ from search.trials.outcomes import (
     describe_error,
     is_out_of_memory,
 )
+from search.trials.recorded_trial import FUSED_EPOCHS
 from search.worker.attempt import TrialAttempt
 from search.worker.context import WorkerContext
 from search.worker.device_trouble import (
@@ -151,8 +152,13 @@ class TrialRun:
         return {
             "seconds": round(self.attempt.own.seconds() + self.attempt.earlier_seconds, 3),
             "peak_memory_mib": self.attempt.memory.peak_mebibytes(),
+            **self._count_fused(),
             **self.attempt.missing,
         }
+
+    def _count_fused(self) -> dict[str, int]:
+        """Return how many epochs were trained together with other trials; nothing for none."""
+        return {FUSED_EPOCHS: self.progress.fused} if self.progress.fused else {}
 
     # Each step of an attempt, in order.
 
@@ -219,7 +225,8 @@ class TrialRun:
         except PausedAtRung:
             peak = attempt.memory.peak_mebibytes()
             cost = {"seconds": round(self.progress.seconds, 3), "peak_memory_mib": peak}
-            self.queue.set_attributes(self.trial, cost | attempt.missing)
+            about = cost | self._count_fused() | attempt.missing
+            self.queue.set_attributes(self.trial, about)
             raise
         except (GaveUp, DatabaseLost):
             if self.progress.epoch:

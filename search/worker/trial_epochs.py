@@ -87,6 +87,7 @@ class TrialEpochs:
                 attempt.own.wait()
                 trained = yield task
                 attempt.own.end_epoch(trained.seconds)
+                self.progress.fused += trained.shared_by > 1
                 self.last = result = training.end_epoch(trained)
                 ending = self._take_in(model, result)
                 if ending is not None or result.number == run.epochs:
@@ -196,6 +197,7 @@ class TrialEpochs:
                 measured=report.measured,
                 free_memory=None if memory is None else memory.free,
                 peak_memory=None if memory is None else memory.peak,
+                steady=self.context.is_steady,
             )
         )
         while self.progress.unwritten:
