@@ -92,6 +92,10 @@ class RunningTrials:
         self.since.pop(number, None)
         self.heard = time.monotonic()
 
+    def hear(self) -> None:
+        """Take in that the worker says something."""
+        self.heard = time.monotonic()
+
     def is_late(self, limit: float) -> bool:
         """Whether the worker does not end its trial, long after the ``limit`` in seconds.
 
@@ -307,7 +311,7 @@ class Supervisor:
                 self.restarts.note_work(worker.index)
                 self.running.setdefault(worker.index, RunningTrials()).begin(event.number)
             case EpochEnded() if worker.index in self.running:
-                self.running[worker.index].heard = time.monotonic()
+                self.running[worker.index].hear()
             case Ended():
                 self._note_left(worker, event.number)
                 self._look_for_best(at_once=event.outcome == Outcome.COMPLETE)
