@@ -69,7 +69,7 @@ from search.words import (
     name_seed,
     show_text,
 )
-from storage.database.running import RunningTrial
+from storage.database.running import RunningTrial, count_turns
 from storage.database.trial_states import OUTCOMES, count_ended, outcome_of
 from storage.database.vectors import VIOLATION
 from storage.errors import short
@@ -133,6 +133,7 @@ class Display:
         self.front = RunningFront(spec.goals)  # of several goals; none is the best then
         self.status: dict[tuple[int, int], WorkerStatus] = {}  # by worker, and trial or `ITSELF`
         self.elsewhere: dict[int, tuple[str, WorkerStatus]] = {}  # by trial: machine, its worker
+        self._turns_elsewhere = 1.0  # trials that a worker there holds
         self.parameters: dict[int, Mapping[str, Any]] = {}
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
         self.ends: Counter[str] = Counter()  # trials by outcome, as far as we know of them
@@ -330,6 +331,8 @@ class Display:
 
         epochs: of a trial
         """
+        running = list(running)
+        self._turns_elsewhere = count_turns(running)
         now, before = time.monotonic(), self.elsewhere
         self.elsewhere = {}
         for trial in running:
@@ -355,14 +358,15 @@ class Display:
         about: its attributes, as far as they are what genstudy writes
         """
         outcome = outcome_of(trial.state.name, about.get("outcome"))
-        if isinstance(about.get("seconds"), int | float):
-            self.costs.append(float(about["seconds"]))
+        seconds = about.get("seconds")
+        if isinstance(seconds, int | float):
+            self.costs.append(seconds * self._turns_elsewhere)
         self.ends[outcome] += 1
         values = trial.values if trial.state == TrialState.COMPLETE else None
         violates = VIOLATION in about
         mark = self.mark_leader(trial.number, values or [], trial.params, violates=violates)
         reached = self._describe_values(values or [], violates=violates)
-        took = f"  {format_duration(self.costs[-1])}" if "seconds" in about else ""
+        took = f"  {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
         where = f"  on {name_machine(about.get('host'))}"
         start = f"trial {trial.number:>3}  {outcome:<10}{reached}{took}{where}"
         style = "green" if mark else STYLES.get(outcome)

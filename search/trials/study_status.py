@@ -29,7 +29,7 @@ from storage.database.job_claims import claims, read_claims
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
-from storage.database.running import RunningTrial, read_running
+from storage.database.running import RunningTrial, count_turns, read_running
 from storage.database.schema import rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
@@ -91,9 +91,9 @@ class StudyStatus:
         if self.total is None:
             return None
         unstarted = max(0, self.total - self.ended - self.counts["paused"] - len(self.alive))
-        return seconds_left(
-            self._workers(), costs=self.costs, unstarted=unstarted, others=0, now=0.0
-        )
+        turns = count_turns(self.alive)
+        costs = [turns * cost for cost in self.costs]
+        return seconds_left(self._workers(), costs=costs, unstarted=unstarted, others=0, now=0.0)
 
     def machine_seconds_left(self) -> float | None:
         """Return how long one worker would take for the trials that are not begun, and for those
