@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import psutil
 import pytest
@@ -62,7 +64,7 @@ def test_a_killed_worker_loses_no_trial_and_each_goes_on_alone(
     user: User, study_file: WriteStudy, storage_url: str
 ) -> None:
     name = study_file(replace={**ALIKE, "epochs=2, retrain": f"epochs={LONG}, retrain"})
-    asked = {"NAME": name, "WORKERS": 1, "TRIALS": 4, "TOP": 0, "FUSE": 3}
+    asked: dict[str, Any] = {"NAME": name, "WORKERS": 1, "TRIALS": 4, "TOP": 0, "FUSE": 3}
     process = user.start(STORAGE=storage_url, **asked)
     with watched(process):
         wait_until(lambda: count_epochs(storage_url) >= 5)
@@ -80,7 +82,14 @@ def test_two_workers_hold_several_trials_each_and_ctrl_c_keeps_all(
     user: User, study_file: WriteStudy
 ) -> None:
     name = study_file(replace={**ALIKE, "epochs=2, retrain": f"epochs={LONG}, retrain"})
-    asked = {"NAME": name, "WORKERS": 2, "TRIALS": 5, "TOP": 0, "FUSE": 2, "PRUNER": "asha"}
+    asked: dict[str, Any] = {
+        "NAME": name,
+        "WORKERS": 2,
+        "TRIALS": 5,
+        "TOP": 0,
+        "FUSE": 2,
+        "PRUNER": "asha",
+    }
     process = user.start(**asked)
     with watched(process):
         wait_until(lambda: count_epochs(user.url) >= 3)

@@ -23,6 +23,7 @@ from search.worker.context import WorkerContext
 from search.worker.device_trouble import SHARED, BrokenDevice, SpentProcess
 from search.worker.held_trials import HeldTrials
 from search.worker.trial import run_trial
+from search.worker.trial_epochs import GivenBack
 from storage import trials
 from storage.database import leases, schema
 from tests.trials import MakeContext
@@ -363,3 +364,29 @@ def test_a_trial_alone_is_run_as_ever(make_held: MakeContext) -> None:
     assert trial is not None
     run_trial(context, trial)
     assert rows_of(context)[0]["outcome"] == "complete"
+
+
+def test_time_that_is_over_ends_each_trial_of_a_shared_epoch(make_held: MakeContext) -> None:
+    context = make_held(trials=3)
+    context.run = replace(context.run, trial_minutes=1e-6)
+    HeldTrials(context).run()
+    rows = rows_of(context).values()
+    assert [row["outcome"] for row in rows] == ["interrupted"] * 3
+    assert {row["reason"] for row in rows} == {"TRIAL_MINUTES=1e-06 were over after 0 epochs"}
+
+
+def test_a_claim_that_was_cut_off_costs_no_trial_that_is_held(make_held: MakeContext) -> None:
+    """The trial that it took is put back; those that are trained are not."""
+    context = make_held(trials=4, epochs=2)
+    held = HeldTrials(context)
+    assert held._take_more()
+    held._go_on(held.held[0], GivenBack(saves=True))  # there is room again
+    lost = context.queue.claim(4)
+    assert lost is not None
+    context.queue._taken.discard(lost._trial_id)  # as where the database was away before it knew
+    context.queue._is_claiming = True
+    held.run()
+    assert context.queue.count() == {"COMPLETE": 4}
+    assert sorted(event.number for event in heard(context, Ended)) == [0, 1, 2, 3]
+    released = [event.number for event in heard(context, Released)]
+    assert released == [0], "those that are trained stay its own"

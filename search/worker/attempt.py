@@ -133,7 +133,7 @@ class TrialAttempt:
         if copies is None:
             return
         try:
-            copies.settle()
+            copies.settle_own()
         except TrialLost as error:
             self.lost.set()
             raise StopRequested from error

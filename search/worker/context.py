@@ -189,7 +189,8 @@ class WorkerContext:
         """
         if self.uploads is not None:
             guard = self._guard_of_trial(trial)
-            self.uploads.share(artifact, self.run.paths.artifacts, guard)
+            of = trial_file(trial.number)
+            self.uploads.share(artifact, self.run.paths.artifacts, guard, of=of)
 
     def share_artifacts(self, artifacts: Iterable[str]) -> None:
         """Let other machines see pictures of the study, and wait until they can."""

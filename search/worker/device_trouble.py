@@ -71,6 +71,7 @@ class DeviceTrouble:
         So the outcome depends on the trial alone, not on the trials before and beside it.
         """
         if len(self.context.held) > 1:  # alone it may fit
+            lift_limit(self.context.device)  # the process has only to give back what it holds
             note_shared_trouble(self.context.queue, self.trial)
             raise OutOfMemoryAfterOthers(describe_error(error)) from error
         taken = self.memory.taken_by_trial()
