@@ -49,6 +49,11 @@ class HasLoss(Protocol):
         """Return what training minimises, and what it measures on the way."""
 
 
+def may_fuse(family: type[Model]) -> bool:
+    """Whether models of a family may be trained together, as it says of itself (`Model.fuses`)."""
+    return bool(vars(family).get("fuses", False))
+
+
 def fusing_key(model: Model) -> Hashable | None:
     """Return what must agree between models that are trained together; None: none may be.
 
@@ -56,7 +61,7 @@ def fusing_key(model: Model) -> Hashable | None:
     them. `Model.fuses` says the rest.
     """
     kind = type(model)
-    if not vars(kind).get("fuses") or list(model.optimizers) != ["all"]:
+    if not may_fuse(kind) or list(model.optimizers) != ["all"]:
         return None
     optimizer, parameters = model.optimizers["all"], list(model.parameters())
     stacked = stacking_key(optimizer)

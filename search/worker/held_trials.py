@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from optuna.trial import Trial
@@ -22,7 +23,7 @@ from optuna.trial import Trial
 from models.errors import StopRequested
 from models.training.epoch_task import EpochTask, TrainedEpoch
 from models.training.fused_epochs import FusedEpochs
-from models.training.fused_steps import fusing_key
+from models.training.fused_steps import fusing_key, may_fuse
 from search.trials.outcomes import describe_error
 from search.worker.context import WorkerContext
 from search.worker.device_trouble import (
@@ -36,6 +37,7 @@ from search.worker.fusing_choice import FusingChoice
 from search.worker.interruptions import is_device_error
 from search.worker.trial import TrialRun, run_trial
 from search.worker.trial_epochs import GivenBack, TrialSteps
+from storage.database.fences import TrialLost
 from storage.database.retry import GaveUp
 
 log = logging.getLogger("genstudy")
@@ -56,8 +58,7 @@ class HeldTrials:
 
     def __init__(self, context: WorkerContext) -> None:
         self.context, self.queue = context, context.queue
-        fuses = vars(context.spec.model).get("fuses", False)
-        asked = context.run.fuse if fuses else 1
+        asked = context.run.fuse if may_fuse(context.spec.model) else 1
         self.choice = FusingChoice(asked=asked, on_gpu=context.device.startswith("cuda"))
         context.is_steady = self.choice.is_settled
         self.together = FusedEpochs()
@@ -135,6 +136,8 @@ class HeldTrials:
             else:
                 self._train_together(group)
         self.choice.end_round(count)
+        if self.choice.most == 1:
+            self.together.forget()
         self.context.is_steady = self.choice.is_settled
 
     def _train_alone(self, held: HeldTrial) -> None:
@@ -174,7 +177,8 @@ class HeldTrials:
         """Have each of several trials trained alone from now on, in a new process: a GPU's error
         does not tell whose it is."""
         for held in group:
-            note_shared_trouble(self.queue, held.run.trial)
+            with suppress(TrialLost):
+                note_shared_trouble(self.queue, held.run.trial)
         numbers = ", ".join(str(held.run.number) for held in group)
         reason = f"trials {numbers} go on alone in a new process: {describe_error(error)}"
         raise BrokenDevice(reason) from error
