@@ -21,6 +21,7 @@ from search.messages import Ended, EpochEnded, Paused, Released, Started
 from search.trials.recorded_trial import FUSED_EPOCHS
 from search.worker.context import WorkerContext
 from search.worker.device_trouble import SHARED, BrokenDevice, SpentProcess
+from search.worker.fusing_choice import FIRST, FusingChoice
 from search.worker.held_trials import HeldTrials
 from search.worker.trial import run_trial
 from search.worker.trial_epochs import GivenBack
@@ -390,3 +391,32 @@ def test_a_claim_that_was_cut_off_costs_no_trial_that_is_held(make_held: MakeCon
     assert sorted(event.number for event in heard(context, Ended)) == [0, 1, 2, 3]
     released = [event.number for event in heard(context, Released)]
     assert released == [0], "those that are trained stay its own"
+
+
+@pytest.mark.parametrize(("factor", "pays"), [(1e3, False), (1e-3, True)])
+def test_where_it_is_measured_only_what_pays_is_fused(
+    factor: float, pays: bool, make_held: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, whose times an epoch together is given here."""
+    train = FusedEpochs.train
+
+    def train_in_other_time(self: FusedEpochs, tasks: Any) -> Any:
+        trained = train(self, tasks)
+        return [replace(each, seconds=each.seconds * factor) for each in trained if each]
+
+    monkeypatch.setattr(FusedEpochs, "train", train_in_other_time)
+    for name, less in (("ROUNDS", 2), ("ENOUGH", 1)):
+        monkeypatch.setattr(f"search.worker.fusing_choice.{name}", less)
+    context = make_held(trials=5, epochs=7)
+    held = HeldTrials(context)
+    held.choice = FusingChoice(asked=None, on_gpu=True)
+    context.is_steady = False
+    held.run()
+    assert context.queue.count() == {"COMPLETE": 5}
+    assert most_at_once(context) == (5 if pays else FIRST)
+    assert held.choice.most == (2 * FIRST if pays else 1)
+    assert context.is_steady is not pays, "eight are still to be measured"
+    last = context.queue.study.get_trials(deepcopy=False)[-1]
+    assert (FUSED_EPOCHS in last.user_attrs) is pays
+    steady = [event.steady for event in heard(context, EpochEnded)]
+    assert not any(steady[:FIRST])
