@@ -142,6 +142,10 @@ class Model(nn.Module, ABC):
     `static_step` says that every `train_step` runs the same operations on tensors of the same
     shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
     that decides something on the host.
+    `fuses` says that a `train_step` is one `descend` of ``self.loss``, which computes with the
+    images, the configuration and the parameters alone and draws nothing at random. Several models
+    may then be trained as one program (`models.training.fused_steps`). It is not inherited: a
+    subclass may do more, and says it of itself.
     """
 
     metrics: ClassVar[tuple[str, ...]]
@@ -151,6 +155,7 @@ class Model(nn.Module, ABC):
     labelled: ClassVar[bool] = False
     makes_from_images: ClassVar[bool] = False
     step_metrics: ClassVar[tuple[str, ...]] = ()
+    fuses: ClassVar[bool] = False
     static_step: bool = True
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:

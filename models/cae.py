@@ -57,6 +57,7 @@ class CAE(Autoencoder):
     """Encoder to Z numbers, decoder back: 60,240 parameters at n 9, Z 27, 28x28x1."""
 
     config_type = CAEConfig
+    fuses = True
     noise_epochs = 20  # as a trial of the study `denoise`, which has chosen the configuration
     config: CAEConfig
 

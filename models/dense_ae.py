@@ -59,6 +59,7 @@ class DenseAE(Autoencoder):
     """Pixels to a handful of numbers and back: 2,136,291 parameters at 64x64x1."""
 
     config_type = DenseAEConfig
+    fuses = True
     config: DenseAEConfig
     decoder: nn.Sequential
 

@@ -60,6 +60,7 @@ class UpsampleAE(Autoencoder):
 
     metrics = ("bce", "mse")
     config_type = UpsampleAEConfig
+    fuses = True
     config: UpsampleAEConfig
     decoder: nn.Sequential
 

@@ -163,6 +163,8 @@ class EpochEnded:
     measured: all that was measured, by name
     free_memory, peak_memory: bytes, free on the GPU and at most taken by this process; None on
     a CPU and for retrainings
+    steady: whether the worker trains as it will from now on; False while it tries how many trials
+        to train as one program
     """
 
     number: int
@@ -175,6 +177,7 @@ class EpochEnded:
     measured: Mapping[str, float] = field(default_factory=dict)
     free_memory: int | None = None
     peak_memory: int | None = None
+    steady: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

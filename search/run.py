@@ -67,6 +67,7 @@ class StudyRun:
     tries: name -> parameters that a person wants to see tried first
     warm: trials of earlier studies that the study began with (`search.setup.warm`); empty: none
     image_state: numbers of the state in which the supervisor has found that file whole
+    fuse: how many trials a worker may train as one program; None: as many as pay on a GPU
     keeps: whether all trials that may ever go on keep their last checkpoint (KEEP=checkpoints)
     """
 
@@ -103,6 +104,7 @@ class StudyRun:
     warm: Mapping[str, Any] = field(default_factory=dict)
     stop: str | None = None
     keeps: bool = False
+    fuse: int | None = 1
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:

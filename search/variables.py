@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from search.receiver import Receiver
 
 MOST = 1_000_000  # minutes, which are two years; or GiB
+MOST_FUSED = 256  # trials of a worker
 COLORS = {"white": "#ffffff", "black": "#000000"}
 ENGINES = ("local", "slurm", "ray")
 TRACKERS = ("tensorboard", "mlflow", "wandb")
@@ -91,6 +92,19 @@ def _read_gpus(name: str, written: str) -> tuple[int, ...]:
             f"{name}={_quote(written)} names a GPU twice; WORKERS=N puts several on one"
         )
     return numbers
+
+
+def _read_fuse(name: str, written: str) -> int | None:
+    """Return how many trials at most; None for auto."""
+    word = written.lower()
+    if word in ("auto", "none"):
+        return None if word == "auto" else 1
+    if not (word.isascii() and word.isdigit() and len(word) < 4 and 1 <= int(word) <= MOST_FUSED):
+        raise BadVariable(
+            f"{name}={_quote(written)} is neither auto, none nor a whole number from 1 to "
+            f"{MOST_FUSED}"
+        )
+    return int(word)
 
 
 def _read_path(name: str, written: str) -> Path:
@@ -316,6 +330,13 @@ class Variables:
         typed=True,
     )
     workers: int | None = _variable("processes that train at once", _whole_reader(1, 512))
+    fuse: int | None = _variable(  # None: auto
+        "trials that a worker trains as one program where their shapes agree: auto (on a GPU, as "
+        "many as pay), none, or a number",
+        _read_fuse,
+        default="auto",
+        typed=True,
+    )
     gpus: tuple[int, ...] | None = _variable(  # (): CPU only
         "0,1: these GPUs; none: CPU only; unset: all GPUs, else the CPU", _read_gpus
     )

@@ -142,6 +142,7 @@ def test_a_job_is_told_places_and_no_secret(
     held.write_text("postgresql://me:secret@db/x")
     held.chmod(0o600)
     given = {"STORAGE": f"file:{held}", "RUNS": "/r", "GPUS": "0", "TRIALS": "9", "MEMORY": "2"}
+    given["FUSE"] = "4"
     for name, text in given.items():
         monkeypatch.setenv(name, text)
     run = SimpleNamespace(
@@ -150,7 +151,7 @@ def test_a_job_is_told_places_and_no_secret(
     job = launch.make_job(read_variables(), cast(Any, run), f"file:{held}")
     assert job.variables == {
         "NAME": "cae-digits", "RUNS": "/r", "DATA": "digits", "GPUS": "0", "MEMORY": "2",
-        "DATA_ROOT": str(Path("data").absolute()), "STORAGE": f"file:{held}",
+        "FUSE": "4", "DATA_ROOT": str(Path("data").absolute()), "STORAGE": f"file:{held}",
     }  # fmt: skip
     assert "secret" not in repr(job)
     assert {"TRIALS", "EPOCHS"} <= set(job.dropped)

@@ -109,12 +109,19 @@ def test_epochs_and_goings_on_are_compared(settings: Settings) -> None:
     assert [row.found for row in resume._resume(case, settings)] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("way", ["vmap", "products"])
-def test_fused_trials_are_their_single_runs(way: str, settings: Settings) -> None:
-    check = fused.Check(name=way, width=(4, 10), settings=settings)
-    pixels = draw_splits((1, 28, 28), 256).train.pixels
-    (row,) = check.five_steps(pixels)
-    assert row.passed, row.text
+def test_fused_trials_are_their_single_runs(settings: Settings) -> None:
+    check = fused.Check(width=(4, 10), settings=settings)
+    images = draw_splits((1, 28, 28), 256).train
+    rows = [*check.each_step(images), *check.five_steps(images)]
+    assert len(rows) == 4
+    for row in rows:
+        assert row.passed, row.text
+
+
+def test_the_times_of_an_h100_make_a_worker_hold_sixteen_trials() -> None:
+    gains = {1: 0.89, 2: 1.29, 4: 1.98, 8: 2.59, 16: 3.01, 32: 3.3, 64: 3.5}
+    assert fused.chosen(1.0, {count: count / gain for count, gain in gains.items()}) == 16
+    assert fused.chosen(1.0, {count: 1.1 * count for count in gains}) == 1
 
 
 def test_the_batches_of_a_case_are_always_the_same() -> None:

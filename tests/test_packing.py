@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -149,3 +150,17 @@ def test_no_worker_is_added_once_one_left_for_want_of_memory() -> None:
     assert 1 < before < MOST
     assert gpu.run(300, trial=2000) == before
     assert packing.shares["cuda:0"].workers == before
+
+
+def test_epochs_of_a_worker_that_tries_how_many_trials_to_fuse_do_not_count() -> None:
+    packing = GpuPacking(["cuda:0"], most=MOST)
+    epoch = EpochEnded(
+        number=0, epoch=1, epochs=9, value=0.0, seconds=1.0, free_memory=64 * GIB, peak_memory=GIB,
+        steady=False,
+    )  # fmt: skip
+    for _ in range(9):
+        packing.handle_event(0, "cuda:0", epoch)
+    assert packing.devices_to_fill() == []
+    for _ in range(9):
+        packing.handle_event(0, "cuda:0", replace(epoch, steady=True))
+    assert packing.devices_to_fill() == ["cuda:0"]

@@ -21,6 +21,7 @@ from search.messages import (
     Ended,
     EpochEnded,
     Measuring,
+    Paused,
     Preparing,
     Resumed,
     Retraining,
@@ -29,7 +30,7 @@ from search.messages import (
 )
 from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.setup.loading import load_study
-from search.supervisor.display import MOST_ELSEWHERE, Display
+from search.supervisor.display import MOST_ELSEWHERE, MOST_HERE, Display
 from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.outcomes import Ending
@@ -72,6 +73,54 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def epoch(number: int, done: int, of: int, value: float = 0.0123, seconds: float = 2.0) -> Any:
     return EpochEnded(number=number, epoch=done, epochs=of, value=value, seconds=seconds)
+
+
+# ---- a worker that holds several trials ----
+
+
+def test_each_trial_of_a_worker_has_a_row_until_it_ends(clock: Callable[[float], None]) -> None:
+    display, said = a_display()
+    for number in (3, 7):
+        display.handle_event(a_worker(), Started(number=number, epochs=20, parameters={}))
+    for done in (1, 2):
+        clock(2.0)
+        for number in (3, 7):
+            display.handle_event(a_worker(), epoch(number, done, 20, value=number / 100))
+    assert drawn(display, said)[-2:] == [
+        "worker 0  cpu  trial 3  epoch 2/20  0.03  2.0 s/epoch",
+        "worker 0  cpu  trial 7  epoch 2/20  0.07  2.0 s/epoch",
+    ]
+    assert "1.0 s/epoch" in display.summary(), "an epoch of one or the other ends each second"
+    display.handle_event(a_worker(), ended("pruned"))
+    assert drawn(display, said)[-1:] == ["worker 0  cpu  trial 3  epoch 2/20  0.03  2.0 s/epoch"]
+    display.handle_event(a_worker(), Paused(number=3, epoch=2, value=0.03))
+    assert drawn(display, said)[-1:] == ["worker 0  cpu  idle"]
+
+
+def test_of_many_trials_the_first_are_shown() -> None:
+    display, said = a_display()
+    for number in range(MOST_HERE + 4):
+        display.handle_event(a_worker(), Started(number=number, epochs=20, parameters={}))
+    lines = drawn(display, said)
+    assert sum("worker 0" in line for line in lines) == MOST_HERE
+    assert lines[-1] == "and 4 trials more here"
+
+
+def test_no_row_stays_of_a_worker_that_has_died() -> None:
+    display, said = a_display()
+    for number in (3, 7):
+        display.handle_event(a_worker(), Started(number=number, epochs=20, parameters={}))
+    display.show_death(a_worker(), SPENT, [3, 7])
+    assert drawn(display, said)[-1:] == ["worker 0  cpu  starting"]
+
+
+def drawn(display: Display, said: StringIO) -> list[str]:
+    """Return the lines of the live display, without the spaces that align them."""
+    said.truncate(0)
+    said.seek(0)
+    display.console.print(display._draw())
+    lines = [re.sub(r" {2,}", "  ", line).strip() for line in said.getvalue().splitlines()]
+    return [line for line in lines if line]
 
 
 # ---- in a log ----

@@ -15,7 +15,7 @@ from models.evaluation.sample_evaluator import SampleEvaluator
 from search.setup.record_changes import Surroundings, describe_changes
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
-from search.trials.recorded_trial import NotRecorded, RecordedTrial, read_recorded
+from search.trials.recorded_trial import FUSED_EPOCHS, NotRecorded, RecordedTrial, read_recorded
 from search.trials.study_code import StudyCode
 from search.worker.context import WorkerContext
 from search.worker.evaluator import StudyEvaluators
@@ -128,6 +128,11 @@ def test_a_stored_value_that_is_not_its_best_epoch_differs() -> None:
             ["files: models/cae.py changed since", "code revision: not kept, here abc"],
         ),
         ({"code": "v0 v1"}, {}, ["files: 2 versions of the code trained it, one after the other"]),
+        (
+            {FUSED_EPOCHS: 3},
+            {},
+            ["fused: 3 epochs with other trials, here alone: values differ by rounding"],
+        ),
         ({"code": "v9"}, {}, ["files: their version v9 is not known here"]),
         (
             {"code": ""},
@@ -140,7 +145,7 @@ def test_a_stored_value_that_is_not_its_best_epoch_differs() -> None:
     ],
 )
 def test_what_differs_of_code_and_environment_is_named(
-    kept: dict[str, str], here: dict[str, object], lines: list[str]
+    kept: dict[str, object], here: dict[str, object], lines: list[str]
 ) -> None:
     recorded = replace(RECORDED, attributes={**RECORDED.attributes, **kept})
     now = replace(HERE, **here)  # type: ignore[arg-type]

@@ -312,3 +312,20 @@ def test_a_wrong_name_is_one_line(refused: Callable[..., str]) -> None:
     assert "no trial database at" in refused("status", NAME="cae")
     assert "NAME is not set; say which study: make status" in refused("status", NAME="")
     assert "torch" in sys.modules, "the tests have it; tests/test_house.py checks the command"
+
+
+def test_trials_that_one_worker_holds_take_turns(storage_url: str) -> None:
+    queue = begin(storage_url)
+    first, second = queue.claim(9), queue.claim(9)
+    assert first is not None
+    assert second is not None
+    for trial, seconds in ((first, 1.0), (second, 3.0)):
+        queue.report(trial, EpochReport(1, 0.5, {"epoch_seconds": seconds}))
+    found = read(storage_url)
+    assert [trial.pace for trial in found.running] == [4.0, 4.0], "each waits for the other"
+    assert found.pace() == pytest.approx(2.0)
+    alone = replace(found, costs=[10.0], running=[replace(found.running[0], owner="another")])
+    several = replace(found, costs=[10.0])
+    # 7 trials follow: each of the two takes 20 seconds, as long as two that are held
+    assert several.seconds_left() == pytest.approx(16 + 4 * 20, abs=3)
+    assert alone.seconds_left() == pytest.approx(16 + 8 * 10, abs=3)

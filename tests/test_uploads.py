@@ -110,6 +110,28 @@ def test_who_lost_the_training_hears_it_and_puts_nothing(
         keep(6)
 
 
+def test_a_trial_hears_of_no_loss_but_its_own(
+    uploads: Uploads, keep: Callable[..., None], tmp_path: Path
+) -> None:
+    def lost(connection: Connection) -> None:
+        raise TrialLost
+
+    Slow.gate.set()
+    keep(1, name="trial-70", guard=lost)
+    keep(1, name="trial-7")
+    uploads.wait("trial-7")
+    keep(2, name="trial-7-rows", guard=lost)
+    with pytest.raises(TrialLost):
+        uploads.wait("trial-7")
+    with pytest.raises(TrialLost):
+        uploads.wait("trial-70")
+    (tmp_path / "picture").write_text("drawn")
+    uploads.share("picture", tmp_path, lost, of="trial-8")
+    uploads.wait("trial-7")
+    with pytest.raises(TrialLost):
+        uploads.wait("trial-8")
+
+
 def wait_for_failure(uploads: Uploads) -> bool:
     with uploads._changed:
         return uploads._changed.wait_for(lambda: bool(uploads._failed), timeout=SECONDS)

@@ -59,6 +59,8 @@ def test_all_variables_are_read() -> None:
         ("GPUS", "all", "GPUS='all' is neither 'none' nor numbers such as 0,1"),
         ("GPUS", "0,,1", "GPUS='0,,1'"),
         ("GPUS", "-1", "GPUS='-1'"),
+        ("FUSE", "0", "FUSE='0' is neither auto, none nor a whole number from 1 to 256"),
+        ("FUSE", "all", "FUSE='all' is neither auto, none nor"),
         ("GPUS", "0,0", "names a GPU twice"),
         ("RUNS", "a\0b", "RUNS is not UTF-8 text"),
     ],
@@ -66,6 +68,11 @@ def test_all_variables_are_read() -> None:
 def test_a_wrong_value_is_one_line(name: str, value: str, message: str) -> None:
     with pytest.raises(BadVariable, match=message):
         read_variables({name: value})
+
+
+def test_how_many_trials_are_fused_is_a_number_or_left_to_measurements() -> None:
+    found = {text: read_variables({"FUSE": text}).fuse for text in ("", "auto", "None", "4")}
+    assert found == {"": None, "auto": None, "None": 1, "4": 4}
 
 
 def test_a_misspelt_variable_is_refused() -> None:

@@ -5,7 +5,8 @@
 
 The caller decides what an epoch means: a trial reports it and may prune, a retraining watches its
 patience, a test just counts. Pruning therefore stays outside `models`, and two trials can take
-turns in one process.
+turns in one process. A caller that trains several models at once asks each `Training` for its next
+epoch, and tells it what that gave.
 
 An epoch is a function of (weights and optimiser state, seed, epoch number) and of nothing else:
 its data order and its noise are drawn from seeds derived from the last two, and what is trained on
@@ -23,16 +24,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from models.base import Metrics, Model, evaluating
-from models.data.images import Batch, Images, ImageSplits
-from models.errors import DivergedError, StopRequested
+from models.base import Model, evaluating
+from models.data.images import Images, ImageSplits
+from models.errors import DivergedError
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed, same_draws
-from models.training.cuda_graph import capture_step
-from models.training.step_curve import SampledSteps, StepSampler
+from models.training.epoch_task import EpochTask, MeanMetrics, OwnSteps, TrainedEpoch
+from models.training.step_curve import SampledSteps
 
 
 class MeasuresSamples(Protocol):
@@ -59,6 +57,86 @@ class EpochResult:
     sampled: SampledSteps | None = None
 
 
+class Training:
+    """A training of ``model`` in place, epoch by epoch, whoever takes its steps.
+
+        while (task := training.begin_epoch()) is not None:
+            result = training.end_epoch(task.train())
+
+    images: splits that lie on the model's device already; the model trains on what it makes of
+        them (`Model.training_set`), and is measured on all validation images
+    start: epochs that the loaded checkpoint has already been trained for
+    judge: the evaluator of the model's samples; its measures join the validation metrics
+    interrupted: asked before every step, and while the model prepares what it trains on
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        images: ImageSplits,
+        *,
+        epochs: int,
+        seed: int,
+        start: int = 0,
+        judge: MeasuresSamples | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.model, self.images, self.judge = model, images, judge
+        self.epochs, self.seed, self.interrupted = epochs, seed, interrupted
+        self.number = start  # of the epoch that was begun last
+        self._seen: Images | None = None
+        self._own = OwnSteps(model)
+
+    def begin_epoch(self) -> EpochTask | None:
+        """Return the next epoch, which is to be trained; None after the last.
+
+        Raises `StopRequested` when asked to stop.
+        """
+        if self.number >= self.epochs:
+            return None  # before anything is prepared, which may be expensive
+        self.number += 1
+        return EpochTask(
+            model=self.model,
+            images=self._prepare(),
+            number=self.number,
+            epochs=self.epochs,
+            seed=self.seed,
+            interrupted=self.interrupted,
+            own=self._own,
+        )
+
+    def end_epoch(self, trained: TrainedEpoch) -> EpochResult:
+        """Measure the model after the epoch that was begun last.
+
+        Raises `DivergedError` when a metric is not finite.
+        """
+        began, model = time.perf_counter(), self.model
+        with same_draws(model.device), evaluating(model), fast_convolutions(model):
+            model.end_epoch(self._prepare())
+        valid = evaluate(model, self.images.valid)
+        measured = time.perf_counter()
+        valid |= self.judge.measure_model(model, self.images) if self.judge else {}
+        ended = time.perf_counter()
+        result = EpochResult(
+            number=self.number,
+            train=trained.metrics,
+            valid=valid,
+            seconds=trained.seconds + ended - began,
+            judging=ended - measured if self.judge else 0.0,
+            sampled=trained.sampled,
+        )
+        _check_finite(result)
+        return result
+
+    def _prepare(self) -> Images:
+        """Return what the model trains on; it is made once."""
+        if self._seen is None:
+            self._seen = self.model.training_set(
+                self.images, seed=derive_seed(self.seed, "set"), interrupted=self.interrupted
+            )
+        return self._seen
+
+
 def fit(
     model: Model,
     images: ImageSplits,
@@ -69,50 +147,15 @@ def fit(
     judge: MeasuresSamples | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochResult]:
-    """Train ``model`` in place, and yield an `EpochResult` for each epoch.
-
-    images: splits that lie on the model's device already; the model trains on what it makes of
-        them (`Model.training_set`), and is measured on all validation images
-    start: epochs that the loaded checkpoint has already been trained for
-    judge: the evaluator of the model's samples; its measures join the validation metrics
-    interrupted: asked before every step, and while the model prepares what it trains on
+    """Train ``model`` in place, and yield an `EpochResult` for each epoch; see `Training`.
 
     Raises `DivergedError` when a metric is not finite, `StopRequested` when asked to stop.
     """
-    if start >= epochs:
-        return  # before anything is prepared, which may be expensive
-    seen = model.training_set(images, seed=derive_seed(seed, "set"), interrupted=interrupted)
-    step, rates = capture_step(model), _rates(model)
-    for number in range(start + 1, epochs + 1):
-        began = time.perf_counter()
-        model.begin_epoch(number, epochs)
-        if rates != _rates(model):  # a captured step contains them
-            step, rates = capture_step(model), _rates(model)
-        torch.manual_seed(derive_seed(seed, "epoch", number))
-        order = model.order(len(seen)).to(model.device)
-        train, sampled = _train(model, step, seen, order, interrupted)
-        with same_draws(model.device), evaluating(model), fast_convolutions(model):
-            model.end_epoch(seen)
-        valid = evaluate(model, images.valid)
-        trained = time.perf_counter()
-        valid |= judge.measure_model(model, images) if judge else {}
-        ended = time.perf_counter()
-        result = EpochResult(
-            number=number,
-            train=train,
-            valid=valid,
-            seconds=ended - began,
-            judging=ended - trained if judge else 0.0,
-            sampled=sampled,
-        )
-        _check_finite(result)
-        yield result
-
-
-def _rates(model: Model) -> list[float]:
-    """Return the learning rates of all parameter groups."""
-    groups = [group for optimizer in model.optimizers.values() for group in optimizer.param_groups]
-    return [group["lr"] for group in groups]
+    training = Training(
+        model, images, epochs=epochs, seed=seed, start=start, judge=judge, interrupted=interrupted
+    )
+    while (task := training.begin_epoch()) is not None:
+        yield training.end_epoch(task.train())
 
 
 def evaluate(model: Model, images: Images) -> dict[str, float]:
@@ -121,60 +164,11 @@ def evaluate(model: Model, images: Images) -> dict[str, float]:
     What a model draws at random to evaluate (noise, latent codes) is the same every time, so
     that epochs and trials are measured alike.
     """
-    total = _Mean()
+    total = MeanMetrics()
     with same_draws(model.device), evaluating(model), fast_convolutions(model) as laid_out:
         for batch in images.batches(least=model.config.smallest_batch):
             total.add(model.evaluate(laid_out(batch)), len(batch.images))
     return total.on_host()
-
-
-def _train(
-    model: Model,
-    step: Callable[[Batch], Metrics],
-    images: Images,
-    order: Tensor,
-    interrupted: Callable[[], bool],
-) -> tuple[dict[str, float], SampledSteps | None]:
-    """Train on the images at ``order`` (n,); return mean metrics, and those of some steps.
-
-    Images that do not fill a batch at the end are left out, so that shapes are static.
-    """
-    model.train()
-    size = min(model.images_per_step, len(order))
-    total, sampler = _Mean(), StepSampler(model.step_metrics, len(order) // size)
-    # a caller that measures without gradients may train another model to compare with
-    with torch.enable_grad(), fast_convolutions(model) as laid_out:
-        for number, first in enumerate(range(0, len(order) - size + 1, size), start=1):
-            if interrupted():
-                raise StopRequested
-            batch = laid_out(images.batch(order[first : first + size]))
-            measured = step(batch)
-            total.add(measured, size)
-            sampler.add(number, measured)
-    return total.on_host(), sampler.on_host()
-
-
-class _Mean:
-    """A weighted mean of metrics that stays on the device until the epoch ends."""
-
-    def __init__(self) -> None:
-        self.sums: Metrics = {}
-        self.weight = 0
-
-    def add(self, metrics: Metrics, weight: int) -> None:
-        for name, value in metrics.items():
-            value = value.detach().double() * weight
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.weight += weight
-
-    def on_host(self) -> dict[str, float]:
-        if not self.sums:
-            return {}
-        values = torch.stack(list(self.sums.values())).cpu()  # the epoch's one copy
-        return {
-            name: float(value) / self.weight
-            for name, value in zip(self.sums, values.tolist(), strict=True)
-        }
 
 
 def _check_finite(result: EpochResult) -> None:

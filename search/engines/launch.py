@@ -37,7 +37,7 @@ OWN_KINDS = ("tmpfs", "ramfs", "devtmpfs")  # file systems in a machine's memory
 MOUNTS = Path("/proc/mounts")
 ROOT = Path(__file__).resolve().parents[2]
 # What a worker is given: places and its share of a machine. All else the stored study says.
-PASSED = ("GPUS", "WORKERS", "MEMORY", "FILES", "BACKGROUND", "LOG")
+PASSED = ("GPUS", "WORKERS", "MEMORY", "FUSE", "FILES", "BACKGROUND", "LOG")
 
 
 def check_engine(variables: Variables, study: Study) -> None:

@@ -226,6 +226,7 @@ def make_run(
         token=identity.token,
         trial_minutes=variables.trial_minutes,
         memory=variables.memory,
+        fuse=variables.fuse,
         sampler=variables.sampler,
         pruner=variables.pruner,
         stop=variables.stop,

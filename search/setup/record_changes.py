@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from search.setup.stored_study import StudyIdentity, find_changes
-from search.trials.recorded_trial import RecordedTrial
+from search.trials.recorded_trial import FUSED_EPOCHS, RecordedTrial
 from search.trials.study_code import (
     CODE,
     ENVIRONMENT,
@@ -20,6 +20,7 @@ from search.trials.study_code import (
     StudyCode,
     compare_environments,
 )
+from search.words import format_count
 from storage.errors import short
 
 
@@ -64,6 +65,10 @@ def describe_changes(
         before = str(kept.get(name, ""))
         if before != now:
             lines.append(f"{name}: {short(before) or 'not kept'}, here {now}")
+    fused = kept.get(FUSED_EPOCHS)
+    if isinstance(fused, int) and fused:
+        epochs = format_count(fused, "epoch")
+        lines.append(f"fused: {epochs} with other trials, here alone: values differ by rounding")
     return lines
 
 

@@ -48,6 +48,7 @@ from search.messages import (
     Paused,
     Preparing,
     Ready,
+    Released,
     Resumed,
     Retrained,
     Retraining,
@@ -68,7 +69,7 @@ from search.words import (
     name_seed,
     show_text,
 )
-from storage.database.running import RunningTrial
+from storage.database.running import RunningTrial, count_turns
 from storage.database.trial_states import OUTCOMES, count_ended, outcome_of
 from storage.database.vectors import VIOLATION
 from storage.errors import short
@@ -79,6 +80,8 @@ PLAIN_SHARE = 1 / 20  # of the time since the start, in a long study; at most `P
 PLAIN_MOST = 600.0
 MOST_SAID = 8  # workers in a status line
 MOST_ELSEWHERE = 12  # workers of other machines in the live display; `make status` shows all
+MOST_HERE = 16  # trials of this machine there, in all
+ITSELF = -1  # stands for what a worker does that is no trial of the search
 WIDEST_BAR = 60
 STYLES: dict[str, str] = {
     Outcome.PRUNED: "dim",
@@ -128,8 +131,9 @@ class Display:
         self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
         self.best: tuple[float, int, Mapping[str, Any]] | None = None
         self.front = RunningFront(spec.goals)  # of several goals; none is the best then
-        self.status: dict[int, WorkerStatus] = {}
+        self.status: dict[tuple[int, int], WorkerStatus] = {}  # by worker, and trial or `ITSELF`
         self.elsewhere: dict[int, tuple[str, WorkerStatus]] = {}  # by trial: machine, its worker
+        self._turns_elsewhere = 1.0  # trials that a worker there holds
         self.parameters: dict[int, Mapping[str, Any]] = {}
         self.costs: list[float] = []  # seconds of each trial that ended while we watched
         self.ends: Counter[str] = Counter()  # trials by outcome, as far as we know of them
@@ -161,7 +165,7 @@ class Display:
     def show_starting(self, workers: Iterable[WorkerHandle]) -> None:
         """Show workers whose processes have just begun."""
         for worker in workers:
-            self.status[worker.index] = WorkerStatus(worker.device)
+            self._show_only(worker, WorkerStatus(worker.device))
 
     def mark_leader(
         self,
@@ -207,16 +211,17 @@ class Display:
 
     def handle_event(self, worker: WorkerHandle, event: Event) -> None:
         """Show what a worker says."""
-        status = self.status.setdefault(worker.index, WorkerStatus(worker.device))
         now = time.monotonic()
         match event:
             case Started():
                 self.parameters[event.number] = event.parameters
-                self.status[worker.index] = WorkerStatus(
+                before = self.status.pop((worker.index, ITSELF), None)
+                self.status[worker.index, event.number] = WorkerStatus(
                     worker.device, "trial", event.number, epochs=event.epochs, since=now,
-                    pace=status.pace, most=self.most,
+                    pace=0.0 if before is None else before.pace, most=self.most,
                 )  # fmt: skip
             case Resumed():
+                status = self._status_of(worker, event.number)
                 status.epoch = status.resumed = event.epoch
                 what = (
                     f"trial {event.number:>3} "
@@ -225,18 +230,23 @@ class Display:
                 )
                 self.say(f"{what} goes on at epoch {event.epoch + 1}")
             case Retraining():
-                self.status[worker.index] = WorkerStatus(
-                    worker.device, "retraining", event.number, event.repeat, epochs=event.epochs,
-                    since=now,
+                self._show_only(
+                    worker,
+                    WorkerStatus(
+                        worker.device, "retraining", event.number, event.repeat,
+                        epochs=event.epochs, since=now,
+                    ),
                 )  # fmt: skip
             case EpochEnded():
-                self._show_epoch(status, event, now)
+                self._show_epoch(self._status_of(worker, event.number), event, now)
             case Ended():
-                self._show_end(status, event, now)
-                self.status[worker.index] = WorkerStatus(worker.device, "idle", pace=status.pace)
+                self._show_end(self._status_of(worker, event.number), event, now)
+                self._leave(worker, event.number)
             case Paused():
-                self._show_pause(status, event, now)
-                self.status[worker.index] = WorkerStatus(worker.device, "idle", pace=status.pace)
+                self._show_pause(self._status_of(worker, event.number), event, now)
+                self._leave(worker, event.number)
+            case Released():
+                self._leave(worker, event.number)
             case Retrained():
                 self.say(
                     f"retrained trial {event.number}{name_seed(event.repeat)}: "
@@ -248,32 +258,54 @@ class Display:
                 what = f"trial {event.number}{name_seed(event.repeat)}"
                 self.say(f"retraining of {what} failed: {short(event.reason)}")
             case Exporting():
-                self.status[worker.index] = WorkerStatus(worker.device, "exporting", event.number)
+                self._show_only(worker, WorkerStatus(worker.device, "exporting", event.number))
             case Measuring() | Drawing():
                 verb = type(event).__name__.lower()
                 what = f"{verb} {event.what}"
-                self.status[worker.index] = WorkerStatus(worker.device, what, event.number)
+                self._show_only(worker, WorkerStatus(worker.device, what, event.number))
                 self._say_at_times(f"{verb} trial {event.number}: {event.what}")
             case Exported():
                 self._show_export(event)
             case Warned():
                 self._say_once(event.what, f"worker {worker.index}: {event.message}")
             case Preparing():
+                status = self._status_of(worker)
                 if status.number is None:  # else a trial goes on after it
                     status.what = event.line
                 if not self.is_live:  # minutes in which nothing else is to be seen
                     self._say_once(event.line, event.line)
             case Ready() | Idle():
-                self.status[worker.index] = WorkerStatus(worker.device, "idle")
+                self._show_only(worker, WorkerStatus(worker.device, "idle"))
+
+    def _status_of(self, worker: WorkerHandle, number: int = ITSELF) -> WorkerStatus:
+        """Return what a worker does for a trial, or else by itself."""
+        found = self.status.get((worker.index, number))
+        if found is not None:
+            return found
+        return self.status.get((worker.index, ITSELF), WorkerStatus(worker.device))
+
+    def _show_only(self, worker: WorkerHandle, status: WorkerStatus) -> None:
+        """Show that a worker is at this, and at no trial of the search any more."""
+        for index, number in list(self.status):
+            if index == worker.index:
+                del self.status[index, number]
+        self.status[worker.index, ITSELF] = status
+
+    def _leave(self, worker: WorkerHandle, number: int) -> None:
+        """Show that a worker is at a trial of the search no more."""
+        left = self.status.pop((worker.index, number), None)
+        if all(index != worker.index for index, _ in self.status):
+            pace = 0.0 if left is None else left.pace
+            self._show_only(worker, WorkerStatus(worker.device, "idle", pace=pace))
 
     def show_leaving(self, worker: WorkerHandle) -> None:
         """Say that a worker is not replaced, since its device's memory is too small for all."""
-        self.status[worker.index] = WorkerStatus(worker.device)
+        self._show_only(worker, WorkerStatus(worker.device))
         self.say(f"worker {worker.index} leaves {worker.device} to the others: memory is short")
 
     def show_death(self, worker: WorkerHandle, code: int, freed: list[int]) -> None:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
-        self.status[worker.index] = WorkerStatus(worker.device)
+        self._show_only(worker, WorkerStatus(worker.device))
         if code == SPENT:
             self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
             return
@@ -299,6 +331,8 @@ class Display:
 
         epochs: of a trial
         """
+        running = list(running)
+        self._turns_elsewhere = count_turns(running)
         now, before = time.monotonic(), self.elsewhere
         self.elsewhere = {}
         for trial in running:
@@ -324,14 +358,15 @@ class Display:
         about: its attributes, as far as they are what genstudy writes
         """
         outcome = outcome_of(trial.state.name, about.get("outcome"))
-        if isinstance(about.get("seconds"), int | float):
-            self.costs.append(float(about["seconds"]))
+        seconds = about.get("seconds")
+        if isinstance(seconds, int | float):
+            self.costs.append(seconds * self._turns_elsewhere)
         self.ends[outcome] += 1
         values = trial.values if trial.state == TrialState.COMPLETE else None
         violates = VIOLATION in about
         mark = self.mark_leader(trial.number, values or [], trial.params, violates=violates)
         reached = self._describe_values(values or [], violates=violates)
-        took = f"  {format_duration(self.costs[-1])}" if "seconds" in about else ""
+        took = f"  {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
         where = f"  on {name_machine(about.get('host'))}"
         start = f"trial {trial.number:>3}  {outcome:<10}{reached}{took}{where}"
         style = "green" if mark else STYLES.get(outcome)
@@ -509,8 +544,15 @@ class Display:
         if self.spec.has_several_goals and self.front.values:
             for line in pack([self.front.describe()], width=width, indent="  "):
                 lines.append(Text(line, style="green", no_wrap=True))
-        more = len(self.elsewhere) - MOST_ELSEWHERE
-        rest = [Text(f"and {format_count(more, 'trial')} more elsewhere")] if more > 0 else []
+        hidden = {
+            "here": len(self.status) - MOST_HERE,
+            "elsewhere": len(self.elsewhere) - MOST_ELSEWHERE,
+        }
+        rest = [
+            Text(f"and {format_count(more, 'trial')} more {where}")
+            for where, more in hidden.items()
+            if more > 0
+        ]
         return Group(*lines, _draw_workers(self.status, self.elsewhere), *rest)
 
 
@@ -520,11 +562,13 @@ def name_machine(host: object) -> str:
 
 
 def _draw_workers(
-    statuses: Mapping[int, WorkerStatus], elsewhere: Mapping[int, tuple[str, WorkerStatus]]
+    statuses: Mapping[tuple[int, int], WorkerStatus],
+    elsewhere: Mapping[int, tuple[str, WorkerStatus]],
 ) -> FittedTable:
     """Return a row a worker: its device, what it does, epoch, value, pace."""
     rows = [
-        (f"worker {index}", *_status_cells(status)) for index, status in sorted(statuses.items())
+        (f"worker {index}", *_status_cells(status))
+        for (index, _), status in sorted(statuses.items())[:MOST_HERE]
     ]
     for _, (machine, status) in sorted(elsewhere.items())[:MOST_ELSEWHERE]:
         rows.append((machine, *_status_cells(status)))

@@ -68,6 +68,8 @@ class GpuPacking:
         if share is None:
             return
         match event:
+            case EpochEnded(steady=False):  # it tries how many trials to fuse
+                return
             case EpochEnded(free_memory=int(free), peak_memory=int(peak)):  # not of a retraining
                 share.free, share.largest = free, max(share.largest, peak)
                 share.running.add(event.number)

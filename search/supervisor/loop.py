@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
 from search.errors import SearchError, WorkersFailed
@@ -68,6 +69,44 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM: end cleanly, the next run goes on."""
 
 
+@dataclass
+class RunningTrials:
+    """The trials that one worker is at.
+
+    since: trial -> when it began; heard: when the worker last said something of any; both on the
+        monotonic clock
+    several: whether it has ever been at more than one
+    """
+
+    since: dict[int, float] = field(default_factory=dict)
+    heard: float = 0.0
+    several: bool = False
+
+    def begin(self, number: int) -> None:
+        """Take in that a trial begins."""
+        self.since[number] = self.heard = time.monotonic()
+        self.several = self.several or len(self.since) > 1
+
+    def end(self, number: int) -> None:
+        """Take in that the worker is at a trial no more."""
+        self.since.pop(number, None)
+        self.heard = time.monotonic()
+
+    def hear(self) -> None:
+        """Take in that the worker says something."""
+        self.heard = time.monotonic()
+
+    def is_late(self, limit: float) -> bool:
+        """Whether the worker does not end its trial, long after the ``limit`` in seconds.
+
+        One that has several trains them in turn, so that what it says of any of them counts.
+        """
+        if not self.several:
+            return any(time.monotonic() - begun > limit + HANG for begun in self.since.values())
+        silent = time.monotonic() - self.heard
+        return bool(self.since) and silent > limit * len(self.since) + HANG
+
+
 class Supervisor:
     """The supervisor's side of a run.
 
@@ -104,8 +143,8 @@ class Supervisor:
         self.is_ready = False  # a worker has come up: what kills others later may pass
         self.has_stopped = False  # the sampler has, and it has been said
         self.failures: list[str] = []  # reasons, one after the other
-        self.running: dict[int, tuple[int, float]] = {}  # worker -> trial, since when
-        self.hung: dict[int, int] = {}  # worker that was killed for it -> trial
+        self.running: dict[int, RunningTrials] = {}  # of each worker
+        self.hung: dict[int, int | None] = {}  # worker that was killed for it -> trial, if known
         # (trial, repeat) -> how far that retraining has come
         self.epochs: dict[tuple[int, int], int] = {}
 
@@ -251,11 +290,11 @@ class Supervisor:
         """Kill a worker that does not end its trial by itself, long after TRIAL_MINUTES."""
         if self.run.trial_minutes is None:
             return
-        for index, (number, since) in self.running.items():
+        for index, running in self.running.items():
             worker = self.pool.workers[index]
-            late = time.monotonic() - since > 60 * self.run.trial_minutes + HANG
-            if late and index not in self.hung and worker.state is WorkerState.BUSY:
-                self.hung[index] = number
+            is_late = running.is_late(60 * self.run.trial_minutes)
+            if is_late and index not in self.hung and worker.state is WorkerState.BUSY:
+                self.hung[index] = None if running.several else next(iter(running.since))
                 worker.process.kill()
 
     def _follow_trials(self, worker: WorkerHandle, event: Event) -> None:
@@ -270,13 +309,22 @@ class Supervisor:
                 self.epochs[key] = max(event.epoch, self.epochs.get(key, 0))
             case Started():
                 self.restarts.note_work(worker.index)
-                self.running[worker.index] = event.number, time.monotonic()
+                self.running.setdefault(worker.index, RunningTrials()).begin(event.number)
+            case EpochEnded() if worker.index in self.running:
+                self.running[worker.index].hear()
             case Ended():
-                self.running.pop(worker.index, None)
+                self._note_left(worker, event.number)
                 self._look_for_best(at_once=event.outcome == Outcome.COMPLETE)
                 self._count_failures(worker, event)
-            case Released() | Paused() | Idle():
+            case Released() | Paused():
+                self._note_left(worker, event.number)
+            case Idle():
                 self.running.pop(worker.index, None)
+
+    def _note_left(self, worker: WorkerHandle, number: int) -> None:
+        """Take in that a worker is at a trial no more."""
+        if worker.index in self.running:
+            self.running[worker.index].end(number)
 
     def _count_failures(self, worker: WorkerHandle, event: Ended) -> None:
         """End the search when trial after trial fails alike: the next would fail, too."""
@@ -311,10 +359,7 @@ class Supervisor:
             raise WorkersFailed(f"worker {worker.index}: {worker.error} (log: {worker.log})")
         self.running.pop(worker.index, None)
         if worker.index in self.hung:
-            number = self.hung.pop(worker.index)
-            reason = f"it hung: TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
-            if self.queue.end_hung(number, reason):
-                self.display.say(f"trial {number:>3}  interrupted: {reason}")
+            self._end_hung(self.hung.pop(worker.index), worker)
         freed = self.queue.reclaim_from(worker.owner)
         if event.code == CROWDED and self._has_neighbours(worker):
             self.restarts.retire(worker.index)
@@ -325,6 +370,16 @@ class Supervisor:
         self.display.show_death(worker, event.code, freed)
         if self.restarts.note_death(worker.index, at_start=not self.is_ready) is None:
             self._go_on_without(worker, event)
+
+    def _end_hung(self, number: int | None, worker: WorkerHandle) -> None:
+        """End the trial for which a worker was killed; of several, each goes on alone."""
+        late = f"TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
+        if number is None:
+            self.display.say(
+                f"worker {worker.index} hung: {late}; each of its trials goes on alone"
+            )
+        elif self.queue.end_hung(number, f"it hung: {late}"):
+            self.display.say(f"trial {number:>3}  interrupted: it hung: {late}")
 
     def _has_neighbours(self, worker: WorkerHandle) -> bool:
         """Whether other workers of this run use the same device."""

@@ -12,7 +12,7 @@ database's may be set forward or back by hours.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -46,13 +46,15 @@ class AbandonedTrials:
         self._seen: dict[int, tuple[float | None, float]] = {}  # last renewals, and since when
         self._silent: dict[int, float] = {}  # trials whose leases ran out, and when we saw it
 
-    def reclaim(self, is_dead: Callable[[str], bool]) -> list[int]:
+    def reclaim(self, is_dead: Callable[[str], bool], *, kept: Set[int] = frozenset()) -> list[int]:
         """Put trials of dead workers back to WAITING, and fail those that killed several workers.
 
-        is_dead: whether the owner of a lease is gone. Returns the numbers of these trials.
+        is_dead: whether the owner of a lease is gone; kept: ids of trials that the caller trains
+        Returns the numbers of these trials.
         """
         engine = self.storage.engine
-        held = leases.running_trials(engine, self.study_id, after=self.states.floor)
+        running = leases.running_trials(engine, self.study_id, after=self.states.floor)
+        held = [trial for trial in running if trial.trial_id not in kept]
         found = [t for t in held if t.owner is None or is_dead(t.owner) or self._stays_silent(t)]
         for trial in found:
             if trial.attempts >= leases.MAX_ATTEMPTS:

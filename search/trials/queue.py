@@ -30,7 +30,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
 from search.strategies.seeded import StudySampler
-from search.trials.held_trials import HeldTrials
+from search.trials.leased_trials import LeasedTrials
 from search.trials.next_trial import FindBegun, NextTrial, Suggest
 from search.trials.outcomes import Ending, Outcome
 from search.trials.owner import is_gone
@@ -50,7 +50,7 @@ from storage.database.transactions import read
 from storage.database.trial_states import count_ended
 
 
-class TrialQueue(HeldTrials, RungTrials):
+class TrialQueue(LeasedTrials, RungTrials):
     """The trials of one study, as one worker or the supervisor sees them.
 
     owner: who holds what is claimed here, as `search.trials.owner.owner_name` gives it
@@ -101,7 +101,9 @@ class TrialQueue(HeldTrials, RungTrials):
                 check_epochs(self.study, self.epochs)
                 self._take_begun()
                 states = self.count()
-                if states["RUNNING"] and self._abandoned.reclaim(self._is_dropped):
+                if states["RUNNING"] and self._abandoned.reclaim(
+                    self._is_dropped, kept=self._taken
+                ):
                     states = self.count()
                 self._is_claiming = True
                 try:
@@ -113,6 +115,7 @@ class TrialQueue(HeldTrials, RungTrials):
             self._is_claiming = False  # not before the database has it
             if trial is not None:
                 self._find_begun = None
+                self._taken.add(trial._trial_id)
             return trial
 
     def _take_begun(self) -> None:
@@ -234,7 +237,7 @@ class TrialQueue(HeldTrials, RungTrials):
             with read(self.engine) as connection:
                 self.storage.check_attempt(connection, trial._trial_id)
         leases.end_lease(self.engine, trial._trial_id)
-        self.storage.let_go(trial._trial_id)
+        self._let_go(trial._trial_id)
 
     @waits_out_outages
     def count(self) -> Counter[str]:

@@ -21,6 +21,7 @@ from search.trials.trial_attributes import sound_attributes
 from search.words import format_count
 from storage.errors import short
 
+FUSED_EPOCHS = "fused_epochs"  # attribute: epochs trained as one program with other trials
 FAILED = ("failed", "infeasible")  # outcomes that follow from an error
 
 

@@ -102,6 +102,10 @@ class StoredTrials:
         None: the trial is not ours."""
         return self.storage.attempt_at(trial._trial_id)
 
+    def was_abandoned(self, trial: Trial) -> bool:
+        """Whether an earlier worker of ours has died at ``trial``, which got no further since."""
+        return self.storage.counted_at(trial._trial_id) > 1
+
     @waits_out_outages
     def set_attributes(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
         """Set user attributes of ``trial``, in one transaction."""

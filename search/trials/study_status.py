@@ -34,7 +34,7 @@ from storage.database.job_claims import claims, read_claims
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
-from storage.database.running import RunningTrial, read_running
+from storage.database.running import RunningTrial, count_turns, read_running
 from storage.database.schema import metrics, rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
@@ -115,6 +115,8 @@ class StudyStatus:
         costs = self.costs
         if self.stretches is not None:
             costs, unstarted = [self.stretch_seconds], self.stretches
+        turns = count_turns(self.alive)
+        costs = [turns * cost for cost in costs]
         return seconds_left(self._workers(), costs=costs, unstarted=unstarted, others=0, now=0.0)
 
     def machine_seconds_left(self) -> float | None:

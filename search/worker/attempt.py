@@ -29,6 +29,7 @@ from search.worker.context import WorkerContext
 from search.worker.device import TrialMemory
 from search.worker.diagnosis import GanDiagnosis
 from search.worker.goals import TrialGoals
+from search.worker.own_time import OwnTime
 from search.worker.pictures import TrialPictures
 from search.worker.progress import TrialProgress
 from search.worker.rungs import TrialRungs
@@ -75,7 +76,7 @@ class TrialAttempt:
             place=f"{context.device_name} of {socket.gethostname()}",
             pictures=self.pictures.shown,
         )
-        self.got_on = time.monotonic()  # when a step, an evaluation or an epoch began
+        self.own = OwnTime()
         self.is_unpromoted = False  # it pauses, and ends since nothing else is left to do
         self.earlier_seconds = 0.0  # of earlier attempts, until the checkpoint
 
@@ -116,8 +117,8 @@ class TrialAttempt:
         return self.lost.is_set() or self.context.interrupted()
 
     def is_stuck(self) -> bool:
-        """Whether the training stands still: another worker may have the trial."""
-        return time.monotonic() - self.got_on > leases.STUCK
+        """Whether the worker stands still, at this trial or at another: others may have it."""
+        return time.monotonic() - self.context.got_on > leases.STUCK
 
     def write_reports(self) -> None:
         """Tell the database of the epochs of which it could not be told before."""
@@ -132,7 +133,7 @@ class TrialAttempt:
         if copies is None:
             return
         try:
-            copies.settle()
+            copies.settle_own()
         except TrialLost as error:
             self.lost.set()
             raise StopRequested from error

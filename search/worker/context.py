@@ -7,8 +7,10 @@ model = context.make_model(config, seed)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,6 +79,9 @@ class WorkerContext:
     evaluators: of samples; None for a study whose values are not measured on samples
     memory_before: bytes that the process took before its first trial; 0: unknown
     begun: how many attempts at trials this process has begun
+    got_on: when a step, an evaluation or an epoch began, on the monotonic clock
+    held: the trials that it is at
+    is_steady: whether it trains as it will from now on; else it tries how many trials to fuse
     watched: the cached file from which the images are mapped; None: they lie on a GPU
     files: what every machine sees; None: RUNS is all there is
     """
@@ -95,6 +100,9 @@ class WorkerContext:
     begun: int = 0
     watched: WatchedImages | None = None
     files: FilesAccess | None = None
+    got_on: float = field(default_factory=time.monotonic)
+    held: set[int] = field(default_factory=set)
+    is_steady: bool = True
 
     @cached_property
     def uploads(self) -> Uploads | None:
@@ -140,6 +148,22 @@ class WorkerContext:
         """Say something once that a person has to know, in the log too."""
         _tell(self.send, line)
 
+    def get_on(self) -> None:
+        """Note that a step, an evaluation or an epoch begins."""
+        self.got_on = time.monotonic()
+
+    @contextmanager
+    def holding(self, number: int) -> Iterator[None]:
+        """Count trial ``number`` among those that this process is at."""
+        self.get_on()
+        if not self.held:
+            self.begin_training()
+        self.held.add(number)
+        try:
+            yield
+        finally:
+            self.held.discard(number)
+
     def begin_training(self) -> None:
         """Forget the uploads of the training before."""
         if self.uploads is not None:
@@ -167,7 +191,8 @@ class WorkerContext:
         """
         if self.uploads is not None:
             guard = self._guard_of_trial(trial)
-            self.uploads.share(artifact, self.run.paths.artifacts, guard)
+            of = trial_file(trial.number)
+            self.uploads.share(artifact, self.run.paths.artifacts, guard, of=of)
 
     def share_artifacts(self, artifacts: Iterable[str]) -> None:
         """Let other machines see pictures of the study, and wait until they can."""

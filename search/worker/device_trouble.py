@@ -13,6 +13,7 @@ from __future__ import annotations
 from optuna.trial import Trial
 
 from search.trials.outcomes import Ending, describe_error, requested_bytes
+from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext
 from search.worker.device import (
     OWN_CONTEXT,
@@ -25,6 +26,7 @@ from search.worker.device import (
 CROWDED = "crowded_attempts"  # attribute: attempts that other processes left no memory for
 MOST_CROWDED = 5  # of these attempts: then what the others hold is to stay
 DEVICE_ERROR = "device_error_epoch"  # attribute: epochs done when a GPU reported an error
+SHARED = "trouble_beside_others"  # attribute: there was trouble while its worker held others, too
 
 
 class SpentProcess(Exception):
@@ -44,6 +46,16 @@ class DeviceCrowded(Exception):
     """Memory of the GPU ran out, and would not have without the other processes on it."""
 
 
+def note_shared_trouble(queue: TrialQueue, trial: Trial) -> None:
+    """Note that there was trouble in which ``trial`` and others had a part."""
+    queue.set_attributes(trial, {SHARED: True})
+
+
+def has_been_in_trouble(trial: Trial) -> bool:
+    """Whether a device had trouble with ``trial``: nothing else is trained beside it then."""
+    return not {CROWDED, DEVICE_ERROR, SHARED}.isdisjoint(trial.user_attrs)
+
+
 class DeviceTrouble:
     """What a device does to one attempt at a trial. memory: that the attempt takes"""
 
@@ -58,6 +70,10 @@ class DeviceTrouble:
 
         So the outcome depends on the trial alone, not on the trials before and beside it.
         """
+        if len(self.context.held) > 1:  # alone it may fit
+            lift_limit(self.context.device)  # the process has only to give back what it holds
+            note_shared_trouble(self.context.queue, self.trial)
+            raise OutOfMemoryAfterOthers(describe_error(error)) from error
         taken = self.memory.taken_by_trial()
         budget = memory_budget(self.context.device)
         lift_limit(self.context.device)  # the process has only to say so

@@ -57,9 +57,9 @@ from search.worker.device import lift_limit, limit_memory, taken_memory, use_dev
 from search.worker.device_trouble import BrokenDevice, DeviceCrowded, SpentProcess
 from search.worker.dry_run import make_dry_run
 from search.worker.exporting import export
+from search.worker.held_trials import HeldTrials
 from search.worker.interruptions import is_device_error
 from search.worker.retraining import retrain
-from search.worker.trial import run_trial
 from storage.database.retry import DatabaseWentBack, GaveUp
 
 log = logging.getLogger("genstudy")
@@ -140,7 +140,7 @@ def _work(control: Control) -> None:
         raise
     finally:
         context.queue.engine.dispose()
-        if not context.queue.holds_trial:
+        if not context.queue.unreturned:
             forget_mark(context.queue.owner)
 
 
@@ -177,7 +177,7 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
         match job:
             case Search():
                 limit_memory(context.device, context.run.memory, before=context.memory_before)
-                _search(context)
+                HeldTrials(context).run()
                 lift_limit(context.device)
             case Retrain():
                 retrain(context, job.number, job.repeat, job.claim)
@@ -185,18 +185,6 @@ def _do_jobs(jobs: Iterator[Job], context: WorkerContext) -> None:
                 export(context, job)
         context.queue.engine.dispose()
         context.send(Idle())
-
-
-def _search(context: WorkerContext) -> None:
-    """Run trials until none is left to take, or until told to stop."""
-    while not context.interrupted():
-        try:
-            trial = context.queue.claim(context.run.trials)
-        except GaveUp:
-            return
-        if trial is None:
-            return
-        run_trial(context, trial)
 
 
 def _send_output_to(log: Path) -> None:

@@ -35,6 +35,7 @@ class TrialProgress:
         from 0
     unwritten: reports that the database has yet to take, in their order
     steps: what single steps of a GAN measured
+    fused: epochs that were trained together with those of other trials
     """
 
     checkpoints: Checkpoints
@@ -48,6 +49,7 @@ class TrialProgress:
     best: float | None = None
     unwritten: list[EpochReport] = field(default_factory=list)
     steps: StepCurve = field(default_factory=StepCurve)
+    fused: int = 0
 
     def add(self, result: EpochResult, more: Mapping[str, float]) -> EpochReport:
         """Take in one more epoch; returns what is to be reported of it. more: measured beside it"""
@@ -79,6 +81,7 @@ class TrialProgress:
             "history": self.diagnosis.to_plain(),
             "steps": self.steps.to_plain(),
             "token": self.token,
+            "fused": self.fused,
         }
         self.checkpoints.save(model, epoch=self.epoch, note=note)
 
@@ -96,6 +99,7 @@ class TrialProgress:
                 told = {report.epoch - 1: report.value for report in unwritten}
                 self.reported = told | self.reported
                 self.diagnosis.history, self.steps = history, steps
+                self.fused = int(kept.note.get("fused", 0))
                 return
 
     def _read_note(

@@ -61,6 +61,10 @@ class SharedCopies:
         """Wait until what was kept is there, unless FILES is away. Raises as `keep` does."""
         self.uploads.wait()
 
+    def settle_own(self) -> None:
+        """Likewise, but raise nothing that another trial of this process has met."""
+        self.uploads.wait(self.name)
+
     def bring_all(self, folder: Path) -> None:
         """Bring the files of the latest whole copy of `keep_all`, where they are not here."""
         for record in self._newer(0):

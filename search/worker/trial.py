@@ -1,6 +1,7 @@
 """One trial, from its parameters to its end: config -> model -> epochs -> reports -> outcome.
 
-    run_trial(context, trial)
+    run_trial(context, trial)                 # its epochs are trained alone
+    steps = TrialRun(context, trial).run()    # whoever runs these trains them
 
 The value of a trial is its best validation value; every epoch's is reported. Of several goals it
 is the vector of the epoch that is the best by the first one. How a trial can end
@@ -11,7 +12,7 @@ later, from its checkpoint.
 from __future__ import annotations
 
 import logging
-import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from search.trials.outcomes import (
     describe_error,
     is_out_of_memory,
 )
+from search.trials.recorded_trial import FUSED_EPOCHS
 from search.worker.attempt import TrialAttempt
 from search.worker.context import WorkerContext
 from search.worker.device_trouble import (
@@ -52,7 +54,7 @@ from search.worker.trial_end import (
     release,
     write_last_note,
 )
-from search.worker.trial_epochs import Overdue, TrialEpochs
+from search.worker.trial_epochs import Overdue, TrialEpochs, TrialSteps
 from storage.database.retry import DatabaseLost, GaveUp
 
 log = logging.getLogger("genstudy")
@@ -66,7 +68,20 @@ def run_trial(context: WorkerContext, trial: Trial) -> None:
     `ImagesChanged` where another process has to open the images anew, and `DeviceCrowded` where
     there should be a process less.
     """
-    TrialRun(context, trial).run()
+    train_alone(TrialRun(context, trial).run())
+
+
+def train_alone(steps: TrialSteps[None]) -> None:
+    """Train each epoch that a trial wants; an error in one is the trial's own."""
+    with suppress(StopIteration):
+        task = next(steps)
+        while True:
+            try:
+                trained = task.train()
+            except BaseException as error:
+                task = steps.throw(error)
+            else:
+                task = steps.send(trained)
 
 
 class TrialRun:
@@ -81,19 +96,22 @@ class TrialRun:
         self.trouble = DeviceTrouble(context, trial, self.attempt.memory)
         self.has_broken_device = False
 
-    def run(self) -> None:
+    def run(self) -> TrialSteps[None]:
         """Attempt the trial, then tell Optuna and the supervisor how it ended."""
-        began, attempt = time.perf_counter(), self.attempt
         self.context.begun += 1
-        self.context.begin_training()
+        with self.context.holding(self.number):
+            yield from self._run()
+
+    def _run(self) -> TrialSteps[None]:
+        attempt = self.attempt
         try:
             with self.queue.keep_lease(self.number, is_stuck=attempt.is_stuck) as attempt.lost:
-                ending = self._attempt()
+                ending = yield from self._attempt()
                 attempt.settle_copies()
                 self.context.check_images()
                 if not self.queue.renew(self.number) or not is_kept(attempt):
                     raise StopRequested
-                ending = ending.with_attributes(self._measure_cost(began))
+                ending = ending.with_attributes(self._measure_cost())
                 ending = attempt.goals.end_early(ending)
                 write_last_note(attempt, ending)
                 self.queue.end(self.trial, ending)
@@ -123,23 +141,28 @@ class TrialRun:
         if ending.outcome is Outcome.INFEASIBLE:
             raise SpentProcess(ending.reason)
 
-    def _measure_cost(self, began: float) -> dict[str, Any]:
+    def _measure_cost(self) -> dict[str, Any]:
         """Return seconds and memory, and what could not be written; nothing of a trial that only
         ends here: its cost was noted when it paused.
 
-        began: when this attempt did; earlier ones count as far as their checkpoints tell
+        Earlier attempts count as far as their checkpoints tell.
         """
         if self.attempt.is_unpromoted:
             return {}
         return {
-            "seconds": round(time.perf_counter() - began + self.attempt.earlier_seconds, 3),
+            "seconds": round(self.attempt.own.seconds() + self.attempt.earlier_seconds, 3),
             "peak_memory_mib": self.attempt.memory.peak_mebibytes(),
+            **self._count_fused(),
             **self.attempt.missing,
         }
 
+    def _count_fused(self) -> dict[str, int]:
+        """Return how many epochs were trained together with other trials; nothing for none."""
+        return {FUSED_EPOCHS: self.progress.fused} if self.progress.fused else {}
+
     # Each step of an attempt, in order.
 
-    def _attempt(self) -> Ending:
+    def _attempt(self) -> TrialSteps[Ending]:
         """Train until the trial is decided."""
         try:
             model = self._make_model()
@@ -147,7 +170,7 @@ class TrialRun:
             if self.attempt.is_unpromoted:
                 return end_unpromoted(self.attempt, model)
             self.epochs.note_progress(at_once=True)
-            return self._go_on(model)
+            return (yield from self._go_on(model))
         except PausedAtRung:
             raise
         except TrialPruned as error:  # suggest or the model turns these parameters down
@@ -189,20 +212,21 @@ class TrialRun:
         self.attempt.goals.measure_costs(model)
         return model
 
-    def _go_on(self, model: Model) -> Ending:
+    def _go_on(self, model: Model) -> TrialSteps[Ending]:
         """Train from where the trial is, and say how it ends. Raises `PausedAtRung`."""
         attempt = self.attempt
         try:
             attempt.write_reports()
             if not attempt.rungs.reach_until(self.progress.epoch, self.progress.reported):
                 raise PausedAtRung
-            return self._train_to_the_end(model)
+            return (yield from self._train_to_the_end(model))
         except DivergedError as error:
             return end_diverged(attempt, error)
         except PausedAtRung:
             peak = attempt.memory.peak_mebibytes()
             cost = {"seconds": round(self.progress.seconds, 3), "peak_memory_mib": peak}
-            self.queue.set_attributes(self.trial, cost | attempt.missing)
+            about = cost | self._count_fused() | attempt.missing
+            self.queue.set_attributes(self.trial, about)
             raise
         except (GaveUp, DatabaseLost):
             if self.progress.epoch:
@@ -226,9 +250,9 @@ class TrialRun:
             self.context.send(Resumed(number=self.number, epoch=self.progress.epoch))
         self.pictures.forget_rows(beyond=self.progress.epoch)
 
-    def _train_to_the_end(self, model: Model) -> Ending:
+    def _train_to_the_end(self, model: Model) -> TrialSteps[Ending]:
         """Train, write what is left to write, and draw what came out."""
-        pruned = self.epochs.train(model)
+        pruned = yield from self.epochs.train(model)
         self.attempt.write_reports()
         verdict = self.attempt.diagnosis.final()
         self.pictures.show_end(model, verdict)

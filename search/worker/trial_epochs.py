@@ -1,17 +1,22 @@
 """The epochs of one attempt at a trial: trained, reported, pruned, saved.
 
 epochs = TrialEpochs(attempt)
-ended_early = epochs.train(model)      # None: to its last epoch
+ended_early = yield from epochs.train(model)      # None: to its last epoch
+
+Whoever runs a trial trains the epochs that it yields, alone or with those of others.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Generator
+from typing import TypeAlias, TypeVar
 
 from models.base import Model
 from models.errors import CheckpointError, StopRequested
-from models.training.loop import EpochResult, fit
+from models.training.epoch_task import EpochTask, TrainedEpoch
+from models.training.loop import EpochResult, Training
 from search.messages import EpochEnded
 from search.trials.outcomes import Ending, describe_error
 from search.worker.attempt import TrialAttempt
@@ -27,8 +32,24 @@ NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
 log = logging.getLogger("genstudy")
 
 
+T = TypeVar("T")
+TrialSteps: TypeAlias = Generator[EpochTask, TrainedEpoch, T]
+"""A trial, or a part of it, that yields each epoch it wants trained, and is sent what that gave."""
+
+
 class Overdue(Exception):
     """TRIAL_MINUTES are over."""
+
+
+class GivenBack(StopRequested):
+    """The trial is given back while it waits for its next epoch.
+
+    saves: whether it leaves a checkpoint; False where its device or its images cannot be trusted
+    """
+
+    def __init__(self, *, saves: bool) -> None:
+        super().__init__()
+        self.saves = saves
 
 
 class TrialEpochs:
@@ -39,33 +60,43 @@ class TrialEpochs:
         self.queue, self.trial, self.number = attempt.queue, attempt.trial, attempt.number
         self.progress, self.pictures = attempt.progress, attempt.pictures
         self.last: EpochResult | None = None
-        self.began = time.monotonic()  # earlier attempts included
+        self.before = 0.0  # seconds of earlier attempts, less this one's until training began
+        self.kept = 0  # epochs in the last checkpoint
         self.noted = time.monotonic()  # when the note was written
         self.saved = time.monotonic()  # when the last checkpoint was
 
-    def train(self, model: Model) -> Ending | None:
+    def train(self, model: Model) -> TrialSteps[Ending | None]:
         """Train epoch by epoch, from where `progress` is; returns how that ended early.
 
         Raises `Overdue` and `StopRequested`.
         """
         attempt, run = self.attempt, self.context.run
-        self.began = time.monotonic() - self.progress.seconds
-        self.saved = time.monotonic()
+        self.before = self.progress.seconds - attempt.own.seconds()
+        self.saved, self.kept = time.monotonic(), self.progress.epoch
+        training = Training(
+            model,
+            self.context.images,
+            epochs=run.epochs,
+            seed=attempt.seed,
+            start=self.progress.epoch,
+            judge=self.context.evaluator,
+            interrupted=self._drops_epoch,
+        )
         try:
-            for result in fit(
-                model,
-                self.context.images,
-                epochs=run.epochs,
-                seed=attempt.seed,
-                start=self.progress.epoch,
-                judge=self.context.evaluator,
-                interrupted=self._drops_epoch,
-            ):
-                self.last = result
+            while (task := training.begin_epoch()) is not None:
+                attempt.own.wait()
+                trained = yield task
+                attempt.own.end_epoch(trained.seconds)
+                self.progress.fused += trained.shared_by > 1
+                self.last = result = training.end_epoch(trained)
                 ending = self._take_in(model, result)
                 if ending is not None or result.number == run.epochs:
                     return ending
                 self._save_in_time(model, result)
+        except GivenBack as error:
+            if error.saves and self.progress.epoch > self.kept:
+                self.save_checkpoint(model)
+            raise
         except StopRequested:
             if attempt.interrupted():
                 raise
@@ -84,6 +115,7 @@ class TrialEpochs:
 
     def save_checkpoint(self, model: Model) -> None:
         """Write a checkpoint. Raises `StopRequested` where a later attempt has written one."""
+        self.kept = self.progress.epoch
         try:
             self.progress.save(model)
             self.pictures.share_rows(self.progress.epoch)
@@ -98,12 +130,21 @@ class TrialEpochs:
     def _drops_epoch(self) -> bool:
         """Whether the epoch that is under way is not brought to its end."""
         attempt = self.attempt
-        attempt.got_on = time.monotonic()
+        self.context.get_on()
+        attempt.own.note_step()
         limit = 60 * (self.context.run.trial_minutes or float("inf"))
-        if attempt.lost.is_set() or time.monotonic() - self.began > limit:
+        if attempt.lost.is_set() or self._seconds() > limit:
             return True
-        is_short = self.last is not None and self.last.seconds <= SHORT_EPOCH
+        is_short = self.last is not None and self._duration(self.last) <= SHORT_EPOCH
         return attempt.interrupted() and not is_short
+
+    def _seconds(self) -> float:
+        """Return the trial's own seconds until now, earlier attempts included."""
+        return self.before + self.attempt.own.seconds()
+
+    def _duration(self, result: EpochResult) -> float:
+        """Return the seconds of an epoch and of those that were trained with it."""
+        return result.seconds * self.attempt.own.sharing
 
     def _take_in(self, model: Model, result: EpochResult) -> Ending | None:
         """Report an epoch, and do what follows from it; returns an early end.
@@ -111,11 +152,11 @@ class TrialEpochs:
         Raises `PausedAtRung`.
         """
         attempt, run, progress = self.attempt, self.context.run, self.progress
-        attempt.got_on = time.monotonic()
+        self.context.get_on()
         self.context.check_images()
         written = self._report(result)
         self.pictures.keep_row(result.number, model)
-        progress.seconds = time.monotonic() - self.began
+        progress.seconds = self._seconds()
         if result.number == run.epochs:
             if run.keeps or self.queue.lets_trials_pause:
                 self.save_checkpoint(model)  # from which more epochs go on
@@ -136,7 +177,7 @@ class TrialEpochs:
         """Write a checkpoint if it is time, or the trial is wanted back. Raises `StopRequested`."""
         stop = self.attempt.interrupted()
         due = time.monotonic() - self.saved >= CHECKPOINT_EVERY
-        if stop or due or result.seconds > SHORT_EPOCH:
+        if stop or due or self._duration(result) > SHORT_EPOCH:
             self.save_checkpoint(model)
             self.saved = time.monotonic()
         if stop:
@@ -156,6 +197,7 @@ class TrialEpochs:
                 measured=report.measured,
                 free_memory=None if memory is None else memory.free,
                 peak_memory=None if memory is None else memory.peak,
+                steady=self.context.is_steady,
             )
         )
         while self.progress.unwritten:

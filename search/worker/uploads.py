@@ -2,8 +2,8 @@
 
     uploads = Uploads(access)
     uploads.put("trial-7", path, epoch=9, guard=guard, left="...")    # returns at once
-    uploads.share(artifact, folder, guard)                            # likewise, a picture
-    uploads.wait()                # until all are there, or FILES is away
+    uploads.share(artifact, folder, guard, of="trial-7")              # likewise, a picture
+    uploads.wait("trial-7")       # until all are there, or FILES is away
     uploads.drop("trial-7")       # what has not begun is not put any more
     uploads.clear()               # another training begins
 
@@ -65,9 +65,10 @@ class Upload:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPicture:
-    """One picture that is to be put. name: its id; folder: in which it lies"""
+    """One picture that is to be put. name: its id; of: whose it is; folder: in which it lies"""
 
     name: str
+    of: str
     folder: Path
     guard: Guard
 
@@ -88,7 +89,7 @@ class Uploads:
         self._own = access.beside(DatabaseRetry(access.given_up))
         self._waiting: dict[str, Upload | SharedPicture] = {}  # by name, in their order
         self._under_way: Upload | SharedPicture | None = None
-        self._failed: dict[str, Exception] = {}
+        self._failed: dict[str, tuple[str, Exception]] = {}  # by name: whose it is, and what it met
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -105,16 +106,26 @@ class Uploads:
             return
         self._add(Upload(name=name, path=copy, epoch=epoch, guard=guard, left=left))
 
-    def share(self, artifact: str, folder: Path, guard: Guard) -> None:
-        """Have the picture ``artifact`` in ``folder`` put. Raises as `put` does."""
-        self._raise_failure(artifact)
-        self._add(SharedPicture(name=artifact, folder=folder, guard=guard))
+    def share(self, artifact: str, folder: Path, guard: Guard, *, of: str = "") -> None:
+        """Have the picture ``artifact`` in ``folder`` put. Raises as `put` does.
 
-    def wait(self) -> None:
-        """Wait until everything is put, as far as FILES takes it. Raises what uploads have met."""
+        of: the name under which the checkpoints of its trial are put
+        """
+        self._raise_failure(artifact)
+        self._add(SharedPicture(name=artifact, of=of, folder=folder, guard=guard))
+
+    def wait(self, of: str | None = None) -> None:
+        """Wait until everything is put, as far as FILES takes it. Raises what uploads have met.
+
+        of: only what those of this name have met; that of another trial is for itself to hear
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and self._under_way is None)
-            failed, self._failed = [*self._failed.values()], {}
+            failed = [
+                self._failed.pop(name)[1]
+                for name, (owner, _) in list(self._failed.items())
+                if of in (None, owner) or owner.startswith(f"{of}-")
+            ]
         if failed:
             raise failed[0]
 
@@ -140,7 +151,7 @@ class Uploads:
         """Raise what an earlier upload of a name has met."""
         with self._changed:
             if name in self._failed:
-                raise self._failed.pop(name)
+                raise self._failed.pop(name)[1]
 
     def _add(self, upload: Upload | SharedPicture) -> None:
         """Let the thread put something, in place of what waits under its name."""
@@ -172,7 +183,8 @@ class Uploads:
         with self._changed:
             self._under_way = None
             if failed is not None:
-                self._failed[upload.name] = failed
+                of = upload.of if isinstance(upload, SharedPicture) else upload.name
+                self._failed[upload.name] = of, failed
             self._changed.notify_all()
 
     def _next(self) -> Upload | SharedPicture | None:

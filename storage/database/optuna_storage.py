@@ -126,6 +126,11 @@ class TrialStorage(RDBStorage):
         """Return the number of this process's attempt at a trial; None: it makes none."""
         return self._held[trial_id].fence if trial_id in self._held else None
 
+    def counted_at(self, trial_id: int) -> int:
+        """Return how many attempts count against a trial that this process holds, its own
+        included; 0: it holds none."""
+        return self._held[trial_id].counted if trial_id in self._held else 0
+
     def check_attempt(self, connection: Connection, trial_id: int) -> None:
         """Raise `TrialLost` where this process's attempt at a trial is not the latest."""
         fence = self.attempt_at(trial_id)

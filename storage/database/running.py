@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,7 +63,9 @@ class RunningTrial:
     owner: as its worker calls itself in leases; host, device, pid: for people, None: not known yet
     seconds: since this attempt at it began; silent: since its lease was renewed, None: nobody
         holds it
-    epoch: epochs done, of earlier attempts too; value: the last one; pace: seconds of that epoch
+    epoch: epochs done, of earlier attempts too; value: the last one
+    pace: seconds from one epoch to the next: of the last one, and of those of the other trials that
+        its worker holds, which take turns
     """
 
     number: int
@@ -106,7 +110,25 @@ def read_running(connection: Connection, study_id: int) -> list[RunningTrial]:
                 pace=paces.get(trial_id),
             )
         )
-    return running
+    return _with_turns(running)
+
+
+def count_turns(running: Sequence[RunningTrial]) -> float:
+    """Return how many trials a worker holds, in the mean over all that hold any."""
+    held = Counter(trial.owner for trial in running if trial.owner is not None)
+    return held.total() / len(held) if held else 1.0
+
+
+def _with_turns(running: list[RunningTrial]) -> list[RunningTrial]:
+    """Let a worker's trials wait for each other's epochs."""
+    turns: dict[str, float] = {}
+    for trial in running:
+        if trial.owner is not None:
+            turns[trial.owner] = turns.get(trial.owner, 0.0) + (trial.pace or 0.0)
+    return [
+        replace(trial, pace=turns[trial.owner]) if trial.pace and trial.owner else trial
+        for trial in running
+    ]
 
 
 def _read_about(connection: Connection, study_id: int) -> dict[int, dict[str, Any]]:

@@ -27,10 +27,10 @@ from storage.database.retry import DatabaseLost, DatabaseRetry
 from storage.errors import StorageError
 
 
-class HeldTrials(StoredTrials):
+class LeasedTrials(StoredTrials):
     """The stored trials of one study, each of which one process holds at a time.
 
-    holds_trial: whether a trial is ours that could not be given back
+    unreturned: trials that could not be given back
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class HeldTrials(StoredTrials):
         version: str = "",
     ) -> None:
         super().__init__(study, storage, owner=owner, retry=retry, version=version)
-        self.holds_trial = False
+        self.unreturned: set[int] = set()
+        self._taken: set[int] = set()  # ids of those that were claimed here and are not back
         self._abandoned = AbandonedTrials(storage, self.study_id, self._states, version)
 
     @waits_out_outages
@@ -64,20 +65,27 @@ class HeldTrials(StoredTrials):
             pass
         except UpdateFinishedTrialError:
             leases.end_lease(self.engine, trial_id)
+        self._let_go(trial_id)
+
+    def _let_go(self, trial_id: int) -> None:
+        """A trial is ours no more."""
         self.storage.let_go(trial_id)
+        self._taken.discard(trial_id)
 
     def try_release(self, number: int) -> bool:
         """Give the trial back, unless the database is away: then whoever sees that this worker is
         gone takes it."""
         trial_id = self._ids.get(number)
+        self.unreturned.add(number)
         try:
-            self.holds_trial = not self.retry.try_once(lambda: self._release(number))
+            if self.retry.try_once(lambda: self._release(number)):
+                self.unreturned.discard(number)
         except DatabaseLost:
-            self.holds_trial = True
+            pass
         finally:
             if trial_id is not None:
-                self.storage.let_go(trial_id)
-        return not self.holds_trial
+                self._let_go(trial_id)
+        return number not in self.unreturned
 
     @waits_out_outages
     def renew(self, number: int) -> bool:

@@ -1,0 +1,55 @@
+"""The seconds that a trial takes for itself, while its worker may hold others.
+
+    own = OwnTime()
+    own.wait()           # it waits for its next epoch: others may work
+    own.sharing = 4      # the epoch is trained together with those of three others
+    own.note_step()      # that has begun, at the first call
+    own.end_epoch(0.5)   # it took so many seconds of its own
+    own.seconds()        # since the start, without those of others
+
+A limit on a trial's time, and what the trial has cost, must not depend on how many others its
+worker holds.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+class OwnTime:
+    """A clock that others' work does not advance.
+
+    sharing: how many trials the epoch is trained for that is under way, or was the last
+    """
+
+    def __init__(self) -> None:
+        self.sharing = 1
+        self._began = time.monotonic()
+        self._others = 0.0  # seconds of others
+        self._waits: float | None = None  # since when
+        self._trains: float | None = None  # likewise
+
+    def seconds(self) -> float:
+        """Return the trial's own seconds until now."""
+        now = time.monotonic()
+        others = self._others
+        if self._waits is not None:
+            others += (now if self._trains is None else self._trains) - self._waits
+        if self._trains is not None:
+            others += (now - self._trains) * (1 - 1 / self.sharing)
+        return now - self._began - others
+
+    def wait(self) -> None:
+        """The trial waits for its next epoch to be trained."""
+        self._waits = time.monotonic()
+
+    def note_step(self) -> None:
+        """A step begins; at the first of them the trial waits no more."""
+        if self._waits is not None and self._trains is None:
+            self._trains = time.monotonic()
+
+    def end_epoch(self, seconds: float) -> None:
+        """The trial goes on by itself. seconds: that the epoch took, its share of them"""
+        if self._waits is not None:
+            self._others += time.monotonic() - self._waits - seconds
+        self._waits = self._trains = None
