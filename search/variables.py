@@ -334,7 +334,7 @@ class Variables:
         "trials that a worker trains as one program where their shapes agree: auto (on a GPU, as "
         "many as pay), none, or a number",
         _read_fuse,
-        default="auto",
+        default="none",
         typed=True,
     )
     gpus: tuple[int, ...] | None = _variable(  # (): CPU only

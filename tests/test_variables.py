@@ -70,9 +70,9 @@ def test_a_wrong_value_is_one_line(name: str, value: str, message: str) -> None:
         read_variables({name: value})
 
 
-def test_how_many_trials_are_fused_is_a_number_or_left_to_measurements() -> None:
+def test_trials_are_fused_where_that_is_asked_for() -> None:
     found = {text: read_variables({"FUSE": text}).fuse for text in ("", "auto", "None", "4")}
-    assert found == {"": None, "auto": None, "None": 1, "4": 4}
+    assert found == {"": 1, "auto": None, "None": 1, "4": 4}
 
 
 def test_a_misspelt_variable_is_refused() -> None:
