@@ -67,7 +67,7 @@ def improving(epochs: int, start: dict[str, float] = GOOD) -> list[dict[str, flo
         (memorised(16), "collapsed", None),
         (memorised(16, noise=0.02), "collapsed", None),
         (memorised(64), "collapsed", 10),
-        (black, "collapsed", 0),
+        (black, "collapsed", None),  # which class it is taken for is the classifier's own
         (uniform_noise, "collapsed", None),
         (noisy(0.0), "healthy", 10),
         (noisy(0.1), "healthy", 10),
