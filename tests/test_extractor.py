@@ -38,7 +38,10 @@ def kept(cache: Path) -> Path:
     return path
 
 
-def test_few_images_are_learnt_in_small_batches(digits: ImageSplits, tmp_path: Path) -> None:
+def test_few_images_are_learnt_in_small_batches(
+    digits: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.evaluation.feature_cache.FEW_EPOCHS", 30)  # 80 take longer
     few = replace(digits, train=digits.train.take(torch.arange(300)))
     extractor = make_extractor(few, tmp_path)
     assert extractor.model.config.batch_size == FEW_BATCH
