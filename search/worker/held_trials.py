@@ -45,12 +45,17 @@ log = logging.getLogger("genstudy")
 
 @dataclass
 class HeldTrial:
-    """A trial that waits for an epoch. key: of those that it may share it with"""
+    """A trial that waits for an epoch.
+
+    key: of those that it may share it with
+    is_ahead: whether its model has an epoch that the trial has not taken in
+    """
 
     run: TrialRun
     steps: TrialSteps[None]
     task: EpochTask
     key: Hashable | None
+    is_ahead: bool = False
 
 
 class HeldTrials:
@@ -165,8 +170,12 @@ class HeldTrials:
             self.together.forget()
             self.choice.refuse(group[0].key)
             for held in group:
+                held.run.attempt.own.wait()
+            for held in group:
                 self._train_alone(held)
             return
+        for held in group:
+            held.is_ahead = True
         seconds = sum(each.seconds for each in trained if each is not None)
         if None not in trained:
             self.choice.note_together(group[0].key, len(group), seconds)
@@ -185,7 +194,7 @@ class HeldTrials:
 
     def _go_on(self, held: HeldTrial, outcome: TrainedEpoch | BaseException) -> None:
         """Let a trial go on to its next epoch, or to its end. Raises what ends the process."""
-        number = held.run.number
+        number, held.is_ahead = held.run.number, False
         try:
             if isinstance(outcome, BaseException):
                 held.task = held.steps.throw(outcome)
@@ -199,10 +208,13 @@ class HeldTrials:
             raise
 
     def _give_back(self, *, saves: bool) -> None:
-        """Give back all that is held, each behind its last epoch if it ``saves`` a checkpoint."""
+        """Give back all that is held, each behind its last epoch if it ``saves`` a checkpoint.
+
+        A model that is ahead of its trial saves none: the epoch would be trained twice.
+        """
         for held in list(self.held.values()):
             try:
-                self._go_on(held, GivenBack(saves=saves))
+                self._go_on(held, GivenBack(saves=saves and not held.is_ahead))
             except Exception as error:  # what ends the process is known already
                 log.warning("trial %d: %s", held.run.number, describe_error(error))
         self.held.clear()
