@@ -27,6 +27,7 @@ from search.worker.trial import run_trial
 from search.worker.trial_epochs import GivenBack
 from storage import trials
 from storage.database import leases, schema
+from storage.database.retry import DatabaseLost
 from tests.trials import MakeContext
 
 FEW_DIGITS = True
@@ -295,6 +296,25 @@ def test_a_device_error_of_one_is_not_blamed_on_those_that_wait(
     assert context.queue.count() == {"WAITING": 3}
     found = [DEVICE_ERROR in t.user_attrs for t in context.queue.study.get_trials()]
     assert found == [True, False, False]
+
+
+def test_a_database_that_is_lost_costs_no_epoch_of_those_that_wait(
+    make_held: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_held(trials=4)
+    monkeypatch.setattr(context.queue, "try_should_prune", lambda trial: trial.number == 1)
+    claim = context.queue.claim
+
+    def claim_three(total: int) -> Any:
+        if heard(context, Ended):
+            raise DatabaseLost("the trial database is away")
+        return claim(total)
+
+    monkeypatch.setattr(context.queue, "claim", claim_three)
+    with pytest.raises(DatabaseLost):
+        HeldTrials(context).run()
+    saved = [context.run.paths.trial_checkpoint(context.run.study, n).exists() for n in (0, 2)]
+    assert saved == [True, True]
 
 
 def test_a_worker_that_is_told_to_stop_gives_all_back_behind_their_last_epochs(

@@ -38,7 +38,7 @@ from search.worker.interruptions import is_device_error
 from search.worker.trial import TrialRun, run_trial
 from search.worker.trial_epochs import GivenBack, TrialSteps
 from storage.database.fences import TrialLost
-from storage.database.retry import GaveUp
+from storage.database.retry import DatabaseLost, GaveUp
 
 log = logging.getLogger("genstudy")
 
@@ -83,7 +83,8 @@ class HeldTrials:
                     return
                 self._train_round()
         except Exception as error:
-            saves = type(error) in (SpentProcess, DeviceCrowded)
+            is_away = isinstance(error, GaveUp | DatabaseLost)
+            saves = is_away or type(error) in (SpentProcess, DeviceCrowded)
             raise
         finally:
             self._give_back(saves=saves)
