@@ -178,6 +178,25 @@ def test_who_is_interrupted_leaves_the_models_as_they_were(digits: ImageSplits) 
     assert all(map(torch.equal, before, after))
 
 
+class WithoutMetrics(CAE):
+    """Its step measures nothing."""
+
+    fuses = True
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        return F.mse_loss(self(batch.images), batch.images), {}
+
+
+def test_models_that_measure_nothing_are_trained_once(digits: ImageSplits) -> None:
+    config = CAEConfig(channels=2, latent=4, batch_size=BATCH)
+    models = [build(WithoutMetrics, config, SHAPE, seed=0).to(torch.float64) for _ in range(3)]
+    (order,) = orders_of(1, digits.train)
+    train_alone(models[2], digits.train, order)
+    steps = FusedSteps(models[0], digits.train, count=2)
+    assert steps.train(models[:2], [order, order]) == [{}, {}]
+    assert distance(models[0], models[2]) < 1e-9
+
+
 def begin(digits: ImageSplits, seed: int, **options: Any) -> Training:
     model = make("cae", seed, torch.float32)
     return Training(model, digits, epochs=3, seed=seed, **options)

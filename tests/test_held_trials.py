@@ -20,13 +20,14 @@ from models.training.fused_epochs import FusedEpochs
 from search.messages import Ended, EpochEnded, Paused, Released, Started
 from search.trials.recorded_trial import FUSED_EPOCHS
 from search.worker.context import WorkerContext
-from search.worker.device_trouble import SHARED, BrokenDevice, SpentProcess
+from search.worker.device_trouble import DEVICE_ERROR, SHARED, BrokenDevice, SpentProcess
 from search.worker.fusing_choice import FIRST, FusingChoice
 from search.worker.held_trials import HeldTrials
 from search.worker.trial import run_trial
 from search.worker.trial_epochs import GivenBack
 from storage import trials
 from storage.database import leases, schema
+from storage.database.retry import DatabaseLost
 from tests.trials import MakeContext
 
 FEW_DIGITS = True
@@ -237,6 +238,83 @@ def test_memory_that_runs_out_beside_others_is_tried_alone(make_held: MakeContex
     assert context.queue.count() == {"WAITING": 3}
     HeldTrials(context).run()  # the new process
     assert context.queue.count() == {"COMPLETE": 3}
+
+
+class OutInEpoch(OwnCAE):
+    """Memory runs out where one trial is measured after its second epoch, beside others."""
+
+    fuses = True
+    is_out = True
+    epoch = 0
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        super().begin_epoch(number, epochs)
+        self.epoch = number
+
+    def evaluate(self, batch: Batch) -> Metrics:
+        if OutInEpoch.is_out and self.config.lr == LARGE and self.epoch == 2:
+            OutInEpoch.is_out = False
+            raise MemoryError
+        return super().evaluate(batch)
+
+
+def test_an_epoch_that_is_not_taken_in_is_not_trained_twice(make_held: MakeContext) -> None:
+    """Its program has trained all; one trial then ends the process before the others go on."""
+    alone, fused = make_held(fuse=1, runs="a"), make_held(model=OutInEpoch, runs="b")
+    for context in (alone, fused):
+        context.run = replace(context.run, trials=3)
+        context.queue.study.enqueue_trial({"lr": LARGE, "weight_decay": 1e-6})
+    HeldTrials(alone).run()
+    with pytest.raises(SpentProcess):
+        HeldTrials(fused).run()
+    HeldTrials(fused).run()  # the new process
+    assert fused.queue.count() == {"COMPLETE": 3}
+    for number, values in reports(fused).items():
+        assert values == pytest.approx(reports(alone)[number], rel=1e-4)
+
+
+class BreaksDevice(OwnCAE):
+    """A GPU reports an error in one trial's epoch alone."""
+
+    fuses = False
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        if self.config.lr == LARGE:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        super().begin_epoch(number, epochs)
+
+
+def test_a_device_error_of_one_is_not_blamed_on_those_that_wait(
+    make_held: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.worker.held_trials.may_fuse", lambda family: True)
+    monkeypatch.setattr("search.worker.interruptions._is_context_broken", lambda: True)
+    context = make_held(model=BreaksDevice, trials=3)
+    context.queue.study.enqueue_trial({"lr": LARGE})
+    with pytest.raises(BrokenDevice):
+        HeldTrials(context).run()
+    assert context.queue.count() == {"WAITING": 3}
+    found = [DEVICE_ERROR in t.user_attrs for t in context.queue.study.get_trials()]
+    assert found == [True, False, False]
+
+
+def test_a_database_that_is_lost_costs_no_epoch_of_those_that_wait(
+    make_held: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_held(trials=4)
+    monkeypatch.setattr(context.queue, "try_should_prune", lambda trial: trial.number == 1)
+    claim = context.queue.claim
+
+    def claim_three(total: int) -> Any:
+        if heard(context, Ended):
+            raise DatabaseLost("the trial database is away")
+        return claim(total)
+
+    monkeypatch.setattr(context.queue, "claim", claim_three)
+    with pytest.raises(DatabaseLost):
+        HeldTrials(context).run()
+    saved = [context.run.paths.trial_checkpoint(context.run.study, n).exists() for n in (0, 2)]
+    assert saved == [True, True]
 
 
 def test_a_worker_that_is_told_to_stop_gives_all_back_behind_their_last_epochs(

@@ -60,3 +60,19 @@ def test_of_an_epoch_with_others_it_has_its_share(clock: Clock) -> None:
     clock.go_on(8)
     own.end_epoch(4)
     assert own.seconds() == 4
+
+
+def test_an_epoch_together_that_fails_begins_again_alone(clock: Clock) -> None:
+    own = OwnTime()
+    own.sharing = 4
+    own.wait()
+    own.note_step()
+    clock.go_on(1)
+    own.wait()  # for an epoch of its own
+    own.sharing = 1
+    clock.go_on(100)  # the others have theirs
+    own.note_step()
+    clock.go_on(5)
+    assert own.seconds() == 5
+    own.end_epoch(5)
+    assert own.seconds() == 5

@@ -94,6 +94,15 @@ def test_the_code_of_a_study_is_all_that_computes_its_values() -> None:
     assert not [path for path in (*cae, *gan) if path.startswith(strangers)]
 
 
+def test_what_trains_several_models_as_one_program_computes_values_of_families_that_fuse() -> None:
+    fused = {
+        "models/training/fused_steps.py", "models/training/stacked_optimizers.py",
+        "models/kernels/product_convolution.py",
+    }  # fmt: skip
+    assert fused <= load_study("cae").code.keys()
+    assert not fused & load_study("vae").code.keys()
+
+
 def test_the_place_of_a_file_does_not_count(study_file: WriteStudy, tmp_path: Path) -> None:
     here = load_study(str(study_file()))
     (tmp_path / "there").mkdir()

@@ -124,8 +124,11 @@ class FusedSteps:
                 if interrupted():
                     raise StopRequested
                 step()
-        self._store(models)
-        values = torch.stack(list(self.sums.values())).cpu() / steps  # the epoch's one copy
+        sums = [*self.sums.values()]
+        values = torch.stack(sums).cpu() / steps if sums else None  # the epoch's one copy
+        self._store(models)  # last: what fails before leaves the models as they were
+        if values is None:
+            return [{} for _ in models]
         return [dict(zip(self.sums, each, strict=True)) for each in values.t().tolist()]
 
     @torch.no_grad()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 ROOTS = ("models.training.loop", "models.seeds")  # of every study
+FUSED = ("models.training.fused_epochs",)  # of a family that may be trained as one program
 JUDGE = ("models.evaluation.sample_evaluator", "search.worker.evaluator")
 MEASURED_COSTS = ("models.costs",)
 OUTSIDE = (  # these compute no value of a trial
@@ -54,6 +55,8 @@ def digest_code(kept: Mapping[str, SourceFile], spec: StudySpec) -> dict[str, st
     roots = [*ROOTS, *(JUDGE if spec.judges_samples else ()), *families]
     if any(goal.is_cost for goal in spec.goals):
         roots += MEASURED_COSTS
+    if vars(spec.model).get("fuses", False):  # of itself: it is not inherited
+        roots += FUSED
     for module, source in kept.items():
         content = source.as_bytes()
         digests[_shown(Path(source.path))] = digest_source(content)

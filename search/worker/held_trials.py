@@ -38,19 +38,24 @@ from search.worker.interruptions import is_device_error
 from search.worker.trial import TrialRun, run_trial
 from search.worker.trial_epochs import GivenBack, TrialSteps
 from storage.database.fences import TrialLost
-from storage.database.retry import GaveUp
+from storage.database.retry import DatabaseLost, GaveUp
 
 log = logging.getLogger("genstudy")
 
 
 @dataclass
 class HeldTrial:
-    """A trial that waits for an epoch. key: of those that it may share it with"""
+    """A trial that waits for an epoch.
+
+    key: of those that it may share it with
+    is_ahead: whether its model has an epoch that the trial has not taken in
+    """
 
     run: TrialRun
     steps: TrialSteps[None]
     task: EpochTask
     key: Hashable | None
+    is_ahead: bool = False
 
 
 class HeldTrials:
@@ -78,7 +83,8 @@ class HeldTrials:
                     return
                 self._train_round()
         except Exception as error:
-            saves = type(error) in (SpentProcess, DeviceCrowded)
+            is_away = isinstance(error, GaveUp | DatabaseLost)
+            saves = is_away or type(error) in (SpentProcess, DeviceCrowded)
             raise
         finally:
             self._give_back(saves=saves)
@@ -165,8 +171,12 @@ class HeldTrials:
             self.together.forget()
             self.choice.refuse(group[0].key)
             for held in group:
+                held.run.attempt.own.wait()
+            for held in group:
                 self._train_alone(held)
             return
+        for held in group:
+            held.is_ahead = True
         seconds = sum(each.seconds for each in trained if each is not None)
         if None not in trained:
             self.choice.note_together(group[0].key, len(group), seconds)
@@ -185,7 +195,7 @@ class HeldTrials:
 
     def _go_on(self, held: HeldTrial, outcome: TrainedEpoch | BaseException) -> None:
         """Let a trial go on to its next epoch, or to its end. Raises what ends the process."""
-        number = held.run.number
+        number, held.is_ahead = held.run.number, False
         try:
             if isinstance(outcome, BaseException):
                 held.task = held.steps.throw(outcome)
@@ -199,10 +209,13 @@ class HeldTrials:
             raise
 
     def _give_back(self, *, saves: bool) -> None:
-        """Give back all that is held, each behind its last epoch if it ``saves`` a checkpoint."""
+        """Give back all that is held, each behind its last epoch if it ``saves`` a checkpoint.
+
+        A model that is ahead of its trial saves none: the epoch would be trained twice.
+        """
         for held in list(self.held.values()):
             try:
-                self._go_on(held, GivenBack(saves=saves))
+                self._go_on(held, GivenBack(saves=saves and not held.is_ahead))
             except Exception as error:  # what ends the process is known already
                 log.warning("trial %d: %s", held.run.number, describe_error(error))
         self.held.clear()

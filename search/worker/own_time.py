@@ -40,8 +40,10 @@ class OwnTime:
         return now - self._began - others
 
     def wait(self) -> None:
-        """The trial waits for its next epoch to be trained."""
-        self._waits = time.monotonic()
+        """The trial waits for its next epoch to be trained; again, where that has failed."""
+        if self._waits is None:
+            self._waits = time.monotonic()
+        self._trains = None
 
     def note_step(self) -> None:
         """A step begins; at the first of them the trial waits no more."""

@@ -54,7 +54,7 @@ from search.worker.trial_end import (
     release,
     write_last_note,
 )
-from search.worker.trial_epochs import Overdue, TrialEpochs, TrialSteps
+from search.worker.trial_epochs import GivenBack, Overdue, TrialEpochs, TrialSteps
 from storage.database.retry import DatabaseLost, GaveUp
 
 log = logging.getLogger("genstudy")
@@ -171,7 +171,7 @@ class TrialRun:
                 return end_unpromoted(self.attempt, model)
             self.epochs.note_progress(at_once=True)
             return (yield from self._go_on(model))
-        except PausedAtRung:
+        except (PausedAtRung, GivenBack):  # the second says nothing of the trial, or its device
             raise
         except TrialPruned as error:  # suggest or the model turns these parameters down
             return Ending.turned_down(error, self.progress.epoch)
