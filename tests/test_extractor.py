@@ -49,6 +49,21 @@ def test_few_images_are_learnt_in_small_batches(
     assert extractor.accuracy > 0.93  # 0.90 of twenty epochs in batches of 128
 
 
+def test_a_study_of_before_keeps_its_extractor_of_few_images(
+    few: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("models.evaluation.feature_cache._is_small", lambda config, images: False)
+        earlier.setattr("models.evaluation.feature_cache.MOST_EPOCHS", 4)
+        before = make_extractor(few, tmp_path / "a")
+    content = extractor_content(before)
+    for cache in (tmp_path / "a", tmp_path / "b"):
+        found = make_extractor(few, cache, expected=before.hash, kept=lambda _: content)
+        assert found.hash == before.hash
+        assert found.model.config.batch_size > FEW_BATCH
+    assert make_extractor(few, tmp_path / "b").hash != before.hash
+
+
 def test_an_extractor_tells_the_classes_and_says_how_well(
     extractor: Extractor, digits: ImageSplits
 ) -> None:

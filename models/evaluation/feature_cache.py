@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,7 +98,8 @@ def make_extractor(
     plan = _make_plan(images, cache, seed, AttributeNet if of_attributes else FeatureNet)
     found = _read_extractor(plan)
     if expected is not None and (found is None or found.hash != expected):
-        found = _fetch_expected(plan, expected, kept, tell) or found
+        plans = [plan, _make_plan(images, cache, seed, plan.network, in_small_batches=False)]
+        found = _fetch_expected(plans, expected, kept, tell) or found
     if found is None:
         found = _train_once(plan, progress, tell, interrupted)
     check_extractor_hash(found.hash, expected, f"that of {plan.path.name}")
@@ -124,27 +125,49 @@ def _train_once(
     return found
 
 
-def _fetch_expected(plan: _Plan, expected: str, kept: Kept, tell: Note) -> Extractor | None:
-    """Return the expected extractor, which another machine has made, or None.
+def _fetch_expected(
+    plans: Sequence[_Plan], expected: str, kept: Kept, tell: Note
+) -> Extractor | None:
+    """Return the expected extractor, which another machine or an earlier version has made, or None.
 
     It has a file of its own, since other studies here may use this machine's extractor.
+    plans: by which it may have been made
     """
-    theirs = replace(plan, path=plan.path.with_stem(f"{plan.path.stem}-{expected[:16]}"))
-    found = _read_extractor(theirs)
-    if found is None and (content := kept(expected)) is not None:
+    content: bytes | None = None
+    for plan in plans:
+        theirs = replace(plan, path=plan.path.with_stem(f"{plan.path.stem}-{expected[:16]}"))
+        found = _read_extractor(theirs) or _read_extractor(plan)
+        if found is not None and found.hash == expected:
+            return found
+        content = content or kept(expected)
+        if content is None:
+            continue
         _write_content(theirs.path, content)
         found = _read_extractor(theirs)
-        if found is None:
-            tell(
-                f"the extractor {expected[:12]} in the trial database is damaged: it is made again"
-            )
-    return found if found is not None and found.hash == expected else None
+        if found is not None and found.hash == expected:
+            return found
+        theirs.path.unlink()
+    if content is not None:
+        tell(f"the extractor {expected[:12]} in the trial database is damaged: it is made again")
+    return None
 
 
-def _make_plan(images: ImageSplits, cache: Path, seed: int, network: type[FeatureNet]) -> _Plan:
+def _make_plan(
+    images: ImageSplits,
+    cache: Path,
+    seed: int,
+    network: type[FeatureNet],
+    *,
+    in_small_batches: bool = True,
+) -> _Plan:
+    """Return how the extractor of a set is trained, and where it is kept.
+
+    in_small_batches: whether few images are; studies of before have an extractor for which they
+        were not
+    """
     config = network.fitted(network.config_type(), images)
     assert isinstance(config, FeatureNetConfig)
-    if _is_small(config, images):
+    if in_small_batches and _is_small(config, images):
         config = replace(config, batch_size=FEW_BATCH)
     is_plain = network is FeatureNet
     by_channel = is_plain and images.name == STACKED and images.shape[0] == 3
