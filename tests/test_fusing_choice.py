@@ -13,7 +13,7 @@ ALONE = 0.1  # seconds of an epoch
 
 
 def h100(count: int) -> float:
-    """Seconds of an epoch of ``count`` trials together, as measured for n 9, Z 27 on an H100."""
+    """Seconds of an epoch of ``count`` trials together, as measured for n 9, Z 27 on an H200."""
     gains = {1: 0.89, 2: 1.29, 4: 1.98, 8: 2.59, 16: 3.01}
     return count * ALONE / gains[max(known for known in gains if known <= count)]
 

@@ -115,10 +115,10 @@ def test_a_stored_value_that_is_not_its_best_epoch_differs() -> None:
         ({}, {}, []),
         (
             {"environment": "python 3.11, torch 2.9.1"},
-            {"device": "cuda:0 (H100)", "host": "n"},
+            {"device": "cuda:0 (H200)", "host": "n"},
             [
                 "packages: torch 2.9.1, here 2.10.0",
-                "device: cpu, here cuda:0 (H100)",
+                "device: cpu, here cuda:0 (H200)",
                 "host: m, here n",
             ],
         ),
