@@ -10,15 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
-import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.strategies.stopping import repeats_another
 from search.trials.paused import PausedTrials
 from search.trials.stored_trials import StoredTrials, waits_out_outages
-from storage.database.optuna_storage import TrialStorage
-from storage.database.retry import DatabaseRetry
 from storage.database.returns import read_reached
 from storage.database.transactions import read
 
@@ -26,17 +24,9 @@ from storage.database.transactions import read
 class RungTrials(StoredTrials):
     """The stored trials of one study, which may pause at rungs (`PRUNER=asha`)."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        storage: TrialStorage,
-        *,
-        owner: str,
-        retry: DatabaseRetry | None = None,
-        version: str = "",
-    ) -> None:
-        super().__init__(study, storage, owner=owner, retry=retry, version=version)
-        self._paused = PausedTrials(study, storage)
+    @cached_property
+    def _paused(self) -> PausedTrials:
+        return PausedTrials(self.study, self.storage)
 
     @waits_out_outages
     def trains_to_the_end(self, trial: Trial | FrozenTrial) -> bool:
