@@ -38,13 +38,8 @@ from models.base import AskedSamples, Metrics, ModelConfig, Note, evaluating, la
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.needs import Sides
-from models.networks.vae import (
-    LEAST,
-    NETWORKS,
-    WIDE_DECODERS,
-    BernoulliDecoder,
-    GaussianEncoder,
-)
+from models.networks.vae import LEAST, NETWORKS, WIDE_DECODERS
+from models.networks.vae_parts import BernoulliDecoder, GaussianEncoder
 from models.optimizers import make_optimizer
 from models.programs import IMAGES, LOG_VARIANCE, MEAN, PRIOR_CODES, Program
 from models.results import Baseline, Picture, Table
@@ -58,8 +53,8 @@ SAMPLED = 256  # images decoded at once
 class VAEConfig(AutoencoderConfig):
     """Defaults are the reference configuration ``latent-2``.
 
-    architecture: a name in `models.networks.vae`: latent-2, faces-64, wide-64 or
-        strided
+    architecture: a name in `models.networks.vae`: latent-2, faces-64, wide-64,
+        strided or residual
     latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
     beta: weight of the KL, >= 0; the module's first lines say in which units
     warm_up: epochs in which beta rises to that value in equal steps; 0: none

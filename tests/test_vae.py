@@ -57,6 +57,7 @@ def trained(digits: ImageSplits) -> VAE:
         ("faces-64", 128, (3, 64, 64), 20_829_568, 33_470_851 - 20_829_568),
         ("wide-64", 20, (3, 64, 64), 359_052_520, 538_821_035 - 359_052_520),
         ("strided", 32, (1, 28, 28), 838_336, 833_153),
+        ("residual", 32, (1, 28, 28), 930_688, 925_505),
     ],
 )
 def test_networks_have_the_parameters_of_reference_system_a6(

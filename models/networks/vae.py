@@ -7,6 +7,7 @@
     wide-64    4x4 convolutions, stride 2, padding 15; 64 -> 46 -> 37, then 175232 -> 1024 -> Z;
                ELU after all layers but the first transposed convolution, which has ReLU
     strided    3x3 convolutions, stride 2; 28x28 -> 14x14x32 -> 7x7x64 -> 256 -> Z; no report has it
+    residual   the same with a residual block at 14x14 and 7x7; no report has it
 
 ``width`` multiplies channels and hidden layers; 1.0 is the reference. Images of other sizes pass
 through the same layers: an odd row that a stride cut off comes back on the way up.
@@ -17,75 +18,27 @@ reference's images at width 1.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.data.images import Shape
 from models.errors import ConfigError
-from models.networks.layers import (
-    down_convolution,
-    halved_size,
-    initialise_for_relu,
-    up_convolution,
-)
+from models.networks.layers import down_convolution, halved_size, up_convolution
+from models.networks.vae_parts import Networks, join_networks, scale_sizes
+from models.networks.vae_residual import residual
 
 LEAST = {"faces-64": 8}  # pixels a side; the others take all
 WIDE_DECODERS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU}
-QUIET = 0.1  # factor of the first weights in last layers, whose outputs then start near 0
 
 Pixels = tuple[int, int]
-
-
-class GaussianEncoder(nn.Module):
-    """q(z | x) = N(mean, exp(log_variance)), with independent dimensions.
-
-    When called it gives the mean alone, which is an image's code.
-    """
-
-    def __init__(self, body: nn.Module, mean: nn.Module, log_variance: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-        self.mean = mean
-        self.log_variance = log_variance
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> (N, Z)."""
-        means: Tensor = self.mean(self.body(images))
-        return means
-
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) in [0, 1] -> mean and log-variance, (N, Z) each."""
-        features = self.body(images)
-        return self.mean(features), self.log_variance(features)
-
-
-class BernoulliDecoder(nn.Module):
-    """p(x | z): each value of an image has a probability, and these make the decoded image."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """(N, Z) -> (N, C, H, W) in [0, 1]."""
-        return torch.sigmoid(self.logits(codes))
-
-    def logits(self, codes: Tensor) -> Tensor:
-        """(N, Z) -> (N, C, H, W), before the sigmoid."""
-        logits: Tensor = self.body(codes)
-        return logits
-
-
-Networks = tuple[GaussianEncoder, BernoulliDecoder]
 
 
 def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
     """Build the networks: encoder 494,244 and decoder 56,385 parameters at Z 2, 28x28x1."""
     channels, *size = shape
-    n, wide, hidden = _scale_sizes(width, 32, 64, 32)
+    n, wide, hidden = scale_sizes(width, 32, 64, 32)
     hidden = max(hidden, 32)  # fewer units all die soon for some seeds, and the code with them
     small = (halved_size(size[0], 1), halved_size(size[1], 1))  # 14x14
     grid = (wide, *small)
@@ -111,7 +64,7 @@ def latent_2(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.Conv2d(n, channels, 3, padding=1),
     )
     heads = [nn.Linear(hidden, latent) for _ in range(2)]
-    networks = _initialise(body, heads, decoder)
+    networks = join_networks(body, heads, decoder)
     nn.init.ones_(neck.bias)  # units that start below zero for all images pass on nothing
     return networks
 
@@ -126,7 +79,7 @@ def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
             f"times: at least {least}x{least}; take latent-2 or a larger shape"
         )
     sizes = [(height >> level, across >> level) for level in range(4)]  # 64, 32, 16, 8
-    n = _scale_sizes(width, 128, 256, 512)
+    n = scale_sizes(width, 128, 256, 512)
     layers: list[nn.Module] = []
     for before, after, kernel in zip((channels, *n), n, (3, 5, 5), strict=False):
         layers += [
@@ -148,7 +101,7 @@ def faces_64(shape: Shape, *, latent: int, width: float) -> Networks:
         _up_convolution_4x4(n[-1], channels, 1, sizes[1], sizes[0]),
     )
     heads = [nn.Linear(prod(grid), latent) for _ in range(2)]
-    return _initialise(nn.Sequential(*layers, nn.Flatten()), heads, decoder)
+    return join_networks(nn.Sequential(*layers, nn.Flatten()), heads, decoder)
 
 
 def wide_64(shape: Shape, *, latent: int, width: float, decoder: str = "elu") -> Networks:
@@ -159,7 +112,7 @@ def wide_64(shape: Shape, *, latent: int, width: float, decoder: str = "elu") ->
     """
     activation = WIDE_DECODERS[decoder]
     channels, height, across = shape
-    n, wide, hidden = _scale_sizes(width, 64, 128, 1024)
+    n, wide, hidden = scale_sizes(width, 64, 128, 1024)
     sizes = [(height, across)]  # 64, 46, 37
     for _ in range(2):
         sizes.append(((sizes[-1][0] + 26) // 2 + 1, (sizes[-1][1] + 26) // 2 + 1))
@@ -185,7 +138,7 @@ def wide_64(shape: Shape, *, latent: int, width: float, decoder: str = "elu") ->
         nn.ReLU(),
         _up_convolution_4x4(n, channels, 15, sizes[1], sizes[0]),
     )
-    return _initialise(body, heads, layers)
+    return join_networks(body, heads, layers)
 
 
 def strided(shape: Shape, *, latent: int, width: float) -> Networks:
@@ -194,7 +147,7 @@ def strided(shape: Shape, *, latent: int, width: float) -> Networks:
     All convolutions have stride 2, so that a step takes a fifth of the time of ``latent-2``.
     """
     channels, *size = shape
-    n, wide, hidden = _scale_sizes(width, 32, 64, 256)
+    n, wide, hidden = scale_sizes(width, 32, 64, 256)
     middle = (halved_size(size[0], 1), halved_size(size[1], 1))  # 14x14
     small = (halved_size(middle[0], 1), halved_size(middle[1], 1))  # 7x7
     grid = (wide, *small)
@@ -217,7 +170,7 @@ def strided(shape: Shape, *, latent: int, width: float) -> Networks:
         nn.ReLU(),
         up_convolution(n, channels, 1, (size[0], size[1])),
     )
-    return _initialise(body, [nn.Linear(hidden, latent) for _ in range(2)], decoder)
+    return join_networks(body, [nn.Linear(hidden, latent) for _ in range(2)], decoder)
 
 
 NETWORKS: dict[str, Callable[..., Networks]] = {
@@ -225,12 +178,8 @@ NETWORKS: dict[str, Callable[..., Networks]] = {
     "faces-64": faces_64,
     "wide-64": wide_64,
     "strided": strided,
+    "residual": residual,
 }
-
-
-def _scale_sizes(width: float, *sizes: int) -> list[int]:
-    """Return ``sizes`` times ``width``, each at least 1."""
-    return [max(1, round(width * size)) for size in sizes]
 
 
 def _up_convolution_4x4(
@@ -243,31 +192,3 @@ def _up_convolution_4x4(
     return nn.ConvTranspose2d(
         channels_in, channels_out, 4, stride=2, padding=padding, output_padding=(odd[0], odd[1])
     )
-
-
-def _initialise(body: nn.Module, heads: Sequence[nn.Module], decoder: nn.Sequential) -> Networks:
-    """Give the networks first weights that keep ReLUs alive and from which codes get a meaning.
-
-    The posterior's variances start near 1, and all logits near 0. The ReLUs of the decoder's first
-    layer bend at places spread over the prior: without biases they would all bend at the origin.
-    After 300 steps of latent-2 on MNIST, He's weights alone are 4 nats behind and PyTorch's
-    defaults 15.
-    """
-    mean, log_variance = heads
-    encoder = GaussianEncoder(body, mean, log_variance)
-    for part in (encoder, decoder):
-        initialise_for_relu(part)
-    first, last = _layers_with_weights(decoder)[0], _layers_with_weights(decoder)[-1]
-    nn.init.normal_(first.weight, std=first.weight.shape[1] ** -0.5)  # (_, Z)
-    assert first.bias is not None
-    nn.init.normal_(first.bias, std=0.5**0.5)
-    with torch.no_grad():
-        for layer in (last, _layers_with_weights(log_variance)[-1]):
-            layer.weight.mul_(QUIET)
-    return encoder, BernoulliDecoder(decoder)
-
-
-def _layers_with_weights(network: nn.Module) -> list[nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
-    """Return the layers with weights, in their order."""
-    kinds = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
-    return [layer for layer in network.modules() if isinstance(layer, kinds)]

@@ -22,7 +22,7 @@ SAMPLES = 5000  # for -log p(x), as in publications
 
 def suggest(trial: BaseTrial) -> VAEConfig:
     return VAEConfig(
-        architecture="strided",
+        architecture=trial.suggest_categorical("architecture", ["strided", "residual"]),
         latent=trial.suggest_int("latent", 8, 64, log=True),
         width=trial.suggest_categorical("width", [0.5, 1.0, 2.0]),
         warm_up=trial.suggest_int("warm_up", 0, 8),
@@ -35,6 +35,17 @@ def suggest(trial: BaseTrial) -> VAEConfig:
     )
 
 
+WIDE_CODE = {
+    "architecture": "strided",
+    "latent": 32,
+    "width": 1.0,
+    "warm_up": 0,
+    "optimizer": "adam",
+    "lr": 2e-3,
+    "schedule": "cosine",
+    "batch_size": 128,
+}
+
 STUDY = StudySpec(
     model=VAE,
     suggest=suggest,
@@ -46,15 +57,8 @@ STUDY = StudySpec(
     sampler="tpe(n_startup_trials=8)",
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
-        "wide code": {
-            "latent": 32,
-            "width": 1.0,
-            "warm_up": 0,
-            "optimizer": "adam",
-            "lr": 2e-3,
-            "schedule": "cosine",
-            "batch_size": 128,
-        }
+        "residual": {**WIDE_CODE, "architecture": "residual", "lr": 4e-3},
+        "wide code": WIDE_CODE,
     },
     trials=30,
     epochs=15,
