@@ -347,7 +347,8 @@ def follower() -> FollowingSupervisor:
     made.queue = cast(Any, SimpleNamespace(count_ended=ended.total, ended=ended))
     made.queue.is_stopped = lambda: False  # type: ignore[method-assign]
     said: list[str] = []
-    made.display = cast(Any, SimpleNamespace(say=said.append, said=said, elsewhere={}))
+    progress = SimpleNamespace(elsewhere={})
+    made.display = cast(Any, SimpleNamespace(say=said.append, said=said, progress=progress))
     made.employ(Jobs(), 4)
     return made
 
@@ -415,7 +416,7 @@ def test_an_epoch_forgives_the_deaths_before(follower: FollowingSupervisor) -> N
         for index, job in enumerate(engine.jobs):
             if job.is_alive:
                 engine.end(index, TRY_AGAIN)
-        follower.display.elsewhere = {1: ("n1", SimpleNamespace(epoch=round_))}  # type: ignore[dict-item]
+        follower.display.progress.elsewhere = {1: ("n1", SimpleNamespace(epoch=round_))}  # type: ignore[dict-item]
         follower._look_after_jobs()
     assert sum(job.is_alive for job in engine.jobs) == 4
 

@@ -215,8 +215,8 @@ def test_a_display_marks_who_is_on_the_front() -> None:
     assert ["*front" in line for line in said] == [True, True, True, False, False]
     assert "mse 0.8, code 9" in said[3]
     assert "violates constraints" in said[4]
-    assert display.best is None
-    assert display.front.describe() == "front of 3: mse 0.1 to 0.9, code 2 to 9"
+    assert display.leader.best is None
+    assert display.leader.front.describe() == "front of 3: mse 0.1 to 0.9, code 2 to 9"
 
 
 def test_nothing_is_told_of_a_best_trial(stored: optuna.Study, tmp_path: Path) -> None:

@@ -30,12 +30,15 @@ from search.messages import (
 )
 from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.setup.loading import load_study
-from search.supervisor.display import MOST_ELSEWHERE, MOST_HERE, Display
+from search.strategies.promotion import AshaPruner
+from search.supervisor.display import Display
 from search.supervisor.elsewhere import Elsewhere
+from search.supervisor.live_view import MOST_ELSEWHERE, MOST_HERE
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
+from search.trials.rung_work import RungWork
 from tests.queues import make_study
 from tests.test_status import RUNNING
 from tests.test_terminal import GAN, STEERING
@@ -90,7 +93,9 @@ def test_each_trial_of_a_worker_has_a_row_until_it_ends(clock: Callable[[float],
         "worker 0  cpu  trial 3  epoch 2/20  0.03  2.0 s/epoch",
         "worker 0  cpu  trial 7  epoch 2/20  0.07  2.0 s/epoch",
     ]
-    assert "1.0 s/epoch" in display.summary(), "an epoch of one or the other ends each second"
+    assert "1.0 s/epoch" in display.progress.summary(), (
+        "an epoch of one or the other ends each second"
+    )
     display.handle_event(a_worker(), ended("pruned"))
     assert drawn(display, said)[-1:] == ["worker 0  cpu  trial 3  epoch 2/20  0.03  2.0 s/epoch"]
     display.handle_event(a_worker(), Paused(number=3, epoch=2, value=0.03))
@@ -219,7 +224,7 @@ def test_a_trial_that_fails_before_it_starts_took_no_time(clock: Callable[[float
     clock(40_000.0)  # the clock counts from the machine's start
     display.handle_event(a_worker(), ended("failed", reason="KeyError: 'oops'"))
     assert said.getvalue() == "trial   7  failed      KeyError: 'oops'\n"
-    assert display.costs == [], "nor does it say how long a trial takes"
+    assert display.progress.costs == [], "nor does it say how long a trial takes"
 
 
 def test_a_trial_that_goes_on_says_at_which_epoch() -> None:
@@ -228,7 +233,7 @@ def test_a_trial_that_goes_on_says_at_which_epoch() -> None:
     display.handle_event(a_worker(), Resumed(number=7, epoch=56))
     assert said.getvalue() == "trial   7  goes on at epoch 57\n"
     display.handle_event(a_worker(), ended("complete", value=0.1))
-    assert display.costs == [], "four epochs are not what a trial takes"
+    assert display.progress.costs == [], "four epochs are not what a trial takes"
 
 
 def test_paused_trials_that_go_on_count_as_running_at_once() -> None:
@@ -238,11 +243,11 @@ def test_paused_trials_that_go_on_count_as_running_at_once() -> None:
         display.handle_event(a_worker(worker), Started(number=worker, epochs=9, parameters={}))
         if worker:
             display.handle_event(a_worker(worker), Resumed(number=worker, epoch=3))
-    assert display.summary() == "cae  2/50 trials  2 complete  3 running  10 paused"
+    assert display.progress.summary() == "cae  2/50 trials  2 complete  3 running  10 paused"
     display.update_counts(Counter(COMPLETE=2, RUNNING=3, PAUSED=10))
-    assert display.summary() == "cae  2/50 trials  2 complete  3 running  10 paused"
+    assert display.progress.summary() == "cae  2/50 trials  2 complete  3 running  10 paused"
     display.handle_event(a_worker(3), Started(number=20, epochs=9, parameters={}))
-    assert "10 paused" in display.summary(), "a new trial was not paused"
+    assert "10 paused" in display.progress.summary(), "a new trial was not paused"
 
 
 def test_diverged_trials_are_not_counted_as_pruned() -> None:
@@ -252,7 +257,7 @@ def test_diverged_trials_are_not_counted_as_pruned() -> None:
     display.handle_event(a_worker(), ended("infeasible", reason="MemoryError"))
     display.update_counts(Counter(COMPLETE=3, PRUNED=4, FAIL=1))
     counted = "3 complete  1 pruned  2 diverged  1 infeasible  1 failed"
-    assert display.summary() == f"cae  8/50 trials  {counted}"
+    assert display.progress.summary() == f"cae  8/50 trials  {counted}"
 
 
 # ---- on a terminal ----
@@ -261,7 +266,7 @@ def test_diverged_trials_are_not_counted_as_pruned() -> None:
 @pytest.mark.parametrize("width", [70, 80, 100, 150])
 def test_the_live_display_fits_and_cuts_no_number(width: int) -> None:
     display, said = a_display(width, live=True)
-    display.mark_leader(17, [0.0123456], GAN, violates=False)
+    display.leader.mark(17, [0.0123456], GAN, violates=False)
     display.update_counts(Counter(COMPLETE=21, PRUNED=16, FAIL=1, RUNNING=2))
     for index in range(2):
         display.handle_event(a_worker(index), Started(number=38, epochs=20, parameters=GAN))
@@ -336,6 +341,20 @@ def test_nothing_is_guessed_before_the_first_epoch() -> None:
     assert left(begun, at_epoch(10, 20, 10.0), unstarted=1) == 300.0
 
 
+def test_promotions_from_rungs_are_part_of_the_time_left(clock: Any) -> None:
+    display, _ = a_display()
+    display.handle_event(a_worker(), Started(number=48, epochs=9, parameters={}))
+    clock(10.0)
+    display.handle_event(a_worker(), epoch(48, 1, 9, seconds=10.0))
+    display.update_counts(Counter(PAUSED=48, RUNNING=1))
+    pruner = AshaPruner()
+    display.progress.rungs = RungWork(stretches=Counter({1: 1, 2: 6}), pruner=pruner, epochs=9)
+    assert pruner.rung_epochs(9, 48) == (1, 3)
+    assert display.progress.seconds_left() == 20.0 + 10.0 + 120.0, "48 pauses again after 3 epochs"
+    display.progress.rungs = RungWork(stretches=Counter(), pruner=pruner, epochs=9)
+    assert display.progress.seconds_left() == 20.0
+
+
 def test_the_pace_is_that_of_all_workers_and_of_an_epoch_that_lasts() -> None:
     two = [at_epoch(1, 20, 2.0), at_epoch(1, 20, 2.0)]
     assert epoch_pace(two, 100.0) == 1.0
@@ -354,8 +373,8 @@ def test_workers_of_other_machines_are_shown_and_counted(clock: Callable[[float]
     clock(4.0)
     display.handle_event(a_worker(), epoch(38, 1, 20, seconds=4.0))
     many = [replace(RUNNING, number=40 + index) for index in range(19)]
-    display.show_elsewhere(many, epochs=20)
-    left = display.seconds_left()
+    display.progress.show_elsewhere(many, epochs=20)
+    left = display.progress.seconds_left()
     assert left is not None
     assert 13 * 4.9 < left < 13 * 4.9 + 20 * 4.9, "the 13 epochs that are left, and one trial more"
     display.console.print(display._draw())
@@ -366,7 +385,7 @@ def test_workers_of_other_machines_are_shown_and_counted(clock: Callable[[float]
     assert re.search(r"trial 40 +epoch 7/20 +1\.23456e-05 +4\.9 s/epoch$", rows[0])
     assert lines[-1] == f"and {19 - MOST_ELSEWHERE} trials more elsewhere"
     display.begin_finish()
-    assert not display.elsewhere
+    assert not display.progress.elsewhere
 
 
 def test_a_log_says_how_trials_of_other_machines_end(tmp_path: Path) -> None:
@@ -386,18 +405,18 @@ def test_a_log_says_how_trials_of_other_machines_end(tmp_path: Path) -> None:
     assert running is not None
     other.end(earlier, Ending.complete(0.5, 3))
     assert look() == [], "what had ended before is told by others"
-    assert list(display.elsewhere) == [1]
+    assert list(display.progress.elsewhere) == [1]
     ours = queue.claim(9)
     assert ours is not None
     look()
-    assert list(display.elsewhere) == [1], "our own worker is no other machine"
+    assert list(display.progress.elsewhere) == [1], "our own worker is no other machine"
     about = {"seconds": 8.0}
     other.set_attributes(running, {"host": "node-17.cluster", "pid": 1, "device": "cpu"})
     other.end(running, Ending.complete(0.25, 3).with_attributes(about))
     queue.set_attributes(ours, {"host": elsewhere.host, "pid": os.getpid()})
     queue.end(ours, Ending.complete(0.125, 3))
     assert look() == ["trial   1  complete    mse 0.25  8 s  on node-17  *best"]
-    assert display.costs == [8.0]
+    assert display.progress.costs == [8.0]
     assert look() == []
     elsewhere.forget()
     assert look() == []

@@ -92,7 +92,7 @@ class FollowingSupervisor(Supervisor):
             self._buried.add(job.name)
             self._bury(job)
         living = sum(job.is_alive for job in jobs)
-        self.display.jobs = f"{format_count(living, 'job')} at work or waiting"
+        self.display.progress.jobs = f"{format_count(living, 'job')} at work or waiting"
         missing = self._useful_jobs() - living
         if missing > 0 and time.monotonic() >= self._not_before:
             self._start(missing)
@@ -117,7 +117,7 @@ class FollowingSupervisor(Supervisor):
 
     def _note_progress(self) -> None:
         """Count no deaths against jobs that have trained since."""
-        epochs = tuple(status.epoch for _, status in self.display.elsewhere.values())
+        epochs = tuple(status.epoch for _, status in self.display.progress.elsewhere.values())
         seen = (self.queue.count_ended(), *epochs)
         if seen != self._seen:
             self._seen, self._deaths = seen, 0

@@ -15,21 +15,15 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
-from models.evaluation.gan_diagnosis import WORDS
 from search.console import is_live, print_line, shorten_path
-from search.front import RunningFront
-from search.goals import format_values
 from search.messages import (
     BROKEN,
     CHANGED,
@@ -55,51 +49,31 @@ from search.messages import (
     Started,
     Warned,
 )
-from search.pace import WorkerStatus, epoch_pace, seconds_left
+from search.pace import WorkerStatus
 from search.study import StudySpec
-from search.supervisor.progress_lines import fit_items, pack
-from search.supervisor.worker_pool import WorkerHandle
-from search.tables import Column, FittedTable, Kind
-from search.trials.outcomes import Outcome
-from search.words import (
-    format_count,
-    format_duration,
-    format_items,
-    format_pace,
-    name_seed,
-    show_text,
+from search.supervisor.end_words import (
+    STYLES,
+    describe_end,
+    describe_exit,
+    describe_export,
+    describe_progress,
+    describe_values,
 )
-from storage.database.running import RunningTrial, count_turns
-from storage.database.trial_states import OUTCOMES, count_ended, outcome_of
+from search.supervisor.leader import RunningLeader
+from search.supervisor.live_view import draw_display
+from search.supervisor.progress import ITSELF, StudyProgress, name_machine
+from search.supervisor.progress_lines import fit_items
+from search.supervisor.worker_pool import WorkerHandle
+from search.trials.outcomes import Outcome
+from search.words import format_count, format_duration, format_items, name_seed, show_text
+from storage.database.trial_states import outcome_of
 from storage.database.vectors import VIOLATION
 from storage.errors import short
-from storage.files.exports import KEPT_EARLIER
 
 PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal, at first
 PLAIN_SHARE = 1 / 20  # of the time since the start, in a long study; at most `PLAIN_MOST`
 PLAIN_MOST = 600.0
 MOST_SAID = 8  # workers in a status line
-MOST_ELSEWHERE = 12  # workers of other machines in the live display; `make status` shows all
-MOST_HERE = 16  # trials of this machine there, in all
-ITSELF = -1  # stands for what a worker does that is no trial of the search
-WIDEST_BAR = 60
-STYLES: dict[str, str] = {
-    Outcome.PRUNED: "dim",
-    Outcome.DIVERGED: "yellow",
-    Outcome.INFEASIBLE: "yellow",
-    Outcome.FAILED: "red",
-    Outcome.INTERRUPTED: "yellow",
-}
-# Outcomes that Optuna counts under another state.
-COUNTED_AS = {
-    "diverged": "PRUNED",
-    "infeasible": "PRUNED",
-    "interrupted": "FAIL",
-}
-STATES = {
-    "complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING",
-    "paused": "PAUSED",
-}  # fmt: skip
 
 
 class Display:
@@ -120,27 +94,13 @@ class Display:
         marks_best: bool = True,
         most: float = math.inf,
     ) -> None:
-        self.study = study
         self.spec = spec
-        self.total = total
         self.console = console
-        self.marks_best = marks_best
-        self.most = most
-        self.states: Counter[str] = Counter()
-        self._counted: set[int | None] = set()  # trials that ran when the states were counted
+        self.progress = StudyProgress(study, total, most=most)
+        self.leader = RunningLeader(spec, marks_best=marks_best)
         self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
-        self.best: tuple[float, int, Mapping[str, Any]] | None = None
-        self.front = RunningFront(spec.goals)  # of several goals; none is the best then
-        self.status: dict[tuple[int, int], WorkerStatus] = {}  # by worker, and trial or `ITSELF`
-        self.elsewhere: dict[int, tuple[str, WorkerStatus]] = {}  # by trial: machine, its worker
-        self._turns_elsewhere = 1.0  # trials that a worker there holds
         self.parameters: dict[int, Mapping[str, Any]] = {}
-        self.costs: list[float] = []  # seconds of each trial that ended while we watched
-        self.ends: Counter[str] = Counter()  # trials by outcome, as far as we know of them
-        self.jobs = ""  # of an engine, in words
-        self.deadline = float("inf")  # when the search ends, on the monotonic clock
         self.began = time.monotonic()
-        self.is_searching = True
         self.is_live = is_live(console)
         self.said: set[str] = set()  # what is said once
         self._plain_at = self.began
@@ -165,49 +125,21 @@ class Display:
     def show_starting(self, workers: Iterable[WorkerHandle]) -> None:
         """Show workers whose processes have just begun."""
         for worker in workers:
-            self._show_only(worker, WorkerStatus(worker.device))
-
-    def mark_leader(
-        self,
-        number: int,
-        values: Sequence[float],
-        parameters: Mapping[str, Any],
-        *,
-        violates: bool,
-    ) -> str:
-        """Take in the values of a trial, if it is complete; return ``*best`` or ``*front`` where
-        no other one is better so far, and else nothing."""
-        if not values or violates or not self.marks_best:
-            return ""
-        if self.spec.has_several_goals:
-            return "*front" if self.front.add(number, values) else ""
-        if not self.spec.better(values[0], self.best[0] if self.best else None):
-            return ""
-        self.best = (values[0], number, parameters)
-        return "*best"
-
-    def _describe_values(self, values: Sequence[float], *, violates: bool) -> str:
-        """Return the values of a complete trial; nothing of one that has none."""
-        if not values:
-            return ""
-        words = "  violates constraints" if violates else ""
-        return f"  {format_values(self.spec.goals, values)}{words}"
+            self.progress.show_only(worker, WorkerStatus(worker.device))
 
     def set_ends(self, outcomes: Counter[str]) -> None:
         """Show how the trials of earlier runs have ended."""
-        self.ends = Counter(outcomes)
+        self.progress.ends = Counter(outcomes)
 
     def forget_trials(self) -> None:
         """Show nothing of trials that are not in the database any more."""
-        self.ends.clear()
-        self.best = None
-        self.front = RunningFront(self.spec.goals)
+        self.progress.ends.clear()
+        self.leader.forget()
 
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
-        self.states = states
-        self._counted = {each.number for each in self.status.values() if each.trains}
-        self._say_at_times(self.summary(), self._work())
+        self.progress.update_counts(states)
+        self._say_at_times(self.progress.summary(), self._work())
 
     def handle_event(self, worker: WorkerHandle, event: Event) -> None:
         """Show what a worker says."""
@@ -215,13 +147,13 @@ class Display:
         match event:
             case Started():
                 self.parameters[event.number] = event.parameters
-                before = self.status.pop((worker.index, ITSELF), None)
-                self.status[worker.index, event.number] = WorkerStatus(
+                before = self.progress.status.pop((worker.index, ITSELF), None)
+                self.progress.status[worker.index, event.number] = WorkerStatus(
                     worker.device, "trial", event.number, epochs=event.epochs, since=now,
-                    pace=0.0 if before is None else before.pace, most=self.most,
+                    pace=0.0 if before is None else before.pace, most=self.progress.most,
                 )  # fmt: skip
             case Resumed():
-                status = self._status_of(worker, event.number)
+                status = self.progress.status_of(worker, event.number)
                 status.epoch = status.resumed = event.epoch
                 what = (
                     f"trial {event.number:>3} "
@@ -230,7 +162,7 @@ class Display:
                 )
                 self.say(f"{what} goes on at epoch {event.epoch + 1}")
             case Retraining():
-                self._show_only(
+                self.progress.show_only(
                     worker,
                     WorkerStatus(
                         worker.device, "retraining", event.number, event.repeat,
@@ -238,15 +170,15 @@ class Display:
                     ),
                 )  # fmt: skip
             case EpochEnded():
-                self._show_epoch(self._status_of(worker, event.number), event, now)
+                self._show_epoch(self.progress.status_of(worker, event.number), event, now)
             case Ended():
-                self._show_end(self._status_of(worker, event.number), event, now)
-                self._leave(worker, event.number)
+                self._show_end(self.progress.status_of(worker, event.number), event, now)
+                self.progress.leave(worker, event.number)
             case Paused():
-                self._show_pause(self._status_of(worker, event.number), event, now)
-                self._leave(worker, event.number)
+                self._show_pause(self.progress.status_of(worker, event.number), event, now)
+                self.progress.leave(worker, event.number)
             case Released():
-                self._leave(worker, event.number)
+                self.progress.leave(worker, event.number)
             case Retrained():
                 self.say(
                     f"retrained trial {event.number}{name_seed(event.repeat)}: "
@@ -258,54 +190,35 @@ class Display:
                 what = f"trial {event.number}{name_seed(event.repeat)}"
                 self.say(f"retraining of {what} failed: {short(event.reason)}")
             case Exporting():
-                self._show_only(worker, WorkerStatus(worker.device, "exporting", event.number))
+                self.progress.show_only(
+                    worker, WorkerStatus(worker.device, "exporting", event.number)
+                )
             case Measuring() | Drawing():
                 verb = type(event).__name__.lower()
                 what = f"{verb} {event.what}"
-                self._show_only(worker, WorkerStatus(worker.device, what, event.number))
+                self.progress.show_only(worker, WorkerStatus(worker.device, what, event.number))
                 self._say_at_times(f"{verb} trial {event.number}: {event.what}")
             case Exported():
-                self._show_export(event)
+                self.say(*describe_export(event))
             case Warned():
                 self._say_once(event.what, f"worker {worker.index}: {event.message}")
             case Preparing():
-                status = self._status_of(worker)
+                status = self.progress.status_of(worker)
                 if status.number is None:  # else a trial goes on after it
                     status.what = event.line
                 if not self.is_live:  # minutes in which nothing else is to be seen
                     self._say_once(event.line, event.line)
             case Ready() | Idle():
-                self._show_only(worker, WorkerStatus(worker.device, "idle"))
-
-    def _status_of(self, worker: WorkerHandle, number: int = ITSELF) -> WorkerStatus:
-        """Return what a worker does for a trial, or else by itself."""
-        found = self.status.get((worker.index, number))
-        if found is not None:
-            return found
-        return self.status.get((worker.index, ITSELF), WorkerStatus(worker.device))
-
-    def _show_only(self, worker: WorkerHandle, status: WorkerStatus) -> None:
-        """Show that a worker is at this, and at no trial of the search any more."""
-        for index, number in list(self.status):
-            if index == worker.index:
-                del self.status[index, number]
-        self.status[worker.index, ITSELF] = status
-
-    def _leave(self, worker: WorkerHandle, number: int) -> None:
-        """Show that a worker is at a trial of the search no more."""
-        left = self.status.pop((worker.index, number), None)
-        if all(index != worker.index for index, _ in self.status):
-            pace = 0.0 if left is None else left.pace
-            self._show_only(worker, WorkerStatus(worker.device, "idle", pace=pace))
+                self.progress.show_only(worker, WorkerStatus(worker.device, "idle"))
 
     def show_leaving(self, worker: WorkerHandle) -> None:
         """Say that a worker is not replaced, since its device's memory is too small for all."""
-        self._show_only(worker, WorkerStatus(worker.device))
+        self.progress.show_only(worker, WorkerStatus(worker.device))
         self.say(f"worker {worker.index} leaves {worker.device} to the others: memory is short")
 
     def show_death(self, worker: WorkerHandle, code: int, freed: list[int]) -> None:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
-        self._show_only(worker, WorkerStatus(worker.device))
+        self.progress.show_only(worker, WorkerStatus(worker.device))
         if code == SPENT:
             self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
             return
@@ -319,38 +232,12 @@ class Display:
             return  # the worker has said the first, and the supervisor says the second
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
         log = shorten_path(worker.log)
-        self.say(f"worker {worker.index} ended {describe_end(code)}{trials} ({log})")
+        self.say(f"worker {worker.index} ended {describe_exit(code)}{trials} ({log})")
 
     def begin_finish(self) -> None:
         """Show no time left from now on: all trials have ended."""
-        self.is_searching = False
-        self.elsewhere.clear()
-
-    def show_elsewhere(self, running: Iterable[RunningTrial], *, epochs: int) -> None:
-        """Show the trials that workers of other machines run, as the database knows them.
-
-        epochs: of a trial
-        """
-        running = list(running)
-        self._turns_elsewhere = count_turns(running)
-        now, before = time.monotonic(), self.elsewhere
-        self.elsewhere = {}
-        for trial in running:
-            _, known = before.get(trial.number, ("", None))
-            turned = now if known is None or known.epoch != trial.epoch else known.turned
-            status = WorkerStatus(
-                trial.device or "",
-                "trial",
-                trial.number,
-                epoch=trial.epoch,
-                epochs=max(epochs, trial.epoch),
-                value=trial.value,
-                since=now - trial.seconds,
-                turned=turned if trial.pace else 0.0,
-                pace=trial.pace or 0.0,
-                most=self.most,
-            )
-            self.elsewhere[trial.number] = name_machine(trial.host), status
+        self.progress.is_searching = False
+        self.progress.elsewhere.clear()
 
     def show_end_elsewhere(self, trial: FrozenTrial, about: Mapping[str, Any]) -> None:
         """Say how a trial of another machine has ended.
@@ -359,13 +246,11 @@ class Display:
         """
         outcome = outcome_of(trial.state.name, about.get("outcome"))
         seconds = about.get("seconds")
-        if isinstance(seconds, int | float):
-            self.costs.append(seconds * self._turns_elsewhere)
-        self.ends[outcome] += 1
+        self.progress.note_end_elsewhere(outcome, seconds)
         values = trial.values if trial.state == TrialState.COMPLETE else None
         violates = VIOLATION in about
-        mark = self.mark_leader(trial.number, values or [], trial.params, violates=violates)
-        reached = self._describe_values(values or [], violates=violates)
+        mark = self.leader.mark(trial.number, values or [], trial.params, violates=violates)
+        reached = describe_values(self.spec, values or [], violates=violates)
         took = f"  {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
         where = f"  on {name_machine(about.get('host'))}"
         start = f"trial {trial.number:>3}  {outcome:<10}{reached}{took}{where}"
@@ -378,60 +263,9 @@ class Display:
         for line in lines:
             print_line(self.console, line, style)
 
-    def summary(self) -> str:
-        """Return one line: how far the study is, how fast, how long it still takes."""
-        return "  ".join(self._summary_parts())
-
-    def seconds_left(self) -> float | None:
-        """Estimate the time left of the search."""
-        if not self.is_searching:
-            return None
-        statuses, now = self._all_statuses(), time.monotonic()
-        ours = sum(status.trains for status in statuses)
-        others = max(0, self.states["RUNNING"] - ours)
-        begun = count_ended(self.states) + self.states["PAUSED"] + ours + others
-        unstarted = max(0, self.total - begun)
-        left = seconds_left(statuses, costs=self.costs, unstarted=unstarted, others=others, now=now)
-        return None if left is None else max(0.0, min(left, self.deadline - now))
-
-    def _all_statuses(self) -> list[WorkerStatus]:
-        """Return what our workers and those of other machines are at."""
-        return [*self.status.values(), *(status for _, status in self.elsewhere.values())]
-
-    def _summary_parts(self) -> list[str]:
-        counts = {word: self.states[state] for word, state in STATES.items()}
-        resumed = min(self._count_resumed_since(), counts["paused"])
-        counts["running"] += resumed
-        counts["paused"] -= resumed
-        for word, state in COUNTED_AS.items():
-            known = min(self.ends[word], self.states[state])
-            counts[word] = known
-            counts["pruned" if state == "PRUNED" else "failed"] -= known
-        ended = count_ended(self.states)
-        parts = [f"{self.study}  {ended:,}/{format_count(self.total, 'trial')}"]
-        words = (*OUTCOMES, "paused")
-        parts += [f"{counts[word]:,} {word}" for word in words if counts.get(word, 0) > 0]
-        pace = epoch_pace(self._all_statuses(), time.monotonic())
-        if pace is not None and self.is_searching:
-            parts.append(format_pace(pace))
-        left = self.seconds_left()
-        if left is not None:
-            parts.append(f"{format_duration(left)} left")
-        return [*parts, *([self.jobs] if self.jobs else [])]
-
-    def _count_resumed_since(self) -> int:
-        """Count the paused trials with which our workers go on since the database was asked."""
-        ours = [status for status in self.status.values() if status.trains]
-        return min(
-            max(0, len(ours) - self.states["RUNNING"]),
-            sum(bool(each.resumed) and each.number not in self._counted for each in ours),
-        )
-
     def _work(self) -> str:
         """Return one line: what the trials that run have come to."""
-        running = [status for _, status in sorted(self.status.items()) if status.trains]
-        running += [status for _, (_, status) in sorted(self.elsewhere.items())]
-        said = []
+        running, said = self.progress.running(), []
         for status in running[:MOST_SAID]:
             value = "" if status.value is None else f", {self.spec.quality} {status.value:.6g}"
             said.append(f"trial {status.number}: epoch {status.epoch}/{status.epochs}{value}")
@@ -453,12 +287,14 @@ class Display:
         number, value = event.number, event.value
         has_started = status.number == number  # else its parameters were turned down, or not made
         if has_started and not status.resumed:  # else only a part of it was seen
-            self.costs.append(now - status.since)
-        self.ends[event.outcome] += 1
+            self.progress.costs.append(now - status.since)
+        self.progress.ends[event.outcome] += 1
         parameters = self.parameters.get(number, {})
         values = [] if value is None else event.values or [value]
-        mark = self.mark_leader(number, values, parameters, violates=event.violates)
-        start = f"trial {number:>3}  {event.outcome:<10}{self._describe_end(status, event)}"
+        mark = self.leader.mark(number, values, parameters, violates=event.violates)
+        paused = "" if value is not None else self.paused.pop(number, "")
+        end = describe_end(self.spec, event, status, paused=paused)
+        start = f"trial {number:>3}  {event.outcome:<10}{end}"
         start += f"  {format_duration(now - status.since)}" if has_started else ""
         items = format_items(parameters)
         style = "green" if mark else STYLES.get(Outcome(event.outcome))
@@ -467,43 +303,9 @@ class Display:
     def _show_pause(self, status: WorkerStatus, event: Paused, now: float) -> None:
         """Show that a trial waits at a rung; of what it costs until it ends, this is a part."""
         if status.number == event.number and not status.resumed:
-            self.costs.append(now - status.since)
-        done = format_count(event.epoch, "epoch")
-        self.paused[event.number] = f"  {self.spec.quality} {event.value:.6g} after {done}"
+            self.progress.costs.append(now - status.since)
+        self.paused[event.number] = describe_progress(self.spec, event.value, event.epoch)
         self.say(f"trial {event.number:>3}  {'paused':<10}{self.paused[event.number]}", style="dim")
-
-    def _describe_end(self, status: WorkerStatus, event: Ended) -> str:
-        """Return the value of a trial, or how far it came and why not further."""
-        metric, value = self.spec.quality, event.value
-        verdict = f"  {WORDS.get(event.verdict, event.verdict)}" if event.verdict else ""
-        if value is not None:
-            values = event.values or [value]
-            return self._describe_values(values, violates=event.violates) + verdict
-        reached = self.paused.pop(event.number, "")
-        if status.number == event.number and status.value is not None:
-            done = format_count(status.epoch, "epoch")
-            reached = f"  {metric} {status.value:.6g} after {done}"
-        if event.outcome == Outcome.DIVERGED:
-            return f"{reached or '  in epoch 1'}"
-        if event.outcome in (Outcome.FAILED, Outcome.INFEASIBLE):
-            lines = event.reason.splitlines()
-            place = f"{shorten_path(event.place)}: " if event.place else ""
-            return f"{reached}  {place}{short(lines[0])}" if lines else reached
-        return reached + verdict
-
-    def _show_export(self, event: Exported) -> None:
-        tested = f", test {event.test:.6g}" if event.test is not None else ""
-        self.say(
-            f"exported rank {event.rank}: trial {event.number}, validation "
-            f"{event.metric} {event.valid:.6g}{tested} -> {shorten_path(event.folder)}"
-        )
-        if event.earlier is not None:
-            self.say(f"what was in that folder is kept as {shorten_path(event.earlier)}")
-        for folder in event.removed:
-            self.say(
-                f"removed {shorten_path(folder)}: the latest {KEPT_EARLIER} of a rank are kept, "
-                "and what somebody has changed"
-            )
 
     def _say_once(self, what: str, line: str) -> None:
         if what not in self.said:
@@ -527,74 +329,4 @@ class Display:
 
     def _draw(self) -> Group:
         """Return the live display."""
-        width = self.console.width
-        bar = Table.grid()
-        ended = count_ended(self.states)
-        bar.add_row(
-            ProgressBar(total=max(self.total, 1), completed=ended, width=min(WIDEST_BAR, width - 1))
-        )
-        lines: list[Any] = [bar]
-        for line in pack(self._summary_parts(), width=width, indent="  "):
-            lines.append(Text(line, style="bold", no_wrap=True))
-        if self.best is not None:
-            value, number, parameters = self.best
-            start = f"best {value:.6g} (trial {number})"
-            for line in fit_items(start, format_items(parameters), width=width):
-                lines.append(Text(line, style="green", no_wrap=True))
-        if self.spec.has_several_goals and self.front.values:
-            for line in pack([self.front.describe()], width=width, indent="  "):
-                lines.append(Text(line, style="green", no_wrap=True))
-        hidden = {
-            "here": len(self.status) - MOST_HERE,
-            "elsewhere": len(self.elsewhere) - MOST_ELSEWHERE,
-        }
-        rest = [
-            Text(f"and {format_count(more, 'trial')} more {where}")
-            for where, more in hidden.items()
-            if more > 0
-        ]
-        return Group(*lines, _draw_workers(self.status, self.elsewhere), *rest)
-
-
-def name_machine(host: object) -> str:
-    """Return the name of a machine in a column: without the names of its network."""
-    return show_text(host).partition(".")[0] if isinstance(host, str) and host else "elsewhere"
-
-
-def _draw_workers(
-    statuses: Mapping[tuple[int, int], WorkerStatus],
-    elsewhere: Mapping[int, tuple[str, WorkerStatus]],
-) -> FittedTable:
-    """Return a row a worker: its device, what it does, epoch, value, pace."""
-    rows = [
-        (f"worker {index}", *_status_cells(status))
-        for (index, _), status in sorted(statuses.items())[:MOST_HERE]
-    ]
-    for _, (machine, status) in sorted(elsewhere.items())[:MOST_ELSEWHERE]:
-        rows.append((machine, *_status_cells(status)))
-    kinds = (Kind.NAME, Kind.NAME, Kind.WORDS, Kind.NUMBER, Kind.NUMBER, Kind.NUMBER)
-    cells = zip(*rows, strict=True) if rows else [()] * len(kinds)
-    columns = [Column("", texts, kind) for texts, kind in zip(cells, kinds, strict=True)]
-    return FittedTable([c for c in columns if c.natural], has_heads=False)
-
-
-def _status_cells(status: WorkerStatus) -> tuple[str, str, str, str, str]:
-    """Return what a worker does, epoch, value, pace."""
-    if status.number is None:
-        return status.device, show_text(status.what), "", "", ""
-    if status.what in ("trial", "retraining", "exporting"):
-        what = f"{status.what} {status.number}{name_seed(status.repeat)}"
-    else:
-        what = f"trial {status.number}: {show_text(status.what)}"
-    return (
-        status.device,
-        what,
-        f"epoch {status.epoch}/{status.epochs}" if status.epochs else "",
-        "" if status.value is None else f"{status.value:.6g}",
-        format_pace(status.pace) if status.turned else "",
-    )
-
-
-def describe_end(code: int) -> str:
-    """Return how a process ended, by its exit code: ``by signal 9`` or ``with code 1``."""
-    return f"by signal {-code}" if code < 0 else f"with code {code}"
+        return draw_display(self.progress, self.leader, self.console.width)

@@ -20,12 +20,12 @@ def show_earlier(supervisor: Supervisor) -> None:
     """Show how the trials of earlier runs ended, and the best; not where a person decides."""
     display = supervisor.display
     found = supervisor.queue.study.get_trials(deepcopy=False)
-    display.states = supervisor.queue.count()
+    display.progress.states = supervisor.queue.count()
     display.set_ends(Counter(end_of(trial).outcome for trial in found))
-    for trial in found if display.marks_best else ():
+    for trial in found if display.leader.marks_best else ():
         if trial.state == TrialState.COMPLETE and trial.values:
             violates = VIOLATION in trial.user_attrs
-            display.mark_leader(trial.number, trial.values, trial.params, violates=violates)
+            display.leader.mark(trial.number, trial.values, trial.params, violates=violates)
 
 
 def end_of(trial: FrozenTrial) -> EndedTrial:

@@ -69,7 +69,7 @@ class Elsewhere:
                 study_id=study_id,
                 floor=self._floor,
             )
-        self.display.show_elsewhere(
+        self.display.progress.show_elsewhere(
             [trial for trial in running if not self._is_ours(trial, owners)], epochs=self.epochs
         )
         ended = {trial_id for trial_id, state in rows if state in ENDED}

@@ -37,12 +37,14 @@ from search.messages import (
 )
 from search.run import StudyRun
 from search.study import Study
-from search.supervisor.display import Display, describe_end
+from search.supervisor.display import Display
 from search.supervisor.elsewhere import Elsewhere
+from search.supervisor.end_words import describe_exit
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.notices import Notices
 from search.supervisor.preference_prompt import PreferencePrompt
 from search.supervisor.restarts import Restarts
+from search.supervisor.rung_forecast import RungForecast
 from search.supervisor.study_note import StudyNote
 from search.supervisor.tracking import StudyTracking
 from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
@@ -139,6 +141,7 @@ class Supervisor:
         self.notices: Notices | None = None  # who hears of the study
         self.tracking: StudyTracking | None = None  # tells experiment trackers
         self.elsewhere: Elsewhere | None = None  # shows what other machines do
+        self.forecast = RungForecast(queue, display.progress, run.epochs)
         self.restarts = Restarts()
         self.is_ready = False  # a worker has come up: what kills others later may pass
         self.has_stopped = False  # the sampler has, and it has been said
@@ -154,12 +157,12 @@ class Supervisor:
 
         minutes: after which trials are given back, to go on in the next run
         """
-        self.display.is_searching = True
-        if self.display.deadline == float("inf"):  # else this goes on
-            self.display.deadline = time.monotonic() + 60 * (minutes or float("inf"))
+        self.display.progress.is_searching = True
+        if self.display.progress.deadline == float("inf"):  # else this goes on
+            self.display.progress.deadline = time.monotonic() + 60 * (minutes or float("inf"))
         while True:
             try:
-                self._search_until(self.display.deadline, minutes)
+                self._search_until(self.display.progress.deadline, minutes)
                 self.queue.check_counts()
             except DatabaseWentBack as error:
                 self.read_again(error)
@@ -205,6 +208,7 @@ class Supervisor:
             self.prompt.refresh()
             self._look_elsewhere()
             self._look_for_best()
+            self.forecast.look(counts)
             self.display.update_counts(counts)
             self.tell_dashboard("searching", counts)
             self.prompt.ask()
@@ -392,7 +396,7 @@ class Supervisor:
     def _go_on_without(self, worker: WorkerHandle, event: Gone) -> None:
         """Start a worker no more that never comes to work. Raises `WorkersFailed` if all are so."""
         times = format_count(self.restarts.deaths[worker.index], "time")
-        how = f"ended {describe_end(event.code)} before it could work, {times} in a row"
+        how = f"ended {describe_exit(event.code)} before it could work, {times} in a row"
         if len(self.restarts.given_up) == len(self.pool.workers):
             raise WorkersFailed(f"worker {worker.index} {how}; see {worker.log}")
         self.display.say(f"worker {worker.index} {how}: the others go on without it ({worker.log})")

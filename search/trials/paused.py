@@ -21,6 +21,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from search.strategies.promotion import AshaPruner
+from search.trials.rung_work import RungWork, stretches_left
 from storage.database import returns, rungs
 from storage.database.optuna_storage import TrialStorage
 from storage.database.transactions import read, write
@@ -123,6 +124,29 @@ class PausedTrials:
         with read(self.storage.engine) as connection:
             arrivals = rungs.read_arrivals(connection, self.study_id)
         return find_pauses(arrivals, self.pruner, minimize=self._minimize)
+
+    def work_left(
+        self, *, epochs: int, fresh: range, running: Collection[int], has_complete: bool
+    ) -> RungWork | None:
+        """Return what no worker has begun, in stretches between rungs; None: no trial pauses.
+
+        epochs: of a whole trial; fresh: numbers of the trials that nobody has begun
+        running: numbers of those that run; has_complete: whether a trial is complete
+        """
+        if self.pruner is None:
+            return None
+        with read(self.storage.engine) as connection:
+            arrivals = rungs.read_arrivals(connection, self.study_id)
+        stretches = stretches_left(
+            arrivals,
+            self.pruner,
+            epochs=epochs,
+            fresh=fresh,
+            running=running,
+            minimize=self._minimize,
+            has_complete=has_complete,
+        )
+        return RungWork(stretches=stretches, pruner=self.pruner, epochs=epochs)
 
     def let_go_on(self, trial_id: int) -> None:
         """Make a trial that has ended without being promoted wait for a worker."""

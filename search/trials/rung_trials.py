@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.strategies.stopping import repeats_another
 from search.trials.paused import PausedTrials
+from search.trials.rung_work import RungWork
 from search.trials.stored_trials import StoredTrials, waits_out_outages
 from storage.database.returns import read_reached
 from storage.database.transactions import read
@@ -52,6 +53,15 @@ class RungTrials(StoredTrials):
     def pauses(self, trial: Trial) -> bool:
         """Whether our trial pauses at a rung and was not promoted: then it is to end."""
         return self._paused.pauses_at(trial._trial_id) is not None
+
+    @waits_out_outages
+    def work_left(
+        self, *, epochs: int, fresh: range, running: Collection[int], has_complete: bool
+    ) -> RungWork | None:
+        """Return what is left between rungs (`PausedTrials.work_left`); None: no trial pauses."""
+        return self._paused.work_left(
+            epochs=epochs, fresh=fresh, running=running, has_complete=has_complete
+        )
 
     @property
     def lets_trials_pause(self) -> bool:

@@ -2,6 +2,7 @@
 
     found = stretches_left(arrivals, pruner, epochs=27, fresh=range(12, 40), minimize=True)
     found[2]                 # so many stretches of 2 epochs: each leads a trial to its next rung
+    RungWork(stretches=found, pruner=pruner, epochs=27).mean_epochs     # of a stretch
 
 As many trials go on from a rung as are promoted there: one in `reduction_factor` of those that
 reach it. Which these are, nobody knows before; how many, follows from the rungs.
@@ -11,10 +12,34 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from search.strategies.promotion import AshaPruner
 from storage.database.rungs import Arrival, find_leader, list_promoted
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungWork:
+    """What is left of a study between rungs.
+
+    stretches: how many no worker has begun, by their epochs
+    epochs: of a whole trial
+    """
+
+    stretches: Counter[int]
+    pruner: AshaPruner
+    epochs: int
+
+    @property
+    def mean_epochs(self) -> float:
+        """The epochs of a stretch that no worker has begun; 0.0 where none is left."""
+        total = sum(epochs * count for epochs, count in self.stretches.items())
+        return total / max(1, self.stretches.total())
+
+    def stop_of(self, number: int, done: int) -> int:
+        """Return the epoch after which a trial with so many epochs ``done`` pauses or ends."""
+        return next_stop(self.pruner, self.epochs, number, done)
 
 
 def stretches_left(

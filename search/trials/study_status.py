@@ -24,7 +24,7 @@ from search.errors import BadVariable
 from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
-from search.trials.rung_work import next_stop, stretches_left
+from search.trials.rung_work import RungWork, next_stop, stretches_left
 from search.trials.shared_exports import EXPORT
 from search.trials.study_record import KEY, parse_record
 from search.trials.trial_attributes import is_sound
@@ -198,13 +198,10 @@ def _with_rungs(
     # what a killed worker was at is at most a stretch
     waiting = found.counts["waiting"] + len(found.running) - len(running)
     left[next_stop(rule, found.epochs, 0, 0)] += waiting
-    stops = {
-        trial.number: next_stop(rule, found.epochs, trial.number, trial.epoch)
-        for trial in found.alive
-    }
-    epochs, count = sum(each * times for each, times in left.items()), left.total()
+    work = RungWork(stretches=left, pruner=rule, epochs=found.epochs)
+    stops = {trial.number: work.stop_of(trial.number, trial.epoch) for trial in found.alive}
     return replace(
-        found, stretches=count, stretch_seconds=pace * epochs / max(1, count), stops=stops
+        found, stretches=left.total(), stretch_seconds=pace * work.mean_epochs, stops=stops
     )
 
 
