@@ -57,7 +57,7 @@ STUDY = StudySpec(
     sampler="tpe(n_startup_trials=8)",
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
-        "residual": {**WIDE_CODE, "architecture": "residual", "lr": 4e-3},
+        "residual": {**WIDE_CODE, "architecture": "residual"},
         "wide code": WIDE_CODE,
     },
     trials=30,
