@@ -1,8 +1,10 @@
 """Optimisers by name, and how their learning rate goes over the epochs of a training.
 
-    constant    the configuration's rate in every epoch
-    cosine      a third of it in the first epoch; then it falls along half a cosine from the
-                configuration's rate to a hundredth in the last epoch (Loshchilov and Hutter 2017)
+    constant       the configuration's rate in every epoch
+    cosine         a third of it in the first epoch; then it falls along half a cosine from the
+                   configuration's rate to a hundredth in the last epoch (Loshchilov and Hutter 2017)
+    cosine_decay   the same without the smaller first epoch. A network without norms may not stand
+                   the step up from it: the residual VAE forgot its codes in epoch 2
 
 A rate is a function of (epoch, epochs) alone, so that a training that was interrupted goes on
 with the same one.
@@ -31,11 +33,20 @@ def cosine(epoch: int, epochs: int) -> float:
     """Return the factor of the rate in ``epoch`` (from 1) of ``epochs``."""
     if epoch == 1 and epochs > 2:
         return WARM_UP
+    return cosine_decay(epoch, epochs)
+
+
+def cosine_decay(epoch: int, epochs: int) -> float:
+    """Return the factor of the rate in ``epoch`` (from 1) of ``epochs``."""
     done = (epoch - 1) / max(epochs - 1, 1)  # 0 in the first epoch, 1 in the last
     return LAST + (1 - LAST) * (1 + math.cos(math.pi * done)) / 2
 
 
-SCHEDULES: dict[str, Callable[[int, int], float]] = {"constant": constant, "cosine": cosine}
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "cosine_decay": cosine_decay,
+}
 
 
 def set_rates(optimizers: Iterable[Optimizer], factor: float) -> None:

@@ -48,6 +48,7 @@ ARROWS = {
         ("trials",),
         ("study",),
         ("strategies", "variables"),
+        ("variable_readers",),
         (
             "console",
             "fast_imports",

@@ -12,6 +12,7 @@ from models.base import Metrics, Model, ModelConfig, Program, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import CheckpointError, DivergedError, StopRequested
+from models.optimizers import SCHEDULES
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import evaluate, fit
 
@@ -127,6 +128,19 @@ def test_two_optimisers_train_and_resume_through_the_same_loop(
     load_checkpoint(tmp_path / "c", resumed)
     found = [(r.train, r.valid) for r in fit(resumed, digits, epochs=4, seed=1, start=2)]
     assert found == expected[2:]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [1 / 3, 0.855, 0.505, 0.155, 0.01]),
+        ("cosine_decay", [1.0, 0.855, 0.505, 0.155, 0.01]),
+    ],
+)
+def test_learning_rates_follow_the_schedule(schedule: str, rates: list[float]) -> None:
+    found = [SCHEDULES[schedule](epoch, 5) for epoch in range(1, 6)]
+    assert found == pytest.approx(rates, abs=1e-3)
 
 
 def test_divergence_names_the_epoch_and_the_metric(digits: ImageSplits) -> None:

@@ -28,7 +28,7 @@ def suggest(trial: BaseTrial) -> VAEConfig:
         warm_up=trial.suggest_int("warm_up", 0, 8),
         optimizer=trial.suggest_categorical("optimizer", ["adam", "adamax"]),
         lr=trial.suggest_float("lr", 3e-4, 1e-2, log=True),
-        schedule=trial.suggest_categorical("schedule", ["constant", "cosine"]),
+        schedule=trial.suggest_categorical("schedule", ["constant", "cosine", "cosine_decay"]),
         batch_size=trial.suggest_categorical("batch_size", [64, 128]),
         redraw=True,
         importance_samples=SAMPLES,
@@ -57,7 +57,11 @@ STUDY = StudySpec(
     sampler="tpe(n_startup_trials=8)",
     pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=3),
     references={
-        "residual": {**WIDE_CODE, "architecture": "residual"},
+        "residual": {
+            **WIDE_CODE,
+            "architecture": "residual",
+            "schedule": "cosine_decay",
+        },
         "wide code": WIDE_CODE,
     },
     trials=30,
