@@ -38,7 +38,7 @@ from storage import trials
 from storage.database.connection import open_storage
 from storage.database.trial_frame import GOALS, VIOLATING
 from storage.files.artifacts import listed_artifacts
-from storage.files.certificate_words import certificate_lines
+from storage.files.certificate_words import certificate_lines, goals_in_words
 from storage.files.model_card import model_card
 from storage.paths import RunPaths
 from tests.test_bases import HEAD
@@ -365,5 +365,8 @@ def test_a_study_with_two_goals_runs_from_its_file_to_exports(
     code, out, error = user.run(NAME=path, TRIALS=5, TOP=2, WORKERS=1)
     assert code == 0
     assert "retrained" not in out, "the same command finds all of it done"
+    _, told, _ = user.run("status", NAME="small")
+    told = " ".join(told.split())
+    assert f"the first is trial {records[0]['trial']}: {goals_in_words(records[0])}" in told
     loaded = load_study(str(path))
     assert (loaded.spec.pruner, loaded.spec.quality) == ("front", "mse")

@@ -187,6 +187,10 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
             "rank 1 is exported in a:/runs, trial 7, validation MSE 0.5",
         ),
         (
+            {"finish": replace(FINISH, result={"top": 3, "trial": 7, "goals": "mse 0.5, code 9"})},
+            "the front is exported in a:/runs, the first is trial 7: mse 0.5, code 9",
+        ),
+        (
             {"jobs": ["export of rank 1", "retraining of trial 7, seed 2"]},
             "the best are retrained and exported; machines are at: export of rank 1; retraining of",
         ),

@@ -114,6 +114,10 @@ def _describe_finish(finish: Finish | None, metric: str) -> list[str]:
         return [f"{place} retrains and exports the best"]
     if finish.result is None:
         return []
+    goals = finish.result.get("goals")
+    if isinstance(goals, str):
+        trial = finish.result.get("trial")
+        return [f"the front is exported in {place}, the first is trial {trial}: {show_text(goals)}"]
     parts = [f"rank 1 is exported in {place}"]
     for name in ("trial", "validation", "test"):
         value = finish.result.get(name)

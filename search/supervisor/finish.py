@@ -36,6 +36,7 @@ from search.trials.standings import Standing, is_exported, race_of, standings_of
 from search.words import format_count, name_seed
 from storage.database.finishes import FinishLost
 from storage.errors import FilesAway
+from storage.files.certificate_words import goals_in_words
 from storage.files.exports import remove_unfinished
 
 MOST_ROUNDS = 8  # of exporting until all exports are whole: one is enough on a sound disk
@@ -191,6 +192,8 @@ def _summarize(records: Sequence[dict[str, Any]], metric: str, top: int) -> dict
     best = records[0]
     test = (best["test"] or {}).get(metric)
     about = {"trial": best["trial"], "validation": best["valid"][metric], "test": test}
+    if best.get("goals"):
+        about["goals"] = goals_in_words(best)
     return {"top": top, "exports": len(records), **about}
 
 

@@ -54,13 +54,18 @@ class FinishedElsewhere:
 
     def describe(self, metric: str) -> str:
         """Return where the exports are, and what the best of them scored."""
-        parts = [f"the best is retrained and exported in {show_text(self.place)}"]
+        end = "FINISH=here does so in this RUNS, too"
+        place, goals = show_text(self.place), self.result.get("goals")
+        if isinstance(goals, str):
+            first = f"the first with {show_text(goals)}"
+            return f"the front is retrained and exported in {place}, {first}; {end}"
+        parts = [f"the best is retrained and exported in {place}"]
         for name in ("trial", "validation", "test"):
             value = self.result.get(name)
             if isinstance(value, int | float):
                 of = "" if name == "trial" else f" {metric.upper()}"
                 parts.append(f"{name}{of} {value:.6g}")
-        return f"{', '.join(parts)}; FINISH=here does so in this RUNS, too"
+        return f"{', '.join(parts)}; {end}"
 
 
 def find_elsewhere(
