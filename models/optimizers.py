@@ -2,7 +2,8 @@
 
     constant       the configuration's rate in every epoch
     cosine         a third of it in the first epoch; then it falls along half a cosine from the
-                   configuration's rate to a hundredth in the last epoch (Loshchilov and Hutter 2017)
+                   configuration's rate to a hundredth in the last epoch (Loshchilov and Hutter
+                   2017)
     cosine_decay   the same without the smaller first epoch. A network without norms may not stand
                    the step up from it: the residual VAE forgot its codes in epoch 2
 
