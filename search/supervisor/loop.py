@@ -245,6 +245,7 @@ class Supervisor:
                     f"{self.queue.stop_reason()}: "
                     f"{format_count(counts.total(), 'trial')}, not {self.run.trials}"
                 )
+            self.display.progress.total = counts.total()
             return counts.total()
         return self.run.trials
 

@@ -148,6 +148,7 @@ class StudyProgress:
         return [*self.status.values(), *(status for _, status in self.elsewhere.values())]
 
     def summary_parts(self) -> list[str]:
+        """Return the parts of `summary`: where they have no room beside each other, none breaks."""
         counts = {word: self.states[state] for word, state in STATES.items()}
         resumed = min(self._count_resumed_since(), counts["paused"])
         counts["running"] += resumed
