@@ -17,7 +17,7 @@ from models.training.augmenting import (
     shift_images,
 )
 
-ALL = "colour,translation,cutout"
+ALL = "flip,colour,translation,cutout"
 
 
 def random_images(count: int = 6, channels: int = 3, height: int = 8, width: int = 12) -> Tensor:
@@ -73,12 +73,16 @@ def test_each_image_is_varied_its_own_way_within_bounds() -> None:
     cut = always("cutout")(images)
     share = (cut == 0).float().mean((1, 2, 3))
     assert 1 / 16 <= float(share.min()) < float(share.max()) == 1 / 4
+    sides = torch.ones(400, 1, 2, 2)
+    sides[..., 0] = -1
+    mirrored = always("flip")(sides)[:, 0, :, 0] == 1
+    assert 0.4 < float(mirrored.float().mean()) < 0.6
     light = always("colour")(images)[:, 0, 0, 0]  # brightness alone changes what is all alike
     assert -0.5 <= float(light.min()) - 1 < -0.4
     assert 0.4 < float(light.max()) - 1 <= 0.5
 
 
-@pytest.mark.parametrize("policy", ["colour", "translation", "cutout", ALL])
+@pytest.mark.parametrize("policy", ["flip", "colour", "translation", "cutout", ALL])
 def test_gradients_flow_to_the_images_as_finite_differences_say(policy: str) -> None:
     augmentation = always(policy)
     images = random_images(2, 2, 4, 4).double().requires_grad_()

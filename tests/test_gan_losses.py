@@ -255,7 +255,10 @@ def test_a_game_without_new_choices_has_no_new_state() -> None:
         ({"loss": "wasserstein"}, "grows without bounds.*set gradient_penalty, such as 10"),
         ({"r2": -1.0}, "r2=-1.0 is outside"),
         ({"gradient_penalty": float("nan")}, "gradient_penalty=nan is outside"),
-        ({"augment": "color"}, "augment='color' is neither 'none' nor some of colour, translation"),
+        (
+            {"augment": "color"},
+            "augment='color' is neither 'none' nor some of flip, colour, translation",
+        ),
         ({"augment": "cutout,cutout"}, "augment='cutout,cutout' is neither"),
         ({"ada_target": 0.6}, "ada_target=0.6 adapts augment='none': name what"),
         ({"ada_target": 1.5}, "ada_target=1.5 is outside"),

@@ -6,8 +6,10 @@
 A discriminator that has learnt few images by heart teaches the generator nothing. So it is shown
 real images *and* fakes only in random variations. The generator learns through them, which keeps
 the variations out of what it makes: they would give a fake away no less than a real image
-(Zhao et al. 2020, DiffAugment; their three policies and strengths):
+(Zhao et al. 2020, DiffAugment; their three policies and strengths, and mirror images, as Karras
+et al. 2020 have them):
 
+    flip          left and right change places in half of the images
     colour        brightness + U(-1/2, 1/2), saturation * U(0, 2), contrast * U(1/2, 3/2)
     translation   by up to 1/8 of each side; what comes in is 0, mid-grey in [-1, 1]
     cutout        a square of half of each side becomes 0; it may hang over the edge
@@ -29,7 +31,7 @@ from torch.nn import functional as F
 
 from models.errors import ConfigError, short
 
-KINDS = ("colour", "translation", "cutout")  # in the order in which they are done
+KINDS = ("flip", "colour", "translation", "cutout")  # in the order in which they are done
 NONE = "none"
 SHIFT, CUT = 1 / 8, 1 / 2  # of a side
 INTERVAL = 4  # updates of D between two steps of p
@@ -68,6 +70,9 @@ class Augmentation(nn.Module):
                 self.register_buffer(name, torch.zeros(()))
 
     def forward(self, images: Tensor) -> Tensor:
+        if "flip" in self.kinds:
+            mirrored = self._chosen(images) & (self._draw(images) < 0.5)
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         if "colour" in self.kinds:
             for change in (change_brightness, change_saturation, change_contrast):
                 changed = change(images, self._draw(images))
