@@ -104,6 +104,7 @@ CASES: tuple[Case, ...] = (
     _vae("mse, adamax", reconstruction="mse", optimizer="adamax"),
     _vae("faces-64", COLOUR, architecture="faces-64", width=0.02, warm_up=2),
     _vae("wide-64", COLOUR, architecture="wide-64", width=0.03, latent=20),
+    _vae("residual", architecture="residual", latent=4, schedule="cosine_decay"),
     _gan("32"),
     _gan("64 in colour", COLOUR, width=0.03),
     _gan("dropout-28", architecture="dropout-28", latent=0),
@@ -112,7 +113,7 @@ CASES: tuple[Case, ...] = (
     _gan("r1 and r2, relativistic", normalization="none", r1=1.0, r2=1.0, loss="relativistic"),
     _gan("wasserstein", normalization="none", loss="wasserstein", gradient_penalty=10.0),
     _gan("hinge, smooth noise", loss="hinge", instance_noise=0.3),
-    _gan("augmented", augment="colour,translation,cutout", instance_noise=0.1),
+    _gan("augmented", augment="flip,colour,translation,cutout", instance_noise=0.1),
     _gan("adaptive augmentation", augment="translation,cutout", ada_target=0.6, ada_images=640),
     _gan("adaptive rule", extra_g_steps=1, threshold=-0.5),
     Case(
