@@ -47,6 +47,7 @@ def whole_reader(low: int, high: int = 1_000_000_000) -> Reader:
 
 
 def read_switch(name: str, written: str) -> bool:
+    """Return whether a variable that is 0 or 1 is 1."""
     return bool(whole_reader(0, 1)(name, written))
 
 
@@ -110,40 +111,19 @@ def read_data(name: str, written: str) -> str:
     return written
 
 
-def read_code(name: str, written: str) -> str:
-    if written.lower() != "changed":
-        raise BadVariable(
-            f"{name}={quote(written)} is not 'changed', which lets trials of other code mix"
-        )
-    return "changed"
+def word_reader(word: str, effect: str) -> Reader:
+    """Return a reader of one word, in any case; ``effect`` says what it does."""
 
+    def read(name: str, written: str) -> str:
+        if written.lower() != word:
+            raise BadVariable(f"{name}={quote(written)} is not '{word}', which {effect}")
+        return word
 
-def read_keep(name: str, written: str) -> str:
-    if written.lower() != "checkpoints":
-        raise BadVariable(
-            f"{name}={quote(written)} is not 'checkpoints', which keeps the last checkpoint of "
-            "trials that have ended, so that more EPOCHS go on from it"
-        )
-    return "checkpoints"
-
-
-def read_finish(name: str, written: str) -> str:
-    if written.lower() != "here":
-        raise BadVariable(
-            f"{name}={quote(written)} is not 'here', which retrains the best in this RUNS, too"
-        )
-    return "here"
-
-
-def read_stop(name: str, written: str) -> str:
-    if written.lower() != "auto":
-        raise BadVariable(
-            f"{name}={quote(written)} is not 'auto', which ends a search that no longer pays"
-        )
-    return "auto"
+    return read
 
 
 def read_engine(name: str, written: str) -> str:
+    """Return one of `ENGINES`."""
     word = written.lower()
     if word not in ENGINES:
         raise BadVariable(unknown_name("engine", written, ENGINES))
@@ -233,6 +213,7 @@ def read_background(name: str, written: str) -> str:
 
 
 def read_storage(name: str, written: str) -> str:
+    """Return the database's URL; the path of a SQLite file becomes absolute."""
     from storage.database.address import absolute_url
 
     return absolute_url(written)
@@ -246,6 +227,7 @@ def read_files(name: str, written: str) -> str:
 
 
 def read_receiver(name: str, written: str) -> Receiver:
+    """Return who is to hear of a study: a URL or a command."""
     from search.receiver import parse_receiver
 
     return parse_receiver(written)
@@ -263,6 +245,7 @@ def read_hosts(name: str, written: str) -> tuple[str, ...]:
 
 
 def quote(written: str) -> str:
+    """Return the text in quotes as a message shows it, shortened where it is long."""
     return short(repr(written))
 
 

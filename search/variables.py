@@ -29,20 +29,16 @@ from search.variable_readers import (
     is_utf8,
     quote,
     read_background,
-    read_code,
     read_data,
     read_engine,
     read_files,
-    read_finish,
     read_fuse,
     read_gpus,
     read_hosts,
-    read_keep,
     read_names,
     read_options,
     read_path,
     read_receiver,
-    read_stop,
     read_storage,
     read_switch,
     read_text,
@@ -50,12 +46,14 @@ from search.variable_readers import (
     read_tries,
     read_warm,
     whole_reader,
+    word_reader,
 )
 from storage.paths import RunPaths
 
 if TYPE_CHECKING:
     from search.receiver import Receiver
 
+KEPT = "keeps the last checkpoint of trials that have ended, so that more EPOCHS go on from it"
 INDENT = 18  # columns before the help of a variable, as before that of a target
 
 
@@ -145,17 +143,17 @@ class Variables:
     )
     code: str | None = _variable(
         "changed: go on although other code computed the study's trials so far",
-        read_code,
+        word_reader("changed", "lets trials of other code mix"),
         typed=True,
     )
     keep: str | None = _variable(
         "checkpoints: ended trials keep their last one, from which more EPOCHS go on",
-        read_keep,
+        word_reader("checkpoints", KEPT),
         typed=True,
     )
     finish: str | None = _variable(
         "here: retrain and export in this RUNS, though another machine has done so in its own",
-        read_finish,
+        word_reader("here", "retrains the best in this RUNS, too"),
         typed=True,
     )
     engine: str | None = _variable(
@@ -208,7 +206,7 @@ class Variables:
     stop: str | None = _variable(
         "auto: end the search when what it may still gain is less than the noise between seeds, "
         "after 20 trials or more; SAMPLER and PRUNER stay what they are",
-        read_stop,
+        word_reader("auto", "ends a search that no longer pays"),
         typed=True,
     )
     tries: tuple[dict[str, str], ...] = _variable(

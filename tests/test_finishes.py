@@ -212,6 +212,14 @@ def test_a_finished_study_is_left_to_the_machine_that_has_it(
     assert words[0] != words[1]
 
 
+def test_of_several_goals_another_machine_names_all() -> None:
+    found = FinishedElsewhere(place="a:/runs", result={"top": 3, "goals": "mse 0.5, code 9"})
+    assert found.describe("mse") == (
+        "the front is retrained and exported in a:/runs, the first with mse 0.5, code 9; "
+        "FINISH=here does so in this RUNS, too"
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "top"),
     [

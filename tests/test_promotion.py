@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from search.errors import BadVariable
 from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
+from search.supervisor.progress import StudyProgress
+from search.supervisor.rung_forecast import RungForecast
 from search.trials.queue import TrialQueue, open_queue
 from storage import curves, trials
 from storage.database.fences import TrialLost, raise_fence
@@ -72,6 +75,21 @@ def test_the_best_of_a_rung_go_on_and_the_others_end_last(storage_url: str) -> N
     ]  # fmt: skip
     assert done[14:] == [f"{number} ends" for number in range(2, 9)] + [""] * 9
     assert queue.count() == {"COMPLETE": 1, "PRUNED": 8}
+
+
+def test_what_is_said_to_be_left_is_what_is_trained_until_the_end(storage_url: str) -> None:
+    queue, shown = make_queue(storage_url), StudyProgress("small", 9)
+    left: list[int] = []
+    done: list[str] = []
+    while not done or done[-1]:
+        RungForecast(queue, shown, EPOCHS).look(queue.count())
+        assert shown.rungs is not None
+        left.append(sum(epochs * count for epochs, count in shown.rungs.stretches.items()))
+        done.append(train(queue, 9, lambda number, epoch: number))
+    stretches = [re.fullmatch(r"\d+: (\d+)-(\d+)", each) for each in done]
+    trained = [int(each[2]) - int(each[1]) + 1 if each else 0 for each in stretches]
+    assert sum(trained) == 9 + 3 * 2 + 6
+    assert left == [sum(trained[place:]) for place in range(len(trained))]
 
 
 def test_a_study_of_few_trials_has_a_winner(storage_url: str) -> None:

@@ -4,7 +4,8 @@ Training images are drawn anew for every batch, validation and test images are d
 The code is wider than the plane of `vae`, the likelihood is Bernoulli's, and beta is 1: the metric
 is the negative evidence lower bound in nats. The card of the winner has -log p(x) of the test
 images with 5,000 importance samples each, as Burda et al. 2016 report it, who draw training images
-in the same way: their VAE with one stochastic layer has 86.8, and the reference here has 83.2.
+in the same way: their VAE with one stochastic layer has 86.8. The reference here has 83.2 after 45
+epochs.
 
     make study NAME=vae_binary
 """

@@ -14,7 +14,6 @@ from collections import Counter
 
 from search.supervisor.progress import StudyProgress
 from search.trials.queue import TrialQueue
-from storage.database.trial_states import count_ended
 
 EVERY = 3.0  # seconds between two looks
 
@@ -39,13 +38,7 @@ class RungForecast:
         if not self.queue.lets_trials_pause or time.monotonic() - self._looked < EVERY:
             return
         self._looked = time.monotonic()
-        begun = count_ended(counts) + counts["PAUSED"] + counts["RUNNING"] + counts["WAITING"]
-        work = self.queue.work_left(
-            epochs=self.epochs,
-            fresh=range(begun, max(begun, self.progress.total)),
-            running=[each.number for each in self.progress.running() if each.number is not None],
-            has_complete=counts["COMPLETE"] > 0,
+        running = [each.number for each in self.progress.running() if each.number is not None]
+        self.progress.rungs = self.queue.work_left(
+            counts, epochs=self.epochs, total=self.progress.total, running=running
         )
-        if work is not None:
-            work.stretches[work.stop_of(0, 0)] += counts["WAITING"]  # each at most a stretch
-        self.progress.rungs = work

@@ -126,25 +126,27 @@ class PausedTrials:
         return find_pauses(arrivals, self.pruner, minimize=self._minimize)
 
     def work_left(
-        self, *, epochs: int, fresh: range, running: Collection[int], has_complete: bool
+        self, counts: Mapping[str, int], *, epochs: int, total: int, running: Collection[int]
     ) -> RungWork | None:
         """Return what no worker has begun, in stretches between rungs; None: no trial pauses.
 
-        epochs: of a whole trial; fresh: numbers of the trials that nobody has begun
-        running: numbers of those that run; has_complete: whether a trial is complete
+        counts: trials by state, those that pause as PAUSED
+        epochs: of a whole trial; total: trials in all; running: numbers of those that run
         """
         if self.pruner is None:
             return None
         with read(self.storage.engine) as connection:
             arrivals = rungs.read_arrivals(connection, self.study_id)
+        begun = sum(counts.values())
         stretches = stretches_left(
             arrivals,
             self.pruner,
             epochs=epochs,
-            fresh=fresh,
+            fresh=range(begun, max(begun, total)),
             running=running,
+            waiting=counts["WAITING"],
             minimize=self._minimize,
-            has_complete=has_complete,
+            has_complete=counts["COMPLETE"] > 0,
         )
         return RungWork(stretches=stretches, pruner=self.pruner, epochs=epochs)
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -56,12 +56,10 @@ class RungTrials(StoredTrials):
 
     @waits_out_outages
     def work_left(
-        self, *, epochs: int, fresh: range, running: Collection[int], has_complete: bool
+        self, counts: Mapping[str, int], *, epochs: int, total: int, running: Collection[int]
     ) -> RungWork | None:
         """Return what is left between rungs (`PausedTrials.work_left`); None: no trial pauses."""
-        return self._paused.work_left(
-            epochs=epochs, fresh=fresh, running=running, has_complete=has_complete
-        )
+        return self._paused.work_left(counts, epochs=epochs, total=total, running=running)
 
     @property
     def lets_trials_pause(self) -> bool:

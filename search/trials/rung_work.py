@@ -49,6 +49,7 @@ def stretches_left(
     epochs: int,
     fresh: range = range(0),
     running: Iterable[int] = (),
+    waiting: int = 0,
     minimize: bool,
     has_complete: bool = True,
 ) -> Counter[int]:
@@ -56,10 +57,12 @@ def stretches_left(
 
     epochs: of a whole trial; fresh: numbers of the trials that nobody has begun
     running: numbers of those that run; their own stretch is left out
+    waiting: how many were interrupted and wait for a worker: each has at most a stretch
     has_complete: whether a trial is complete; else the best goes on to the end
     """
     reached = _last_rungs(arrivals)
     found: Counter[int] = Counter()
+    found[next_stop(pruner, epochs, 0, 0)] += waiting
     coming: Counter[tuple[int, int]] = Counter()  # by bracket and rung: how many arrive there yet
     for number, alike in pruner.count_alike(fresh):
         first = next_stop(pruner, epochs, number, 0)

@@ -24,7 +24,7 @@ from search.errors import BadVariable
 from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
-from search.trials.rung_work import RungWork, next_stop, stretches_left
+from search.trials.rung_work import RungWork, stretches_left
 from search.trials.shared_exports import EXPORT
 from search.trials.study_record import KEY, parse_record
 from search.trials.trial_attributes import is_sound
@@ -192,12 +192,11 @@ def _with_rungs(
         epochs=found.epochs,
         fresh=range(begun, found.total),
         running=running,
+        # what a killed worker was at waits, too
+        waiting=found.counts["waiting"] + len(found.running) - len(running),
         minimize=_is_minimized(connection, study_id),
         has_complete=found.counts["complete"] > 0,
     )
-    # what a killed worker was at is at most a stretch
-    waiting = found.counts["waiting"] + len(found.running) - len(running)
-    left[next_stop(rule, found.epochs, 0, 0)] += waiting
     work = RungWork(stretches=left, pruner=rule, epochs=found.epochs)
     stops = {trial.number: work.stop_of(trial.number, trial.epoch) for trial in found.alive}
     return replace(
