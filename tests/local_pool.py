@@ -1,6 +1,6 @@
 """A study without other processes: the supervisor's only worker is a part of it.
 
-    monkeypatch.setattr("search.cli.study.WorkerPool", LocalPool)
+    monkeypatch.setattr("search.cli.study_command.WorkerPool", LocalPool)
     main(["study"])
 
 It works when the supervisor listens: a job is done as a whole, then its events are heard.

@@ -27,7 +27,7 @@ def run(
     capfd: pytest.CaptureFixture[str], quick_export: None, cache: Path,
 ) -> Run:  # fmt: skip
     """Run a study of two trials in this process, with one fault; what it ends with."""
-    monkeypatch.setattr("search.cli.study.WorkerPool", LocalPool)
+    monkeypatch.setattr("search.cli.study_command.WorkerPool", LocalPool)
     monkeypatch.setattr("search.__main__.start_early", lambda: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr(retry, "FIRST", 0.001)
