@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.supervisor.loop import HANG, RunningTrials
+from search.supervisor.running_trials import HANG, RunningTrials
 
 LIMIT = 60.0  # seconds that a trial may take
 
@@ -12,7 +12,7 @@ LIMIT = 60.0  # seconds that a trial may take
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found = [1000.0]
-    monkeypatch.setattr("search.supervisor.loop.time.monotonic", lambda: found[0])
+    monkeypatch.setattr("search.supervisor.running_trials.time.monotonic", lambda: found[0])
     return found
 
 

@@ -26,7 +26,8 @@ from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.file_cleaning import remove_ended
 from search.supervisor.finish import finish, take_exports
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
-from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
+from search.supervisor.loop import Supervisor
+from search.supervisor.stopping import Stopped, stop_on_signals
 from search.trials.owner import forget_mark
 from search.trials.standings import is_finished
 from search.variables import Variables

@@ -50,7 +50,8 @@ from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.finish import finish
 from search.supervisor.finish_claim import FinishedElsewhere, find_elsewhere
 from search.supervisor.gpu_packing import GpuPacking
-from search.supervisor.loop import Stopped, Supervisor, stop_on_signals
+from search.supervisor.loop import Supervisor
+from search.supervisor.stopping import Stopped, stop_on_signals
 from search.supervisor.worker_pool import WorkerPool
 from search.tracking.opening import check_trackers
 from search.trials.files_access import open_files

@@ -9,18 +9,11 @@ Whatever is interrupted is taken up by the next call of the same command.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
 
-from search.errors import SearchError, WorkersFailed
 from search.messages import (
-    CROWDED,
     Ended,
     EpochEnded,
     Event,
@@ -37,17 +30,19 @@ from search.messages import (
 )
 from search.run import StudyRun
 from search.study import Study
+from search.supervisor.alike_failures import AlikeFailures
 from search.supervisor.display import Display
 from search.supervisor.elsewhere import Elsewhere
-from search.supervisor.end_words import describe_exit
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.notices import Notices
 from search.supervisor.preference_prompt import PreferencePrompt
-from search.supervisor.restarts import Restarts
 from search.supervisor.rung_forecast import RungForecast
+from search.supervisor.running_trials import RunningTrials
+from search.supervisor.stopping import Stopped
 from search.supervisor.study_note import StudyNote
 from search.supervisor.tracking import StudyTracking
-from search.supervisor.worker_pool import WorkerHandle, WorkerPool, WorkerState
+from search.supervisor.worker_deaths import WorkerDeaths
+from search.supervisor.worker_pool import WorkerHandle, WorkerPool
 from search.trials.files_access import FilesAccess
 from search.trials.leaderboard import Leaderboard
 from search.trials.outcomes import Outcome
@@ -57,56 +52,8 @@ from storage.database.leases import RENEWAL
 from storage.database.retry import DatabaseWentBack
 from storage.database.trial_states import count_ended
 
-HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiting for its epoch
-ALIKE = 3  # failures of one kind, one after the other, that end the search
 TICK = 0.5  # seconds between two looks at the database
 LINGER = 15.0  # seconds that a worker may take to notice that no trial is left
-
-
-class SearchFailed(SearchError):
-    """Trials fail one after the other for the same reason; the message names it and the log."""
-
-
-class Stopped(Exception):
-    """Ctrl-C or SIGTERM: end cleanly, the next run goes on."""
-
-
-@dataclass
-class RunningTrials:
-    """The trials that one worker is at.
-
-    since: trial -> when it began; heard: when the worker last said something of any; both on the
-        monotonic clock
-    several: whether it has ever been at more than one
-    """
-
-    since: dict[int, float] = field(default_factory=dict)
-    heard: float = 0.0
-    several: bool = False
-
-    def begin(self, number: int) -> None:
-        """Take in that a trial begins."""
-        self.since[number] = self.heard = time.monotonic()
-        self.several = self.several or len(self.since) > 1
-
-    def end(self, number: int) -> None:
-        """Take in that the worker is at a trial no more."""
-        self.since.pop(number, None)
-        self.heard = time.monotonic()
-
-    def hear(self) -> None:
-        """Take in that the worker says something."""
-        self.heard = time.monotonic()
-
-    def is_late(self, limit: float) -> bool:
-        """Whether the worker does not end its trial, long after the ``limit`` in seconds.
-
-        One that has several trains them in turn, so that what it says of any of them counts.
-        """
-        if not self.several:
-            return any(time.monotonic() - begun > limit + HANG for begun in self.since.values())
-        silent = time.monotonic() - self.heard
-        return bool(self.since) and silent > limit * len(self.since) + HANG
 
 
 class Supervisor:
@@ -142,12 +89,10 @@ class Supervisor:
         self.tracking: StudyTracking | None = None  # tells experiment trackers
         self.elsewhere: Elsewhere | None = None  # shows what other machines do
         self.forecast = RungForecast(queue, display.progress, run.epochs)
-        self.restarts = Restarts()
-        self.is_ready = False  # a worker has come up: what kills others later may pass
+        self.deaths = WorkerDeaths(run, queue, pool, display, packing)
         self.has_stopped = False  # the sampler has, and it has been said
-        self.failures: list[str] = []  # reasons, one after the other
+        self.failures = AlikeFailures()
         self.running: dict[int, RunningTrials] = {}  # of each worker
-        self.hung: dict[int, int | None] = {}  # worker that was killed for it -> trial, if known
         # (trial, repeat) -> how far that retraining has come
         self.epochs: dict[tuple[int, int], int] = {}
 
@@ -190,7 +135,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 self._halt(minutes)
                 return
-            self._kill_hung()
+            self.deaths.kill_hung(self.running)
             if count_ended(counts) >= total:
                 over = over or time.monotonic()
                 if time.monotonic() - over > LINGER:
@@ -265,7 +210,8 @@ class Supervisor:
         died = []
         for worker, event in self.pool.events(TICK):
             if isinstance(event, Gone):
-                self._replace_dead(worker, event)
+                self.running.pop(worker.index, None)
+                self.deaths.take_in(worker, event)
                 died.append(worker)
             elif not isinstance(event, Failed):
                 self._follow_trials(worker, event)
@@ -276,8 +222,7 @@ class Supervisor:
                     self.tracking.handle_event(event)
             if self.stop.is_set():
                 raise Stopped
-        for index in self.restarts.take_due():
-            self.pool.replace(self.pool.workers[index])
+        self.deaths.start_due()
         return died
 
     def _halt(self, minutes: float | None) -> None:
@@ -291,36 +236,25 @@ class Supervisor:
         self.display.update_counts(self.queue.count())
         self.display.say(f"MINUTES={minutes:g} are over; the same command goes on from here")
 
-    def _kill_hung(self) -> None:
-        """Kill a worker that does not end its trial by itself, long after TRIAL_MINUTES."""
-        if self.run.trial_minutes is None:
-            return
-        for index, running in self.running.items():
-            worker = self.pool.workers[index]
-            is_late = running.is_late(60 * self.run.trial_minutes)
-            if is_late and index not in self.hung and worker.state is WorkerState.BUSY:
-                self.hung[index] = None if running.several else next(iter(running.since))
-                worker.process.kill()
-
     def _follow_trials(self, worker: WorkerHandle, event: Event) -> None:
         """Note which trials run since when, and how they end."""
         match event:
             case Ready():
-                self.is_ready = True
+                self.deaths.is_ready = True
             case Retraining() | Exporting():
-                self.restarts.note_work(worker.index)
+                self.deaths.restarts.note_work(worker.index)
             case EpochEnded(retraining=True):
                 key = event.number, event.repeat
                 self.epochs[key] = max(event.epoch, self.epochs.get(key, 0))
             case Started():
-                self.restarts.note_work(worker.index)
+                self.deaths.restarts.note_work(worker.index)
                 self.running.setdefault(worker.index, RunningTrials()).begin(event.number)
             case EpochEnded() if worker.index in self.running:
                 self.running[worker.index].hear()
             case Ended():
                 self._note_left(worker, event.number)
                 self._look_for_best(at_once=event.outcome == Outcome.COMPLETE)
-                self._count_failures(worker, event)
+                self.failures.count(event, worker.log)
             case Released() | Paused():
                 self._note_left(worker, event.number)
             case Idle():
@@ -330,22 +264,6 @@ class Supervisor:
         """Take in that a worker is at a trial no more."""
         if worker.index in self.running:
             self.running[worker.index].end(number)
-
-    def _count_failures(self, worker: WorkerHandle, event: Ended) -> None:
-        """End the search when trial after trial fails alike: the next would fail, too."""
-        if event.outcome != Outcome.FAILED:
-            self.failures.clear()
-            return
-        kind = event.reason.splitlines()[0]
-        if self.failures and self.failures[-1] != kind:
-            self.failures.clear()
-        self.failures.append(kind)
-        if len(self.failures) >= ALIKE:
-            place = f"; {event.place}" if event.place else ""
-            raise SearchFailed(
-                f"{ALIKE} trials one after the other failed alike ({kind}{place}); mend that, then "
-                f"the same command tries them again and goes on (log: {worker.log})"
-            )
 
     def _add_workers(self) -> None:
         """Start more workers where a GPU has room for them and they pay."""
@@ -357,75 +275,3 @@ class Supervisor:
             worker = self.pool.add(device)
             self.packing.note_added(worker.index, device)
             self.display.say(f"{device} has room for more: worker {worker.index} joins")
-
-    def _replace_dead(self, worker: WorkerHandle, event: Gone) -> None:
-        """Free the trial of a worker that ended unasked; a new one follows if that can help."""
-        if worker.error is not None:
-            raise WorkersFailed(f"worker {worker.index}: {worker.error} (log: {worker.log})")
-        self.running.pop(worker.index, None)
-        if worker.index in self.hung:
-            self._end_hung(self.hung.pop(worker.index), worker)
-        freed = self.queue.reclaim_from(worker.owner)
-        if event.code == CROWDED and self._has_neighbours(worker):
-            self.restarts.retire(worker.index)
-            if self.packing is not None:
-                self.packing.note_left(worker.index, worker.device)
-            self.display.show_leaving(worker)
-            return
-        self.display.show_death(worker, event.code, freed)
-        if self.restarts.note_death(worker.index, at_start=not self.is_ready) is None:
-            self._go_on_without(worker, event)
-
-    def _end_hung(self, number: int | None, worker: WorkerHandle) -> None:
-        """End the trial for which a worker was killed; of several, each goes on alone."""
-        late = f"TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
-        if number is None:
-            self.display.say(
-                f"worker {worker.index} hung: {late}; each of its trials goes on alone"
-            )
-        elif self.queue.end_hung(number, f"it hung: {late}"):
-            self.display.say(f"trial {number:>3}  interrupted: it hung: {late}")
-
-    def _has_neighbours(self, worker: WorkerHandle) -> bool:
-        """Whether other workers of this run use the same device."""
-        return any(
-            other.device == worker.device and other.index not in self.restarts.given_up
-            for other in self.pool.workers.values()
-            if other.index != worker.index
-        )
-
-    def _go_on_without(self, worker: WorkerHandle, event: Gone) -> None:
-        """Start a worker no more that never comes to work. Raises `WorkersFailed` if all are so."""
-        times = format_count(self.restarts.deaths[worker.index], "time")
-        how = f"ended {describe_exit(event.code)} before it could work, {times} in a row"
-        if len(self.restarts.given_up) == len(self.pool.workers):
-            raise WorkersFailed(f"worker {worker.index} {how}; see {worker.log}")
-        self.display.say(f"worker {worker.index} {how}: the others go on without it ({worker.log})")
-
-
-@contextmanager
-def stop_on_signals(
-    stop: threading.Event,
-    kill: Callable[[], None],
-    signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
-) -> Iterator[list[int]]:
-    """The first Ctrl-C or SIGTERM sets ``stop``, for a clean end; the second ends at once.
-
-    signals: that do so; a scheduler says SIGUSR2 more than once, and never means at once by it
-    Yields those that came.
-    """
-    heard: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number != signal.SIGUSR2:
-            kill()
-            raise KeyboardInterrupt
-        heard.append(number)
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in signals}
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
