@@ -15,11 +15,11 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
+from models.model_config import ModelConfig, later
 from models.needs import Needs, Sides
 from models.optimizers import SCHEDULES, set_rates
 from models.programs import Program
@@ -38,77 +39,8 @@ __all__ = [
     "Sides", "build", "evaluating", "later", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
 
-ENDLESS = 1_000_000_000  # epochs: nothing that ends by itself lasts as long
-FEWEST = 8  # images that a batch keeps when it is made smaller
-
 Metrics = dict[str, Tensor]
 """Name -> scalar tensor, a mean over the batch, on the model's device."""
-
-T = TypeVar("T")
-LATER = "later"  # metadata of a configuration's field
-
-
-def later(default: T) -> T:
-    """Return a field that a family gained after studies of it were stored.
-
-    Its default must mean what there was before. A configuration that has the default still is the
-    configuration of the older version (`ModelConfig.to_plain`).
-    """
-    made: T = field(default=default, metadata={LATER: True})
-    return made
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The fields of every configuration. A family adds its own, all with defaults.
-
-    schedule: name of how the learning rates go over the epochs (`models.optimizers`)
-    """
-
-    batch_size: int = 256
-    schedule: str = "constant"
-
-    def __post_init__(self) -> None:
-        require("batch_size", self.batch_size, 1, 65536)
-        require_one_of("schedule", self.schedule, SCHEDULES)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the values that tell this configuration from others, as JSON takes them.
-
-        A field that an older version did not know is left out where it has its default.
-        """
-        new = {each.name: each.default for each in fields(self) if each.metadata.get(LATER)}
-        values = asdict(self)
-        return {k: v for k, v in values.items() if k not in new or v != new[k]}
-
-    @classmethod
-    def from_export(cls, values: Mapping[str, Any]) -> Self:
-        """Return the configuration of an export. Where an older version wrote it, a family says
-        what the fields mean that it lacks."""
-        return cls(**values)
-
-    @property
-    def images_per_step(self) -> int:
-        """Images of a training step: more than the batch size where a step makes several
-        updates."""
-        return self.batch_size
-
-    def settled_in(self, epochs: int) -> int:
-        """Return the first of ``epochs`` epochs from which on nothing changes with the epochs any
-        more: rates have fallen, noise has faded, losses have their weights. A family whose
-        ``begin_epoch`` sets more says so here; a retraining loses no patience before."""
-        return 1 if self.schedule == "constant" else epochs
-
-    @property
-    def is_stretched(self) -> bool:
-        """Whether something is stretched over all epochs, so that the first epochs of a longer
-        training are others."""
-        return self.settled_in(ENDLESS) == ENDLESS
-
-    @property
-    def smallest_batch(self) -> int:
-        """The fewest images that an update can be made with."""
-        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,19 +298,6 @@ class Model(nn.Module, ABC):
 
 Note = Callable[[str], None]
 """A function that is called with one line on what is being done."""
-
-
-def fit_batch(config: ModelConfig, shown: int, *, least_steps: int) -> ModelConfig:
-    """Return ``config`` with a batch that leaves ``least_steps`` to an epoch of ``shown`` images.
-
-    A batch is made smaller, never larger, and stays as large as `FEWEST`: of smaller ones the
-    gradient says little. ``least_steps`` 0 leaves it as it is.
-    """
-    if not least_steps:
-        return config
-    updates = config.images_per_step // config.batch_size
-    batch = max(shown // (least_steps * updates), FEWEST, config.smallest_batch)
-    return replace(config, batch_size=batch) if batch < config.batch_size else config
 
 
 def build(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.analysis.confusion import class_table, draw_confusion
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from models.base import ModelConfig, build, evaluating, fit_batch
+from models.base import ModelConfig, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.conditional_gan import LabelledConfig
 from models.data.decoding import Header
@@ -31,6 +31,7 @@ from models.errors import ConfigError, DataError
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.export import exported_shape
 from models.gan import GAN, GANConfig
+from models.model_config import fit_batch
 from models.needs import Needs, Sides, count_classes, is_unclassed
 from models.stargan import StarGAN, StarGANConfig
 from models.training.gan_losses import sample_spread

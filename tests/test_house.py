@@ -72,7 +72,7 @@ ARROWS = {
         ("adversarial", "analysis", "image_classifier"),
         ("export", "training", "usage"),
         ("base", "kernels", "networks", "program_files"),
-        ("needs",),
+        ("model_config", "needs"),
         ("asked_labels", "data", "optimizers", "programs"),
         ("figures", "tensor_files"),
         ("sealed_files",),

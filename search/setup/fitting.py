@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.base import fit_batch
 from models.data.description import describe_losses
 from models.data.images import ImageSplits
+from models.model_config import fit_batch
 from models.needs import PARTS, Needs, count_classes, is_unclassed
 from search.setup.mistakes import mistakes_of
 from search.setup.sampled import sample_configurations

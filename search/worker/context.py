@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
-from models.base import Model, ModelConfig, build, fit_batch
+from models.base import Model, ModelConfig, build
 from models.data.images import ImageSplits
 from models.data.watching import WatchedImages
 from models.errors import ImagesChanged
+from models.model_config import fit_batch
 from search.console import shorten_path
 from search.errors import StudyChanged
 from search.messages import Event, Preparing, Warned
