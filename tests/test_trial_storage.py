@@ -20,7 +20,8 @@ from search.trials.epoch_report import EpochReport
 from search.trials.queue import TrialQueue, open_queue
 from storage.database import rows
 from storage.database.connection import open_engine, open_storage
-from storage.database.optuna_storage import TrialCache, TrialStorage
+from storage.database.optuna_storage import TrialStorage
+from storage.database.trial_cache import TrialCache
 from storage.database.trial_states import ENDED, TrialStates
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

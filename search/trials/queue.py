@@ -43,10 +43,11 @@ from search.trials.study_epochs import check_epochs
 from storage.database import leases, preferences
 from storage.database.connection import open_storage
 from storage.database.fences import TrialLost
-from storage.database.optuna_storage import TooManyTrials, TrialCache, TrialStorage
+from storage.database.optuna_storage import TooManyTrials, TrialStorage
 from storage.database.preferences import Choices
 from storage.database.retry import DatabaseRetry
 from storage.database.transactions import read
+from storage.database.trial_cache import TrialCache
 from storage.database.trial_states import count_ended
 
 

@@ -21,10 +21,11 @@ from sqlalchemy import Engine
 from search.strategies.front_pruner import FrontPruner
 from search.trials.epoch_report import EpochReport
 from storage.database import notes
-from storage.database.optuna_storage import TrialCache, TrialStorage
+from storage.database.optuna_storage import TrialStorage
 from storage.database.retry import DatabaseRetry
 from storage.database.study_lock import study_lock
 from storage.database.transactions import read
+from storage.database.trial_cache import TrialCache
 from storage.database.trial_states import TrialStates
 from storage.database.vectors import read_measured
 
