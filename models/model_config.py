@@ -16,6 +16,7 @@ from models.errors import require, require_one_of
 from models.optimizers import SCHEDULES
 
 ENDLESS = 1_000_000_000  # epochs: nothing that ends by itself lasts as long
+PRECISIONS = ("float32", "bfloat16")
 FEWEST = 8  # images that a batch keeps when it is made smaller
 
 T = TypeVar("T")
@@ -37,14 +38,17 @@ class ModelConfig:
     """The fields of every configuration. A family adds its own, all with defaults.
 
     schedule: name of how the learning rates go over the epochs (`models.optimizers`)
+    precision: what training steps compute in, float32 or bfloat16 (`models.training.precision`)
     """
 
     batch_size: int = 256
     schedule: str = "constant"
+    precision: str = later("float32")
 
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, 1, 65536)
         require_one_of("schedule", self.schedule, SCHEDULES)
+        require_one_of("precision", self.precision, PRECISIONS)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the values that tell this configuration from others, as JSON takes them.

@@ -27,6 +27,7 @@ from models.errors import StopRequested
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed
 from models.training.cuda_graph import capture_step
+from models.training.precision import training_precision
 from models.training.step_curve import SampledSteps, StepSampler
 
 
@@ -96,7 +97,11 @@ class EpochTask:
         size = min(model.images_per_step, len(order))
         total, sampler = MeanMetrics(), StepSampler(model.step_metrics, len(order) // size)
         # a caller that measures without gradients may train another model to compare with
-        with torch.enable_grad(), fast_convolutions(model) as laid_out:
+        with (
+            torch.enable_grad(),
+            fast_convolutions(model) as laid_out,
+            training_precision(model),
+        ):
             for number, first in enumerate(range(0, len(order) - size + 1, size), start=1):
                 if self.interrupted():
                     raise StopRequested

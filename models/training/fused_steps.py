@@ -74,6 +74,8 @@ def fusing_key(model: Model) -> Hashable | None:
         return None
     if getattr(model.config, "noise", "none") != "none":
         return None  # what the models draw would be others' numbers
+    if model.config.precision != "float32":
+        return None  # their rounding would not be that of a training alone
     config = {name: value for name, value in asdict(model.config).items() if name not in OWN}
     shapes = tuple((tuple(each.shape), each.dtype, str(each.device)) for each in parameters)
     return f"{kind.__module__}:{kind.__qualname__}", repr(config), model.shape, shapes, stacked

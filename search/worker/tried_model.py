@@ -23,6 +23,7 @@ from torch import Tensor
 from models.base import Model, build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
 from models.seeds import same_draws
+from models.training.precision import training_precision
 from search.errors import StudyFileError
 from search.setup.mistakes import find_place
 from search.study import Study
@@ -144,7 +145,7 @@ class TriedModel:
         """Take one training step on ``count`` images, and check what it returns."""
         self.model.train()
         batch = images.batch(slice(0, count))
-        with torch.enable_grad():
+        with torch.enable_grad(), training_precision(self.model):
             measured = self.model.train_step(batch)
         self._check_metrics("train_step", measured, lambda: self.make().train_step(batch))
 

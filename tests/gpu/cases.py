@@ -104,6 +104,7 @@ CASES: tuple[Case, ...] = (
     _vae("mse, adamax", reconstruction="mse", optimizer="adamax"),
     _vae("faces-64", COLOUR, architecture="faces-64", width=0.02, warm_up=2),
     _vae("wide-64", COLOUR, architecture="wide-64", width=0.03, latent=20),
+    _vae("bfloat16", latent=4, precision="bfloat16"),
     _vae("residual", architecture="residual", latent=4, schedule="cosine_decay"),
     _gan("32"),
     _gan("64 in colour", COLOUR, width=0.03),
@@ -115,6 +116,8 @@ CASES: tuple[Case, ...] = (
     _gan("hinge, smooth noise", loss="hinge", instance_noise=0.3),
     _gan("augmented", augment="flip,colour,translation,cutout", instance_noise=0.1),
     _gan("adaptive augmentation", augment="translation,cutout", ada_target=0.6, ada_images=640),
+    _gan("bfloat16", normalization="spectral", precision="bfloat16"),
+    _gan("bfloat16, r1", normalization="none", r1=1.0, precision="bfloat16"),
     _gan("adaptive rule", extra_g_steps=1, threshold=-0.5),
     Case(
         name="acgan", family=ACGAN,

@@ -1,0 +1,49 @@
+"""Training steps in bfloat16, where a configuration asks for it; all else stays in float32.
+
+    with training_precision(model):
+        measured = model.train_step(batch)
+
+Convolutions and matrix products compute in bfloat16, for which a GPU has tensor cores. Weights,
+their gradients and the optimiser's state stay float32, and so do losses, penalties and what is
+measured: each network gives its result in float32. A model is measured, drawn and exported in
+float32. bfloat16 has the range of float32 and 8 bits of precision, so that no loss is scaled
+(Kalamkar et al. 2019).
+
+Shape legend: N batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.base import Model
+from models.networks.layers import as_float32
+
+
+@contextmanager
+def training_precision(model: Model) -> Iterator[None]:
+    """Compute training steps within the block as the model's configuration says.
+
+    A recorded step keeps what it was recorded with. Weights are cast each time that they are used:
+    a step that updates one network and then goes through it again must see what it has become.
+    """
+    if model.config.precision == "float32":
+        yield
+        return
+    hooks = [network.register_forward_hook(_give_float32) for network in model.children()]
+    try:
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _give_float32(network: nn.Module, given: tuple[Any, ...], made: Any) -> Any:
+    """Return what a network made, in float32."""
+    return as_float32(made) if isinstance(made, Tensor) else made
