@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,15 +17,22 @@ from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, ImageSplits
 from models.errors import ConfigError
+from models.evaluation.feature_cache import _make_plan, content_digest
+from models.evaluation.feature_net import FeatureNet
 from models.export import load_export, write_export
 from models.gan import GAN, GANConfig
 from models.optimizers import make_optimizer
 from models.programs import Program
+from models.tensor_files import read_tensors
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.fused_steps import fusing_key
 from models.training.loop import evaluate, fit
 from models.training.precision import training_precision
+from search.setup.stored_study import read_identity
+from search.trials.retraining_record import RetrainingRecord, read_record
+from storage.paths import RunPaths
 from tests.test_models import ADVERSARIAL, CONTRACT, case_name
+from tests.user import User, WriteStudy
 
 FEW_DIGITS = True
 SHAPE = (1, 28, 28)
@@ -148,3 +158,43 @@ def test_a_stored_configuration_is_what_it_was() -> None:
     values: dict[str, Any] = CAEConfig().to_plain()
     assert "precision" not in values
     assert CAEConfig(precision="bfloat16").to_plain()["precision"] == "bfloat16"
+
+
+def test_files_of_an_older_version_belong_to_their_configuration_still(
+    user: User, study_file: WriteStudy
+) -> None:
+    call: dict[str, Any] = {"NAME": study_file(), "WORKERS": 1, "TRIALS": 1, "SEEDS": 1}
+    assert user.run(**call, TOP=1, KEEP="checkpoints")[::2] == (0, "")
+    study = optuna.load_study(study_name="small", storage=user.url)
+    identity = read_identity(study)
+    assert identity is not None
+    parameters = study.trials[0].params
+    record = read_record(
+        RunPaths(user.runs).retraining("small", 0).record, token=identity.token, trial=0
+    )
+    assert isinstance(record, RetrainingRecord)
+    known = {
+        "batch_size": record.config["batch_size"], "schedule": "constant", "noise": "none",
+        "strength": 0.2, "optimizer": "adam", "weight_decay": 3.96e-6, **parameters,
+    }  # fmt: skip
+    assert record.config == known, "a version before had no other field"
+    own = {"study": identity.token, "trial": 0, "parameters": parameters}
+    seed = study.trials[0].user_attrs["seed"]
+    of = {**own, "kind of file": "trial", "configuration": known, "seed": seed}
+    read_tensors(RunPaths(user.runs).trial_checkpoint("small", 0), "checkpoint", of=of)
+
+
+def test_an_extractor_of_an_older_version_is_found_under_its_name(
+    digits: ImageSplits, tmp_path: Path
+) -> None:
+    known = {
+        "format": 1,
+        "images": [content_digest(digits.train), content_digest(digits.valid)],
+        "config": {
+            "batch_size": 32, "schedule": "cosine", "dropout": 0.2, "lr": 0.002, "classes": 10,
+            "features": 64,
+        },
+        "seed": 0,
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    assert _make_plan(digits, tmp_path, 0, FeatureNet).key == key

@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -176,7 +176,7 @@ def _make_plan(
     known = {
         "format": FORMAT,
         "images": [content_digest(images.train), content_digest(images.valid)],
-        "config": asdict(config),
+        "config": config.to_plain(),
         "seed": seed,
     }
     if network is AttributeNet:

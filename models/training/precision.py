@@ -5,9 +5,10 @@
 
 Convolutions and matrix products compute in bfloat16, for which a GPU has tensor cores. Weights,
 their gradients and the optimiser's state stay float32, and so do losses, penalties and what is
-measured: each network gives its result in float32. A model is measured, drawn and exported in
-float32. bfloat16 has the range of float32 and 8 bits of precision, so that no loss is scaled
-(Kalamkar et al. 2019).
+measured: what a model's networks return when they are called is float32. A family that calls other
+methods of a network has these return `as_float32`, as the encoder of a VAE does. A model is
+measured, drawn and exported in float32. bfloat16 has the range of float32 and 8 bits of precision,
+so that no loss is scaled (Kalamkar et al. 2019).
 
 Shape legend: N batch.
 """

@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 import time
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -108,7 +107,7 @@ class TrialAttempt:
             "study": self.context.run.token,
             "trial": self.number,
             "parameters": self.trial.params,
-            "configuration": asdict(model.config),
+            "configuration": model.config.to_plain(),
             "seed": self.seed,
         }
 

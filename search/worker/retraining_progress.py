@@ -9,7 +9,6 @@ progress.is_out_of_patience()
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -47,7 +46,7 @@ class RetrainingProgress:
             token=context.run.token,
             trial=number,
             parameters=self.parameters,
-            config=asdict(self.model.config),
+            config=self.model.config.to_plain(),
             seed=self.seed,
             horizon=self.horizon(),
         )
