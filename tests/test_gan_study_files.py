@@ -23,6 +23,7 @@ from search.studies import (
     gan_rates,
     gan_wide,
     stargan,
+    stargan_few,
 )
 
 BALANCE = {
@@ -72,6 +73,17 @@ def test_references_are_the_reported_configurations() -> None:
     assert translated == StarGANConfig()
     wide = gan_wide.suggest(FixedTrial(dict(gan_wide.STUDY.references["reported"])))
     assert wide == GANConfig(architecture="512", batch_size=16)
+
+
+def test_few_images_are_tried_with_what_worked_on_emoji() -> None:
+    tried = stargan_few.suggest(FixedTrial(dict(stargan_few.STUDY.references["emoji"])))
+    assert (tried.projection, tried.normalization, tried.augment) == (
+        1.0,
+        "spectral",
+        "translation",
+    )
+    assert (tried.width, tried.blocks, tried.schedule) == (0.25, 6, "cosine_decay")
+    assert stargan_few.STUDY.metric == "label_frechet"
 
 
 def test_balances_are_compared_by_means_over_their_repeats() -> None:

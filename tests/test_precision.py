@@ -27,7 +27,7 @@ from models.tensor_files import read_tensors
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.fused_steps import fusing_key
 from models.training.loop import evaluate, fit
-from models.training.precision import training_precision
+from models.training.precision import check_bfloat16, training_precision
 from search.setup.stored_study import read_identity
 from search.trials.retraining_record import RetrainingRecord, read_record
 from storage.paths import RunPaths
@@ -147,6 +147,13 @@ def test_models_in_bfloat16_are_trained_alone() -> None:
     config = CAEConfig(channels=2, latent=4)
     assert fusing_key(make(CAE, config, "float32")) is not None
     assert fusing_key(make(CAE, config, "bfloat16")) is None
+
+
+def test_a_gpu_without_bfloat16_is_told_what_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    check_bfloat16(torch.device("cpu"))
+    with pytest.raises(ConfigError, match="cuda:1 does not: take precision='float32'"):
+        check_bfloat16(torch.device("cuda:1"))
 
 
 def test_an_unknown_precision_names_those_that_there_are() -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Model
+from models.errors import ConfigError
 from models.networks.layers import as_float32
 
 
@@ -32,10 +33,13 @@ def training_precision(model: Model) -> Iterator[None]:
 
     A recorded step keeps what it was recorded with. Weights are cast each time that they are used:
     a step that updates one network and then goes through it again must see what it has become.
+
+    Raises `ConfigError` on a GPU that has no bfloat16.
     """
     if model.config.precision == "float32":
         yield
         return
+    check_bfloat16(model.device)
     hooks = [network.register_forward_hook(_give_float32) for network in model.children()]
     try:
         with torch.autocast(model.device.type, dtype=torch.bfloat16, cache_enabled=False):
@@ -43,6 +47,15 @@ def training_precision(model: Model) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def check_bfloat16(device: torch.device) -> None:
+    """Raise `ConfigError` where a device would only emulate bfloat16, more slowly than float32."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"precision='bfloat16' needs a GPU that computes in it, as those of NVIDIA since 2020 "
+            f"do; {device} does not: take precision='float32'"
+        )
 
 
 def _give_float32(network: nn.Module, given: tuple[Any, ...], made: Any) -> Any:

@@ -24,6 +24,7 @@ def suggest(trial: BaseTrial) -> ACGANConfig:
         width=trial.suggest_categorical("width", [0.25, 0.5, 1.0]),
         label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
         augment=trial.suggest_categorical("augment", ["none", "translation", "translation,cutout"]),
+        projection=trial.suggest_categorical("projection", [0.0, 1.0]),
         **suggest_balance(trial),
     )
 
@@ -42,6 +43,7 @@ STUDY = StudySpec(
         "reported": {
             **UNPACKED,
             "augment": "none",
+            "projection": 0.0,
             "extra_g_steps": 1,  # as reported: G learns more while its loss exceeds that of D
             "threshold": 0.0,
             "lr_g": 2e-4,

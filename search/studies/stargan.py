@@ -23,6 +23,7 @@ def suggest(trial: BaseTrial) -> StarGANConfig:
         label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
         reconstruction_weight=trial.suggest_float("reconstruction_weight", 1.0, 30.0, log=True),
         augment=trial.suggest_categorical("augment", ["none", "translation", "translation,cutout"]),
+        projection=trial.suggest_categorical("projection", [0.0, 1.0]),
         **suggest_balance(trial),
     )
 
@@ -41,6 +42,7 @@ STUDY = StudySpec(
         "reported": {
             **UNPACKED,
             "augment": "none",
+            "projection": 0.0,
             "d_steps": 4,
             "lr_g": 2e-4,
             "lr_d": 2e-4,
