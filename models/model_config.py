@@ -20,16 +20,18 @@ PRECISIONS = ("float32", "bfloat16")
 FEWEST = 8  # images that a batch keeps when it is made smaller
 
 T = TypeVar("T")
-LATER = "later"  # metadata of a configuration's field
+LATER, UNSEALED = "later", "unsealed"  # metadata of a configuration's field
 
 
-def later(default: T) -> T:
+def later(default: T, *, unsealed: bool = False) -> T:
     """Return a field that a family gained after studies of it were stored.
 
     Its default must mean what there was before. A configuration that has the default still is the
     configuration of the older version (`ModelConfig.to_plain`).
+    unsealed: whether files may also be sealed without it (`ModelConfig.sealed`); the first fields
+        of this kind were sealed with their defaults, and stay so
     """
-    made: T = field(default=default, metadata={LATER: True})
+    made: T = field(default=default, metadata={LATER: True, UNSEALED: unsealed})
     return made
 
 
@@ -43,7 +45,7 @@ class ModelConfig:
 
     batch_size: int = 256
     schedule: str = "constant"
-    precision: str = later("float32")
+    precision: str = later("float32", unsealed=True)
 
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, 1, 65536)
@@ -55,7 +57,17 @@ class ModelConfig:
 
         A field that an older version did not know is left out where it has its default.
         """
-        new = {each.name: each.default for each in fields(self) if each.metadata.get(LATER)}
+        return self._without(LATER)
+
+    def sealed(self) -> dict[str, Any]:
+        """Return the values by which checkpoints, records and extractors belong to this
+        configuration. Files of an older version have the same, as long as new fields have their
+        defaults."""
+        return self._without(UNSEALED)
+
+    def _without(self, mark: str) -> dict[str, Any]:
+        """Return all values but those of marked fields that have their defaults."""
+        new = {each.name: each.default for each in fields(self) if each.metadata.get(mark)}
         values = asdict(self)
         return {k: v for k, v in values.items() if k not in new or v != new[k]}
 

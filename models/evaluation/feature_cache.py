@@ -176,7 +176,7 @@ def _make_plan(
     known = {
         "format": FORMAT,
         "images": [content_digest(images.train), content_digest(images.valid)],
-        "config": config.to_plain(),
+        "config": config.sealed(),
         "seed": seed,
     }
     if network is AttributeNet:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def initialise_for_relu(network: nn.Module) -> None:
@@ -56,9 +55,3 @@ def up_convolution(
         padding=padding,
         output_padding=(odd[0], odd[1]),
     )
-
-
-def as_float32(made: Tensor) -> Tensor:
-    """Return what a network made, in float32 where it computes in bfloat16: losses and penalties
-    are no place for 8 bits of precision."""
-    return made.float() if made.dtype == torch.bfloat16 else made

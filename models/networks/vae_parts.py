@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.networks.layers import as_float32, initialise_for_relu
+from models.networks.layers import initialise_for_relu
 
 QUIET = 0.1  # factor of the first weights in last layers, whose outputs then start near 0
 
@@ -40,7 +40,7 @@ class GaussianEncoder(nn.Module):
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) in [0, 1] -> mean and log-variance, (N, Z) each."""
         features = self.body(images)
-        return as_float32(self.mean(features)), as_float32(self.log_variance(features))
+        return self.mean(features), self.log_variance(features)
 
 
 class BernoulliDecoder(nn.Module):
@@ -56,7 +56,8 @@ class BernoulliDecoder(nn.Module):
 
     def logits(self, codes: Tensor) -> Tensor:
         """(N, Z) -> (N, C, H, W), before the sigmoid."""
-        return as_float32(self.body(codes))
+        logits: Tensor = self.body(codes)
+        return logits
 
 
 Networks = tuple[GaussianEncoder, BernoulliDecoder]

@@ -38,7 +38,7 @@ class FollowingSupervisor(Supervisor):
         """Let ``jobs`` workers run in ``engine``; the first ones are started now."""
         self.engine, self.jobs = engine, jobs
         self._buried: set[str] = set()
-        self._deaths = 0  # one after the other, without an epoch between
+        self._jobs_died = 0  # one after the other, without an epoch between
         self._seen: tuple[int, ...] = ()
         self._checked = self._not_before = float("-inf")
         self._start(self._useful_jobs())
@@ -105,14 +105,14 @@ class FollowingSupervisor(Supervisor):
             raise EngineFailed(f"{job.name} ended with an error: {job.said or 'see its log'}")
         how = "was told to leave" if job.code == TRY_AGAIN else "ended before its time"
         self.display.say(f"{job.name} {how}{f': {job.said}' if job.said else ''}")
-        self._deaths += 1
-        if self._deaths > MOST_DEATHS * self.jobs:
+        self._jobs_died += 1
+        if self._jobs_died > MOST_DEATHS * self.jobs:
             raise EngineFailed(
-                f"{format_count(self._deaths, 'job')} ended one after the other without an epoch: "
-                f"{job.said or 'their logs say why'}"
+                f"{format_count(self._jobs_died, 'job')} ended one after the other without an "
+                f"epoch: {job.said or 'their logs say why'}"
             )
-        if self._deaths > self.jobs:
-            pause = min(PAUSE * 2 ** (self._deaths - self.jobs), LONGEST)
+        if self._jobs_died > self.jobs:
+            pause = min(PAUSE * 2 ** (self._jobs_died - self.jobs), LONGEST)
             self._not_before = time.monotonic() + pause
 
     def _note_progress(self) -> None:
@@ -120,4 +120,4 @@ class FollowingSupervisor(Supervisor):
         epochs = tuple(status.epoch for _, status in self.display.progress.elsewhere.values())
         seen = (self.queue.count_ended(), *epochs)
         if seen != self._seen:
-            self._seen, self._deaths = seen, 0
+            self._seen, self._jobs_died = seen, 0

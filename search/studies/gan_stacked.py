@@ -7,7 +7,8 @@ of the exports count the modes as these papers do, in 26,000 samples. The networ
 `32` of reference system B1 with an eighth or a quarter of its channels, so that a CPU trains it.
 
 Searched are the losses and penalties of `gan_losses`, the steps of both networks, and packing. The
-first trials are PacGAN's two, the balance that `gan_balance` found on MNIST, and R3GAN's loss.
+first trials are PacGAN's two, the balance that `gan_balance` found on MNIST, the same with more
+channels and falling rates, which covers all modes, and R3GAN's loss.
 
     make study NAME=gan_stacked
 """
@@ -33,10 +34,11 @@ def suggest(trial: BaseTrial) -> GANConfig:
         instance_noise=trial.suggest_float("instance_noise", 0.0, 0.3, step=0.1),
         width=trial.suggest_categorical("width", [0.125, 0.25]),
         pack=trial.suggest_categorical("pack", [1, 2, 4]),
+        schedule=trial.suggest_categorical("schedule", ["constant", "cosine_decay"]),
     )
 
 
-NARROW = {"width": 0.125, "pack": 1}
+NARROW = {"width": 0.125, "pack": 1, "schedule": "constant"}
 PUBLISHED = gan_losses.STUDY.references
 PLAIN = {**NARROW, "extra_g_steps": 0, "g_steps": 1, "instance_noise": 0.0}
 ON_MNIST = {**EVERY[FOUND], **NARROW, "loss": "non_saturating", "augment": "none"}
@@ -56,10 +58,13 @@ STUDY = StudySpec(
         "PacGAN 2": {**PLAIN, **PUBLISHED["DCGAN"], "pack": 2},
         "found on MNIST": ON_MNIST,
         "found on MNIST, PacGAN 2": {**ON_MNIST, "pack": 2},
+        "found on MNIST, PacGAN 2, wider, rates that fall": {
+            **ON_MNIST, "pack": 2, "width": 0.25, "schedule": "cosine_decay",
+        },
         "R3GAN": {**PLAIN, **PUBLISHED["relativistic, R1 and R2"]},
     },
     trials=20,
     epochs=10,
-    retrain_epochs=30,
+    retrain_epochs=42,
     patience=10,
-)
+)  # fmt: skip

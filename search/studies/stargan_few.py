@@ -1,8 +1,8 @@
 """Images given other labels, where images are few: StarGAN at a quarter of its width.
 
 On few images the discriminator's labels are the weak point: the generator learns what flips them,
-which need not be what a person sees. Here its scores of the labels also tell real images from
-fakes (`projection`), so that an image counts as real only with the label that it is to have. The
+which need not be what a person sees. With `projection` its scores of the labels also tell real
+images from fakes, so that an image counts as real only with the label that it is to have. The
 first trial is what worked on 612 emoji with three attributes.
 
     make study NAME=stargan_few DATA=folder:PATH
@@ -61,6 +61,5 @@ STUDY = StudySpec(
     trials=12,
     epochs=45,
     retrain_epochs=45,
-    patience=45,
     pictures_every=5,
 )

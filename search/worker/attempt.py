@@ -107,7 +107,7 @@ class TrialAttempt:
             "study": self.context.run.token,
             "trial": self.number,
             "parameters": self.trial.params,
-            "configuration": model.config.to_plain(),
+            "configuration": model.config.sealed(),
             "seed": self.seed,
         }
 

@@ -279,7 +279,7 @@ class RetrainingRun:
             trial_value=None if trial.values is None else trial.values[0],
             parameters=self.progress.parameters,
             starts_from=None if run.base_folder is None else describe_base(run.base_folder),
-            config=model.config.to_plain(),
+            config=model.config.sealed(),
             model=type(model).__name__,
             model_parameters=parameter_count(model),
             data=images.name,

@@ -46,7 +46,7 @@ class RetrainingProgress:
             token=context.run.token,
             trial=number,
             parameters=self.parameters,
-            config=self.model.config.to_plain(),
+            config=self.model.config.sealed(),
             seed=self.seed,
             horizon=self.horizon(),
         )

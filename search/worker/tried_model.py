@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from models.base import Model, build, evaluating
-from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.base import Metrics, Model, build, evaluating
+from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
 from models.seeds import same_draws
 from models.training.precision import training_precision
 from search.errors import StudyFileError
@@ -145,9 +145,8 @@ class TriedModel:
         """Take one training step on ``count`` images, and check what it returns."""
         self.model.train()
         batch = images.batch(slice(0, count))
-        with torch.enable_grad(), training_precision(self.model):
-            measured = self.model.train_step(batch)
-        self._check_metrics("train_step", measured, lambda: self.make().train_step(batch))
+        measured = _take_step(self.model, batch)
+        self._check_metrics("train_step", measured, lambda: _take_step(self.make(), batch))
 
     def _is_unchanged(self, before: Sequence[Tensor]) -> bool:
         return all(map(torch.equal, _state_of(self.model), before))
@@ -240,6 +239,12 @@ def first_images(images: ImageSplits, count: int) -> ImageSplits:
         valid=images.valid.take(index[: len(images.valid)]),
         test=images.test.take(index[: len(images.test)]),
     )
+
+
+def _take_step(model: Model, batch: Batch) -> Metrics:
+    """Take one training step, in the precision that the model's configuration asks for."""
+    with torch.enable_grad(), training_precision(model):
+        return model.train_step(batch)
 
 
 def _state_of(model: Model) -> list[Tensor]:

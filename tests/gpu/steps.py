@@ -17,6 +17,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -35,6 +36,7 @@ REPLAYED = 6
 EXACT_STEPS = 5
 EPOCHS, STEPS_AN_EPOCH = 3, 8
 RECORDED_LIMIT, FLOAT_LIMIT, EPOCH_LIMIT = 1e-3, 1e-3, 1e-2
+ROUNDED_LIMIT = 0.1  # of weights after a few steps in bfloat16; on a CPU up to 0.004
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -89,7 +91,8 @@ def _floats(model: Model) -> list[Tensor]:
 
 def _compare_with_float64(case: Case, device: str) -> Iterator[Row]:
     if case.config.precision != "float32":
-        return  # tests/test_precision.py says how far its gradients are from those of float32
+        yield from _compare_with_float32(case, device)
+        return
     exact = _weights_of_exact_steps(case, "cpu", torch.float64)
     on_cpu = relative_error(_weights_of_exact_steps(case, "cpu", torch.float32), exact)
     errors = {}
@@ -104,6 +107,21 @@ def _compare_with_float64(case: Case, device: str) -> Iterator[Row]:
         limit=max(FLOAT_LIMIT, 5 * on_cpu),
         about=f"as it runs (TF32 in convolutions) {errors['with TF32']:.1e}; CPU {on_cpu:.1e}",
     )
+
+
+def _compare_with_float32(case: Case, device: str) -> Iterator[Row]:
+    """Compare the steps of a case in bfloat16 with its own in float32, which must be others."""
+    usual = replace(case, config=replace(case.config, precision="float32"))
+    rounded, exact = (
+        _weights_after(model, model.train_step, each, device)
+        for each in (case, usual)
+        for model in (each.build(device),)
+    )
+    apart = relative_error(rounded, exact)
+    if not apart:
+        yield Row(name=f"{case.name}, float32", found="nothing was in bfloat16", ok=False)
+        return
+    yield Row(name=f"{case.name}, float32", found=apart, limit=ROUNDED_LIMIT)
 
 
 def _weights_of_exact_steps(case: Case, device: str, dtype: torch.dtype) -> list[Tensor]:
