@@ -3,7 +3,7 @@
 @dataclass(frozen=True, kw_only=True)
 class CAEConfig(ModelConfig):
     latent: int = 16
-    bias: bool = later(True)      # a field that stored configurations do not have yet
+    bias: bool = later(True, unsealed=True)  # stored configurations do not have it yet
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def later(default: T, *, unsealed: bool = False) -> T:
 
     Its default must mean what there was before. A configuration that has the default still is the
     configuration of the older version (`ModelConfig.to_plain`).
-    unsealed: whether files may also be sealed without it (`ModelConfig.sealed`); the first fields
-        of this kind were sealed with their defaults, and stay so
+    unsealed: whether files are sealed without its default (`ModelConfig.sealed`). A new field says
+        True; the first fields of this kind were sealed with their defaults, and stay so
     """
     made: T = field(default=default, metadata={LATER: True, UNSEALED: unsealed})
     return made
