@@ -26,7 +26,8 @@ from search.setup.stored_study import (
     write_identity,
 )
 from search.study import StudySpec
-from search.supervisor.finish import _say_what_is_trained_again, _say_what_moves
+from search.supervisor.finish import say_what_moves
+from search.supervisor.retrain_best import say_what_is_trained_again
 from search.trials.leaderboard import Leaderboard
 from search.trials.retraining_record import RetrainingRecord
 from search.variables import Variables
@@ -181,7 +182,7 @@ def test_an_export_in_whose_place_another_trial_comes_is_named(make_context: Mak
     write_export_of(context, 2, trial=4)
     said = Said(context)
     jobs = [Export(number=4, rank=1), Export(number=7, rank=2), Export(number=9, rank=3)]
-    _say_what_moves(cast(Any, said), jobs, [4, 7, 9])
+    say_what_moves(cast(Any, said), jobs, [4, 7, 9])
     assert said.lines == [
         "rank 1: trial 4 takes the place of trial 3, which is not among the best 3 any more (a "
         "larger TOP exports it again)",
@@ -194,7 +195,7 @@ def test_a_training_that_is_done_again_is_named(make_context: MakeContext) -> No
     context = make_context()
     write_export_of(context, 1)
     said = Said(context)
-    _say_what_is_trained_again(cast(Any, said), [Retrain(number=2), Retrain(number=3)])
+    say_what_is_trained_again(cast(Any, said), [Retrain(number=2), Retrain(number=3)])
     assert said.lines == [
         "trial 3 was retrained for 2 epochs of at most 2; now it is with RETRAIN_EPOCHS=5"
     ]

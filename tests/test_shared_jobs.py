@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from search.messages import Export, Retrain
-from search.supervisor.finish import Finishing
+from search.supervisor.finish_jobs import Finishing
 from search.supervisor.loop import Supervisor
 from search.supervisor.shared_jobs import LOOK, SharedJobs
 from search.trials.abandoned import SECOND_LOOK

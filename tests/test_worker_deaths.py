@@ -10,7 +10,7 @@ import pytest
 
 from search.errors import WorkersFailed
 from search.messages import Export, Retrain
-from search.supervisor import finish, restarts
+from search.supervisor import finish_jobs, restarts
 from search.supervisor.finish_claim import FinishClaim
 from search.supervisor.loop import Supervisor
 from search.supervisor.restarts import Restarts
@@ -105,11 +105,11 @@ def test_a_retraining_that_kills_its_worker_is_given_up_and_others_take_its_plac
         "model=CAE,": "model=Killed,",
         "def suggest": KILLED_AGAIN.replace("PLACE", str(tmp_path / "first")),
     }
-    user.deaths = finish.MOST_DEATHS
+    user.deaths = finish_jobs.MOST_DEATHS
     variables: dict[str, Any] = {"NAME": study_file(replace=replace), "TRIALS": 3, "SEED": 2}
     code, out, error = user.run(**variables, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
-    assert out.count("ended by signal 9") == finish.MOST_DEATHS
+    assert out.count("ended by signal 9") == finish_jobs.MOST_DEATHS
     assert "is given up: it took down 3 workers one after the other" in out
     assert (user.runs / "exports" / "small" / "1" / "provenance.json").exists()
     code, out, error = user.run(**variables, WORKERS=1, TOP=1)
@@ -165,7 +165,7 @@ def hand_out(
     fake.queue = SimpleNamespace(check_counts=lambda: None)
     claim = SimpleNamespace(check=lambda: None)
     supervisor = cast("Supervisor", fake)
-    finish._hand_out(finish.Finishing(supervisor, cast("FinishClaim", claim), None), jobs)
+    finish_jobs.hand_out(finish_jobs.Finishing(supervisor, cast("FinishClaim", claim), None), jobs)
     return pool.done, said
 
 
