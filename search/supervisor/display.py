@@ -16,6 +16,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -145,30 +146,10 @@ class Display:
         """Show what a worker says."""
         now = time.monotonic()
         match event:
-            case Started():
-                self.parameters[event.number] = event.parameters
-                before = self.progress.status.pop((worker.index, ITSELF), None)
-                self.progress.status[worker.index, event.number] = WorkerStatus(
-                    worker.device, "trial", event.number, epochs=event.epochs, since=now,
-                    pace=0.0 if before is None else before.pace, most=self.progress.most,
-                )  # fmt: skip
+            case Started() | Retraining():
+                self._show_start(worker, event, now)
             case Resumed():
-                status = self.progress.status_of(worker, event.number)
-                status.epoch = status.resumed = event.epoch
-                what = (
-                    f"trial {event.number:>3} "
-                    if status.trains
-                    else f"retraining {event.number}{name_seed(event.repeat)}"
-                )
-                self.say(f"{what} goes on at epoch {event.epoch + 1}")
-            case Retraining():
-                self.progress.show_only(
-                    worker,
-                    WorkerStatus(
-                        worker.device, "retraining", event.number, event.repeat,
-                        epochs=event.epochs, since=now,
-                    ),
-                )  # fmt: skip
+                self._show_resumed(self.progress.status_of(worker, event.number), event)
             case EpochEnded():
                 self._show_epoch(self.progress.status_of(worker, event.number), event, now)
             case Ended():
@@ -179,37 +160,14 @@ class Display:
                 self.progress.leave(worker, event.number)
             case Released():
                 self.progress.leave(worker, event.number)
-            case Retrained():
-                self.say(
-                    f"retrained trial {event.number}{name_seed(event.repeat)}: "
-                    f"{format_count(event.epochs, 'epoch')} "
-                    f"({event.ended_by}), best {self.spec.quality} {event.best:.6g} in epoch "
-                    f"{event.best_epoch}"
-                )
-            case NotRetrained():
-                what = f"trial {event.number}{name_seed(event.repeat)}"
-                self.say(f"retraining of {what} failed: {short(event.reason)}")
-            case Exporting():
-                self.progress.show_only(
-                    worker, WorkerStatus(worker.device, "exporting", event.number)
-                )
-            case Measuring() | Drawing():
-                verb = type(event).__name__.lower()
-                what = f"{verb} {event.what}"
-                self.progress.show_only(worker, WorkerStatus(worker.device, what, event.number))
-                self._say_at_times(f"{verb} trial {event.number}: {event.what}")
-            case Exported():
-                self.say(*describe_export(event))
+            case Retrained() | NotRetrained() | Exported():
+                self._show_result(event)
+            case Exporting() | Measuring() | Drawing() | Ready() | Idle():
+                self._show_occupation(worker, event)
             case Warned():
                 self._say_once(event.what, f"worker {worker.index}: {event.message}")
             case Preparing():
-                status = self.progress.status_of(worker)
-                if status.number is None:  # else a trial goes on after it
-                    status.what = event.line
-                if not self.is_live:  # minutes in which nothing else is to be seen
-                    self._say_once(event.line, event.line)
-            case Ready() | Idle():
-                self.progress.show_only(worker, WorkerStatus(worker.device, "idle"))
+                self._show_preparing(self.progress.status_of(worker), event)
 
     def show_leaving(self, worker: WorkerHandle) -> None:
         """Say that a worker is not replaced, since its device's memory is too small for all."""
@@ -272,6 +230,64 @@ class Display:
         if len(running) > MOST_SAID:
             said.append(f"and {len(running) - MOST_SAID} more")
         return "; ".join(said)
+
+    def _show_start(self, worker: WorkerHandle, event: Started | Retraining, now: float) -> None:
+        """Show that a trial, or a retraining, begins."""
+        status = WorkerStatus(worker.device, "trial", event.number, epochs=event.epochs, since=now)
+        if isinstance(event, Retraining):
+            retraining = replace(status, what="retraining", repeat=event.repeat)
+            self.progress.show_only(worker, retraining)
+            return
+        self.parameters[event.number] = event.parameters
+        before = self.progress.status.pop((worker.index, ITSELF), None)
+        status.pace = 0.0 if before is None else before.pace
+        status.most = self.progress.most
+        self.progress.status[worker.index, event.number] = status
+
+    def _show_resumed(self, status: WorkerStatus, event: Resumed) -> None:
+        """Say from which epoch on a trial, or a retraining, is trained."""
+        status.epoch = status.resumed = event.epoch
+        repeat = name_seed(event.repeat)
+        trial, retraining = f"trial {event.number:>3} ", f"retraining {event.number}{repeat}"
+        what = trial if status.trains else retraining
+        self.say(f"{what} goes on at epoch {event.epoch + 1}")
+
+    def _show_result(self, event: Retrained | NotRetrained | Exported) -> None:
+        """Say what a retraining, or an export, has come to."""
+        if isinstance(event, Exported):
+            self.say(*describe_export(event))
+            return
+        trial = f"trial {event.number}{name_seed(event.repeat)}"
+        if isinstance(event, NotRetrained):
+            self.say(f"retraining of {trial} failed: {short(event.reason)}")
+            return
+        self.say(
+            f"retrained {trial}: {format_count(event.epochs, 'epoch')} ({event.ended_by}), best "
+            f"{self.spec.quality} {event.best:.6g} in epoch {event.best_epoch}"
+        )
+
+    def _show_occupation(
+        self, worker: WorkerHandle, event: Exporting | Measuring | Drawing | Ready | Idle
+    ) -> None:
+        """Show what a worker does beside training, or that it waits."""
+        match event:
+            case Ready() | Idle():
+                self.progress.show_only(worker, WorkerStatus(worker.device, "idle"))
+            case Exporting():
+                status = WorkerStatus(worker.device, "exporting", event.number)
+                self.progress.show_only(worker, status)
+            case Measuring() | Drawing():
+                verb = type(event).__name__.lower()
+                status = WorkerStatus(worker.device, f"{verb} {event.what}", event.number)
+                self.progress.show_only(worker, status)
+                self._say_at_times(f"{verb} trial {event.number}: {event.what}")
+
+    def _show_preparing(self, status: WorkerStatus, event: Preparing) -> None:
+        """Show how far a worker is with what has to be there before a trial trains."""
+        if status.number is None:  # else a trial goes on after it
+            status.what = event.line
+        if not self.is_live:  # minutes in which nothing else is to be seen
+            self._say_once(event.line, event.line)
 
     def _show_epoch(self, status: WorkerStatus, event: EpochEnded, now: float) -> None:
         status.note_epoch(event.epoch, value=event.value, seconds=event.seconds, now=now)
