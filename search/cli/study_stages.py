@@ -71,7 +71,7 @@ class StudyStages:
                 with display, supervisor.pool, self._running_engine():
                     supervisor.pool.set_up(run)
                     display.show_starting(supervisor.pool.workers.values())
-                    show_earlier(supervisor)
+                    show_earlier(display, supervisor.queue)
                     while True:
                         table = self._search()
                         try:

@@ -245,7 +245,7 @@ class WorkerCommand:
                 with display, supervisor.pool:
                     supervisor.pool.set_up(run)
                     display.show_starting(supervisor.pool.workers.values())
-                    show_earlier(supervisor)
+                    show_earlier(display, supervisor.queue)
                     supervisor.search(minutes)
                     is_over = supervisor.queue.has_ended(run.trials)
                     if is_over and top:

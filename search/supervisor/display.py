@@ -132,11 +132,6 @@ class Display:
         """Show how the trials of earlier runs have ended."""
         self.progress.ends = Counter(outcomes)
 
-    def forget_trials(self) -> None:
-        """Show nothing of trials that are not in the database any more."""
-        self.progress.ends.clear()
-        self.leader.forget()
-
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
         self.progress.update_counts(states)

@@ -32,6 +32,7 @@ from search.run import StudyRun
 from search.study import Study
 from search.supervisor.alike_failures import AlikeFailures
 from search.supervisor.display import Display
+from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.notices import Notices
@@ -119,8 +120,9 @@ class Supervisor:
     def read_again(self, error: DatabaseWentBack) -> None:
         """Say that the database went back to an older state, and read all trials anew."""
         self.display.say(str(error))
-        self.display.forget_trials()
+        self.display.leader.forget()
         self.queue.read_again()
+        show_earlier(self.display, self.queue)
         if self.elsewhere is not None:
             self.elsewhere.forget()
 

@@ -105,8 +105,8 @@ class Notices:
         name = f"best {best.number} {best.value!r}"  # more epochs may improve it
         if name in self._told:
             return
-        goes_on = trials.best_that_goes_on(minimize=minimize)
-        if goes_on is not None and not self.spec.better(best.value, goes_on):
+        go_on = trials.values_that_go_on(minimize=minimize).values()
+        if not all(self.spec.better(best.value, value) for value in go_on):
             return  # with more EPOCHS, a trial that was complete and is better goes on
         ended = trials.count_ended()
         metric, value = self.spec.quality, best.value

@@ -87,15 +87,14 @@ class RungTrials(StoredTrials):
         return self._paused.may_return(trial_id)
 
     @waits_out_outages
-    def best_that_goes_on(self, *, minimize: bool) -> float | None:
-        """Return the best value of the trials that were complete and go on with more epochs; None:
-        there are none. They end with this value or a better one."""
+    def values_that_go_on(self, *, minimize: bool) -> dict[int, float]:
+        """Return the best values of the trials that were complete and go on with more epochs, by
+        their numbers. They end with these values or better ones."""
         with read(self.engine) as connection:
             reached = read_reached(connection, self.study_id, minimize=minimize)
         returning = self._paused.look().returning if reached else frozenset()
-        values = [
-            value
-            for each, (state, value) in reached.items()
-            if state != "PRUNED" or each in returning
-        ]
-        return min(values, key=lambda value: value if minimize else -value, default=None)
+        return {
+            each.number: each.best
+            for trial_id, each in reached.items()
+            if each.state != "PRUNED" or trial_id in returning
+        }

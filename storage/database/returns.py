@@ -3,7 +3,7 @@
     let_return(connection, trial_id)              # an ended trial is WAITING again, as the same one
     end_at_rung(connection, trial_id, ...)        # a complete trial ends at a rung instead
     read_returns(connection, study_id)            # which trials did so, and how often
-    read_reached(connection, study_id, ...)       # the best value of each of them that may go on
+    read_reached(connection, study_id, ...)       # what each of them that may go on has come to
 
 Optuna has no call for it. Here it is one transaction: the state, the value and what was kept of the
 end change together, and an attempt that wakes up late writes nothing more (`fences`). The number,
@@ -14,6 +14,8 @@ in ``genstudy_returns(trial_id, times)``, so that every process looks at them ag
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
@@ -54,13 +56,27 @@ READ = (
     "JOIN trials ON trials.trial_id = genstudy_returns.trial_id WHERE study_id = :study_id"
 )
 REACHED = (
-    "SELECT trials.trial_id, CAST(trials.state AS VARCHAR), {best}(intermediate_value) FROM trials "
+    "SELECT trials.trial_id, number, CAST(trials.state AS VARCHAR), {best}(intermediate_value) "
+    "FROM trials "
     "JOIN genstudy_returns ON genstudy_returns.trial_id = trials.trial_id "
     "JOIN trial_intermediate_values AS reported ON reported.trial_id = trials.trial_id "
     "WHERE study_id = :study_id AND trials.state IN ('WAITING', 'RUNNING', 'PRUNED') "
     "AND CAST(intermediate_value_type AS VARCHAR) = 'FINITE' "  # infinity is stored as 0
-    "GROUP BY trials.trial_id, trials.state"
+    "GROUP BY trials.trial_id, number, trials.state"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """What a trial that has returned has come to.
+
+    state: WAITING or RUNNING, or PRUNED, from which it goes on if it is promoted
+    best: of the values that it has reported
+    """
+
+    number: int
+    state: str
+    best: float
 
 
 def let_return(connection: Connection, trial_id: int) -> bool:
@@ -97,11 +113,13 @@ def read_returns(connection: Connection, study_id: int) -> dict[int, int]:
     return {int(row[0]): int(row[1]) for row in fetch_rows(connection, READ, study_id=study_id)}
 
 
-def read_reached(
-    connection: Connection, study_id: int, *, minimize: bool
-) -> dict[int, tuple[str, float]]:
-    """Return the state and the best reported value of each trial that has returned and is not
-    complete again, by the database's ids. One that is PRUNED goes on if it is promoted."""
+def read_reached(connection: Connection, study_id: int, *, minimize: bool) -> dict[int, Reached]:
+    """Return what each trial that has returned and is not complete again has come to, by the
+    database's ids."""
     statement = REACHED.format(best="min" if minimize else "max")
     found = fetch_rows(connection, statement, study_id=study_id)
-    return {int(row[0]): (row[1], float(row[2])) for row in found if row[2] is not None}
+    return {
+        int(row[0]): Reached(number=row[1], state=row[2], best=float(row[3]))
+        for row in found
+        if row[3] is not None
+    }
