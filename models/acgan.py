@@ -9,6 +9,9 @@ The discriminator also tells the labels of real images and of fakes, and both ne
 to get them right: attributes by the squared error of sigmoids, since more than one may be true,
 classes by cross-entropy. Fakes are given the labels of the real images in their batch.
 
+A discriminator that learns labels from fakes agrees with the generator on what shows a label, and a
+person need not see it. With `label_fakes=False` it learns them from real images alone.
+
     python -c "from models.acgan import *; print(ACGAN(ACGANConfig(labels=13), (3, 64, 64)))"
 
 Shape legend: N batch, C channels, H/W pixels, Z latent width, L labels.
@@ -24,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import AskedSamples, Metrics, ModelConfig
+from models.base import AskedSamples, Metrics, ModelConfig, later
 from models.conditional_gan import LabelledConfig, LabelledGAN
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
@@ -54,12 +57,14 @@ class ACGANConfig(LabelledConfig):
     """Defaults are the reference's.
 
     latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
+    label_fakes: whether the discriminator learns labels from fakes too, as was published
     """
 
     latent: int = 128
     width: float = 1.0
     lr_g: float = 2e-4
     extra_g_steps: int = 1
+    label_fakes: bool = later(True, unsealed=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +111,9 @@ class ACGAN(LabelledGAN):
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
         error = self.label_loss(real, self.labels(batch))
-        return {"label_d": error + self.label_loss(fake, self.labels_in(given))}
+        if self.config.label_fakes:
+            error = error + self.label_loss(fake, self.labels_in(given))
+        return {"label_d": error}
 
     def attribute_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         return F.mse_loss(torch.sigmoid(scores), labels)

@@ -70,6 +70,21 @@ def test_the_defaults_are_the_references() -> None:
     assert (config.d_steps, config.g_steps) == (1, 1)
 
 
+@pytest.mark.parametrize("label_fakes", [True, False])
+def test_the_discriminator_learns_labels_from_real_images_and_from_fakes_if_asked(
+    label_fakes: bool, digits: ImageSplits
+) -> None:
+    model = acgan(digits, replace(SMALL, label_fakes=label_fakes))
+    batch = digits.train.batch(slice(0, 4))
+    given = model.conditions(batch)
+    real = torch.zeros(4, 10, requires_grad=True)
+    fake = torch.zeros(4, 10, requires_grad=True)
+    losses = model.discriminator_label_losses(batch, given, real, fake)
+    losses["label_d"].backward()  # type: ignore[no-untyped-call]
+    assert real.grad is not None
+    assert (fake.grad is not None) == label_fakes
+
+
 def test_labels_are_the_classes_where_there_are_no_attributes(digits: ImageSplits) -> None:
     config = fit_config_to_labels(SMALL, digits)
     assert (config.labels, config.exclusive, config.ranges) == (10, True, ())

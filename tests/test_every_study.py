@@ -46,7 +46,7 @@ RUN_BY_ANOTHER = {"cae", "classifier", "classifier_tuned"}  # one after the othe
 WHOLE = ("vae", "gan", "acgan", "augmentation")  # a VAE, a GAN, one with labels, one with a table
 FEW = 64  # images of each part, for what runs in this process
 # Whose networks no other test exports: of test_models, test_vae, test_gan and test_stargan.
-EXPORTED = {"gan_faces", "gan_wide", "gan_stacked", "stargan", "stargan_few"}
+EXPORTED = {"gan_faces", "gan_wide", "gan_stacked", "stargan", "stargan_few", "acgan_few"}
 TOO_WIDE = {
     "vae": 0.1,
     "vae_faces": 0.02,
@@ -64,6 +64,7 @@ GANS: dict[str, tuple[float, tuple[int, int, int] | None]] = {
     "gan_faces": (0.02, (3, 32, 32)),
     "gan_wide": (0.004, (3, 64, 64)),
     "acgan": (0.03, (3, 32, 32)),
+    "acgan_few": (0.03, (3, 32, 32)),
     "stargan": (0.03, (3, 32, 32)),
     "stargan_few": (0.03, (3, 32, 32)),
     "augmentation": (0.02, None),
@@ -96,6 +97,7 @@ PICTURES = {
     "vae": ["samples.png", "prior_grid.png", "learning_curve_kl.png", "learning_curve_mse.png"],
     "vae_faces": ["samples.png", "learning_curve_kl.png"],
     "acgan": ["labels.png"],
+    "acgan_few": ["labels.png"],
     "stargan": ["translations.png"],
     "stargan_few": ["translations.png"],
 }

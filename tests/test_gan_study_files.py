@@ -15,6 +15,7 @@ from models.training.gan_losses import LOSSES
 from search.setup.loading import load_study
 from search.studies import (
     acgan,
+    acgan_few,
     few_images,
     gan,
     gan_balance,
@@ -83,7 +84,9 @@ def test_few_images_are_tried_with_what_worked_on_emoji() -> None:
         "translation",
     )
     assert (tried.width, tried.blocks, tried.schedule) == (0.25, 6, "cosine_decay")
-    assert stargan_few.STUDY.metric == "label_frechet"
+    made = acgan_few.suggest(FixedTrial(dict(acgan_few.STUDY.references["emoji"])))
+    assert (made.projection, made.label_fakes, made.augment) == (1.0, False, "translation")
+    assert {acgan_few.STUDY.metric, stargan_few.STUDY.metric} == {"label_frechet"}
 
 
 def test_balances_are_compared_by_means_over_their_repeats() -> None:

@@ -25,6 +25,7 @@ def suggest(trial: BaseTrial) -> ACGANConfig:
         label_weight=trial.suggest_float("label_weight", 0.1, 10.0, log=True),
         augment=trial.suggest_categorical("augment", ["none", "translation", "translation,cutout"]),
         projection=trial.suggest_categorical("projection", [0.0, 1.0]),
+        label_fakes=trial.suggest_categorical("label_fakes", [True, False]),
         **suggest_balance(trial),
     )
 
@@ -44,6 +45,7 @@ STUDY = StudySpec(
             **UNPACKED,
             "augment": "none",
             "projection": 0.0,
+            "label_fakes": True,
             "extra_g_steps": 1,  # as reported: G learns more while its loss exceeds that of D
             "threshold": 0.0,
             "lr_g": 2e-4,
