@@ -24,10 +24,12 @@ from search.setup.stored_study import (
     write_identity,
 )
 from search.strategies.promotion import AshaPruner
+from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.file_cleaning import remove_deleted_here, remove_ended
 from search.worker.context import WorkerContext
 from search.worker.trial import run_trial
 from storage import curves, trials
+from tests.test_progress import a_display
 from tests.test_shared_files import on_machine, resumed
 from tests.trials import MakeContext, run_one
 from tests.user import User, WriteStudy, progress, slow, wait_until, watched
@@ -157,6 +159,20 @@ def test_a_complete_trial_goes_on_at_once_where_its_epochs_are_no_rung(
     assert stored is not None
     assert (stored.epochs, stored.file_epochs) == (9, 2)
     assert extend_epochs(queue, longer(context, 9), filed=2) == [], "it has them by now"
+
+
+def test_the_best_stays_the_best_while_it_goes_on(make_context: MakeContext) -> None:
+    context = make_ended(make_context)
+    queue = context.queue
+    (trial,) = queue.study.get_trials()
+    queue.study.pruner = AshaPruner(min_resource=2)
+    extend_epochs(queue, longer(context, 9), filed=2)
+    display, _ = a_display()
+    show_earlier(display, queue)
+    assert display.leader.best == (trial.value, 0, trial.params)
+    assert trial.value is not None
+    assert not display.leader.mark(1, [trial.value + 0.1], {}, violates=False)
+    assert display.leader.mark(0, [trial.value - 0.1], trial.params, violates=False) == "*best"
 
 
 def test_no_study_is_extended_while_a_trial_runs(make_context: MakeContext) -> None:
