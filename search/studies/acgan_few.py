@@ -56,11 +56,11 @@ STUDY = StudySpec(
             "lr_d": 1e-3,
             "g_steps": 1,
             "normalization": "spectral",
-            "augment": "translation",
+            "augment": "translation,cutout",
         }
     },
     trials=12,
-    epochs=100,
-    retrain_epochs=100,
+    epochs=120,
+    retrain_epochs=120,
     pictures_every=10,
 )
