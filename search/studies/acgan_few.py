@@ -49,18 +49,18 @@ STUDY = StudySpec(
     references={
         "emoji": {
             "latent": 64,
-            "label_weight": 2.0,
+            "label_weight": 5.0,
             "label_fakes": False,
             "projection": 1.0,
             "lr_g": 1e-3,
             "lr_d": 1e-3,
             "g_steps": 1,
             "normalization": "spectral",
-            "augment": "translation,cutout",
+            "augment": "translation",
         }
     },
     trials=12,
-    epochs=120,
-    retrain_epochs=120,
+    epochs=150,
+    retrain_epochs=150,
     pictures_every=10,
 )
