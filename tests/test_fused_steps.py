@@ -178,6 +178,39 @@ def test_who_is_interrupted_leaves_the_models_as_they_were(digits: ImageSplits) 
     assert all(map(torch.equal, before, after))
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamax"])
+def test_memory_that_ends_where_models_are_stored_leaves_them_as_they_were(
+    optimizer: str, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [make("cae", seed, optimizer=optimizer) for seed in range(2)]
+    others = [make("cae", seed, optimizer=optimizer) for seed in range(2)]
+    orders = orders_of(2, digits.train)
+    steps, left = FusedSteps(models[0], digits.train, count=2), iter(range(7))
+    reserve = steps.optimizer.reserve
+
+    def zeros_until_memory_ends(like: Tensor) -> Tensor:
+        if next(left, None) is None:
+            raise torch.OutOfMemoryError
+        return torch.empty_like(like).zero_()
+
+    def reserve_second_in_vain(given: torch.optim.Optimizer) -> None:
+        if given is models[1].optimizers["all"]:
+            with monkeypatch.context() as patch:
+                patch.setattr("models.training.stacked_optimizers.torch.zeros_like",
+                              zeros_until_memory_ends)  # fmt: skip
+                reserve(given)
+        reserve(given)
+
+    monkeypatch.setattr(steps.optimizer, "reserve", reserve_second_in_vain)
+    with pytest.raises(torch.OutOfMemoryError):
+        steps.train(models, orders)
+    for model, other, order in zip(models, others, orders, strict=True):
+        assert distance(model, other) == 0
+        train_alone(model, digits.train, order)
+        train_alone(other, digits.train, order)
+        assert distance(model, other) == 0
+
+
 class WithoutMetrics(CAE):
     """Its step measures nothing."""
 

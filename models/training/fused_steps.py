@@ -154,7 +154,9 @@ class FusedSteps:
 
     @torch.no_grad()
     def _store(self, models: Sequence[Model]) -> None:
-        """Give the models what they have learned."""
+        """Give the models what they have learned; all memory for it is taken before the first."""
+        for model in models:
+            self.optimizer.reserve(model.optimizers["all"])
         for k, model in enumerate(models):
             parts = torch.split(self.weights[k], self.sizes)
             shaped = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]

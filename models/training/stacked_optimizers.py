@@ -4,6 +4,7 @@
     stacked = stack_optimizer(optimizer, weights)     # weights: (K, P), a row for each model
     stacked.load(k, optimizer)                        # rates and state of model k
     stacked.step(gradients)                           # (K, P)
+    stacked.reserve(optimizer)                        # room for a state, which `store` writes to
     stacked.store(k, optimizer)                       # back, for a checkpoint of its own
 
 A step computes what torch.optim's does, row by row. Learning rates, weight decays and the numbers
@@ -68,6 +69,21 @@ class StackedOptimizer(ABC):
             parts = [state[name].flatten() for state in states if state.get(name) is not None]
             rows[k] = torch.cat(parts) if parts else 0
         self.taken[k] = states[0].get("step", 0)
+
+    def reserve(self, optimizer: Optimizer) -> None:
+        """Give a model's optimiser a state of zeros where it has none: it begins alike with both.
+
+        Where memory ends it gets none: torch's optimisers go on from no part of a state.
+        """
+        (group,) = optimizer.param_groups
+        made: list[dict[str, Tensor]] = []
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            made.append({n: torch.zeros_like(parameter) for n in self.rows if n not in state})
+            if self.counts_steps and "step" not in state:
+                made[-1]["step"] = self.taken.new_zeros((), dtype=torch.float32)
+        for parameter, tensors in zip(group["params"], made, strict=True):
+            optimizer.state[parameter].update(tensors)
 
     def store(self, k: int, optimizer: Optimizer) -> None:
         """Give a model's optimiser the state of row ``k``.
