@@ -118,6 +118,18 @@ def test_a_certificate_of_a_front_knows_no_best() -> None:
     assert not any("lead" in line or "probability" in line for line in lines)
 
 
+def test_an_export_of_a_front_stays_when_another_trial_joins_it() -> None:
+    one = Compared(trial=1, searched=0.5, values=(0.51, 0.52, 0.53))
+    other = Compared(trial=2, searched=0.1, values=(0.11, 0.12, 0.13))
+    for is_front in (True, False):
+        alone, *_ = certify([one], seeds=3, minimize=True, by_value=False, is_front=is_front)
+        beside, *_ = certify(
+            [one, other], seeds=3, minimize=True, by_value=False, is_front=is_front
+        )
+        assert beside.is_said_by(alone.to_plain()) == is_front
+        assert alone.is_said_by(beside.to_plain())
+
+
 def an_export(rank: int, mse: float, size: float) -> dict[str, Any]:
     goals = [
         {"name": "mse", "direction": "minimize", "value": 9.0},

@@ -58,7 +58,8 @@ class Certificate:
     lead_in_search, lead_over_seeds: by how much that was better than the best of the others, there
         and over the seeds, < 0: it is worse; shares of that one's value where ``is_relative``;
         None: there are no others
-    compared: all configurations that were trained again, the best first
+    compared: all configurations that were trained again, the best first; on a front this one alone,
+        which is compared with none
     """
 
     trial: int
@@ -127,7 +128,7 @@ def certify(
             mean=row.mean,
             deviation=stdev(row.values) if len(row.values) > 1 else None,
             probability=best.get(row.trial),
-            compared=tuple(compared),
+            compared=(row,) if is_front else tuple(compared),
             **leads,
         )
         for row in compared
