@@ -49,7 +49,7 @@ STUDY = StudySpec(
     references={
         "emoji": {
             "latent": 64,
-            "label_weight": 5.0,
+            "label_weight": 4.0,
             "label_fakes": False,
             "projection": 1.0,
             "lr_g": 1e-3,
@@ -60,7 +60,7 @@ STUDY = StudySpec(
         }
     },
     trials=12,
-    epochs=150,
-    retrain_epochs=150,
+    epochs=80,
+    retrain_epochs=80,
     pictures_every=10,
 )
