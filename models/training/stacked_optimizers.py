@@ -79,8 +79,9 @@ class StackedOptimizer(ABC):
         made: list[dict[str, Tensor]] = []
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            made.append({n: torch.zeros_like(parameter) for n in self.rows if n not in state})
-            if self.counts_steps and "step" not in state:
+            lacking = [name for name in self.rows if state.get(name) is None]
+            made.append({name: torch.zeros_like(parameter) for name in lacking})
+            if self.counts_steps and state.get("step") is None:
                 made[-1]["step"] = self.taken.new_zeros((), dtype=torch.float32)
         for parameter, tensors in zip(group["params"], made, strict=True):
             optimizer.state[parameter].update(tensors)
