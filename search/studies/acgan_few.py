@@ -49,7 +49,7 @@ STUDY = StudySpec(
     references={
         "emoji": {
             "latent": 64,
-            "label_weight": 4.0,
+            "label_weight": 6.0,
             "label_fakes": False,
             "projection": 1.0,
             "lr_g": 1e-3,
