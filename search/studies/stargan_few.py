@@ -59,7 +59,7 @@ STUDY = StudySpec(
         }
     },
     trials=12,
-    epochs=45,
-    retrain_epochs=45,
+    epochs=80,
+    retrain_epochs=80,
     pictures_every=5,
 )
