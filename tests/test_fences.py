@@ -185,6 +185,24 @@ def test_without_any_lock_no_study_has_too_many_trials(
     assert frame["state"].tolist() == ["COMPLETE"] * 10
 
 
+def test_a_trial_that_another_process_has_ended_is_refused_at_once(opened: Open) -> None:
+    """Over the one connection that a process has."""
+    late, quick = opened("late"), opened("quick")
+    trial = late.claim(1)
+    assert trial is not None
+    quick.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    began = time.monotonic()
+    for change in (
+        lambda: late.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING),
+        lambda: late.storage.set_trial_user_attr(trial._trial_id, "late", 1),
+        lambda: trial.suggest_float("x", 0, 1),
+        lambda: trial.report(0.5, 0),
+    ):
+        with pytest.raises(UpdateFinishedTrialError, match=r"has ended as FAIL and stays as it is"):
+            change()
+    assert time.monotonic() - began < 15
+
+
 def test_a_claim_that_was_cut_off_is_taken_up_by_the_same_worker(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

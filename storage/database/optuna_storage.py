@@ -168,6 +168,17 @@ class TrialStorage(RDBStorage):
         with self._guarding(trial_id):
             return super().set_trial_state_values(trial_id, state, values)
 
+    def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
+        """Raise `UpdateFinishedTrialError` for a trial that has ended.
+
+        Optuna reads the trial for its message, over a second connection. There is none: it would be
+        waited for in vain, and 30 seconds later the database would count as away.
+        """
+        if trial_state.is_finished():
+            raise UpdateFinishedTrialError(
+                f"the trial with id {trial_id} has ended as {trial_state.name} and stays as it is"
+            )
+
     def _set_trial_param(
         self,
         trial_id: int,
