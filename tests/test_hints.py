@@ -29,7 +29,7 @@ from storage.errors import suggest_name
 @pytest.mark.parametrize(
     ("command", "given", "words"),
     [
-        ("study", {}, ["make study NAME=cae", "acgan, acgan_few, augmentation,", "the path of a file"]),
+        ("study", {}, ["make study NAME=cae", "acgan, acgan_few, augm", "the path of a file"]),
         ("trials", {}, ["make trials NAME=cae", "make studies lists them"]),
         ("report", {"GENSTUDY_STRAY": "vae"}, ["did you mean make report NAME=vae?"]),
         ("study", {"GENSTUDY_STRAY": "gan_balence"}, ["mean make study NAME=gan_balance?"]),
