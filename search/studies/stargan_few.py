@@ -10,11 +10,38 @@ first trial is what worked on 612 emoji with three attributes.
 
 from __future__ import annotations
 
+from typing import Any
+
 from optuna.pruners import MedianPruner
 from optuna.trial import BaseTrial
 
 from models.stargan import StarGAN, StarGANConfig
 from search.study import StudySpec
+
+FOUND = {
+    "projection": 1.0,
+    "lr_g": 1e-3,
+    "lr_d": 1e-3,
+    "g_steps": 1,
+    "normalization": "spectral",
+    "augment": "translation",
+}
+
+
+def suggest_few(trial: BaseTrial) -> dict[str, Any]:
+    """Return how the networks of a GAN with labels learn where images are few."""
+    return {
+        "projection": trial.suggest_categorical("projection", [0.0, 0.3, 1.0]),
+        "lr_g": trial.suggest_float("lr_g", 2e-4, 4e-3, log=True),
+        "lr_d": trial.suggest_float("lr_d", 2e-4, 4e-3, log=True),
+        "g_steps": trial.suggest_categorical("g_steps", [1, 2]),
+        "normalization": trial.suggest_categorical("normalization", ["batch", "spectral"]),
+        "augment": trial.suggest_categorical(
+            "augment", ["none", "translation", "translation,cutout"]
+        ),
+        "ema": 0.998,
+        "schedule": "cosine_decay",
+    }
 
 
 def suggest(trial: BaseTrial) -> StarGANConfig:
@@ -23,15 +50,8 @@ def suggest(trial: BaseTrial) -> StarGANConfig:
         blocks=trial.suggest_int("blocks", 2, 8),
         label_weight=trial.suggest_float("label_weight", 0.5, 10.0, log=True),
         reconstruction_weight=trial.suggest_float("reconstruction_weight", 0.5, 10.0, log=True),
-        projection=trial.suggest_categorical("projection", [0.0, 0.3, 1.0]),
-        lr_g=trial.suggest_float("lr_g", 2e-4, 4e-3, log=True),
-        lr_d=trial.suggest_float("lr_d", 2e-4, 4e-3, log=True),
-        g_steps=trial.suggest_categorical("g_steps", [1, 2]),
         d_steps=1,
-        normalization=trial.suggest_categorical("normalization", ["batch", "spectral"]),
-        augment=trial.suggest_categorical("augment", ["none", "translation", "translation,cutout"]),
-        ema=0.998,
-        schedule="cosine_decay",
+        **suggest_few(trial),
     )
 
 
@@ -50,12 +70,7 @@ STUDY = StudySpec(
             "blocks": 6,
             "label_weight": 2.0,
             "reconstruction_weight": 2.0,
-            "projection": 1.0,
-            "lr_g": 1e-3,
-            "lr_d": 1e-3,
-            "g_steps": 1,
-            "normalization": "spectral",
-            "augment": "translation",
+            **FOUND,
         }
     },
     trials=12,
