@@ -171,8 +171,8 @@ class TrialStorage(RDBStorage):
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Raise `UpdateFinishedTrialError` for a trial that has ended.
 
-        Optuna reads the trial for its message, over a second connection. There is none: it would be
-        waited for in vain, and 30 seconds later the database would count as away.
+        Optuna reads the trial for its message, over a second connection. To a server there is none:
+        it would be waited for in vain, and 30 seconds later the database would count as away.
         """
         if trial_state.is_finished():
             raise UpdateFinishedTrialError(
