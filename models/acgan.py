@@ -9,8 +9,8 @@ The discriminator also tells the labels of real images and of fakes, and both ne
 to get them right: attributes by the squared error of sigmoids, since more than one may be true,
 classes by cross-entropy. Fakes are given the labels of the real images in their batch.
 
-A discriminator that learns labels from fakes agrees with the generator on what shows a label, and a
-person need not see it. With `label_fakes=False` it learns them from real images alone.
+A discriminator that learns labels from fakes may agree with the generator on what shows a label,
+though no person sees it. With `label_fakes=False` it learns them from real images alone.
 
     python -c "from models.acgan import *; print(ACGAN(ACGANConfig(labels=13), (3, 64, 64)))"
 
