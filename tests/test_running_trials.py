@@ -50,3 +50,13 @@ def test_the_last_of_several_may_have_waited_for_the_others(now: list[float]) ->
     assert not running.is_late(LIMIT)
     now[0] += LIMIT + HANG
     assert running.is_late(LIMIT)
+    assert running.only() == 1, "the worker is silent over this one alone"
+
+
+def test_of_several_trials_none_is_known_to_hang(now: list[float]) -> None:
+    running = RunningTrials()
+    assert running.only() is None
+    running.begin(0)
+    assert running.only() == 0
+    running.begin(1)
+    assert running.only() is None

@@ -3,6 +3,7 @@
 running = RunningTrials()
 running.begin(7)
 running.is_late(limit)     # whether the worker still does not end it, long after the limit
+running.only()             # 7: the trial that it is late with
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class RunningTrials:
     def hear(self) -> None:
         """Take in that the worker says something."""
         self.heard = time.monotonic()
+
+    def only(self) -> int | None:
+        """Return the trial that the worker is at; None if it is at several, or at none."""
+        return next(iter(self.since)) if len(self.since) == 1 else None
 
     def is_late(self, limit: float) -> bool:
         """Whether the worker does not end its trial, long after the ``limit`` in seconds.

@@ -58,7 +58,7 @@ class WorkerDeaths:
             worker = self.pool.workers[index]
             is_late = trials.is_late(60 * self.run.trial_minutes)
             if is_late and index not in self._hung and worker.state is WorkerState.BUSY:
-                self._hung[index] = None if trials.several else next(iter(trials.since))
+                self._hung[index] = trials.only()
                 worker.process.kill()
 
     def take_in(self, worker: WorkerHandle, event: Gone) -> None:
