@@ -20,11 +20,8 @@ from models.vae import VAE
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
 from search.messages import Export, Exported, Retrain
 from search.run import StudyRun
-from search.setup.stored_study import (
-    StudyIdentity,
-    remember_retrain_epochs,
-    write_identity,
-)
+from search.setup.remembered import remember_retrain_epochs
+from search.setup.stored_study import StudyIdentity, write_identity
 from search.study import StudySpec
 from search.supervisor.finish import say_what_moves
 from search.supervisor.retrain_best import say_what_is_trained_again

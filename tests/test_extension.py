@@ -17,12 +17,8 @@ from search.errors import StudyChanged
 from search.run import StudyRun
 from search.setup.extension import check_extension, extend_epochs
 from search.setup.loading import load_study
-from search.setup.stored_study import (
-    StudyIdentity,
-    read_identity,
-    remember_pausing_pruner,
-    write_identity,
-)
+from search.setup.remembered import remember_pausing_pruner
+from search.setup.stored_study import StudyIdentity, read_identity, write_identity
 from search.strategies.promotion import AshaPruner
 from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.file_cleaning import remove_deleted_here, remove_ended

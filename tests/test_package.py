@@ -27,7 +27,7 @@ from genstudy.__main__ import main, order_path
 from search.__main__ import COMMANDS
 from search.command_line import OFFERED, USAGES, read_words, run
 from search.setup.loading import load_study
-from search.setup.prepare import code_revision
+from search.setup.revision import code_revision
 from search.spelling import CALLED_AS, spell
 from search.supervisor.process import WORKER, start_process
 from search.variables import VARIABLES

@@ -20,7 +20,8 @@ from models.gan import GANConfig
 from models.tensor_files import write_tensors
 from models.vae import VAEConfig
 from search.messages import EpochEnded, Released, Resumed
-from search.setup.stored_study import StudyIdentity, remember_seeds, write_identity
+from search.setup.remembered import remember_seeds
+from search.setup.stored_study import StudyIdentity, write_identity
 from search.trials import seed_race, seed_statistics
 from search.trials.certificate import Compared, certify
 from search.trials.leaderboard import Leaderboard

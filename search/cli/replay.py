@@ -28,8 +28,9 @@ from search.run import StudyRun
 from search.setup.code_digest import describe_environment
 from search.setup.inputs import RunInputs, find_images, open_base
 from search.setup.joining import JoinedStudy, find_joined, joined_variables, load_joined
-from search.setup.prepare import code_revision, identify_run
+from search.setup.prepare import identify_run
 from search.setup.record_changes import Surroundings, describe_changes
+from search.setup.revision import code_revision
 from search.spelling import spell
 from search.study import Study
 from search.supervisor.devices import find_devices

@@ -28,8 +28,9 @@ from search.run import StudyRun
 from search.setup.extension import extend_epochs
 from search.setup.inputs import RunInputs, find_images
 from search.setup.names import study_name
-from search.setup.prepare import check_names, prepare_run
+from search.setup.prepare import prepare_run
 from search.setup.reaching import note_database, reach_database
+from search.setup.settings import check_settings
 from search.setup.shared_place import check_files
 from search.setup.warm import Warm, find_warm, remembered_warm
 from search.study import Study
@@ -67,7 +68,7 @@ class StudyCommand:
     def run(self) -> int:
         """Check everything, then search and export; returns the exit code."""
         variables = self.variables
-        check_names(variables, self.study)
+        check_settings(variables, self.study)
         check_engine(variables, self.study)
         check_trackers(variables.log)
         variables.paths.check_writable()

@@ -8,47 +8,42 @@ at the same moment agree on what it is.
 
 from __future__ import annotations
 
-import subprocess
 import warnings
 from dataclasses import replace
-from importlib.metadata import Distribution
-from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-from models.base import Model
-from models.errors import ExtractorError
-from search.errors import BadVariable, StudyChanged
+from search.errors import StudyChanged
 from search.run import StudyRun
-from search.setup.checks import check_strategies
 from search.setup.code_digest import describe_environment
 from search.setup.extension import check_extension
 from search.setup.fitting import describe_fit
 from search.setup.inputs import RunInputs, base_label
 from search.setup.names import study_name
-from search.setup.shared_place import keep_files
-from search.setup.stored_study import (
-    StudyIdentity,
-    check_identity,
+from search.setup.remembered import (
     has_kept_checkpoints,
-    identify_study,
-    read_identity,
     remember_keeping,
     remember_pausing_pruner,
     remember_retrain_epochs,
     remember_seeds,
+)
+from search.setup.revision import code_revision
+from search.setup.shared_place import keep_files
+from search.setup.stored_study import (
+    StudyIdentity,
+    check_identity,
+    identify_study,
+    read_identity,
     write_identity,
 )
 from search.setup.study_files import digest_rooms
-from search.setup.tries import check_room, check_stored_room, read_tries, remember_tries
+from search.setup.tries import check_stored_room, read_tries, remember_tries
 from search.setup.warm import Warm, keep_warm
-from search.strategies.preference import is_preference
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import grid_size, make_sampler, trials_shown_at_once
 from search.strategies.seeded import StudySampler
 from search.strategies.stopping import with_stop
-from search.strategies.warm import check_learns
 from search.study import Study
 from search.trials.next_trial import STOPPED_BY
 from search.trials.retries import is_retry, read_retries
@@ -59,76 +54,9 @@ from storage.database.connection import check_encodable
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, page_settings
 from storage.database.study_lock import CREATION, study_lock
-from storage.errors import short
 from storage.files.exports import read_provenance
 
-REMARKS = "remarks"  # attribute of the stored study
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def check_names(variables: Variables, study: Study) -> None:
-    """Raise `BadVariable` for a wrong sampler or pruner, or parameters that are not the study's,
-    before a worker meets it."""
-    tries = read_tries(variables.tries, study.space)
-    check_room(len(tries), variables.trials or study.spec.trials)
-    if is_preference(variables.sampler or study.spec.sampler):
-        _check_preference(variables, study)
-        if variables.stop is not None:
-            raise BadVariable(
-                "STOP compares values, and with sampler 'preference' a person's "
-                "choices decide; leave STOP out"
-            )
-    goals = study.spec.goals
-    if variables.stop is not None and len(goals) > 1:
-        raise BadVariable(
-            f"STOP={variables.stop} asks what the best value may still gain, and of {len(goals)} "
-            "goals no trial is the best of all; leave STOP out"
-        )
-    if variables.warm and len(goals) > 1:
-        raise BadVariable(
-            f"WARM ranks earlier trials by one value, and of {len(goals)} goals no trial is the "
-            "best of all; leave WARM out"
-        )
-    chosen = variables.sampler or study.spec.sampler
-    sampler = make_sampler(chosen, seed=0, space=study.space, goals=goals)
-    if variables.warm:
-        check_learns(sampler)
-    pruner = make_pruner(variables.pruner or study.spec.pruner, study.spec.goals)
-    if variables.sampler or variables.pruner or not isinstance(study.spec.sampler, str):
-        check_strategies(study.spec.suggest, sampler, pruner, goals)
-    if variables.inception is not None:
-        _check_inception(variables.inception, study)
-
-
-def _check_inception(path: Path, study: Study) -> None:
-    """Raise `BadVariable` for a file without Inception's weights, and where no images are made."""
-    from models.evaluation.inception import load_inception  # others do not wait for it
-
-    if not study.spec.model.judged:
-        raise BadVariable(
-            f"INCEPTION measures new images, and {study.spec.model.__name__} makes none: leave it "
-            "out"
-        )
-    try:
-        load_inception(path)
-    except ExtractorError as error:
-        raise BadVariable(str(error)) from error
-
-
-def _check_preference(variables: Variables, study: Study) -> None:
-    """Raise `BadVariable` where a person cannot decide: the model draws no picture, or a pruner
-    would compare values."""
-    model = study.spec.model
-    if model.preview is Model.preview:
-        raise BadVariable(
-            f"sampler 'preference' shows a person the picture of each trial, but {model.__name__} "
-            "draws none; give it a preview(), or take another sampler"
-        )
-    if variables.pruner not in (None, "none"):
-        raise BadVariable(
-            f"PRUNER={short(variables.pruner or '')} compares values, but with sampler "
-            "'preference' a person's choices decide; leave PRUNER out"
-        )
+REMARKS = "remarks"  # user attribute of the stored study
 
 
 def prepare_run(
@@ -162,9 +90,9 @@ def prepare_run(
             warm = keep_warm(opened, warm, study.space)
         files = keep_files(opened, variables, storage)
     variables = replace(variables, pruner=remember_pausing_pruner(opened, study, variables.pruner))
-    opened.sampler = sampler  # it draws nothing here; a stop is one sampler's
+    opened.sampler = sampler  # says whether the study has stopped; it draws nothing here
     chosen = variables.pruner or study.spec.pruner
-    opened.pruner = make_pruner(chosen, study.spec.goals)  # which trials pause
+    opened.pruner = make_pruner(chosen, study.spec.goals)  # says which trials pause
     tries = read_tries(variables.tries, study.space)
     trials = count_trials(
         wanted,
@@ -196,11 +124,12 @@ def make_run(
     trials: int,
     at_once: int | None,
 ) -> StudyRun:
-    """Return all that a worker has to know.
+    """Return the run as workers get it.
 
-    trials: how many there will be; at_once: how many a person chooses among
+    trials: of the study in all; at_once: how many trials a person compares at once; None: values
+        decide
     """
-    exported = read_provenance(variables.paths.export(opened.study_name, 1)) or {}
+    retrain_epochs, seeds = _remember_retrainings(variables, study, opened, at_once)
     return StudyRun(
         name=study.reference,
         study=opened.study_name,
@@ -210,18 +139,8 @@ def make_run(
         seed=identity.seed,
         trials=trials,
         epochs=identity.epochs,
-        retrain_epochs=remember_retrain_epochs(
-            opened,
-            variables.retrain_epochs,
-            own=study.spec.retrain_epochs,
-            exported=exported,
-        ),
-        seeds=remember_seeds(
-            opened,
-            variables.seeds,
-            own=1 if at_once is not None else study.spec.seeds,  # a person has chosen by eye
-            exported=exported,
-        ),
+        retrain_epochs=retrain_epochs,
+        seeds=seeds,
         revision=code_revision(),
         token=identity.token,
         trial_minutes=variables.trial_minutes,
@@ -249,6 +168,20 @@ def make_run(
     )
 
 
+def _remember_retrainings(
+    variables: Variables, study: Study, opened: optuna.Study, at_once: int | None
+) -> tuple[int, int]:
+    """Return the most epochs of a retraining, and the seeds for each of the best trials."""
+    exported = read_provenance(variables.paths.export(opened.study_name, 1)) or {}
+    spec = study.spec
+    epochs = remember_retrain_epochs(
+        opened, variables.retrain_epochs, own=spec.retrain_epochs, exported=exported
+    )
+    own_seeds = spec.seeds if at_once is None else 1  # values do not rank what a person chose
+    seeds = remember_seeds(opened, variables.seeds, own=own_seeds, exported=exported)
+    return epochs, seeds
+
+
 def _open_study(
     variables: Variables,
     study: Study,
@@ -259,7 +192,7 @@ def _open_study(
 ) -> tuple[optuna.Study, StudyIdentity]:
     """Return the stored study ``name`` and its identity; raise `StudyChanged` if it is another.
 
-    at_once: how many trials a person chooses among; None: values decide
+    at_once: as for `make_run`
     """
     known = {known.study_name for known in storage.get_all_studies()}
     opened = optuna.create_study(
@@ -286,13 +219,13 @@ def _open_study(
             check_extension(study, stored, identity, opened, keeps=keeps)
         else:
             check_identity(name, stored, identity)
-        _set_page(opened, storage, at_once)
+        _store_page_settings(opened, storage, at_once)
         return opened, identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         names = [goal.name for goal in study.spec.goals]
         opened.set_metric_names(names)  # for the axes of the dashboard
-    _set_page(opened, storage, at_once)
+    _store_page_settings(opened, storage, at_once)
     write_identity(opened, identity)
     return opened, identity
 
@@ -300,7 +233,7 @@ def _open_study(
 def identify_run(
     variables: Variables, study: Study, inputs: RunInputs, stored: StudyIdentity | None
 ) -> StudyIdentity:
-    """Return what the study is today, on these images and with this export to start from."""
+    """Return the identity that the study has today, with these images and exports."""
     return replace(
         identify_study(
             study, inputs.images, epochs=variables.epochs, seed=variables.seed, stored=stored
@@ -320,8 +253,8 @@ def _check_kind(study: optuna.Study, storage: TrialStorage, *, decided_by_a_pers
         )
 
 
-def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -> None:
-    """Store what the dashboard's page shows and asks where a person decides."""
+def _store_page_settings(study: optuna.Study, storage: TrialStorage, at_once: int | None) -> None:
+    """Tell the dashboard to ask for choices, if a person ranks the trials."""
     if at_once is not None:
         for key, value in page_settings(at_once).items():
             storage.set_study_system_attr(study._study_id, key, value)
@@ -330,10 +263,12 @@ def _set_page(study: optuna.Study, storage: TrialStorage, at_once: int | None) -
 def count_trials(
     wanted: int, sampler: StudySampler, study: optuna.Study, references: int, stopped_by: str | None
 ) -> int:
-    """Return how many trials the study has in all: a grid ends with its last point, and a study
-    that its sampler has stopped with what it has.
+    """Return how many trials the study will have in all: at most ``wanted``.
 
-    stopped_by: the label of the sampler that has
+    With a grid there is one trial for each point, beside the references. A study that its sampler
+    has stopped gets no more trials.
+    references: how many sets of parameters are tried before the grid
+    stopped_by: label of the sampler that has stopped the study; None: none has
     """
     if stopped_by == sampler.label:
         rows = len(study.get_trials(deepcopy=False)) - len(read_retries(study).made)
@@ -344,33 +279,3 @@ def count_trials(
     trials = study.get_trials(deepcopy=False)
     others = sum("grid_id" not in t.system_attrs and not is_retry(t) for t in trials)
     return min(wanted, others + max(0, references - len(trials)) + points)
-
-
-def code_revision(root: Path = ROOT) -> str:
-    """Return the commit of the code that runs, with ``-changed`` if files differ from it.
-
-    The revision of an installed package is its version: ``genstudy 0.1.0``.
-    """
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *words],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        ).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return _installed_version(root)  # inside somebody else's checkout
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return _installed_version(root)
-
-
-def _installed_version(root: Path) -> str:
-    """Return the version of the package in the folder ``root``; ``unknown``: it holds none."""
-    installed = next(iter(Distribution.discover(name="genstudy", path=[str(root)])), None)
-    return "unknown" if installed is None else f"genstudy {installed.version}"

@@ -18,19 +18,12 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 
 from models.data.images import ImageSplits
-from search.errors import BadVariable, StudyChanged
+from search.errors import StudyChanged
 from search.setup.fitting import STEPS, is_folder
-from search.strategies.promotion import AshaPruner
-from search.strategies.pruners import make_pruner
 from search.study import Study
-from search.trials.study_record import KEY, name_strategy, parse_record
 from storage.errors import short
 
-RETRAIN_EPOCHS = "genstudy:retrain_epochs"  # of the stored study: given last, of the study file
-SEEDS = "genstudy:seeds"  # likewise
-PRUNER = "genstudy:pruner"  # likewise, as a list of two: given last, of the study file
-KEEP = "genstudy:keep"  # of the stored study: true where its trials keep their checkpoints
-ATTRIBUTE = "definition"  # of the stored study: its identity as JSON
+ATTRIBUTE = "definition"  # user attribute of the stored study: its identity as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +69,10 @@ def identify_study(
     seed: int | None,
     stored: StudyIdentity | None,
 ) -> StudyIdentity:
-    """Return what the study is today.
+    """Return the identity that the study has today.
 
-    epochs, seed: as variables give them; None: the value of the stored study, or of the file
+    epochs, seed: of this call. None: that of the stored study if the study file has not changed
+        it since, otherwise that of the study file
     """
     spec = study.spec
     if epochs is None:
@@ -137,106 +131,8 @@ def write_identity(study: optuna.Study, identity: StudyIdentity) -> None:
     study.set_user_attr(ATTRIBUTE, json.dumps(asdict(identity)))
 
 
-def remember_retrain_epochs(
-    study: optuna.Study, given: int | None, *, own: int, exported: Mapping[str, Any]
-) -> int:
-    """Return the most epochs of a retraining, and keep them with the stored study.
-
-    They are those that were given last, as long as the study file says the same as it did then.
-
-    given: RETRAIN_EPOCHS of today; None: none; own: those of the study file
-    exported: provenance of the best export, for studies of older versions, which kept nothing
-    """
-    remembered = _remember(study, RETRAIN_EPOCHS, given, own=own)
-    if remembered is not None:
-        return remembered
-    found = exported.get("most_epochs")
-    return found if _is_of(study, exported) and isinstance(found, int) else own
-
-
-def remember_seeds(
-    study: optuna.Study, given: int | None, *, own: int, exported: Mapping[str, Any]
-) -> int:
-    """Return how many seeds each of the best is retrained with, and keep that, too.
-
-    What an older version has exported stays: it was trained with one. ``given``, ``own`` and
-    ``exported`` are as above.
-    """
-    remembered = _remember(study, SEEDS, given, own=own)
-    if remembered is not None:
-        return remembered
-    if _is_of(study, exported) and "certificate" not in exported:
-        return _remember(study, SEEDS, 1, own=own) or own
-    return own
-
-
-def remember_keeping(study: optuna.Study, *, given: bool) -> bool:
-    """Return whether all trials that may ever go on keep their checkpoint, and keep that with the
-    stored study. given: whether KEEP says so today; once said, it stays"""
-    storage, study_id = study._storage, study._study_id
-    known = storage.get_study_system_attrs(study_id).get(KEEP) is True
-    if given and not known:
-        storage.set_study_system_attr(study_id, KEEP, True)
-    return given or known
-
-
-def remember_pausing_pruner(opened: optuna.Study, study: Study, given: str | None) -> str | None:
-    """Return the pruner that this run has instead of the study file's own; None: that one.
-
-    It is the one that was given last, as long as trials pause with it and the file names the same
-    pruner as it did then: else a call without PRUNER would train all that pause to their end.
-
-    given: PRUNER of today
-    """
-    storage, own = opened._storage, name_strategy(study.spec.pruner)
-    stored = storage.get_study_system_attrs(opened._study_id).get(PRUNER)
-    if given is not None:
-        if stored != [given, own]:
-            storage.set_study_system_attr(opened._study_id, PRUNER, [given, own])
-        return given
-    return str(stored[0]) if stored is not None and _is_pausing(stored, own) else None
-
-
-def has_kept_checkpoints(opened: optuna.Study, study: Study) -> bool:
-    """Whether complete trials of the stored study have kept their checkpoint until now."""
-    attributes = opened._storage.get_study_system_attrs(opened._study_id)
-    own = name_strategy(study.spec.pruner)
-    record = parse_record(attributes.get(KEY))
-    used = [own if record is None else record.pruner, own]
-    return attributes.get(KEEP) is True or _is_pausing(used, own)
-
-
-def _is_pausing(stored: object, own: str) -> bool:
-    """Whether the stored pruner lets trials pause, and ``own`` is what the file had then."""
-    if not (isinstance(stored, list) and len(stored) == 2 and stored[1] == own):
-        return False
-    try:
-        return isinstance(make_pruner(stored[0]), AshaPruner)
-    except BadVariable:
-        return False
-
-
-def _remember(study: optuna.Study, key: str, given: int | None, *, own: int) -> int | None:
-    """Return the number that was given last, and keep it; None: none was ever given."""
-    storage, study_id = study._storage, study._study_id
-    stored = storage.get_study_system_attrs(study_id).get(key)
-    if given is not None:
-        if stored != [given, own]:
-            storage.set_study_system_attr(study_id, key, [given, own])
-        return given
-    if stored is None:
-        return None
-    return int(stored[0]) if stored[1] == own else own
-
-
-def _is_of(study: optuna.Study, exported: Mapping[str, Any]) -> bool:
-    """Whether an export is of this stored study, and of no deleted namesake."""
-    identity = read_identity(study)
-    return identity is not None and exported.get("token") == identity.token
-
-
 def find_changes(stored: StudyIdentity, now: StudyIdentity) -> list[str]:
-    """Return a line for all that differs: ``EPOCHS 5, now 9``.
+    """Return a line for each difference: ``EPOCHS 5, now 9``.
 
     The same pixels in another place are the same images.
     """
@@ -270,7 +166,7 @@ def find_changes(stored: StudyIdentity, now: StudyIdentity) -> list[str]:
 
 
 def check_identity(name: str, stored: StudyIdentity, now: StudyIdentity) -> None:
-    """Raise `StudyChanged` if anything differs; the message names all of it."""
+    """Raise `StudyChanged` if anything differs; the message names every difference."""
     if changes := find_changes(stored, now):
         has_ground = stored.background is None and bool(now.background)
         is_older = has_ground and not _are_same_images(stored, now)
