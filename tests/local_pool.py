@@ -17,8 +17,9 @@ from search.messages import Event, Idle, Job
 from search.run import StudyRun
 from search.supervisor.worker_pool import WorkerHandle, WorkerState
 from search.trials.owner import forget_mark, owner_name
-from search.worker.context import WorkerContext, open_context
+from search.worker.context import WorkerContext
 from search.worker.main import _do_jobs
+from search.worker.startup import open_context
 
 
 class LocalControl:

@@ -17,7 +17,7 @@ from search.setup.loading import load_study
 from search.setup.mistakes import show_warnings_once
 from search.setup.stored_study import check_unchanged, identify_study
 from search.setup.study_files import KeptLoader, StudyFiles
-from search.worker.context import open_context
+from search.worker.startup import open_context
 from tests.user import WriteStudy
 
 FEW_DIGITS = True

@@ -57,7 +57,7 @@ from search.trials.owner import owner_name
 from search.trials.queue import open_queue
 from search.trials.study_record import StudyRecord, read_record, write_record
 from search.variables import Variables, read_variables
-from search.worker.context import _open_queue
+from search.worker.startup import _open_queue
 from storage import trials
 from storage.database.connection import open_storage
 from storage.database.foreign import opened_to_read

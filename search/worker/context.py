@@ -1,6 +1,6 @@
-"""What a worker sets up once, and what all its jobs then share.
+"""What all jobs of a worker share: the study, its images, its trials, the device.
 
-context = open_context(run, "cuda:0", control, owner)
+context = open_context(run, "cuda:0", control, owner)      # `search.worker.startup`
 model = context.make_model(config, seed)
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from models.base import Model, ModelConfig, build
 from models.data.images import ImageSplits
@@ -20,54 +20,28 @@ from models.data.watching import WatchedImages
 from models.errors import ImagesChanged
 from models.model_config import fit_batch
 from search.console import shorten_path
-from search.errors import StudyChanged
-from search.messages import Event, Preparing, Warned
+from search.messages import Event, Warned
 from search.run import StudyRun
-from search.setup.inputs import open_base
-from search.setup.loading import load_study
-from search.setup.stored_study import check_unchanged, read_identity
-from search.setup.study_files import digest_rooms
-from search.setup.warm import Warm, read_warm, remembered_warm
-from search.strategies.pruners import make_pruner
-from search.strategies.samplers import make_sampler
-from search.strategies.stopping import with_stop
-from search.strategies.warm import with_warm
-from search.study import Study, StudySpec
-from search.trials.files_access import FilesAccess, open_files, trial_file
-from search.trials.next_trial import Drawing
+from search.study import StudySpec
+from search.trials.files_access import FilesAccess, trial_file
 from search.trials.outcomes import describe_error
-from search.trials.owner import hold_mark
-from search.trials.queue import TrialQueue, open_queue
+from search.trials.queue import TrialQueue
 from search.trials.retraining_files import PICTURES, drawn_files, share_retraining
-from search.worker.device import forget_peak, taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
-from search.worker.images import open_run_images
 from search.worker.shared_copies import SharedCopies
 from search.worker.uploads import Uploads
 from storage.database.file_records import Guard
 from storage.database.job_claims import check_job
-from storage.database.retry import DatabaseRetry
 from storage.errors import FilesAway
 from storage.files.shared_files import may_always
 from storage.paths import RetrainingPaths
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.trial import Trial
 
     from models.evaluation.sample_evaluator import SampleEvaluator
 
 log = logging.getLogger("genstudy")
-
-
-class Supervision(Protocol):
-    """A worker's connection to its supervisor: `search.worker.control.Control`."""
-
-    def send(self, event: Event) -> None: ...
-
-    def interrupted(self) -> bool: ...
-
-    def warn_of_database(self, message: str) -> None: ...
 
 
 @dataclass
@@ -147,7 +121,7 @@ class WorkerContext:
 
     def tell(self, line: str) -> None:
         """Say something once that a person has to know, in the log too."""
-        _tell(self.send, line)
+        tell_user(self.send, line)
 
     def get_on(self) -> None:
         """Note that a step, an evaluation or an epoch begins."""
@@ -243,106 +217,7 @@ class WorkerContext:
         return self.run.paths.retraining(self.run.study, number, repeat)
 
 
-def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -> WorkerContext:
-    """Load study, images and database, for all jobs of this process, which ``owner`` names.
-
-    Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
-    """
-    if run.code and run.code != digest_rooms():
-        raise StudyChanged(
-            "genstudy's own files have changed since this run began, by an update or an edit: its "
-            "workers would not compute alike; the same command goes on with the new files"
-        )
-    study = load_study(run.name, sources=run.sources)
-    hold_mark(owner)
-    queue = _open_queue(run, study, control, owner)
-    files = open_files(run, queue, control.interrupted, partial(_tell, control.send))
-    mapped, watched = open_run_images(run, partial(_tell, control.send))
-    images = mapped.to(device)
-    device_name = use_device(device)
-    evaluators = None
-    if study.spec.judges_samples:
-        evaluators = StudyEvaluators(
-            run,
-            images,
-            queue,
-            encoder=open_base(run.encoder_folder),
-            labelled=study.spec.model.labelled,
-            say=lambda line: control.send(Preparing(line=line)),
-            tell=partial(_tell, control.send),
-            interrupted=control.interrupted,
-        )
-    watched.check()  # all that was made of them until now
-    forget_peak(device)  # of what an extractor took to train
-    return WorkerContext(
-        run=run,
-        spec=study.spec,
-        queue=queue,
-        images=images,
-        base=open_base(run.base_folder),
-        device=device,
-        device_name=device_name,
-        send=control.send,
-        interrupted=control.interrupted,
-        evaluators=evaluators,
-        memory_before=taken_memory(device),
-        watched=watched if device == "cpu" else None,
-        files=files,
-    )
-
-
-def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -> TrialQueue:
-    """Return the queue of the stored study, which has to be the one in the study's file.
-
-    The supervisor has seen the database: one that is away now comes back.
-    """
-    retry = DatabaseRetry(control.interrupted, control.warn_of_database)
-    warm = read_warm(run.warm, study.space)
-    drawing = _draw_with(warm, run, study)
-
-    def find_begun(opened: optuna.Study) -> Drawing | None:
-        """Return what trials are drawn with where another machine has begun the study meanwhile."""
-        stored = remembered_warm(opened, study.space)
-        if stored.given == warm.given:
-            return None
-        _tell(control.send, f"another machine began it with WARM={','.join(stored.given)}")
-        return _draw_with(stored, run, study)
-
-    pruner = "none" if run.shown is not None else run.pruner or study.spec.pruner
-    queue = retry.wait_for(
-        lambda: open_queue(
-            run.study,
-            run.storage,
-            owner=owner,
-            sampler=drawing.sampler,
-            pruner=make_pruner(pruner, study.spec.goals),
-            references=drawing.references,
-            suggest=study.spec.suggest,
-            shown=run.shown,
-            retry=retry,
-            version=run.version,
-            epochs=run.epochs,
-            find_begun=find_begun,
-        )
-    )
-    stored = retry.wait_for(lambda: read_identity(queue.study))
-    if stored is not None:
-        check_unchanged(stored, study)
-    return queue
-
-
-def _draw_with(warm: Warm, run: StudyRun, study: Study) -> Drawing:
-    """Return what trials are drawn with in a study that has begun with ``warm``."""
-    chosen, goals = run.sampler or study.spec.sampler, study.spec.goals
-    sampler = make_sampler(chosen, seed=run.seed, space=study.space, goals=goals)
-    sampler = with_warm(sampler, warm.sources, study.space)
-    return Drawing(
-        sampler=with_stop(sampler, run.stop, trials=run.trials),
-        references={**run.tries, **warm.shared, **study.spec.references},
-    )
-
-
-def _tell(send: Callable[[Event], None], line: str) -> None:
+def tell_user(send: Callable[[Event], None], line: str) -> None:
     """Say something once that a person has to know, in the log too."""
     log.warning("%s", line)
     send(Warned(what=line, message=shorten_path(line)))

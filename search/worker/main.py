@@ -51,7 +51,7 @@ from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.setup.mistakes import show_warnings_once
 from search.trials.owner import forget_mark
-from search.worker.context import WorkerContext, open_context
+from search.worker.context import WorkerContext
 from search.worker.control import Control
 from search.worker.device import lift_limit, limit_memory, taken_memory, use_device
 from search.worker.device_trouble import BrokenDevice, DeviceCrowded, SpentProcess
@@ -60,6 +60,7 @@ from search.worker.exporting import export
 from search.worker.held_trials import HeldTrials
 from search.worker.interruptions import is_device_error
 from search.worker.retraining import retrain
+from search.worker.startup import open_context
 from storage.database.retry import DatabaseWentBack, GaveUp
 
 log = logging.getLogger("genstudy")
