@@ -132,7 +132,7 @@ def drawn(display: Display, said: StringIO) -> list[str]:
 
 
 def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.supervisor.display.PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("search.supervisor.printed_lines.PLAIN_EVERY", 0.0)
     display, said = a_display()
     display.handle_event(a_worker(), Retraining(number=7, epochs=60))
     display.handle_event(

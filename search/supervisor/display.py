@@ -5,9 +5,8 @@ best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
 worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
 node-17   cpu  trial 39   epoch 2/20  0.02215  5.1 s/epoch
 
-Below the workers of this machine stand those of others that have joined the study.
-In a log the first line is said now and then, with what each worker has come to; ever more rarely
-in a long study.
+The workers of this machine come first. Below them are those of other machines that have joined.
+A log gets the first line now and then, with the latest value of each trial.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, Group
 from rich.live import Live
 
-from search.console import is_live, print_line, shorten_path
+from search.console import shorten_path
 from search.messages import (
     BROKEN,
     CHANGED,
@@ -58,30 +57,27 @@ from search.supervisor.end_words import (
     describe_exit,
     describe_export,
     describe_progress,
+    describe_retraining,
     describe_values,
 )
 from search.supervisor.leader import RunningLeader
 from search.supervisor.live_view import draw_display
+from search.supervisor.printed_lines import LinePrinter
 from search.supervisor.progress import ITSELF, StudyProgress, name_machine
-from search.supervisor.progress_lines import fit_items
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.outcomes import Outcome
-from search.words import format_count, format_duration, format_items, name_seed, show_text
+from search.words import format_duration, format_items, name_seed
 from storage.database.trial_states import outcome_of
 from storage.database.vectors import VIOLATION
-from storage.errors import short
 
-PLAIN_EVERY = 30.0  # seconds between two status lines without a terminal, at first
-PLAIN_SHARE = 1 / 20  # of the time since the start, in a long study; at most `PLAIN_MOST`
-PLAIN_MOST = 600.0
 MOST_SAID = 8  # workers in a status line
 
 
 class Display:
-    """Hears every event of the workers and shows where the study stands.
+    """Shows every event of the workers, and how far the study is.
 
     study: the stored study's name; total: trials in all
-    marks_best: whether values decide; False where a person does
+    marks_best: whether values rank the trials; False if a person does
     most: seconds that a trial may take
     """
 
@@ -99,18 +95,15 @@ class Display:
         self.console = console
         self.progress = StudyProgress(study, total, most=most)
         self.leader = RunningLeader(spec, marks_best=marks_best)
-        self.paused: dict[int, str] = {}  # trial -> what it had come to when it paused
+        self.paused: dict[int, str] = {}  # trial -> the value at which it paused, in words
         self.parameters: dict[int, Mapping[str, Any]] = {}
-        self.began = time.monotonic()
-        self.is_live = is_live(console)
-        self.said: set[str] = set()  # what is said once
-        self._plain_at = self.began
+        self.lines = LinePrinter(console)
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
         )
 
     def __enter__(self) -> Self:
-        if self.is_live:
+        if self.lines.is_live:
             self._live.start()
         return self
 
@@ -120,7 +113,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.is_live:
+        if self.lines.is_live:
             self._live.stop()
 
     def show_starting(self, workers: Iterable[WorkerHandle]) -> None:
@@ -135,7 +128,7 @@ class Display:
     def update_counts(self, states: Counter[str]) -> None:
         """Show how many trials are in which state."""
         self.progress.update_counts(states)
-        self._say_at_times(self.progress.summary(), self._work())
+        self.lines.say_at_times(self.progress.summary(), self._work())
 
     def handle_event(self, worker: WorkerHandle, event: Event) -> None:
         """Show what a worker says."""
@@ -160,12 +153,12 @@ class Display:
             case Exporting() | Measuring() | Drawing() | Ready() | Idle():
                 self._show_occupation(worker, event)
             case Warned():
-                self._say_once(event.what, f"worker {worker.index}: {event.message}")
+                self.lines.say_once(event.what, f"worker {worker.index}: {event.message}")
             case Preparing():
                 self._show_preparing(self.progress.status_of(worker), event)
 
     def show_leaving(self, worker: WorkerHandle) -> None:
-        """Say that a worker is not replaced, since its device's memory is too small for all."""
+        """Say that a worker is not replaced, because its device has too little memory for all."""
         self.progress.show_only(worker, WorkerStatus(worker.device))
         self.say(f"worker {worker.index} leaves {worker.device} to the others: memory is short")
 
@@ -173,18 +166,17 @@ class Display:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""
         self.progress.show_only(worker, WorkerStatus(worker.device))
         if code == SPENT:
-            self._say_once("spent", f"worker {worker.index} starts anew: memory had run out")
+            self.lines.say_once("spent", f"worker {worker.index} starts anew: memory had run out")
             return
+        log = shorten_path(worker.log)
         if code == BROKEN:
-            log = shorten_path(worker.log)
             self.say(
                 f"worker {worker.index} starts anew: {worker.device} reported an error ({log})"
             )
             return
         if code in (CHANGED, CROWDED, OUTDATED):
-            return  # the worker has said the first, and the supervisor says the second
+            return  # the worker or the supervisor has said why
         trials = "".join(f"; trial {number} goes on elsewhere" for number in freed)
-        log = shorten_path(worker.log)
         self.say(f"worker {worker.index} ended {describe_exit(code)}{trials} ({log})")
 
     def begin_finish(self) -> None:
@@ -208,16 +200,15 @@ class Display:
         where = f"  on {name_machine(about.get('host'))}"
         start = f"trial {trial.number:>3}  {outcome:<10}{reached}{took}{where}"
         style = "green" if mark else STYLES.get(outcome)
-        lines = self._fit(start, format_items(trial.params), mark)
+        lines = self.lines.fit(start, format_items(trial.params), mark)
         self.say(*lines, style=style)
 
     def say(self, *lines: str, style: str | None = None) -> None:
         """Print lines above the live display."""
-        for line in lines:
-            print_line(self.console, line, style)
+        self.lines.say(*lines, style=style)
 
     def _work(self) -> str:
-        """Return one line: what the trials that run have come to."""
+        """Return one line: the epochs and the latest values of the trials that run."""
         running, said = self.progress.running(), []
         for status in running[:MOST_SAID]:
             value = "" if status.value is None else f", {self.spec.quality} {status.value:.6g}"
@@ -248,23 +239,16 @@ class Display:
         self.say(f"{what} goes on at epoch {event.epoch + 1}")
 
     def _show_result(self, event: Retrained | NotRetrained | Exported) -> None:
-        """Say what a retraining, or an export, has come to."""
+        """Say how a retraining, or an export, has ended."""
         if isinstance(event, Exported):
             self.say(*describe_export(event))
             return
-        trial = f"trial {event.number}{name_seed(event.repeat)}"
-        if isinstance(event, NotRetrained):
-            self.say(f"retraining of {trial} failed: {short(event.reason)}")
-            return
-        self.say(
-            f"retrained {trial}: {format_count(event.epochs, 'epoch')} ({event.ended_by}), best "
-            f"{self.spec.quality} {event.best:.6g} in epoch {event.best_epoch}"
-        )
+        self.say(describe_retraining(self.spec, event))
 
     def _show_occupation(
         self, worker: WorkerHandle, event: Exporting | Measuring | Drawing | Ready | Idle
     ) -> None:
-        """Show what a worker does beside training, or that it waits."""
+        """Show what a worker does when it does not train."""
         match event:
             case Ready() | Idle():
                 self.progress.show_only(worker, WorkerStatus(worker.device, "idle"))
@@ -275,20 +259,20 @@ class Display:
                 verb = type(event).__name__.lower()
                 status = WorkerStatus(worker.device, f"{verb} {event.what}", event.number)
                 self.progress.show_only(worker, status)
-                self._say_at_times(f"{verb} trial {event.number}: {event.what}")
+                self.lines.say_at_times(f"{verb} trial {event.number}: {event.what}")
 
     def _show_preparing(self, status: WorkerStatus, event: Preparing) -> None:
-        """Show how far a worker is with what has to be there before a trial trains."""
-        if status.number is None:  # else a trial goes on after it
+        """Show how far a worker is with what it prepares before trials train."""
+        if status.number is None:  # a status of a trial stays
             status.what = event.line
-        if not self.is_live:  # minutes in which nothing else is to be seen
-            self._say_once(event.line, event.line)
+        if not self.lines.is_live:  # it may take minutes, and a log would show nothing
+            self.lines.say_once(event.line, event.line)
 
     def _show_epoch(self, status: WorkerStatus, event: EpochEnded, now: float) -> None:
         status.note_epoch(event.epoch, value=event.value, seconds=event.seconds, now=now)
         if event.retraining:
             left = format_duration((status.epochs - status.epoch) * status.pace)
-            self._say_at_times(
+            self.lines.say_at_times(
                 f"retraining trial {status.number}{name_seed(event.repeat)}: epoch "
                 f"{status.epoch}/{status.epochs}, {self.spec.quality} {event.value:.6g}, at most "
                 f"{left} left"
@@ -296,8 +280,8 @@ class Display:
 
     def _show_end(self, status: WorkerStatus, event: Ended, now: float) -> None:
         number, value = event.number, event.value
-        has_started = status.number == number  # else its parameters were turned down, or not made
-        if has_started and not status.resumed:  # else only a part of it was seen
+        has_started = status.number == number  # False if suggest turned the parameters down
+        if has_started and not status.resumed:  # the time of a resumed trial is only a part
             self.progress.costs.append(now - status.since)
         self.progress.ends[event.outcome] += 1
         parameters = self.parameters.get(number, {})
@@ -309,34 +293,14 @@ class Display:
         start += f"  {format_duration(now - status.since)}" if has_started else ""
         items = format_items(parameters)
         style = "green" if mark else STYLES.get(Outcome(event.outcome))
-        self.say(*self._fit(start, items, mark), style=style)
+        self.say(*self.lines.fit(start, items, mark), style=style)
 
     def _show_pause(self, status: WorkerStatus, event: Paused, now: float) -> None:
-        """Show that a trial waits at a rung; of what it costs until it ends, this is a part."""
+        """Show that a trial waits at a rung. Its time so far counts in the time left."""
         if status.number == event.number and not status.resumed:
             self.progress.costs.append(now - status.since)
         self.paused[event.number] = describe_progress(self.spec, event.value, event.epoch)
         self.say(f"trial {event.number:>3}  {'paused':<10}{self.paused[event.number]}", style="dim")
-
-    def _say_once(self, what: str, line: str) -> None:
-        if what not in self.said:
-            self.said.add(what)
-            self.say(line)
-
-    def _say_at_times(self, *lines: str) -> None:
-        """Print lines now and then where no terminal shows how far the study is."""
-        now = time.monotonic()
-        rarely = min((now - self.began) * PLAIN_SHARE, PLAIN_MOST)
-        if not self.is_live and now - self._plain_at >= max(PLAIN_EVERY, rarely):
-            self._plain_at = now
-            self.say(*filter(None, lines))
-
-    def _fit(self, start: str, items: list[str], tail: str = "") -> list[str]:
-        """Return lines that fit a terminal; a log has one line, with everything."""
-        if self.is_live:
-            return fit_items(show_text(start), items, width=self.console.width, tail=tail)
-        parts = [start, ", ".join(items), tail]
-        return ["  ".join(part for part in parts if part)]
 
     def _draw(self) -> Group:
         """Return the live display."""

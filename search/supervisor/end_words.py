@@ -1,4 +1,4 @@
-"""What a display says of a trial that ended, paused or was exported.
+"""What a display says of a trial that ended, paused, was retrained or was exported.
 
 describe_end(spec, event, status, paused="")         # "  mse 0.0124  healthy"
 describe_export(event)                               # lines
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from models.evaluation.gan_diagnosis import WORDS
 from search.console import shorten_path
 from search.goals import format_values
-from search.messages import Ended, Exported
+from search.messages import Ended, Exported, NotRetrained, Retrained
 from search.pace import WorkerStatus
 from search.study import StudySpec
 from search.trials.outcomes import Outcome
-from search.words import format_count
+from search.words import format_count, name_seed
 from storage.errors import short
 from storage.files.exports import KEPT_EARLIER
 
@@ -29,7 +29,7 @@ STYLES: dict[str, str] = {
 
 
 def describe_values(spec: StudySpec, values: Sequence[float], *, violates: bool) -> str:
-    """Return the values of a complete trial; nothing of one that has none."""
+    """Return the values of a complete trial; empty if there are none."""
     if not values:
         return ""
     words = "  violates constraints" if violates else ""
@@ -37,9 +37,9 @@ def describe_values(spec: StudySpec, values: Sequence[float], *, violates: bool)
 
 
 def describe_end(spec: StudySpec, event: Ended, status: WorkerStatus, *, paused: str) -> str:
-    """Return the value of a trial, or how far it came and why not further.
+    """Return the value of a trial, or the last value that it reached and why it ended.
 
-    paused: what it had come to when it last paused, in words
+    paused: the value at which it last paused, in words; empty if it never paused
     """
     verdict = f"  {WORDS.get(event.verdict, event.verdict)}" if event.verdict else ""
     if event.value is not None:
@@ -58,12 +58,23 @@ def describe_end(spec: StudySpec, event: Ended, status: WorkerStatus, *, paused:
 
 
 def describe_progress(spec: StudySpec, value: float, epochs: int) -> str:
-    """Return what a trial has come to after so many epochs."""
+    """Return the value that a trial has reached after so many epochs."""
     return f"  {spec.quality} {value:.6g} after {format_count(epochs, 'epoch')}"
 
 
+def describe_retraining(spec: StudySpec, event: Retrained | NotRetrained) -> str:
+    """Return the best epoch of a retraining, or why it gave no model."""
+    trial = f"trial {event.number}{name_seed(event.repeat)}"
+    if isinstance(event, NotRetrained):
+        return f"retraining of {trial} failed: {short(event.reason)}"
+    return (
+        f"retrained {trial}: {format_count(event.epochs, 'epoch')} ({event.ended_by}), best "
+        f"{spec.quality} {event.best:.6g} in epoch {event.best_epoch}"
+    )
+
+
 def describe_export(event: Exported) -> list[str]:
-    """Return where an export lies, and what became of those that lay there."""
+    """Return where an export lies, and what happened to earlier exports in that folder."""
     tested = f", test {event.test:.6g}" if event.test is not None else ""
     lines = [
         f"exported rank {event.rank}: trial {event.number}, validation "
