@@ -1,70 +1,49 @@
 """What all GANs share: two networks that train against each other, and the record of how that goes.
 
-    generator       conditions -> images in [-1, 1]
-    discriminator   images in [-1, 1] -> scores (N, P + A): P that say real or fake (before the
-                    sigmoid) and A about what an image shows, for families that have conditions
-    averaged        a moving average of the generator's weights, where the configuration has one
-
 The losses are the non-saturating ones (Goodfellow et al. 2014), or others of
 `models.training.gan_losses`:
 
     loss_d = -log D(real) - log(1 - D(fake))        loss_g = -log D(fake)
 
-A discriminator with batch norm scores real and fake images by the statistics of their own batches,
-when it is trained and when it is measured. An exported one has the statistics of real training
-images. Those of the averaged generator are computed anew after each epoch.
+`models.training.gan_balance` says how often each network is updated, and adds penalties. The
+discriminator sees real and fake images in separate batches, as in DCGAN. All that it sees may be
+augmented (`models.training.augmenting`), also in penalties. The first update of the generator in a
+step uses the fakes that the discriminator has just seen. Each further update draws new ones.
 
-`models.training.gan_balance` says how often each network is updated, and with what beside these
-losses. What D sees may be augmented (`models.training.augmenting`); penalties are on what it sees.
-The discriminator sees real and fake images in batches of their own, as DCGAN's does. The first
-update of the generator goes through the fakes that the discriminator has just seen; any other
-draws new ones.
+Losses do not say how good images are. They show whether both networks still learn. The health
+record of a training has these measures:
 
-Losses do not say how good images are. They are measured to see whether both networks still
-learn; this is the health record of a training:
-
-    loss_g, loss_d                 as above, without conditions and penalties
-    d_real, d_fake                 mean of D's probabilities
-    accuracy_real, accuracy_fake   share that D gets right
+    loss_g, loss_d                 as above, without losses on labels and penalties
+    d_real, d_fake                 mean probability, by D, that real images or fakes are real
+    accuracy_real, accuracy_fake   share of images that D classifies correctly
     spread                         root mean square distance of two fakes over that of two reals
     gradient_g, gradient_d         norms of the gradients
-    g_steps                        updates of the generator, where their number adapts
-    g_behind                       share of steps in which the adaptive rule gives it more
-    augmented                      probability of each augmentation, where it adapts
+    g_steps                        updates of the generator, if their number adapts
+    g_behind                       share of steps in which the adaptive rule adds updates
+    augmented                      probability of each augmentation, if it adapts
 
-Where only differences of D's scores mean something, as for Wasserstein's and the relativistic loss,
-D counts as right on the proper side of the middle between the means of both kinds.
+Wasserstein's and the relativistic loss use only differences of scores. There the boundary between
+real and fake lies half way between the mean score of real images and that of fakes.
 
 Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Metrics, Model, ModelConfig, detached, evaluating
-from models.data.images import Batch, Images, ImageSplits
+from models.adversarial_networks import AdversarialNetworks
+from models.base import Metrics, ModelConfig, detached
+from models.data.images import Batch
 from models.needs import Needs
-from models.networks.batch_norm import (
-    has_batch_norm,
-    own_statistics,
-    recompute_statistics,
-)
-from models.networks.pixel_range import (
-    ExportedDiscriminator,
-    ExportedGenerator,
-    to_signed,
-    to_unit,
-)
+from models.networks.batch_norm import own_statistics
+from models.networks.pixel_range import to_signed
 from models.optimizers import make_optimizer
-from models.programs import IMAGES, REAL_SCORES, SAMPLES, Program, TensorSpec
 from models.training.augmenting import Augmentation
 from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
@@ -77,13 +56,9 @@ from models.training.gan_losses import (
     update_average,
 )
 
-# Images that statistics of batch norms are computed of; 1,000 and 5,000 were measured to give the
-# same Fréchet distances.
-COMPARED = 2048
 
-
-class Adversarial(Model):
-    """A family gives its networks and says what the generator is given.
+class Adversarial(AdversarialNetworks):
+    """Trains and measures the two networks of a family.
 
     Its ``__init__`` ends with ``self.set_networks(generator, discriminator)``.
     """
@@ -91,37 +66,19 @@ class Adversarial(Model):
     metrics: ClassVar[tuple[str, ...]] = (
         "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "spread",
     )  # fmt: skip
-    judged = True
     step_metrics = ("loss_g", "loss_d")
     config: BalanceConfig
-    generator: nn.Module
-    discriminator: nn.Module
-    averaged: nn.Module | None
     augmentation: Augmentation | None
     followed: Tensor  # steps of the moving average so far
     noise: Tensor  # standard deviation in this epoch, a tensor so that a recorded step sees it
-    scores_per_image = 1  # P
-    packed = 1  # images that the discriminator sees as one
     weights: Mapping[str, float]  # of the family's own losses, by name
-    conditions_in: ClassVar[tuple[TensorSpec, ...]] = (
-        TensorSpec(name="conditions", holds="what the generator makes images of"),
-    )
-
-    @abstractmethod
-    def conditions(self, batch: Batch) -> Tensor:
-        """Draw what the generator makes as many images of as ``batch`` has."""
-
-    @abstractmethod
-    def example(self) -> Tensor | tuple[Tensor, ...]:
-        """Return what the exported generator takes for two images, always the same: a tensor for
-        each of its inputs."""
 
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor
     ) -> Metrics:
         """Return the discriminator's losses on labels, by name.
 
-        real, fake: its A scores (N, A) of the batch's images and of the fakes made of ``given``
+        real, fake: its scores (N, A) for the batch's images and for the fakes made from ``given``
         """
         return {}
 
@@ -130,19 +87,19 @@ class Adversarial(Model):
     ) -> Metrics:
         """Return the generator's further losses, by name.
 
-        fakes: (N, C, H, W) made of ``given``; scores: their A scores (N, A)
+        fakes: (N, C, H, W) made from ``given``; scores: the discriminator's (N, A) for them
         """
         return {}
 
     def real_scores(self, batch: Batch, scores: Tensor, of_labels: Tensor) -> Tensor:
-        """Return the scores for real or fake (N, P) of the batch's images, which are real.
+        """Return the scores for real or fake (N, P) of the batch's images, which are all real.
 
-        scores: as the discriminator gives them; of_labels: its A scores (N, A)
+        scores: the discriminator's (N, P); of_labels: its scores (N, A)
         """
         return scores
 
     def fake_scores(self, given: Tensor, scores: Tensor, of_labels: Tensor) -> Tensor:
-        """Return the same of fakes made of ``given``."""
+        """Return the scores for real or fake (N, P) of fakes that were made from ``given``."""
         return scores
 
     def label_metrics(
@@ -151,21 +108,16 @@ class Adversarial(Model):
         """Return what `evaluate` measures beside the health record."""
         return {}
 
-    def seen(self, images: Tensor) -> Tensor:
-        """Return images (N, C, H, W) in [-1, 1] as the discriminator is given them."""
-        return images
-
     def set_networks(
         self,
         generator: nn.Module,
         discriminator: nn.Module,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        """Take the two networks, and make their optimisers, the average and the rule."""
+        """Take the two networks, and make their optimisers and the rule for their updates."""
         config = self.config
         self.weights = weights or {}
-        self.generator, self.discriminator = generator, discriminator
-        self.averaged = deepcopy(generator).requires_grad_(False) if config.ema else None
+        self.take_networks(generator, discriminator, averages=config.ema > 0)
         betas = (config.beta1, config.beta2)
         for name, lr in (("generator", config.lr_g), ("discriminator", config.lr_d)):
             self.optimizers[name] = make_optimizer(
@@ -177,7 +129,6 @@ class Adversarial(Model):
         self.augmentation = config.make_augmentation()
         self.rule = AdaptiveSteps(config)
         self.static_step = not config.adaptive
-        self.mixes_statistics = False  # of real and fake images, in the discriminator
 
     @classmethod
     def needs(cls, config: ModelConfig) -> Needs:
@@ -185,36 +136,10 @@ class Adversarial(Model):
         least = config.smallest_batch
         return replace(super().needs(config), train=config.d_steps * least, valid=least, test=least)
 
-    @property
-    def sampling_generator(self) -> nn.Module:
-        """The generator that samples are drawn from."""
-        return self.generator if self.averaged is None else self.averaged
-
     def begin_epoch(self, number: int, epochs: int) -> None:
         super().begin_epoch(number, epochs)
         self.noise.fill_(self.config.noise_in(number, epochs))
         self.rule.reset()
-
-    def end_epoch(self, seen: Images) -> None:
-        """Give the averaged generator the statistics of its own weights.
-
-        The generator itself keeps those of its last training steps.
-        """
-        if self.averaged is not None:
-            draws = (self.conditions(batch) for batch in self._draw_batches(seen))
-            recompute_statistics(self.averaged, draws)
-
-    def prepare_export(self, images: ImageSplits) -> None:
-        """Give the discriminator the statistics of real training images."""
-        reals = (self.seen(to_signed(part.images)) for part in self._draw_batches(images.train))
-        recompute_statistics(self.discriminator, reals)
-        self.mixes_statistics = False
-
-    def _draw_batches(self, images: Images) -> Iterator[Batch]:
-        """Yield batches as large as in training, of images that are drawn at random."""
-        size = min(self.config.batch_size, len(images))
-        for _ in range(-(-COMPARED // size)):
-            yield images.batch(torch.randint(len(images), (size,)).to(images.pixels.device))
 
     def train_step(self, batch: Batch) -> Metrics:
         self.mixes_statistics = True
@@ -226,7 +151,7 @@ class Adversarial(Model):
             self._update_discriminator(part, given, fakes)
         fakes = self.generator(given := self.conditions(last))
         measured = self._update_discriminator(last, given, fakes.detach())
-        self.discriminator.requires_grad_(False)  # its gradients would be computed for nothing
+        self.discriminator.requires_grad_(False)  # the generator's update does not need them
         measured |= self._update_generator(last, given, fakes)
         for _ in range(g_steps - 1):
             given = self.conditions(last)
@@ -303,11 +228,6 @@ class Adversarial(Model):
             loss = loss + self.weights[name] * value
         return loss
 
-    def _scores(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores for real or fake (N, P), and those of what images show (N, A)."""
-        scores = self.discriminator(seen)
-        return scores[:, : self.scores_per_image], scores[:, self.scores_per_image :]
-
     def _shown(self, images: Tensor) -> Tensor:
         """Return images (N, C, H, W) in [-1, 1] as the discriminator sees them in training."""
         if self.augmentation is not None:
@@ -320,11 +240,10 @@ class Adversarial(Model):
         return seen + self.noise * torch.randn_like(seen)
 
     def evaluate(self, batch: Batch) -> Metrics:
-        """Return the health of the images and as many fakes, as they are: nothing is smoothed,
-        noisy or augmented.
+        """Return the health record of the batch's images and of as many fakes.
 
-        Losses on images that the discriminator was not trained on show whether it knows more
-        than its training images.
+        Nothing is smoothed, noisy or augmented. The discriminator was not trained on these images,
+        so their losses show whether it has learned more than its training images.
         """
         given = self.conditions(batch)
         fakes, images = self.generate_signed(given), to_signed(batch.images)
@@ -344,69 +263,11 @@ class Adversarial(Model):
     def _scores_by_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores of images (N, C, H, W) in [-1, 1] that are all real, or all fake.
 
-        Batch norms normalise them as in training: by the statistics of as many of their kind.
+        Batch norms normalise them as in training: in batches of the same size, each by its own
+        statistics.
         """
         parts = torch.tensor_split(images, max(len(images) // self.config.batch_size, 1))
         with own_statistics(self.discriminator):
             scores = [self._scores(self.seen(part)) for part in parts]
         real_or_fake, labels = zip(*scores, strict=True)
         return torch.cat(real_or_fake), torch.cat(labels)
-
-    def generate_signed(self, given: Tensor) -> Tensor:
-        """Conditions (N, ...) -> (N, C, H, W) in [-1, 1]; at once as many as a training batch."""
-        return torch.cat(
-            [self.sampling_generator(part) for part in torch.split(given, self.config.batch_size)]
-        )
-
-    def generate(self, given: Tensor) -> Tensor:
-        """Conditions (N, ...) -> images (N, C, H, W) in [0, 1].
-
-        They come from the generator that samples are drawn from, in eval mode, so that each image
-        follows from its own conditions alone.
-        """
-        with evaluating(self):
-            return to_unit(self.generate_signed(given.to(self.device)))
-
-    def programs(self) -> dict[str, Program]:
-        """Return the generator, which gives images in [0, 1], and the discriminator, which takes
-        such images.
-
-        A discriminator whose batch norms mix the statistics of real and fake images scores neither
-        rightly, and is left out until `prepare_export`.
-        """
-        programs = {"generator": self.generator_program()}
-        if not (self.mixes_statistics and has_batch_norm(self.discriminator)):
-            programs["discriminator"] = self.judging_program()
-        return programs
-
-    def generator_program(self) -> Program:
-        """Return the generator that samples are drawn from."""
-        example = self.example()
-        given = (example,) if isinstance(example, Tensor) else example
-        return Program(
-            module=ExportedGenerator(self.sampling_generator),
-            example=tuple(tensor.to(self.device) for tensor in given),
-            inputs=self.conditions_in,
-            outputs=(SAMPLES,),
-        )
-
-    def judging_program(self) -> Program:
-        """Return the discriminator. What it scores is of no use without its training."""
-        random = torch.Generator().manual_seed(0)
-        images = self.seen(torch.rand(2 * self.packed, *self.shape, generator=random))
-        several = f"{self.packed} images each, one after the other in the channels"
-        return Program(
-            module=ExportedDiscriminator(self.discriminator),
-            example=images.to(self.device),
-            inputs=(IMAGES if self.packed == 1 else replace(IMAGES, holds=several),),
-            outputs=(self.score_spec,),
-            is_used=False,
-        )
-
-    @property
-    def score_spec(self) -> TensorSpec:
-        """What the scores of the exported discriminator hold."""
-        if not has_batch_norm(self.discriminator):
-            return REAL_SCORES
-        images = "its batch norms have the statistics of real training images"
-        return replace(REAL_SCORES, holds=f"{REAL_SCORES.holds}; {images}")

@@ -70,7 +70,7 @@ ARROWS = {
         ("acgan", "autoencoder", "gan", "stargan"),
         ("conditional_gan",),
         ("adversarial", "analysis", "image_classifier"),
-        ("export", "training", "usage"),
+        ("adversarial_networks", "export", "training", "usage"),
         ("base", "kernels", "networks", "program_files"),
         ("model_config", "needs"),
         ("asked_labels", "data", "optimizers", "programs"),
