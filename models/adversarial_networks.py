@@ -153,7 +153,7 @@ class AdversarialNetworks(Model):
         )
 
     def judging_program(self) -> Program:
-        """Return the discriminator. Only training needs its scores: a model card leaves them out."""
+        """Return the discriminator. Only training needs its scores; a model card omits them."""
         random = torch.Generator().manual_seed(0)
         images = self.seen(torch.rand(2 * self.packed, *self.shape, generator=random))
         several = f"{self.packed} images each, one after the other in the channels"

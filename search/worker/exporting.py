@@ -1,11 +1,11 @@
-"""The export of a retrained trial: its numbers on the test images, its pictures, its programs.
+"""The export of a retrained trial: its values on the test images, its pictures, its programs.
 
     export(context, job)
 
-Rank 1 meets the test images (`search.worker.meeting`). An export folder is whole or not there,
-and its programs are checked against the live model. An export that stood in its place is kept under
-another name, unless it can be made again. Where the weights of a retraining turn out to be damaged
-nothing is measured and nothing exported: the supervisor has them made again.
+Only rank 1 is measured on the test images (`search.worker.meeting`). An export folder is whole or
+not there, and its programs are compared with the live model. An earlier export in its place is kept
+under another name, unless it can be made again. If the weights of a retraining are damaged, nothing
+is measured or exported, and the supervisor has the trial trained again.
 """
 
 from __future__ import annotations
@@ -53,39 +53,24 @@ log = logging.getLogger("genstudy")
 
 
 def export(context: WorkerContext, job: Export) -> None:
-    """Write a trial's retraining, checked against the live model; rank 1 is tested."""
-    number, rank, repeat = job.number, job.rank, job.repeat
-    context.send(Exporting(number=number))
-    paths = context.retraining_paths(number, repeat)
-    record = read_record(paths.record, token=context.run.token, trial=number, repeat=repeat)
-    if not isinstance(record, RetrainingRecord):
-        context.tell(f"{paths.record.name} is damaged: trial {number} is trained again")
+    """Export a retrained trial. Rank 1 is measured on the test images first."""
+    context.send(Exporting(number=job.number))
+    opened = _open_retraining(context, job)
+    if opened is None:
         return
-    if context.files is not None:
-        bring_pictures(context.files, paths)
-    try:
-        model = load_retrained(context, record)
-    except CheckpointError as error:
-        log.warning("no export: %s", error)
-        return
-    with same_draws(model.device), evaluating(model):
-        model.prepare_export(context.images)
-    context.check_images()
-    if rank == 1 and record.test is None:
+    model, record = opened
+    if job.rank == 1 and record.test is None:
         try:
-            record = meet_test_images(context, job, model, record)
-            context.check_images()
-            share_record(context, job, record)
+            record = _test_winner(context, job, model, record)
         except (FinishLost, JobLost):
             log.warning("no export: another run has taken over")
             return
-        record.write(paths.record)
-    folder = context.run.paths.export(context.run.study, rank)
+    folder = context.run.paths.export(context.run.study, job.rank)
     earlier = None if can_be_made_again(context, folder) else free_place(folder)
     try:
         _write_folder(context, job, model, record, folder, earlier)
     except (ExportDamaged, FolderRemoved) as error:
-        context.tell(f"the export of trial {number} was damaged while it was written: {error}")
+        context.tell(f"the export of trial {job.number} was damaged while it was written: {error}")
         return
     try:
         share_export(context, job, folder)
@@ -94,8 +79,8 @@ def export(context: WorkerContext, job: Export) -> None:
     metric = record.metric
     context.send(
         Exported(
-            number=number,
-            rank=rank,
+            number=job.number,
+            rank=job.rank,
             folder=str(folder),
             metric=metric,
             valid=record.valid[metric],
@@ -106,9 +91,48 @@ def export(context: WorkerContext, job: Export) -> None:
     )
 
 
+def _open_retraining(context: WorkerContext, job: Export) -> tuple[Model, RetrainingRecord] | None:
+    """Return the model of a retraining, ready for its export, and its record.
+
+    None: one of the two is damaged, so that the supervisor has the trial trained again.
+    """
+    paths, token = context.retraining_paths(job.number, job.repeat), context.run.token
+    record = read_record(paths.record, token=token, trial=job.number, repeat=job.repeat)
+    if not isinstance(record, RetrainingRecord):
+        context.tell(f"{paths.record.name} is damaged: trial {job.number} is trained again")
+        return None
+    if context.files is not None:
+        bring_pictures(context.files, paths)
+    try:
+        model = load_retrained(context, record)
+    except CheckpointError as error:
+        log.warning("no export: %s", error)
+        return None
+    with same_draws(model.device), evaluating(model):
+        model.prepare_export(context.images)
+    context.check_images()
+    return model, record
+
+
+def _test_winner(
+    context: WorkerContext, job: Export, model: Model, record: RetrainingRecord
+) -> RetrainingRecord:
+    """Return the record with the values on the test images; it is written and shared.
+
+    Raises `FinishLost`, and with FILES `JobLost`.
+    """
+    record = meet_test_images(context, job, model, record)
+    context.check_images()
+    share_record(context, job, record)
+    record.write(context.retraining_paths(job.number, job.repeat).record)
+    return record
+
+
 def share_record(context: WorkerContext, job: Export, record: RetrainingRecord) -> None:
-    """Let other machines see what the test images said, before the record here says so: who brings
-    records here meanwhile brings no earlier one. Raises `JobLost`."""
+    """Put a record with test values into FILES, before it is written under RUNS.
+
+    A process that fetches records meanwhile then gets no earlier one. Raises `JobLost`.
+    """
     access, paths = context.files, context.retraining_paths(job.number, job.repeat)
     if access is None:
         return
@@ -144,8 +168,8 @@ def _write_folder(
 ) -> None:
     """Write the export, which appears in ``folder`` when it is whole.
 
-    earlier: where that which stood there is kept; None: it can be made again
-    Raises `ExportDamaged` and `FolderRemoved` where somebody else touches its files meanwhile.
+    earlier: where the export that stood there is kept; None: it can be made again
+    Raises `ExportDamaged` and `FolderRemoved` if somebody else changes its files meanwhile.
     """
     with atomic_folder(folder, needs=export_size(model), earlier=earlier) as staging:
         write_export(model, staging, program_metadata(context, record))
@@ -159,15 +183,17 @@ def _write_folder(
         made["tables"] = make_tables(context, model, record)
         made["pictures"] = draw_pictures(context, model, record, staging)
         publish(staging, {**record.to_plain(), **made})
-        if job.rank == 1:  # before the folder has its name: a run that is killed here comes back
+        if job.rank == 1:  # before the folder gets its name: after a kill it is done again
             _show_winner(context, [staging / file for file in made["pictures"]])
 
 
 def describe_goals(
     context: WorkerContext, model: Model, record: RetrainingRecord
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the goals of a study that has several, as this export reaches them: costs are measured
-    on it, and all else on the validation images."""
+    """Return the values of this export in a study's goals; nothing if the study has one goal.
+
+    Costs are measured on the export, all other goals on the validation images.
+    """
     spec = context.spec
     if not spec.has_several_goals:
         return {}
@@ -188,8 +214,10 @@ def describe_goals(
 
 
 def can_be_made_again(context: WorkerContext, folder: Path) -> bool:
-    """Whether nothing is lost with what stands in ``folder``: it is an export of this study's,
-    nobody has changed it, and the training that it is made of still stands."""
+    """Whether the content of ``folder`` may be replaced: the same export can be made again.
+
+    It has to be an export of this study that nobody has changed, and its retraining has to be kept.
+    """
     if not os.path.lexists(folder):
         return True
     found = read_provenance(folder)
@@ -224,7 +252,7 @@ def make_tables(
 
 
 def _show_winner(context: WorkerContext, pictures: list[Path]) -> None:
-    """Show the winner's pictures with the study in the dashboard: its trial takes no more."""
+    """Show the winner's pictures with the study in the dashboard: its trial has ended."""
     queue, run = context.queue, context.run
     shown = queue.retry.wait_for(
         lambda: show_with_study(

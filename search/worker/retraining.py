@@ -68,11 +68,11 @@ log = logging.getLogger("genstudy")
 def retrain(context: WorkerContext, number: int, repeat: int = 1, claim: int | None = None) -> None:
     """Train trial ``number``'s configuration until its patience ends; leave a record.
 
-    claim: the number without which nothing of it is put into FILES; None: there is no FILES
+    claim: the number that a write into FILES needs; None: there is no FILES
 
-    A training that fails in its first epoch leaves a record of that. One that diverges later
-    keeps its best epoch. A trial that somebody has added to the study may lack parameters: then
-    there is no configuration to train, and the next best trial takes its place.
+    A training that fails in its first epoch leaves a record of the failure. A training that
+    diverges later keeps its best epoch. A trial that somebody has added to the study may lack
+    parameters. It then has no configuration to train, and the next best trial takes its place.
     """
     try:
         _retrain(context, number, repeat, claim)
@@ -82,7 +82,7 @@ def retrain(context: WorkerContext, number: int, repeat: int = 1, claim: int | N
 
 
 def _retrain(context: WorkerContext, number: int, repeat: int, claim: int | None) -> None:
-    """Do so. Raises `JobLost`."""
+    """Do what `retrain` says. Raises `JobLost`."""
     try:
         run = RetrainingRun(context, number, repeat, claim)
     except Exception as error:
@@ -117,7 +117,7 @@ def _give_up(
 
 
 class RetrainingRun:
-    """One retraining: its epochs are trained, drawn, told and recorded."""
+    """One retraining: it trains, draws, announces and records the epochs."""
 
     def __init__(
         self, context: WorkerContext, number: int, repeat: int = 1, claim: int | None = None
@@ -131,59 +131,67 @@ class RetrainingRun:
 
     def run(self) -> None:
         """Go on from the checkpoints, train, and write the record."""
-        context = self.context
-        context.begin_training()
-        self.progress.clear_record()
-        self.progress.best.fetch_newer()
-        self.progress.last.fetch_newer()
-        self.progress.resume()
-        for picture in [] if self.progress.curve else self.paths.pictures():
-            picture.unlink()  # of an earlier training, or of a deleted study of this name
-        forget_rows(self.paths.rows(), beyond=len(self.progress.curve))
-        context.send(
-            Retraining(
-                number=self.number,
-                repeat=self.repeat,
-                epochs=context.run.retrain_epochs,
-                seed=self.progress.seed,
-                parameters=self.progress.parameters,
-                past=[self._name_measures(epoch) for epoch in self.progress.curve],
-            )
-        )
-        if self.progress.curve and not self.progress.is_out_of_patience():
-            context.send(
-                Resumed(number=self.number, repeat=self.repeat, epoch=len(self.progress.curve))
-            )
+        self._resume()
         failure = None
         try:
             self._train()
         except StopRequested:
             self.progress.settle_copies()
-            context.send(Released(number=self.number, retraining=True, repeat=self.repeat))
+            self.context.send(Released(number=self.number, retraining=True, repeat=self.repeat))
             return
         except Exception as error:
             if is_interruption(error) or isinstance(error, OSError | JobLost):
                 raise
             log.error("retraining of trial %d failed\n%s", self.number, traceback.format_exc())
             failure = f"{type(error).__name__}: {error}"
-        if failure is not None and not self.progress.curve:
-            _give_up(
-                context, self.number, self.repeat, failure, self.progress.parameters, self.claim
-            )
+        if failure is None or self.progress.curve:
+            self._finish(failure)
             return
+        parameters = self.progress.parameters
+        _give_up(self.context, self.number, self.repeat, failure, parameters, self.claim)
+
+    def _resume(self) -> None:
+        """Bring the progress to the latest checkpoint, and tell the supervisor."""
+        self.context.begin_training()
+        self.progress.clear_record()
+        self.progress.best.fetch_newer()
+        self.progress.last.fetch_newer()
+        self.progress.resume()
+        done = len(self.progress.curve)
+        for picture in [] if done else self.paths.pictures():
+            picture.unlink()  # of an earlier training, or of a deleted study of this name
+        forget_rows(self.paths.rows(), beyond=done)
+        self.context.send(
+            Retraining(
+                number=self.number,
+                repeat=self.repeat,
+                epochs=self.context.run.retrain_epochs,
+                seed=self.progress.seed,
+                parameters=self.progress.parameters,
+                past=[self._name_measures(epoch) for epoch in self.progress.curve],
+            )
+        )
+        if done and not self.progress.is_out_of_patience():
+            self.context.send(Resumed(number=self.number, repeat=self.repeat, epoch=done))
+
+    def _finish(self, failure: str | None) -> None:
+        """Write and share the record, and remove the checkpoints that it does not need.
+
+        failure: the error that ended the training, if one did
+        """
         record = self._make_record(failure)
         record.write(self.paths.record)
-        context.share_retraining(self.number, self.repeat, self.claim)
+        self.context.share_retraining(self.number, self.repeat, self.claim)
         self.progress.last.remove()
         self.progress.best.earlier.unlink(missing_ok=True)
-        context.send(
+        self.context.send(
             Retrained(
                 number=self.number,
                 repeat=self.repeat,
                 epochs=record.epochs,
                 ended_by=record.ended_by,
                 best_epoch=record.best_epoch,
-                best=record.valid[context.spec.quality],
+                best=record.valid[self.context.spec.quality],
             )
         )
 
@@ -311,7 +319,7 @@ class RetrainingRun:
 
 
 def _plain_epoch(result: EpochResult) -> dict[str, Any]:
-    """Return an epoch as the record keeps it; what single steps measured stands apart."""
+    """Return an epoch as the record keeps it, without the measures of single steps."""
     plain = asdict(result)
     del plain["sampled"]
     return plain
