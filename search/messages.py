@@ -79,9 +79,9 @@ class Retrain:
 class Export:
     """Export the retrained trial ``number`` as ``rank`` (1 is the best).
 
-    claim: the supervisor's number, without which the test images are not met, and nothing is put
-        into FILES: of its claim on the finish, and with FILES of that on this rank
-    repeat: whose weights; certificate: what all its seeds say of the configuration, as JSON
+    claim: the number of the supervisor's claim on the finish, or with FILES on this rank. Nothing
+        is measured on the test images, or put into FILES, without it
+    repeat: the seed whose weights are exported; certificate: of the configuration, as JSON
     """
 
     number: int

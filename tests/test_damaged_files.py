@@ -27,7 +27,7 @@ from models.export import load_export, write_export
 from search.messages import EpochEnded, Exported, Resumed
 from search.trials.leaderboard import Leaderboard
 from search.trials.retraining_record import RetrainingRecord, read_record
-from search.worker import exporting, meeting
+from search.worker import exporting, final_test
 from search.worker.checkpoints import Checkpoints
 from search.worker.context import WorkerContext
 from search.worker.retrained_model import load_retrained
@@ -407,12 +407,12 @@ def test_a_training_that_may_end_otherwise_meets_the_test_images_anew(
     run_one(context)
     retrain(context, 0)
     record = retrained(context)
-    word = meeting.name_training(record, "a")
-    assert word == meeting.name_training(replace(record, epochs=1, device="cuda:0"), "a")
+    word = final_test.name_training(record, "a")
+    assert word == final_test.name_training(replace(record, epochs=1, device="cuda:0"), "a")
     others = [
-        meeting.name_training(record, "b"),
-        meeting.name_training(replace(record, patience=record.patience + 1), "a"),
-        meeting.name_training(replace(record, most_epochs=record.most_epochs + 1), "a"),
-        meeting.name_training(replace(record, seed=record.seed + 1), "a"),
+        final_test.name_training(record, "b"),
+        final_test.name_training(replace(record, patience=record.patience + 1), "a"),
+        final_test.name_training(replace(record, most_epochs=record.most_epochs + 1), "a"),
+        final_test.name_training(replace(record, seed=record.seed + 1), "a"),
     ]
     assert len({word, *others}) == 5

@@ -1,4 +1,4 @@
-"""Machines that end a study together: one retrains, exports and meets the test images."""
+"""Machines that end a study together: one retrains, exports and measures the test images."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from storage.database.finishes import (
     claim_finish,
     end_finish,
     hold_finish,
-    hold_meetings,
+    hold_tests,
     keep_measured,
-    note_meeting,
+    note_test,
     read_finish,
     renew_finish,
 )
@@ -79,7 +79,7 @@ def test_an_overtaken_claim_writes_nothing(queue: TrialQueue) -> None:
     assert claim_finish(engine, "t", **THERE, seen=1) == 2
     for attempt in (
         lambda: renew_finish(engine, "t", 1),
-        lambda: note_meeting(engine, "t", "w", 7, hold=held(1)),
+        lambda: note_test(engine, "t", "w", 7, hold=held(1)),
         lambda: keep_measured(engine, "t", "w", {"test": {}}, hold=held(1)),
         lambda: end_finish(engine, "t", 1, {"top": 3}),
     ):
@@ -87,54 +87,54 @@ def test_an_overtaken_claim_writes_nothing(queue: TrialQueue) -> None:
             attempt()
     found = read_finish(engine, "t")
     assert found is not None
-    assert (found.owner, found.result, found.meetings) == (THERE["owner"], None, ())
+    assert (found.owner, found.result, found.tests) == (THERE["owner"], None, ())
 
 
 def test_what_the_test_images_said_of_a_training_is_kept_for_others(queue: TrialQueue) -> None:
     engine = queue.engine
     claim_finish(engine, "t", **HERE, seen=0)
-    assert note_meeting(engine, "t", "w", 7, hold=held(1)) == []
-    (again,) = note_meeting(engine, "t", "w", 7, hold=held(1))  # after a kill
+    assert note_test(engine, "t", "w", 7, hold=held(1)) == []
+    (again,) = note_test(engine, "t", "w", 7, hold=held(1))  # after a kill
     assert (again.measured, again.runs) == (None, "here")
-    assert note_meeting(engine, "t", "longer", 7, hold=held(1)) == []
+    assert note_test(engine, "t", "longer", 7, hold=held(1)) == []
     claim_finish(engine, "t", **THERE, seen=1)
-    (met,) = note_meeting(engine, "t", "w", 7, hold=held(2))
+    (met,) = note_test(engine, "t", "w", 7, hold=held(2))
     assert (met.trial, met.measured, met.place) == (7, None, HERE["place"])
     keep_measured(engine, "t", "w", {"test": {"mse": 0.5}}, hold=held(2))
     claim_finish(engine, "t", **HERE, seen=2)
-    met_then = note_meeting(engine, "t", "w", 7, hold=held(3))
+    met_then = note_test(engine, "t", "w", 7, hold=held(3))
     assert [each.measured for each in met_then] == [None, {"test": {"mse": 0.5}}]
     found = read_finish(engine, "t")
     assert found is not None
-    assert [(each.training, each.runs) for each in found.meetings] == [
+    assert [(each.training, each.runs) for each in found.tests] == [
         ("w", "here"),
         ("longer", "here"),
         ("w", "there"),
     ]
 
 
-def test_with_files_the_test_images_are_met_before_anybody_has_claimed_the_finish(
+def test_with_files_a_final_test_comes_before_anybody_has_claimed_the_finish(
     queue: TrialQueue,
 ) -> None:
-    """Whoever has the claim on rank 1 meets them, on whatever machine."""
+    """Whoever has the claim on rank 1 measures it, on whatever machine."""
     engine = queue.engine
 
     def here(connection: Connection) -> Finish:
-        return hold_meetings(connection, "t", runs="here", place="machine:/runs")
+        return hold_tests(connection, "t", runs="here", place="machine:/runs")
 
     def there(connection: Connection) -> Finish:
-        return hold_meetings(connection, "t", runs="there", place="other:/runs")
+        return hold_tests(connection, "t", runs="there", place="other:/runs")
 
-    assert note_meeting(engine, "t", "w", 7, hold=here) == []
+    assert note_test(engine, "t", "w", 7, hold=here) == []
     keep_measured(engine, "t", "w", {"test": {"mse": 0.5}}, hold=here)
-    (met,) = note_meeting(engine, "t", "w", 7, hold=there)
+    (met,) = note_test(engine, "t", "w", 7, hold=there)
     assert (met.place, met.measured) == ("machine:/runs", {"test": {"mse": 0.5}})
     assert claim_finish(engine, "t", **THERE, seen=0) == 1
-    assert note_meeting(engine, "t", "longer", 7, hold=here) == []
+    assert note_test(engine, "t", "longer", 7, hold=here) == []
     found = read_finish(engine, "t")
     assert found is not None
     assert (found.fence, found.owner, found.runs) == (1, THERE["owner"], "there")
-    assert [(each.training, each.runs) for each in found.meetings] == [
+    assert [(each.training, each.runs) for each in found.tests] == [
         ("w", "here"),
         ("longer", "here"),
     ]
@@ -155,7 +155,7 @@ def test_what_somebody_else_wrote_there_is_no_result(tmp_path: Path, garbage: st
     other.close()
     found = read_finish(storage.engine, "t")
     assert found is not None
-    assert (found.result, found.meetings) == (None, ())
+    assert (found.result, found.tests) == (None, ())
 
 
 class Scene:
@@ -352,7 +352,7 @@ def test_a_trial_whose_number_is_gone_is_a_missing_record(queue: TrialQueue) -> 
     assert not is_missing_record(KeyError("latent"))
 
 
-def test_two_machines_meet_the_test_images_once(
+def test_two_machines_measure_the_test_images_once(
     user: User, study_file: WriteStudy, tmp_path: Path
 ) -> None:
     name = study_file()
@@ -368,7 +368,9 @@ def test_two_machines_meet_the_test_images_once(
     assert not (there / "exports").exists()
     code, out, error = user.run(**given, RUNS=there, FINISH="here")
     assert (code, error) == (0, "")
-    assert f"the test images met this retraining in {socket.gethostname()}:{here}" in out
+    assert (
+        f"this retraining was measured on the test images in {socket.gethostname()}:{here}" in out
+    )
     first, second = (
         json.loads((runs / "exports" / "small" / "1" / "provenance.json").read_text())
         for runs in (here, there)
@@ -377,9 +379,9 @@ def test_two_machines_meet_the_test_images_once(
         assert first[part] == second[part]
     assert len(second["remarks"]) == len(first["remarks"]) + 1
     with sqlite3.connect(tmp_path / "shared.db") as database:
-        ((met,),) = database.execute("SELECT meetings FROM genstudy_finishes")
+        ((tests,),) = database.execute("SELECT meetings FROM genstudy_finishes")
     database.close()
-    assert len(json.loads(met)) == 1
+    assert len(json.loads(tests)) == 1
 
 
 def test_a_database_that_goes_back_while_the_best_is_trained_is_searched_again(

@@ -49,7 +49,7 @@ from search.reporting.second_judge import ranking_check
 from search.reporting.svg import Chart
 from search.trials.study_record import StudyRecord, write_record
 from storage.database.connection import open_storage
-from storage.database.finishes import hold_meetings, note_meeting
+from storage.database.finishes import hold_tests, note_test
 from storage.errors import StudyNotFound
 from storage.files.artifacts import KEY
 from storage.files.exports import publish
@@ -447,16 +447,18 @@ def test_the_winner_stands_first_with_its_test_value_and_how_to_load_it(stored: 
     assert str(stored.paths.export("s", 1)) in page
 
 
-def test_test_images_that_met_several_models_of_a_study_are_said_to(stored: Stored) -> None:
+def test_a_page_counts_the_models_that_were_measured_on_the_test_images(
+    stored: Stored,
+) -> None:
     stored.write(searched(3))
     define(stored)
     exported(stored)
     storage = open_storage(stored.paths.database_url)
-    words = "models of this study have met them"
+    words = "models of this study were measured on them"
     for count, training in enumerate(("60 epochs", "60 epochs", "80 epochs")):
-        note_meeting(
+        note_test(
             storage.engine, "t", training, 1,
-            hold=lambda connection: hold_meetings(connection, "t", runs="r", place="here"),
+            hold=lambda connection: hold_tests(connection, "t", runs="r", place="here"),
         )  # fmt: skip
         _, written = stored.report()
         assert (f"2 {words}" in written, words in written) == (count == 2, count == 2)

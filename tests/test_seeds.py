@@ -544,7 +544,7 @@ def test_a_study_certifies_its_winner(user: User, study_file: Callable[..., Path
     assert (winner["test"] is None, second["test"] is None) == (False, True)
     records = sorted((user.runs / "checkpoints" / "small").glob("retrain-*.json"))
     tested = [path.name for path in records if json.loads(path.read_text())["test"] is not None]
-    assert len(tested) == 1, "the test images are met once"
+    assert len(tested) == 1, "the test images are measured once"
     card = (user.runs / "exports" / "small" / "1" / "README.md").read_text()
     assert "How sure that is" in card
     code, _, error = user.run("report", NAME="small")

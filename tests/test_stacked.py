@@ -68,7 +68,7 @@ def test_the_card_of_every_rank_counts_them(
     monkeypatch.setattr("models.evaluation.mode_table.DRAWN", 500)
     judge = SampleEvaluator(replace(extractor, by_channel=True, classes=1000), triples)
     model = Known(GANConfig(width=0.02), (3, 28, 28))
-    # of a rank that does not meet the test images
+    # of a rank that is not measured on the test images
     empty = SimpleNamespace(judge=None, test=None, tables=[])
     record = cast("RetrainingRecord", empty)
     context = cast("WorkerContext", SimpleNamespace(evaluator=judge, images=triples))

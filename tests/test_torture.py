@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from search.errors import BadVariable
 from search.strategies.promotion import AshaPruner
 from storage.database.connection import open_storage
-from storage.database.finishes import Finish, Meeting
+from storage.database.finishes import FinalTest, Finish
 from storage.database.transactions import write
 from storage.paths import RunPaths
 from tests.test_promotion import make_queue, train
@@ -45,8 +45,8 @@ from tests.torture.verdict import (
     Kept,
     compare,
     compare_exports,
-    judge_meetings,
     judge_promotions,
+    judge_tests,
 )
 from tests.torture.wanted import read
 from tests.torture.watch import HUNG, Logs, Watch
@@ -193,7 +193,7 @@ def test_exports_are_compared_with_their_weights(tmp_path: Path, journal: Journa
     assert journal.harms == Counter({Harm.DIFFERENT: 2, Harm.LOST: 1})
 
 
-def test_test_images_are_compared_where_the_undisturbed_study_has_met_them(
+def test_test_values_are_compared_where_the_undisturbed_study_has_them(
     tmp_path: Path, journal: Journal
 ) -> None:
     """A trial that faults make the best, since the best of all was never promoted, may be the
@@ -232,11 +232,13 @@ def test_the_undisturbed_study_exports_the_same_trial(
     assert found.name == "2"
 
 
-def test_a_training_that_met_the_test_images_twice_is_a_failure(journal: Journal) -> None:
-    first = Meeting(training="w", trial=7, runs="a", place="a:/runs", measured={"test": {}})
+def test_a_training_that_was_tested_twice_is_a_failure(
+    journal: Journal,
+) -> None:
+    first = FinalTest(training="w", trial=7, runs="a", place="a:/runs", measured={"test": {}})
     others = [
-        Meeting(training="longer", trial=7, runs="a", place="a:/runs", measured={"test": {}}),
-        Meeting(training="w", trial=7, runs="b", place="b:/runs"),  # did not come to say
+        FinalTest(training="longer", trial=7, runs="a", place="a:/runs", measured={"test": {}}),
+        FinalTest(training="w", trial=7, runs="b", place="b:/runs"),  # it has no values
     ]
     held: dict[str, Any] = {
         "fence": 3,
@@ -245,11 +247,11 @@ def test_a_training_that_met_the_test_images_twice_is_a_failure(journal: Journal
         "runs": "b",
         "place": "b:/runs",
     }
-    whole = Finish(**held, result={}, meetings=(first, *others))
-    judge_meetings([whole], journal)
+    whole = Finish(**held, result={}, tests=(first, *others))
+    judge_tests([whole], journal)
     assert not journal.harms
     again = replace(others[1], measured={"test": {}})
-    judge_meetings([replace(whole, meetings=(first, again))], journal)
+    judge_tests([replace(whole, tests=(first, again))], journal)
     assert journal.harms == {Harm.DOUBLED: 1}
 
 

@@ -56,7 +56,7 @@ def test_two_machines_share_out_retrainings_and_exports(
     assert (code, error) == (0, "")
     assert exports_of(third) == exports_of(here)
     (finish,) = read_finishes(postgres_url)
-    assert [bool(met.measured) for met in finish.meetings] == [True]
+    assert [bool(each.measured) for each in finish.tests] == [True]
     assert finish.result is not None
     assert (finish.owner, finish.result["exports"]) == (None, 2)
     best = json.loads((here.runs / "exports/small/1/provenance.json").read_text())

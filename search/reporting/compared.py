@@ -101,7 +101,7 @@ class ComparedStudy:
 
     @property
     def test(self) -> float | None:
-        """The winner's value on the test images, which are met once; of several runs their mean."""
+        """The winner's value on the test images; of several runs the mean."""
         found = [
             float(about["test"][self.metric])
             for about in self.winners

@@ -62,7 +62,7 @@ def _blocks(compared: Sequence[ComparedStudy]) -> list[Block]:
         Words(
             "winner: mean and standard deviation on the validation images, over the seeds of the "
             "winner, or over the runs of a study that was run several times; test: of the exported "
-            "model on the test images, which are met once; training time: of all trials together",
+            "model on the test images, measured once; training time: of all trials together",
             "soft",
         ),
         Heading("The search"),

@@ -102,13 +102,13 @@ def _lead(reported: ReportedStudy, about: Mapping[str, Any]) -> str:
     if about["test"] is None:
         return f"{start}: {metric} {about['valid'][metric]:.6g} on the validation images."
     test, count = about["test"][metric], about["images"]["test"]
-    met = f"{start}: {metric} {test:.6g} on {count:,} test images that it met once."
-    if reported.models_met > 1:
-        met += (
-            f" {reported.models_met} models of this study have met them: the best of several test "
-            "values is partly luck."
+    lead = f"{start}: {metric} {test:.6g} on {count:,} test images, measured once."
+    if reported.models_tested > 1:
+        lead += (
+            f" {reported.models_tested} models of this study were measured on them: the best of "
+            "several test values is partly luck."
         )
-    return met + _better_since(reported)
+    return lead + _better_since(reported)
 
 
 def describe_front(reported: ReportedStudy) -> str:

@@ -178,10 +178,10 @@ class ReportedStudy:
         return read_record(self.study)
 
     @cached_property
-    def models_met(self) -> int:
+    def models_tested(self) -> int:
         """How many models of this study the test images have met."""
         finish = find_finish(self.storage.engine, self.definition.get("token"))
-        return 0 if finish is None else finish.models_met
+        return 0 if finish is None else finish.models_tested
 
     @cached_property
     def exports(self) -> list[tuple[Path, dict[str, Any]]]:

@@ -181,7 +181,7 @@ class SharedJobs:
         if self.is_done(job):
             self.end(job)
             return None
-        if isinstance(job, Export) and job.rank == 1:  # it meets the test images, here
+        if isinstance(job, Export) and job.rank == 1:  # its final test takes place here
             make_identity(self.run.paths.finishing_identity(self.run.study))
         return fence
 

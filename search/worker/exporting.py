@@ -2,10 +2,10 @@
 
     export(context, job)
 
-Only rank 1 is measured on the test images (`search.worker.meeting`). An export folder is whole or
-not there, and its programs are compared with the live model. An earlier export in its place is kept
-under another name, unless it can be made again. If the weights of a retraining are damaged, nothing
-is measured or exported, and the supervisor has the trial trained again.
+Only rank 1 is measured on the test images (`search.worker.final_test`). An export folder is whole
+or not there, and its programs are compared with the live model. An earlier export in its place is
+kept under another name, unless it can be made again. If the weights of a retraining are damaged,
+nothing is measured or exported, and the supervisor has the trial trained again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from search.trials.shared_exports import put_export
 from search.worker.context import WorkerContext
 from search.worker.export_guide import program_metadata, write_guide
 from search.worker.export_pictures import draw_pictures
-from search.worker.meeting import check_rank, meet_test_images
+from search.worker.final_test import check_rank, run_final_test
 from search.worker.retrained_model import load_retrained, read_trial
 from storage.database.finishes import (
     FinishLost,
@@ -121,7 +121,7 @@ def _test_winner(
 
     Raises `FinishLost`, and with FILES `JobLost`.
     """
-    record = meet_test_images(context, job, model, record)
+    record = run_final_test(context, job, model, record)
     context.check_images()
     share_record(context, job, record)
     record.write(context.retraining_paths(job.number, job.repeat).record)

@@ -2,14 +2,15 @@
 
     fence = claim_finish(engine, token, owner=owner, runs=runs, place=place, seen=0)
     renew_finish(engine, token, fence)                # every `RENEWAL` seconds
-    met = note_meeting(engine, token, training, trial, hold=hold)   # before it meets test images
-    keep_measured(engine, token, training, {...}, hold=hold)        # afterwards
+    earlier = note_test(engine, token, training, trial, hold=hold)    # before a final test
+    keep_measured(engine, token, training, {...}, hold=hold)          # after it
     end_finish(engine, token, fence, result)
 
-Two machines that end a study together would each train its best anew, and each meet the test
-images. So they claim the finishing as workers claim a trial: with a number that only grows, and
-with a lease. What the finishing ended with stays in the row, so that the others can say it. So does
-what the test images said of each training: no machine measures the same training again.
+Two machines that end a study together would each retrain its best trials, and each measure them on
+the test images. So a machine claims the finishing as a worker claims a trial: with a number that
+only grows, and with a lease. The row keeps the result of the finishing, so that the other machines
+can show it. It also keeps the values of each final test, so that no machine measures the same
+training on the test images again.
 
 The rows stand in ``genstudy_finishes``, one a study, by the study's own token.
 """
@@ -29,12 +30,13 @@ from storage.database.transactions import read, write
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """A model that the test images have met: a retraining of ``trial`` in ``place``.
+class FinalTest:
+    """One measurement of a retrained model on the test images.
 
-    training: a word that is another for each configuration, seed and length of a retraining
+    training: a digest of the configuration, the seed and the length of the retraining
+    trial: whose configuration was retrained; place: where, for people to read
     runs: a word that no other folder RUNS has
-    measured: what they said; None: whoever met them has not come to say
+    measured: the values; None: the test has begun, and its values are not known
     """
 
     training: str
@@ -49,11 +51,11 @@ class Finish:
     """The finishing of a study.
 
     fence: the number of the latest claim
-    owner: who is at it; None: nobody
-    renewed: how often that owner has said so
-    runs, place: of the folder RUNS whose exports these are; place: for people to read
-    result: what the last one that came to its end ended with
-    meetings: the models that the test images have met
+    owner: the process that holds the claim; None: no process does
+    renewed: how often that owner has renewed it
+    runs, place: of the folder RUNS that has the exports; place: for people to read
+    result: of the latest finishing that came to its end; None: none did
+    tests: the measurements on the test images
     """
 
     fence: int
@@ -62,29 +64,29 @@ class Finish:
     runs: str
     place: str
     result: Mapping[str, Any] | None
-    meetings: tuple[Meeting, ...] = ()
+    tests: tuple[FinalTest, ...] = ()
 
     @property
-    def models_met(self) -> int:
-        """How many models of this study the test images have met."""
-        return len({each.training for each in self.meetings})
+    def models_tested(self) -> int:
+        """How many models of this study were measured on the test images."""
+        return len({each.training for each in self.tests})
 
 
 class FinishLost(Exception):
-    """Another process has claimed the finishing meanwhile: nothing of this one's counts."""
+    """Another process has claimed the finishing since: the work of this one does not count."""
 
 
 Hold = Callable[[Connection], Finish]
 
 
 def read_finish(engine: Engine, token: str) -> Finish | None:
-    """Return how far the finishing of a study is; None: it was never begun."""
+    """Return the finishing of a study; None: it has not begun."""
     with read(engine) as connection:
         return _read(connection, token)
 
 
 def find_finish(engine: Engine, token: object) -> Finish | None:
-    """Return the same of any study, one of another program or of an older version included."""
+    """Return the finishing of any study, also of one that another program or version has stored."""
     with engine.connect() as connection:
         if not isinstance(token, str) or not inspect(connection).has_table(finishes.name):
             return None
@@ -94,9 +96,10 @@ def find_finish(engine: Engine, token: object) -> Finish | None:
 def claim_finish(
     engine: Engine, token: str, *, owner: str, runs: str, place: str, seen: int
 ) -> int | None:
-    """Make ``owner`` the one who finishes the study; return the number of its claim.
+    """Let ``owner`` finish the study; return the number of its claim, or None.
 
-    seen: the number of the latest claim that is known, 0 for none. None: there is a later one.
+    seen: the number of the latest claim that the caller knows, 0 for none. If there is a later one,
+        the caller gets none.
     """
     values = {"owner": owner, "runs": runs, "place": place, "renewed": 0}
     insert = sqlite.insert if is_sqlite(engine) else postgresql.insert
@@ -116,22 +119,24 @@ def claim_finish(
 
 
 def renew_finish(engine: Engine, token: str, fence: int) -> None:
-    """Say that the owner still is at it. Raises `FinishLost`."""
+    """Renew the owner's claim. Raises `FinishLost`."""
     with write(engine) as connection:
         _change(connection, token, fence, renewed=finishes.c.renewed + 1)
 
 
 def hold_finish(connection: Connection, token: str, fence: int) -> Finish:
-    """Return the finishing, which stays ours until the transaction ends. Raises `FinishLost`."""
+    """Return the finishing, and hold it until the transaction ends. Raises `FinishLost`."""
     _change(connection, token, fence, renewed=finishes.c.renewed + 1)
     found = _read(connection, token)
     assert found is not None, "it was changed"
     return found
 
 
-def hold_meetings(connection: Connection, token: str, *, runs: str, place: str) -> Finish:
-    """Return the finishing as of the folder ``runs``, which nobody changes before the transaction
-    ends. With FILES nobody need have claimed it: the row is made."""
+def hold_tests(connection: Connection, token: str, *, runs: str, place: str) -> Finish:
+    """Return the finishing for a final test in ``runs``, and hold it until the transaction ends.
+
+    With FILES a final test needs no claim on the finishing. A row that is missing is made.
+    """
     insert = sqlite.insert if is_sqlite(connection.engine) else postgresql.insert
     values = {"fence": 0, "runs": "", "place": "", "renewed": 0, "meetings": "[]"}
     made = insert(finishes).values(token=token, **values).on_conflict_do_nothing()
@@ -144,41 +149,41 @@ def hold_meetings(connection: Connection, token: str, *, runs: str, place: str) 
     return replace(found, runs=runs, place=place)
 
 
-def note_meeting(
+def note_test(
     engine: Engine, token: str, training: str, trial: int, *, hold: Hold
-) -> list[Meeting]:
-    """Keep that the test images meet a retraining now, unless what they say of it is known.
+) -> list[FinalTest]:
+    """Note that a final test of a retraining begins, unless its values are known.
 
-    hold: returns the finishing as it is now, in the transaction, and raises where it is another's
-    Returns the earlier meetings of the same training, in whatever place.
+    hold: returns the finishing within the transaction; it raises if another process has claimed it
+    Returns the earlier tests of the same training, wherever they took place.
     """
     with write(engine) as connection:
         found = hold(connection)
-        met = [each for each in found.meetings if each.training == training]
-        now = Meeting(training=training, trial=trial, runs=found.runs, place=found.place)
-        if not any(each.measured or each.runs == now.runs for each in met):
-            _write_meetings(connection, token, [*found.meetings, now])
-    return met
+        earlier = [each for each in found.tests if each.training == training]
+        now = FinalTest(training=training, trial=trial, runs=found.runs, place=found.place)
+        if not any(each.measured or each.runs == now.runs for each in earlier):
+            _write_tests(connection, token, [*found.tests, now])
+    return earlier
 
 
 def keep_measured(
     engine: Engine, token: str, training: str, measured: Mapping[str, Any], *, hold: Hold
 ) -> None:
-    """Keep what the test images said of a retraining; ``hold`` is as above."""
+    """Keep the values of a final test; ``hold`` is as for `note_test`."""
     with write(engine) as connection:
         found = hold(connection)
-        meetings = [
+        tests = [
             replace(each, measured=measured)
             if (each.training, each.runs) == (training, found.runs)
             else each
-            for each in found.meetings
+            for each in found.tests
         ]
-        _write_meetings(connection, token, meetings)
+        _write_tests(connection, token, tests)
 
 
-def _write_meetings(connection: Connection, token: str, meetings: Iterable[Meeting]) -> None:
-    """Write the meetings of a finishing that this transaction holds."""
-    plain = [{**vars(each), "measured": each.measured and dict(each.measured)} for each in meetings]
+def _write_tests(connection: Connection, token: str, tests: Iterable[FinalTest]) -> None:
+    """Write the final tests of a finishing that this transaction holds."""
+    plain = [{**vars(each), "measured": each.measured and dict(each.measured)} for each in tests]
     connection.execute(
         finishes.update().where(finishes.c.token == token).values(meetings=json.dumps(plain))
     )
@@ -187,9 +192,9 @@ def _write_meetings(connection: Connection, token: str, meetings: Iterable[Meeti
 def end_finish(
     engine: Engine, token: str, fence: int, result: Mapping[str, Any] | None = None
 ) -> None:
-    """Let go of the finishing. Raises `FinishLost`.
+    """Release the claim on the finishing. Raises `FinishLost`.
 
-    result: what it ended with; None: it did not come to its end
+    result: of the finishing; None: it did not come to its end
     """
     kept = {} if result is None else {"result": json.dumps(dict(result))}
     with write(engine) as connection:
@@ -210,11 +215,11 @@ def _read(connection: Connection, token: str) -> Finish | None:
     row = connection.execute(select(finishes).where(finishes.c.token == token)).one_or_none()
     if row is None:
         return None
-    result, met = _load(row.result, {}), _load(row.meetings, [])
+    result, written = _load(row.result, {}), _load(row.meetings, [])
     try:
-        meetings = tuple(Meeting(**each) for each in met)
+        tests = tuple(FinalTest(**each) for each in written)
     except TypeError:  # anybody may write into a database
-        meetings = ()
+        tests = ()
     return Finish(
         fence=row.fence,
         owner=row.owner,
@@ -222,12 +227,12 @@ def _read(connection: Connection, token: str) -> Finish | None:
         runs=row.runs,
         place=row.place,
         result=result or None,
-        meetings=meetings,
+        tests=tests,
     )
 
 
 def _load(written: str | None, empty: Any) -> Any:
-    """Return what was written as JSON, if it is of the kind of ``empty``, else that."""
+    """Return the JSON value in ``written``; ``empty`` if it is none, or of another type."""
     try:
         found = json.loads(written or "null")
     except ValueError:

@@ -97,7 +97,7 @@ finishes = Table(
     Column("runs", String(100), nullable=False),  # the identity of the folder RUNS
     Column("place", Text, nullable=False),  # of that folder, for people to read
     Column("result", Text),  # JSON; NULL: nobody has come to the end
-    Column("meetings", Text, nullable=False),  # JSON: which models the test images have met
+    Column("meetings", Text, nullable=False),  # JSON: the measurements on the test images
 )
 
 # Fences stay: what a worker of the deleted trial still writes is refused.

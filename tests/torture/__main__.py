@@ -42,8 +42,8 @@ from tests.torture.verdict import (
     compare,
     compare_exports,
     ends_of,
-    judge_meetings,
     judge_promotions,
+    judge_tests,
     read_finishes,
     read_kept,
 )
@@ -138,7 +138,7 @@ def judge(done: Sequence[tuple[int, Turn]], study: Path, rungs: AshaPruner | Non
         compare(read_kept(STUDY, url), peace.read(), count, journal, ends=ends_of(rungs, EPOCHS))
         judge_promotions(url, rungs, journal)
         finished = read_finishes(url)
-        judge_meetings(finished, journal)
+        judge_tests(finished, journal)
         exporters = {finish.runs for finish in finished if finish.result is not None}
         holders = [
             machine.runs

@@ -5,8 +5,8 @@
 Every trial that was asked for must be there once and complete, with the same parameters, the same
 learning curve and the same value, to the last bit. One that paused and was never promoted has the
 first epochs of that curve, up to one of its rungs; none that is to be promoted is left. The best
-must be exported alike where the database says that it is; and the test images have met no training
-twice.
+must be exported alike where the database says that it is; and no training was measured on the test
+images twice.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def read_finishes(url: str) -> list[Finish]:
     return [each for each in found if each is not None]
 
 
-def judge_meetings(found: Iterable[Finish], journal: Journal) -> None:
-    """Report each training that has met the test images in more than one place."""
+def judge_tests(found: Iterable[Finish], journal: Journal) -> None:
+    """Report each training that was measured on the test images in more than one place."""
     for finish in found:
-        measured = Counter(met.training for met in finish.meetings if met.measured)
+        measured = Counter(each.training for each in finish.tests if each.measured)
         for training, times in measured.items():
             if times > 1:
-                where = [met.place for met in finish.meetings if met.training == training]
-                words = f"the test images met one training {times} times: {where}"
+                where = [each.place for each in finish.tests if each.training == training]
+                words = f"one training was measured on the test images {times} times: {where}"
                 journal.fail(Harm.DOUBLED, words)
 
 

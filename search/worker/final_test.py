@@ -1,9 +1,9 @@
-"""The meeting with the test images, once: what they say of a winner.
+"""The final test: the winner of a study is measured on the test images, once.
 
-    record = meet_test_images(context, job, model, record)
+    record = run_final_test(context, job, model, record)
 
-The record keeps what they say, and a run that finds it does not look again. Nor does a run whose
-claim, on the finish of the study or with FILES on this rank, is another's by now.
+The trial database keeps the values. A later run that finds them there does not measure again. A run
+also stops here if another one has claimed the finish of the study, or with FILES this rank.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ from search.worker.retrained_model import measure_baseline
 from storage.database.finishes import (
     Finish,
     hold_finish,
-    hold_meetings,
+    hold_tests,
     keep_measured,
-    note_meeting,
+    note_test,
 )
 from storage.database.job_claims import check_job
 from storage.files.identity import read_identity
 
-MEASURED = ("test", "test_judge", "tables", "baseline")  # of a record: what test images say
+MEASURED = ("test", "test_judge", "tables", "baseline")  # fields of a record: the final test's
 
 
-def meet_test_images(
+def run_final_test(
     context: WorkerContext, job: Export, model: Model, record: RetrainingRecord
 ) -> RetrainingRecord:
-    """Return the record with what the test images say, which no other has asked of this training.
+    """Return the record with the values on the test images.
 
-    What they have said of it on another machine, or before its record was damaged, counts.
-    Raises `FinishLost`, and with FILES `JobLost`.
+    If the trial database has them already, nothing is measured: another machine has tested this
+    training, or the record was damaged since. Raises `FinishLost`, and with FILES `JobLost`.
     """
     queue, token, retry = context.queue, context.run.token, context.queue.retry
     hold = partial(hold_finishing, context, job)
-    meeting = queue.engine, token, name_training(record, context.run.version)
-    met = retry.wait_for(lambda: note_meeting(*meeting, job.number, hold=hold))
+    training = queue.engine, token, name_training(record, context.run.version)
+    earlier = retry.wait_for(lambda: note_test(*training, job.number, hold=hold))
     here = read_identity(context.run.paths.finishing_identity(context.run.study))
     remarks = [
-        f"the test images met this retraining in {show_text(each.place)}"
-        for each in met
+        f"this retraining was measured on the test images in {show_text(each.place)}"
+        for each in earlier
         if each.runs != here
     ]
     record = replace(record, remarks=[*record.remarks, *remarks])
-    for each in met:
+    for each in earlier:
         known = each.measured or {}
         if known.keys() == set(MEASURED) and isinstance(known["test"], dict):
             return replace(record, **known)
-    record = test_once(context, model, record)
+    record = measure_test_images(context, model, record)
     plain = record.to_plain()
     measured = {name: plain.get(name) for name in MEASURED}
-    retry.wait_for(lambda: keep_measured(*meeting, measured, hold=hold))
+    retry.wait_for(lambda: keep_measured(*training, measured, hold=hold))
     return record
 
 
 def check_rank(context: WorkerContext, job: Export, connection: Connection) -> None:
-    """Raise `JobLost` where another machine has claimed this rank since."""
+    """Raise `JobLost` if another machine has claimed this rank since."""
     check_job(connection, context.run.token, export_file(job.rank), job.claim)
 
 
 def hold_finishing(context: WorkerContext, job: Export, connection: Connection) -> Finish:
-    """Return the finishing of the study, of which this transaction is the only one that writes.
+    """Return the finishing of the study. No other process can change it in this transaction.
 
     Raises `FinishLost`, and with FILES `JobLost`.
     """
@@ -83,11 +83,11 @@ def hold_finishing(context: WorkerContext, job: Export, connection: Connection) 
         return hold_finish(connection, run.token, job.claim)
     check_rank(context, job, connection)
     here = read_identity(run.paths.finishing_identity(run.study))
-    return hold_meetings(connection, run.token, runs=here, place=place_of(run))
+    return hold_tests(connection, run.token, runs=here, place=place_of(run))
 
 
 def name_training(record: RetrainingRecord, version: str) -> str:
-    """Return a word that is another for each training that may end with other weights.
+    """Return a digest of all that decides with which weights a training ends.
 
     version: of the code that computes the study's values
     """
@@ -100,8 +100,10 @@ def name_training(record: RetrainingRecord, version: str) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def test_once(context: WorkerContext, model: Model, record: RetrainingRecord) -> RetrainingRecord:
-    """Return the record with what the test images say: metrics, and the model's own tables."""
+def measure_test_images(
+    context: WorkerContext, model: Model, record: RetrainingRecord
+) -> RetrainingRecord:
+    """Return the record with the metrics on the test images, and the model's own tables."""
 
     def say(what: str) -> None:
         context.send(Measuring(number=record.trial, what=what))
