@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import AskedSamples, Metrics, ModelConfig, later
+from models.base import AskedSamples, Metrics, ModelConfig, added_field
 from models.conditional_gan import LabelledConfig, LabelledGAN
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require
@@ -64,7 +64,7 @@ class ACGANConfig(LabelledConfig):
     width: float = 1.0
     lr_g: float = 2e-4
     extra_g_steps: int = 1
-    label_fakes: bool = later(True, unsealed=True)
+    label_fakes: bool = added_field(True, unsealed=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

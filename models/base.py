@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import ConfigError, require, require_one_of
-from models.model_config import ModelConfig, later
+from models.model_config import ModelConfig, added_field
 from models.needs import Needs, Sides
 from models.optimizers import SCHEDULES, set_rates
 from models.programs import Program
@@ -36,7 +36,7 @@ from models.seeds import drawing
 
 __all__ = [
     "Batch", "ConfigError", "Metrics", "Model", "ModelConfig", "Needs", "Note", "Program", "Shape",
-    "Sides", "build", "evaluating", "later", "parameter_count", "require", "require_one_of",
+    "Sides", "added_field", "build", "evaluating", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
 
 Metrics = dict[str, Tensor]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adversarial import Adversarial
-from models.base import Metrics, ModelConfig, later
+from models.base import Metrics, ModelConfig, added_field
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import ConfigError, require
 from models.needs import Needs
@@ -52,7 +52,7 @@ class LabelledConfig(BalanceConfig):
     exclusive: bool = False
     ranges: tuple[Range, ...] = ()
     label_weight: float = 1.0
-    projection: float = later(0.0)
+    projection: float = added_field(0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 @dataclass(frozen=True, kw_only=True)
 class CAEConfig(ModelConfig):
     latent: int = 16
-    bias: bool = later(True, unsealed=True)  # stored configurations do not have it yet
+    bias: bool = added_field(True, unsealed=True)  # stored configurations do not have it yet
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 LATER, UNSEALED = "later", "unsealed"  # metadata of a configuration's field
 
 
-def later(default: T, *, unsealed: bool = False) -> T:
+def added_field(default: T, *, unsealed: bool = False) -> T:
     """Return a field that a family gained after studies of it were stored.
 
     Its default must mean what there was before. A configuration that has the default still is the
@@ -45,7 +45,7 @@ class ModelConfig:
 
     batch_size: int = 256
     schedule: str = "constant"
-    precision: str = later("float32", unsealed=True)
+    precision: str = added_field("float32", unsealed=True)
 
     def __post_init__(self) -> None:
         require("batch_size", self.batch_size, 1, 65536)

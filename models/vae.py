@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from models.analysis.elbo import active_dimensions
 from models.analysis.latent_models import VariationalModel
 from models.autoencoder import Autoencoder, AutoencoderConfig
-from models.base import AskedSamples, Metrics, ModelConfig, Note, evaluating, later
+from models.base import AskedSamples, Metrics, ModelConfig, Note, added_field, evaluating
 from models.data.images import Batch, ImageSplits, Shape
 from models.errors import require, require_one_of
 from models.needs import Sides
@@ -74,8 +74,8 @@ class VAEConfig(AutoencoderConfig):
     reconstruction: str = "bce"
     wide_decoder: str = "elu"
     batch_size: int = 128
-    redraw: bool = later(False)
-    importance_samples: int = later(0)
+    redraw: bool = added_field(False)
+    importance_samples: int = added_field(0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -157,7 +157,7 @@ def test_a_study_that_cannot_succeed_stops_after_three_failures_alike(
     )
     code, _, error = user.run(NAME=name, TRIALS=50, WORKERS=1)
     assert code == 2
-    assert error.startswith("error: 3 trials one after the other failed alike (ValueError: a mist")
+    assert error.startswith("error: 3 trials in a row failed for the same reason (ValueError")
     assert error.count("\n") == 1
     frame = trials("small", storage=user.url)
     assert 3 <= len(frame) <= 5

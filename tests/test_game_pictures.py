@@ -21,7 +21,7 @@ from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.evaluation.gan_diagnosis import STALLED, Health, Kind, epoch_verdicts
-from models.evaluation.gan_figure import BANDS, apart, draw_game
+from models.evaluation.gan_figure import BANDS, draw_game, move_apart
 from models.evaluation.quality_table import Judged, quality_table
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.figures.sample_history import (
@@ -110,7 +110,7 @@ def test_no_epoch_is_no_picture(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4).map(sorted))
 def test_names_of_lines_stand_apart_and_as_near_as_can_be(places: list[float]) -> None:
-    moved = apart(places, 0.2)
+    moved = move_apart(places, 0.2)
     assert all(b - a >= 0.2 - 1e-9 for a, b in pairwise(moved))
     if all(b - a >= 0.2 for a, b in pairwise(places)):
         assert moved == pytest.approx(places)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.analysis import latent_space
 from models.analysis.latent_codes import colorings, coloured_by
 from models.analysis.latent_models import codes_of
-from models.analysis.latent_projections import STEPS, embed, pairs
+from models.analysis.latent_projections import STEPS, draw_pairs, embed
 from models.analysis.latent_space import latent_pictures
 from models.autoencoder import Autoencoder
 from models.base import build, evaluating
@@ -193,7 +193,7 @@ def test_an_attribute_of_two_values_has_two_colours(
     images = with_attributes(few, values)
     draw(cae(4), images)
     assert list(legend(figures["latent_tsne.png"])) == ["width_$x = 0", "width_$x = 1"]
-    chosen = pairs(colorings(images, images.test)[0])
+    chosen = draw_pairs(colorings(images, images.test)[0])
     assert {tuple(sorted(values[list(pair)].tolist())) for pair in chosen} == {(0.0, 1.0)}
 
 
@@ -270,7 +270,7 @@ def test_interpolations_lead_from_one_original_to_the_other(
     figure = figures["interpolations.png"]
     tiles = drawn_images(figure)
     names = [text.get_text() for text in figure.texts]
-    chosen = pairs(colorings(few, few.test)[0])
+    chosen = draw_pairs(colorings(few, few.test)[0])
     assert few.test.labels is not None
     for row, (first, last) in enumerate(chosen):
         labels = few.test.labels[[first, last]]

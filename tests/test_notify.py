@@ -23,7 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from search import passwords
-from search.cli.telling import notices_of, tell_end
+from search.cli.notifying import notices_of, tell_end
 from search.errors import BadVariable
 from search.receiver import NotDelivered, Receiver, parse_receiver
 from search.run import StudyRun
@@ -270,12 +270,12 @@ def test_the_end_and_a_failure_are_told_once_each(
     queue.end(trial, Ending.complete(0.5, 1))  # and the search stops before the others
     for _ in range(2):
         machine = make_machine(queue, hook.url)
-        machine.notices.tell_failed("3 trials failed alike (KeyError: 'a'); see worker-1.log")
+        machine.notices.tell_failed("3 trials in a row failed (KeyError: 'a'); see worker-1.log")
         machine.notices.tell_done("the best is trial 4", trial=4)
         machine.notices.close()
     machine.notices.close()
     later = make_machine(queue, hook.url, token="t")
-    later.notices.tell_failed("4 trials failed alike (KeyError: 'a'); see worker-2.log")
+    later.notices.tell_failed("4 trials in a row failed (KeyError: 'a'); see worker-2.log")
     later.notices.tell_failed("disk full")
     later.notices.close()
     assert hook.events == ["failed", "done", "failed"]
@@ -534,6 +534,6 @@ def test_a_study_that_fails_says_why_once(user: User, study_file: WriteStudy, ho
     for _ in range(2):
         code, _, error = user.run(NAME=path, NOTIFY=hook.url, WORKERS=1, TRIALS=9, TOP=0)
         assert code == 2, error
-        assert "3 trials one after the other failed alike" in error
+        assert "3 trials in a row failed for the same reason" in error
     assert hook.events == ["failed"]
     assert "study small failed: 3 trials one after" in hook.heard[0]["text"]

@@ -32,8 +32,8 @@ from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.setup.loading import load_study
 from search.strategies.promotion import AshaPruner
 from search.supervisor.display import Display
-from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.live_view import MOST_ELSEWHERE, MOST_HERE
+from search.supervisor.other_machines import OtherMachines
 from search.supervisor.worker_pool import WorkerHandle
 from search.trials.outcomes import Ending
 from search.trials.owner import owner_name
@@ -392,7 +392,7 @@ def test_a_log_says_how_trials_of_other_machines_end(tmp_path: Path) -> None:
     queue = make_study(f"sqlite:///{tmp_path / 'studies.db'}", "cae")
     other = TrialQueue(queue.study, queue.storage, owner=owner_name(7))
     display, said = a_display()
-    elsewhere = Elsewhere(queue, display, epochs=20)
+    elsewhere = OtherMachines(queue, display, epochs=20)
 
     def look() -> list[str]:
         said.truncate(0)

@@ -46,7 +46,7 @@ def train(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) 
         return ""
     if queue.pauses(trial):
         queue.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        queue.storage.let_go(trial._trial_id)
+        queue.storage.end_attempt(trial._trial_id)
         return f"{trial.number} ends"
     stored = queue.storage.get_trial(trial._trial_id).intermediate_values
     first, best = len(stored) + 1, min(stored.values(), default=math.inf)
@@ -59,7 +59,7 @@ def train(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) 
             queue.release(trial.number)
             return f"{trial.number}: {first}-{epoch}"
     queue.study.tell(trial, best)
-    queue.storage.let_go(trial._trial_id)
+    queue.storage.end_attempt(trial._trial_id)
     return f"{trial.number}: {first}-{EPOCHS}"
 
 
@@ -159,7 +159,7 @@ def test_an_attempt_that_lost_its_trial_reaches_no_rung(storage_url: str) -> Non
     with pytest.raises(TrialLost):
         queue.reach_rung(trial, rung=1, value=0.5)
     trial._trial_id = 10**6  # an older state of the database was put back
-    queue.storage.hold(10**6, Attempt(fence=1, counted=1))
+    queue.storage.begin_attempt(10**6, Attempt(fence=1, counted=1))
     with pytest.raises(TrialLost):
         queue.reach_rung(trial, rung=1, value=0.5)
     with read(queue.engine) as connection:
@@ -296,7 +296,7 @@ def work(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) -
     while (trial := queue.claim(total)) is not None:
         if queue.pauses(trial):
             queue.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            queue.storage.let_go(trial._trial_id)
+            queue.storage.end_attempt(trial._trial_id)
             continue
         stored = queue.storage.get_trial(trial._trial_id).intermediate_values
         best = min(stored.values(), default=math.inf)
@@ -311,7 +311,7 @@ def work(queue: TrialQueue, total: int, value_at: Callable[[int, int], float]) -
                 break
         else:
             queue.study.tell(trial, best)
-            queue.storage.let_go(trial._trial_id)
+            queue.storage.end_attempt(trial._trial_id)
 
 
 def outcome_of(user: User) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def test_an_attempt_before_the_end_writes_nothing_after_the_return(storage_url: 
     trial_id = queue.id_of(1)
     with write(queue.engine) as connection:
         let_return(connection, trial_id)
-    queue.storage.hold(trial_id, Attempt(fence=1, counted=1))
+    queue.storage.begin_attempt(trial_id, Attempt(fence=1, counted=1))
     with pytest.raises(TrialLost):
         queue.storage.write_attributes(trial_id, {"late": True})
 

@@ -25,10 +25,10 @@ from search.errors import BadVariable
 from search.front import Vector, front_places
 from search.goals import Goal
 from search.setup.stored_study import write_identity
-from search.simulation.clock import Plan, Played, Simulation
 from search.simulation.curve_file import read_curve_file, write_curve_file
-from search.simulation.front_clock import FrontSimulation
+from search.simulation.front_simulation import FrontSimulation
 from search.simulation.orders import Outcome, Setting, as_it_ran, play_orders
+from search.simulation.simulation import Plan, Played, Simulation
 from search.simulation.stored_curves import (
     AboutStudy,
     Curve,
@@ -102,7 +102,7 @@ def train_all(queue: TrialQueue, curves: list[Curve]) -> list[tuple[int, str]]:
             elif is_rung and not queue.reach_rung(trial, rung=epoch, value=min(values[:epoch])):
                 queue.release(trial.number)
                 break
-        queue.storage.let_go(trial._trial_id)
+        queue.storage.end_attempt(trial._trial_id)
     return [(len(t.intermediate_values), t.state.name) for t in queue.study.get_trials()]
 
 
@@ -144,7 +144,7 @@ def train_with_goals(url: str, curves: list[Curve], pruner: str) -> TrialQueue:
             elif queue.try_should_prune(trial):
                 queue.study.tell(trial, state=TrialState.PRUNED)
                 break
-        queue.storage.let_go(trial._trial_id)
+        queue.storage.end_attempt(trial._trial_id)
     return queue
 
 

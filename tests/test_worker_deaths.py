@@ -1,4 +1,4 @@
-"""Workers that die at birth, and retrainings and exports that take down their workers."""
+"""Workers that die when they start, and retrainings and exports that take down their workers."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ def test_workers_that_never_come_up_are_one_line(
     assert len(list((tmp_path / "born").iterdir())) == restarts.MOST_AT_START
 
 
-def test_births_that_fail_become_rarer_and_then_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts_that_fail_become_rarer_and_then_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("search.supervisor.restarts.time.monotonic", lambda: now[0])
     deaths = Restarts()
-    births = []
+    starts = []
     while now[0] < 600 and not deaths.given_up:
         if now[0] == 0 or deaths.take_due():
-            births.append(now[0])
+            starts.append(now[0])
             deaths.note_death(0, at_start=False)  # at once
         now[0] += 0.5
-    assert births == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 63.5]
+    assert starts == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 63.5]
     assert deaths.given_up == {0}
 
 

@@ -1,4 +1,4 @@
-"""Codes in two dimensions, and ways between them: the arithmetic of `models.analysis.latent_space`.
+"""Codes in two dimensions, and interpolation between codes, for `models.analysis.latent_space`.
 
 Shape legend: N images, Z latent width, K steps.
 """
@@ -55,13 +55,13 @@ def embed(values: Array, perplexity: float) -> Array:
     return points
 
 
-def way(first: Array, last: Array) -> Array:
+def interpolate(first: Array, last: Array) -> Array:
     """Return `STEPS` codes (K, Z) on the straight line between two (Z,), both ends among them."""
     return np.linspace(first, last, STEPS)
 
 
-def pairs(groups: Coloring) -> list[tuple[int, int]]:
-    """Draw up to `PAIRS` pairs of images at random, of different classes if there are several."""
+def draw_pairs(groups: Coloring) -> list[tuple[int, int]]:
+    """Return up to `PAIRS` random pairs of images, of different classes if there are several."""
     order = seeded_random("pairs").permutation(len(groups.values))
     kinds = np.unique(groups.values) if groups.names else np.empty(0)
     if len(kinds) < 2:

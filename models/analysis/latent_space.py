@@ -28,11 +28,11 @@ from models.analysis.latent_codes import Codes, colorings, coloured_by
 from models.analysis.latent_models import LatentModel, codes_of
 from models.analysis.latent_projections import (
     STEPS,
+    draw_pairs,
     embed,
-    pairs,
+    interpolate,
     principal_plane,
     seeded_random,
-    way,
 )
 from models.data.images import Images, ImageSplits
 from models.figures.canvas import figure_picture
@@ -85,7 +85,7 @@ def _map_pictures(codes: Codes) -> Iterator[Picture]:
 
 
 def _equal_codes_picture(codes: Codes) -> Picture:
-    """Show codes that are all equal, without colours, which nobody could see."""
+    """Show codes that are all equal. They need no colours."""
     plain = Coloring(by="", values=np.zeros(codes.count, dtype=int))
     what = f"one and the same code for {codes.images}"
     caption = f"the codes of {codes.images} are all equal: they tell nothing of the images"
@@ -140,16 +140,15 @@ def _pca_picture(codes: Codes) -> Picture:
 
 
 def _tsne_picture(codes: Codes) -> Picture:
-    """Show the t-SNE of at most `EMBEDDED` images drawn at random: it takes more than linear
-    time."""
+    """Show the t-SNE of at most `EMBEDDED` random images: more of them take too long."""
     chosen = seeded_random("t-sne").permutation(codes.count)[:EMBEDDED]
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
     points = embed(codes.values[chosen], perplexity)
     shown = f"{len(chosen):,} of " if len(chosen) < codes.count else ""
     caption = (
         f"t-SNE (perplexity {perplexity:.3g}) of the codes of {shown}{codes.images}"
-        f"{coloured_by(codes.colorings)}; who is near whom has a meaning, distances between groups "
-        "have none"
+        f"{coloured_by(codes.colorings)}; neighbours mean something, distances between groups do "
+        "not"
     )
     return figure_picture(
         "latent_tsne",
@@ -202,8 +201,8 @@ def _sample_picture(codes: Codes) -> Picture:
 
 def _interpolation_picture(codes: Codes, images: Images) -> Picture:
     """Show decoded steps between the codes of pairs of images."""
-    chosen = pairs(codes.coloring)
-    ways = [codes.decode(way(codes.values[first], codes.values[last])) for first, last in chosen]
+    chosen = draw_pairs(codes.coloring)
+    ways = [codes.decode(interpolate(codes.values[i], codes.values[j])) for i, j in chosen]
     flat = torch.tensor(chosen, device=images.pixels.device).flatten()
     ends = torch.split(images.batch(flat).images.cpu(), 2)  # each (2, C, H, W)
     caption = (

@@ -187,14 +187,14 @@ def _name_lines(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
         if name:
             places.append((min(max(height, 0.08), 1.0), name, color))
     places.sort(key=lambda place: place[0])
-    heights = apart([height for height, _, _ in places], LINE)
+    heights = move_apart([height for height, _, _ in places], LINE)
     for height, (_, name, color) in zip(heights, places, strict=True):
         axes.text(
             1.015, height, name, transform=axes.transAxes, va="center", fontsize=8, color=color
         )
 
 
-def apart(places: Sequence[float], least: float) -> list[float]:
+def move_apart(places: Sequence[float], least: float) -> list[float]:
     """Move rising ``places`` as little as possible so that neighbours are ``least`` apart."""
     groups: list[list[float]] = []  # [sum of wanted first places, members]
     for index, place in enumerate(places):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.base import ModelConfig, later
+from models.base import ModelConfig, added_field
 from models.errors import ConfigError, require, require_one_of
 from models.training.augmenting import Augmentation, read_policy
 from models.training.gan_losses import LOSSES, AdversarialLoss
@@ -66,12 +66,12 @@ class BalanceConfig(ModelConfig):
     normalization: str = "batch"
     ema: float = 0.0
     batch_size: int = 128
-    loss: str = later("non_saturating")
-    r2: float = later(0.0)
-    gradient_penalty: float = later(0.0)
-    augment: str = later("none")
-    ada_target: float = later(0.0)
-    ada_images: int = later(500_000)
+    loss: str = added_field("non_saturating")
+    r2: float = added_field(0.0)
+    gradient_penalty: float = added_field(0.0)
+    augment: str = added_field("none")
+    ada_target: float = added_field(0.0)
+    ada_images: int = added_field(500_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()

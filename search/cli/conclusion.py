@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.results import Table
 from search.cli.closing_lines import describe_kept, next_lines
-from search.cli.telling import why_nothing_is_exported
+from search.cli.notifying import why_nothing_is_exported
 from search.console import print_line, print_lines, print_loud, shorten_path
 from search.goals import join_names
 from search.reporting.front import FILE, front_picture

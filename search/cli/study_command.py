@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from search.cli.logged import logged
+from search.cli.notifying import notices_of
 from search.cli.opening import Opening, count_devices
 from search.cli.study_stages import StudyStages
-from search.cli.telling import notices_of
+from search.cli.tracking import track
 from search.console import print_line, print_lines, print_loud
 from search.engines.following import FollowingSupervisor
 from search.engines.launch import check_engine
@@ -37,10 +37,10 @@ from search.study import Study
 from search.supervisor.devices import count_cores, find_devices
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
-from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.file_cleaning import remove_deleted, remove_deleted_here, remove_ended
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.loop import Supervisor
+from search.supervisor.other_machines import OtherMachines
 from search.supervisor.study_note import StudyNote
 from search.supervisor.worker_pool import WorkerPool
 from search.tracking.opening import check_trackers
@@ -152,9 +152,9 @@ class StudyCommand:
         remove_deleted_here(queue, run)
         if supervisor.files is not None:
             remove_deleted(supervisor.files, queue)
-        supervisor.elsewhere = Elsewhere(queue, display, run.epochs)
+        supervisor.elsewhere = OtherMachines(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
-        with notices_of(supervisor, variables), logged(supervisor, variables, recovers=True):
+        with notices_of(supervisor, variables), track(supervisor, variables, recovers=True):
             return StudyStages(self.console, variables, self.study, supervisor).run()
 
     def _make_supervisor(

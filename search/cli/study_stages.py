@@ -15,7 +15,7 @@ from rich.console import Console
 
 from models.results import Table
 from search.cli.conclusion import Conclusion, end_note
-from search.cli.telling import tell_end
+from search.cli.notifying import tell_end
 from search.console import OutputClosed, print_line
 from search.engines.following import FollowingSupervisor
 from search.engines.launch import open_engine

@@ -25,8 +25,8 @@ from typing import Any
 
 from rich.console import Console
 
-from search.cli.logged import logged
-from search.cli.telling import notices_of, tell_end
+from search.cli.notifying import notices_of, tell_end
+from search.cli.tracking import track
 from search.console import OutputClosed, open_console, print_line, print_loud, shorten_path
 from search.engines.worker_job import IN_JOB
 from search.errors import BadVariable, StudyChanged
@@ -164,7 +164,7 @@ class WorkerCommand:
         recovers = IN_JOB not in os.environ and not self._shares_runs(joined)
         with (
             notices_of(supervisor, self.variables),
-            logged(supervisor, self.variables, recovers=recovers),
+            track(supervisor, self.variables, recovers=recovers),
         ):
             return self._work(supervisor, top, ends_study=bool(top) or not joined.record.top)
 

@@ -90,14 +90,14 @@ class FollowingSupervisor(Supervisor):
         self._note_progress()
         for job in dead:
             self._buried.add(job.name)
-            self._bury(job)
+            self._report_end(job)
         living = sum(job.is_alive for job in jobs)
         self.display.progress.jobs = f"{format_count(living, 'job')} at work or waiting"
         missing = self._useful_jobs() - living
         if missing > 0 and time.monotonic() >= self._not_before:
             self._start(missing)
 
-    def _bury(self, job: Job) -> None:
+    def _report_end(self, job: Job) -> None:
         """Say how a job has ended. Raises `EngineFailed` where others would end alike."""
         if job.code == DONE:
             return

@@ -77,7 +77,7 @@ class DashboardView:
             body = plain_csv(body.decode()).encode()
         elif status.startswith("200") and asked:
             study = json.loads(body)
-            self._retell(int(asked[1]), study)
+            self._rewrite(int(asked[1]), study)
             body = json.dumps(study).encode()
         others = [pair for pair in headers if pair[0].lower() != "content-length"]
         start_response(status, [*others, ("Content-Length", str(len(body)))])
@@ -107,7 +107,7 @@ class DashboardView:
         ]
         return json.dumps({"param_importances": [plain]}).encode()
 
-    def _retell(self, study_id: int, study: dict[str, Any]) -> None:
+    def _rewrite(self, study_id: int, study: dict[str, Any]) -> None:
         """Change the answer about a study in place."""
         notes = read_trial_notes(self.storage, study_id)
         is_ours = any(attribute["key"] == OURS for attribute in study["user_attrs"])

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from search.front import Costs, Vector, front_places, hypervolume
-from search.simulation.clock import Plan, Simulation
-from search.simulation.front_clock import FrontSimulation
+from search.simulation.front_simulation import FrontSimulation
+from search.simulation.simulation import Plan, Simulation
 from search.simulation.stored_curves import Curve, StoredCurves
 from search.strategies.pruners import make_pruner
 

@@ -169,7 +169,7 @@ class FinishClaim:
         engine, token, retry = self.queue.engine, self.run.token, self.queue.retry
         while True:
             found = retry.wait_for(lambda: read_finish(engine, token))
-            if found is not None and self._is_at_it(found):
+            if found is not None and self._is_held(found):
                 if not said:
                     said = True
                     where = show_text(found.place)
@@ -192,8 +192,8 @@ class FinishClaim:
                 self.fence, self._renewed = fence, self.now()
                 return None
 
-    def _is_at_it(self, found: Finish) -> bool:
-        """Whether somebody else lives who is at it: its process, or at least its renewals."""
+    def _is_held(self, found: Finish) -> bool:
+        """Whether another live process holds the claim, as far as its mark or its renewals tell."""
         if found.owner is None or is_gone(found.owner):
             return False
         state = found.fence, found.renewed

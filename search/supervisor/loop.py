@@ -30,13 +30,13 @@ from search.messages import (
 )
 from search.run import StudyRun
 from search.study import Study
-from search.supervisor.alike_failures import AlikeFailures
 from search.supervisor.display import Display
 from search.supervisor.earlier_trials import show_earlier
-from search.supervisor.elsewhere import Elsewhere
 from search.supervisor.gpu_packing import GpuPacking
 from search.supervisor.notices import Notices
+from search.supervisor.other_machines import OtherMachines
 from search.supervisor.preference_prompt import PreferencePrompt
+from search.supervisor.repeated_failures import RepeatedFailures
 from search.supervisor.rung_forecast import RungForecast
 from search.supervisor.running_trials import RunningTrials
 from search.supervisor.stopping import Stopped
@@ -88,11 +88,11 @@ class Supervisor:
         self.files: FilesAccess | None = None  # what every machine sees
         self.notices: Notices | None = None  # who hears of the study
         self.tracking: StudyTracking | None = None  # tells experiment trackers
-        self.elsewhere: Elsewhere | None = None  # shows what other machines do
+        self.elsewhere: OtherMachines | None = None  # shows what other machines do
         self.forecast = RungForecast(queue, display.progress, run.epochs)
         self.deaths = WorkerDeaths(run, queue, pool, display, packing)
         self.has_stopped = False  # the sampler has, and it has been said
-        self.failures = AlikeFailures()
+        self.failures = RepeatedFailures()
         self.running: dict[int, RunningTrials] = {}  # of each worker
         # (trial, repeat) -> how far that retraining has come
         self.epochs: dict[tuple[int, int], int] = {}

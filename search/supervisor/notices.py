@@ -2,7 +2,7 @@
 
     notices = Notices(receiver, queue, run, study.spec, say)
     notices.look_for_best()          # at every tick, and when one of our trials has ended
-    notices.tell_failed("three trials failed alike")
+    notices.tell_failed("three trials failed for the same reason")
     notices.tell_done("the best is trial 24", value=0.0123)
     notices.close()                  # waits a few seconds for what is on its way
 

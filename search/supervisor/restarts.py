@@ -4,26 +4,26 @@
     restarts.note_death(worker.index)        # when it is due; None: it is given up
     restarts.take_due()                      # those whose pause is over
 
-A worker that dies at work is replaced at once: a trial that kills its workers is given up by the
-queue. One that dies before it has begun any work would be replaced a thousand times in a minute, by
-processes that die likewise. So the pauses between its births double, and after `MOST` of them the
-others go on without it.
+A worker that dies at work is replaced at once: the queue gives up a trial that kills its workers. A
+worker that dies before it has begun any work would be replaced a thousand times a minute, by
+processes that die in the same way. So the pause doubles with each of its deaths, and after `MOST`
+deaths the other workers go on without it.
 """
 
 from __future__ import annotations
 
 import time
 
-FIRST, LONGEST = 1.0, 60.0  # seconds: the second and the longest pause; the first birth has none
+FIRST, LONGEST = 1.0, 60.0  # seconds: the pause after the second death, and the longest pause
 MOST = 8  # deaths in a row before any work: a machine that is short of memory for a minute recovers
-MOST_AT_START = 3  # of a run of which no worker has ever been ready: what is missing stays so
+MOST_AT_START = 3  # the same while no worker of the run was ever ready: waiting would not help
 
 
 class Restarts:
     """The deaths of a run's workers."""
 
     def __init__(self) -> None:
-        self.deaths: dict[int, int] = {}  # by worker, one after the other, before any work
+        self.deaths: dict[int, int] = {}  # by worker: deaths in a row, before any work
         self.given_up: set[int] = set()
         self._due: dict[int, float] = {}  # on the monotonic clock
 
@@ -45,7 +45,7 @@ class Restarts:
         return pause
 
     def retire(self, index: int) -> None:
-        """Start a worker no more: the others do better without it."""
+        """Never start this worker again: the others do better without it."""
         self.given_up.add(index)
 
     def take_due(self) -> list[int]:

@@ -101,7 +101,7 @@ class SharedJobs:
         engine, token = self.queue.engine, self.run.token
         # claims first: of whoever has let go since, all that it has put is there
         self._claims = self.queue.retry.wait_for(lambda: read_claims(engine, token))
-        others = [name for name, found in self._claims.items() if self._is_at_it(name, found)]
+        others = [name for name, found in self._claims.items() if self._is_held(name, found)]
         exchange_retrainings(self.access, self.run, besides={*self.held, *others})
         self._looked = self.now()
 
@@ -157,7 +157,7 @@ class SharedJobs:
         if name in self.held:  # its worker has died
             return self.held[name]
         found = self._claims.get(name)
-        if found is not None and self._is_at_it(name, found):
+        if found is not None and self._is_held(name, found):
             return None
         seen = found.fence if found else 0
         if isinstance(job, Export) and self._tried.get(name) != seen:
@@ -220,8 +220,8 @@ class SharedJobs:
         engine, token = self.queue.engine, self.run.token
         return self.queue.retry.wait_for(lambda: release_job(engine, token, name, fence))
 
-    def _is_at_it(self, name: str, claim: JobClaim) -> bool:
-        """Whether somebody lives who is at a job: its process, or at least its renewals."""
+    def _is_held(self, name: str, claim: JobClaim) -> bool:
+        """Whether a live process holds a job, as far as its mark or its renewals tell."""
         if claim.owner in (None, self.owner) or is_gone(claim.owner):
             return False
         state = claim.fence, claim.renewed

@@ -81,7 +81,7 @@ class StudyNote:
         try:
             self._write([self._progress(state, counts), *self._best(), *self._table()])
         except Exception as error:
-            if not self.queue.retry.away(error):
+            if not self.queue.retry.note_error(error):
                 raise
         self._said, self._written = news, time.monotonic()
 

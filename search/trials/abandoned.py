@@ -71,14 +71,14 @@ class AbandonedTrials:
         Another process may do the same, though it needs the lock. The last one decides.
         """
         fence = leases.clear_owner(self.storage.engine, trial_id)
-        self.storage.hold(trial_id, leases.Attempt(fence=fence, counted=0))
+        self.storage.begin_attempt(trial_id, leases.Attempt(fence=fence, counted=0))
         with suppress(UpdateFinishedTrialError):  # it has just ended, or is taken over already
             self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        self.storage.let_go(trial_id)
+        self.storage.end_attempt(trial_id)
 
     def fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
         """End a trial that its worker cannot end any more."""
-        self.storage.let_go(trial_id)  # should the attempt have been our own
+        self.storage.end_attempt(trial_id)  # should the attempt have been our own
         words = f"**{str(outcome).capitalize()}**: {escape_markup(reason)}"
         write_note(self.storage, self.study_id, trial_id, words)
         about = {"outcome": str(outcome), "reason": reason}

@@ -3,9 +3,9 @@
     access.try_to(lambda files: files.put(...), left="trial-7 stays in runs/...")   # or later
     access.wait_for(lambda files: files.kept("trial-7"))      # as long as for a database
 
-What is put is under RUNS already. So nobody waits to put it: while FILES is away a training goes
-on, the line that is said once names the place where the files stay, and the next ones are put when
-FILES is back. Who needs a file of another machine waits, up to `OUTAGE` seconds.
+A file is under RUNS before it is put into FILES. So a training does not wait while FILES is away:
+one line says where the files stay, and later files are put when FILES is back. A process that needs
+a file of another machine waits up to `OUTAGE` seconds.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def open_files(
 
 
 class FilesAccess:
-    """One process's way to the shared files of its study.
+    """The shared files of a study, as one process reads and writes them.
 
-    retry: waits for the database, which says what is there
-    given_up: whether to stop waiting; tell: hears a line when FILES is away, and when it is back
+    retry: waits for the database, which says which files there are
+    given_up: whether to stop waiting; tell: shows a line when FILES is away, and when it is back
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class FilesAccess:
         self._too_large: set[str] = set()  # what has been said of files that do not fit
         self._waiting: dict[str, tuple[Path, Guard]] = {}  # artifacts that FILES does not have yet
 
-    def beside(self, retry: DatabaseRetry) -> FilesAccess:
-        """Return the way of another thread: what is said of an outage is said once."""
+    def for_thread(self, retry: DatabaseRetry) -> FilesAccess:
+        """Return the access of another thread. The two announce an outage once."""
         other = FilesAccess(self.files, retry, self.given_up, self.tell)
         other._outage = self._outage
         return other
@@ -80,10 +80,10 @@ class FilesAccess:
     def try_to(self, call: Callable[[SharedFiles], object], *, left: str) -> bool:
         """Return whether ``call`` went through; False while FILES or the database is away.
 
-        left: what stays where meanwhile, for people
-        Raises what a guard raises: the trial is somebody else's.
+        left: which file stays where until then, for people
+        Raises what a guard raises when another process has taken the trial.
         """
-        if self._outage.rests():
+        if self._outage.was_just_tried():
             return False
         try:
             done = self.retry.try_once(lambda: call(self.files))
@@ -103,11 +103,11 @@ class FilesAccess:
             self.tell(f"{left}: {error}")
 
     def share_artifact(self, artifact: str, folder: Path, guard: Guard = may_always) -> None:
-        """Copy an artifact in ``folder`` to FILES, and those that FILES was away for before.
+        """Copy an artifact in ``folder`` to FILES, and earlier ones that FILES was away for.
 
-        guard: raises where it is somebody else's by now. What it raises of ``artifact`` is raised
-            here; of an earlier one, nobody asks any more.
-        One that FILES does not take, for its size, does not wait.
+        guard: raises if another process has taken the trial. For ``artifact`` the error is raised
+            here; an earlier artifact of such a trial is dropped
+        An artifact that is too large for FILES is not tried again.
         """
         self._waiting[artifact] = folder / artifact, guard
         for name, (path, its_guard) in list(self._waiting.items()):
@@ -124,7 +124,7 @@ class FilesAccess:
             del self._waiting[name]
 
     def _write_or_leave(self, name: str, path: Path, guard: Guard, files: SharedFiles) -> None:
-        """Put an artifact; one that is too large stays where it is, for good."""
+        """Put an artifact. One that is too large stays under RUNS alone."""
         try:
             _write(files, name=name, path=path, guard=guard)
         except FileTooLarge as error:
@@ -155,7 +155,7 @@ class FilesAccess:
 
 
 class FilesOutage:
-    """How long FILES is away, as all threads of a process know it."""
+    """An outage of FILES, which all threads of a process share."""
 
     def __init__(self, address: str, tell: Callable[[str], None]) -> None:
         self.address = address
@@ -164,12 +164,12 @@ class FilesOutage:
         self._since: float | None = None
         self._lock = threading.Lock()
 
-    def rests(self) -> bool:
-        """Whether it was tried a moment ago, in vain."""
+    def was_just_tried(self) -> bool:
+        """Whether an attempt has failed a moment ago."""
         return time.monotonic() < self.rests_until
 
     def note(self, error: FilesAway, left: str) -> None:
-        """Take in that FILES did not answer."""
+        """Note that FILES did not answer."""
         with self._lock:
             now = time.monotonic()
             self.rests_until = now + REST
@@ -178,7 +178,7 @@ class FilesOutage:
             self.tell(f"{error}; {left}")
 
     def end(self) -> None:
-        """Take in that FILES has answered."""
+        """Note that FILES has answered."""
         with self._lock:
             since, self._since = self._since, None
         if since is not None:
@@ -193,5 +193,5 @@ def _write(files: SharedFiles, *, name: str, path: Path, guard: Guard) -> None:
 
 
 def _left_in(folder: Path) -> str:
-    """Say where pictures stay that FILES does not have."""
+    """Return the words for pictures that stay in ``folder`` until FILES has them."""
     return f"pictures stay in {folder}"

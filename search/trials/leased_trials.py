@@ -69,7 +69,7 @@ class LeasedTrials(StoredTrials):
 
     def _let_go(self, trial_id: int) -> None:
         """A trial is ours no more."""
-        self.storage.let_go(trial_id)
+        self.storage.end_attempt(trial_id)
         self._taken.discard(trial_id)
 
     def try_release(self, number: int) -> bool:

@@ -132,7 +132,7 @@ class TrialQueue(LeasedTrials, RungTrials):
         has_failed = self._states.count()["FAIL"] > 0
         most = total + (self._count_retried() if has_failed else 0)
         try:
-            with self.storage.at_most(self.study_id, most):
+            with self.storage.limit_trials(self.study_id, most):
                 pauses = self._paused.look()
                 choice = choose_next(
                     _without_surplus(states, total),
@@ -147,7 +147,7 @@ class TrialQueue(LeasedTrials, RungTrials):
         except TooManyTrials:  # the lock was lost, and somebody else has made the last one
             return None
         trial_id = self.id_of(trial.number)
-        self.storage.hold(trial_id, leases.take_lease(self.engine, trial_id, self.owner))
+        self.storage.begin_attempt(trial_id, leases.take_lease(self.engine, trial_id, self.owner))
         if choice.goes_on:
             self._paused.promote(trial_id)
         return trial

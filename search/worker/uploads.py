@@ -86,7 +86,7 @@ class Uploads:
     def __init__(self, access: FilesAccess) -> None:
         self.access = access
         # Not that of the training: who waits for the database belongs to one thread.
-        self._own = access.beside(DatabaseRetry(access.given_up))
+        self._own = access.for_thread(DatabaseRetry(access.given_up))
         self._waiting: dict[str, Upload | SharedPicture] = {}  # by name, in their order
         self._under_way: Upload | SharedPicture | None = None
         self._failed: dict[str, tuple[str, Exception]] = {}  # by name: whose it is, and what it met

@@ -1,12 +1,12 @@
-"""Optuna's database storage, made quick where large studies and many epochs slow it down.
+"""Optuna's database storage, faster for large studies and for many epochs.
 
 `TrialStorage` is an `RDBStorage` that reads trials in bulk, writes an epoch in one transaction, and
-refuses what an attempt writes that is not the latest.
+refuses the writes of any attempt but the latest one.
 
     storage = TrialStorage("sqlite:///runs/studies.db", {})
     study = optuna.load_study(study_name="cae", storage=TrialCache(storage))
 
-Everything else is Optuna's, and all is Optuna's for a database whose schema is not known here.
+All other methods are Optuna's. If the schema of the database is unknown, every method is Optuna's.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ REPORT = text(
 )
 
 
-# A process that writes holds one connection of a server or a pooler, which have few. Optuna creates
-# its tables on two at once, which are one in a pool that gives a thread the same one again.
+# A server or a pooler has few connections, so that a process takes one. Optuna creates its tables
+# on two at once. A pool that always gives a thread the same connection makes them one.
 ONE = {"pool_size": 1, "max_overflow": 0}
 read_versions_once()
 
@@ -79,7 +79,7 @@ class TrialStorage(RDBStorage):
         try:
             arguments = engine_kwargs | shared
             super().__init__(url, engine_kwargs=arguments, skip_table_creation=not create)
-        except BaseException:  # another process makes the same tables, say
+        except BaseException:  # for example, another process makes the same tables
             if hasattr(self, "engine"):
                 self.engine.dispose()
             raise
@@ -89,7 +89,7 @@ class TrialStorage(RDBStorage):
         self.scoped_session = open_sessions(self.engine)
         with read(self.engine) as connection:
             self.known = known_schema(connection)
-        self.leaves_out_trial_notes = False  # for who lists studies and needs no notes of trials
+        self.leaves_out_trial_notes = False  # set by code that lists studies, to read less
         self._held: dict[int, Attempt] = {}  # the attempts of this process, by trial
         self._limits: dict[int, int] = {}  # how many trials a study may have, while we make one
         self._guarded = threading.local()  # the trial that Optuna writes to
@@ -103,16 +103,16 @@ class TrialStorage(RDBStorage):
             return None
         return self._completed.setdefault(study_id, CompletedReports(self.engine, study_id))
 
-    def hold(self, trial_id: int, attempt: Attempt) -> None:
-        """Write for a trial from now on as this attempt."""
+    def begin_attempt(self, trial_id: int, attempt: Attempt) -> None:
+        """From now on, write to a trial as this attempt."""
         self._held[trial_id] = attempt
 
-    def let_go(self, trial_id: int) -> None:
-        """Write no more as an attempt at a trial."""
+    def end_attempt(self, trial_id: int) -> None:
+        """Forget this process's attempt at a trial."""
         self._held.pop(trial_id, None)
 
     def attempt_at(self, trial_id: int) -> int | None:
-        """Return the number of this process's attempt at a trial; None: it makes none."""
+        """Return the number of this process's attempt at a trial; None: it has none."""
         return self._held[trial_id].fence if trial_id in self._held else None
 
     def counted_at(self, trial_id: int) -> int:
@@ -127,11 +127,10 @@ class TrialStorage(RDBStorage):
             check_fence(connection, trial_id, fence)
 
     def _check_open(self, connection: Connection, trial_id: int) -> None:
-        """Raise `UpdateFinishedTrialError`, so that nothing is written, if the trial has ended or
-        is somebody else's.
+        """Raise `UpdateFinishedTrialError` if the trial has ended or is another process's.
 
-        The check comes last in its transaction: one that begins with reading may not get SQLite's
-        lock when it comes to writing.
+        The check comes last in its transaction. A transaction that begins with a read may not get
+        SQLite's lock for its first write.
         """
         fence = self.attempt_at(trial_id)
         if fence is None:
@@ -144,9 +143,11 @@ class TrialStorage(RDBStorage):
             )
 
     @contextmanager
-    def at_most(self, study_id: int, trials: int) -> Iterator[None]:
-        """Let a study have so many trials: the transaction that would make one more raises
-        `TooManyTrials`, whatever lock was lost meanwhile."""
+    def limit_trials(self, study_id: int, trials: int) -> Iterator[None]:
+        """Let a study have at most ``trials`` trials inside the block.
+
+        A transaction that would make one more raises `TooManyTrials`, even if a lock was lost.
+        """
         self._limits[study_id] = trials
         try:
             yield
@@ -171,8 +172,8 @@ class TrialStorage(RDBStorage):
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Raise `UpdateFinishedTrialError` for a trial that has ended.
 
-        Optuna reads the trial for its message, over a second connection. To a server there is none:
-        it would be waited for in vain, and 30 seconds later the database would count as away.
+        For its message, Optuna reads the trial over a second connection. Here a server gives a
+        process one connection: the read would fail after 30 seconds, as if the database were away.
         """
         if trial_state.is_finished():
             raise UpdateFinishedTrialError(
@@ -208,7 +209,7 @@ class TrialStorage(RDBStorage):
 
     @contextmanager
     def _guarding(self, trial_id: int) -> Iterator[None]:
-        """Check the attempt in the transaction that Optuna opens meanwhile in this thread."""
+        """Check the attempt in each transaction that Optuna opens inside the block."""
         self._guarded.trial_id = trial_id
         try:
             yield
@@ -216,13 +217,15 @@ class TrialStorage(RDBStorage):
             self._guarded.trial_id = None
 
     def _lock_file(self, session: Session, _: object, connection: Connection) -> None:
-        """Lock a file before Optuna reads the state of a trial that it is about to change: another
-        process may end the trial in between. A server locks the row."""
+        """Lock an SQLite file before Optuna reads the state of a trial that it changes afterwards.
+
+        Otherwise another process may end the trial in between. A server locks the row.
+        """
         if connection.dialect.name == "sqlite" and getattr(self._guarded, "trial_id", None):
             connection.execute(LOCK)
 
     def _check_session(self, session: Session) -> None:
-        """Check what Optuna is about to commit: the attempt, or the number of trials."""
+        """Check the attempt, or the number of trials, before Optuna commits."""
         trial_id = getattr(self._guarded, "trial_id", None)
         study_id = getattr(self._guarded, "study_id", None)
         if trial_id in self._held:
@@ -311,7 +314,7 @@ class TrialStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """Return the trials after an id, and those listed: all that Optuna's cache lacks."""
+        """Return the trials after an id, and the listed ones: those that Optuna's cache lacks."""
         if self.known:
             with read(self.engine) as connection:
                 found = fetch_rows(

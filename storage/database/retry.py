@@ -1,4 +1,4 @@
-"""Waits for a database that is away: restarted, cut off, or locked by another program.
+"""Waits for a database that is away: it restarts, is cut off, or is locked by another program.
 
     retry = DatabaseRetry()
     retry.wait_for(lambda: write(...))      # again and again, for ten minutes at most
@@ -30,19 +30,19 @@ FULL = re.compile("disk is full|disk I/O error")  # SQLite's words for a full di
 READ_ONLY = re.compile("readonly database|Read-only file system")
 DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # it may come back
 
-# Postgres codes: it is taken over and can only be read (25006); a statement before this one failed
+# Postgres codes: a standby server that can only be read (25006); a statement before this one failed
 # or waited too long (25P02, 25P03); connection lost (08); a deadlock (40); no resources (53); shut
 # down, or cancelled by an operator (57); an error of its system (58).
 PASSING = ("25006", "25P02", "25P03", "08", "40", "53", "57", "58")
-# What a server or a file says that is there, to who comes at the wrong moment.
+# Messages of a server, or of a file, that is there and busy now.
 BUSY = re.compile(
     "database is locked|the database system is |too many (clients|connections)|remaining connection"
     "|no more connections allowed|terminating connection|server closed the connection|canceling "
     "statement|has not answered|server_login_retry|query_wait_timeout|server conn crashed"
 )
 CROWDED = re.compile("too many (clients|connections)|remaining connection|no more connections")
-BLOCKED = 1.0  # seconds: a failure that takes longer was waited for
-REST = 10.0  # seconds in which nobody who has better to do waits again
+BLOCKED = 1.0  # seconds: an attempt that takes longer has blocked its caller
+REST = 10.0  # seconds without another attempt after that, for callers that do not wait
 
 T = TypeVar("T")
 log = logging.getLogger("genstudy")
@@ -53,7 +53,7 @@ class DatabaseLost(StorageError):
 
 
 class DatabaseWentBack(DatabaseLost):
-    """Trials that had ended are not there any more, or run again.
+    """Trials that had ended are missing now, or run again.
 
     An older state of the database was put in its place, by a restored copy or a standby server that
     lagged behind; or the study was deleted. Whoever has read trials before reads them anew.
@@ -65,10 +65,10 @@ class GaveUp(Exception):
 
 
 class DatabaseRetry:
-    """The waiting of one process.
+    """Waits for the database on behalf of one process.
 
     given_up: returns whether to stop waiting; it is called again and again
-    tell: receives a line when the waiting begins and when it ends
+    tell: shows a line when the waiting begins and when it ends
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class DatabaseRetry:
         self.tell = tell
         self.away_since: float | None = None
         self._rests_until = 0.0
-        self._is_waiting = False  # for a call, of which other calls are parts
+        self._is_waiting = False  # True inside a call that is repeated as a whole
 
     def try_once(self, call: Callable[[], object]) -> bool:
         """Return whether ``call`` went through; False while the database is away.
 
-        An attempt at a server that does not answer takes seconds. After one, nothing is tried for a
-        while: the training goes on. Raises `DatabaseLost` after `OUTAGE`.
+        If the server does not answer, an attempt takes seconds. The next one comes only after a
+        pause, so that a training goes on. Raises `DatabaseLost` after `OUTAGE`.
         """
         began = time.monotonic()
         if began < self._rests_until or self._gives_up():
@@ -95,12 +95,12 @@ class DatabaseRetry:
             with self._as_one():
                 call()
         except Exception as error:
-            if not self.away(error):
+            if not self.note_error(error):
                 raise
             if time.monotonic() - began > BLOCKED:
                 self._rests_until = time.monotonic() + REST
             return False
-        self.back()
+        self.note_answer()
         return True
 
     def wait_for(
@@ -108,7 +108,7 @@ class DatabaseRetry:
     ) -> T:
         """Return what ``call`` returns, once the database answers. A call must be repeatable.
 
-        passes: which errors are waited out; None: those of a database that is away
+        passes: says for which errors to try again; None: for those of a database that is away
         Raises `DatabaseLost` after `OUTAGE`, `GaveUp` when asked to stop.
         """
         if self._is_waiting:
@@ -125,10 +125,10 @@ class DatabaseRetry:
                     raise
                 if self.given_up() and is_away(error):
                     raise GaveUp from error
-                if not self.away(error):
+                if not self.note_error(error):
                     raise
             else:
-                self.back()
+                self.note_answer()
                 return result
             self._sleep(pause)
             pause = min(2 * pause, LONGEST)
@@ -139,17 +139,17 @@ class DatabaseRetry:
 
     @contextmanager
     def _as_one(self) -> Iterator[None]:
-        """Let calls that wait inside another wait with it, as a whole."""
+        """Let calls inside the block raise at once: the outer call is repeated as a whole."""
         self._is_waiting, before = True, self._is_waiting
         try:
             yield
         finally:
             self._is_waiting = before
 
-    def away(self, error: Exception) -> bool:
-        """Return whether ``error`` means that the database is away.
+    def note_error(self, error: Exception) -> bool:
+        """Return whether ``error`` means that the database is away, and announce a new outage.
 
-        The first such error begins the outage. Raises `DatabaseLost` if it has lasted too long.
+        Raises `DatabaseLost` if the outage has lasted too long.
         """
         if not is_away(error):
             return False
@@ -175,7 +175,7 @@ class DatabaseRetry:
             ) from error
         return True
 
-    def back(self) -> None:
+    def note_answer(self) -> None:
         """End the outage, if there is one: the database has answered."""
         if self.away_since is not None:
             self.tell(f"the database is back after {time.monotonic() - self.away_since:.0f} s")
@@ -202,31 +202,33 @@ def is_away(error: BaseException) -> bool:
 
 
 def comes_back(error: BaseException) -> bool:
-    """Return whether the database is there, though it cannot be used now: it is no mistake in the
-    address."""
+    """Return whether the database exists but is busy now, so that its address is no mistake."""
     return is_away(error) and any(BUSY.search(str(cause)) for cause in causes_of(error))
 
 
 def may_be_down(error: BaseException) -> bool:
-    """Return whether a server may be down: there is no answer, or none that turns us away."""
+    """Return whether the server may be down: it gives no answer, or one that is no refusal."""
     turned_away = any(isinstance(e, DBAPIError) and "FATAL" in str(e) for e in causes_of(error))
     return comes_back(error) or (is_away(error) and not turned_away)
 
 
 def passes_later(url: str) -> Callable[[BaseException], bool]:
-    """Return which errors pass once a database was there. A server that refuses connections is
-    restarted; a file that cannot be opened stays so, but for its locks."""
+    """Return the function that says which errors pass, for a database that was there before.
+
+    A server that refuses connections may restart. A file that cannot be opened stays unreadable,
+    unless it is only locked.
+    """
     return comes_back if url.startswith("sqlite") else is_away
 
 
 def _is_passing(error: DBAPIError) -> bool:
-    """Return whether a statement failed for what the server is at, and not for what it says."""
+    """Return whether a statement failed because of the server's state, not because of its text."""
     state = str(getattr(error.orig, "sqlstate", None) or "")
     return error.connection_invalidated or state.startswith(PASSING)
 
 
 def _is_unlockable(error: BaseException) -> bool:
-    """Return whether the disk of a lock that stands beside a file takes none now."""
+    """Return whether a lock file beside the database cannot be written now."""
     is_lock = isinstance(error, OSError) and str(error.filename).endswith(".lock")
     return is_lock and getattr(error, "errno", None) in DISK
 

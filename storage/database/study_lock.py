@@ -16,7 +16,7 @@ A lock can be lost: the server ends the connection that holds it, or the holder 
 network. The server then frees it after `IDLE` seconds. What the holder has written is undone with
 it, and it begins again. Yet nothing rests on the lock alone, which files of SQLite may lose: who
 holds a trial, and how many trials there are, is checked where they are written
-(`storage.database.fences`, `storage.database.optuna_storage.TrialStorage.at_most`).
+(`storage.database.fences`, `storage.database.optuna_storage.TrialStorage.limit_trials`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from sqlalchemy import Engine, text
 
 from storage.database.schema import is_sqlite
-from storage.database.transactions import lock_holder, parts_of
+from storage.database.transactions import lock_holder, nest_transactions
 
 POLL = 0.01  # seconds between two attempts at first
 LONGEST_POLL = 0.1  # seconds between two attempts, after a while
@@ -62,7 +62,7 @@ def study_lock(engine: Engine, study_id: int) -> Iterator[None]:
     while True:
         with engine.begin() as connection:
             if connection.scalar(TRY, {"key": OURS + study_id}):
-                with parts_of(connection):
+                with nest_transactions(connection):
                     yield
                 return
         time.sleep(next(pauses))

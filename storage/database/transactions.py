@@ -24,7 +24,7 @@ _held = threading.local()  # .connection: that holds a lock in this thread
 
 
 @contextmanager
-def parts_of(connection: Connection) -> Iterator[None]:
+def nest_transactions(connection: Connection) -> Iterator[None]:
     """Let all transactions of this thread and this engine be parts of the one on ``connection``."""
     before = getattr(_held, "connection", None)
     _held.connection = connection

@@ -23,8 +23,8 @@ import optuna
 
 from search.front import Costs, Vector, front_places, hypervolume, is_beyond
 from search.setup.checks import probe
-from search.simulation.clock import Plan, PlayedTrial, Simulation
 from search.simulation.curve_file import read_curve_file
+from search.simulation.simulation import Plan, PlayedTrial, Simulation
 from search.simulation.stored_curves import Curve
 from search.strategies.samplers import make_sampler
 from search.studies import cae

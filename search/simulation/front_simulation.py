@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from optuna.pruners import BasePruner, NopPruner
 
 from search.front import Vector
-from search.simulation.clock import Plan, PlayedTrial, Simulation
+from search.simulation.simulation import Plan, PlayedTrial, Simulation
 from search.simulation.stored_curves import Curve
 from search.strategies.front_pruner import FrontPruner
 

@@ -1,6 +1,6 @@
-"""Trials that fail one after the other for the same reason end the search.
+"""Three trials in a row that fail for the same reason end the search.
 
-failures = AlikeFailures()
+failures = RepeatedFailures()
 failures.count(ended, worker.log)     # raises `SearchFailed` at the third
 """
 
@@ -12,21 +12,21 @@ from search.errors import SearchError
 from search.messages import Ended
 from search.trials.outcomes import Outcome
 
-ALIKE = 3  # failures of one kind, one after the other, that end the search
+MOST = 3  # failures in a row, for the same reason, that end the search
 
 
 class SearchFailed(SearchError):
-    """Trials fail one after the other for the same reason; the message names it and the log."""
+    """Trials in a row failed for the same reason; the message names the reason and the log."""
 
 
-class AlikeFailures:
-    """The reasons of the last trials that failed; a trial that does not fail clears them."""
+class RepeatedFailures:
+    """Counts the failures in a row that have the same reason."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
 
     def count(self, event: Ended, log: Path) -> None:
-        """Take in how a trial ended. Raises `SearchFailed` where the next would fail, too.
+        """Count the end of a trial. Raises `SearchFailed` after `MOST` equal failures in a row.
 
         log: the log of the worker that trained it
         """
@@ -37,9 +37,9 @@ class AlikeFailures:
         if self.kinds and self.kinds[-1] != kind:
             self.kinds.clear()
         self.kinds.append(kind)
-        if len(self.kinds) >= ALIKE:
+        if len(self.kinds) >= MOST:
             place = f"; {event.place}" if event.place else ""
             raise SearchFailed(
-                f"{ALIKE} trials one after the other failed alike ({kind}{place}); mend that, then "
-                f"the same command tries them again and goes on (log: {log})"
+                f"{MOST} trials in a row failed for the same reason ({kind}{place}); mend that, "
+                f"then the same command tries them again and goes on (log: {log})"
             )

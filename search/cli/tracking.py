@@ -1,6 +1,6 @@
 """LOG: experiment trackers are told of a study while a command is at it.
 
-with logged(supervisor, variables):
+with track(supervisor, variables):
     supervisor.search()
 """
 
@@ -17,7 +17,7 @@ from search.variables import Variables
 
 
 @contextmanager
-def logged(supervisor: Supervisor, variables: Variables, *, recovers: bool) -> Iterator[None]:
+def track(supervisor: Supervisor, variables: Variables, *, recovers: bool) -> Iterator[None]:
     """Let the tools in LOG, if there are any, hear of the study while the block runs.
 
     recovers: whether runs are made good that an earlier command has left: one process does so

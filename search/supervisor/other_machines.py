@@ -1,10 +1,10 @@
-"""What other machines do for a study while a supervisor works at it, or only follows it.
+"""What other machines do for a study, as the supervisor of this machine shows it.
 
-    elsewhere = Elsewhere(queue, display, epochs=20)
-    elsewhere.look({worker.owner for worker in pool.workers.values()})     # at every tick
+    others = OtherMachines(queue, display, epochs=20)
+    others.look({worker.owner for worker in pool.workers.values()})     # at every tick
 
-Nobody asks another machine: its trials, and how far they are, stand in the trial database. A
-database that is away costs a look.
+No machine asks another one. The trial database says which trials run where, and how far they are.
+While it is away, the display shows the last known state.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from storage.database.transactions import read
 from storage.database.trial_states import ENDED
 
 EVERY = 3.0  # seconds between two looks
-MOST_SAID = 100  # trials that have ended between two looks: of more, the counts say enough
+MOST_SAID = 100  # trials whose ends are shown after one look; the counts include all others
 
 
-class Elsewhere:
+class OtherMachines:
     """The trials of other supervisors' workers, as one process follows them."""
 
     def __init__(self, queue: TrialQueue, display: Display, epochs: int) -> None:
@@ -38,14 +38,15 @@ class Elsewhere:
         self.host = socket.gethostname()
         self.pids: set[int] = set()  # of our own workers, also of those that are gone
         self._looked = float("-inf")
-        # ended trials behind `_floor`, and those that went on after an end, by id; None: not begun
+        # ids of ended trials after `_floor`, and of trials that went on after an end; None: no look
+        # has taken place
         self._known: set[int] | None = None
         self._floor = -1  # this trial and all before it have ended
 
     def look(self, owners: Collection[str], *, at_once: bool = False) -> None:
-        """Show what others do, if the last look is old enough, or ``at_once``.
+        """Show the trials of other machines, if the last look is old enough, or ``at_once``.
 
-        owners: our own workers, whose trials are no one else's
+        owners: our own workers, whose trials are left out
         """
         if time.monotonic() - self._looked < EVERY and not at_once:
             return
@@ -54,7 +55,7 @@ class Elsewhere:
         self.queue.retry.try_once(lambda: self._look(owners))
 
     def forget(self) -> None:
-        """Begin anew: the database is an older one now."""
+        """Forget all trials: the database went back to an older state."""
         self._known, self._floor = None, -1
 
     def _look(self, owners: Collection[str]) -> None:
@@ -86,7 +87,7 @@ class Elsewhere:
         return trial.owner is None or trial.owner in owners
 
     def _show_end(self, trial: FrozenTrial) -> None:
-        """Show how a trial has ended, unless our own worker says so itself."""
+        """Show how a trial has ended, unless one of our workers has reported it."""
         about = sound_attributes(trial.user_attrs)
         if about.get("host") == self.host and about.get("pid") in self.pids:
             return
