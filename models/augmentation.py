@@ -14,9 +14,10 @@ against all images.
     reconstructions  what such an autoencoder makes of each real image is added
     noise            three noisy copies of each are added: Gaussian, salt & pepper, photon noise
 
-An epoch is one pass through what is trained on, or shows ``epoch_images`` of it, so that sets of
-5,000, 10,000 and 48,000 images make equally many steps. A larger set is seen in parts, other ones
-each epoch; a smaller one several times over, all of it before any image comes again.
+An epoch is one pass through the training set. With ``epoch_images`` it shows that many images, so
+that sets of 5,000, 10,000 and 48,000 images take equally many steps. A larger set is then seen in
+parts, another part each epoch. A smaller set is seen several times in one epoch, and each time as a
+whole.
 
     make study NAME=augmentation
 
@@ -75,7 +76,7 @@ class AugmentedGANConfig(GANConfig):
 
 
 class AugmentedGAN(GAN):
-    """A `GAN` that trains on what `training_set` makes of the images; in all else the same."""
+    """A `GAN` that trains on the result of `training_set`, and otherwise does not differ."""
 
     config_type = AugmentedGANConfig
     config: AugmentedGANConfig
@@ -96,7 +97,7 @@ class AugmentedGAN(GAN):
         seed: int,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Images:
-        """Return the real images and what is made of them; with such, there are no classes."""
+        """Return the real images, or these and the images made from them, all without classes."""
         config = self.config
         count = config.real or len(images.train)
         rows = torch.arange(min(count, len(images.train)), device=images.train.pixels.device)

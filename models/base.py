@@ -148,7 +148,7 @@ class Model(nn.Module, ABC):
     def make(self, asked: AskedSamples) -> Tensor:
         """Return new images for a person: (N, C, H, W) in [0, 1].
 
-        It is called in eval mode, without gradients. Who asks for the same gets the same images.
+        It is called in eval mode, without gradients. The same ``asked`` gives the same images.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no images")
 
@@ -232,7 +232,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     def fitted(cls, config: ModelConfig, images: ImageSplits) -> ModelConfig:
-        """Return ``config`` with what follows from the images' classes or attributes.
+        """Return ``config`` with the fields that follow from the images' classes or attributes.
 
         Raises `ConfigError` when the family has no use for these images.
         """
@@ -262,9 +262,9 @@ class Model(nn.Module, ABC):
         return iter(())
 
     def baseline(self, images: ImageSplits, part: str) -> Baseline | None:
-        """Return what a model that knows no single image scores on ``part`` ("valid" or "test").
+        """Return the scores of a model that ignores its input, on ``part`` ("valid" or "test").
 
-        None: no such model makes sense here.
+        None: such a model makes no sense here.
         """
         return None
 

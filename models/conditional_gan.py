@@ -118,9 +118,10 @@ class Labels(nn.Module):
 
 
 def label_accuracy(scores: Tensor, given: Tensor, *, exclusive: bool) -> Tensor:
-    """Return the share of labels (N, L) that scores (N, L) tell rightly.
+    """Return the share of labels (N, L) that scores (N, L) get right.
 
-    A class is told by the largest score; an attribute by the side of its range's middle.
+    The largest score decides a class. The sign of its score decides an attribute: it says on which
+    side of the middle of its range the attribute lies.
     """
     if exclusive:
         return (scores.argmax(1) == given.argmax(1)).float().mean()

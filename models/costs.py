@@ -11,9 +11,9 @@ discriminator.
     latency_1     milliseconds for one image: all these programs, one after the other
     latency_64    the same for a batch of 64
 
-A latency is measured on the ONNX files, by ONNX Runtime on one thread of the CPU: after `WARM_UP`
-calls, the median of at least `LEAST_CALLS`, and of as many as `LEAST_SECONDS` hold. It is that of
-one machine, and the more of its cores are busy, the longer it is.
+A latency is measured on the ONNX files, by ONNX Runtime on one thread of the CPU. After `WARM_UP`
+calls, it is the median of at least `LEAST_CALLS` calls, or of as many as `LEAST_SECONDS` have time
+for. It depends on the machine, and grows with the number of busy cores.
 
 Shape legend: N batch, Z latent width.
 """
@@ -49,7 +49,7 @@ def known_costs(family: type[Model]) -> tuple[str, ...]:
 
 
 def measure_costs(model: Model, names: Iterable[str]) -> dict[str, float]:
-    """Return what a model costs, by name; a latency takes some seconds, for it is exported."""
+    """Return the costs of a model, by name. For a latency it is exported, which takes seconds."""
     wanted = list(names)
     if not wanted:
         return {}

@@ -91,7 +91,7 @@ SHORTAGES = re.compile(
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether memory, threads or open files ran out, so that an error says nothing of a file."""
+    """Whether memory, threads or open files ran out: then an error is not the fault of a file."""
     return isinstance(error, MemoryError) or SHORTAGES.search(str(error)) is not None
 
 

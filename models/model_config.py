@@ -24,12 +24,12 @@ LATER, UNSEALED = "later", "unsealed"  # metadata of a configuration's field
 
 
 def added_field(default: T, *, unsealed: bool = False) -> T:
-    """Return a field that a family gained after studies of it were stored.
+    """Return a field that a family got after studies of it were stored.
 
-    Its default must mean what there was before. A configuration that has the default still is the
-    configuration of the older version (`ModelConfig.to_plain`).
-    unsealed: whether files are sealed without its default (`ModelConfig.sealed`). A new field says
-        True; the first fields of this kind were sealed with their defaults, and stay so
+    Its default must mean what the older version did. A configuration with the default then equals
+    the configuration that an older version has stored (`ModelConfig.to_plain`).
+    unsealed: whether the default is left out where files are sealed (`ModelConfig.sealed`). New
+        fields say True. The first fields of this kind were sealed with their defaults, and stay so
     """
     made: T = field(default=default, metadata={LATER: True, UNSEALED: unsealed})
     return made
@@ -60,9 +60,10 @@ class ModelConfig:
         return self._without(LATER)
 
     def sealed(self) -> dict[str, Any]:
-        """Return the values by which checkpoints, records and extractors belong to this
-        configuration. Files of an older version have the same, as long as new fields have their
-        defaults."""
+        """Return the values that tell which checkpoints and records belong to this configuration.
+
+        Files of an older version have the same values, as long as new fields have their defaults.
+        """
         return self._without(UNSEALED)
 
     def _without(self, mark: str) -> dict[str, Any]:
@@ -73,26 +74,28 @@ class ModelConfig:
 
     @classmethod
     def from_export(cls, values: Mapping[str, Any]) -> Self:
-        """Return the configuration of an export. Where an older version wrote it, a family says
-        what the fields mean that it lacks."""
+        """Return the configuration of an export.
+
+        A family overrides this to say what a field means that an older export lacks.
+        """
         return cls(**values)
 
     @property
     def images_per_step(self) -> int:
-        """Images of a training step: more than the batch size where a step makes several
-        updates."""
+        """Images of a training step: more than the batch size if a step makes several updates."""
         return self.batch_size
 
     def settled_in(self, epochs: int) -> int:
-        """Return the first of ``epochs`` epochs from which on nothing changes with the epochs any
-        more: rates have fallen, noise has faded, losses have their weights. A family whose
-        ``begin_epoch`` sets more says so here; a retraining loses no patience before."""
+        """Return the first of ``epochs`` epochs from which on nothing changes with the epochs.
+
+        Rates have fallen by then, noise has faded, and losses have their final weights. A family
+        whose ``begin_epoch`` sets more overrides this. A retraining loses no patience before it.
+        """
         return 1 if self.schedule == "constant" else epochs
 
     @property
     def is_stretched(self) -> bool:
-        """Whether something is stretched over all epochs, so that the first epochs of a longer
-        training are others."""
+        """Whether something is stretched over all epochs: a longer training begins otherwise."""
         return self.settled_in(ENDLESS) == ENDLESS
 
     @property
@@ -104,8 +107,8 @@ class ModelConfig:
 def fit_batch(config: ModelConfig, shown: int, *, least_steps: int) -> ModelConfig:
     """Return ``config`` with a batch that leaves ``least_steps`` to an epoch of ``shown`` images.
 
-    A batch is made smaller, never larger, and stays as large as `FEWEST`: of smaller ones the
-    gradient says little. ``least_steps`` 0 leaves it as it is.
+    A batch is made smaller, never larger. It keeps at least `FEWEST` images, because the gradient
+    of a smaller one says little. ``least_steps`` 0 leaves it as it is.
     """
     if not least_steps:
         return config

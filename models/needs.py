@@ -3,8 +3,8 @@
     Classifier.needs(config).check(images)     # raises `DataError` in one line
     CAE.sides(config)                          # Sides(least=9, most=64): pixels
 
-A family, a judge or a table that fails on few images, or on a class without images, states it here.
-A study checks all needs before anything is searched: a night of trials that cannot be exported is
+A family, a judge or a table may fail on few images, or on a class without images. Each states what
+it needs here. A study checks all needs before its search: trials that cannot be exported would be
 lost.
 """
 
@@ -25,7 +25,7 @@ PARTS = {"train": "training", "valid": "validation", "test": "test"}
 class Sides:
     """Which images a model takes.
 
-    least, most: pixels a side; what is larger is made smaller for it, where nobody asks for more
+    least, most: pixels a side. Larger images are made smaller, unless the study sets a shape
     channels: numbers of channels
     """
 
@@ -36,9 +36,9 @@ class Sides:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """The least that images must have for something.
+    """The least that images must have.
 
-    what: who needs it, as a sentence begins: ``a classifier``
+    what: who needs it, as the subject of a message: ``a classifier``
     train, valid, test: images in each part
     classes: classes with a training image, 0: none are needed
     each_class: whether every class needs a training image
@@ -54,7 +54,7 @@ class Needs:
     or_attributes: bool = False
 
     def check(self, images: ImageSplits) -> None:
-        """Raise `DataError` unless ``images`` have all of it."""
+        """Raise `DataError` unless ``images`` meet every need."""
         for part, word in PARTS.items():
             found, least = len(getattr(images, part)), getattr(self, part)
             if found < least:

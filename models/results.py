@@ -76,9 +76,9 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What a model has to beat: the metrics of one that knows no single image.
+    """What a model has to beat: the metrics of a model that ignores its input.
 
-    what: what that one does: ``the mean training image``; values: metrics by name
+    what: the output of that model: ``the mean training image``; values: metrics by name
     """
 
     what: str

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 from search.run import SourceFile, StudyRun, read_sources
 
 SPENT = 3  # a worker's exit code: the run has no error, and a new process is to take its place
-CHANGED = 4  # likewise, since somebody wrote to the images that it had in memory
-OUTDATED = 5  # likewise: this one knows trials that the database does not have any more
-BROKEN = 6  # likewise: its GPU has reported an error, after which its context is of no use
-CROWDED = 7  # likewise, but that its GPU has too little memory for all of its workers
+CHANGED = 4  # the same: somebody wrote to the images that it had in memory
+OUTDATED = 5  # the same: it knows trials that are no longer in the database
+BROKEN = 6  # the same: its GPU has reported an error, which breaks the process's context
+CROWDED = 7  # the same, but its GPU may have too little memory for all of its workers
 PREVIEW = "preview"  # the one kind of picture that a retraining draws of its epochs
 
 # Jobs: from the supervisor to a worker.
@@ -28,9 +28,9 @@ PREVIEW = "preview"  # the one kind of picture that a retraining draws of its ep
 
 @dataclass(frozen=True, kw_only=True)
 class SetUp:
-    """The first job: the run, the worker's device (``cpu`` or ``cuda:0``), its log's path.
+    """The first job: the run, the worker's device (``cpu`` or ``cuda:0``), the path of its log.
 
-    owner: as the worker calls itself in leases
+    owner: the name of the worker in leases
     """
 
     run: StudyRun
@@ -41,7 +41,7 @@ class SetUp:
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """Try the study ``name`` once, before it is stored: this is all that the process does.
+    """Try the study ``name`` once, before it is stored. The process does nothing else.
 
     sources: the study's files; images: the cached file; base: folder of an export
     exports: whether an export is tried, too; memory: GiB that may be used
@@ -66,8 +66,8 @@ class Search:
 class Retrain:
     """Train the configuration of trial ``number`` afresh.
 
-    repeat: which of its seeds it is trained with, from 1
-    claim: the number without which nothing of it is put into FILES; None: there is no FILES
+    repeat: with which of its seeds, from 1
+    claim: the number that a write into FILES needs; None: there is no FILES
     """
 
     number: int
@@ -106,7 +106,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Trying:
-    """A dry run comes to ``what``."""
+    """A dry run begins to try ``what``."""
 
     what: str
 
@@ -115,7 +115,8 @@ class Trying:
 class Tried:
     """A dry run has ended.
 
-    mistake: in one line; unanswered: why not all was tried; None: there is none, and all was
+    mistake: of the user's code, in one line; None: none was found
+    unanswered: why not all was tried; None: all was
     """
 
     mistake: str | None
@@ -145,7 +146,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
-    """A trial or a retraining goes on from a checkpoint, behind ``epoch``.
+    """A trial or a retraining goes on from a checkpoint, after ``epoch``.
 
     repeat: of a retraining, which of its seeds that is
     """
@@ -298,9 +299,9 @@ class Drawing:
 class Exported:
     """An export is whole.
 
-    valid, test: of the study's metric; only rank 1 has ``test``
-    earlier: where that which stood in the folder before is kept; None: nothing of it was lost
-    removed: folders that had been kept so longest
+    valid, test: values of the study's metric; only rank 1 has ``test``
+    earlier: where the former content of the folder is kept; None: nothing had to be kept
+    removed: folders of older exports that were kept until now
     """
 
     number: int

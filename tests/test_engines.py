@@ -404,7 +404,7 @@ def test_jobs_that_die_without_work_are_not_replaced_for_ever(
         follower._look_after_jobs()
         clock[0] += 1.0
 
-    with pytest.raises(EngineFailed, match="jobs ended one after the other without an epoch"):
+    with pytest.raises(EngineFailed, match="jobs in a row ended without an epoch"):
         deque(iter(tick, 0), maxlen=0)
     assert len(engine.jobs) <= (MOST_DEATHS + 1) * 4
     assert clock[0] > 10, "there are pauses between them"

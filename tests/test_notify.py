@@ -536,4 +536,4 @@ def test_a_study_that_fails_says_why_once(user: User, study_file: WriteStudy, ho
         assert code == 2, error
         assert "3 trials in a row failed for the same reason" in error
     assert hook.events == ["failed"]
-    assert "study small failed: 3 trials one after" in hook.heard[0]["text"]
+    assert "study small failed: 3 trials in a row" in hook.heard[0]["text"]

@@ -35,11 +35,11 @@ def compare_with_baselines(
     width: int,
     random_encoder: Callable[[int], Model],
 ) -> Table:
-    """Return test accuracies: a classifier's, and those without its codes or with untrained ones.
+    """Return the test accuracies of a classifier on codes, and of its baselines.
 
-    matrix: the classifier's confusions (K, K) on the test images; name: what it is called
-    width: numbers an image that its head sees
-    random_encoder: makes from a seed the same head on an encoder that was never trained
+    matrix: confusions (K, K) of the classifier on the test images; name: its name in the table
+    width: numbers in the code of an image
+    random_encoder: seed -> a classifier with the same head on an encoder that was never trained
     """
     progress("logistic regression on pixels")
     raw = _pixels(images)

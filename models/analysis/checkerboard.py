@@ -170,7 +170,7 @@ def _outputs_of_both(
 
 
 def _untrained_outputs(model: LatentModel) -> Tensor:
-    """Return what first weights, as before training, make of random codes."""
+    """Return what a model with its initial weights makes of random codes."""
     fresh = build(type(model), model.config, model.shape, seed=SEED)
     assert isinstance(fresh, LatentModel)
     with evaluating(fresh):

@@ -103,8 +103,10 @@ def _method_note(model: LatentModel, strength: float) -> str:
 
 
 def noise_kinds(own: str) -> tuple[str, ...]:
-    """Return clean, each kind of noise, two kinds on one image, all in turn; and ``own``, if it is
-    yet another."""
+    """Return the kinds to test: none, each kind alone, two kinds on one image, all kinds in turn.
+
+    ``own`` is added if it is not among them.
+    """
     kinds = (NONE, *KINDS, BOTH, ALL)
     return kinds if own in kinds else (*kinds, own)
 
@@ -124,9 +126,9 @@ def _own_name(model: LatentModel) -> str:
 
 
 def _row_cells(row: Row, measure: str, count: int) -> list[str | float]:
-    """Return the row's numbers as a table takes them.
+    """Return the numbers of a row as a table takes them.
 
-    Infinity is a word, since JSON has none; a training that diverged has no numbers.
+    Infinity becomes a word, because JSON has none. A training that diverged has no numbers.
     """
     if row is None:
         return ["diverged"] * count

@@ -5,10 +5,11 @@ grey values it is the bound that was trained and searched. Published numbers for
 binarised images: each pixel is drawn once, white with the probability of its grey value. Images
 that are black and white already have this version alone.
 
-log p(x) takes many importance samples an image, so that it is estimated for some of them, and
-compared with the bound on the same images, from the same samples. Images differ by far more than
-the gap between the two does: so the error of the gap is that of the differences, image by image.
-And so -log p(x) of *all* images is best estimated by their bound, which is cheap, less that gap.
+An estimate of log p(x) takes many importance samples an image. So it is made for some of the images
+only, and compared with the bound on the same images, from the same samples. The gap between the two
+varies far less from image to image than either of them. So the error of the gap is that of the
+paired differences, and -log p(x) of *all* images is best estimated by their bound, which is cheap,
+less the gap.
 
 Shape legend: N images, C channels, H/W pixels, Z latent width.
 """

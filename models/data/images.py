@@ -196,7 +196,7 @@ def _fingerprint(pool: ImagePool) -> str:
 
 
 def _fingerprint_labels(pool: ImagePool) -> str:
-    """Return a digest of what is known of the images; empty where nothing is."""
+    """Return a digest of the classes, attributes and their names; empty if there are none."""
     digest = hashlib.sha256(repr((pool.classes, pool.attribute_names)).encode())
     known = [
         tensor
@@ -260,7 +260,7 @@ def cut_rows(
 
 
 def _leave_each_class(order: Tensor, held: int, labels: Tensor) -> None:
-    """Change places in ``order``, so that each class has an image behind the first ``held``."""
+    """Swap entries of ``order`` so that each class has an image after the first ``held``."""
     ordered = labels[order]  # (N,)
     left = torch.bincount(ordered[held:], minlength=int(labels.max()) + 1)
     for label in sorted(set(ordered[:held].tolist())):

@@ -4,11 +4,11 @@
 
 One safetensors file in the cache holds the weights, and their hash and accuracy as JSON in its
 header. Its name follows from the training images, their labels, the network and the seed, so that
-each set has an extractor of its own. Workers that come at the same time wait for the one that
-trains; when that one dies, the system frees its lock and the next one trains. A damaged file, or
-one of other images, is set aside with a line, and made again. The same machine makes the same
-weights, to the bit; another machine need not. A caller that knows where the expected weights are
-kept says so, and they are read instead.
+each set has an extractor of its own. Workers that start at the same time wait for the one that
+trains. If that worker dies, the system frees its lock, and the next one trains. A damaged file, or
+a file of other images, is set aside with a message, and made again. The same machine makes the same
+weights, to the last bit; another machine may not. So a caller may say where the weights that a
+study expects are kept, and they are read from there.
 
 Shape legend: N images, C channels, H/W pixels, K classes.
 """
@@ -39,11 +39,14 @@ Kept = Callable[[str], bytes | None]
 """``kept(digest)`` returns the file's content of the extractor with these weights, or None."""
 
 FORMAT = 1  # raise it when the network or its training change, so that old files are not read
-STEPS = 3000  # of training, about: it tells 98.9 % of MNIST and 91.6 % of Fashion-MNIST rightly
+STEPS = 3000  # of training, about: 98.9 % of MNIST and 91.6 % of Fashion-MNIST are then right
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
-FEW_BATCH = 32  # images a step, of a set for which `MOST_EPOCHS` would be far fewer than `STEPS`
-FEW_STEPS = 1500  # of such a set: then it tells 98 % of 612 emoji's labels, and 90 % as usual
-FEW_EPOCHS = 80  # at most, of such a set
+# A set is small if `MOST_EPOCHS` epochs of batches of the usual size have far fewer than `STEPS`
+# steps. It is trained in smaller batches, for more epochs. On 612 emoji, 98 % of the labels were
+# then right, and 90 % otherwise.
+FEW_BATCH = 32  # images a step
+FEW_STEPS = 1500
+FEW_EPOCHS = 80  # at most
 LOCK_POLL = 0.2  # seconds
 
 
@@ -128,10 +131,10 @@ def _train_once(
 def _fetch_expected(
     plans: Sequence[_Plan], expected: str, kept: Kept, tell: Note
 ) -> Extractor | None:
-    """Return the expected extractor, which another machine or an earlier version has made, or None.
+    """Return the expected extractor if it is kept somewhere: another machine may have made it.
 
-    It has a file of its own, since other studies here may use this machine's extractor.
-    plans: by which it may have been made
+    It gets a file of its own, because other studies may use the extractor of this machine.
+    plans: the ways in which this or an older version may have made it
     """
     content: bytes | None = None
     for plan in plans:
@@ -162,8 +165,8 @@ def _make_plan(
 ) -> _Plan:
     """Return how the extractor of a set is trained, and where it is kept.
 
-    in_small_batches: whether few images are; studies of before have an extractor for which they
-        were not
+    in_small_batches: whether a small set is trained in small batches. Older versions did not do so,
+        and their studies keep the extractor that they have
     """
     config = network.fitted(network.config_type(), images)
     assert isinstance(config, FeatureNetConfig)
@@ -273,8 +276,7 @@ def _write_content(path: Path, content: bytes) -> None:
 
 
 def _read_extractor(plan: _Plan) -> Extractor | None:
-    """Read the file's extractor; return None where there is none, where it is damaged, or that of
-    other images."""
+    """Return the extractor in the file; None: it is missing, damaged, or of other images."""
     model = build(plan.network, plan.config, plan.images.shape, seed=0)
     try:
         about, tensors = read_tensors(plan.path, "about", of=plan.identity)

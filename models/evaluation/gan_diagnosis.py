@@ -1,4 +1,4 @@
-"""The diagnosis of a GAN's training: what its generator G and discriminator D have come to.
+"""The diagnosis of a GAN's training: whether its generator G and discriminator D still learn.
 
     history = [Health(epoch=1, ...), Health(epoch=2, ...), ...]
     verdict = find_lost_game(history, evaluator.floor)     # after each epoch: prune if there is one
@@ -6,15 +6,16 @@
 
     healthy    none of the others
     collapsed  the samples are images of few classes, or few images over and over
-    d_won      D tells nearly all apart, while samples look unreal and no longer get better
+    d_won      D tells nearly all samples from real images, and the samples look unreal and no
+               longer improve
     g_won      D takes nearly all samples for real, or sees no difference, while they look unreal
     diverged   a number is NaN or infinite
 
-The losses alone do not say it: D's loss is small when training is lost, and when it goes well. So
-D or G has won only if D's accuracies say so while samples look unreal and do not get better, and a
-collapse is seen in the samples. A sure D alone is no loss: a critic of Wasserstein's loss is to
-tell all apart, and still teaches G. What is bad in one epoch may mend in the next, so that only
-what lasts is a loss.
+The losses alone are not enough. D's loss is small when training goes well, and also when D is too
+strong for G to learn. So D or G has won only if D's accuracies say so and the samples look unreal
+and do not improve. A collapse is seen in the samples. Accuracies alone are not enough either: with
+Wasserstein's loss D is meant to tell all samples from real images, and still teaches G. One bad
+epoch may be followed by a good one, so a training counts as lost only if it stays bad.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ LITTLE_DIVERSITY = 0.2  # repeated images have 0; ten clean classes without stra
 # Training that D or G has won. A small DCGAN's D was measured to tell 0.99 of MNIST apart in its
 # first two epochs and 0.92 to 0.95 from then on; with a hundred times G's rate it stayed at 0.98
 # to 1.
-D_CERTAIN = 0.97  # D tells this share of both rightly: hardly a sample teaches G anything
+D_CERTAIN = 0.97  # D gets this share of both kinds right: G learns from hardly any sample
 D_FOOLED = 0.05  # D tells only this share of the samples: it is of no use to G
 D_BLIND = 0.02  # D's mean accuracy is as near to 0.5: it could as well toss a coin
 UNREAL = 0.25  # of the real images' realism: such samples should fool nobody
@@ -75,7 +76,7 @@ FULL_EPOCH = 400  # steps
 class Health:
     """What an epoch of a GAN's training recorded; None means that it was not measured.
 
-    accuracy_real, accuracy_fake: share of real images, of samples, that D tells rightly
+    accuracy_real, accuracy_fake: share of real images, and of samples, that D gets right
     loss_d, loss_g, gradient_d, gradient_g: means over steps; norms of the gradients
     quality: measures of the samples (`models.evaluation.sample_evaluator.SampleEvaluator`)
     """

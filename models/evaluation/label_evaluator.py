@@ -2,7 +2,7 @@
 
     evaluator = LabelEvaluator(extractor, images)
     evaluator.measure_model(model, images)   # {"label_frechet": 21.3, "label_accuracy": 0.97, ...}
-    evaluator.floor                          # the same of real training images
+    evaluator.floor                          # the measures of real training images
 
 Each class is a group, and so is each side of an attribute. A model makes images with the labels of
 the held-out images of a group; a model that translates images begins with training images that are
@@ -10,11 +10,11 @@ not of it. What it makes is compared with the held-out images of that group alon
 
     label_frechet     mean over the groups of the Fréchet distance; lower is better
     label_accuracy    share of samples that show their group's label, mean over the groups
-    label_worst       the same of the group where it is smallest
+    label_worst       the smallest of these shares
 
 A generator that copies its input, ignores its label or knows one image for each label fails at
-least one of them. The labels are told by a classifier that was trained on real images alone, and
-never by the discriminator against which the generator was trained.
+least one of them. A classifier that was trained on real images alone decides which labels an
+image shows, and never the discriminator against which the generator was trained.
 
 Shape legend: N images, L labels, D features, G groups.
 """
@@ -124,7 +124,7 @@ class LabelEvaluator:
             for group, seen in zip(self.groups, self._real, strict=True)
         ]
         accuracy = self.extractor.accuracy
-        tells = "" if accuracy is None else f", which tells {accuracy:.1%} of them rightly"
+        tells = "" if accuracy is None else f", which gets {accuracy:.1%} of them right"
         return Table(
             name="labels",
             title="Do samples show their labels?",
@@ -134,8 +134,8 @@ class LabelEvaluator:
                 for (name, distance, shown), (floor, told, count) in zip(made, real, strict=True)
             ),
             note=f"Samples that were to have a label, beside {PARTS[self.part]} images that have "
-            f"it. Labels are told by a classifier of real images ({self.extractor.hash[:16]}"
-            f"{tells}), and not by the discriminator.",
+            f"it. A classifier of real images ({self.extractor.hash[:16]}{tells}) decides which "
+            "label a sample shows, and not the discriminator.",
             seeds=1,
             measured_on="as many samples as the row says",
         )

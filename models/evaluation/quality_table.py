@@ -24,8 +24,10 @@ class Judged:
 
 
 def quality_table(*parts: Judged) -> Table:
-    """Return the table: a row for each measure, and two columns for each part, the model's and that
-    of as many real training images."""
+    """Return the table: a row for each measure, and two columns for each part of the images.
+
+    The first column is that of the model, the second that of as many real training images.
+    """
     first = parts[0].record
     rows = []
     for name, meaning in {**MEASURES, **CLASS_MEASURES, **LABEL_MEASURES}.items():
@@ -34,15 +36,15 @@ def quality_table(*parts: Judged) -> Table:
             rows.append((name, *(number for pair in values for number in pair), meaning))
     heads = [head for part in parts for head in (part.part, f"real images ({part.part})")]
     accuracy = first["accuracy"]
-    tells = "" if accuracy is None else f", which tells {accuracy:.1%} of the classes rightly"
+    tells = "" if accuracy is None else f", which gets {accuracy:.1%} of the classes right"
     return Table(
         name="quality",
         title="Quality of the samples",
         columns=("measure", *heads, "what it says"),
         rows=tuple(rows),
         note=f"Of {first['samples']:,} samples, in the features of the {first['extractor']} "
-        f"{first['hash'][:16]}{tells}. Real images: as many of the training images, as good as it "
-        "gets. Values compare only where samples and extractor are the same.",
+        f"{first['hash'][:16]}{tells}. Real images: as many training images; samples can hardly "
+        "get better. Values compare only where samples and extractor are the same.",
         seeds=1,
         measured_on=f"{first['samples']:,} samples",
     )

@@ -1,4 +1,4 @@
-"""Batch norm (Ioffe and Szegedy 2015) where the statistics of a training mean the wrong images.
+"""Batch norm (Ioffe and Szegedy 2015) in a GAN, whose running statistics mix the wrong images.
 
     with own_statistics(discriminator):          # each batch is normalised by its own statistics
         real, fake = discriminator(reals), discriminator(fakes)
@@ -11,11 +11,11 @@ real images and fakes in batches of their own, and its running statistics mix th
 is normalised as in training. A moving average of a generator's weights never trains, so that the
 running statistics are those of other weights.
 
-Measured on three DCGANs of an eighth of the channels after two epochs of 12,800 MNIST images, whose
-D told 98 % of the real images rightly in training: of held-out ones, 62, 5 and 1 % with running
-statistics, and 100, 100 and 99 % with their own. The Fréchet distance of the average (decay 0.99)
-fell from 863, 948 and 1,090 to 774, 876 and 1,028 with statistics of its own. Those of a generator
-that trains are of its last steps, and were not made better.
+Measured on three DCGANs with an eighth of the channels, after two epochs of 12,800 MNIST images. In
+training, D got 98 % of the real images right. Of held-out images it got 62, 5 and 1 % right with
+running statistics, and 100, 100 and 99 % with the images' own. The Fréchet distance of the averaged
+generator (decay 0.99) fell from 863, 948 and 1,090 to 774, 876 and 1,028 with statistics of its
+own. A generator that trains has the statistics of its last steps; new ones did not improve it.
 
 Both functions leave weights, dropout and spectral norms as they are.
 """
@@ -37,9 +37,9 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 @contextmanager
 def own_statistics(network: nn.Module) -> Iterator[None]:
-    """Let batch norms normalise each batch by its own statistics, and keep what they have.
+    """Let batch norms normalise each batch by its own statistics; running statistics stay.
 
-    It works in eval mode, where nothing else behaves as in training.
+    It works in eval mode, where all other layers stay in eval mode.
     """
     layers = _batch_norms(network)
     kept = [(layer.running_mean, layer.running_var) for layer in layers]
@@ -54,10 +54,10 @@ def own_statistics(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace running statistics by their plain means over ``batches``, as the weights now are.
+    """Replace running statistics by their plain means over ``batches``, with today's weights.
 
-    The network is in eval mode, and only its batch norms train for a moment: statistics with
-    dropout would not be those of a network without it. Without batch norms nothing is computed.
+    The network is in eval mode, and only its batch norms are in training mode meanwhile: dropout
+    would change the statistics. Nothing is computed for a network without batch norms.
     """
     layers = _batch_norms(network)
     if not layers:

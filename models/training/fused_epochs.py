@@ -5,7 +5,7 @@
         ...
 
 All models have the same `models.training.fused_steps.fusing_key`, and train on the same images.
-Who is interrupted in an epoch that the others bring to its end has None instead of it.
+A training that is interrupted while the others finish the epoch gets None instead of the epoch.
 """
 
 from __future__ import annotations

@@ -5,12 +5,11 @@ own (Goodfellow et al. 2014, algorithm 1), and then the generator G ``g_steps`` 
 on noise of its own. 1:1 is DCGAN; 4:1 updates G once for every four updates of D.
 
 The adaptive rule gives G ``extra_g_steps`` more updates while its loss exceeds D's by more than
-``threshold``. It looks at the losses of the step before last. They are copied to the host while
-the last step runs, so that the host goes ahead of the device and waits for nothing. On a CPU they
-are two steps old as well, so that all devices decide alike.
+``threshold``. It looks at the losses of the step before last, which are copied to the host while
+the last step runs. So the host never waits for the device. On a CPU the rule also looks two steps
+back, so that all devices decide alike.
 
-Here also stand the choices of what each of them learns by: the loss, the penalties on D, and the
-augmentation of what D sees.
+The configuration also holds the loss, the penalties on D, and the augmentation of D's images.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ class _Networks:
                 return usual(*given, **named)
             before, self.is_inside = self.is_inside, True
             try:
-                # Casts are not kept: a step that updates one network and then goes through it
-                # again must see what it has become.
+                # Casts are not cached: a step may update a network and then use it again, with
+                # its new weights.
                 with torch.autocast(
                     self.device, torch.bfloat16, enabled=not is_exact, cache_enabled=False
                 ):

@@ -37,14 +37,14 @@ class FollowingSupervisor(Supervisor):
     def employ(self, engine: Engine, jobs: int) -> None:
         """Let ``jobs`` workers run in ``engine``; the first ones are started now."""
         self.engine, self.jobs = engine, jobs
-        self._buried: set[str] = set()
-        self._jobs_died = 0  # one after the other, without an epoch between
+        self._ended: set[str] = set()
+        self._jobs_died = 0  # in a row, without an epoch of any trial in between
         self._seen: tuple[int, ...] = ()
         self._checked = self._not_before = float("-inf")
         self._start(self._useful_jobs())
 
     def handle_events(self) -> list[WorkerHandle]:
-        """Look after the jobs, too."""
+        """Handle the events of workers, and replace jobs that have died."""
         died = super().handle_events()
         if time.monotonic() - self._checked >= CHECK:
             self._checked = time.monotonic()
@@ -52,13 +52,14 @@ class FollowingSupervisor(Supervisor):
         return died
 
     def let_jobs_end(self) -> None:
-        """Wait a little for jobs that find nothing left: they end by themselves."""
+        """Wait a little until the jobs find that nothing is left, and end by themselves."""
         deadline = time.monotonic() + FAREWELL
         while time.monotonic() < deadline and any(job.is_alive for job in self.engine.alive()):
             self.stop.wait(0.2)
 
     def wait_for_exports(self, top: int) -> list[dict[str, Any]] | FinishedElsewhere:
-        """Wait until the workers have retrained and exported the best; returns as `finish`."""
+        """Wait until the workers have retrained and exported the best; returns what `finish`
+        returns."""
         self.display.begin_finish()
         while True:
             self.queue.read_again()
@@ -75,7 +76,7 @@ class FollowingSupervisor(Supervisor):
                 self.handle_events()
 
     def _useful_jobs(self) -> int:
-        """Return how many workers find something to do."""
+        """Return how many workers would have something to do."""
         left = 0 if self.queue.is_stopped() else self.run.trials - self.queue.count_ended()
         return max(1, min(self.jobs, left))
 
@@ -84,12 +85,12 @@ class FollowingSupervisor(Supervisor):
         self.display.say(f"{format_count(count, 'worker')} started as {self.engine.describe()}")
 
     def _look_after_jobs(self) -> None:
-        """Replace the jobs that have died while something is left. Raises `EngineFailed`."""
+        """Replace jobs that have died, while something is left to do. Raises `EngineFailed`."""
         jobs = self.engine.alive()
-        dead = [job for job in jobs if not job.is_alive and job.name not in self._buried]
+        dead = [job for job in jobs if not job.is_alive and job.name not in self._ended]
         self._note_progress()
         for job in dead:
-            self._buried.add(job.name)
+            self._ended.add(job.name)
             self._report_end(job)
         living = sum(job.is_alive for job in jobs)
         self.display.progress.jobs = f"{format_count(living, 'job')} at work or waiting"
@@ -98,25 +99,25 @@ class FollowingSupervisor(Supervisor):
             self._start(missing)
 
     def _report_end(self, job: Job) -> None:
-        """Say how a job has ended. Raises `EngineFailed` where others would end alike."""
+        """Say how a job has ended. Raises `EngineFailed` if other jobs would end so, too."""
         if job.code == DONE:
             return
-        if job.code == 2:  # a mistake, or a machine that differs: another job would meet it, too
+        if job.code == 2:  # a mistake, or a machine that differs: another job would fail, too
             raise EngineFailed(f"{job.name} ended with an error: {job.said or 'see its log'}")
         how = "was told to leave" if job.code == TRY_AGAIN else "ended before its time"
         self.display.say(f"{job.name} {how}{f': {job.said}' if job.said else ''}")
         self._jobs_died += 1
         if self._jobs_died > MOST_DEATHS * self.jobs:
             raise EngineFailed(
-                f"{format_count(self._jobs_died, 'job')} ended one after the other without an "
-                f"epoch: {job.said or 'their logs say why'}"
+                f"{format_count(self._jobs_died, 'job')} in a row ended without an epoch: "
+                f"{job.said or 'their logs say why'}"
             )
         if self._jobs_died > self.jobs:
             pause = min(PAUSE * 2 ** (self._jobs_died - self.jobs), LONGEST)
             self._not_before = time.monotonic() + pause
 
     def _note_progress(self) -> None:
-        """Count no deaths against jobs that have trained since."""
+        """Reset the count of deaths if a job has trained since."""
         epochs = tuple(status.epoch for _, status in self.display.progress.elsewhere.values())
         seen = (self.queue.count_ended(), *epochs)
         if seen != self._seen:

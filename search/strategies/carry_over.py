@@ -3,10 +3,10 @@
     learnt = LearntSource(source, space)
     learnt.find_carry_over(order_trials(study))
 
-A random forest learns from the earlier study which parameters were good there, and says of each
-trial of this study how good it would have been. Its words are compared with what came out here:
+A random forest learns from the earlier study which parameters were good there. For each trial of
+this study it predicts how good the trial is. The predictions are compared with the results by
 Spearman's rank correlation, less one standard error (Fisher's transformation). So a few trials that
-agree by chance say little, and a study whose ranks are reversed counts for nothing.
+agree by chance say little, and a study whose ranks are reversed does not count at all.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 class LearntSource:
-    """A source, and what a random forest has learnt of it."""
+    """A source, and a random forest that has learned it."""
 
     def __init__(self, source: WarmSource, space: Space) -> None:
         self.source = source
@@ -119,7 +119,7 @@ class LearntSource:
 def carry_over(expected: Sequence[float]) -> float:
     """Return how well a source's ranks hold in this study, from 0 to 1.
 
-    expected: what the source says of this study's trials, of which the best is the first
+    expected: the source's predictions for this study's trials, of which the best comes first
     """
     from scipy.stats import spearmanr
 

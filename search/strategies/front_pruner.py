@@ -31,11 +31,11 @@ from storage.database.vectors import read_vectors
 
 @dataclass(frozen=True)
 class FrontPruner(BasePruner):
-    """Ends trials whose vector is beyond the better part of all vectors of the same epoch.
+    """Ends trials that rank behind the better part of all trials after the same epoch.
 
-    n_startup_trials: so many others have come as far before any is pruned, >= 1
-    n_warmup_steps: epochs in which none is, >= 0
-    keep: the better part, above 0 and below 1
+    n_startup_trials: nothing is pruned before so many other trials have come as far, >= 1
+    n_warmup_steps: epochs in which nothing is pruned, >= 0
+    keep: the share of the better part, above 0 and below 1
     goals: of the study; `make_pruner` sets them
     """
 
@@ -57,7 +57,7 @@ class FrontPruner(BasePruner):
         return replace(self, goals=tuple(goals))
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether the trial's last vector is beyond the better part of all."""
+        """Return whether the trial's last vector ranks behind the better part of all."""
         step = trial.last_step
         storage = getattr(study._storage, "_backend", None)
         if not isinstance(storage, TrialStorage):
@@ -75,8 +75,10 @@ class FrontPruner(BasePruner):
         return own is not None and self.ends(own, [*vectors.values()], step)
 
     def ends(self, own: Vector, others: Sequence[Vector], step: int) -> bool:
-        """Return whether a trial ends with the vector ``own`` after a step, from 0; ``others``
-        have come as far."""
+        """Return whether a trial ends with the vector ``own`` after a step, from 0.
+
+        others: the vectors of the other trials after the same step
+        """
         if step < self.n_warmup_steps or len(others) < self.n_startup_trials:
             return False
         return is_beyond(own, others, keep=self.keep)

@@ -32,12 +32,12 @@ MOST_TURNS = 100_000
 
 @dataclass(frozen=True)
 class AshaPruner(BasePruner):
-    """Where trials pause, and how many go on. To Optuna it is a pruner that ends no trial.
+    """Says where trials pause, and how many go on. For Optuna it is a pruner that ends no trial.
 
     min_resource: epochs until the first rung, >= 1
-    reduction_factor: a rung has so many times the epochs of the one before, and one trial in so
+    reduction_factor: each rung has so many times the epochs of the one before, and one trial in so
         many goes on from it, >= 2
-    brackets: how many there are; trials of bracket b pause at none of the first b rungs, 1 to 10
+    brackets: how many there are, 1 to 10; trials of bracket b do not pause at the first b rungs
     """
 
     min_resource: int = 1

@@ -3,13 +3,13 @@
     expected_gain(values, remaining=60, minimize=True)
     Prospect(ended=40, remaining=60, gain=0.001, noise=0.004).pays      # False
 
-Half of the trials so far would have found E = the mean best of a random half; so the last doubling
-of the study brought E less the best of all. As many trials again bring about as much at most, since
-improvements get smaller; R more of n trials are log2((n + R) / n) doublings. A study pays as long
-as that gain is at least `SHARE` of the noise.
+Half of the trials so far would have found E, the mean best of a random half. So the last doubling
+of the study has gained E less the best of all. The next doubling gains about as much at most, since
+improvements get smaller. R more trials after n are log2((n + R) / n) doublings. A study pays as
+long as that gain is at least `SHARE` of the noise.
 
 Optuna's terminator (Makarova et al. 2022) bounds the gain by a Gaussian process over the
-parameters; here only values count, so that it holds for every sampler, for branches of a space and
+parameters. Here only values count. So this holds for every sampler, for spaces with branches and
 for pruned trials, and costs nothing.
 """
 

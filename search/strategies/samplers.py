@@ -38,14 +38,13 @@ from search.errors import BadVariable, unknown_name
 from search.goals import Goal
 from search.strategies.arguments import check_names, parse_call
 from search.strategies.preference import PreferenceSampler
+from search.strategies.random_state import parts_of, uses_seed
 from search.strategies.seeded import (
     OneSequence,
     SamplerFactory,
     StudySampler,
     TrialSeeded,
     is_in_sequence,
-    parts_of,
-    uses_seed,
     visits_all,
 )
 from search.words import format_count

@@ -1,37 +1,35 @@
 """Samplers whose draws follow the trial, not the worker that runs it.
 
     TrialSeeded(lambda seed: TPESampler(seed=seed), seed=0)    # a sampler for every trial
-    TrialSeeded.around(TPESampler(seed=42), seed=0)            # the same of a sampler object
-    OneSequence(GridSampler(...))                              # trials are places in one sequence
+    TrialSeeded.around(TPESampler(seed=42), seed=0)            # from an object of the user
+    OneSequence(GridSampler(...))                              # trials take places in one sequence
 
 Optuna's samplers carry random state from trial to trial, so that workers with one seed repeat each
 other's trials. Here every trial draws with random state of its own, seeded from (study seed, trial
 number).
 
 A sampler may also stop the study, as Optuna's grid and brute force do when nothing is left to try.
-Optuna's own loop does not run here, so `StudySampler.has_stopped` takes note of it, and
+Optuna's own loop does not run here. So `StudySampler.has_stopped` notes the stop, and
 `search.trials.queue` hands out no further trial.
 """
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
-from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from models.seeds import derive_seed
 from search.errors import BadVariable
+from search.strategies.random_state import parts_of, seed_given_to, seed_sampler
 
 SamplerFactory = Callable[[int], BaseSampler]
 """``seed -> sampler``, for samplers of Optuna that have no name here."""
@@ -41,9 +39,9 @@ IN_SEQUENCE = (GridSampler, QMCSampler)  # all trials share one sequence, and so
 
 
 class StudySampler(BaseSampler):
-    """What both kinds share: another sampler draws, and they note that it stops the study.
+    """The base of both kinds: another sampler draws, and this one notes if it stops the study.
 
-    label: which sampler it is, in a word; a stop counts for a sampler with this label
+    label: names the sampler; a stop counts only for a sampler with the same label
     draws_alone: whether all parameters of a trial have to be drawn before another trial begins
     reason: why it has stopped the study; empty: nothing is left to try
     """
@@ -66,13 +64,13 @@ class StudySampler(BaseSampler):
 
     @abstractmethod
     def any_sampler(self) -> BaseSampler:
-        """Return a sampler that draws for no trial, and knows what all of them know."""
+        """Return a sampler that knows the study, but draws for no trial."""
 
     def has_tried_all(self, study: Study) -> bool:
         """Whether every point has a trial, which may still run: one more would repeat a point.
 
-        Optuna's samplers repeat points then: on their own they cannot tell a worker that has begun
-        a point from one that will never end it.
+        Optuna's samplers would repeat points then. They cannot tell a point that another worker is
+        trying from one whose trial will never end.
         """
         sampler = self.any_sampler() if self.draws_alone else self
         begun = study.get_trials(deepcopy=False)
@@ -117,7 +115,7 @@ class StudySampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell the sampler that its trial ends, and note if it stops the study then."""
+        """Tell the sampler that its trial ends, and note whether it stops the study."""
         with _hearing_stop(study, self._note_stop):
             self._sampler_of(trial).after_trial(study, trial, state, values)
 
@@ -127,7 +125,7 @@ class StudySampler(BaseSampler):
 
 @contextmanager
 def _hearing_stop(study: Study, stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` where a sampler stops the study: Optuna's own raises outside of its loop."""
+    """Call ``stop`` if a sampler stops the study: Optuna's method raises outside of its loop."""
     held = object.__getattribute__(study, "__dict__")  # Hyperband's studies hide it
     before = held.get("stop")  # a sampler inside of another may have replaced it already
     study.stop = stop  # type: ignore[method-assign]
@@ -143,8 +141,9 @@ def _hearing_stop(study: Study, stop: Callable[[], None]) -> Iterator[None]:
 class TrialSeeded(StudySampler):
     """Makes a new sampler for every trial, seeded from (study seed, trial number).
 
-    independent: make one for every parameter, too; a trial that goes on after only some of its
-    parameters were drawn then gets the same others
+    independent: make one for every parameter, too. A trial that goes on after some of its
+        parameters
+        were drawn then gets the same others
     """
 
     def __init__(
@@ -167,13 +166,14 @@ class TrialSeeded(StudySampler):
 
     @classmethod
     def around(cls, sampler: BaseSampler, seed: int) -> TrialSeeded:
-        """Return one that draws as ``sampler``, an object that a user has made, does.
+        """Return one that draws in the way of ``sampler``, an object that a user has made.
 
         The seed that the user gave it counts beside the study's. Optuna's own samplers keep what
-        they know in the trial database, so each trial has a copy. Another sampler may keep it in
-        itself, so its trials share the object, and only its random state follows the trial.
+        they know in the trial database, so each trial gets a copy of the object. Another sampler
+        may keep it in itself, so its trials share the object, and only its random state follows
+        the trial.
         """
-        own = _seed_given_to(sampler)
+        own = seed_given_to(sampler)
         if own is not None:
             seed = derive_seed(seed, "seed of the sampler", own)
         is_optunas = type(sampler).__module__.startswith("optuna.")
@@ -204,10 +204,10 @@ class TrialSeeded(StudySampler):
         return super().infer_relative_search_space(study, trial)
 
     def _share_known_space(self, sampler: BaseSampler, study: Study) -> None:
-        """Let samplers of all trials share what is known of the parameters that all trials have, so
-        that it is not found out anew each time.
+        """Let the samplers of all trials share what is known of the parameters that all trials
+        have, so that it is found out once.
 
-        Hyperband shows each trial another part of the study. Nothing is shared there.
+        Hyperband shows each trial another part of the study, so nothing is shared there.
         """
         if type(study) is not Study:
             return
@@ -249,17 +249,18 @@ class OneSequence(StudySampler):
 
     @classmethod
     def around(cls, sampler: BaseSampler, seed: int) -> OneSequence:
-        """Return one that draws as ``sampler``, an object that a user has made, does.
+        """Return one that draws in the way of ``sampler``, an object that a user has made.
 
-        Each worker has made its own object. A sequence without a seed would be another one in
-        each, so it gets the study's; what it leaves to an independent sampler follows the trial.
+        Each worker has made its own object. Without a seed each would have another sequence, so
+        it gets the study's seed. Parameters that it leaves to an independent sampler follow the
+        trial.
         """
         for part in parts_of(sampler):
             if not isinstance(part, QMCSampler):
                 continue
             independent = part._independent_sampler
             if not isinstance(independent, StudySampler):  # else an earlier call has done it
-                if _seed_given_to(independent) is None:
+                if seed_given_to(independent) is None:
                     part._seed = derive_seed(seed, "sequence")
                 part._independent_sampler = TrialSeeded.around(independent, seed)
         return cls(sampler, label=type(sampler).__name__)
@@ -283,53 +284,3 @@ def is_in_sequence(sampler: BaseSampler) -> bool:
 def visits_all(sampler: BaseSampler) -> bool:
     """Whether the sampler goes through all points, so that no two trials may draw at once."""
     return any(isinstance(part, VISITS_ALL) for part in parts_of(sampler))
-
-
-def uses_seed(make: SamplerFactory) -> bool:
-    """Whether the samplers that ``make`` returns for two seeds have different random state."""
-    first, second = ([_draw(each) for each in _generators_of(make(seed))] for seed in (1, 2))
-    return not first or first != second
-
-
-def seed_sampler(sampler: BaseSampler, seed: int) -> None:
-    """Seed all random generators inside of ``sampler``, those of its parts among them.
-
-    Optuna's own ``reseed_rng`` takes no seed.
-    """
-    for index, part in enumerate(parts_of(sampler)):
-        for name, value in list(vars(part).items()):
-            own = derive_seed(seed, "generator", index, name)
-            if isinstance(value, LazyRandomState):
-                value.rng.seed(own)
-            elif isinstance(value, np.random.RandomState | random.Random):
-                value.seed(own)
-            elif isinstance(value, np.random.Generator):
-                setattr(part, name, np.random.default_rng(own))
-
-
-def _seed_given_to(sampler: BaseSampler) -> int | None:
-    """Return a number that follows from the seed a user gave; None if they gave none."""
-    drawn = (_draw(each) for each in _generators_of(sampler))
-    return next((number for number in drawn if number is not None), None)
-
-
-def _draw(generator: LazyRandomState) -> int | None:
-    """Return what the generator would draw next; None if it was never seeded."""
-    return None if generator._rng is None else int(deepcopy(generator).rng.randint(2**31))
-
-
-def _generators_of(sampler: BaseSampler) -> Iterator[LazyRandomState]:
-    for part in parts_of(sampler):
-        yield from (value for value in vars(part).values() if isinstance(value, LazyRandomState))
-
-
-def parts_of(sampler: BaseSampler) -> Iterator[BaseSampler]:
-    """Yield the sampler and all samplers that it holds, each once."""
-    waiting, seen = [sampler], set()
-    while waiting:
-        part = waiting.pop(0)
-        if id(part) in seen or not isinstance(part, BaseSampler):
-            continue
-        seen.add(id(part))
-        yield part
-        waiting.extend(value for value in vars(part).values() if isinstance(value, BaseSampler))

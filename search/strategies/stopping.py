@@ -3,13 +3,13 @@
     sampler = StoppingSampler(make_sampler("tpe", ...), trials=100)
     look_ahead(study.trials, 100, minimize=True)
 
-After each trial, from the `LEAST`-th on, `search.strategies.prospect` sets what the remaining
-trials may bring beside the noise: the standard deviation between seeds of the best configuration.
-That one is trained again with `REPEATS` other seeds. These are trials of the study like all others,
-but train to the end: what is pruned says nothing of seeds.
+After each trial, from the `LEAST`-th on, `search.strategies.prospect` compares the gain that the
+remaining trials may bring with the noise. The noise is the standard deviation between seeds of the
+best configuration, which is trained again with `REPEATS` other seeds. These repeats are trials of
+the study, but always train to the end: a pruned trial says nothing about seeds.
 
-A pruned trial counts as the worst complete one, and so does one that pauses at a rung
-(`search.strategies.promotion`): it is not among the best.
+A pruned trial counts as the worst complete one. So does a trial that pauses at a rung
+(`search.strategies.promotion`), because it is not among the best.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def repeats_another(trial: FrozenTrial) -> bool:
 def look_ahead(trials: Sequence[FrozenTrial], total: int, *, minimize: bool) -> Prospect | None:
     """Return the prospect of a study of ``total`` trials; None: too little is known yet.
 
-    trials: all that it has
+    trials: all trials of the study so far
     """
     complete = {trial.number: _value_of(trial) for trial in trials if _is_complete(trial)}
     behind = sum(trial.state == TrialState.PRUNED or _pauses(trial) for trial in trials)
@@ -102,9 +102,9 @@ def _find_source(trials: Sequence[FrozenTrial]) -> int | None:
 
 
 class StoppingSampler(StudySampler):
-    """Another sampler that repeats the best configuration with other seeds when `LEAST` trials
-    have ended, and stops the study when it no longer pays.
+    """Wraps another sampler, and stops the study when it no longer pays.
 
+    When `LEAST` trials have ended, it repeats the best configuration with other seeds.
     trials: of the study in all; a grid has no more than its points
     """
 

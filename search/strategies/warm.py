@@ -3,18 +3,18 @@
     sampler = with_warm(make_sampler("tpe", ...), sources, space)
 
 TPE draws its first trials at random (``n_startup_trials``). In their place it sees trials of
-earlier studies, as soon as these seem to hold here: what an earlier study has found may hold, or
-not at all. The share of a source that it sees is how far that carries over
-(`search.strategies.carry_over`). It is worked out anew for each trial, and 0 until four have ended
-or pause.
+earlier studies, as far as these seem to hold in this study, too. The share of a source that it sees
+is how far that source carries over (`search.strategies.carry_over`). The share is computed anew for
+each trial. It is 0 until four trials have ended or pause.
 
-Values of another study have another scale. Only their order counts: the source's best tenth gets
-the values of this study's best tenth.
+Values of another study have another scale, so only their order counts. The best tenth of the source
+gets the values of this study's best tenth.
 
-When as many trials as TPE asks for have ended, it sees these alone. Shown for longer, a source
-whose optimum lies a little beside this one's holds the search back (`tests/benchmarks/warm.py`).
+Once TPE has as many trials of this study as it asks for, it sees these alone. A source that is
+shown for longer holds the search back if its optimum lies a little beside this study's
+(`tests/benchmarks/warm.py`).
 
-Earlier trials never rank: they are in no table, no count and no pruner, and in the database only as
+Earlier trials never rank. They are in no table, no count and no pruner, and in the database only as
 one attribute of the study (`search.setup.warm`).
 """
 

@@ -3,13 +3,13 @@
     records = finish(supervisor, top=3)
 
 The supervisor hands retrainings and exports out to its workers, and sets the ranks. Each seed is a
-retraining of its own, so that several workers train them at once. Who is clearly worse than the
-leader gets no further seed (`search.trials.seed_race`). One run at a time finishes a study: a
-second one waits, then finds it done (`search.supervisor.finish_claim`).
+retraining of its own, so that several workers train them at once. A trial that is clearly worse
+than the leader gets no further seed (`search.trials.seed_race`). One run at a time finishes a
+study: a second run waits, then finds it done (`search.supervisor.finish_claim`).
 
-With FILES the workers of all machines share out the retrainings and the exports, each done once
-(`search.supervisor.shared_jobs`), and every machine brings those of the others into its RUNS. Who
-claims the finish then only says what it ended with.
+With FILES the workers of all machines share the retrainings and the exports; each is done once
+(`search.supervisor.shared_jobs`). Every machine brings the results of the others into its RUNS. The
+machine that claims the finish then only writes down the result.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def take_exports(
 ) -> list[dict[str, Any]] | FinishedElsewhere:
     """Bring the exports of another machine into this RUNS; returns their records.
 
-    They stay where they are without FILES, and where FILES is away.
+    Without FILES, or while FILES is away, they stay where they are.
     """
     if supervisor.files is None:
         return elsewhere
@@ -92,8 +92,8 @@ def take_exports(
 
 
 def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
-    """Retrain, rank and export until what stands on the disk is what was asked for; returns the
-    records of the exports."""
+    """Retrain, rank and export until every export that was asked for is whole; returns their
+    records."""
     supervisor = finishing.supervisor
     run, leaderboard = supervisor.run, supervisor.leaderboard
     is_first = finishing.shared is None or finishing.claim is None
@@ -122,7 +122,7 @@ def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
 
 
 def _summarize(records: Sequence[dict[str, Any]], metric: str, top: int) -> dict[str, Any]:
-    """Return what other machines say of these exports."""
+    """Return what other machines show about these exports."""
     if not records:
         return {"top": top}
     best = records[0]

@@ -1,17 +1,17 @@
 """The claim on the finishing of a study: one run at a time, and one folder RUNS for good.
 
     claim = FinishClaim(supervisor)
-    with claim.hold(top) as elsewhere:     # waits for a run that is at it
+    with claim.hold(top) as elsewhere:     # waits while another run holds it
         if elsewhere is None: ...          # ours: `claim.check()` at every tick
-        claim.result = {...}               # at the end: what others may say of it
+        claim.result = {...}               # at the end: what other machines show
     elsewhere.describe()                   # retrained and exported in another folder RUNS
 
 Machines that share a trial database each have a folder RUNS. One of them retrains the best and
-meets the test images; the others wait for it, then say where the exports are. A machine that goes
-down is followed by the next: who waits sees that its claim is not renewed any more. FINISH=here
-makes exports in this RUNS, too; what the test images said of a training is taken from the database.
-With FILES all machines retrain and export (`search.supervisor.shared_jobs`), and one claims the
-finish to say what came out.
+measures the winner on the test images. The others wait for it, then say where the exports are. If
+that machine goes down, the next one takes its place: it sees that the claim is not renewed any
+more. FINISH=here makes exports in this RUNS, too; the values on the test images then come from the
+database. With FILES all machines retrain and export (`search.supervisor.shared_jobs`), and the one
+that claims the finish writes down the result.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ def find_elsewhere(
 
 
 def _identity_of(run: StudyRun, found: Finish) -> str:
-    """Return the word of this folder RUNS; of one that has lost it, the word that was known here.
+    """Return the word of this folder RUNS; if it has lost its word, the word that the database
+    knows.
 
-    Should two machines agree in name and path, both would export: no measure is taken twice.
+    If two machines agree in name and path, both export. No value is measured twice.
     """
     here = read_identity(run.paths.finishing_identity(run.study))
     return here or (found.runs if found.place == place_of(run) else "")
@@ -107,7 +108,7 @@ def _is_elsewhere(
 
 
 def _asked_for(run: StudyRun, queue: TrialQueue, ended: int) -> dict[str, Any]:
-    """Return what a finishing depends on."""
+    """Return the settings on which a finishing depends."""
     choices = None if run.shown is None else queue.read_choices().clicks
     lengths = {
         "epochs": run.epochs,
@@ -121,7 +122,7 @@ class FinishClaim:
     """The claim of one supervisor.
 
     fence: its number, once we have it
-    result: what the finishing has come to; None: not to its end
+    result: of the finishing; None: it has not come to its end
     """
 
     def __init__(self, supervisor: Supervisor, now: Callable[[], float] = time.monotonic) -> None:
@@ -137,9 +138,9 @@ class FinishClaim:
 
     @contextmanager
     def hold(self, top: int) -> Iterator[FinishedElsewhere | None]:
-        """Hold the claim; yields where the study is finished if it is not for us to do.
+        """Hold the claim; yields where the study is finished, if this run has not to do it.
 
-        Waits for whoever is at it. Raises `FinishLost` where another has taken it meanwhile.
+        Waits while another run holds it. Raises `FinishLost` if another run takes it meanwhile.
         """
         with self._lock_of_runs():
             try:
@@ -202,7 +203,7 @@ class FinishClaim:
         return self.now() - self._since < GRACE + SECOND_LOOK
 
     def _let_go(self) -> None:
-        """Let go of the claim, with the result if there is one."""
+        """Release the claim, with the result if there is one."""
         result = self.result
         if result is not None:
             asked = _asked_for(self.run, self.queue, self.queue.count_ended())
@@ -211,7 +212,7 @@ class FinishClaim:
         self.queue.retry.wait_for(lambda: end_finish(engine, token, self.fence, result))
 
     def _give_up(self) -> None:
-        """Let go without a result, if that can be; else others see that nobody renews it."""
+        """Release the claim without a result, if the database answers; otherwise it expires."""
         if not self.fence:
             return
         engine, token = self.queue.engine, self.run.token
@@ -220,7 +221,8 @@ class FinishClaim:
 
     @contextmanager
     def _lock_of_runs(self) -> Iterator[None]:
-        """Hold the lock of this folder RUNS: two of its runs wait without the database, too."""
+        """Hold the lock of this folder RUNS: its runs wait for each other without the database,
+        too."""
         lock = FileLock(self.run.paths.finishing_lock(self.run.study))
         while True:
             try:

@@ -32,8 +32,8 @@ MOST_DEATHS = 3  # workers that one retraining or export may take down without a
 class Finishing:
     """One supervisor's finish of a study.
 
-    claim: on the finish; None: other machines are at it, too
-    shared: what the machines share out; None: there is no FILES, and one does all
+    claim: on the finish; None: other machines share the work
+    shared: the jobs that the machines share; None: there is no FILES, and one machine does all
     """
 
     supervisor: Supervisor
@@ -41,20 +41,20 @@ class Finishing:
     shared: SharedJobs | None
 
     def check(self) -> None:
-        """Renew what is claimed. Raises `FinishLost`."""
+        """Renew the claims. Raises `FinishLost`."""
         if self.claim is not None:
             self.claim.check()
         if self.shared is not None:
             self.shared.check()
 
     def take(self, waiting: list[Retrain | Export]) -> Retrain | Export | None:
-        """Take a job out of ``waiting``; None: there is none that is ours to do now."""
+        """Take a job out of ``waiting``; None: there is none that we may do now."""
         if self.shared is not None:
             return self.shared.take(waiting)
         return waiting.pop(0) if waiting else None
 
     def take_back(self, job: Retrain | Export) -> bool:
-        """Take in that a worker has come to the end of a job. False: it has to be done again."""
+        """Note that a worker has ended a job. False: the job has to be done again."""
         return self.shared is None or self.shared.end(job)
 
     def unclaimed(self, job: Retrain | Export) -> Retrain | Export:
@@ -64,7 +64,7 @@ class Finishing:
         return job if self.shared is None else replace(job, claim=0)
 
     def exports(self, standings: Sequence[Standing]) -> list[Export]:
-        """Return the exports that are missing, or not what is known today."""
+        """Return the exports that are missing, or out of date."""
         jobs = [
             Export(
                 number=standing.number,
@@ -87,9 +87,9 @@ class Finishing:
 
 
 def hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
-    """Give each idle worker a job until all are done; a dead worker's job goes round again.
+    """Give each idle worker a job until all jobs are done; the job of a dead worker is done again.
 
-    A job that takes down worker after worker is given up, and the others are done.
+    A job that kills several workers in a row is given up, and the others are done.
     Raises `WorkersFailed` at the end if an export was given up, `FinishLost`, and
     `DatabaseWentBack`.
     """
@@ -134,10 +134,10 @@ def hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
 
 
 def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle) -> list[str]:
-    """Do without a job that takes down its workers; return what has to be said at the end.
+    """Give up a job that kills its workers; return what is to be said at the end.
 
-    Of a retraining a record stays, so that the next call does not try it again: the next best
-    trial takes its place.
+    A retraining that is given up leaves a record, so that the next call does not try it again: the
+    next best trial takes its place.
     """
     how = f"it took down {MOST_DEATHS} workers one after the other"
     if isinstance(job, Export):

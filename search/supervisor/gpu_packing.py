@@ -1,16 +1,16 @@
-"""How many trials share a GPU: as many as its memory holds and as pay.
+"""How many trials share a GPU: as many as fit into its memory and make it faster.
 
-Workers are added to a GPU while that makes the GPU do more: half as many as it has, so that a few
-steps lead from one to many. Whether they pay is measured on trials before and after: if all slow
-down as much as there are more of them, nothing is gained. A trial is compared with itself where it
-lives long enough, since another one may have a larger network. Where trials end sooner than a
-process starts, several of before are compared with several of after.
+A GPU gets more workers as long as that raises its epochs per second: each time half as many as it
+has, so that a few steps lead from one to many. This is measured on trials before and after: if
+twice the workers make each trial take twice as long, nothing is gained. A trial is compared with
+itself if it lives long enough, because another trial may have a larger network. If trials end
+sooner than a process starts, several earlier trials are compared with several later ones.
 
     packing = GpuPacking(devices, most=count_cores())
-    packing.handle_event(index, device, event)     # what workers say
-    packing.devices_to_fill()                      # for each worker that should be added, its GPU
+    packing.handle_event(index, device, event)     # of any worker
+    packing.devices_to_fill()                      # the GPU of each worker that should be added
 
-A CPU needs none of this: there a worker has a core of its own.
+A CPU needs no packing: there a worker has a core of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class Sharing:
 
 
 class GpuPacking:
-    """Decides for every GPU of ``devices``; most: workers in all, since each takes a CPU core."""
+    """Decides for every GPU of ``devices`` how many workers it gets.
+
+    most: workers in all, since each takes a CPU core
+    """
 
     def __init__(self, devices: Iterable[str], *, most: int) -> None:
         self.most = most
@@ -63,7 +66,7 @@ class GpuPacking:
                 self.shares.setdefault(device, Sharing(workers=0)).workers += 1
 
     def handle_event(self, index: int, device: str, event: Event) -> None:
-        """Take in an event of worker ``index`` on ``device``."""
+        """Note an event of worker ``index`` on ``device``."""
         share = self.shares.get(device)
         if share is None:
             return
@@ -84,8 +87,10 @@ class GpuPacking:
                 share.training.discard(index)  # between two trials it is no load
 
     def devices_to_fill(self) -> list[str]:
-        """Return the GPU of each worker that is to be added; it is counted as added when
-        `note_added` is called."""
+        """Return the GPU of each worker that is to be added.
+
+        A worker counts as added once `note_added` is called.
+        """
         chosen: list[str] = []
         for device, share in self.shares.items():
             if share.newest:
@@ -95,14 +100,16 @@ class GpuPacking:
         return chosen
 
     def note_added(self, index: int, device: str) -> None:
-        """Take in that worker ``index`` was started on ``device``."""
+        """Note that worker ``index`` was started on ``device``."""
         share = self.shares[device]
         share.workers += 1
         share.newest.add(index)
 
     def note_left(self, index: int, device: str) -> None:
-        """Take in that worker ``index`` left, since a trial found too little memory: no other is
-        added."""
+        """Note that worker ``index`` has left, because a trial found too little memory.
+
+        No other worker is added to its GPU.
+        """
         share = self.shares[device]
         share.workers -= 1
         share.settled = True
@@ -110,7 +117,7 @@ class GpuPacking:
         share.training.discard(index)
 
     def _judge_newest(self, share: Sharing) -> None:
-        """Decide whether the newest workers pay, once trials were timed beside them."""
+        """Decide whether the newest workers pay, once enough epochs beside them were timed."""
         slower = _slowdown(share)
         if slower is None:
             return

@@ -2,15 +2,17 @@
 
     notices = Notices(receiver, queue, run, study.spec, say)
     notices.look_for_best()          # at every tick, and when one of our trials has ended
-    notices.tell_failed("three trials failed for the same reason")
+    notices.tell_failed("3 trials in a row failed for the same reason")
     notices.tell_done("the best is trial 24", value=0.0123)
-    notices.close()                  # waits a few seconds for what is on its way
+    notices.close()                  # waits a few seconds for messages on their way
 
-Of several goals no trial is the best, and nothing is told of it. Each is told once, also after
-restarts and with several machines: a row in the trial database is claimed before the message is
-sent (`storage.database.notices`). So it is told once **at most**: what a machine has claimed and
-not sent when it goes down is lost, and nothing is told twice. A receiver that certainly received
-nothing is tried again; one that is late is not: it may have it.
+A study with several goals has no best trial, so a new best is not told there.
+
+Each message is told once, also after restarts and with several machines. A machine claims a row in
+the trial database before it sends the message (`storage.database.notices`). So a message is told
+once **at most**: if a machine goes down between the two, its message is lost, but no message is
+sent twice. If the receiver certainly got nothing, the message is sent again. If the receiver is
+late it is not, because it may have arrived.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ EVERY = 5.0  # seconds between two looks for a trial that ended elsewhere
 
 
 class Notices:
-    """What one process tells of its study.
+    """Tells what happens in one study.
 
-    say: shows a line to whoever watches
+    say: shows a line to the user
 
-    Raises `SQLAlchemyError` where the table of what was told cannot be made.
+    Raises `SQLAlchemyError` if the table of the messages cannot be made.
     """
 
     def __init__(
@@ -72,15 +74,15 @@ class Notices:
         self.trials.retry.try_once(self._look)
 
     def tell_failed(self, reason: str) -> None:
-        """Tell that the study has ended by an error; the same error is told once."""
+        """Tell that an error has ended the study; the same error is told once."""
         kind = "".join(letter for letter in reason if not letter.isdigit())
         text = f"study {self.run.study} failed: {reason}"
         self._tell(f"failed {_digest(kind)}", {"event": "failed", "text": text, "reason": reason})
 
     def tell_done(self, words: str, **about: Any) -> None:
-        """Tell that all is done; with more TRIALS or EPOCHS it is done another time.
+        """Tell that the study is done; with more TRIALS or EPOCHS it can be done another time.
 
-        words: what came of it; about: the same as values
+        words: the result; about: the same as values
         """
         run, ended = self.run, self.trials.count_ended()  # a search may stop early
         verb = "has" if ended == 1 else "have"

@@ -2,8 +2,8 @@
 
     chosen = retrain_best(finishing, top=3)      # numbers of at most 3 trials
 
-Two seeds of each are trained first. Who is clearly worse than the leader gets no further one
-(`search.trials.seed_race`).
+Two seeds of each are trained first. A trial that is clearly worse than the leader gets no further
+seed (`search.trials.seed_race`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from search.words import format_count, name_seed
 def retrain_best(finishing: Finishing, top: int) -> list[int]:
     """Retrain the best trials until ``top`` of them have a model, and race them; returns those.
 
-    A trial whose first seed gives no model is none of them: the next best takes its place. One
-    whose later seed gives none stays, and ranks behind the others.
+    A trial whose first seed gives no model is left out, and the next best takes its place. A trial
+    whose later seed gives no model stays, and ranks behind the others.
     """
     supervisor = finishing.supervisor
     leaderboard = supervisor.leaderboard
@@ -69,13 +69,13 @@ def _race(finishing: Finishing, chosen: Sequence[int]) -> None:
 
 
 def _retrain(finishing: Finishing, jobs: Sequence[Retrain]) -> None:
-    """Have these retrainings done."""
+    """Have these retrainings trained."""
     say_what_is_trained_again(finishing.supervisor, jobs)
     hand_out(finishing, jobs)
 
 
 def say_what_is_trained_again(supervisor: Supervisor, jobs: Sequence[Retrain]) -> None:
-    """Say which trainings are not used, since today's would end otherwise."""
+    """Say which retrainings are not used, because a retraining of today would end otherwise."""
     for job in jobs:
         record = supervisor.leaderboard.earlier_record(job.number, job.repeat)
         if record is not None:

@@ -1,8 +1,8 @@
-"""Which trials each worker is at, since when, and which worker is too long at its own.
+"""Which trials each worker trains, since when, and which worker takes too long.
 
 running = RunningTrials()
 running.begin(7)
-running.is_late(limit)     # whether the worker still does not end it, long after the limit
+running.is_late(limit)     # whether the worker still has not ended it, long after the limit
 running.only()             # 7: the trial that it is late with
 """
 
@@ -16,11 +16,12 @@ HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiti
 
 @dataclass
 class RunningTrials:
-    """The trials that one worker is at.
+    """The trials of one worker.
 
-    since: trial -> when it began; heard: when the worker last said something of any; both on the
-        monotonic clock
-    several: whether it has ever been at more than one
+    since: trial -> when it began; heard: when the worker last reported anything on any of them;
+        both
+        on the monotonic clock
+    several: whether the worker has ever held more than one
     """
 
     since: dict[int, float] = field(default_factory=dict)
@@ -28,27 +29,27 @@ class RunningTrials:
     several: bool = False
 
     def begin(self, number: int) -> None:
-        """Take in that a trial begins."""
+        """Note that a trial begins."""
         self.since[number] = self.heard = time.monotonic()
         self.several = self.several or len(self.since) > 1
 
     def end(self, number: int) -> None:
-        """Take in that the worker is at a trial no more."""
+        """Note that the worker has left a trial."""
         self.since.pop(number, None)
         self.heard = time.monotonic()
 
     def hear(self) -> None:
-        """Take in that the worker says something."""
+        """Note that the worker has reported something."""
         self.heard = time.monotonic()
 
     def only(self) -> int | None:
-        """Return the trial that the worker is at; None if it is at several, or at none."""
+        """Return the worker's trial; None if it has several, or none."""
         return next(iter(self.since)) if len(self.since) == 1 else None
 
     def is_late(self, limit: float) -> bool:
-        """Whether the worker does not end its trial, long after the ``limit`` in seconds.
+        """Whether the worker has not ended its trial, long after the ``limit`` in seconds.
 
-        One that has several trains them in turn, so that what it says of any of them counts.
+        A worker with several trials trains them in turn, so a report on any of them counts.
         """
         if not self.several:
             return any(time.monotonic() - begun > limit + HANG for begun in self.since.values())

@@ -1,11 +1,12 @@
-"""Delivers messages to a receiver in a thread of its own: one that is slow or away costs a line.
+"""Delivers messages to a receiver in a thread of its own, so that a slow receiver delays nothing.
 
     sender = Sender(receiver)
     sender.send({"event": "done"})       # returns at once
-    sender.problems                      # lines for its owner to say
-    sender.close()                       # waits a few seconds for what is on its way
+    sender.problems                      # lines that its owner shows
+    sender.close()                       # waits a few seconds for messages on their way
 
-A receiver that certainly received nothing is tried again. One that is late is not: it may have it.
+If the receiver certainly got nothing, the message is sent again. If the receiver is late it is not,
+because it may have arrived.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FAREWELL = TIMEOUT + 2  # seconds that the end of a command waits at most
 class Sender(threading.Thread):
     """Delivers messages one after the other, while its owner does something else.
 
-    problems: lines for the owner to say, each once
+    problems: lines that the owner shows, each once
     """
 
     def __init__(self, receiver: Receiver) -> None:
@@ -35,7 +36,7 @@ class Sender(threading.Thread):
         self._said: set[str] = set()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Deliver a message as soon as those before it are gone."""
+        """Deliver a message as soon as the earlier ones are delivered."""
         if not self.is_alive():
             self.start()
         self._messages.put(message)
@@ -45,7 +46,7 @@ class Sender(threading.Thread):
             self._deliver(message)
 
     def close(self) -> bool:
-        """Wait for what is on its way. False: the receiver takes too long."""
+        """Wait for messages on their way. False: the receiver takes too long."""
         self._closing.set()
         if not self.is_alive():
             return True

@@ -1,14 +1,14 @@
-"""Retrainings and exports that the workers of all machines share out, each done once.
+"""Retrainings and exports that the workers of all machines share; each is done once.
 
     with share_jobs(supervisor) as shared:             # None without FILES
         shared.expect(standings)                       # before exports are handed out
-        job = shared.take(waiting)                     # ours now; None: all are others' for now
+        job = shared.take(waiting)                     # ours now; None: others hold all of them
         shared.check()                                 # at every tick
-        shared.end(job)                                # its worker has come to the end
+        shared.end(job)                                # its worker has ended it
 
-A machine claims a job for a worker of its own, and says every few seconds that it is at it. One
-that goes down is followed by any other: a retraining goes on from its checkpoints in FILES. What
-another machine has trained or exported is brought here, so that every machine ranks by the same
+A machine claims a job for a worker of its own, and renews the claim every few seconds. If it goes
+down, any other machine takes the job over: a retraining goes on from its checkpoints in FILES. The
+retrainings and exports of other machines are brought here, so that every machine ranks by the same
 records and has the same exports.
 """
 
@@ -91,11 +91,11 @@ class SharedJobs:
         self._said: set[str] = set()  # what is waited for
 
     def expect(self, standings: Sequence[Standing]) -> None:
-        """Take in what is to be exported, best first."""
+        """Note what is to be exported, best first."""
         self._standings = dict(enumerate(standings, start=1))
 
     def look(self, *, at_once: bool = False) -> None:
-        """Bring what other machines have trained, and see what they are at."""
+        """Bring the retrainings of other machines, and see which jobs they hold."""
         if self.now() - self._looked < LOOK and not at_once:
             return
         engine, token = self.queue.engine, self.run.token
@@ -106,7 +106,7 @@ class SharedJobs:
         self._looked = self.now()
 
     def take(self, waiting: list[Retrain | Export]) -> Retrain | Export | None:
-        """Take a job out of ``waiting`` that is ours to do; None: there is none now."""
+        """Take a job out of ``waiting`` that no other machine holds; None: there is none now."""
         self.look()
         for job in list(waiting):
             if self.is_done(job):
@@ -118,8 +118,10 @@ class SharedJobs:
         return None
 
     def end(self, job: Retrain | Export) -> bool:
-        """Let go of a job whose worker has come to its end. False: it has to be done again, here
-        or elsewhere. An export that is not there after all is seen by who ranks again."""
+        """Release a job whose worker has ended it. False: it has to be done again.
+
+        An export that is missing after all is found when the exports are ranked again.
+        """
         name = self._name(job)
         fence = self.held.pop(name, None)
         is_ours = fence is not None and self._release(name, fence)
@@ -130,13 +132,13 @@ class SharedJobs:
         return is_ours
 
     def is_done(self, job: Retrain | Export) -> bool:
-        """Whether what a job makes stands here, and is what all machines have."""
+        """Whether the result of a job is here, and is the one that all machines have."""
         if isinstance(job, Retrain):
             return self.leaderboard.record(job.number, job.repeat) is not None
         return self._name(job) in self._agreed and self._is_exported(job)
 
     def check(self) -> None:
-        """Say that we are at our jobs, when it is time."""
+        """Renew our claims when it is time."""
         if not self.held or self.now() - self._renewed < RENEWAL:
             return
         self._renewed = self.now()
@@ -144,7 +146,7 @@ class SharedJobs:
         self.queue.retry.try_once(lambda: renew_jobs(engine, token, self.owner))
 
     def let_go(self) -> None:
-        """Let go of all jobs, if that can be; else others see that nobody renews them."""
+        """Release all jobs, if the database answers; otherwise the claims expire."""
         engine, token = self.queue.engine, self.run.token
         for name, fence in self.held.items():
             with suppress(DatabaseLost, GaveUp):
@@ -152,7 +154,7 @@ class SharedJobs:
         self.held.clear()
 
     def _claim(self, job: Retrain | Export) -> int | None:
-        """Claim a job that nobody lives to do. None: somebody does it, or has just done it."""
+        """Claim a job. None: another live process holds it, or has just done it."""
         name = self._name(job)
         if name in self.held:  # its worker has died
             return self.held[name]
@@ -186,7 +188,7 @@ class SharedJobs:
         return fence
 
     def _bring(self, job: Export) -> None:
-        """Bring an export of another machine here, if it is the one that is asked for."""
+        """Bring an export of another machine here, if it is the one that is wanted."""
         standing = self._standings[job.rank]
         bring = partial(
             bring_export,
@@ -199,7 +201,7 @@ class SharedJobs:
                 self._agreed.add(self._name(job))
 
     def _put(self, job: Export, fence: int) -> None:
-        """Let other machines see an export that stands here alone, as after a kill."""
+        """Put an export into FILES that stands only here, as after a kill."""
         name, token = self._name(job), self.run.token
         folder = self.run.paths.export(self.run.study, job.rank)
         put = partial(
@@ -216,7 +218,7 @@ class SharedJobs:
             self.held.pop(name, None)
 
     def _release(self, name: str, fence: int) -> bool:
-        """Let go of a claim. False: it was another's by now."""
+        """Release a claim. False: another process has claimed the job."""
         engine, token = self.queue.engine, self.run.token
         return self.queue.retry.wait_for(lambda: release_job(engine, token, name, fence))
 

@@ -66,9 +66,9 @@ class AbandonedTrials:
         return [trial.number for trial in found]
 
     def _put_back(self, trial_id: int) -> None:
-        """Let a trial wait for another worker, and refuse what its own writes should it wake up.
+        """Let a trial wait for another worker. Writes of its own worker are refused from now on.
 
-        Another process may do the same, though it needs the lock. The last one decides.
+        Two processes may do this at once, if the lock was lost. The last one decides.
         """
         fence = leases.clear_owner(self.storage.engine, trial_id)
         self.storage.begin_attempt(trial_id, leases.Attempt(fence=fence, counted=0))
@@ -89,9 +89,9 @@ class AbandonedTrials:
         leases.end_lease(self.storage.engine, trial_id)
 
     def _stays_silent(self, trial: leases.HeldTrial) -> bool:
-        """Whether nobody has renewed a lease that ran out, though the database was there.
+        """Whether nobody has renewed an expired lease, although the database was there.
 
-        After an outage all leases have run out. Workers that live then renew theirs at once.
+        After an outage all leases have expired. Live workers then renew theirs at once.
         """
         now = time.monotonic()
         renewed, since = self._seen.setdefault(trial.trial_id, (trial.renewed, now))

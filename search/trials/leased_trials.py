@@ -68,13 +68,13 @@ class LeasedTrials(StoredTrials):
         self._let_go(trial_id)
 
     def _let_go(self, trial_id: int) -> None:
-        """A trial is ours no more."""
+        """Forget a trial: it is not ours any more."""
         self.storage.end_attempt(trial_id)
         self._taken.discard(trial_id)
 
     def try_release(self, number: int) -> bool:
-        """Give the trial back, unless the database is away: then whoever sees that this worker is
-        gone takes it."""
+        """Give the trial back. If the database is away, another process takes it once our lease
+        expires."""
         trial_id = self._ids.get(number)
         self.unreturned.add(number)
         try:
@@ -89,7 +89,7 @@ class LeasedTrials(StoredTrials):
 
     @waits_out_outages
     def renew(self, number: int) -> bool:
-        """Renew the lease for another grace period. False: the trial is somebody else's by now."""
+        """Renew the lease for another grace period. False: another process has taken the trial."""
         return leases.renew_lease(self.engine, self.id_of(number), self.owner)
 
     @contextmanager
@@ -98,9 +98,9 @@ class LeasedTrials(StoredTrials):
     ) -> Iterator[threading.Event]:
         """Renew the lease on a trial in the background, also through a long epoch.
 
-        The event that it yields is set once the trial is somebody else's. A database that is
-        away for a while costs renewals, not the thread.
-        is_stuck: whether the training has not got on for so long that nobody renews its lease
+        The event that it yields is set once another process has taken the trial. A database that is
+        away for a while costs renewals, but does not end the thread.
+        is_stuck: whether the training stands still for so long that its lease is to expire
         """
         trial_id = self.id_of(number)
         done, lost = threading.Event(), threading.Event()
@@ -126,7 +126,7 @@ class LeasedTrials(StoredTrials):
     def reclaim_from(self, owner: str, *, blame: bool = True) -> list[int]:
         """Put the trials of one worker that is gone back to WAITING; returns their numbers.
 
-        blame: whether its trial may have killed it; False where we ended the worker
+        blame: whether its trial may have killed it; False if we have ended the worker
         """
         with self._locked():
             if not blame:

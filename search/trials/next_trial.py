@@ -1,8 +1,8 @@
-"""What the next trial of a study tries: a reference, what failed before, or what is drawn.
+"""What the next trial of a study tries: a reference, a failed trial once more, or a new draw.
 
     following = NextTrial(study, storage, references={"reported": {"lr": 0.001}}, suggest=suggest)
-    following.enqueue_known()          # the next trial tries a reference, or again what failed
-    following.draw(trial)              # under the study's lock, where the sampler needs that
+    following.enqueue_known()          # lets the next trial try a reference, or a failed trial
+    following.draw(trial)              # under the study's lock, if the sampler needs that
     following.is_exhausted()           # every point has a trial, which may still run
     following.is_stopped()             # the sampler has nothing left to try
 
@@ -68,8 +68,11 @@ class NextTrial:
         self.suggest = suggest
 
     def enqueue_known(self) -> bool:
-        """Make the next trial try a reference that no trial has tried, or what failed and was
-        mended; return whether there is such."""
+        """Let the next trial try a reference that no trial has tried, or a failed trial that was
+        mended.
+
+        Return whether there is one.
+        """
         if self.references:
             for tried in self.study.get_trials(deepcopy=False):
                 self.references.pop(tried.user_attrs.get("reference", ""), None)
@@ -88,8 +91,11 @@ class NextTrial:
         return True
 
     def draw(self, trial: Trial, *, relative: bool = False) -> None:
-        """Draw all parameters of ``trial`` now, if its sampler has to see them before it draws
-        another's; those that it draws together if ``relative``."""
+        """Draw all parameters of ``trial`` now, if its sampler needs them before another trial
+        draws.
+
+        relative: draw the parameters that the sampler draws together in any case
+        """
         sampler = self.study.sampler
         draws_alone = isinstance(sampler, StudySampler) and sampler.draws_alone
         if relative or draws_alone:
@@ -103,8 +109,12 @@ class NextTrial:
                 return  # the trial asks for its parameters again, and has the error for itself
 
     def is_exhausted(self) -> bool:
-        """Whether no further trial is to be made: the sampler has stopped the study, or every
-        point has a trial, and none is to be tried again. What still runs may be given back."""
+        """Whether no further trial may be made: the sampler has stopped the study, or all points
+        have trials.
+
+        It is False while a failed trial is to be tried again. Trials may still run, and be given
+        back.
+        """
         sampler = self.study.sampler
         if not isinstance(sampler, StudySampler) or read_retries(self.study).waiting:
             return False
@@ -112,7 +122,7 @@ class NextTrial:
         return stored == sampler.label or sampler.has_tried_all(self.study)
 
     def is_stopped(self) -> bool:
-        """Whether nothing is left to try, and all that was tried has ended."""
+        """Whether nothing is left to try, and all trials have ended."""
         return self.is_exhausted() and not self.study.get_trials(deepcopy=False, states=OPEN)
 
     def stop_reason(self) -> str:

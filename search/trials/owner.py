@@ -4,15 +4,16 @@
     hold_mark(owner)            # in that process: for as long as it lives
     is_gone(owner)              # in any other
 
-An owner is a random identity. Names and numbers of machines and processes agree more often than one
-thinks: clones of a machine share its name, its boot and the numbers of its processes, and not every
-system tells one boot from another. So nobody concludes from what is missing that a worker is dead.
+An owner is a random identity. Names and numbers of machines and processes are not unique: clones of
+a machine share its name, its boot and the numbers of its processes, and not every system tells one
+boot from another. So no process concludes from something missing that a worker is dead.
 
-A process that lives holds a lock on a file of its own, its mark, in the machine's folder for
-temporary files. The system lets go of the lock when the process ends, however it ends. Only who
-finds the mark without its lock knows that its holder is gone. Where the mark is not to be seen (on
-another machine, in another container, for another user, where /tmp was swept or is full), a worker
-is judged by the silence of its lease alone. Containers that share RUNS, and not /tmp, do so.
+A live process holds a lock on a file of its own, its mark, in the machine's folder for temporary
+files. The system releases the lock when the process ends, however it ends. A process that finds the
+mark without its lock knows that the owner is gone. The mark may be out of sight: on another
+machine, in another container, for another user, or if /tmp was swept or is full. Then only the
+silence of its lease tells that a worker is gone. So it is for containers that share RUNS but not
+/tmp.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def machine_name() -> str:
 
 
 def hold_mark(owner: str) -> None:
-    """Show that ``owner``, this process, lives. A disk without space costs the mark alone."""
+    """Show that ``owner``, this process, lives. On a full disk there is no mark."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with suppress(OSError):
         file = os.open(_mark_of(owner), flags, 0o644)
@@ -78,7 +79,7 @@ def sweep_marks() -> None:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether it is certain that the holder of a lease has ended: its mark is here, and free."""
+    """Whether the owner of a lease has certainly ended: its mark is here, and is not locked."""
     here = owner.startswith(f"{machine_name()}:")
     if not here or owner in _held or not WORD.fullmatch(_word_of(owner)):
         return False
@@ -97,7 +98,7 @@ def _mark_of(owner: str) -> Path:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether nobody holds the lock of a mark that this user has made. Raises `OSError`."""
+    """Whether a mark that this user has made is not locked. Raises `OSError`."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         found = os.fstat(file)

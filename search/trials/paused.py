@@ -6,10 +6,10 @@
     found.ids, found.promoted           # of all that pause, and of the one that goes on first
     paused.reach(trial_id, rung=1, value=0.02)    # False: it pauses
 
-A trial that was never promoted ends as pruned when nothing else is left to do. More trials, or more
-epochs, may make it be among the best all the same: then it goes on, too (`let_go_on`).
+A trial that was never promoted ends as pruned when nothing else is left to do. With more trials, or
+more epochs, it may still become one of the best of its rung: then it goes on (`let_go_on`).
 
-Only with a pruner that lets trials pause (`search.strategies.promotion`) is the database asked.
+The database is asked only if the pruner lets trials pause (`search.strategies.promotion`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ GROWTH = 2  # of a study, for which trials that were not promoted keep their che
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is taken next.
+    """What a free worker takes next.
 
-    paused: the trial that pauses, or has ended at its rung, and is taken; None: one that was
-        interrupted, or a new one
-    goes_on: whether it is promoted; else it is to end
+    paused: the trial to take that pauses, or has ended at its rung; None: an interrupted trial,
+        or a
+        new one
+    goes_on: whether it is promoted; False: it is taken to be ended
     """
 
     paused: int | None = None
@@ -46,9 +47,10 @@ class Choice:
 class Pauses:
     """Which trials pause, by the database's ids.
 
-    promoted: is among the best of its rung, and goes on first; None: no one is
-    leader: has come furthest, and is the best of those; None: none pauses
-    ended: have ended without being promoted; returning: those of them that are among the best now
+    promoted: the trial that goes on first, one of the best of its rung; None: there is none
+    leader: the best of the trials that have come furthest; None: no trial pauses
+    ended: trials that have ended without being promoted
+    returning: those of ``ended`` that are among the best of their rung now
     """
 
     ids: frozenset[int] = frozenset()
@@ -61,14 +63,14 @@ class Pauses:
 def choose_next(
     states: Mapping[str, int], pauses: Pauses, begin_next: Callable[[], bool]
 ) -> Choice | None:
-    """Return what is to be taken; None: nothing.
+    """Return what a free worker takes; None: nothing.
 
-    First comes what was interrupted, then what is promoted, then a new trial. When all that is
-    left pauses, one trial after the other is taken to be ended; but the best goes on where no
-    trial is complete, since a study is to have a winner.
+    First comes an interrupted trial, then a promoted one, then a new one. When only paused trials
+    are left, they are taken one by one to be ended. If no trial is complete by then, the best of
+    them goes on instead, so that the study has a winner.
 
-    states: how many trials are in each, those that pause apart
-    begin_next: prepares a new trial; returns whether there is to be one
+    states: how many trials are in each state, with paused trials as PAUSED
+    begin_next: prepares a new trial; returns whether there is one
     """
     if states["WAITING"]:
         return Choice()
@@ -156,8 +158,11 @@ class PausedTrials:
             returns.let_return(connection, trial_id)
 
     def may_return(self, trial_id: int) -> bool:
-        """Whether a trial that has ended is to keep its checkpoint: it may be among the best of
-        its rung before the study has `GROWTH` times as many trials."""
+        """Whether an ended trial keeps its checkpoint, because it may go on some day.
+
+        It does if it could be among the best of its rung before the study has `GROWTH` times as
+        many trials.
+        """
         if self.pruner is None:
             return False
         with read(self.storage.engine) as connection:
@@ -172,9 +177,9 @@ class PausedTrials:
         )
 
     def reach(self, trial_id: int, *, rung: int, value: float) -> bool:
-        """Note that our trial has reached a rung; return False where it pauses there.
+        """Note that our trial has reached a rung; return False if it pauses there.
 
-        Raises `TrialLost` where it is somebody else's by now.
+        Raises `TrialLost` if another process has taken it.
         """
         assert self.pruner is not None
         with write(self.storage.engine) as connection:

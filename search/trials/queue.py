@@ -1,12 +1,11 @@
 """Which worker runs which trial: exactly N trials end, whoever comes and goes.
 
-A trial is created or taken over under a lock that one process holds at a time,
-over all machines. A lock can be lost, so nothing rests on it alone: trials are
-counted in the transaction that makes one, so that K workers never make more
-than N, and each attempt at a trial has a number that only grows, without which
-nothing of it is written (`storage.database.fences`). An interrupted trial goes
-back to WAITING with its number, parameters and reports, and is the next to be
-taken.
+A process creates a trial, or takes one over, under a lock that one process on one machine holds at
+a time. A lock can be lost, so two more rules hold without it. The transaction that creates a trial
+counts the trials, so that K workers never create more than N. And each attempt at a trial has a
+number that only grows: writes of any attempt but the latest are refused
+(`storage.database.fences`). An interrupted trial goes back to WAITING with its number, parameters
+and reports, and is taken next.
 
     WAITING --claim--> RUNNING --tell--> COMPLETE | PRUNED | FAIL
        ^                  |
@@ -54,17 +53,18 @@ from storage.database.trial_states import count_ended
 class TrialQueue(LeasedTrials, RungTrials):
     """The trials of one study, as one worker or the supervisor sees them.
 
-    owner: who holds what is claimed here, as `search.trials.owner.owner_name` gives it
+    owner: the name of this process in leases (`search.trials.owner.owner_name`)
     references: parameters that the first trials try, by name
-    suggest: what draws a trial's parameters; called where no other may draw meanwhile
-    shown: how many trials a person chooses among; None where values decide
-    retry: how an outage of the database is waited out
-    version: of the code that computes values; a trial that failed with another is tried again
+    suggest: draws a trial's parameters; it is called while no other process may draw
+    shown: how many trials a person chooses among; None: values rank the trials
+    retry: waits for a database that is away
+    version: of the code that computes values; a trial that failed with another version is tried
+        again
     epochs: that this process trains; None: it trains nothing
-    find_begun: what the trials are drawn with where another process has begun the study otherwise
-        than ours would; asked under the lock until a trial is ours, and from then on it holds
+    find_begun: returns what trials are drawn with if another process has begun the study otherwise;
+        it is asked under the lock until this process has a trial, and then the answer holds
 
-    Every method waits until the database answers, but for those called ``try_`` (`StoredTrials`).
+    Every method waits until the database answers, except those called ``try_`` (`StoredTrials`).
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class TrialQueue(LeasedTrials, RungTrials):
     def claim(self, total: int) -> Trial | None:
         """Take the next trial of ``total``: it is RUNNING and ours now.
 
-        None: none is left to take, the sampler has stopped the study, or a person has to choose
-        first. Raises `StudyChanged` where the study takes no trials of this code, or of so few
-        epochs, any more.
+        None: no trial is left to take, the sampler has stopped the study, or a person has to choose
+        first. Raises `StudyChanged` if the study no longer takes trials of this code, or of so few
+        epochs.
         """
         while True:
             with self._locked():
@@ -120,7 +120,7 @@ class TrialQueue(LeasedTrials, RungTrials):
             return trial
 
     def _take_begun(self) -> None:
-        """Draw as the stored study has begun."""
+        """Draw as the stored study has begun, if another process has begun it otherwise."""
         begun = None if self._find_begun is None else self._find_begun(self.study)
         if begun is not None:
             self.study.sampler = begun.sampler
@@ -155,8 +155,8 @@ class TrialQueue(LeasedTrials, RungTrials):
     def _ask(self, *, hidden: Set[int | None], only: int | None) -> Trial:
         """Ask Optuna for the trial that waits, or for a new one.
 
-        hidden: trials that pause, and are not to be taken now
-        only: the trial that is to be taken, whatever else waits; None: the first that waits
+        hidden: paused trials that must not be taken now
+        only: the trial to be taken, whatever else waits; None: the first that waits
         """
         cache = cast("TrialCache", self.study._storage)
         cache.hidden, cache.only = hidden, only
@@ -166,19 +166,21 @@ class TrialQueue(LeasedTrials, RungTrials):
             cache.hidden, cache.only = frozenset(), None
 
     def _is_dropped(self, owner: str) -> bool:
-        """Whether the holder of a trial does not run it: it is gone, or it is this worker, whose
-        claim the database has cut off."""
+        """Whether nobody runs a trial that has a holder.
+
+        The holder may be gone. Or it is this worker, and its claim was cut off.
+        """
         return (owner == self.owner and self._is_claiming) or is_gone(owner)
 
     def _enqueue_next(self, total: int, states: Counter[str]) -> bool:
-        """Prepare what a new trial tries; return whether there is to be one."""
+        """Prepare what a new trial tries; return whether a new trial may begin."""
         if states.total() >= total or not self.has_room():
             return False
         return self._next.enqueue_known() or not self._next.is_exhausted()
 
     @waits_out_outages
     def retry_mended(self) -> int:
-        """Have trials tried again that failed with other files of the study; returns how many."""
+        """Try trials again that failed with other files of the study; returns how many."""
         if not self.version or not self._states.count()["FAIL"]:
             return 0
         with self._locked():
@@ -242,9 +244,9 @@ class TrialQueue(LeasedTrials, RungTrials):
 
     @waits_out_outages
     def count(self) -> Counter[str]:
-        """Count the trials by state, without failed ones in whose place others are tried.
+        """Count the trials by state, without failed ones that others have replaced.
 
-        Those that pause are no WAITING ones here, but PAUSED; so are those that have ended at a
+        Paused trials count as PAUSED here, not as WAITING. So do trials that have ended at a
         rung and are to go on.
         """
         states = self._states.count()
@@ -255,7 +257,7 @@ class TrialQueue(LeasedTrials, RungTrials):
         return states
 
     def _count_paused(self, states: Counter[str]) -> None:
-        """Count those that pause as PAUSED. One or the other may just have been taken."""
+        """Count paused trials as PAUSED. Some of them may have been taken a moment ago."""
         pauses = self._paused.look()
         paused = min(len(pauses.ids), states["WAITING"])
         returning = min(len(pauses.returning), states["PRUNED"])
@@ -268,7 +270,7 @@ class TrialQueue(LeasedTrials, RungTrials):
                 states["PAUSED"] += count
 
     def _count_retried(self) -> int:
-        """Count the failed trials in whose place others are tried."""
+        """Count the failed trials that others have replaced."""
         return len(read_retries(self.study).numbers)
 
     def count_ended(self) -> int:
@@ -276,24 +278,26 @@ class TrialQueue(LeasedTrials, RungTrials):
         return count_ended(self.count())
 
     def has_ended(self, total: int) -> bool:
-        """Whether all of ``total`` trials have ended, or those that there are and the sampler has
-        nothing left to try."""
+        """Whether all ``total`` trials have ended. If the sampler has nothing left to try, those
+        that there are suffice."""
         return self.count_ended() >= total or self.is_stopped()
 
     @waits_out_outages
     def read_choices(self) -> Choices:
-        """Read what a person has chosen until now."""
+        """Read what a person has chosen so far."""
         with read(self.engine) as connection:
             return preferences.read_choices(connection, self.study_id)
 
     def has_room(self) -> bool:
-        """Whether a new trial may begin; always so where no person is asked."""
+        """Whether a new trial may begin; always true if values rank the trials."""
         return self.shown is None or self.read_choices().has_room(self.shown)
 
 
 def _without_surplus(states: Counter[str], total: int) -> Counter[str]:
-    """Return the states without interrupted trials where as many others as ``total`` have begun: a
-    person has lowered it since, and they wait for a higher one."""
+    """Return the states without interrupted trials beyond ``total``.
+
+    There are such trials if a person has lowered TRIALS since. They wait until it is raised.
+    """
     if states.total() - states["WAITING"] < total:
         return states
     return Counter({state: count for state, count in states.items() if state != "WAITING"})

@@ -1,13 +1,13 @@
 """Trials that failed by an error are tried again once the study was mended.
 
-    found = find_mended(study, version)         # failed trials that other files than today's made
+    found = find_mended(study, version)         # failed trials whose code has changed since
     retries = read_retries(study)
-    retries.numbers                             # failed trials that count no more
+    retries.numbers                             # failed trials that no longer count
 
 A failed trial stays in the table, with its reason. A new trial takes over its parameters, says so
-in its attribute ``retries``, and counts in its place: exactly TRIALS trials end besides.
-``version`` is a digest of the study's files. While it is the same, the same error would come again,
-and nothing is retried.
+in its attribute ``retries``, and counts in its place: so exactly TRIALS trials end beside the
+failed ones. ``version`` is a digest of the study's files. While it is the same, the same error
+would come again, and nothing is retried.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = "version"  # of a trial that failed: of the files that made it
 class Retries:
     """Numbers of failed trials that are tried again.
 
-    waiting: no new trial was made yet; made: it was
+    waiting: those for which no new trial was made yet; made: those that have one
     """
 
     waiting: tuple[int, ...] = ()
@@ -39,11 +39,11 @@ class Retries:
         return (*self.made, *self.waiting)
 
     def with_waiting(self, numbers: list[int]) -> Retries:
-        """Return these and ``numbers``."""
+        """Return these retries and ``numbers``, which wait."""
         return replace(self, waiting=(*self.waiting, *numbers))
 
     def with_one_made(self) -> tuple[int, Retries]:
-        """Return the first number that waits, and what is left when its trial is made."""
+        """Return the first number that waits, and the retries once its trial is made."""
         first, *others = self.waiting
         return first, replace(self, waiting=tuple(others), made=(*self.made, first))
 
@@ -62,7 +62,7 @@ def write_retries(study: optuna.Study, retries: Retries) -> None:
 
 
 def find_mended(study: optuna.Study, version: str) -> list[int]:
-    """Return the numbers of trials that failed by an error of other files than today's."""
+    """Return the numbers of trials that failed by an error in other files than today's."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     known = read_retries(study).numbers
     return [

@@ -37,8 +37,10 @@ class RungTrials(StoredTrials):
         return repeats_another(trial)
 
     def rung_epochs(self, epochs: int, trial: Trial | FrozenTrial) -> tuple[int, ...]:
-        """Return the epochs after which ``trial`` of so many ``epochs`` may pause, in order. A
-        rung is called by its epoch."""
+        """Return the epochs after which ``trial`` may pause, in order.
+
+        A rung is named by its epoch. epochs: of a whole trial
+        """
         pruner = self._paused.pruner
         if pruner is None or self.trains_to_the_end(trial):
             return ()
@@ -68,10 +70,11 @@ class RungTrials(StoredTrials):
 
     @waits_out_outages
     def select_kept(self, numbers: Iterable[int], *, all_of_them: bool) -> set[int]:
-        """Return those of the trials that have ended, and keep their last checkpoint all the same:
-        they may go on when the study gets more epochs or trials.
+        """Return those of the ended trials that keep their last checkpoint.
 
-        all_of_them: whether also those keep it that no small study promotes (KEEP=checkpoints)
+        They may go on when the study gets more epochs or trials.
+        all_of_them: whether also trials keep it that only a much larger study would promote
+            (KEEP=checkpoints)
         """
         if not (all_of_them or self.lets_trials_pause):
             return set()
@@ -88,8 +91,10 @@ class RungTrials(StoredTrials):
 
     @waits_out_outages
     def values_that_go_on(self, *, minimize: bool) -> dict[int, float]:
-        """Return the best values of the trials that were complete and go on with more epochs, by
-        their numbers. They end with these values or better ones."""
+        """Return the best values of complete trials that go on with more epochs, by their numbers.
+
+        They will end with these values or better ones.
+        """
         with read(self.engine) as connection:
             reached = read_reached(connection, self.study_id, minimize=minimize)
         returning = self._paused.look().returning if reached else frozenset()

@@ -1,13 +1,13 @@
-"""The race of the configurations that are trained again: who gets another seed, and who no more.
+"""The race of the configurations that are trained again: which of them get another seed.
 
     race = run_race({7: {1: 0.021, 2: 0.022}, 3: {1: 0.034, 2: 0.035}}, seeds=3, minimize=True)
     race.missing          # ((7, 3),): trial 7 is trained with its third seed
     race.counted          # {7: 3, 3: 2}: how many seeds of each trial count
 
-Each configuration has two seeds first. Then whoever is clearly worse than the leader gets no
-further seed; the others get one more, and so on. The truly best of them is dropped with a
-probability of at most `LEVEL` in the whole race: that is shared out over all comparisons
-(Bonferroni), each a one-sided t test with the noise of all configurations together.
+Each configuration gets two seeds first. A configuration that is clearly worse than the leader then
+gets no further seed; the others get one more, and so on. The probability that the truly best one is
+dropped is at most `LEVEL` for the whole race. It is shared out over all comparisons (Bonferroni).
+Each comparison is a one-sided t test with the noise of all configurations together.
 
 The race follows from the values alone. So a run that was interrupted goes on with the same seeds,
 however many workers train them and in whichever order they end.
@@ -40,10 +40,10 @@ class Race:
 
 
 def run_race(found: Found, *, seeds: int, minimize: bool, drops: bool = True) -> Race:
-    """Run the race as far as the values that were found say.
+    """Run the race as far as the values allow.
 
-    A configuration of which a seed has no model gets no further one.
-    drops: False: each gets all its seeds, whatever their values
+    A configuration with a seed that gave no model gets no further one.
+    drops: False: each configuration gets all its seeds, whatever their values
 
     >>> run_race({7: {1: 0.021}, 3: {1: 0.034}}, seeds=3, minimize=True).missing
     ((3, 2), (7, 2))

@@ -37,8 +37,10 @@ S = TypeVar("S", bound="StoredTrials")
 def waits_out_outages(
     method: Callable[Concatenate[S, P], T],
 ) -> Callable[Concatenate[S, P], T]:
-    """Make a method begin again when the database was away, from its beginning: the locks that
-    it held are gone, too. A method that calls another waits as a whole."""
+    """Make a method start again if the database was away: its locks are gone by then.
+
+    A method that calls another one waits as a whole.
+    """
 
     @wraps(method)
     def wait(self: S, *args: P.args, **named: P.kwargs) -> T:
@@ -50,12 +52,12 @@ def waits_out_outages(
 class StoredTrials:
     """The stored trials of one study.
 
-    owner: who holds what is claimed here, as `search.trials.owner.owner_name` gives it
-    retry: how an outage of the database is waited out
+    owner: the name of this process in leases (`search.trials.owner.owner_name`)
+    retry: waits for a database that is away
     version: of the code that computes values
 
-    One rule: every method waits until the database answers. A ``try_`` method does not wait; it
-    returns False while the database is away, for whoever has something better to do.
+    Every method waits until the database answers. A method called ``try_`` does not: it returns
+    False while the database is away, for callers that have something better to do.
     """
 
     def __init__(
@@ -80,7 +82,8 @@ class StoredTrials:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock of the study. A server undoes what is cut off: then it is forgotten."""
+        """Hold the lock of the study. After an error all that was read is forgotten, because a
+        server undoes what was written under the lock."""
         try:
             with study_lock(self.engine, self.study_id):
                 yield
@@ -104,7 +107,7 @@ class StoredTrials:
         return self.storage.attempt_at(trial._trial_id)
 
     def was_abandoned(self, trial: Trial) -> bool:
-        """Whether an earlier worker of ours has died at ``trial``, which got no further since."""
+        """Whether an earlier worker of ours died at ``trial``, which has got no further since."""
         return self.storage.counted_at(trial._trial_id) > 1
 
     @waits_out_outages
@@ -120,7 +123,7 @@ class StoredTrials:
         self._write_report(trial, report)
 
     def try_report(self, trial: Trial, report: EpochReport) -> bool:
-        """Write the report, unless the database is away: then it is for later."""
+        """Write the report, unless the database is away."""
         return self.retry.try_once(lambda: self._write_report(trial, report))
 
     def _write_report(self, trial: Trial, report: EpochReport) -> None:
@@ -135,12 +138,12 @@ class StoredTrials:
             return read_measured(connection, trial._trial_id, epoch)
 
     def try_should_prune(self, trial: Trial) -> bool:
-        """Whether the pruner ends ``trial``; not while the database that it looks at is away."""
+        """Whether the pruner ends ``trial``; False while the database is away."""
         answers: list[bool] = []
         return self.retry.try_once(lambda: answers.append(self._should_prune(trial))) and answers[0]
 
     def _should_prune(self, trial: Trial) -> bool:
-        """Ask the pruner; Optuna's own way to it is closed to trials with several goals."""
+        """Ask the pruner. Optuna's own method refuses trials with several goals."""
         pruner = self.study.pruner
         if isinstance(pruner, FrontPruner):
             return pruner.prune(self.study, trial._cached_frozen_trial)
@@ -152,7 +155,7 @@ class StoredTrials:
         notes.write_note(self.storage, self.study_id, trial_id, words)
 
     def try_write_note(self, trial_id: int | None, words: str, *, earlier: str = "") -> bool:
-        """Write the note, unless the database is away: a later one says more.
+        """Write the note, unless the database is away.
 
         earlier: a note that counts as ours, too
         """
@@ -161,11 +164,11 @@ class StoredTrials:
 
     @waits_out_outages
     def check_counts(self) -> None:
-        """Count all trials in the database. Raises `DatabaseWentBack` where ended ones are gone."""
+        """Count all trials in the database. Raises `DatabaseWentBack` if ended ones are missing."""
         self._states.check()
 
     @waits_out_outages
     def read_again(self) -> None:
-        """Forget the trials that were read: from now on all is what the database says now."""
+        """Forget the trials that were read before."""
         self.study._storage = TrialCache(self.storage, self.retry)
         self._ids.clear()

@@ -49,8 +49,10 @@ class StudyCode:
         return code
 
     def changed_files(self, before: StudyCode) -> list[str]:
-        """Return the files that differ, and at last those that are gone. A file that only lies
-        elsewhere now is found by its name and what it does."""
+        """Return the files that differ, and after them those that are gone.
+
+        A file that was only moved is recognised by its name and content, and does not count.
+        """
         moved = Counter(
             (_name_of(path), word) for path, word in before.files.items() if path not in self.files
         )
@@ -80,9 +82,9 @@ def _name_of(path: str) -> str:
 def accept_code(study: optuna.Study, code: StudyCode, *, is_accepted: bool) -> None:
     """Keep ``code`` as code of the study; the caller holds the study's lock.
 
-    is_accepted: whether a person says that trials of several versions are to mix
+    is_accepted: whether a person allows trials of several versions to mix
 
-    Raises `StudyChanged` where they would.
+    Raises `StudyChanged` if they would mix and nobody has allowed it.
     """
     known = read_codes(study)
     if any(before.version == code.version for before in known):
@@ -106,7 +108,7 @@ def accept_code(study: optuna.Study, code: StudyCode, *, is_accepted: bool) -> N
 
 
 def check_code(study: optuna.Study, version: str) -> None:
-    """Raise `StudyChanged` where the study does not take trials that this code computes."""
+    """Raise `StudyChanged` unless the study takes trials that this code computes."""
     known = read_codes(study)
     if version and known and all(code.version != version for code in known):
         raise StudyChanged(
@@ -116,7 +118,7 @@ def check_code(study: optuna.Study, version: str) -> None:
 
 
 def check_joined_code(study: optuna.Study, code: StudyCode, revision: str) -> None:
-    """Raise `StudyChanged` where a machine that joins a study has other code than its trials'.
+    """Raise `StudyChanged` if a machine that joins a study has other code than the study's trials.
 
     revision: of the code with which the study was begun last
     """
@@ -179,7 +181,7 @@ def code_attributes(before: Mapping[str, Any], version: str, environment: str) -
 
 
 def _has_values(trial: FrozenTrial) -> bool:
-    """Whether values of a trial count, or are about to."""
+    """Whether a trial has values that count, or will have some."""
     if trial.state == TrialState.WAITING:
         return bool(trial.intermediate_values)
     return trial.state != TrialState.FAIL

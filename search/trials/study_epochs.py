@@ -19,8 +19,10 @@ DEFINITION = "definition"  # attribute of the stored study: its identity as JSON
 
 
 def check_epochs(study: optuna.Study, epochs: int | None) -> None:
-    """Raise `StudyChanged` where the study has other epochs by now. None: whoever asks trains
-    nothing."""
+    """Raise `StudyChanged` if the study has other epochs by now.
+
+    epochs: of this run; None: it trains nothing, and nothing is checked
+    """
     if epochs is None:
         return
     written = study._storage.get_study_user_attrs(study._study_id).get(DEFINITION)

@@ -120,9 +120,10 @@ class StudyStatus:
         return seconds_left(self._workers(), costs=costs, unstarted=unstarted, others=0, now=0.0)
 
     def machine_seconds_left(self) -> float | None:
-        """Return how long one worker would take for the trials that are not begun, and for those
-        that wait for a worker, and for those of the paused that are promoted; None where no trial
-        has ended, or none is left.
+        """Return how long one worker would take for all that is left; None if nobody can tell.
+
+        It counts the trials that are not begun, those that wait for a worker, and the paused
+        ones that are promoted. It is None before a trial has ended, and when none is left.
         """
         if self.stretches is not None:
             return self.stretches * self.stretch_seconds or None
@@ -150,7 +151,7 @@ class StudyStatus:
 
 
 def is_silent(trial: RunningTrial) -> bool:
-    """Whether the worker of a trial is gone, by all that is known: others go on with it."""
+    """Whether the worker of a trial seems to be gone, so that others take over its trial."""
     return trial.silent is not None and trial.silent > GRACE
 
 

@@ -29,5 +29,5 @@ def is_sound(name: str, value: object) -> bool:
 
 
 def sound_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's attributes; those that nobody can read as ours are left out."""
+    """Return a trial's attributes without those of genstudy's names that hold something else."""
     return {name: value for name, value in attributes.items() if is_sound(name, value)}

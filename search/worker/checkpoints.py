@@ -9,9 +9,10 @@
 With FILES each is copied to where every machine sees it (`search.worker.shared_copies`), and
 ``checkpoints.fetch_newer()`` brings here what another machine has written.
 
-A checkpoint says what it belongs to. One that is damaged, or of another training, is set aside with
-a line, and the one before takes its place; where none is left the training starts over. That
-happens where a disk forgets, and where a database was restored and gives a trial's number again.
+A checkpoint says what it belongs to. If it is damaged, or of another training, it is set aside with
+a message, and the one before is used. If none is left the training starts over. Damage comes from a
+faulty disk. A checkpoint of another training comes from a restored database, which gives the number
+of a trial again.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Checkpoints:
     """The checkpoints of one training.
 
     path: of the newest; of: what they belong to
-    attempt: the number of this attempt at the training, where attempts are counted: an earlier
-        attempt that wakes up late does not write over a later one's
-    tell: hears, in one line, what cannot be used
+    attempt: the number of this attempt at the training, if attempts are counted. An earlier attempt
+        that wakes up late cannot overwrite the checkpoints of a later one
+    tell: shows a line about what cannot be used
     copies: in FILES; None: there are none
     """
 
@@ -72,11 +73,11 @@ class Checkpoints:
         return self.path.with_stem(f"{self.path.stem}-earlier")
 
     def save(self, model: Model, *, epoch: int, note: dict[str, Any], copy: bool = True) -> None:
-        """Write a checkpoint after ``epoch``; the newest until now becomes the earlier one.
+        """Write a checkpoint after ``epoch``; the newest one so far becomes the earlier one.
 
-        copy: False: whoever calls copies it to FILES when it is time
-        Raises `OSError` where it does not fit, and `CheckpointError` where a later attempt has
-        written one; both stay then. Of a trial that is another's, FILES raises `TrialLost`.
+        copy: False: the caller copies it to FILES later Raises `OSError` if it does not fit on
+            the disk, and `CheckpointError` if a later attempt has written one; both checkpoints
+            stay then. FILES raises `TrialLost` if another process has taken the trial.
         """
         self._check_attempt()
         needs = checkpoint_size(model)
@@ -86,7 +87,7 @@ class Checkpoints:
             self.copies.keep(self.path, epoch=epoch)
 
     def fetch_newer(self) -> None:
-        """Bring here what another machine has written, where that got further than this one."""
+        """Bring the checkpoint of another machine here, if it is further than this one."""
         if self.copies is not None:
             here = max((kept.epoch for kept in self.read()), default=0)
             self.copies.fetch_newer(self.path, self.earlier, than=here)
@@ -124,8 +125,7 @@ class Checkpoints:
         self.tell(f"{path.name} is not used: {reason}{where}")
 
     def remove(self) -> None:
-        """Remove both: the training needs them no more. A disk that has become read-only keeps
-        them, which harms nobody."""
+        """Remove both checkpoints: the training is over. On a read-only disk they stay."""
         for path in (self.path, self.earlier):
             with suppress(OSError):
                 path.unlink()
@@ -133,7 +133,7 @@ class Checkpoints:
             self.copies.forget()
 
     def keep_last(self) -> None:
-        """Remove the earlier one: the training has ended, and may go on."""
+        """Remove the earlier checkpoint: the training has ended, and may go on some day."""
         with suppress(OSError):
             self.earlier.unlink()
         if self.copies is not None:

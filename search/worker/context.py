@@ -104,13 +104,13 @@ class WorkerContext:
         )
 
     def warn_once(self, what: str, error: Exception) -> None:
-        """Say that ``what`` is left out: in the log each time, to the user once."""
+        """Say that ``what`` is left out: each time in the log, once to the user."""
         log.warning("without %s: %s", what, error)
         cause = str(error) if isinstance(error, OSError) else describe_error(error)
         self.send(Warned(what=what, message=f"it goes on without {what}: {cause}"))
 
     def check_images(self) -> None:
-        """Raise `ImagesChanged` where what was just computed was not computed of the images."""
+        """Raise `ImagesChanged` if the images have changed while they were used."""
         if self.watched is None:
             return
         try:
@@ -120,7 +120,7 @@ class WorkerContext:
             raise
 
     def tell(self, line: str) -> None:
-        """Say something once that a person has to know, in the log too."""
+        """Tell the user a line, once, and write it into the log."""
         tell_user(self.send, line)
 
     def get_on(self) -> None:
@@ -129,7 +129,7 @@ class WorkerContext:
 
     @contextmanager
     def holding(self, number: int) -> Iterator[None]:
-        """Count trial ``number`` among those that this process is at."""
+        """Count trial ``number`` among the trials of this process inside the block."""
         self.get_on()
         if not self.held:
             self.begin_training()
@@ -140,15 +140,15 @@ class WorkerContext:
             self.held.discard(number)
 
     def begin_training(self) -> None:
-        """Forget the uploads of the training before."""
+        """Forget the uploads of the training before this one."""
         if self.uploads is not None:
             self.uploads.clear()
 
     def copies_of_trial(self, trial: Trial, suffix: str = "") -> SharedCopies | None:
-        """Return the copies of a trial's checkpoints in FILES, which only its latest attempt
-        writes; None: there are none.
+        """Return the copies of a trial's checkpoints in FILES; None: there is no FILES.
 
-        suffix: of the name, for what is beside them
+        Only the latest attempt at the trial may write them.
+        suffix: of the name, for files beside the checkpoints
         """
         if self.uploads is None:
             return None
@@ -160,9 +160,9 @@ class WorkerContext:
         )
 
     def share_picture(self, trial: Trial, artifact: str) -> None:
-        """Let other machines see a picture of a trial, which goes on meanwhile.
+        """Put a picture of a trial into FILES, while the trial goes on.
 
-        Raises what the guard of an earlier one of this id has raised.
+        Raises what the guard of an earlier picture of this trial has raised.
         """
         if self.uploads is not None:
             guard = self._guard_of_trial(trial)
@@ -170,7 +170,7 @@ class WorkerContext:
             self.uploads.share(artifact, self.run.paths.artifacts, guard, of=of)
 
     def share_artifacts(self, artifacts: Iterable[str]) -> None:
-        """Let other machines see pictures of the study, and wait until they can."""
+        """Put pictures of the study into FILES, and wait until they are there."""
         if self.uploads is not None:
             for artifact in artifacts:
                 self.uploads.share(artifact, self.run.paths.artifacts, may_always)
@@ -179,15 +179,17 @@ class WorkerContext:
     def copies_of_retraining(
         self, stem: str, claim: int | None, suffix: str
     ) -> SharedCopies | None:
-        """Return the copies in FILES of a retraining's checkpoints, which only the latest claim on
-        it writes; None: there are none."""
+        """Return the copies of a retraining's checkpoints in FILES; None: there is no FILES.
+
+        Only the latest claim on the retraining may write them.
+        """
         if self.uploads is None or claim is None:
             return None
         guard = self._guard_of(stem, claim)
         return SharedCopies(uploads=self.uploads, name=stem + suffix, guard=guard, tell=self.tell)
 
     def share_retraining(self, number: int, repeat: int, claim: int | None) -> None:
-        """Let other machines see a retraining that has ended. Raises `JobLost`."""
+        """Put a retraining that has ended into FILES. Raises `JobLost`."""
         if self.files is None or self.uploads is None or claim is None:
             return
         self.uploads.wait()
@@ -213,11 +215,11 @@ class WorkerContext:
         return lambda connection: check_job(connection, token, stem, claim)
 
     def retraining_paths(self, number: int, repeat: int = 1) -> RetrainingPaths:
-        """Return the places of trial ``number``'s retraining with one of its seeds."""
+        """Return the paths of trial ``number``'s retraining with one of its seeds."""
         return self.run.paths.retraining(self.run.study, number, repeat)
 
 
 def tell_user(send: Callable[[Event], None], line: str) -> None:
-    """Say something once that a person has to know, in the log too."""
+    """Tell the user a line, once, and write it into the log."""
     log.warning("%s", line)
     send(Warned(what=line, message=shorten_path(line)))

@@ -54,8 +54,11 @@ class Control:
             self.stopped.set()
 
     def warn_of_database(self, message: str) -> None:
-        """Log an outage. The supervisor notices a database that is away itself. But only who writes
-        meets a full disk, and only who comes late finds no connection left."""
+        """Log an outage of the database, and tell the supervisor where it cannot notice it.
+
+        A supervisor that only reads does not meet a full disk, and one that is connected meets
+        no lack of connections.
+        """
         log.warning(message)
         if FULL.search(message):
             self.send(Warned(what="space for the trial database", message=message))

@@ -30,34 +30,34 @@ SHARED = "trouble_beside_others"  # attribute: there was trouble while its worke
 
 
 class SpentProcess(Exception):
-    """This process should not train any more, and a new one can: memory ran out and may not all
-    have been given back."""
+    """This process should not train on, but a new one can: memory ran out, and part of it may
+    still be taken."""
 
 
 class BrokenDevice(SpentProcess):
-    """The same, since the process's context on its GPU is broken."""
+    """This process cannot train on, but a new one can: its context on the GPU is broken."""
 
 
 class OutOfMemoryAfterOthers(Exception):
-    """Memory ran out, but might not have without what earlier trials left behind."""
+    """Memory ran out, perhaps because of what earlier trials of this process left behind."""
 
 
 class DeviceCrowded(Exception):
-    """Memory of the GPU ran out, and would not have without the other processes on it."""
+    """Memory of the GPU ran out because of other processes on it."""
 
 
 def note_shared_trouble(queue: TrialQueue, trial: Trial) -> None:
-    """Note that there was trouble in which ``trial`` and others had a part."""
+    """Note that a device had trouble while ``trial`` and others were held."""
     queue.set_attributes(trial, {SHARED: True})
 
 
 def has_been_in_trouble(trial: Trial) -> bool:
-    """Whether a device had trouble with ``trial``: nothing else is trained beside it then."""
+    """Whether a device had trouble with ``trial``: then it is trained with nothing beside it."""
     return not {CROWDED, DEVICE_ERROR, SHARED}.isdisjoint(trial.user_attrs)
 
 
 class DeviceTrouble:
-    """What a device does to one attempt at a trial. memory: that the attempt takes"""
+    """Decides how a trial ends, or moves, after trouble with its device. memory: of the attempt"""
 
     def __init__(self, context: WorkerContext, trial: Trial, memory: TrialMemory) -> None:
         self.context = context
@@ -65,10 +65,10 @@ class DeviceTrouble:
         self.memory = memory
 
     def end_out_of_memory(self, error: Exception) -> Ending:
-        """Infeasible, if it would be so alone and in a new process, too; else `DeviceCrowded` or
-        `OutOfMemoryAfterOthers`.
+        """Return the end as infeasible, if the trial would not fit alone in a new process either.
 
-        So the outcome depends on the trial alone, not on the trials before and beside it.
+        Otherwise raises `DeviceCrowded` or `OutOfMemoryAfterOthers`. So the outcome depends on the
+        trial alone, and not on trials before it or beside it.
         """
         if len(self.context.held) > 1:  # alone it may fit
             lift_limit(self.context.device)  # the process has only to give back what it holds
@@ -87,7 +87,7 @@ class DeviceTrouble:
         return Ending.infeasible(error, taken=taken, budget=budget)
 
     def _give_way(self, error: Exception, others: int) -> None:
-        """Raise `DeviceCrowded`, unless the trial has often found too little memory already."""
+        """Raise `DeviceCrowded`, unless the trial has found too little memory several times."""
         attempts = self.trial.user_attrs.get(CROWDED)
         attempts = attempts + 1 if isinstance(attempts, int) else 1
         if attempts > MOST_CROWDED:
@@ -100,8 +100,10 @@ class DeviceTrouble:
         raise DeviceCrowded(describe_error(error)) from error
 
     def is_at_fault(self, epoch: int) -> bool:
-        """Whether a GPU's error is this trial's own: it came no further in a new process. Until
-        that is tried, the GPU may have failed by itself."""
+        """Whether the trial itself causes a GPU's error: it came no further in a new process.
+
+        Before that is tried, the GPU may have failed without its fault.
+        """
         before = self.trial.user_attrs.get(DEVICE_ERROR)
         if isinstance(before, int) and epoch <= before:
             return True

@@ -69,7 +69,7 @@ def run_final_test(
 
 
 def check_rank(context: WorkerContext, job: Export, connection: Connection) -> None:
-    """Raise `JobLost` if another machine has claimed this rank since."""
+    """Raise `JobLost` if another machine has claimed this rank."""
     check_job(connection, context.run.token, export_file(job.rank), job.claim)
 
 

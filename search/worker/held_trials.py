@@ -1,14 +1,14 @@
-"""The trials that one worker is at: one by one, or several that take turns.
+"""The trials that one worker holds: one at a time, or several that take turns.
 
-    HeldTrials(context).run()       # until none is left to take, or told to stop
+    HeldTrials(context).run()       # until no trial is left to take, or told to stop
 
-Each trial is a generator that pauses where it wants an epoch trained (`search.worker.trial`). In a
-round every trial that is held gets its epoch: those that agree as one program
-(`models.training.fused_epochs`), the others alone. Then each goes on by itself: it reports, is
-pruned, saves, draws, and wants its next epoch, or ends and makes room for another trial.
+Each trial is a generator that pauses when it wants an epoch trained (`search.worker.trial`). In a
+round every trial gets its epoch. Trials that may be trained together share a program
+(`models.training.fused_epochs`); all others are trained alone. Then each trial goes on by itself:
+it reports, is pruned, saves and draws, and wants its next epoch. A trial that ends makes room for
+another one.
 
-A trial that may be at fault for what has happened to a worker is trained by itself, with nothing
-beside it.
+A trial that may have killed a worker, or broken a device, is trained with nothing beside it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ log = logging.getLogger("genstudy")
 class HeldTrial:
     """A trial that waits for an epoch.
 
-    key: of those that it may share it with
-    is_ahead: whether its model has an epoch that the trial has not taken in
+    key: equal for trials that may share a program
+    is_ahead: whether its model has trained an epoch that the trial has not reported yet
     """
 
     run: TrialRun
@@ -73,8 +73,8 @@ class HeldTrials:
     def run(self) -> None:
         """Run trials until none is left to take, or until told to stop.
 
-        Raises what ends the process, as `search.worker.trial.run_trial` does; trials that are
-        still held are given back before.
+        Raises the errors that end the process, as `search.worker.trial.run_trial` does. The other
+        trials are given back before.
         """
         saves = True
         try:
@@ -110,7 +110,7 @@ class HeldTrials:
         return has_been_in_trouble(trial) or self.queue.was_abandoned(trial)
 
     def _run_alone(self, trial: Trial) -> None:
-        """Run a trial with nothing beside it; while others are held it is left for later, or for
+        """Run a trial with nothing beside it. While others are held, it is left for later, or for
         another worker."""
         if self.held:
             self.queue.release(trial.number)
@@ -120,7 +120,7 @@ class HeldTrials:
         run_trial(self.context, trial)
 
     def _begin(self, trial: Trial) -> None:
-        """Let a trial come to its first epoch."""
+        """Run a trial up to its first epoch."""
         run = TrialRun(self.context, trial)
         steps = run.run()
         try:
@@ -130,7 +130,7 @@ class HeldTrials:
         self.held[trial.number] = HeldTrial(run, steps, task, fusing_key(task.model))
 
     def _train_round(self) -> None:
-        """Have an epoch of every trial trained."""
+        """Train one epoch of every trial."""
         groups = self.choice.group({number: each.key for number, each in self.held.items()})
         count = len(self.held)
         for numbers in groups:
@@ -184,8 +184,10 @@ class HeldTrials:
             self._go_on(held, StopRequested() if epoch is None else epoch)
 
     def _blame(self, group: Sequence[HeldTrial], error: Exception) -> None:
-        """Have each of several trials trained alone from now on, in a new process: a GPU's error
-        does not tell whose it is."""
+        """Have each of several trials trained alone from now on, in a new process.
+
+        An error of a GPU does not say which of them caused it.
+        """
         for held in group:
             with suppress(TrialLost):
                 note_shared_trouble(self.queue, held.run.trial)
@@ -194,7 +196,8 @@ class HeldTrials:
         raise BrokenDevice(reason) from error
 
     def _go_on(self, held: HeldTrial, outcome: TrainedEpoch | BaseException) -> None:
-        """Let a trial go on to its next epoch, or to its end. Raises what ends the process."""
+        """Let a trial go on to its next epoch, or to its end. Raises the errors that end the
+        process."""
         number, held.is_ahead = held.run.number, False
         try:
             if isinstance(outcome, BaseException):
@@ -209,9 +212,9 @@ class HeldTrials:
             raise
 
     def _give_back(self, *, saves: bool) -> None:
-        """Give back all that is held, each behind its last epoch if it ``saves`` a checkpoint.
+        """Give back all trials, each after its last epoch if it ``saves`` a checkpoint.
 
-        A model that is ahead of its trial saves none: the epoch would be trained twice.
+        A trial whose model is ahead saves none: the epoch would be trained twice.
         """
         for held in list(self.held.values()):
             try:

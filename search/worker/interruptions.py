@@ -33,16 +33,18 @@ DEVICE_WORDS = re.compile(
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Whether ``error`` says nothing about the model in whose work it came up; or perhaps nothing,
-    where a GPU reports it."""
+    """Whether ``error`` has another cause than the model that was at work.
+
+    An error of a GPU counts, although the model may have caused it.
+    """
     is_known = isinstance(error, INTERRUPTIONS) or is_missing_record(error)
     return is_known or is_device_error(error)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether a GPU has reported an error, now or before: only a new process can go on with it.
+    """Whether a GPU has reported an error, now or before: only a new process can use it again.
 
-    Memory that runs out breaks nothing.
+    Running out of memory breaks nothing, and does not count.
     """
     if not isinstance(error, Exception) or is_out_of_memory(error):
         return False
@@ -50,7 +52,7 @@ def is_device_error(error: BaseException) -> bool:
 
 
 def _names_device(error: BaseException | None) -> bool:
-    """Whether ``error``, or one that it came of, is a GPU's."""
+    """Whether ``error``, or one of its causes, comes from a GPU."""
     while error is not None:
         if isinstance(error, torch.AcceleratorError):
             return True
@@ -61,8 +63,7 @@ def _names_device(error: BaseException | None) -> bool:
 
 
 def _is_context_broken() -> bool:
-    """Whether what this process has asked of its GPU ends in an error, as all that follows then
-    does."""
+    """Whether a GPU's context is broken, so that every further call ends in an error."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:

@@ -17,9 +17,9 @@ import time
 
 
 class OwnTime:
-    """A clock that others' work does not advance.
+    """A clock that stands while the worker trains other trials.
 
-    sharing: how many trials the epoch is trained for that is under way, or was the last
+    sharing: how many trials share the present epoch, or the last one
     """
 
     def __init__(self) -> None:
@@ -40,18 +40,18 @@ class OwnTime:
         return now - self._began - others
 
     def wait(self) -> None:
-        """The trial waits for its next epoch to be trained; again, where that has failed."""
+        """Note that the trial waits for its next epoch. A failed epoch is waited for again."""
         if self._waits is None:
             self._waits = time.monotonic()
         self._trains = None
 
     def note_step(self) -> None:
-        """A step begins; at the first of them the trial waits no more."""
+        """Note that a training step begins: with the first step of an epoch the waiting ends."""
         if self._waits is not None and self._trains is None:
             self._trains = time.monotonic()
 
     def end_epoch(self, seconds: float) -> None:
-        """The trial goes on by itself. seconds: that the epoch took, its share of them"""
+        """Note the end of an epoch. seconds: the share of the epoch that counts for this trial"""
         if self._waits is not None:
             self._others += time.monotonic() - self._waits - seconds
         self._waits = self._trains = None

@@ -28,9 +28,9 @@ from storage.files.temporary import temporary_name
 class SharedCopies:
     """The copies that are kept under one name.
 
-    uploads: which put them while the training goes on
-    guard: raises, in a transaction, where the training is somebody else's
-    tell: hears, in one line, what cannot be used
+    uploads: puts them while the training goes on
+    guard: raises, within a transaction, if another process has taken the training
+    tell: shows a line about a copy that cannot be used
     """
 
     uploads: Uploads
@@ -43,13 +43,13 @@ class SharedCopies:
         return self.uploads.access
 
     def keep(self, path: Path, *, epoch: int) -> None:
-        """Have a copy of ``path`` kept, unless FILES is away. Raises what the guard has raised
-        since the last call."""
+        """Keep a copy of ``path``, unless FILES is away. Raises what the guard has raised since the
+        last call."""
         left = f"checkpoints stay in {shorten_path(path.parent)}"
         self.uploads.put(self.name, path, epoch=epoch, guard=self.guard, left=left)
 
     def keep_all(self, paths: Sequence[Path], *, epoch: int) -> None:
-        """Have several files kept as one copy, likewise."""
+        """Keep several files as one copy; otherwise like `keep`."""
         archive = paths[0].with_name(temporary_name(self.name))  # removed here, or after a kill
         try:
             pack_files(paths, archive)
@@ -58,24 +58,24 @@ class SharedCopies:
             archive.unlink(missing_ok=True)
 
     def settle(self) -> None:
-        """Wait until what was kept is there, unless FILES is away. Raises as `keep` does."""
+        """Wait until all copies are in FILES, unless it is away. Raises as `keep` does."""
         self.uploads.wait()
 
     def settle_own(self) -> None:
-        """Likewise, but raise nothing that another trial of this process has met."""
+        """Wait as `settle` does, but raise no error of another trial of this process."""
         self.uploads.wait(self.name)
 
     def bring_all(self, folder: Path) -> None:
-        """Bring the files of the latest whole copy of `keep_all`, where they are not here."""
+        """Bring the files of the latest whole copy that `keep_all` made, if they are not here."""
         for record in self._newer(0):
             with suppress(FilesAway):
                 if self.access.wait_for(partial(_unpack, record=record, folder=folder)):
                     return
 
     def fetch_newer(self, path: Path, earlier: Path, *, than: int) -> int:
-        """Bring the latest copy behind epoch ``than`` to ``path``; return its epoch, or ``than``.
+        """Bring the latest copy after epoch ``than`` to ``path``; return its epoch, or ``than``.
 
-        A copy that is damaged is left out with a line, and the one before takes its place.
+        A damaged copy is skipped with a message, and the one before it is used.
         """
         for record in self._newer(than):
             try:
@@ -93,7 +93,7 @@ class SharedCopies:
         return than
 
     def forget(self) -> None:
-        """Remove all copies; what cannot be removed now, the end of the study removes."""
+        """Remove all copies. What cannot be removed now is removed at the end of the study."""
         self.uploads.drop(self.name)
         self.access.try_to(lambda files: files.forget(self.name), left="what ended stays there")
 
@@ -103,7 +103,7 @@ class SharedCopies:
             self.access.try_to(partial(_drop, record=record), left="an earlier one stays there")
 
     def _newer(self, than: int) -> list[FileRecord]:
-        """Return the copies behind an epoch, the newest first."""
+        """Return the copies after an epoch, the newest first."""
         found: list[FileRecord] = []
         with suppress(FilesAway):  # it is the database that says it
             found = self.access.wait_for(lambda files: files.kept(self.name))

@@ -46,9 +46,10 @@ class Supervision(Protocol):
 
 
 def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -> WorkerContext:
-    """Load study, images and database, for all jobs of this process, which ``owner`` names.
+    """Load the study, its images and its database for all jobs of this process.
 
-    Raises `GaveUp` and `StopRequested` when the supervisor ends it before that is done.
+    owner: the name of this process in leases
+    Raises `GaveUp` and `StopRequested` if the supervisor ends it before that is done.
     """
     if run.code and run.code != digest_rooms():
         raise StudyChanged(
@@ -94,16 +95,16 @@ def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -
 
 
 def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -> TrialQueue:
-    """Return the queue of the stored study, which has to be the one in the study's file.
+    """Return the queue of the stored study, which has to match the study's file.
 
-    The supervisor has seen the database: one that is away now comes back.
+    The supervisor has opened the database before, so an outage of it is waited for.
     """
     retry = DatabaseRetry(control.interrupted, control.warn_of_database)
     warm = read_warm(run.warm, study.space)
     drawing = _draw_with(warm, run, study)
 
     def find_begun(opened: optuna.Study) -> Drawing | None:
-        """Return what trials are drawn with where another machine has begun the study meanwhile."""
+        """Return what trials are drawn with if another machine has begun the study otherwise."""
         stored = remembered_warm(opened, study.space)
         if stored.given == warm.given:
             return None
@@ -134,7 +135,7 @@ def _open_queue(run: StudyRun, study: Study, control: Supervision, owner: str) -
 
 
 def _draw_with(warm: Warm, run: StudyRun, study: Study) -> Drawing:
-    """Return what trials are drawn with in a study that has begun with ``warm``."""
+    """Return what trials are drawn with in a study that began with ``warm``."""
     chosen, goals = run.sampler or study.spec.sampler, study.spec.goals
     sampler = make_sampler(chosen, seed=run.seed, space=study.space, goals=goals)
     sampler = with_warm(sampler, warm.sources, study.space)

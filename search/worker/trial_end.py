@@ -41,7 +41,7 @@ def end_complete(attempt: TrialAttempt) -> Ending:
 
 
 def end_unpromoted(attempt: TrialAttempt, model: Model) -> Ending:
-    """End a trial that pauses, as pruned at its rung, with the pictures of its checkpoint."""
+    """End a paused trial as pruned at its rung, with pictures of its checkpoint."""
     verdict = attempt.diagnosis.final()
     if attempt.progress.epoch:  # else the checkpoint is lost, and the model untrained
         attempt.pictures.show_end(model, verdict)
@@ -50,15 +50,15 @@ def end_unpromoted(attempt: TrialAttempt, model: Model) -> Ending:
 
 
 def end_diverged(attempt: TrialAttempt, error: DivergedError) -> Ending:
-    """End a trial whose training left the finite numbers, with pictures of how it came there."""
+    """End a trial whose training has diverged, with pictures of the epochs before."""
     attempt.pictures.show_broken(error.epoch)
     about = trial_attributes(attempt.diagnosis.diverged(error))
     return Ending.diverged(error, attempt.context.run.epochs).with_attributes(about)
 
 
 def release(attempt: TrialAttempt) -> None:
-    """Give the trial back, once its last checkpoint is where others find it. While the database
-    is away, its lease runs out instead."""
+    """Give the trial back, once its last checkpoint is in FILES. While the database is away, its
+    lease runs out instead."""
     with suppress(StopRequested, DatabaseLost):
         attempt.settle_copies()
     if not attempt.lost.is_set():
@@ -85,8 +85,11 @@ def pause(attempt: TrialAttempt) -> None:
 
 
 def is_kept(attempt: TrialAttempt) -> bool:
-    """Whether the database has what this attempt has told it. It has not where an older state
-    of it was put back meanwhile; then the trial is made again."""
+    """Whether the database still has all that this attempt has reported.
+
+    It lacks some of it if an older state of the database was put back. Then the trial is made
+    again.
+    """
     queue, progress = attempt.queue, attempt.progress
     stored = queue.retry.wait_for(lambda: queue.storage.get_trial(queue.id_of(attempt.number)))
     told = progress.reported.keys() - {report.epoch - 1 for report in progress.unwritten}
@@ -102,16 +105,20 @@ def is_kept(attempt: TrialAttempt) -> bool:
 
 
 def write_last_note(attempt: TrialAttempt, ending: Ending) -> None:
-    """Say how the trial ends. The dashboard asks no more for a trial that has ended: this
-    comes before that."""
+    """Write how the trial ends into its note, before the end of the trial is stored.
+
+    The dashboard does not ask for the note of an ended trial again.
+    """
     reported = attempt.progress.reported
     words = attempt.note.describe_end(str(ending.outcome), reported, ending.attributes)
     attempt.queue.write_note(attempt.trial._trial_id, words)
 
 
 def clear_up(attempt: TrialAttempt) -> None:
-    """Remove what a trial needs no more that has ended. One that may go on, in a study with
-    more epochs or trials, keeps its last checkpoint."""
+    """Remove the files that an ended trial needs no more.
+
+    A trial that may go on, in a study with more epochs or trials, keeps its last checkpoint.
+    """
     try:
         kept = attempt.queue.select_kept([attempt.number], all_of_them=attempt.context.run.keeps)
     except GaveUp:  # the end of the next run looks again

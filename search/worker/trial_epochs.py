@@ -44,7 +44,7 @@ class Overdue(Exception):
 class GivenBack(StopRequested):
     """The trial is given back while it waits for its next epoch.
 
-    saves: whether it leaves a checkpoint; False where its device or its images cannot be trusted
+    saves: whether it saves a checkpoint; False if its device or its images cannot be trusted
     """
 
     def __init__(self, *, saves: bool) -> None:

@@ -1,19 +1,19 @@
-"""Copies and pictures that one thread puts into FILES while the training goes on.
+"""One thread puts copies and pictures into FILES while the training goes on.
 
     uploads = Uploads(access)
     uploads.put("trial-7", path, epoch=9, guard=guard, left="...")    # returns at once
-    uploads.share(artifact, folder, guard, of="trial-7")              # likewise, a picture
+    uploads.share(artifact, folder, guard, of="trial-7")              # the same for a picture
     uploads.wait("trial-7")       # until all are there, or FILES is away
-    uploads.drop("trial-7")       # what has not begun is not put any more
+    uploads.drop("trial-7")       # does not put what has not begun yet
     uploads.clear()               # another training begins
 
-A copy counts when the database says that it is whole, which is after its last byte was written: so
-the training may go on meanwhile, and nobody resumes from half of one. Of a name the latest waits,
-and one that it overtakes is not put. What a guard raises is raised by the next call: the training
-is somebody else's by now.
+A copy counts once the database says that it is whole, after its last byte was written. So the
+training may go on meanwhile, and no process resumes from half a copy. Of each name only the latest
+copy waits: a newer one replaces it. If a guard raises, because another process has taken the
+training, the next call raises the error.
 
-A picture stays where it is, so that a later one of the same name is put in its place. One for which
-FILES was away is put with the next, also that of another trial.
+A picture stays in its folder. A picture for which FILES was away is put together with the next one,
+also with that of another trial.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ REST = 5.0  # seconds without work after which the thread ends
 class Upload:
     """One copy that is to be put.
 
-    path: another name of its content, which is ours alone
-    left: what stays where while FILES is away, for people
+    path: a second name of the content, which only this upload uses
+    left: which file stays where while FILES is away, for people
     """
 
     name: str
@@ -51,11 +51,11 @@ class Upload:
     left: str
 
     def send(self, access: FilesAccess) -> None:
-        """Put it, unless FILES is away. Raises what the guard raises."""
+        """Put the copy, unless FILES is away. Raises what the guard raises."""
         access.try_to(self._put, left=self.left)
 
     def drop(self) -> None:
-        """Remove what nobody needs any more."""
+        """Remove the second name of the content."""
         with suppress(OSError):
             self.path.unlink()
 
@@ -65,7 +65,7 @@ class Upload:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPicture:
-    """One picture that is to be put. name: its id; of: whose it is; folder: in which it lies"""
+    """One picture that is to be put. name: its id; of: its trial; folder: in which it lies"""
 
     name: str
     of: str
@@ -73,11 +73,11 @@ class SharedPicture:
     guard: Guard
 
     def send(self, access: FilesAccess) -> None:
-        """Put it, or keep it for later while FILES is away. Raises what the guard raises."""
+        """Put the picture; keep it for later while FILES is away. Raises what the guard raises."""
         access.share_artifact(self.name, self.folder, self.guard)
 
     def drop(self) -> None:
-        """It stays where it is."""
+        """Do nothing: the picture stays where it is."""
 
 
 class Uploads:
@@ -94,9 +94,9 @@ class Uploads:
         self._thread: threading.Thread | None = None
 
     def put(self, name: str, path: Path, *, epoch: int, guard: Guard, left: str) -> None:
-        """Have what ``path`` holds now put under ``name``; a disk that does not let it costs it.
+        """Put the present content of ``path`` under ``name``. If the disk is full, nothing is put.
 
-        Raises what an earlier upload of this name has met.
+        Raises the error of an earlier upload of this name.
         """
         self._raise_failure(name)
         try:
@@ -107,7 +107,7 @@ class Uploads:
         self._add(Upload(name=name, path=copy, epoch=epoch, guard=guard, left=left))
 
     def share(self, artifact: str, folder: Path, guard: Guard, *, of: str = "") -> None:
-        """Have the picture ``artifact`` in ``folder`` put. Raises as `put` does.
+        """Put the picture ``artifact`` in ``folder``. Raises as `put` does.
 
         of: the name under which the checkpoints of its trial are put
         """
@@ -115,9 +115,9 @@ class Uploads:
         self._add(SharedPicture(name=artifact, of=of, folder=folder, guard=guard))
 
     def wait(self, of: str | None = None) -> None:
-        """Wait until everything is put, as far as FILES takes it. Raises what uploads have met.
+        """Wait until everything is put that FILES takes. Raises the errors of uploads.
 
-        of: only what those of this name have met; that of another trial is for itself to hear
+        of: raise only the errors of this name; those of another trial are raised for that trial
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and self._under_way is None)
@@ -130,7 +130,7 @@ class Uploads:
             raise failed[0]
 
     def drop(self, name: str) -> None:
-        """Put nothing more under ``name``; returns when nothing of it is under way."""
+        """Put nothing more under ``name``; returns when no upload of it is running."""
         with self._changed:
             dropped = self._waiting.pop(name, None)
             self._changed.wait_for(lambda: self._under_way is None or self._under_way.name != name)
@@ -139,7 +139,7 @@ class Uploads:
             dropped.drop()
 
     def clear(self) -> None:
-        """Put nothing more, and forget what uploads have met: they were another training's."""
+        """Put nothing more, and forget the errors of uploads: they belong to another training."""
         with self._changed:
             names = [*self._waiting, *self._failed]
         for name in names:
@@ -148,13 +148,13 @@ class Uploads:
             self.wait()
 
     def _raise_failure(self, name: str) -> None:
-        """Raise what an earlier upload of a name has met."""
+        """Raise the error of an earlier upload of a name, if there is one."""
         with self._changed:
             if name in self._failed:
                 raise self._failed.pop(name)[1]
 
     def _add(self, upload: Upload | SharedPicture) -> None:
-        """Let the thread put something, in place of what waits under its name."""
+        """Give the thread something to put. It replaces what waits under the same name."""
         with self._changed:
             overtaken = self._waiting.pop(upload.name, None)
             self._waiting[upload.name] = upload
@@ -199,7 +199,7 @@ class Uploads:
 
 
 def _second_name(path: Path) -> Path:
-    """Give the content of a file another name beside it: the first will soon be another file's.
+    """Give the content of a file a second name: the first name will soon get another content.
 
     Raises `OSError`.
     """
