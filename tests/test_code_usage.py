@@ -22,7 +22,7 @@ def test_units_that_died_are_counted(digits: ImageSplits) -> None:
         table = code_table(model, digits.test)
     assert alive <= 2
     assert table.rows[0] == ("numbers that differ between images", f"{alive} of 6")
-    assert table.note.startswith(f"{6 - alive} say the same of every image")
+    assert table.note.startswith(f"{6 - alive} have the same value for every image")
 
 
 def test_a_code_that_is_alive_has_no_note(digits: ImageSplits) -> None:

@@ -156,7 +156,7 @@ def test_a_full_disk_costs_checkpoints_and_pictures_but_no_trial(
     frame = trials("small", storage=postgres_url)
     assert frame["outcome"].tolist() == ["complete"] * 2
     for what in ("checkpoint", "picture"):
-        said = re.findall(rf"worker 0: it goes on without {what}s of trials: (.*)", out)
+        said = re.findall(rf"worker 0: goes on without {what}s of trials: (.*)", out)
         assert len(said) == 1  # of the first trial, and not again
         assert re.match(rf"cannot write \S+: {FULL}; .*[\d,]+ are free; make room", said[0])
         assert frame[f"no_{what}"].str.contains(FULL).tolist() == [True] * 2

@@ -121,7 +121,7 @@ def test_a_search_that_keeps_checkpoints_becomes_the_longer_one(
         pd.testing.assert_frame_equal(curve(user.url, number), curve(other.url, number))
     code, _, error = other.run(**call, EPOCHS=4)
     assert code == 2
-    assert "its 2 complete trials kept no checkpoint to go on from, which KEEP=checkp" in error
+    assert "its 2 complete trials kept no checkpoint to go on from; with KEEP=checkpoint" in error
     assert user.run(**call, EPOCHS=2)[0] == 2, "fewer epochs are another study"
 
 

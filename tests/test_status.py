@@ -287,7 +287,7 @@ def test_nobody_at_work_is_said_with_what_helps() -> None:
         ({"running": []}, "make worker NAME=cae goes on with what was begun"),
         (
             {"running": [replace(RUNNING, silent=99.0)]},
-            "nothing is heard of the worker of trial 22",
+            "the worker of trial 22 is silent",
         ),
         ({"running": [], "counts": Counter(complete=1)}, "make worker NAME=cae takes the next"),
         ({"running": [], "counts": Counter(complete=50)}, None),

@@ -403,7 +403,7 @@ def test_a_power_cut_ends_all_processes_of_one_machine(scene: Scene) -> None:
 
 def test_an_end_with_an_error_is_a_failure_unless_it_is_right(scene: Scene) -> None:
     machine = scene.machines[0]
-    machine.log.write_text("error: the export of trial 1 as rank 1 is given up: it took down 3 w\n")
+    machine.log.write_text("error: the export of trial 1 as rank 1 is given up: it killed 3 work\n")
     judge_end(scene, machine, 2)
     assert not scene.journal.harms
     machine.log.write_text("error: cannot open postgresql://host (connection refused)\n")

@@ -110,7 +110,7 @@ def test_a_retraining_that_kills_its_worker_is_given_up_and_others_take_its_plac
     code, out, error = user.run(**variables, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
     assert out.count("ended by signal 9") == finish_jobs.MOST_DEATHS
-    assert "is given up: it took down 3 workers one after the other" in out
+    assert "is given up: it killed 3 workers in a row" in out
     assert (user.runs / "exports" / "small" / "1" / "provenance.json").exists()
     code, out, error = user.run(**variables, WORKERS=1, TOP=1)
     assert (code, error) == (0, "")
@@ -190,6 +190,8 @@ def test_of_a_retraining_that_is_given_up_a_record_stays(make_context: MakeConte
 def test_an_export_that_kills_its_worker_costs_no_other(make_context: MakeContext) -> None:
     jobs: list[Retrain | Export] = [Export(number=4, rank=1), Export(number=2, rank=2)]
     pool = Pool({jobs[0]})
-    with pytest.raises(WorkersFailed, match="the export of trial 4 as rank 1 is given up: it took"):
+    with pytest.raises(
+        WorkersFailed, match="the export of trial 4 as rank 1 is given up: it killed"
+    ):
         hand_out(make_context(), pool, jobs)
     assert pool.done == jobs[1:]

@@ -90,11 +90,12 @@ def checkerboard_tables(
         columns=("decoder", *(f"{stage}, {period} px" for stage in what for period in PERIODS)),
         rows=tuple(rows),
         note=(
-            f"1: no peak. untrained: of {ANALYSED} random codes; made: of test images, clean; "
-            f"error: less these. {TRANSPOSED}: a CAE with as long a code after {EPOCHS} epochs."
+            f"1 means no peak. untrained: outputs for {ANALYSED} random codes; made: outputs for "
+            "clean test images; error: these outputs less the images. "
+            f"{TRANSPOSED}: a CAE with a code of the same width after {EPOCHS} epochs."
         ),
         seeds=1,
-        measured_on=f"{len(test):,} test images, or as many codes",
+        measured_on=f"{len(test):,} test images, or as many random codes",
     )
 
 

@@ -33,8 +33,8 @@ def code_table(model: LatentModel, images: Images) -> Table:
     note = ""
     if used < width:
         note = (
-            f"{width - used} say the same of every image: units that died in training; a lower "
-            "learning rate or larger batches keep them alive"
+            f"{width - used} have the same value for every image: units that died in training; a "
+            "lower learning rate or larger batches keep them alive"
         )
     return Table(
         name="code",

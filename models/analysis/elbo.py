@@ -106,10 +106,10 @@ def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
         f"negative ELBO on {count} images",
         f"-log p(x) on the same {count}, {samples} importance samples",
         "its standard error over images",
-        "by how much it is below that bound, image by image",
-        "the standard error of this difference, paired",
-        "-log p(x) of all, by this difference",
-        "its standard error, of the difference and of the draws",
+        "gap between bound and likelihood, mean over images",
+        "standard error of the gap, paired by image",
+        "-log p(x) of all images, by the gap",
+        "its standard error, from the gap and the draws",
     )
     meaning = (
         "all values are 0 or 1"
@@ -122,8 +122,8 @@ def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
         title="Bounds on the likelihood of the test images",
         columns=("nats per image", *versions),
         rows=tuple(zip(names, *columns, strict=True)),
-        note=f"Bernoulli likelihood; the {count} are drawn at random, and bound and likelihood of "
-        f"them have the same samples; {meaning}",
+        note=f"Bernoulli likelihood; the {count} images are drawn at random, and their bound and "
+        f"their likelihood are estimated from the same samples; {meaning}",
         seeds=1,
         measured_on=f"{len(images):,} test images, or as many as the row says",
     )

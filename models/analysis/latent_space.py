@@ -162,7 +162,7 @@ def _grid_picture(codes: Codes) -> Picture:
     """Show what the decoder makes of codes all over the plane."""
     axes = grid_axes(codes)
     spans = [f"z{i + 1} from {z[0]:.2f} to {z[-1]:.2f}" for i, z in enumerate(axes)]
-    caption = f"what the decoder makes of codes from all over: {', '.join(spans)}"
+    caption = f"what the decoder makes of evenly spaced codes: {', '.join(spans)}"
     points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, codes.width)  # z1 goes fastest
     images = codes.decode(points)
     return figure_picture(

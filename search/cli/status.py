@@ -60,7 +60,7 @@ def show_status(console: Console, found: StudyStatus) -> None:
         print_line(console, f"and {len(found.running) - SHOWN:,} more; CSV=FILE writes all")
     if lost := [str(trial.number) for trial in found.running if is_silent(trial)]:
         what = f"trial{'s' if len(lost) > 1 else ''} {', '.join(lost)}"
-        line = f"nothing is heard of the worker of {what}: others go on with what it had"
+        line = f"the worker of {what} is silent: other workers will take over its trial"
         print_line(console, line, "yellow")
     if advice := _next_line(found):
         print_line(console, advice)

@@ -57,7 +57,7 @@ def ranking_check(trials: Sequence[FrozenTrial], metric: str) -> list[Block]:
         if rho is not None:
             file = f"ranking_{len(figures) + 1}.svg"
             figures.append(draw_pairs(file, Pairs(x=x, y=y, points=points, rho=rho)))
-    title = Heading("Does a second evaluator rank the trials alike?")
+    title = Heading("Does a second evaluator rank the trials in the same order?")
     return [title, *map(Words, words), *([Group(figures)] if figures else [])]
 
 

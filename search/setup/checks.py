@@ -84,8 +84,11 @@ def probe(spec: StudySpec) -> tuple[dict[str, BaseDistribution], str]:
 def _check_reference(
     spec: StudySpec, space: Mapping[str, BaseDistribution], name: str, parameters: Mapping[str, Any]
 ) -> None:
-    """Raise `StudyFileError` unless a reference sets exactly what `suggest` then asks for, and
-    within the bounds. It may lead into a branch that no random trial has met."""
+    """Raise `StudyFileError` unless a reference sets exactly the parameters that `suggest` asks
+    for, within their bounds.
+
+    A reference may lead into a branch of the space that no random trial has reached.
+    """
     trial = FixedTrial(dict(parameters))
     mistake: Exception | None = None
     try:
@@ -115,7 +118,7 @@ def is_within(distribution: BaseDistribution, value: Any) -> bool:
 
 
 class _CheckedSampler(RandomSampler):
-    """A random sampler that refuses ranges that Optuna cannot draw from, and choices that no
+    """A random sampler that refuses ranges from which Optuna cannot draw, and choices that no
     database can keep."""
 
     def sample_independent(
@@ -153,8 +156,8 @@ def check_strategies(
 ) -> None:
     """Raise `BadVariable` for a sampler that cannot draw or a pruner that cannot judge.
 
-    Optuna makes objects of ``tpe(n_startup_trials='a')`` or ``hyperband(max_resource=0)`` without
-    complaint, and each trial fails then. A few trials in memory show it in milliseconds.
+    Optuna makes objects of ``tpe(n_startup_trials='a')`` or ``hyperband(max_resource=0)``
+    without an error, and then each trial fails. A few trials in memory show it in milliseconds.
     """
     study = optuna.create_study(
         storage=optuna.storages.InMemoryStorage(),
@@ -194,8 +197,8 @@ def check_fit(
 ) -> None:
     """Build one model without memory, to see that it fits the images and its base.
 
-    Without ``images`` only the shape is checked. Without ``base`` nothing is checked of a model
-    that starts from one.
+    Without ``images`` only the shape is checked. A model that starts from another one is not
+    checked without its ``base``.
     """
     spec = study.spec
     if base is None and spec.starts_from is not None:
@@ -210,8 +213,10 @@ def check_fit(
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leave out the drawing of weights: without memory they have no values, and drawing them would
-    load PyTorch's compiler."""
+    """Skips the drawing of weights, which have no values without memory.
+
+    Drawing them would load PyTorch's compiler.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -3,11 +3,11 @@
     check_extension(study, stored, now, opened, keeps=True)        # before anything is written
     lines = extend_epochs(queue, run, filed=9)                     # says what goes on; []: nothing
 
-A trial that was complete goes on from its last checkpoint. With rungs (`PRUNER=asha`) it is at a
-rung now where its epochs are one: then the best of it go on, and the others have ended there, as
-pruned. Up to the epoch at which it goes on, a trial has the values of one that had more epochs from
-the start. That is so only where nothing in its training is stretched over all its epochs: a study
-of such trials is refused.
+A complete trial goes on from its last checkpoint. With rungs (`PRUNER=asha`) its last epoch may be
+a rung now. Then the best trials of that rung go on, and the others end there, as pruned. Up to the
+epoch at which it goes on, a trial has the values that it would have with more epochs from the
+start. That holds only if nothing in its training is stretched over all its epochs, so a study with
+such trials is refused.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def _find_obstacle(study: Study, opened: optuna.Study, *, keeps: bool) -> str | 
     if complete and not keeps:
         return (
             f"its {format_count(len(complete), 'complete trial')} kept no checkpoint to go on "
-            "from, which KEEP=checkpoints or PRUNER=asha have a study do from its start"
+            "from; with KEEP=checkpoints or PRUNER=asha from its start, a study keeps them"
         )
     for trial, config in _configurations(study, trials):
         if config.is_stretched:
             return (
                 f"in trial {trial.number} something is stretched over all epochs (a schedule of "
-                "the learning rate, or noise that fades), so that more of them are another training"
+                "the learning rate, or noise that fades), so that its first epochs would be others"
             )
         if not _says_when_settled(study.spec.model, config):
             return (
@@ -96,7 +96,8 @@ def _configurations(
 
 
 def _says_when_settled(model: type[Model], config: ModelConfig) -> bool:
-    """Whether a family of somebody's own that sets more in ``begin_epoch`` says until when."""
+    """Whether a user's own family that overrides ``begin_epoch`` says until when it changes
+    anything."""
     setter = next(each for each in model.__mro__ if "begin_epoch" in vars(each))
     teller = next(each for each in type(config).__mro__ if "settled_in" in vars(each))
     return _is_ours(setter) or not _is_ours(teller)
@@ -108,10 +109,10 @@ def _is_ours(kind: type) -> bool:
 
 
 def extend_epochs(queue: TrialQueue, run: StudyRun, *, filed: int) -> list[str]:
-    """Give the stored study the epochs of the run, and let complete trials go on; returns what is
-    to be said of it.
+    """Give the stored study the epochs of the run, and let complete trials go on; returns lines
+    about it.
 
-    filed: the epochs that the study file says
+    filed: the epochs in the study file
 
     All of it is one transaction. Raises `StudyChanged` while a trial of fewer epochs runs.
     """
@@ -134,7 +135,7 @@ def extend_epochs(queue: TrialQueue, run: StudyRun, *, filed: int) -> list[str]:
 
 
 def _check_that_none_runs(queue: TrialQueue, stored: StudyIdentity) -> None:
-    """Raise `StudyChanged` while a worker trains a trial to fewer epochs."""
+    """Raise `StudyChanged` while a worker trains a trial of fewer epochs."""
     with read(queue.engine) as connection:
         running = read_running(connection, queue.study_id)
     if running:
@@ -149,7 +150,7 @@ def _check_that_none_runs(queue: TrialQueue, stored: StudyIdentity) -> None:
 def _let_go_on(
     queue: TrialQueue, run: StudyRun, complete: list[FrozenTrial], identity: StudyIdentity
 ) -> list[FrozenTrial]:
-    """Let complete trials go on, or end at a rung instead; returns the latter."""
+    """Let complete trials go on, or end them at a rung; returns those that ended at a rung."""
     value = json.dumps(json.dumps(asdict(identity)))
     paused = []
     with write(queue.engine) as connection:

@@ -1,11 +1,11 @@
 """An export that another machine has made, brought from FILES into this RUNS before it is read.
 
-    fetch_export(variables, "cae", 1, say)      # verified by its hash; says so where it came
-    export_place(variables, "cae")              # where to look, for who finds none
+    fetch_export(variables, "cae", 1, say)      # checks its hash, and says if it was brought
+    export_place(variables, "cae")              # where the study keeps its exports, for messages
 
-FILES has what all machines agree on, and RUNS is the copy of one of them. So FILES is asked, also
-where an export stands here: another machine may have made a later one. Where FILES or the trial
-database is away, what stands here is used, with a line.
+FILES has what all machines agree on; each RUNS is the copy of one machine. So FILES is asked even
+if an export is here, because another machine may have made a later one. If FILES or the trial
+database is away, the export that is here is used, and a line says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from storage.files.shared_files import SharedFiles
 def fetch_export(variables: Variables, name: str, rank: int, say: Callable[[str], None]) -> None:
     """Bring the export of a rank of the stored study ``name`` here, if FILES has one.
 
-    Raises `StorageError` where there is none here, and FILES or the database is away or refused.
+    Raises `StorageError` if there is none here, and FILES or the database is away or refused.
     """
     if variables.files_address is None:
         return
@@ -52,8 +52,8 @@ def fetch_export(variables: Variables, name: str, rank: int, say: Callable[[str]
 
 
 def export_place(variables: Variables, name: str) -> str | None:
-    """Return where the stored study ``name`` keeps its exports, for a run that FILES leads
-    elsewhere; None: nowhere else, or it cannot be told."""
+    """Return where the stored study ``name`` keeps its exports, if this run has another FILES;
+    None: it has the same, or nobody can tell."""
     if variables.files_address is not None:
         return None
     try:
@@ -69,7 +69,7 @@ def export_place(variables: Variables, name: str) -> str | None:
 
 @contextmanager
 def _files_of(variables: Variables, name: str) -> Iterator[SharedFiles | None]:
-    """Open the shared files of the stored study ``name``; None: FILES is not where it has any."""
+    """Open the shared files of the stored study ``name``; None: it keeps none in FILES."""
     try:
         storage = open_storage(variables.storage_url, create=False)
     except DatabaseUnreachable as error:
@@ -95,8 +95,7 @@ def _files_of(variables: Variables, name: str) -> Iterator[SharedFiles | None]:
 def _attributes_of(
     storage: TrialStorage, name: str
 ) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """Return what users and the system have written of a stored study; nothing of one that is not
-    there."""
+    """Return the user and the system attributes of a stored study; empty if it is not there."""
     for study in storage.get_all_studies():
         if study.study_name == name:
             return study.user_attrs, study.system_attrs

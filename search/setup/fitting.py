@@ -1,11 +1,11 @@
-"""Whether a study's models and a set of images go together, and what a person has to know of it.
+"""Whether a study's models and a set of images fit together, and what a person has to know of it.
 
     check_needs(study, images)                    # raises `DataError`: nothing is searched in vain
     batches = describe_batches(study, images, least_steps=60)    # None: they stay as they are
     remarks = describe_fit(study, images, least_steps=60)
 
-What a study needs is what its family, and what measures its models, say that they need. Remarks are
-lines on what is done to the images, or is too little of them; they are said at the start, under the
+The family, its judges and what measures its models each say what images they need. Remarks are
+lines on what is done to the images, or on too few of them. They are shown at the start, under the
 final table and in model cards.
 """
 
@@ -47,14 +47,16 @@ def check_needs(study: Study, images: ImageSplits) -> None:
 
 
 def needs_encoder(study: Study, images: ImageSplits) -> bool:
-    """Whether only an autoencoder's codes can judge samples: there are no classes, and no
-    attributes that the model is given."""
+    """Whether only an autoencoder's codes can judge samples.
+
+    That is so if there are no classes, and no attributes that the model is given.
+    """
     has_labels = study.spec.model.labelled and images.train.attributes is not None
     return is_unclassed(images) and not has_labels
 
 
 def _study_needs(study: Study, images: ImageSplits) -> Iterator[Needs]:
-    """Yield what all have to have: the family, its judges, and what the judges measure."""
+    """Yield the needs of the family, of its judges, and of what the judges measure."""
     family = study.spec.model
     for config in sample_configurations(study):
         yield family.needs(config)

@@ -233,8 +233,8 @@ def _read_whole_images(
         except (DataError, TensorFileError, FileNotFoundError) as error:
             if attempt == READINGS - 1:
                 raise DataError(
-                    f"the cached images in {cached} are damaged again and again ({error}): is the "
-                    "disk in order? Another RUNS may lie on another"
+                    f"the cached images in {cached} are damaged again and again ({error}); check "
+                    "the disk, or set RUNS to a folder on another one"
                 ) from error
     raise AssertionError("the last reading returns or raises")
 

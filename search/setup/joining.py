@@ -3,13 +3,13 @@
     joined = find_joined(storage, "cae", place)            # what `make study` has stored
     study = load_joined("cae", joined)                     # its file on this machine
     given = joined_variables(variables, joined, study)     # as if they were typed here
-    run = join_run(given, study, joined, inputs)           # raises where this machine differs
+    run = join_run(given, study, joined, inputs)           # raises if this machine differs
 
-A worker makes nothing: no study, no further trials. What it trains, how often and with which seed
-follows from the database. Its study file, images and code have to be those of the stored study,
-else values would not compare.
+A worker creates no study, and no trials beyond those of the study. The database says what it
+trains, for how long and with which seed. Its study file, images and code have to be those of the
+stored study, because values would not compare otherwise.
 
-A database says which study it is, and never which file is run: anybody may write there.
+A database says which study it is, but never which file is run: anybody may write there.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def find_joined(
 ) -> JoinedStudy:
     """Return the stored study that ``name`` means: its own name, or that of its file.
 
-    place: the database, for people to read; data: DATA, where it is given
+    place: the database, for people to read; data: DATA, if it is given
 
-    Raises `UnknownStudy`, or `StudyChanged` for one that no version like this has begun.
+    Raises `UnknownStudy`, or `StudyChanged` for a study that lacks what this version needs.
     """
     with storage.engine.connect() as connection:
         stored = read_stored_names(connection)
@@ -94,9 +94,9 @@ def find_joined(
 def load_joined(name: str, joined: JoinedStudy, command: str = "worker") -> Study:
     """Load the study's file: the one that NAME names, or one that comes with genstudy.
 
-    command: that needs it
+    command: the command that needs it
 
-    Raises `UnknownStudy` for a file of somebody's own that NAME does not name.
+    Raises `UnknownStudy` for a user's own file that NAME does not name.
     """
     if is_path(name):
         return load_study(name)
@@ -111,8 +111,7 @@ def load_joined(name: str, joined: JoinedStudy, command: str = "worker") -> Stud
 
 
 def joined_variables(variables: Variables, joined: JoinedStudy, study: Study) -> Variables:
-    """Return the variables with which ``make study`` has begun the stored study, in the places of
-    this machine."""
+    """Return the variables of the call that began the stored study, with this machine's paths."""
     identity, record, spec = joined.identity, joined.record, study.spec
     sampler, pruner = name_strategy(spec.sampler), name_strategy(spec.pruner)
     return replace(
@@ -136,9 +135,9 @@ def join_run(
     inputs: RunInputs,
     storage: TrialStorage,
 ) -> StudyRun:
-    """Return the run of a machine that joins, which has what the stored study was made with.
+    """Return the run of a machine that joins, with the settings of the stored study.
 
-    Raises `StudyChanged` where its study file, images, code or FILES are others.
+    Raises `StudyChanged` if its study file, images, code or FILES differ.
     """
     opened, stored = joined.opened, joined.identity
     check_identity(joined.name, stored, identify_run(variables, study, inputs, stored))

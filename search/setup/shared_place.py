@@ -3,9 +3,9 @@
     check_files(variables)                         # before anything starts
     address = keep_files(study, variables, storage)
 
-A place has a word that no other has, and a study keeps the word of its place. So a folder of the
-same name that another machine does not share is found before it costs a trial, and so is a run that
-forgot FILES. An address that a database holds is shown to people, and never opened: who may write
+A place has a word that no other place has, and a study keeps the word of its place. So a folder of
+the same name that another machine does not share is found before it costs a trial. So is a run that
+forgot FILES. An address in a database is shown to people, but never opened: a person who may write
 there must not be able to send a study's files elsewhere.
 """
 
@@ -38,9 +38,9 @@ def check_files(variables: Variables) -> None:
 
 
 def keep_files(study: optuna.Study, variables: Variables, storage: TrialStorage) -> str | None:
-    """Return where the shared files of a stored study live, and keep that; None: it has none.
+    """Return where the shared files of a stored study are, and keep that; None: it has none.
 
-    Raises `StudyChanged` where the study keeps them elsewhere.
+    Raises `StudyChanged` if the study keeps them elsewhere.
     """
     address = variables.files_address
     stored = storage.get_study_system_attrs(study._study_id).get(PLACE)

@@ -93,8 +93,10 @@ class StudyFiles(MetaPathFinder):
         return _kept_spec(fullname, self.kept[fullname])
 
     def hides(self, name: str) -> bool:
-        """Whether a file or folder ``name`` beside the study cannot be imported under its name,
-        because that belongs to somebody else."""
+        """Whether a file or folder ``name`` beside the study cannot be imported under its name.
+
+        That is so if the name belongs to genstudy, Python or an installed package.
+        """
         if isinstance(_loader_of(sys.modules.get(name)), KeptLoader):
             return False
         return _lies_in(self.folder, name) and self._find_beside(name) is None
@@ -136,7 +138,7 @@ class StudyFiles(MetaPathFinder):
 
 
 class KeptLoader(InspectLoader):
-    """Makes a module of a file as it was read, whatever is in that file by now."""
+    """Makes a module from a file as it was read, whatever the file holds now."""
 
     def __init__(self, source: SourceFile) -> None:
         self.source = source
@@ -153,7 +155,7 @@ class KeptLoader(InspectLoader):
 
 
 def digest_rooms() -> str:
-    """Return a word that changes with genstudy's own files, but for its studies."""
+    """Return a word that changes with genstudy's own files, except its studies."""
     digest = hashlib.sha256()
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
@@ -173,7 +175,7 @@ def _kept_spec(name: str, source: SourceFile) -> ModuleSpec:
 
 
 def _forget_modules(folder: Path) -> None:
-    """Forget modules of other studies whose names this folder has, too, and older ones of its own.
+    """Forget modules of other studies that have the same names, and older ones of this study.
 
     Two studies in one process may each have a file net.py.
     """

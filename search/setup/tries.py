@@ -4,8 +4,9 @@
     remember_tries(opened, tries)            # for workers that join, also those of an engine
     remembered_tries(opened, space)
 
-They are trials like the study's references, and come before these. What a set leaves out is drawn
-by the sampler. A trial keeps the name of its set, so that the same command tries each set once.
+They are tried in the same way as the study's references, and before them. The sampler draws the
+parameters that a set leaves out. A trial keeps the name of its set, so that the same command tries
+each set once.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def read_tries(
 
 
 def remember_tries(study: optuna.Study, tries: Tries) -> None:
-    """Keep the sets with the stored study, in place of those of the call before."""
+    """Keep the sets with the stored study; they replace those of an earlier call."""
     plain = {name: dict(values) for name, values in tries.items()}
     attributes = study._storage.get_study_system_attrs(study._study_id)
     if attributes.get(KEY, {}) != plain:
@@ -58,8 +59,10 @@ def remember_tries(study: optuna.Study, tries: Tries) -> None:
 def remembered_tries(
     study: optuna.Study, space: Mapping[str, BaseDistribution]
 ) -> dict[str, dict[str, Any]]:
-    """Return the sets that the last call gave; one that is not within ``space`` is left out, since
-    anybody may write into a database."""
+    """Return the sets that the last call gave.
+
+    A set outside ``space`` is left out: anybody may write into a database.
+    """
     kept = study._storage.get_study_system_attrs(study._study_id).get(KEY)
     found = {}
     for name, values in kept.items() if isinstance(kept, dict) else ():
@@ -70,16 +73,20 @@ def remembered_tries(
 
 
 def check_stored_room(tries: Tries, study: optuna.Study, trials: int) -> None:
-    """Raise `BadVariable` if a study of ``trials`` in all has no room for the sets that none of
-    its trials has tried."""
+    """Raise `BadVariable` if the study has no room for the sets that no trial has tried yet.
+
+    trials: of the study in all
+    """
     stored = study.get_trials(deepcopy=False)
     left = tries.keys() - {trial.user_attrs.get("reference") for trial in stored}
     check_room(len(left), trials, begun=len(stored) - len(read_retries(study).made))
 
 
 def check_room(sets: int, trials: int, *, begun: int = 0) -> None:
-    """Raise `BadVariable` if ``trials`` in all, of which some have ``begun``, are too few for so
-    many further sets."""
+    """Raise `BadVariable` if ``trials`` in all are too few for so many further ``sets``.
+
+    begun: trials that have begun
+    """
     if sets and begun + sets > trials:
         raise BadVariable(
             f"{begun} of TRIALS={trials} trials have begun, which leaves no room for TRY; give "
@@ -98,7 +105,7 @@ def _read_value(name: str, text: str, space: Mapping[str, BaseDistribution]) -> 
 
 
 def _readings(text: str, distribution: BaseDistribution) -> list[Any]:
-    """Return what ``text`` may mean."""
+    """Return the values that ``text`` may mean."""
     if isinstance(distribution, CategoricalDistribution):
         return [choice for choice in distribution.choices if _is_same(text, choice)]
     try:
@@ -108,7 +115,7 @@ def _readings(text: str, distribution: BaseDistribution) -> list[Any]:
 
 
 def _is_same(text: str, choice: Any) -> bool:
-    """Whether ``text`` is how a person writes a choice: 0.10 is 0.1, and true is True."""
+    """Whether ``text`` names a choice as a person types it: 0.10 for 0.1, and true for True."""
     if text == str(choice) or (isinstance(choice, bool) and text == str(choice).lower()):
         return True
     try:

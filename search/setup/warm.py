@@ -6,8 +6,8 @@
     with_warm(sampler, warm.sources, study.space)                # what its sampler sees
 
 The trials of the sources are kept with the stored study, as one attribute, when it begins. So all
-workers see the same, also on machines that reach no other database, after a kill, and when others
-go on with the sources or delete them.
+workers see the same, also after a kill, on machines that cannot reach other databases, and when the
+sources go on or are deleted.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def find_warm(given: Sequence[str], study: Study, url: str, *, stored: str) -> W
 
     given: the parts of WARM; url: of the trial database, in which nothing is written
 
-    Raises `BadVariable` for sources that say nothing of the study, and `StudyChanged` where it has
-    begun with others.
+    Raises `BadVariable` for sources that the study cannot use, and `StudyChanged` if it has begun
+    with others.
     """
     if not given:
         return None
@@ -85,11 +85,11 @@ def find_warm(given: Sequence[str], study: Study, url: str, *, stored: str) -> W
 
 
 def keep_warm(opened: optuna.Study, warm: Warm | None, space: Space) -> Warm:
-    """Return what the stored study has begun with, and keep it where that is now.
+    """Return what the stored study has begun with; if it begins now, ``warm`` is kept.
 
     warm: what this call gives; None: nothing
 
-    It is called under the lock of the study. Raises `StudyChanged` where it has begun with others.
+    The caller holds the lock of the study. Raises `StudyChanged` if it has begun with others.
     """
     if warm is None:
         return remembered_warm(opened, space)
@@ -125,8 +125,10 @@ def remembered_warm(opened: optuna.Study, space: Space) -> Warm:
 
 
 def read_warm(plain: object, space: Space) -> Warm:
-    """Return what was written as JSON. Trials that are not within ``space`` are left out, since
-    anybody may write into a database."""
+    """Return the value that was written as JSON.
+
+    Trials outside ``space`` are left out: anybody may write into a database.
+    """
     try:
         return Warm(
             given=tuple(map(str, plain["given"])),  # type: ignore[index]

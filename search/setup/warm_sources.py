@@ -4,11 +4,11 @@
     name = parse_name("sqlite:///old.db#first try")       # any study of Optuna
     found = read_source(name, study, url, stored="cae")
 
-Parameters are taken by their names. What this study does not ask for is left out; what the source
-has not varied is drawn at random. A trial with a value that is outside this study's space is left
-out. Only the order of the values counts, so that their unit, metric and direction may be others.
+Parameters are matched by name. A parameter that this study does not have is left out. One that the
+source does not have is drawn at random. A trial with a value outside this study's space is left
+out. Only the order of the values counts, so their unit, metric and direction may differ.
 
-The names and values of somebody else's study are texts and numbers to look up, and nothing more.
+The names and values of another person's study are only looked up, never run.
 """
 
 from __future__ import annotations

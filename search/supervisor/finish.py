@@ -60,7 +60,7 @@ def finish(supervisor: Supervisor, top: int) -> list[dict[str, Any]] | FinishedE
                     claim.result = _summarize(records, supervisor.study.spec.quality, top)
                     return records
             except FinishLost:
-                line = "another run has taken the retraining over, as none was heard"
+                line = "another run has taken over the retraining, because this one was silent"
                 supervisor.display.say(line)
 
 
@@ -117,7 +117,7 @@ def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
         hand_out(finishing, jobs)
     raise WorkersFailed(
         f"the exports of {run.study} are damaged again and again as soon as they are written; "
-        "look after the disk, then the same command goes on"
+        "check the disk, then the same command goes on"
     )
 
 

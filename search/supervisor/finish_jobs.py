@@ -139,7 +139,7 @@ def _give_up(supervisor: Supervisor, job: Retrain | Export, worker: WorkerHandle
     A retraining that is given up leaves a record, so that the next call does not try it again: the
     next best trial takes its place.
     """
-    how = f"it took down {MOST_DEATHS} workers one after the other"
+    how = f"it killed {MOST_DEATHS} workers in a row"
     if isinstance(job, Export):
         line = f"the export of trial {job.number} as rank {job.rank} is given up: {how}"
         return [f"{line}; see {worker.log}"]

@@ -157,7 +157,7 @@ def describe_mixture(study: optuna.Study, version: str, environment: str) -> lis
         other = "other" if any(_text(trial, CODE) for trial in others) else "other or unknown"
         lines.append(
             f"{_count_of(others, computed)} of {other} code than this run's: their values may "
-            "not compare, nor come out again"
+            "not compare, and may not be reproduced"
         )
     places = Counter(_text(trial, ENVIRONMENT) for trial in computed)
     foreign = [place for place in places if place and place != environment]

@@ -56,7 +56,7 @@ class TrialNote:
         """Return the note of a trial that pauses at a rung."""
         done = format_count(max(reported, default=-1) + 1, "epoch")
         words = [f"**Paused** after {done}", self._best(reported)]
-        why = "It goes on from here once it is among the best that got as far."
+        why = "It goes on from here once it is among the best trials after this epoch."
         return self._with_pictures([", ".join(filter(None, words)), why])
 
     def describe_end(self, outcome: str, reported: Values, attributes: Mapping[str, Any]) -> str:

@@ -107,7 +107,7 @@ class WorkerContext:
         """Say that ``what`` is left out: each time in the log, once to the user."""
         log.warning("without %s: %s", what, error)
         cause = str(error) if isinstance(error, OSError) else describe_error(error)
-        self.send(Warned(what=what, message=f"it goes on without {what}: {cause}"))
+        self.send(Warned(what=what, message=f"goes on without {what}: {cause}"))
 
     def check_images(self) -> None:
         """Raise `ImagesChanged` if the images have changed while they were used."""
@@ -116,7 +116,7 @@ class WorkerContext:
         try:
             self.watched.check()
         except ImagesChanged as error:
-            self.tell(f"{error}: they are read again, and work goes on from before")
+            self.tell(f"{error}: they are read again, and work goes on from the last checkpoint")
             raise
 
     def tell(self, line: str) -> None:

@@ -223,7 +223,7 @@ class ObjectStore:
                 f"cannot write to {where} ({_cause(error)}); name a folder of yours that every "
                 "machine sees"
             )
-        fix = "look after it, then run again"
+        fix = "check that place, then run again"
         if code in ("NoSuchBucket", "404"):
             fix = "make the bucket, or name another"
         elif self.place.is_bucket and _lacks_rights(error, code):

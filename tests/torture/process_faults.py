@@ -18,8 +18,8 @@ from tests.torture.scene import Aim, Blow, Fault, Scene
 
 # Longer than a lease lasts without renewal, and the second look after it: another machine goes on.
 TAKEN_OVER = (75.0, 95.0)
-# A job that took down worker after worker is given up, as it should be: our faults have done that.
-GIVEN_UP = re.compile("is given up: it took down")
+# A job that killed several workers in a row is given up, as it should be: our faults did that.
+GIVEN_UP = re.compile("is given up: it killed")
 # The database or FILES, in the moment in which a command starts.
 AWAY = re.compile("error: (cannot open |.*FILES=)")
 ENDED_BY_US = {0, 130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL}  # exit codes
