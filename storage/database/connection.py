@@ -4,8 +4,8 @@
     storage = open_storage(url, create=False)               # to look at what is there
     engine = open_engine("postgresql://me@host/studies")    # for SQL; this creates nothing
 
-What Optuna's schema has no place for stands in tables of our own (`storage.database.schema`). Who
-only looks creates none of them, in a database of Optuna's own scripts, say.
+What Optuna's schema has no place for stands in tables of our own (`storage.database.schema`). A
+command that only reads creates none of them: the database may belong to Optuna's own scripts.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def open_storage(
     read_only: bool = False,
     given_up: Callable[[], bool] = lambda: False,
 ) -> TrialStorage:
-    """Open Optuna's storage at ``url``; create it when it is missing, and our own tables.
+    """Open Optuna's storage at ``url``; create it and our own tables if they are missing.
 
     create: False creates nothing, neither a database nor a table
-    read_only: whether the database refuses whatever is written: it is somebody else's
-    given_up: returns whether the user wants the run to end: then no answer is waited for long
+    read_only: whether the database refuses all writes: it is another person's
+    given_up: returns whether the user wants the run to end: then answers are not waited for long
     Raises `DatabaseUnreachable` with the place (never the password) and the fix.
     """
     place = parse_url(url)
@@ -116,7 +116,7 @@ def _make_storage(place: URL, arguments: dict[str, Any], *, create: bool) -> Tri
 def check_database(url: str) -> None:
     """Raise `DatabaseUnreachable` unless a study can be kept at ``url``; nothing is changed there.
 
-    A file must be a database of trials: in another program's, we would create our tables.
+    A file must be a database of trials. In another program's file, our tables would be created.
     """
     place = parse_url(url)
     if is_sqlite(place):
@@ -203,7 +203,7 @@ def _engine_arguments(
 ) -> dict[str, Any]:
     """Return the arguments of `create_engine`.
 
-    create: whether the database is ours to tune; read_only: whether it refuses what is written
+    create: whether the database may be tuned; read_only: whether it refuses all writes
     The values of a failed statement stay out of messages: they may be a user's secrets.
     """
     if is_sqlite(place):
@@ -235,8 +235,8 @@ def _engine_arguments(
 def _postgres_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the driver's arguments beside those that the address gives.
 
-    Nothing is prepared: a pooler gives each transaction another connection, on which a statement
-    of that name is missing, or is another client's.
+    No statement is prepared. A pooler gives each transaction another connection, on which a
+    prepared statement is missing, or is another client's.
     """
     own = {name: value for name, value in POSTGRES.items() if name not in given}
     return {**own, "prepare_threshold": None}

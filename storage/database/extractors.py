@@ -3,9 +3,9 @@
     keep_extractor(engine, digest, content, is_whole=is_whole_content)
     content = read_extractor(engine, digest)       # bytes of a safetensors file, or None
 
-Two machines that train an extractor from the same seed need not end with the same weights, because
-another processor rounds otherwise. The values of a study are comparable only if one extractor
-measured them all, so that of the first machine (under a megabyte) stands in the database.
+Two machines that train an extractor from the same seed may get different weights, because their
+processors round differently. The values of a study compare only if one extractor measured them all.
+So the extractor of the first machine (under a megabyte) is kept in the database.
 
 They stand in ``genstudy_extractors(hash, content)``. The hash is that of the weights, so that
 studies on the same images share a row.

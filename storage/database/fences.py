@@ -1,11 +1,11 @@
 """Fences: numbers that tell the latest attempt at a trial from all earlier ones.
 
-    fence = raise_fence(connection, trial_id)         # whoever takes a trial gets a new number
+    fence = raise_fence(connection, trial_id)         # each new attempt gets a new number
     check_fence(connection, trial_id, fence)          # in the transaction of every write
 
 A worker may be suspended for an hour, or lose its connection in the middle of a step, and go on
-when its trial is somebody else's. A lock or a clock cannot tell it so in time. The number can: it
-only grows, and what an attempt with an older one writes is refused where it is written.
+when another worker has its trial. No lock or clock can stop it in time. The number can: it only
+grows, and a write of an attempt with an older number is refused by its own transaction.
 
 The numbers stand in ``genstudy_fences(trial_id, fence)`` and outlive the leases.
 """
@@ -28,21 +28,22 @@ SQLITE, POSTGRES = text(READ), text(READ + " FOR SHARE OF genstudy_fences")
 
 
 class TrialLost(UpdateFinishedTrialError):
-    """A trial is somebody else's by now: nothing of this attempt is written any more."""
+    """Another process has the trial: this attempt can write nothing more."""
 
 
 def raise_fence(connection: Connection, trial_id: int) -> int:
-    """Return a new number for a trial: from now on, only who knows it may write."""
+    """Return a new number for a trial: from now on only its holder may write."""
     return int(connection.execute(RAISE, {"trial_id": trial_id}).scalar_one())
 
 
 def check_fence(connection: Connection, trial_id: int, fence: int) -> str:
     """Return the trial's state, as a word; raise `TrialLost` if it has a newer number.
 
-    Nobody gets one before this transaction ends: Postgres holds the row, and SQLite has one writer.
+    No process gets a newer number before this transaction ends: Postgres holds the row, and SQLite
+    has one writer.
 
-    It comes last in its transaction: one that begins with reading may not get SQLite's lock when
-    it comes to writing.
+    It comes last in its transaction. A transaction that begins with a read may not get SQLite's
+    lock for its first write.
     """
     statement = SQLITE if connection.dialect.name == "sqlite" else POSTGRES
     found = connection.execute(statement, {"trial_id": trial_id}).one_or_none()

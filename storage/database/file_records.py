@@ -4,10 +4,10 @@
     finish_file(engine, token, "trial-7", key=key, size=..., sha256=..., guard=guard)
     kept_files(engine, token, "trial-7")                                  # the newest first
 
-The objects themselves lie in FILES, which cannot say who may write. So whoever writes is asked
-here: the guard is called at the end of both transactions, and raises where the trial is another
-attempt's by now. An object without a row, or whose row says that it is not whole, does not count.
-What is begun has a row before it has an object: a kill leaves nothing of which nobody knows.
+The objects themselves lie in FILES, which cannot tell who may write. So the trial database decides:
+both transactions end with a call of the guard, which raises if another attempt has the trial. An
+object without a row, or with a row that says that it is not whole, does not count. An object gets
+its row before it is written, so that a kill leaves no object that nobody knows.
 
 The rows stand in ``genstudy_files``, which is made by the first run with FILES.
 """
@@ -133,7 +133,7 @@ def drop_files(engine: Engine, keys: Iterable[str]) -> None:
 
 
 def kept_files(engine: Engine, token: str, name: str) -> list[FileRecord]:
-    """Return all that was ever begun under a name and is not gone, the newest first."""
+    """Return all objects of a name that were begun and are not removed, the newest first."""
     with read(engine) as connection:
         return _read(connection, token, name)
 

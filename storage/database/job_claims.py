@@ -3,11 +3,11 @@
     fence = claim_job(engine, token, "retrain-7", owner=owner, seen=0)    # None: another has it
     renew_jobs(engine, token, owner)                  # every `RENEWAL` seconds
     check_job(connection, token, "retrain-7", fence)  # in the transaction of what the job writes
-    release_job(engine, token, "retrain-7", fence)    # False: it was another's by now
+    release_job(engine, token, "retrain-7", fence)    # False: another process has claimed it
 
-It is to such a job what a lease with a fence is to a trial. Nobody compares ``renewed`` with a
-clock: whoever waits looks whether it changes. The rows stand in ``genstudy_claims``, which is made
-with the other tables of FILES: without FILES one machine does all of them.
+A claim is for a job what a lease with a fence is for a trial. ``renewed`` is not compared with a
+clock: a process that waits looks whether it changes. The rows stand in ``genstudy_claims``, which
+is made with the other tables of FILES. Without FILES one machine does all jobs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class JobClaim:
 
 
 class JobLost(Exception):
-    """Another process has claimed the job meanwhile: nothing of this one's counts."""
+    """Another process has claimed the job since: the work of this one does not count."""
 
 
 def read_claims(engine: Engine, token: str) -> dict[str, JobClaim]:
@@ -56,9 +56,10 @@ def read_claims(engine: Engine, token: str) -> dict[str, JobClaim]:
 
 
 def claim_job(engine: Engine, token: str, name: str, *, owner: str, seen: int) -> int | None:
-    """Make ``owner`` the one who does a job; return the number of its claim.
+    """Let ``owner`` do a job; return the number of its claim, or None.
 
-    seen: the number of the latest claim that is known, 0 for none. None: there is a later one.
+    seen: the number of the latest claim that the caller knows, 0 for none. If there is a later one,
+        the caller gets none.
     """
     insert = sqlite.insert if is_sqlite(engine) else postgresql.insert
     statement = (
@@ -77,7 +78,7 @@ def claim_job(engine: Engine, token: str, name: str, *, owner: str, seen: int) -
 
 
 def renew_jobs(engine: Engine, token: str, owner: str) -> None:
-    """Say that the owner still is at all its jobs."""
+    """Renew the owner's claims on all its jobs."""
     with write(engine) as connection:
         connection.execute(
             claims.update()
@@ -87,7 +88,7 @@ def renew_jobs(engine: Engine, token: str, owner: str) -> None:
 
 
 def release_job(engine: Engine, token: str, name: str, fence: int) -> bool:
-    """Let go of a job. False: it is another's by now."""
+    """Release a job. False: another process has claimed it."""
     with write(engine) as connection:
         changed = connection.execute(
             claims.update()
@@ -98,8 +99,11 @@ def release_job(engine: Engine, token: str, name: str, fence: int) -> bool:
 
 
 def check_job(connection: Connection, token: str, name: str, fence: int) -> None:
-    """Raise `JobLost` where a job has a later claim. Nobody gets one before this transaction ends:
-    Postgres holds the row, and SQLite has one writer."""
+    """Raise `JobLost` if a job has a later claim.
+
+    No process can claim the job before this transaction ends: Postgres holds the row, and SQLite
+    has one writer.
+    """
     statement = (
         select(claims.c.fence)
         .where(claims.c.token == token, claims.c.name == name)

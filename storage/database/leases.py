@@ -38,8 +38,8 @@ STATE = text("SELECT CAST(state AS VARCHAR) FROM trials WHERE trial_id = :trial_
 class Attempt(NamedTuple):
     """One worker's attempt at a trial.
 
-    fence: its number, without which nothing of the trial is written (`storage.database.fences`)
-    counted: how many attempts count against the trial, with this one: since it last got further
+    fence: its number, which every write of the trial needs (`storage.database.fences`)
+    counted: how many attempts count against the trial since it last got further, with this one
     """
 
     fence: int
@@ -62,9 +62,9 @@ class HeldTrial(NamedTuple):
 
 
 def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
-    """Make ``owner`` the one who runs the trial, and its attempt the only one that may write.
+    """Let ``owner`` run the trial. Only its attempt may write from now on.
 
-    Raises `TrialLost` if somebody has put the trial back since it was made RUNNING.
+    Raises `TrialLost` if another process has put the trial back since it was made RUNNING.
     """
     now = database_time(engine)
     with write(engine) as connection:
@@ -86,9 +86,9 @@ def take_lease(engine: Engine, trial_id: int, owner: str) -> Attempt:
 
 
 def renew_lease(engine: Engine, trial_id: int, owner: str) -> bool:
-    """Keep the trial for another `GRACE` seconds. Return False if somebody else has it by now.
+    """Keep the trial for another `GRACE` seconds. Return False if another process has it.
 
-    What is written only grows, also where the clock is set back or stands.
+    The stored time only grows, even if the clock is set back or stands still.
     """
     now = database_time(engine)
     with write(engine) as connection:
@@ -112,9 +112,9 @@ def return_lease(engine: Engine, trial_id: int, owner: str) -> bool:
 
 
 def clear_owner(engine: Engine, trial_id: int) -> int:
-    """Take the trial from its owner, who can write no more of it; the attempt counts.
+    """Take the trial from its owner, which can write no more; the attempt counts.
 
-    Returns the number with which one may write.
+    Returns the number of the new attempt, which may write.
     """
     with write(engine) as connection:
         fence = raise_fence(connection, trial_id)
@@ -123,7 +123,7 @@ def clear_owner(engine: Engine, trial_id: int) -> int:
 
 
 def uncount_attempt(engine: Engine, owner: str) -> None:
-    """Do not count the attempt of ``owner``, a worker that we have ended, against its trial."""
+    """Do not count the attempt of ``owner``, a worker that we have stopped, against its trial."""
     with write(engine) as connection:
         connection.execute(
             leases.update().where(leases.c.owner == owner).values(attempts=leases.c.attempts - 1)
@@ -131,7 +131,7 @@ def uncount_attempt(engine: Engine, owner: str) -> None:
 
 
 def forgive_attempts(connection: Connection, trial_id: int) -> None:
-    """Count no earlier attempt against a trial that has got further than all of them."""
+    """Count no earlier attempt against a trial that has got further than they did."""
     connection.execute(leases.update().where(leases.c.trial_id == trial_id).values(attempts=1))
 
 

@@ -4,8 +4,9 @@
     if claim_notice(engine, token, "best 7"):     # True for one caller alone
         ...                                       # tell it
 
-The row comes before the message. So a message is told once at most: a machine that goes down
-between the two costs it, and none is told twice. Neither the message nor its receiver is stored.
+The row is written before the message is sent. So a message is told once at most: if a machine goes
+down between the two, the message is lost, but none is told twice. Neither the message nor its
+receiver is stored.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def make_notices(engine: Engine) -> None:
 
 
 def claim_notice(engine: Engine, token: str, name: str) -> bool:
-    """Return whether nobody has told the message ``name`` before; from now on somebody has."""
+    """Return whether the message ``name`` was not told before; from now on it counts as told."""
     insert = sqlite.insert if is_sqlite(engine) else postgresql.insert
     statement = (
         insert(notices)

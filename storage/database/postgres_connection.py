@@ -1,14 +1,13 @@
-"""Connections to Postgres on which nobody waits for ever: neither we for the server, nor it for us.
+"""Connections to Postgres on which neither side waits for ever for the other.
 
     connection = connect(sqlalchemy.make_url("postgresql+psycopg://me@host/studies"), {})
 
-A server that is frozen, or a network that drops packets, leaves a client waiting for hours: TCP
-alone notices nothing. Here the server may be silent for `ANSWER` seconds, and for `HURRY` once the
-user wants the run to end. Then the connection is given up, and what waits for the database tries
-again (`storage.database.retry`).
+If a server is frozen, or a network drops packets, a client waits for hours: TCP alone notices
+nothing. Here the server may be silent for `ANSWER` seconds, and for `HURRY` once the user wants the
+run to end. Then the connection is given up, and the caller tries again (`storage.database.retry`).
 
-The server is told to do the same, for the locks of a machine that vanishes must not stay with it.
-Behind a pooler (PgBouncer) it is not: the next transaction may be another client's.
+The server is told to do the same, so that it does not keep the locks of a machine that vanishes.
+Behind a pooler (PgBouncer) it is not told: the next transaction may be another client's.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Trials that have ended and go on all the same: promoted later, or in a study with more epochs.
+"""Trials that go on after their end: promoted later, or in a study with more epochs.
 
     let_return(connection, trial_id)              # an ended trial is WAITING again, as the same one
     end_at_rung(connection, trial_id, ...)        # a complete trial ends at a rung instead
     read_returns(connection, study_id)            # which trials did so, and how often
-    read_reached(connection, study_id, ...)       # what each of them that may go on has come to
+    read_reached(connection, study_id, ...)       # the best value of each that may go on
 
-Optuna has no call for it. Here it is one transaction: the state, the value and what was kept of the
-end change together, and an attempt that wakes up late writes nothing more (`fences`). The number,
-parameters, reports and checkpoint of the trial stay.
+Optuna has no call for this. Here it is one transaction: the state, the value and the attributes of
+the end change together, and an earlier attempt that wakes up late can write nothing more
+(`fences`). The number, parameters, reports and checkpoint of the trial stay.
 
-Whoever follows a study takes an ended trial for settled (`trial_states`). Those that return stand
-in ``genstudy_returns(trial_id, times)``, so that every process looks at them again.
+A process that follows a study takes an ended trial as settled (`trial_states`). Trials that return
+stand in ``genstudy_returns(trial_id, times)``, so that every process reads them again.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ REACHED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """What a trial that has returned has come to.
+    """A trial that has returned, and the best value that it has reached.
 
-    state: WAITING or RUNNING, or PRUNED, from which it goes on if it is promoted
+    state: WAITING or RUNNING; or PRUNED, from which it goes on if it is promoted
     best: of the values that it has reported
     """
 
@@ -82,7 +82,7 @@ class Reached:
 def let_return(connection: Connection, trial_id: int) -> bool:
     """Make an ended trial wait for a worker. False: it has not ended as complete or pruned.
 
-    Who calls holds the study's lock. Should the lock be lost, the second one finds nothing to do.
+    The caller holds the study's lock. If the lock is lost, a second caller finds nothing to do.
     """
     if connection.execute(RETURN, {"trial_id": trial_id}).rowcount != 1:
         return False
@@ -95,7 +95,7 @@ def let_return(connection: Connection, trial_id: int) -> bool:
 def end_at_rung(
     connection: Connection, trial_id: int, *, rung: int, best: float, last: float
 ) -> None:
-    """Make a complete trial one that ended at a rung, as pruned, and may be promoted from there.
+    """End a complete trial at a rung instead, as pruned. It may be promoted from there.
 
     best: its best value; last: that of its last epoch, which Optuna keeps of a pruned trial
     """
@@ -109,13 +109,12 @@ def end_at_rung(
 
 
 def read_returns(connection: Connection, study_id: int) -> dict[int, int]:
-    """Return how often each trial of a study that has returned did so, by the database's ids."""
+    """Return how often each trial of a study has returned, by the database's ids."""
     return {int(row[0]): int(row[1]) for row in fetch_rows(connection, READ, study_id=study_id)}
 
 
 def read_reached(connection: Connection, study_id: int, *, minimize: bool) -> dict[int, Reached]:
-    """Return what each trial that has returned and is not complete again has come to, by the
-    database's ids."""
+    """Return each trial that has returned and is not complete again, by the database's ids."""
     statement = REACHED.format(best="min" if minimize else "max")
     found = fetch_rows(connection, statement, study_id=study_id)
     return {

@@ -1,17 +1,17 @@
-"""Rungs: epochs at which trials pause, until their value is among the best that got as far.
+"""Rungs: epochs at which trials pause, until they are among the best trials of that rung.
 
     goes_on = reach_rung(connection, study_id, trial_id, rung=1, value=0.02, ...)
     found = find_promoted(arrivals, factor=3, minimize=True)    # the best of those that may go on
     promote(connection, trial_id)                               # it goes on
 
-A trial that pauses is WAITING, like one that was interrupted. What tells them apart stands in
-``genstudy_rungs(trial_id, rung, value, waits)``: a row for each rung that a trial has reached, with
-its best value until then. A rung is called by its epoch. ``waits`` is 1 while the trial pauses
-there. It stays 1 where the trial ends as pruned since it was never promoted: when it comes to be
-among the best it goes on all the same (`storage.database.returns`).
+A trial that pauses is WAITING, like an interrupted one. The table ``genstudy_rungs(trial_id,
+rung, value, waits)`` tells them apart: it has a row for each rung that a trial has reached, with
+its best value until then. A rung is named by its epoch. ``waits`` is 1 while the trial pauses
+there. It stays 1 if the trial ends as pruned because it was never promoted. If it becomes one of
+the best later, it still goes on (`storage.database.returns`).
 
-Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA);
-where there are brackets, of all of the same bracket. A trial that ends later still counts at the
+Of all trials that have reached a rung, the best one in ``factor`` goes on (Li et al. 2020, ASHA).
+With brackets, trials compare within their bracket. A trial that ends later still counts at the
 rungs that it has reached. No trial waits for a rung to fill: each new arrival may free the next.
 """
 
@@ -62,7 +62,7 @@ class Arrival(NamedTuple):
 
     @property
     def may_return(self) -> bool:
-        """Whether it has ended there, since it was not promoted until then."""
+        """Whether it has ended there without being promoted."""
         return self.waits and self.state == "PRUNED"
 
 
@@ -79,7 +79,7 @@ def reach_rung(
 ) -> bool:
     """Note that a trial has reached a rung, with its best value; return whether it goes on at once.
 
-    A rung that was reached before has its answer already.
+    For a rung that was reached before, the earlier answer holds.
     """
     connection.execute(NOTE, {"trial_id": trial_id, "rung": rung, "value": value})
     arrivals = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
@@ -102,7 +102,7 @@ def goes_on_at_once(
     minimize: bool,
     bracket_of: BracketOf = one_bracket,
 ) -> bool:
-    """Return whether a trial that has just reached a rung is among the best there, of its bracket.
+    """Return whether a trial that has just reached a rung is among the best of its bracket there.
 
     arrivals: of all trials at that rung, its own among them
     """
@@ -117,8 +117,10 @@ def find_promoted(
     minimize: bool,
     bracket_of: BracketOf = one_bracket,
 ) -> int | None:
-    """Return the trial that goes on first: the best of the highest rung that has one among its
-    best that pauses, or has ended there; None: there is none."""
+    """Return the trial that goes on first; None: there is none.
+
+    It is the best paused or ended trial of the highest rung that has one among its best.
+    """
     promoted = list_promoted(arrivals, factor=factor, minimize=minimize, bracket_of=bracket_of)
     return next(iter(promoted), None)
 
@@ -130,8 +132,11 @@ def list_promoted(
     minimize: bool,
     bracket_of: BracketOf = one_bracket,
 ) -> list[int]:
-    """Return all trials that are among the best of their rung and bracket, and have yet to go on
-    from it, in the order in which they do."""
+    """Return all trials that are among the best of their rung and bracket, and have not gone on
+    yet.
+
+    They come in the order in which they go on.
+    """
     rungs: defaultdict[tuple[int, int], list[Arrival]] = defaultdict(list)
     for each in arrivals:
         rungs[each.rung, bracket_of(each.number)].append(each)
@@ -151,8 +156,11 @@ def may_be_promoted(
     growth: int,
     bracket_of: BracketOf = one_bracket,
 ) -> bool:
-    """Whether a trial that waits at a rung, or has ended there, is among its best once as many
-    trials as ``growth`` times those of today have reached it, all the others being worse."""
+    """Whether a trial at a rung may still be promoted when the study grows.
+
+    It may if it would be among the best of ``growth`` times as many arrivals, even if all new ones
+    were worse.
+    """
     arrivals = list(arrivals)
     for own in arrivals:
         if own.trial_id == trial_id and (own.is_paused or own.may_return):
@@ -163,7 +171,7 @@ def may_be_promoted(
 
 
 def find_leader(arrivals: Iterable[Arrival], *, minimize: bool) -> int | None:
-    """Return the best trial of the highest rung at which any pauses, or has ended without being
+    """Return the best trial of the highest rung at which a trial pauses, or has ended without being
     promoted; None: there is none."""
     sign = 1 if minimize else -1
     paused = [each for each in arrivals if each.is_paused or each.may_return]
@@ -189,8 +197,10 @@ def read_arrivals(connection: Connection, study_id: int) -> list[Arrival]:
 
 
 def _best(there: list[Arrival], factor: int, minimize: bool, growth: int = 1) -> list[int]:
-    """Return the best one in ``factor`` of those at a rung, the best first; earlier ones first
-    among equals. growth: of the rung, in which the others come to be"""
+    """Return the best one in ``factor`` of the arrivals at a rung, the best first.
+
+    Among equals the earlier one comes first. growth: by which factor the arrivals may grow
+    """
     sign = 1 if minimize else -1
     ranked = sorted(there, key=lambda each: (sign * each.value, each.trial_id))
     return [each.trial_id for each in ranked[: growth * len(there) // factor]]

@@ -120,7 +120,7 @@ def count_turns(running: Sequence[RunningTrial]) -> float:
 
 
 def _with_turns(running: list[RunningTrial]) -> list[RunningTrial]:
-    """Let a worker's trials wait for each other's epochs."""
+    """Return the trials. The pace of each includes the epochs of its worker's other trials."""
     turns: dict[str, float] = {}
     for trial in running:
         if trial.owner is not None:
@@ -145,8 +145,8 @@ def _read_about(connection: Connection, study_id: int) -> dict[int, dict[str, An
 def _read_own_tables(
     connection: Connection, study_id: int
 ) -> tuple[dict[int, tuple[str | None, float | None]], dict[int, float]]:
-    """Return who holds which trial and since when nothing is heard of them, and how long the
-    last epoch took; nothing where Optuna's own scripts have made the database."""
+    """Return the owner of each trial, the seconds since its lease was renewed, and the seconds of
+    its last epoch; nothing for a database that Optuna's own scripts have made."""
     there = inspect(connection)
     if not (there.has_table(leases.name) and there.has_table(metrics.name)):
         return {}, {}

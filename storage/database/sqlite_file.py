@@ -8,12 +8,12 @@ SQLite's defaults. With a minute of patience no worker dies of "database is lock
     watched = WatchedFile(path, connect)       # a file that has to stay the same one
     create_engine(url, creator=watched.connect)
 
-A file that is deleted, moved or replaced while it is open is written on by who has it open, and is
-gone when they end: nobody would ever read it. So each use of a connection looks first whether the
-file is still the one that it was.
+If a file is deleted, moved or replaced while it is open, its processes go on writing to the old
+content, which is gone when they end. So each use of a connection first checks that the file is
+still the same one.
 
-Somebody else's file, or one on a disk that is mounted read-only, can only be read. What a writer
-has left beside it, a log (`-wal`, `-journal`), belongs to its content.
+Another person's file, or a file on a disk that is mounted read-only, can only be read. A log that a
+writer has left beside it (`-wal`, `-journal`) belongs to its content.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class DatabaseReplaced(DatabaseLost):
 
 
 class WatchedFile:
-    """A file of which all connections of a process have to be the same one.
+    """A file to which all connections of a process lead, and which has to stay the same one.
 
-    connect: opens it; the first time it may create it
+    connect: opens it; the first call may create it
     """
 
     def __init__(self, path: Path, connect: Callable[[Path], sqlite3.Connection]) -> None:
@@ -110,8 +110,9 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Open a connection that writes nothing, neither to the file nor beside it.
 
-    A file without a log cannot change under us: SQLite reads it without locks. With a log, SQLite
-    needs the shared memory that the writer has left as well. Where that is gone, a copy is read.
+    A file without a log cannot change meanwhile, so SQLite reads it without locks. With a log,
+    SQLite also needs the shared memory that the writer has left. If that is gone, a copy is
+    read.
     """
     if not any(_has_content(path, log) for log in LOGS):
         return _open(path, "immutable=1")

@@ -3,19 +3,19 @@
     with study_lock(engine, study_id):
         ...
 
-Whoever creates trials or takes them over holds it. It is a file lock beside an SQLite database, and
-an advisory lock in Postgres; the system releases both when their holder dies.
+A process holds it while it creates trials or takes them over. It is a file lock beside an SQLite
+database, and an advisory lock in Postgres. The system releases both when their holder dies.
 
 The advisory lock belongs to a transaction, because behind a pooler (PgBouncer, in transaction mode)
-only a transaction stays on one connection of the server. All that its holder writes belongs to it
-(`storage.database.transactions`), and is there for others once the lock is free. Whoever waits asks
-again and again, each time in a new transaction: one that waited inside the database would occupy a
-connection, of which a pooler has few, and the holder could get none for its work.
+only a transaction stays on one connection of the server. All that the holder writes belongs to that
+transaction (`storage.database.transactions`), and others see it once the lock is free. A process
+that waits asks again and again, each time in a new transaction. If it waited inside the database,
+it would occupy a connection, of which a pooler has few, and the holder might get none.
 
 A lock can be lost: the server ends the connection that holds it, or the holder is cut off from the
-network. The server then frees it after `IDLE` seconds. What the holder has written is undone with
-it, and it begins again. Yet nothing rests on the lock alone, which files of SQLite may lose: who
-holds a trial, and how many trials there are, is checked where they are written
+network. The server then frees it after `IDLE` seconds, and undoes what the holder has written; the
+holder begins again. Files of SQLite may lose the lock, too. So nothing rests on the lock alone: the
+holder of a trial, and the number of trials, are checked in the transactions that write them
 (`storage.database.fences`, `storage.database.optuna_storage.TrialStorage.limit_trials`).
 """
 

@@ -1,13 +1,13 @@
-"""Transactions; those that begin inside a study's lock are parts of the lock's own.
+"""Transactions; inside a study's lock they are parts of the lock's own transaction.
 
     with write(engine) as connection:     # committed at the end
         connection.execute(...)
     with read(engine) as connection: ...
 
-On a server, the lock of a study is held by a transaction (`storage.database.study_lock`). What its
-holder does meanwhile belongs to that transaction, each write behind a savepoint: so a process needs
-one connection, of which servers and poolers have few. And what was done under a lock that is lost
-is undone as a whole.
+On a server, a transaction holds the lock of a study (`storage.database.study_lock`). All that the
+holder does meanwhile belongs to that transaction, and each write to a savepoint in it. So a process
+needs one connection, of which servers and poolers have few. If the lock is lost, all that was done
+under it is undone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def nest_transactions(connection: Connection) -> Iterator[None]:
 
 
 def lock_holder(engine: Engine) -> Connection | None:
-    """Return the connection that holds a lock in this thread; None: there is none."""
+    """Return the connection that holds a lock for this thread; None: there is none."""
     connection: Connection | None = getattr(_held, "connection", None)
     return connection if connection is not None and connection.engine is engine else None
 

@@ -42,11 +42,12 @@ def waits(
 
 
 class TrialCache(_CachedStorage):
-    """Optuna's cache of trials, which is filled when more than the WAITING trials are read.
+    """Optuna's cache of trials, which is filled only when more than the WAITING trials are read.
 
-    retry: waits for a database that is away, in every call that may be repeated; None: nobody does
-    hidden: WAITING trials that pause; who asks for those that wait does not see them
-    only: the one WAITING trial that they see; None: all that are not hidden
+    retry: waits for a database that is away, in every call that may be repeated; None: no call
+        waits
+    hidden: paused trials, which are left out when WAITING trials are asked for
+    only: the one WAITING trial that is shown then; None: all that are not hidden
     """
 
     hidden: Set[int | None] = frozenset()

@@ -5,12 +5,14 @@
     [t for t in states.read_open() if t.state == TrialStatus.WAITING]
 
 Trials are numbered in the order in which they are made, and a trial that has ended hardly ever
-changes. So the trials up to the first one that has not ended are counted once, and every further
-look reads the few behind them, and those that went on after their end (`storage.database.returns`).
+changes. So the trials up to the first one that has not ended are counted once. Every further look
+reads the few trials after them, and those that went on after their end
+(`storage.database.returns`).
 
-Unless an older state of the database is put in its place. Every look compares the ended trials that
-it reads with those of the look before, and while no trial is open, all that was counted is counted
-again now and then. What has changed is `DatabaseWentBack`, once; then all is read anew.
+This fails if an older state of the database is put in its place. So every look compares the ended
+trials that it reads with those of the look before. While no trial is open, all trials are counted
+again now and then. If something has changed, `DatabaseWentBack` is raised once, and then all is
+read anew.
 """
 
 from __future__ import annotations
@@ -125,7 +127,8 @@ def count_outcomes(connection: Connection) -> dict[str, Counter[str]]:
 
 
 class OpenTrial(NamedTuple):
-    """A trial that has not ended, or that comes after one that has not, or has gone on once."""
+    """A trial that is read at each look: it has not ended, comes after one that has not, or
+    returned."""
 
     trial_id: int
     number: int
@@ -152,10 +155,9 @@ class TrialStates:
         self._lock = threading.Lock()
 
     def read_open(self) -> list[OpenTrial]:
-        """Return the trials after `settled`, and those that have returned, by id: nothing else can
-        have changed.
+        """Return the trials after `settled`, and those that have returned, by id.
 
-        Raises `DatabaseWentBack`, as the other methods do.
+        No other trial can have changed. Raises `DatabaseWentBack`, as the other methods do.
         """
         with self._lock:
             return self._read()

@@ -106,12 +106,13 @@ def shared_name(artifact_id: str) -> str:
 def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
     """Show ``file`` with ``owner`` in the dashboard, under the file's name. Return its id.
 
-    This is Optuna's `upload_artifact`, with ids that rise with time: databases list artifacts by
-    id, so that the first one attached stands first. A trial that goes on after a kill attaches
-    again what it has attached before: a picture of the same name then takes the place of that one.
+    This is Optuna's `upload_artifact`, with ids that rise with time. Databases list artifacts by
+    id, so the first one attached stands first. A trial that goes on after a kill attaches the
+    same pictures
+    again: a picture then replaces the earlier one of its name.
 
-    The database names the file before it has its name. A kill in between leaves a file with a
-    temporary name, which is removed later, and not one that nobody knows of.
+    The database gets the id before the file gets its name. A kill in between leaves a file with a
+    temporary name, which is removed later, and no file that nobody knows.
     """
     artifact = _attached_before(owner, file.name) if isinstance(owner, Trial) else None
     artifact = artifact or str(UUID(int=time.time_ns() << 64 | secrets.randbits(64)))
@@ -186,11 +187,10 @@ def show_with_study(
     folder: Path, storage: TrialStorage, study_id: int, token: str, files: Iterable[Path]
 ) -> list[str]:
     """Show the pictures ``files`` with a study in the dashboard; remove those of earlier calls.
-    Return their ids.
 
-    An id follows from the study's own ``token`` and the file's name. So a picture replaces the one
-    of the same name, a call that was killed can be repeated, and whatever somebody else has
-    attached to the study stays.
+    Returns their ids. An id follows from the study's own ``token`` and the file's name. So a
+    picture replaces the one of the same name, a killed call can be repeated, and pictures that
+    other people have attached to the study stay.
     """
     wanted = {study_artifact(token, file.name): file for file in files}
     for artifact, file in wanted.items():
@@ -209,8 +209,10 @@ def show_with_study(
 def show_drawing(
     folder: Path, storage: TrialStorage, study_id: int, token: str, name: str, content: str
 ) -> str:
-    """Show a drawing of a whole study in the dashboard, in the place of an earlier one of this
-    name; the pictures of its best trial stay. Return its id."""
+    """Show a drawing of a whole study in the dashboard; it replaces the earlier one of this name.
+
+    The pictures of the study's best trial stay. Returns its id.
+    """
     artifact = str(uuid5(OURS, f"{token}/drawing/{name}"))
     ArtifactFolder(folder).write(artifact, io.BytesIO(content.encode()))
     about = ArtifactMeta(artifact, name, mimetype=MIME_TYPES[Path(name).suffix], encoding=None)

@@ -32,15 +32,16 @@ def certificate_lines(about: Mapping[str, Any]) -> list[str]:
 
 
 def goals_in_words(about: Mapping[str, Any]) -> str:
-    """Return what an export reaches in several goals, ``mse 0.0156, code 14``; of one goal
-    nothing."""
+    """Return the values of an export in several goals, ``mse 0.0156, code 14``; of one: empty."""
     goals: Sequence[Mapping[str, Any]] = about.get("goals") or ()
     return ", ".join(f"{goal['name']} {goal['value']:.6g}" for goal in goals)
 
 
 def mean_of(about: Mapping[str, Any]) -> str:
-    """Return the mean over the seeds and their deviation; of one seed, or without a certificate,
-    the value of the export on the validation images."""
+    """Return the mean over the seeds and their deviation.
+
+    With one seed, or without a certificate, it is the value of the export on the validation images.
+    """
     certificate = about.get("certificate")
     if not isinstance(certificate, Mapping) or certificate["deviation"] is None:
         return f"{about['valid'][about['metric']]:.6g}"
@@ -48,13 +49,13 @@ def mean_of(about: Mapping[str, Any]) -> str:
 
 
 def seeds_of(about: Mapping[str, Any]) -> str:
-    """Return how many seeds that is the mean of."""
+    """Return over how many seeds the mean is taken."""
     certificate = about.get("certificate")
     return str(len(certificate["values"])) if isinstance(certificate, Mapping) else "1"
 
 
 def chance_of(about: Mapping[str, Any]) -> str:
-    """Return how probable it is that this is the best of those that were trained again."""
+    """Return how probable it is that this is the best of the retrained configurations."""
     certificate = about.get("certificate") or {}
     return format_chance(certificate.get("probability"))
 
@@ -89,7 +90,7 @@ def format_chance(probability: float | None) -> str:
 
 
 def _front_lines(about: Mapping[str, Any]) -> list[str]:
-    """Say what it means to be one of a front."""
+    """Say what it means that an export is on a front."""
     goals: Sequence[Mapping[str, Any]] = about.get("goals") or ()
     if not goals:
         return []
@@ -169,7 +170,7 @@ def _luck_lines(certificate: Mapping[str, Any]) -> list[str]:
 
 
 def _real_lines(about: Mapping[str, Any]) -> list[str]:
-    """Say what real images get, or what else there is to compare with."""
+    """Say which value real images get, or which value a model has to beat."""
     metric = about["metric"]
     judges = {"validation": about.get("judge") or {}, "test": about.get("test_judge") or {}}
     floors = [

@@ -11,8 +11,8 @@
       learning_curve.png, reconstructions.png, ...  the model's pictures
 
 A folder appears whole or not at all: it is filled under another name, written to the disk, and
-renamed. What stood in its place is removed only where it can be made again; else it is kept beside
-it (`free_place`). Of what is kept so the latest few stay (`remove_earliest`), and all that somebody
+renamed. An earlier export in its place is removed if it can be made again, and otherwise kept
+beside it (`free_place`). Of these the latest few stay (`remove_earliest`), and all that a person
 has changed (`holds_other_files`). The provenance tells when it is damaged
 (`storage/files/sealed_json.py`), and when another file of its folder is (`is_whole`).
 """
@@ -45,8 +45,8 @@ def atomic_folder(folder: Path, *, needs: int = 0, earlier: Path | None = None) 
     """Yield an empty folder to fill, which takes the place of ``folder`` at the end.
 
     needs: bytes that the folder takes at least, for the message of `DiskFull`
-    earlier: where that which stood in ``folder`` is kept; None: it is removed
-    Raises `FolderRemoved`: another run that takes this one for dead removes what it has begun.
+    earlier: where the former ``folder`` is kept; None: it is removed
+    Raises `FolderRemoved` if another run takes this one for dead and removes the new folder.
     """
     beside = folder.with_name(temporary_name(folder.name))
     try:
@@ -100,9 +100,9 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
-    """Return whether every file that was exported is still there, and holds what was exported.
+    """Return whether every exported file is still there, and has its exported content.
 
-    In the model card a person may have written since: it only has to hold something.
+    A person may have written into the model card, which only must not be empty.
     """
     files = provenance.get("sha256")
     if not isinstance(files, dict) or not all((folder / name).is_file() for name in files):
@@ -117,7 +117,7 @@ def is_whole(folder: Path, provenance: Mapping[str, Any]) -> bool:
 
 
 def holds_other_files(folder: Path, provenance: Mapping[str, Any]) -> bool:
-    """Whether there is more in an export than was exported, or something that was changed."""
+    """Whether a file was added to an export, or changed."""
     files = provenance.get("sha256")
     if not isinstance(files, dict) or folder.is_symlink():
         return True
@@ -138,9 +138,9 @@ def free_place(folder: Path) -> Path:
 
 
 def remove_earliest(folder: Path, *, stay: int = KEPT_EARLIER) -> list[Path]:
-    """Remove what `free_place` has kept beside ``folder``, but for the latest few; return those.
+    """Remove the exports that `free_place` has kept beside ``folder``, except the latest few.
 
-    stay: how many exports stay; one that somebody has added to or changed always does
+    Returns the removed ones. stay: how many stay; an export that a person has changed always does
     """
     kept = [place for _, place in sorted(_kept_beside(folder).items(), reverse=True)]
     removed = []
@@ -161,7 +161,7 @@ def _kept_beside(folder: Path) -> dict[int, Path]:
 
 
 def _is_changed(folder: Path) -> bool:
-    """Whether an export is not as it was exported, as far as one can tell."""
+    """Whether an export was changed, as far as its files tell."""
     try:
         found = read_provenance(folder)
         return found is None or holds_other_files(folder, found)
@@ -170,14 +170,15 @@ def _is_changed(folder: Path) -> bool:
 
 
 def remove_unfinished(exports: Path) -> None:
-    """Remove half filled folders of killed exports; only the one run that exports calls this."""
+    """Remove folders that killed exports have left half filled. Only the run that exports calls
+    this."""
     for left in exports.glob(".*"):
         if UNFINISHED.fullmatch(left.name):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def ranks_beyond(exports: Path, last: int) -> list[int]:
-    """Return the ranks after ``last`` that an earlier run exported, and that stay."""
+    """Return the ranks after ``last`` that an earlier run exported."""
     names = [folder.name for folder in exports.glob("[0-9]*")]
     return sorted(int(name) for name in names if name.isdigit() and int(name) > last)
 
@@ -188,7 +189,7 @@ def _digest(path: Path) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, but of a link or a file only itself."""
+    """Remove a folder with its content. Of a link or a file only itself is removed."""
     if folder.is_symlink() or not folder.is_dir():
         folder.unlink()
     else:

@@ -50,8 +50,8 @@ logging.getLogger("optuna.artifacts._backoff").setLevel(logging.CRITICAL + 1)
 
 
 class Source(BufferedReader):
-    """A file whose ``close`` does nothing: boto3 closes what it has sent, and who tries again reads
-    it from its beginning."""
+    """A file whose ``close`` does nothing. boto3 closes a file after sending it, but another
+    attempt reads it again from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._opened = FileIO(path)
@@ -122,8 +122,10 @@ class ObjectStore:
         return True
 
     def _check_mounted(self) -> None:
-        """Raise `FilesAway` where the place has lost its word: another one stands in its place now,
-        such as the empty folder where a disk is not mounted."""
+        """Raise `FilesAway` if the place has lost its word.
+
+        Another folder stands in its place then, such as the empty one where a disk is not mounted.
+        """
         if self.place.kind is not Kind.DATABASE and self._read_identity() is None:
             raise FilesAway(
                 f"FILES={short(self.place.address)} cannot be reached (there is no {IDENTITY})"
@@ -144,7 +146,8 @@ class ObjectStore:
                     raise
 
     def check(self) -> None:
-        """Raise `FilesUnusable` unless objects can be written, read and removed. None stays."""
+        """Raise `FilesUnusable` unless objects can be written, read and removed. It leaves none
+        behind."""
         name, content = f"probe-{uuid4().hex}", uuid4().bytes
         try:
             if self.place.kind is Kind.FOLDER:
@@ -285,7 +288,7 @@ def _code(error: Exception) -> str:
 
 
 def _lacks_rights(error: Exception, code: str) -> bool:
-    """Whether a cloud does not let us in."""
+    """Whether a cloud refuses access."""
     return bool(NOT_LET_IN.search(f"{code} {type(error).__name__}"))
 
 

@@ -7,9 +7,9 @@
     files.forget("trial-7")                              # the trial has ended
 
 A file is written under RUNS first, as without FILES, and then put here: RUNS is the working copy of
-its machine. Each writing of a name is a new object with a random name; the database says which one
-counts (`storage.database.file_records`). So a writer that lost its trial can overwrite nothing, and
-one that is killed leaves nothing half.
+its machine. Each write of a name makes a new object with a random name, and the database says which
+object counts (`storage.database.file_records`). So a writer that has lost its trial can overwrite
+nothing, and a killed writer leaves no half file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PLACE = "files/"  # how the names of these objects begin
 
 
 def may_always(connection: Connection) -> None:
-    """Let anybody write: what nobody claims."""
+    """Allow every write, for files that no process claims."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class SharedFiles:
         return self.store.place.address
 
     def put(self, name: str, path: Path, *, epoch: int = 0, guard: Guard = may_always) -> None:
-        """Keep what ``path`` holds under ``name``, beside what was kept before.
+        """Keep the content of ``path`` under ``name``, beside what was kept before.
 
-        epoch: behind which it was written; guard: raises where we may not write
+        epoch: after which it was written; guard: raises if we may not write
         Raises `FilesAway`, and what ``guard`` raises; what was kept before stays then.
         """
         key = uuid4().hex
@@ -96,29 +96,29 @@ class SharedFiles:
             self.put(name, archive, epoch=epoch, guard=guard)
 
     def holds(self, record: FileRecord, paths: Sequence[Path]) -> bool:
-        """Whether an object of `put_all` was made of just such files; nothing of it is read."""
+        """Whether an object of `put_all` was made of exactly these files; it is not read."""
         with temporary_folder(paths[0].parent.parent) as beside:
             archive = beside / "all.zip"
             pack_files(paths, archive)
             return _digest(archive) == record.sha256
 
     def kept(self, name: str) -> list[FileRecord]:
-        """Return what is kept whole under a name, the newest first."""
+        """Return the whole objects of a name, the newest first."""
         return [record for record in kept_files(self.engine, self.token, name) if record.whole]
 
     def names(self) -> list[str]:
-        """Return the names under which anything is, whole or not."""
+        """Return all names that have an object, whole or not."""
         return file_names(self.engine, self.token)
 
     def newest(self) -> dict[str, FileRecord]:
-        """Return the newest of each name."""
+        """Return the newest whole object of each name."""
         return newest_files(self.engine, self.token)
 
     def fetch(self, record: FileRecord, path: Path, *, earlier: Path | None = None) -> bool:
-        """Write the content of an object to ``path``. False: it is gone, or not what was put.
+        """Write the content of an object to ``path``. False: it is gone, or damaged.
 
-        earlier: where the file that stands there is kept
-        Raises `FilesAway`, and `OSError` where the disk does not take it.
+        earlier: where the former file is kept
+        Raises `FilesAway`, and `OSError` if it does not fit on the disk.
         """
         with temporary_folder(path.parent) as beside:
             copy = beside / "copy"
@@ -129,9 +129,10 @@ class SharedFiles:
         return True
 
     def fetch_all(self, record: FileRecord, folder: Path) -> bool:
-        """Write the files of an object of `put_all` into ``folder``; those that stand there stay.
+        """Write the files of an object of `put_all` into ``folder``; files that are there already
+        stay.
 
-        False: the object is gone, or not what was put.
+        False: the object is gone, or damaged.
         """
         with temporary_folder(folder.parent) as beside:
             archive = beside / "all.zip"
@@ -158,7 +159,7 @@ class SharedFiles:
         return _digest(path) == record.sha256
 
     def _remove(self, keys: Sequence[str]) -> None:
-        """Remove objects, then their rows: a kill in between leaves none of which nobody knows."""
+        """Remove objects, then their rows: a kill in between leaves no object without a row."""
         for key in keys:
             self.store.remove(PLACE + key)
         drop_files(self.engine, keys)
