@@ -3,12 +3,12 @@
 console = open_console()
 console.print("trial 7 of [/x]")     # other people's text shows as it is: nothing is markup
 
-Plain texts are printed so that no character of theirs steers the terminal. What is put into a
-`rich.text.Text` goes through `search.words.show_text` first.
+No character of a plain text can control the terminal. Text in a `rich.text.Text` has to go through
+`search.words.show_text` first.
 
-Output may end up nowhere. Who reads a pipe, such as `head`, may have seen enough: `OutputClosed`.
-The log that it goes to may lie on a full disk: a command whose output is all that it makes says so
-with `OutputFull`, and a study loses lines and goes on.
+Output may have no reader: a program such as `head` closes its pipe when it has seen enough
+(`OutputClosed`). A log may lie on a full disk. A command whose output is its only result then ends
+with `OutputFull`; a study loses lines and goes on.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class OutputFull(SearchError):
 
 
 class OutputConsole(Console):
-    """A console that shows every character of a text, and obeys none but line feeds.
+    """A console that shows every character of a text; only line feeds act.
 
-    It raises `OutputClosed` where rich would end the process without a word.
+    It raises `OutputClosed` where rich would end the process without a message.
     """
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -91,10 +91,9 @@ class OutputFile(io.FileIO):
 
 
 def open_console(*, loses_lines: bool = False) -> Console:
-    """Open standard output, which shows every character as it is; it is wide where it is no
-    terminal. A character that the terminal's encoding lacks is shown escaped.
+    """Open standard output; a log has wide lines. A character that its encoding lacks is escaped.
 
-    loses_lines: whether output that finds no space is left out
+    loses_lines: whether lines that do not fit on the disk are dropped
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -134,6 +133,5 @@ def print_loud(console: Console, lines: Iterable[str]) -> None:
 
 
 def is_live(console: Console) -> bool:
-    """Whether what is shown can be drawn anew: on a terminal that moves its cursor, and in no log,
-    even if its reader wants colours."""
+    """Whether a display can be redrawn: on a terminal that moves its cursor, and never in a log."""
     return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal

@@ -55,7 +55,7 @@ NO_TRIAL = re.compile("No trial with trial number [0-9]+ exists")  # Optuna's wo
 
 
 def explain_error(error: Exception) -> str | None:
-    """Return the line for an error that is no fault of genstudy; None for one that is."""
+    """Return the message for an error that is no fault of genstudy; None for one that is."""
     if isinstance(error, SearchError | StorageError):  # at once: memory may not hold more imports
         return " ".join(str(error).split())
     if limit := _explain_limit(error):

@@ -28,7 +28,7 @@ ANOTHER = re.compile(r"\w+:(?!\\)")  # another kind of place than a folder; C:\\
 
 
 def missing_name(command: str, given: Mapping[str, str] = os.environ) -> str:
-    """Return the line for a command without the NAME that it needs."""
+    """Return the message for a command that lacks its NAME."""
     fix = spell(command, NAME="cae")
     stray, small = stray_words(given), given.get("name", "").strip()
     if stray:
@@ -51,7 +51,7 @@ def stray_words(given: Mapping[str, str] = os.environ) -> Sequence[str]:
 
 
 def stray_word(word: str, targets: Sequence[str] = ()) -> str:
-    """Return the line for such a word beside a NAME, or where none is needed."""
+    """Return the message for a word on make's command line that is no target and no variable."""
     start = f"make has no target {short(repr(word))}"
     if word in known_studies() or word.endswith(".py"):
         return f"{start}; a study is named by NAME: {spell('study', NAME=word)}"

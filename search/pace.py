@@ -4,8 +4,8 @@
     status.note_epoch(1, value=0.1, seconds=4.9, now=now)
     seconds_left([status], costs=[90.0], unstarted=12, others=0, now=now)
 
-A trial that runs takes as long as its epochs that are left. One that has not begun takes the mean
-time of those that ended, so that pruning counts. Whoever is free first takes the next.
+A running trial takes as long as its remaining epochs. A trial that has not begun takes the mean
+time of those that ended, so that pruning counts. The worker that is free first takes the next one.
 """
 
 from __future__ import annotations

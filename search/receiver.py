@@ -1,4 +1,5 @@
-"""Who hears of a study: a URL that takes JSON by POST, or a command that reads it.
+"""The receiver of messages about a study: a URL that takes JSON by POST, or a command that reads
+it.
 
     receiver = parse_receiver("https://hooks.example/T0/B1")     # or "file:PATH", which holds it
     receiver.deliver({"event": "done", "text": "..."})           # raises `NotDelivered`
@@ -6,9 +7,9 @@
 
 A command reads one line of JSON, so that `cat >> heard` keeps a message a line.
 
-A URL may hold a secret anywhere behind its host, so that nothing else of it is ever shown, stored
-or passed on. A command is run by the shell, with the JSON on its standard input; its words stand in
-process lists, as all commands do, so that a secret belongs in a file that it reads.
+A URL may hold a secret anywhere after its host. So only the host is ever shown, stored or passed
+on. The shell runs a command, with the JSON on its standard input. Process lists show the words of a
+command, so a secret belongs in a file that it reads.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ LATER = (429, 503)  # answers of a server that takes nothing now
 
 
 class NotDelivered(SearchError):
-    """A receiver has not taken a message; the text holds no secret.
+    """A receiver has not taken a message; the error's text holds no secret.
 
-    may_repeat: whether it is certain that nothing was received
+    may_repeat: whether the receiver certainly got nothing
     """
 
     def __init__(self, reason: str, *, may_repeat: bool = False) -> None:

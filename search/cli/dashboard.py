@@ -89,7 +89,7 @@ def dashboard() -> int:
 
 
 def _entrance(variables: Variables, token: str) -> str:
-    """Return where a browser is let in; a token that others keep is not shown."""
+    """Return the address for a browser. A token that another program keeps is not shown."""
     if variables.token is None:
         return f"{_address(variables)}?token={token}"
     place = f"{variables.host[0]}:{variables.port}"

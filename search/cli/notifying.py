@@ -1,4 +1,4 @@
-"""Who hears of a study at the end of a command: NOTIFY is told that it is done, or has failed.
+"""NOTIFY at the end of a command: the receiver is told that the study is done, or has failed.
 
 with notices_of(supervisor, variables):      # the search tells of a best trial that improves
     code = ...
@@ -26,7 +26,7 @@ from storage.files.certificate_words import goals_in_words, mean_of
 
 @contextmanager
 def notices_of(supervisor: Supervisor, variables: Variables) -> Iterator[None]:
-    """Let the receiver in NOTIFY, if there is one, hear of the study while the block runs."""
+    """Tell the receiver in NOTIFY about the study while the block runs, if there is one."""
     if variables.notify is None:
         yield
         return

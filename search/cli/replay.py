@@ -112,7 +112,7 @@ def _open_context(
     storage: TrialStorage,
     device: str,
 ) -> WorkerContext:
-    """Return what a worker of the study would have, but for whoever it works for."""
+    """Return the context of a worker of the study that has no supervisor."""
     stored = joined.identity
     queue = TrialQueue(joined.opened, storage, owner="", version=study.version)
     run = StudyRun(

@@ -119,10 +119,9 @@ def find_export(variables: Variables, say: Callable[[str], None]) -> FoundExport
 
 
 def _choose_stored(variables: Variables, name: str) -> str:
-    """Return ``name``, unless it has no exports here and DATA is not given: then the only stored
-    study that was begun with the file of that name.
+    """Return ``name``, or the stored study that it means if there are no exports of that name here.
 
-    Exports are files: without a trial database the name stays.
+    A stored study is looked for unless DATA is given. Without a trial database ``name`` stays.
     """
     if variables.data is not None or variables.paths.exports(name).is_dir():
         return name

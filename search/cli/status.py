@@ -128,7 +128,7 @@ def _describe_finish(finish: Finish | None, metric: str) -> list[str]:
 
 
 def _next_line(found: StudyStatus) -> str | None:
-    """Return what helps a study at which nobody works; None where somebody does."""
+    """Return a command for a study at which nobody works; None if somebody does."""
     if found.alive or (found.total is not None and found.ended >= found.total):
         return None
     begun = found.running or found.counts["waiting"] or found.counts["paused"]

@@ -67,8 +67,7 @@ def _run_with_base(
 
 
 def _shaped_for(study: Study, base: Study | None) -> Study | None:
-    """Return ``base`` with the shape of images that ``study`` insists on: it takes no other
-    encoder."""
+    """Return ``base`` with the image shape that ``study`` demands, so that its encoder fits."""
     if base is None or study.spec.adapts or not base.spec.adapts:
         return base
     return replace(base, spec=replace(base.spec, shape=study.spec.shape, adapts=False))
@@ -77,9 +76,9 @@ def _shaped_for(study: Study, base: Study | None) -> Study | None:
 def _limit(variables: Variables, study: Study) -> Variables:
     """Return the variables for a study that runs before or after the one that was asked for.
 
-    Numbers that were given are its upper limits. Sampler, pruner, base, what it tries and what it
-    learns from are its own, its best is exported, and INCEPTION measures only models that make
-    images.
+    Numbers that were given are its upper limits. Its sampler, its pruner, its base, its tries
+    and its sources are its own. Its best trial is exported. INCEPTION applies only if its model
+    makes images.
     """
     spec = study.spec
     return replace(

@@ -109,7 +109,7 @@ class StudyCommand:
         retry: DatabaseRetry,
         stop: threading.Event,
     ) -> int:
-        """Do the run. warm: what it begins with; retry: waits for the database; stop: ends the
+        """Run the study. warm: what it begins with; retry: waits for the database; stop: ends the
         run"""
         variables = self.variables
         opened, run = retry.wait_for(
@@ -187,7 +187,7 @@ class StudyCommand:
     def _begin_note(
         self, run: StudyRun, queue: TrialQueue, devices: list[str], inputs: RunInputs
     ) -> StudyNote:
-        """Keep with the study how this run goes about it, for its note and its report."""
+        """Keep the settings of this run with the study, for its note and its report."""
         spec, images = self.study.spec, inputs.images
         warm = queue.retry.wait_for(lambda: remembered_warm(queue.study, self.study.space))
         record = StudyRecord(
@@ -211,8 +211,10 @@ class StudyCommand:
         return note
 
     def _identify_runs(self, run: StudyRun) -> str:
-        """Return the word by which workers that join know this RUNS. A full disk costs the word,
-        and no trial; an engine's workers need it."""
+        """Return the word by which workers that join recognise this RUNS.
+
+        A full disk costs the word, but no trial. The workers of an engine need it.
+        """
         try:
             return make_identity(run.paths.identity)
         except OSError:

@@ -1,6 +1,6 @@
-"""LOG: experiment trackers are told of a study while a command is at it.
+"""LOG: experiment trackers follow a study while a command works on it.
 
-with track(supervisor, variables):
+with track(supervisor, variables, recovers=True):
     supervisor.search()
 """
 
@@ -18,9 +18,9 @@ from search.variables import Variables
 
 @contextmanager
 def track(supervisor: Supervisor, variables: Variables, *, recovers: bool) -> Iterator[None]:
-    """Let the tools in LOG, if there are any, hear of the study while the block runs.
+    """Tell the tools in LOG about the study while the block runs, if there are any.
 
-    recovers: whether runs are made good that an earlier command has left: one process does so
+    recovers: whether to complete runs that an earlier command has left; one process does so
     """
     if not variables.log:
         yield

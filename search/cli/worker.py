@@ -183,8 +183,8 @@ class WorkerCommand:
         return is_same
 
     def _is_finished(self, supervisor: Supervisor, top: int) -> bool:
-        """Whether the best are retrained and exported, here or elsewhere; or a person has still
-        to choose them."""
+        """Whether the best are retrained and exported somewhere, or a person still has to choose
+        them."""
         run, queue = supervisor.run, supervisor.queue
         supervisor.prompt.refresh()
         ended = queue.count_ended()
@@ -231,10 +231,11 @@ class WorkerCommand:
         return supervisor
 
     def _work(self, supervisor: Supervisor, top: int, *, ends_study: bool) -> int:
-        """Start the processes, and search until nothing is left or somebody tells us to leave.
+        """Start the processes, and search until nothing is left or the worker is told to leave.
 
         top: how many of the best are retrained and exported here; 0: none. With FILES the
-            retrainings are shared out like trials, and the exports are seen everywhere.
+            machines share
+            the retrainings, and every machine sees the exports.
         ends_study: whether nothing is left to do anywhere afterwards
         """
         run, display, minutes = supervisor.run, supervisor.display, self.variables.minutes

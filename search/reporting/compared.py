@@ -34,10 +34,10 @@ class NotComparable(SearchError):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A search as its trials have ended, one after the other.
+    """A search, trial by trial in the order in which the trials ended.
 
-    seconds, epochs: of training, of all trials until then
-    best: the best value of a complete trial until then; None: there is none yet
+    seconds, epochs: of the training of all trials so far
+    best: the best value of a complete trial so far; None: there is none yet
     """
 
     seconds: tuple[float, ...]
@@ -45,12 +45,12 @@ class Progress:
     best: tuple[float | None, ...]
 
     def best_after(self, cost: float, costs: Sequence[float]) -> float | None:
-        """Return the best value when ``cost`` was spent; costs: ``seconds`` or ``epochs``"""
+        """Return the best value after ``cost`` was spent; costs: ``seconds`` or ``epochs``"""
         place = bisect.bisect_right(costs, cost)
         return self.best[place - 1] if place else None
 
     def seconds_until(self, value: float, *, minimize: bool) -> float | None:
-        """Return after how many seconds a trial was as good as ``value``; None: none was."""
+        """Return after how many seconds a trial was as good as ``value``; None: no trial was."""
         for spent, best in zip(self.seconds, self.best, strict=True):
             if best is not None and (best <= value if minimize else best >= value):
                 return spent
@@ -175,7 +175,7 @@ def check_comparable(compared: Sequence[ComparedStudy]) -> None:
 
 
 def _known_extractors(first: ReportedStudy, other: ReportedStudy) -> tuple[str, str]:
-    """Return what both were judged with; the same where one of them does not say it."""
+    """Return the extractors of both studies; one that names none is taken to have the other's."""
     found = first.extractor, other.extractor
     return found if all(found) else ("", "")
 
@@ -194,8 +194,11 @@ def _data(run: ReportedStudy) -> str:
 
 
 def reach_share(first: ComparedStudy, second: ComparedStudy) -> float | None:
-    """Return after which share of the seconds that ``second`` took for its best value the first
-    was as good; None: it never was. Of several runs, the median ones count."""
+    """Return how soon ``first`` was as good as the best value of ``second``; None: it never was.
+
+    It is a share of the seconds that ``second`` took for that value. Of several runs, the median
+    ones count.
+    """
     target = second.best
     if target is None:
         return None

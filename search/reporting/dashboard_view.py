@@ -1,16 +1,16 @@
-"""What `make dashboard` tells the browser of a study, beyond what optuna-dashboard does.
+"""What `make dashboard` shows of a study in another way than optuna-dashboard does.
 
     app = DashboardView(optuna_dashboard.wsgi(storage), storage)
 
 - Epochs count from 1, as everywhere else: Optuna's steps of our studies count from 0.
-- What a person asks first of a trial stands first among its attributes: outcome, reason, verdict.
-  What only a developer asks stands last: host, process, revision.
-- What defines a study reads as words, and not as JSON.
-- The table that it offers as CSV holds no formulas.
+- The attributes of a trial that a person asks for first stand first: outcome, reason, verdict.
+  Those that only a developer asks for stand last: host, process, revision.
+- The definition of a study is shown as words, and not as JSON.
+- The table that can be saved as CSV holds no formulas.
 - Importance is that of reports (`search.reporting.importance`), which compares the best quarter and
   counts pruned trials; optuna-dashboard compares the best tenth of the complete ones.
 - Notes of trials are read once for all trials. optuna-dashboard searches all notes again for each
-  trial, which takes nine seconds of two thousand trials.
+  trial, which takes nine seconds for two thousand trials.
 
 Only the answers about one study are changed, on their way to the browser, and nothing in the
 database.

@@ -1,11 +1,11 @@
-"""The blocks of a page. Each shows itself as Markdown and as HTML.
+"""The blocks of a page. Each can be written as Markdown and as HTML.
 
     blocks = [Heading("Trials"), Words("..."), Table(columns=["trial"], rows=[["7"]])]
     to_markdown("Study cae", blocks)      # README.md
     to_html("Study cae", blocks)          # one page (`search.reporting.page`)
-    files_of(blocks)                      # what README.md shows, by name
+    files_of(blocks)                      # the files that README.md shows, by name
 
-Every word is shown as it is: what users have named holds no markup.
+Every text is shown as it is: names that users give hold no markup.
 """
 
 from __future__ import annotations

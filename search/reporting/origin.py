@@ -98,7 +98,7 @@ def _machine_time(reported: ReportedStudy) -> str:
 
 
 def _saved(reported: ReportedStudy) -> str:
-    """Return what trials saved that stopped early, of what all to their end would have taken."""
+    """Return the epochs that stopping trials early has saved."""
     epochs = reported.definition.get("epochs")
     if not isinstance(epochs, int):
         return ""

@@ -1,8 +1,8 @@
-"""What a study came to: the winner, how good it is, what was checked, how to load it.
+"""The outcome of a study: the winner, how good it is, what was checked, how to load it.
 
     outcome_blocks(reported)
 
-Without an export the best trial stands here, or why there is none.
+Without an export the best trial stands here, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def describe_front(reported: ReportedStudy) -> str:
 
 
 def _better_since(reported: ReportedStudy) -> str:
-    """Return what is said of a trial that is better than all that were trained again."""
+    """Return a sentence on a trial that is better than all retrained ones; empty: none is."""
     best, exported = reported.trials[0], {about.get("trial") for _, about in reported.exports}
     chosen = [trial for trial in reported.trials if trial.number in exported]
     before = [value for trial in chosen if (value := value_of(trial)) is not None]
@@ -204,7 +204,8 @@ def _baseline_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cost_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what the export reaches in the goals after the first, where there are several."""
+    """Return the values of the export in the goals after the first; nothing for a study with one
+    goal."""
     others = list(about.get("goals", ()))[1:]
     better = {"minimize": "lower", "maximize": "higher"}
     return [
@@ -214,7 +215,7 @@ def _cost_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _judge_fact(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what samples are measured with, and what real images reach there."""
+    """Return which features measure the samples, and which value real images get."""
     judge, metric = about.get("judge"), about["metric"]
     if not judge or metric not in judge.get("floor", {}):
         return []

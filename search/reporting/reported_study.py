@@ -81,7 +81,10 @@ class ReportedStudy:
 
     @cached_property
     def front(self) -> list[FrozenTrial]:
-        """The trials on the front, who adds most to the hypervolume first; of one goal none."""
+        """The trials on the front, in the order in which they add most to the hypervolume.
+
+        It is empty for a study with one goal.
+        """
         return front_of(self.all_trials, self.goals) if len(self.goals) > 1 else []
 
     @cached_property
@@ -98,7 +101,7 @@ class ReportedStudy:
 
     @cached_property
     def paused(self) -> int:
-        """How many trials pause at a rung: of Optuna's states they have WAITING."""
+        """How many trials pause at a rung. Their state in Optuna is WAITING."""
         if not self.states["WAITING"]:
             return 0
         with self.storage.engine.connect() as connection:
@@ -134,7 +137,7 @@ class ReportedStudy:
 
     @property
     def extractor(self) -> str:
-        """A word for the features in which samples were judged; empty: none were, as is known."""
+        """A word for the features in which samples were judged; empty: nothing is known of any."""
         judge = self.study.user_attrs.get(JUDGE)
         found = judge.get("hash") if isinstance(judge, dict) else None
         return found[:16] if isinstance(found, str) else ""
@@ -179,7 +182,7 @@ class ReportedStudy:
 
     @cached_property
     def models_tested(self) -> int:
-        """How many models of this study the test images have met."""
+        """How many models of this study were measured on the test images."""
         finish = find_finish(self.storage.engine, self.definition.get("token"))
         return 0 if finish is None else finish.models_tested
 
@@ -210,8 +213,10 @@ class ReportedStudy:
 
 
 def value_of(trial: FrozenTrial) -> float | None:
-    """Return a trial's value, the first of several, of a pruned one the last that it reported;
-    None: it has none."""
+    """Return a trial's value, of several the first; None: it has none.
+
+    A pruned trial has the last value that it reported.
+    """
     value = quality_of(trial)
     if value is None and trial.state == TrialState.PRUNED and trial.intermediate_values:
         value = trial.intermediate_values[max(trial.intermediate_values)]  # of several goals

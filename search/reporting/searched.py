@@ -85,7 +85,7 @@ def _importance_blocks(reported: ReportedStudy) -> list[Block]:
 
 
 def describe_told(found: Sequence[Importance]) -> str:
-    """Return in a sentence which parameters can be told from chance."""
+    """Return a sentence on which parameters differ from chance."""
     told = [each.name for each in found if each.is_told]
     if not told:
         return (

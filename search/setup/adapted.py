@@ -1,8 +1,9 @@
-"""Parameters of another study, as a trial of this one has them.
+"""Parameters of another study, completed for a trial of this one.
 
     fit_parameters(study, {"lr": 0.001, "depth": 3}, number=7)    # None: they are outside its space
 
-What this study does not ask for is left out. What is missing is drawn at random, always the same.
+Parameters that this study does not have are left out. Missing ones are drawn at random, always the
+same.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ LARGEST = 1e300  # whole numbers of a stranger may be too large for a float
 
 
 def fit_parameters(study: Study, given: Mapping[str, Any], number: int) -> dict[str, Any] | None:
-    """Return all parameters of a trial of ``study`` with those that are ``given``; None: one is
-    outside its space, or it turns them down.
+    """Return all parameters of a trial of ``study``, among them those that are ``given``.
 
-    number: of the trial that they come from, from which follows what is drawn
+    None: one of them is outside the space, or ``suggest`` turns them down.
+    number: of the trial that they come from; the random draws follow from it
     """
     trial = _FilledTrial(given, number)
     with suppress(OutsideSpace, TrialPruned):

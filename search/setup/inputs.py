@@ -174,9 +174,9 @@ def find_images(
 ) -> RunInputs:
     """Read the images of a study and find the export that it starts from.
 
-    stored_shape: of the images of the stored study that a worker joins
-    retry: waits for a database that is away: it knows the shape of a stored study's images
-    The digits take the place of images that are not there, unless DATA asks for them.
+    stored_shape: image shape of the stored study that a worker joins
+    retry: waits for a database that is away, which knows the image shape of a stored study
+    The digits replace images that are missing, unless DATA asks for those.
     """
     wanted = variables.data or study.spec.data
     if not study.spec.adapts and study.spec.shape is not None:

@@ -26,7 +26,7 @@ from storage.errors import short
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """With what a trial is trained here.
+    """The code, the packages and the device with which a trial is trained here.
 
     revision: commit of genstudy; environment: the packages in use; device, host: by name
     """
@@ -45,7 +45,7 @@ def describe_changes(
     here: Surroundings,
     known: Iterable[StudyCode],
 ) -> list[str]:
-    """Return a line for each thing that is not as it was; none where all that is kept is equal.
+    """Return a line for each difference; none if all that is kept is equal.
 
     stored: what the study was made with; known: the versions of its code that the study keeps
     """

@@ -1,11 +1,11 @@
-"""A study with several goals that is played: trials are pruned by domination, at equal epochs.
+"""A simulated study with several goals: trials are pruned by domination, at equal epochs.
 
     played = FrontSimulation(curves, plan, make_pruner("front"))
     played.run()
     played.complete_vectors()
 
-`PRUNER=front` reads the vectors of other trials from the trial database. Here they are those of the
-curves, and the rule is its own.
+`PRUNER=front` reads the vectors of other trials from the trial database. Here they come from the
+stored curves; the rule is the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A setting is played over many random orders of the trials, since one order is luck.
+"""A setting is played over many random orders of the trials, because one order may be luck.
 
     played = play_orders(stored, Setting(pruner="asha", workers=4, trials=200, epochs=20), seed=0)
     for each in played:
         each.epochs, each.wall, each.best, each.rank, each.behind
 
-The same seed gives every setting the same orders, so that settings compare pair by pair.
+With the same seed every setting gets the same orders, so that settings compare pair by pair.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One order's cost and find.
+    """The cost and the result of one order.
 
     epochs: of all trials; machine, wall: seconds, of all workers together and by the clock
     best: value of the winner; None: no trial was complete
     rank: of the winner among all full curves, at their full length; the best has 1
     behind: by which share of the best full curve's value the winner's is worse; below 0: better
     complete, pruned: how many trials ended so
-    volume: of several goals, which share of the hypervolume of all full curves the complete trials
-        dominate; on_front: how many of them are on their front
+    volume: with several goals, the share of the hypervolume of all full curves that the complete
+        trials dominate; on_front: how many of them are on their front
     """
 
     epochs: int
@@ -123,7 +123,7 @@ def _full_value(curve: Curve, stored: StoredCurves) -> float:
 
 
 class _Judge:
-    """Says how good what was found is, beside all full curves."""
+    """Compares the result of an order with all full curves."""
 
     def __init__(self, stored: StoredCurves) -> None:
         self.sign = 1 if stored.about.minimize else -1
@@ -143,7 +143,7 @@ class _Judge:
 
 
 class FrontJudge:
-    """Says how good a front is, beside that of all full curves."""
+    """Compares the front of an order with the front of all full curves."""
 
     def __init__(self, stored: StoredCurves) -> None:
         about = stored.about

@@ -4,10 +4,10 @@
     played.epochs, played.wall, played.best
 
 The pruner is the real one: Optuna's classes on a study in memory, or those of
-`search.strategies.pruners`. Where trials pause, what a free worker takes and who is promoted are
-the rules of `search.trials.paused` and `storage.database.rungs`. An epoch takes its recorded
-seconds; what lies between epochs (starting, pictures) takes none. Epochs that end at the same
-moment do so in the order in which they began.
+`search.strategies.pruners`. If trials pause, the rules of `search.trials.paused` and
+`storage.database.rungs` decide what a free worker takes and which trial is promoted. An epoch takes
+its recorded seconds; starting and drawing take no time. Epochs that end at the same moment do so in
+the order in which they began.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from storage.database.rungs import Arrival, goes_on_at_once
 class Plan:
     """What is simulated.
 
-    workers: that train at once; epochs: most of a trial; minimize: whether less is better
-    word: names the study, from which Hyperband draws its brackets
+    workers: how many train at once; epochs: most of a trial; minimize: whether less is better
+    word: names the study; Hyperband draws its brackets from it
     """
 
     workers: int
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What a study has cost and found.
+    """What a simulated study has cost and found.
 
     epochs: of all trials; machine, wall: seconds, of all workers together and by the clock
     winner, best: number of its best complete trial, and its value as the study saw it; None: no
@@ -137,12 +137,12 @@ class Simulation:
         return min(complete, key=rank, default=None)
 
     def _employ(self) -> None:
-        """Let every idle worker take a trial, if there is one."""
+        """Let every idle worker take a trial, as long as there is one."""
         while self.idle and self._take():
             pass
 
     def _take(self) -> bool:
-        """Let one idle worker take what is next. False: nothing is."""
+        """Let one idle worker take the next trial. False: there is none."""
         states = Counter(each.state for each in self.trials)
         choice = choose_next(states, self._pauses(), self._has_new)
         if choice is None:
@@ -235,7 +235,7 @@ class Simulation:
         return find_pauses(self._arrivals(), self.pruner, minimize=self.plan.minimize)
 
     def _arrivals(self) -> list[Arrival]:
-        """Return who has reached a rung, as the trial database has it: who pauses is WAITING."""
+        """Return the arrivals at rungs in the form of the trial database: pausing is WAITING."""
         states = ["WAITING" if each.state == "PAUSED" else each.state for each in self.trials]
         return [
             Arrival(number, rung, value, waits, states[number], number)

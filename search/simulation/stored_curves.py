@@ -3,9 +3,9 @@
     stored = read_curves("cae", "sqlite:///runs/studies.db")
     stored.full, stored.short       # curves of every epoch; how many others there are
 
-A curve is full where its trial is complete and has reported every epoch. What was pruned, or
-failed, has a short curve: nobody knows how it would have gone on, and it is left out of a
-simulation. It still counts in what the study itself has cost.
+A curve is full if its trial is complete and has reported every epoch. A pruned or failed trial has
+a short curve. Nobody knows how it would have gone on, so it is left out of a simulation. It still
+counts in the cost of the study itself.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class NoCurves(SearchError):
 
 @dataclass(frozen=True, kw_only=True)
 class AboutStudy:
-    """What a study's curves are curves of.
+    """The study that the curves come from.
 
     epochs: of a full curve; minimize: whether a smaller value is better
     sampler, pruner: as a user writes them; workers: of its last run
-    wall: seconds in which a trial ran, at any machine
-    timed: whether the seconds of single epochs were kept; else they are the trial's mean
+    wall: seconds in which at least one trial ran, on any machine
+    timed: whether the seconds of single epochs were kept; if not, each has its trial's mean
     goals: several of them, the quality first; empty: there is one
     """
 
@@ -208,8 +208,10 @@ def _seconds_of(trial: Mapping[Any, Any]) -> float:
 
 
 def _busy_seconds(frame: pd.DataFrame) -> float:
-    """Return the seconds in which any trial was begun and had not ended: a night between two calls
-    does not count, unless a trial was interrupted."""
+    """Return the seconds in which at least one trial ran.
+
+    The night between two calls does not count, unless a trial was interrupted.
+    """
     begun = frame[frame["started"].notna() & frame["ended"].notna()].sort_values("started")
     busy, until = 0.0, None
     for started, ended in begun[["started", "ended"]].itertuples(index=False):
@@ -220,8 +222,10 @@ def _busy_seconds(frame: pd.DataFrame) -> float:
 
 
 def _epochs_of(definition: Any, found: list[Curve]) -> int:
-    """Return how many epochs a full curve has; of another tool's study, the longest complete one
-    decides."""
+    """Return how many epochs a full curve has.
+
+    In another tool's study the longest complete trial decides.
+    """
     epochs = _plain(definition).get("epochs")
     if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0:
         return epochs

@@ -52,14 +52,13 @@ class Certificate:
 
     seeds: how many were to be trained; values: of those that were, in their order
     mean, deviation: of the values (that of the sample; None for one seed)
-    probability: that it is the best of the ``compared``; None: nothing is known of the noise, a
-        person chose, or they stand on a front
-    search_best: the trial that was the best of the compared in the search
-    lead_in_search, lead_over_seeds: by how much that was better than the best of the others, there
-        and over the seeds, < 0: it is worse; shares of that one's value where ``is_relative``;
-        None: there are no others
-    compared: all configurations that were trained again, the best first; on a front this one alone,
-        which is compared with none
+    probability: that it is the best of the ``compared``; None: the noise is unknown, a person
+        chose, or they stand on a front
+    search_best: the trial of the compared that was the best in the search
+    lead_in_search, lead_over_seeds: how much better that trial was than the best of the others,
+        in the search and over the seeds; < 0: it is worse. Shares of its value if
+        ``is_relative``. None: there are no others
+    compared: all configurations that were trained again, the best first; on a front only this one
     """
 
     trial: int
@@ -83,10 +82,10 @@ class Certificate:
         return {**plain, "values": [*self.values], "failed": [*self.failed], "compared": rows}
 
     def is_said_by(self, found: Any) -> bool:
-        """Whether an export says as much already.
+        """Whether an export has this certificate, or one that says as much.
 
-        found: what its provenance has; one that compared more configurations says more. Older
-        versions trained one seed and wrote nothing.
+        found: the certificate in its provenance. One that compared more configurations says
+            more. Older versions trained one seed and wrote none.
         """
         if found is None:
             return self.seeds == 1

@@ -45,10 +45,10 @@ def describe_winner(about: Mapping[str, Any]) -> str:
 
 
 def describe_dominated(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each export of a front that another one dominates, now that both are
-    trained again: a trial may owe its place on the front to a lucky seed.
+    """Return a line for each export of a front that another export dominates.
 
-    records: what exports say; the quality is the mean over their seeds
+    Both were trained again since: a trial may owe its place on the front to a lucky seed.
+    records: of the exports; the quality is the mean over their seeds
     """
     reached = [(about, vector) for about in records if (vector := _vector_of(about)) is not None]
     lines = []

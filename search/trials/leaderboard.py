@@ -78,7 +78,7 @@ class Leaderboard:
         return self._values.get(number)
 
     def record(self, number: int, repeat: int = 1) -> RetrainingRecord | FailedRetraining | None:
-        """Return the record of a retraining if today's run would end alike, else None."""
+        """Return the record of a retraining if today's run would end in the same way, else None."""
         record = self._read_record(number, repeat)
         if not isinstance(record, RetrainingRecord):
             return record
@@ -90,14 +90,14 @@ class Leaderboard:
         return record if usable and alike else None
 
     def earlier_record(self, number: int, repeat: int = 1) -> RetrainingRecord | None:
-        """Return the record of a retraining that ended otherwise than today's would, if any."""
+        """Return the record of a retraining that ended otherwise than today's run would, if any."""
         record = self._read_record(number, repeat)
         return record if isinstance(record, RetrainingRecord) else None
 
     def _read_record(self, number: int, repeat: int) -> RetrainingRecord | FailedRetraining | None:
-        """Return the record of a retraining of this trial whose weights are whole, if any.
+        """Return the record of a retraining of this trial, if its weights are whole.
 
-        A database that was restored gives numbers again, to other parameters.
+        The parameters have to agree: a restored database gives numbers again, to other parameters.
         """
         paths = self.run.paths.retraining(self.run.study, number, repeat)
         record = read_record(paths.record, token=self.run.token, trial=number, repeat=repeat)
@@ -184,8 +184,7 @@ class Leaderboard:
 
     @property
     def ranks_by_value(self) -> bool:
-        """Whether one value ranks the trials; else a person does, or they stand side by side on a
-        front."""
+        """Whether one value ranks the trials. Otherwise a person does, or they stand on a front."""
         return self.choices is None and not self.spec.has_several_goals
 
     @property

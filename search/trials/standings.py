@@ -1,14 +1,14 @@
-"""How the trials that were trained again stand: the race of their seeds, ranks and certificates.
+"""How the retrained configurations stand: the race of their seeds, ranks and certificates.
 
     race = race_of(leaderboard, [7, 3])             # what is still to be trained
     for standing in standings_of(leaderboard, [7, 3]):
         standing.number, standing.repeat            # best first; whose weights are exported
     is_finished(leaderboard, ended=40, top=3)       # whether nothing is left to do
 
-The mean over the seeds ranks the configurations, unless a person does, or several goals make a
-front: the search's order stays then. One of which a seed gave no
-model ranks behind all others. The weights that are exported are those of the median seed: the best
-one's would promise what the configuration does not keep.
+The mean over the seeds ranks the configurations. If a person ranks them, or if several goals make a
+front, the order of the search stays. A configuration with a seed that gave no model ranks behind
+all others. The weights of the median seed are exported: those of the best seed would promise more
+than the configuration keeps.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ class Standing:
 
 
 def race_of(leaderboard: Leaderboard, numbers: Sequence[int]) -> Race:
-    """Return how far the race of these trials is. None is dropped where a
-    person ranks them, or where they stand on a front."""
+    """Return how far the race of these trials is.
+
+    No trial is dropped if a person ranks them, or if they stand on a front.
+    """
     found = {number: _values_of(leaderboard, number) for number in numbers}
     return run_race(
         found,
@@ -60,7 +62,7 @@ def _values_of(leaderboard: Leaderboard, number: int) -> dict[int, float | None]
 
 
 def standings_of(leaderboard: Leaderboard, numbers: Sequence[int]) -> list[Standing]:
-    """Return how these trials stand, best first; their race is over."""
+    """Return the standings of these trials, best first. Their race has to be over."""
     counted = race_of(leaderboard, numbers).counted
     rows = {number: _compare(leaderboard, number, counted[number]) for number in numbers}
     by_value = leaderboard.ranks_by_value
@@ -132,7 +134,7 @@ def is_finished(leaderboard: Leaderboard, ended: int, top: int) -> bool:
 
 
 def is_exported(leaderboard: Leaderboard, standing: Standing, rank: int) -> bool:
-    """Whether the export of ``rank`` is whole, and says what is known today."""
+    """Whether the export of ``rank`` is whole and up to date."""
     return leaderboard.is_exported(
         standing.number, rank, repeat=standing.repeat, certificate=standing.certificate
     )
