@@ -38,7 +38,7 @@ class FileState:
 
     @classmethod
     def of(cls, opened: int) -> Self:
-        """Return the state of an open file, whatever has its name by now."""
+        """Return the state of an open file, even if another file has its name now."""
         found = os.fstat(opened)
         return cls(
             device=found.st_dev,

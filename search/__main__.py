@@ -70,7 +70,7 @@ IMPORTED = {
 
 def main(arguments: list[str]) -> int:
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own has no meaning here: nothing is displayed
-    # else OpenBLAS starts a thread a core when it is imported, for nothing
+    # otherwise OpenBLAS starts a useless thread for each core when it is imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         if len(arguments) == 1 and not arguments[0].startswith("-"):

@@ -59,7 +59,7 @@ class OutputConsole(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
         with suppress(OSError), Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), self.file.fileno())  # else the interpreter trips over it, too
+            os.dup2(nothing.fileno(), self.file.fileno())  # or the interpreter's exit fails, too
         raise OutputClosed
 
 

@@ -149,7 +149,7 @@ class RunningFront:
         self.values: dict[int, tuple[float, ...]] = {}  # by trial
 
     def add(self, number: int, values: Sequence[float]) -> bool:
-        """Take in a trial that violates nothing; return whether it is on the front."""
+        """Add a trial that violates nothing; return whether it is on the front."""
         known = {**self.values, number: tuple(values)}
         numbers = [*known]
         places = front_places(as_costs([*known.values()], self.goals))

@@ -47,7 +47,7 @@ def leave_when_told() -> None:
 
 
 def leave_with_input() -> None:
-    """Do as if SIGTERM came once standard input ends: whoever started this process is gone."""
+    """Act as on SIGTERM once standard input ends: the process that started this one is gone."""
 
     def watch() -> None:
         with suppress(OSError, ValueError):

@@ -51,7 +51,7 @@ class WorkerStatus:
         return self.what == "trial"
 
     def note_epoch(self, epoch: int, *, value: float, seconds: float, now: float) -> None:
-        """Take in the end of an epoch."""
+        """Note the end of an epoch."""
         between = now - self.turned if self.turned else seconds
         self.epoch, self.value, self.seconds = epoch, value, seconds
         self.pace, self.turned = max(seconds, between), now

@@ -31,7 +31,7 @@ Reader = Callable[[str, str], Any]  # (name, text) -> value, or raises `BadVaria
 
 
 def read_text(name: str, written: str) -> str:
-    """Return the text as it is; whoever uses it checks it."""
+    """Return the text as it is; the code that uses it checks it."""
     return written
 
 
@@ -227,7 +227,7 @@ def read_files(name: str, written: str) -> str:
 
 
 def read_receiver(name: str, written: str) -> Receiver:
-    """Return who is to hear of a study: a URL or a command."""
+    """Return the receiver of messages: a URL or a command."""
     from search.receiver import parse_receiver
 
     return parse_receiver(written)

@@ -61,7 +61,7 @@ class FusedEpochs:
         self._programs.clear()
 
     def _program_of(self, tasks: Sequence[EpochTask]) -> FusedSteps:
-        """Return the program of such models: one of before, or a new one."""
+        """Return the program of such models: a kept one, or a new one."""
         first = tasks[0]
         key = fusing_key(first.model), id(first.images), len(tasks)
         program = self._programs.pop(key, None)

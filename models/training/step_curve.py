@@ -83,7 +83,7 @@ class StepCurve:
     values: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, epoch: int, sampled: SampledSteps | None) -> None:
-        """Take in the samples of ``epoch`` (from 1)."""
+        """Add the samples of ``epoch`` (from 1)."""
         if sampled is None:
             return
         self.per_epoch = sampled.steps

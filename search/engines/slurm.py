@@ -178,7 +178,7 @@ def make_executor(folder: Path, options: dict[str, str]) -> Any:
 
 
 def _ship_by_value() -> None:
-    """Have jobs get `worker_job` itself: on their machines, Python does not know where it is."""
+    """Ship `worker_job` itself to the jobs: on their machines, Python does not know where it is."""
     import cloudpickle
 
     cloudpickle.register_pickle_by_value(worker_job)

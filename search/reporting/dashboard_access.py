@@ -1,21 +1,22 @@
-"""Who may ask the dashboard: whoever has its token, by a name that is this machine's.
+"""Access to the dashboard: a request needs its token, and a name that is this machine's.
 
     app = DashboardAccess(app, token=new_token(), hosts=("127.0.0.1", "lab.example"))
 
 The dashboard reads and deletes studies, and any page in the world can make a browser on this
-machine send it requests. So a request is answered only where all of this holds:
+machine send it requests. So a request is answered only if all of this holds:
 
 - **Token.** The address that `make dashboard` prints carries it. The browser's first visit trades
   it for a cookie, which no script can read, and goes on at the same address without it. Programs
   send ``Authorization: Bearer TOKEN``, or ``?token=TOKEN``. A proxy that asks for a password of its
   own sends the token of a file that both read (``TOKEN=PATH``); then nothing prints it.
-- **Host.** It is an address, ``localhost``, this machine's name, or one of ``hosts``: a page whose
-  own name was made to point to this machine (DNS rebinding) sends that name. Any port is fine,
-  since that of an SSH tunnel differs.
-- **Origin.** What changes anything comes from the dashboard's own pages, or from no page at all.
+- **Host.** It is an address, ``localhost``, this machine's name, or one of ``hosts``. A page whose
+  own name was made to point to this machine (DNS rebinding) sends that name, and is refused. Any
+  port is allowed, because an SSH tunnel has another one.
+- **Origin.** A request that changes anything comes from the dashboard's own pages, or from no page
+  at all.
 
-The file of an artifact is shown and never run: whoever may write to the database may have called a
-page of scripts a picture.
+The file of an artifact is shown and never run: a person who may write to the database may have
+called a page of scripts a picture.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def make_pruner(chosen: str | BasePruner, goals: Sequence[Goal] | None = None) -
 
 
 def _fit_pruner(pruner: BasePruner, chosen: str | BasePruner, goals: Sequence[Goal]) -> BasePruner:
-    """Return the pruner for a study with these goals; raise `BadVariable` for another's."""
+    """Return the pruner for a study with these goals; raise `BadVariable` if it cannot serve."""
     name = chosen if isinstance(chosen, str) else type(chosen).__name__
     if isinstance(pruner, FrontPruner):
         if len(goals) > 1:

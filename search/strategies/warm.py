@@ -121,7 +121,7 @@ class WarmSampler(StudySampler):
         return _WarmStudy(study, self._shown[1]) if self._shown[1] else study
 
     def _choose(self, study: Study) -> list[FrozenTrial]:
-        """Return the earlier trials that count by now."""
+        """Return the earlier trials that count now."""
         ended = study._get_trials(deepcopy=False, states=ENDED, use_cache=True)
         own = order_trials(study)
         if len(ended) >= self.needed or len(own) < LEAST:

@@ -97,7 +97,7 @@ def _make_exports(finishing: Finishing, top: int) -> list[dict[str, Any]]:
     supervisor = finishing.supervisor
     run, leaderboard = supervisor.run, supervisor.leaderboard
     is_first = finishing.shared is None or finishing.claim is None
-    if finishing.shared is None:  # else other processes may be at exports in this RUNS
+    if finishing.shared is None:  # with FILES, other processes may write exports in this RUNS
         remove_unfinished(run.paths.exports(run.study))
     for past in range(MOST_ROUNDS):
         chosen = retrain_best(finishing, top)

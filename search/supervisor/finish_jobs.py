@@ -25,7 +25,7 @@ from search.trials.retraining_record import FailedRetraining
 from search.trials.standings import Standing, is_exported
 from search.words import name_seed
 
-MOST_DEATHS = 3  # workers that one retraining or export may take down without an epoch between
+MOST_DEATHS = 3  # workers that one retraining or export may kill in a row, without an epoch
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def hand_out(finishing: Finishing, jobs: Sequence[Retrain | Export]) -> None:
             job = finishing.unclaimed(worker.job)
             epoch = supervisor.epochs.get((job.number, job.repeat), 0)
             if epoch > reached.get(job, 0):
-                deaths[job] = 0  # it gets on: somebody else kills its workers
+                deaths[job] = 0  # it makes progress: something else kills its workers
             reached[job] = epoch
             deaths[job] += 1
             if deaths[job] < MOST_DEATHS:

@@ -41,8 +41,10 @@ class RunningLeader:
         *,
         violates: bool,
     ) -> str:
-        """Take in the values of a trial, if it is complete; return ``*best`` or ``*front`` where
-        no other one is better so far, and else nothing."""
+        """Note the values of a trial, if it is complete.
+
+        Return ``*best`` or ``*front`` if no other trial is better so far, and otherwise nothing.
+        """
         if not values or violates or not self.marks_best:
             return ""
         if self.spec.has_several_goals:

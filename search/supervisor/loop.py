@@ -167,7 +167,7 @@ class Supervisor:
             self.elsewhere.look(owners, at_once=at_once)
 
     def _look_for_best(self, *, at_once: bool = False) -> None:
-        """Tell whoever wants to hear it that the best has improved."""
+        """Tell the receiver, if there is one, that the best has improved."""
         if self.notices is not None:
             self.notices.look_for_best(at_once=at_once)
 
@@ -183,8 +183,8 @@ class Supervisor:
         return is_free and self.queue.has_paused_to_take(counts, self.run.trials)
 
     def _count_wanted(self, counts: Counter[str]) -> int:
-        """Return how many trials the study will have: no more than it has once its sampler has
-        stopped it."""
+        """Return how many trials the study will have. Once its sampler has stopped it, it gets no
+        more."""
         if counts.total() < self.run.trials and self.queue.is_stopped():
             if not self.has_stopped:
                 self.has_stopped = True
@@ -202,10 +202,10 @@ class Supervisor:
             self.note.refresh(state, self.queue.count() if counts is None else counts)
 
     def handle_events(self) -> list[WorkerHandle]:
-        """Pass on what workers say for one tick; returns those that died. They are replaced now,
-        or when it is time.
+        """Handle what workers report within one tick; returns the workers that died.
 
-        Raises `Stopped`, `WorkersFailed` and `SearchFailed`.
+        They are replaced now, or after a pause. Raises `Stopped`, `WorkersFailed` and
+        `SearchFailed`.
         """
         if self.stop.is_set():
             raise Stopped
@@ -228,7 +228,7 @@ class Supervisor:
         return died
 
     def _halt(self, minutes: float | None) -> None:
-        """Have all trials given back: MINUTES are over."""
+        """Have all trials given back, because MINUTES are over."""
         self.pool.halt()
         asked = time.monotonic()
         while self.pool.busy_workers():
@@ -263,7 +263,7 @@ class Supervisor:
                 self.running.pop(worker.index, None)
 
     def _note_left(self, worker: WorkerHandle, number: int) -> None:
-        """Take in that a worker is at a trial no more."""
+        """Note that a worker has left a trial."""
         if worker.index in self.running:
             self.running[worker.index].end(number)
 

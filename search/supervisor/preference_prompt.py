@@ -37,7 +37,7 @@ class PreferencePrompt:
         self._asked: tuple[int, ...] = ()  # among which trials
 
     def refresh(self) -> None:
-        """Read what the person has chosen by now."""
+        """Read what the person has chosen so far."""
         if self.queue.shown is not None:
             self._all_trained = count_ended(self.queue.count()) >= self.total  # before the choices
             self.choices = self.queue.read_choices()
@@ -62,7 +62,7 @@ class PreferencePrompt:
         return self.choices is not None and not self.choices.clicks and len(self.choices.shown) > 1
 
     def ask(self) -> None:
-        """Say what the person has to choose, if all waits for that and it was not said yet."""
+        """Say once what the person has to choose, if nothing else is left to do."""
         if self.choices is None or self.choices.training or self.is_decided:
             return
         if not self._all_trained and self.has_room:

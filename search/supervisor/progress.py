@@ -71,14 +71,14 @@ class StudyProgress:
         return self.status.get((worker.index, ITSELF), WorkerStatus(worker.device))
 
     def show_only(self, worker: WorkerHandle, status: WorkerStatus) -> None:
-        """Show that a worker is at this, and at no trial of the search any more."""
+        """Show that a worker does this, and has no trial of the search."""
         for index, number in list(self.status):
             if index == worker.index:
                 del self.status[index, number]
         self.status[worker.index, ITSELF] = status
 
     def leave(self, worker: WorkerHandle, number: int) -> None:
-        """Show that a worker is at a trial of the search no more."""
+        """Show that a worker has left a trial of the search."""
         left = self.status.pop((worker.index, number), None)
         if all(index != worker.index for index, _ in self.status):
             pace = 0.0 if left is None else left.pace
@@ -170,7 +170,7 @@ class StudyProgress:
         return [*parts, *([self.jobs] if self.jobs else [])]
 
     def _count_resumed_since(self) -> int:
-        """Count the paused trials with which our workers go on since the database was asked."""
+        """Count the paused trials that our workers have taken since the states were counted."""
         ours = [status for status in self.status.values() if status.trains]
         return min(
             max(0, len(ours) - self.states["RUNNING"]),

@@ -240,7 +240,7 @@ class SharedJobs:
         return self.run.paths.retraining(self.run.study, job.number, job.repeat).stem
 
     def _say_what_is_waited_for(self, waiting: Sequence[Retrain | Export]) -> None:
-        """Say so once for retrainings, and once for exports."""
+        """Say once how many retrainings, and how many exports, this machine waits for."""
         for kind, word in ((Retrain, "retraining"), (Export, "export")):
             count = sum(isinstance(job, kind) for job in waiting)
             if count and word not in self._said:

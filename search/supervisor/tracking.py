@@ -94,7 +94,7 @@ class StudyTracking:
         self._say_problems()
 
     def handle_event(self, event: Event) -> None:
-        """Take in what a worker says."""
+        """Tell the trackers what a worker reports."""
         match event:
             case Started():
                 known = self._read(trial_name(event.number))
@@ -123,9 +123,9 @@ class StudyTracking:
         self._say_problems()
 
     def close(self) -> None:
-        """Put aside what still runs, and wait until the trackers have all of it, for a while."""
+        """Let runs that go on wait, and give the trackers some time to get everything."""
         for name in list(self._open):
-            known = self._read(name)  # others may have ended it: its worker was killed, say
+            known = self._read(name)  # others may have ended it, after a kill of its worker
             if known is not None and known.ending is not None:
                 self._end_known(known)
             else:
@@ -139,10 +139,10 @@ class StudyTracking:
             )
 
     def _read(self, name: str) -> KnownRun | None:
-        """Return what is known of a run; None where it is not known, or the database is away.
+        """Return what is known of a run; None: it is not known, or the database is away.
 
-        What cannot be read costs its run: whoever needs the database for the study meets its errors
-        soon enough.
+        An error of the database costs the run here. It is raised where the study needs the
+        database.
         """
         found: list[KnownRun | None] = []
         try:
@@ -152,7 +152,7 @@ class StudyTracking:
         return found[-1] if found else None
 
     def _begin(self, name: str) -> OpenRun | None:
-        """Begin a run with all that is known of it, if it has not begun."""
+        """Begin a run with all that is known of it, unless it has begun."""
         if name not in self._open:
             known = self._read(name)
             if known is not None:
@@ -190,7 +190,8 @@ class StudyTracking:
             self._log_picture(opened, picture)
 
     def _log_epoch(self, opened: OpenRun, epoch: TrackedEpoch) -> None:
-        """Tell an epoch, unless it was told: one that is trained again has the same values."""
+        """Tell an epoch, unless it was told before: an epoch that is trained again has the same
+        values."""
         if epoch.number in opened.epochs:
             return
         opened.epochs[epoch.number] = epoch
@@ -205,7 +206,7 @@ class StudyTracking:
             thread.log_picture(opened.run, picture)
 
     def _end_trial(self, event: Ended) -> None:
-        """End a trial as the database has it, or while that is away as its worker says."""
+        """End a trial as the database has it. While that is away, end it as its worker reported."""
         name = trial_name(event.number)
         known = self._read(name)
         if known is not None and known.ending is not None:
@@ -219,7 +220,7 @@ class StudyTracking:
             self._end(name, ending)
 
     def _end_known(self, known: KnownRun | None) -> None:
-        """End a run of which all is known; one that has not begun here is told as a whole."""
+        """End a run that is known as a whole. If it has not begun here, it is told from its start."""
         if known is not None and known.ending is not None:
             self._begin_known(known)
             self._fill(known)

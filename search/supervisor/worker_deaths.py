@@ -26,8 +26,8 @@ from search.words import format_count
 class WorkerDeaths:
     """The deaths of a run's workers.
 
-    packing: hears of a worker that its GPU has no room for; None: nothing is packed
-    is_ready: whether a worker has come up; what kills others later may pass
+    packing: is told if a GPU has no room for a worker; None: nothing is packed
+    is_ready: whether any worker has ever been ready to work
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WorkerDeaths:
                 worker.process.kill()
 
     def take_in(self, worker: WorkerHandle, event: Gone) -> None:
-        """Free the trials of a worker that is gone, and start another now, later, or not at all."""
+        """Free the trials of a dead worker, and start another one now, later, or not at all."""
         if worker.error is not None:
             raise WorkersFailed(f"worker {worker.index}: {worker.error} (log: {worker.log})")
         if worker.index in self._hung:
@@ -84,7 +84,7 @@ class WorkerDeaths:
             self.pool.replace(self.pool.workers[index])
 
     def _end_hung(self, number: int | None, worker: WorkerHandle) -> None:
-        """End the trial for which a worker was killed; of several, each goes on alone."""
+        """End the trial for which a worker was killed. If it held several, each goes on alone."""
         late = f"TRIAL_MINUTES={self.run.trial_minutes:g} were long over"
         if number is None:
             self.display.say(
@@ -102,7 +102,7 @@ class WorkerDeaths:
         )
 
     def _go_on_without(self, worker: WorkerHandle, event: Gone) -> None:
-        """Start a worker no more that never comes to work. Raises `WorkersFailed` if all are so."""
+        """Give up a worker that dies before any work. Raises `WorkersFailed` if all workers do."""
         times = format_count(self.restarts.deaths[worker.index], "time")
         how = f"ended {describe_exit(event.code)} before it could work, {times} in a row"
         if len(self.restarts.given_up) == len(self.pool.workers):

@@ -53,7 +53,7 @@ class TrackerThread(threading.Thread):
     def begin(
         self, run: TrackedRun, epochs: Sequence[TrackedEpoch], pictures: Sequence[TrackedPicture]
     ) -> None:
-        """Have a run begun, or gone on with."""
+        """Let the tracker begin a run, or go on with it."""
         with suppress(OSError):  # a full disk costs the mark
             self.marks.mkdir(parents=True, exist_ok=True)
             (self.marks / run.name).write_text(run.token)
@@ -70,7 +70,7 @@ class TrackerThread(threading.Thread):
         self._put(call)
 
     def end(self, run: TrackedRun, ending: TrackedEnding) -> None:
-        """Have a run ended; its mark goes when the tracker has it."""
+        """Let the tracker end a run. The mark of the run goes once the tracker has it."""
 
         def call(tracker: Tracker) -> None:
             tracker.end(run, ending)

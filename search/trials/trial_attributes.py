@@ -1,9 +1,9 @@
-"""The attributes of trials as views read them: whoever shares the database may have written them.
+"""The attributes of trials as views read them. Whoever shares the database may have written them.
 
-    sound_attributes(trial.user_attrs)        # without those of ours that hold another thing
+    sound_attributes(trial.user_attrs)        # without those of our names that hold something else
     is_sound("epochs", [1, 2])                # False
 
-What is no attribute of ours stays as it is.
+An attribute that is not one of ours stays as it is.
 """
 
 from __future__ import annotations

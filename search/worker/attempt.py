@@ -1,8 +1,8 @@
-"""One attempt at a trial: all that its parts know of it.
+"""One attempt at a trial: the state that its parts share.
 
 attempt = TrialAttempt(context, trial)
-attempt.interrupted()          # the trial is wanted back, or is somebody else's by now
-attempt.settle_copies()        # its last checkpoint and pictures are where others find them
+attempt.interrupted()          # another process has the trial, or the supervisor wants it back
+attempt.settle_copies()        # waits until its checkpoint and pictures are in FILES
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from storage.database.fences import TrialLost
 
 
 class TrialAttempt:
-    """What is known of a trial while a worker is at it."""
+    """What is known of a trial while a worker holds it."""
 
     def __init__(self, context: WorkerContext, trial: Trial) -> None:
         self.context = context
@@ -112,22 +112,22 @@ class TrialAttempt:
         }
 
     def interrupted(self) -> bool:
-        """Whether the trial is somebody else's by now, or is wanted back."""
+        """Whether another process has taken the trial, or the supervisor wants it back."""
         return self.lost.is_set() or self.context.interrupted()
 
     def is_stuck(self) -> bool:
-        """Whether the worker stands still, at this trial or at another: others may have it."""
+        """Whether this worker stands still, at this trial or another: its leases are to expire."""
         return time.monotonic() - self.context.got_on > leases.STUCK
 
     def write_reports(self) -> None:
-        """Tell the database of the epochs of which it could not be told before."""
+        """Report the epochs that could not be reported while the database was away."""
         while self.progress.unwritten:
             self.queue.report(self.trial, self.progress.unwritten[0])
             del self.progress.unwritten[0]
 
     def settle_copies(self) -> None:
-        """Wait for the last checkpoint in FILES. Raises `StopRequested` where the trial is another
-        attempt's by now."""
+        """Wait for the last checkpoint in FILES. Raises `StopRequested` if another attempt has the
+        trial."""
         copies = self.progress.checkpoints.copies
         if copies is None:
             return

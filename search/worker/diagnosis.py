@@ -33,7 +33,7 @@ class GanDiagnosis:
         self.history: list[Health] = []
 
     def add(self, result: EpochResult) -> None:
-        """Take in the health of one more epoch."""
+        """Add the health of one more epoch."""
         if self.floor is not None:
             self.history.append(Health.of(result.number, result.train, result.valid))
 

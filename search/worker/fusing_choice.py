@@ -75,7 +75,7 @@ class FusingChoice:
         return groups
 
     def note_alone(self, number: int, key: Hashable | None, seconds: float) -> None:
-        """Take in an epoch that a trial had for itself. The first one records its step."""
+        """Note an epoch that a trial had alone. The first one records its step."""
         self._round[0] += seconds
         self._round[1] += seconds
         if not self._is_first(number):
@@ -84,7 +84,7 @@ class FusingChoice:
             del times[:-LATEST]
 
     def note_together(self, key: Hashable, count: int, seconds: float) -> None:
-        """Take in an epoch of ``count`` trials together. The first one records their step."""
+        """Note an epoch of ``count`` trials together. The first one records their step."""
         if self._is_first((key, count)):
             self._is_known = False
             return

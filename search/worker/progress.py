@@ -52,7 +52,7 @@ class TrialProgress:
     fused: int = 0
 
     def add(self, result: EpochResult, more: Mapping[str, float]) -> EpochReport:
-        """Take in one more epoch; returns what is to be reported of it. more: measured beside it"""
+        """Add an epoch; returns its report. more: further measures of it"""
         step = result.number - 1
         value = self.reported.setdefault(step, result.valid[self.metric])
         judging = None if self.diagnosis.floor is None else result.judging
@@ -68,8 +68,10 @@ class TrialProgress:
         return report
 
     def is_new(self, epoch: int) -> bool:
-        """Whether no earlier attempt got beyond ``epoch``. Before that nothing is decided anew:
-        the pruner would look at reports that this attempt has yet to reach."""
+        """Whether no earlier attempt got beyond ``epoch``.
+
+        Before that nothing is decided again: the pruner would see reports of later epochs.
+        """
         return epoch >= max(self.reported) + 1
 
     def save(self, model: Model) -> None:

@@ -26,8 +26,9 @@ from search.worker.rungs import PausedAtRung
 from storage.database.fences import TrialLost
 
 CHECKPOINT_EVERY = 30.0  # seconds
-SHORT_EPOCH = 3.0  # seconds: who is told to stop finishes such an epoch; a longer one has its
-# checkpoint at once, so that no finished epoch is lost in either case
+# Seconds. A worker that is told to stop ends an epoch as short as this. A longer epoch is saved in a
+# checkpoint at once. So no finished epoch is lost.
+SHORT_EPOCH = 3.0
 NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
 log = logging.getLogger("genstudy")
 
@@ -164,7 +165,7 @@ class TrialEpochs:
         if ending := self._prune(model, result.number, written=written):
             return ending
         if result.number in attempt.rungs.epochs:
-            attempt.write_reports()  # who ends a paused trial finds them there
+            attempt.write_reports()  # the worker that ends the paused trial needs them
             if not attempt.rungs.reach(result.number, progress.reported):
                 self.save_checkpoint(model)
                 raise PausedAtRung

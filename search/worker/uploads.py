@@ -85,7 +85,7 @@ class Uploads:
 
     def __init__(self, access: FilesAccess) -> None:
         self.access = access
-        # Not that of the training: who waits for the database belongs to one thread.
+        # Not that of the training: a `DatabaseRetry` belongs to one thread.
         self._own = access.for_thread(DatabaseRetry(access.given_up))
         self._waiting: dict[str, Upload | SharedPicture] = {}  # by name, in their order
         self._under_way: Upload | SharedPicture | None = None
@@ -101,7 +101,7 @@ class Uploads:
         self._raise_failure(name)
         try:
             copy = _second_name(path)
-        except OSError as error:  # somebody has removed it, say
+        except OSError as error:  # for example, somebody has removed it
             log.warning("%s is not put into FILES: %s", path, error)
             return
         self._add(Upload(name=name, path=copy, epoch=epoch, guard=guard, left=left))

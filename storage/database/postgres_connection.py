@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 
 ANSWER = 15.0  # seconds
 HURRY = 2.0
-READ = 60.0  # seconds, for who reads a whole study at once and has nobody who waits for a trial
+READ = 60.0  # seconds, for commands that read a whole study at once, and hold up no trial
 INTERVAL = 0.1  # seconds after which psycopg looks for signals
 T = TypeVar("T")
 

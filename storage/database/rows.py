@@ -57,7 +57,8 @@ def _execute(connection: Connection, statement: str, parameters: dict[str, Any])
 
 @contextmanager
 def _as_sqlalchemy(connection: Connection) -> Iterator[None]:
-    """Raise a driver's error as SQLAlchemy does, for whoever waits for a database that is away."""
+    """Raise a driver's error as SQLAlchemy does, so that callers can wait for a database that is
+    away."""
     errors: Any = connection.dialect.loaded_dbapi
     try:
         yield

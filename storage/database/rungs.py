@@ -84,7 +84,7 @@ def reach_rung(
     connection.execute(NOTE, {"trial_id": trial_id, "rung": rung, "value": value})
     arrivals = [each for each in read_arrivals(connection, study_id) if each.rung == rung]
     own = next((each for each in arrivals if each.trial_id == trial_id), None)
-    if own is None:  # an older state of the database has no such trial: who asks finds that out
+    if own is None:  # an older state of the database lacks the trial: the caller finds that out
         return False
     if own.waits and goes_on_at_once(
         arrivals, own, factor=factor, minimize=minimize, bracket_of=bracket_of

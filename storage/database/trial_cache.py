@@ -105,7 +105,7 @@ class TrialCache(_CachedStorage):
         return trial_id not in self.hidden and self.only in (None, trial_id)
 
     def _read_returned_again(self, study_id: int) -> None:
-        """Have Optuna's cache read those trials anew that went on after their end."""
+        """Let Optuna's cache read the trials again that went on after their end."""
         if not self._backend.known:
             return
         with read(self._backend.engine) as connection:

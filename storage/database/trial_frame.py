@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PARAMETERS = "parameters"  # in a frame's attrs: the names of its columns of parameters
-GOALS = "goals"  # likewise, of several objectives: name and direction of each, in Optuna's words
+GOALS = "goals"  # in a frame's attrs: name and direction of several objectives, in Optuna's words
 METRIC_NAMES = "study:metric_names"  # Optuna's system attribute of a study
-VIOLATING = "violating"  # likewise: the numbers of trials that violate constraints
+VIOLATING = "violating"  # in a frame's attrs: the numbers of trials that violate constraints
 
 
 def trial_frame(connection: Connection, study_id: int) -> pd.DataFrame:

@@ -174,7 +174,7 @@ class TrialStates:
             )
 
     def is_settled(self, trial_id: int) -> bool:
-        """Whether a trial has ended and is read no more."""
+        """Whether a trial has ended and is not read again."""
         return trial_id <= self.settled and trial_id not in self.returned
 
     @property
