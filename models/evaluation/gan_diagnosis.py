@@ -242,7 +242,7 @@ def _find_collapse(health: Health, floor: Mapping[str, float]) -> Verdict | None
 
 
 def _find_winner(health: Health) -> Verdict | None:
-    """Return the verdict that D or G has won and samples look unreal and do not improve; or None."""
+    """Return the verdict if D or G has won while samples look unreal and do not improve."""
     real, fake = health.accuracy_real, health.accuracy_fake
     if real is None or fake is None:
         return None

@@ -152,7 +152,7 @@ class StudyCommand:
         remove_deleted_here(queue, run)
         if supervisor.files is not None:
             remove_deleted(supervisor.files, queue)
-        supervisor.elsewhere = OtherMachines(queue, display, run.epochs)
+        supervisor.other_machines = OtherMachines(queue, display, run.epochs)
         supervisor.note = self._begin_note(run, queue, devices, inputs)
         with notices_of(supervisor, variables), track(supervisor, variables, recovers=True):
             return StudyStages(self.console, variables, self.study, supervisor).run()

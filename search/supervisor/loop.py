@@ -86,25 +86,25 @@ class Supervisor:
         self.leaderboard = Leaderboard(study.spec, run, queue.study, choices)
         self.note: StudyNote | None = None  # of the study in the dashboard
         self.files: FilesAccess | None = None  # what every machine sees
-        self.notices: Notices | None = None  # who hears of the study
-        self.tracking: StudyTracking | None = None  # tells experiment trackers
-        self.elsewhere: OtherMachines | None = None  # shows what other machines do
+        self.notices: Notices | None = None  # for NOTIFY
+        self.tracking: StudyTracking | None = None  # for LOG
+        self.other_machines: OtherMachines | None = None  # None: nothing is shown of them
         self.forecast = RungForecast(queue, display.progress, run.epochs)
         self.deaths = WorkerDeaths(run, queue, pool, display, packing)
-        self.has_stopped = False  # the sampler has, and it has been said
+        self.has_stopped = False  # the sampler has stopped the study, and it was said
         self.failures = RepeatedFailures()
         self.running: dict[int, RunningTrials] = {}  # of each worker
         # (trial, repeat) -> how far that retraining has come
         self.epochs: dict[tuple[int, int], int] = {}
 
     def search(self, minutes: float | None = None) -> None:
-        """Search until exactly ``run.trials`` trials have ended, by us or by anybody else, and a
-        person has chosen among them where one is asked.
+        """Search until exactly ``run.trials`` trials have ended, on this machine or on others.
 
+        If a person ranks the trials, it also waits until they have chosen.
         minutes: after which trials are given back, to go on in the next run
         """
         self.display.progress.is_searching = True
-        if self.display.progress.deadline == float("inf"):  # else this goes on
+        if self.display.progress.deadline == float("inf"):  # a search that begins again keeps it
             self.display.progress.deadline = time.monotonic() + 60 * (minutes or float("inf"))
         while True:
             try:
@@ -123,8 +123,8 @@ class Supervisor:
         self.display.leader.forget()
         self.queue.read_again()
         show_earlier(self.display, self.queue)
-        if self.elsewhere is not None:
-            self.elsewhere.forget()
+        if self.other_machines is not None:
+            self.other_machines.forget()
 
     def _search_until(self, deadline: float, minutes: float | None) -> None:
         """Search until the trials have ended, as far as this process knows."""
@@ -162,9 +162,9 @@ class Supervisor:
 
     def _look_elsewhere(self, *, at_once: bool = False) -> None:
         """Show what other machines do for the study."""
-        if self.elsewhere is not None:
+        if self.other_machines is not None:
             owners = {worker.owner for worker in self.pool.workers.values()}
-            self.elsewhere.look(owners, at_once=at_once)
+            self.other_machines.look(owners, at_once=at_once)
 
     def _look_for_best(self, *, at_once: bool = False) -> None:
         """Tell the receiver, if there is one, that the best has improved."""
@@ -172,13 +172,13 @@ class Supervisor:
             self.notices.look_for_best(at_once=at_once)
 
     def _may_begin(self, counts: Counter[str], total: int) -> bool:
-        """Whether there is a new trial to begin, for a worker that is free."""
+        """Whether a free worker may begin a new trial."""
         if counts.total() >= total or not self.prompt.has_room or not self.pool.idle_workers():
             return False
         return not self.queue.is_exhausted()
 
     def _may_go_on(self, counts: Counter[str]) -> bool:
-        """Whether there is a paused trial to take, for a worker that is free."""
+        """Whether a free worker may take a paused trial."""
         is_free = bool(self.pool.idle_workers())
         return is_free and self.queue.has_paused_to_take(counts, self.run.trials)
 

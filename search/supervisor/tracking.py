@@ -220,7 +220,7 @@ class StudyTracking:
             self._end(name, ending)
 
     def _end_known(self, known: KnownRun | None) -> None:
-        """End a run that is known as a whole. If it has not begun here, it is told from its start."""
+        """End a run that is known as a whole. If it has not begun here, it is told as a whole."""
         if known is not None and known.ending is not None:
             self._begin_known(known)
             self._fill(known)

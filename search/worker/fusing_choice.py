@@ -39,7 +39,7 @@ class FusingChoice:
     """What one worker has measured of epochs alone and together.
 
     asked: FUSE; None: auto
-    most: trials to hold; is_settled: it changes no more
+    most: how many trials to hold; is_settled: that number does not change any more
     """
 
     def __init__(self, *, asked: int | None, on_gpu: bool) -> None:
@@ -57,7 +57,7 @@ class FusingChoice:
         self._before, self._earlier = 1, 1.0  # how many were held before, and their gain
 
     def group(self, keys: Mapping[int, Hashable | None]) -> list[list[int]]:
-        """Return which trials are trained together now; most of them alone, perhaps."""
+        """Return which trials are trained together now. Many groups may have one trial."""
         agreeing: dict[Hashable, list[int]] = {}
         for number, key in keys.items():
             own = key is None or key in self._refused
@@ -99,11 +99,11 @@ class FusingChoice:
         self._round[1] += seconds
 
     def refuse(self, key: Hashable) -> None:
-        """Train trials of this key alone from now on: together they have failed."""
+        """Train trials with this key alone from now on: they have failed together."""
         self._refused.add(key)
 
     def end_round(self, held: int) -> None:
-        """Decide whether to hold more trials, or fewer; ``held`` ones have had an epoch."""
+        """Decide whether to hold more trials, or fewer. held: how many have had an epoch"""
         if self._is_known and held >= self.most:
             self._rounds.append((self._round[0], self._round[1]))
         self._round, self._is_known = [0.0, 0.0], True
@@ -130,7 +130,7 @@ class FusingChoice:
         return self.measures and len(numbers) > 1 and len(self._alone.get(key, [])) < ENOUGH
 
     def _pays(self, key: Hashable, count: int) -> bool:
-        """Whether ``count`` trials are faster together, as far as is known."""
+        """Whether ``count`` trials are faster together, as far as is measured."""
         together, alone = self._together.get((key, count), []), self._alone.get(key, [])
         if not self.measures or len(together) < ENOUGH or len(alone) < ENOUGH:
             return True

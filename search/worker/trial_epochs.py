@@ -26,8 +26,8 @@ from search.worker.rungs import PausedAtRung
 from storage.database.fences import TrialLost
 
 CHECKPOINT_EVERY = 30.0  # seconds
-# Seconds. A worker that is told to stop ends an epoch as short as this. A longer epoch is saved in a
-# checkpoint at once. So no finished epoch is lost.
+# Seconds. A worker that is told to stop ends an epoch as short as this. A longer epoch is saved in
+# a checkpoint at once. So no finished epoch is lost.
 SHORT_EPOCH = 3.0
 NOTE_EVERY = 10.0  # seconds: the dashboard asks as often
 log = logging.getLogger("genstudy")
