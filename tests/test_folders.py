@@ -177,7 +177,7 @@ def test_every_name_of_a_class_can_be_shown(tmp_path: Path, name: str, shown: st
 
 def test_names_that_would_read_alike_are_refused(tmp_path: Path) -> None:
     folder = write_all(tmp_path / "set", "a\nb", r"a\nb")
-    with pytest.raises(DataError, match="read alike"):
+    with pytest.raises(DataError, match="look equal"):
         read_layout(folder)
 
 

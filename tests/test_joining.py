@@ -119,7 +119,7 @@ def test_of_several_studies_of_a_file_data_says_which(
 
 def test_a_study_of_another_tool_or_version_is_not_joined(storage: TrialStorage) -> None:
     optuna.create_study(study_name="cae", storage=storage)
-    with pytest.raises(StudyChanged, match="make study NAME=cae once makes that good"):
+    with pytest.raises(StudyChanged, match="make study NAME=cae once adds it"):
         find_joined(storage, "cae", "here")
 
 
@@ -222,7 +222,7 @@ def test_workers_join_leave_and_end_a_study(
         out, error = first.communicate(timeout=30)
     assert (first.returncode, error) == (TRY_AGAIN, "")
     assert "joins study small: 2 of 2 trials left" in out
-    assert "what ran here waits for others at its last checkpoint" in out
+    assert "what ran here waits at its last checkpoint for another worker" in out
     assert "RUNNING" not in set(trials("small", storage=user.url)["state"])
     assert "goes on at epoch" in out  # with a checkpoint that lay under another RUNS
     code, out, error = other.run("worker", **place)

@@ -191,7 +191,7 @@ def test_a_worker_leaves_a_device_that_is_too_small_for_all(
     assert frame["outcome"].tolist() == ["complete"] * 4
     words = " ".join(out.split())
     assert "waits for memory: other processes hold 1.0 GiB of cpu" in words
-    assert words.count("leaves cpu to the others: memory is short") == 1
+    assert words.count("ends: cpu has too little memory for all") == 1
 
 
 class Card:

@@ -215,6 +215,6 @@ def _explain_bits(path: Path, opened: Image.Image) -> str:
         sample = tags.get(339, 1)
         numbers = SAMPLES.get(sample[0] if isinstance(sample, tuple) else sample, numbers)
     return (
-        f"{path} has pixels of {bits} bits ({numbers}), whose white is unknown; save it with 8 or "
-        "16 bits a channel, from 0 for black"
+        f"{path} has pixels of {bits} bits ({numbers}), whose value of white is unknown; save it "
+        "with 8 or 16 bits a channel, from 0 for black"
     )

@@ -121,7 +121,7 @@ class _Arrangement:
         found = classes or []
         shown = tuple(printable(name) for name in found)
         if len(set(shown)) < len(shown):
-            raise DataError(f"{self.folder} has two class folders whose names read alike: {shown}")
+            raise DataError(f"{self.folder} has two class folders whose names look equal: {shown}")
         return FolderLayout(
             folder=self.folder,
             files=tuple(files),

@@ -44,8 +44,7 @@ def mode_table(model: Model, evaluator: SampleEvaluator, images: ImageSplits) ->
         title="Modes of Stacked MNIST",
         columns=("", f"modes of {extractor.classes:,}", "KL (nats)"),
         rows=(*rows, *REPORTED),
-        note="A mode counts if one of the samples is taken for it. What was reported stands as it "
-        "was published.",
+        note="A mode counts if a sample is classified as it. Reported numbers are as published.",
         seeds=1,
         measured_on=f"{DRAWN:,} samples",
     )

@@ -279,7 +279,7 @@ class WorkerCommand:
         has = "has" if ended == 1 else "have"
         self._say(
             f"left study {supervisor.run.study}: {ended} of {total} {has} ended, and what ran here "
-            "waits for others at its last checkpoint"
+            "waits at its last checkpoint for another worker"
         )
         return code
 

@@ -154,8 +154,8 @@ def check_comparable(compared: Sequence[ComparedStudy]) -> None:
     for run in runs:
         if run.is_chosen_by_eye:
             raise NotComparable(
-                f"a person's choices rank study {run.name!r}, and a comparison goes by values, "
-                "which they need not follow; leave it out, and look at its report"
+                f"a person's choices rank study {run.name!r}, and a comparison needs values; "
+                "leave it out, and look at its report"
             )
     for other in others:
         for what, mine, theirs in (

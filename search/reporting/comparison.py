@@ -118,9 +118,9 @@ def _describe_winners(first: ComparedStudy, second: ComparedStudy) -> str:
     apart = f"{abs(found.difference):.3g}"
     if found.p is None:
         return (
-            f"The winner of {better.name} is better than that of {other.name} by {apart}, from a "
-            "single value or equal ones on one side: nobody knows whether that is chance. SEEDS=3 "
-            "or more says it."
+            f"The winner of {better.name} is better than that of {other.name} by {apart}. One of "
+            "the two has a single value, or equal ones: nobody knows whether that is chance. "
+            "SEEDS=3 or more shows it."
         )
     assert found.low is not None
     assert found.high is not None

@@ -106,7 +106,8 @@ def _check_reference(
     if mistake is not None:
         raise StudyFileError(f"reference {name!r}: {mistake}") from mistake
     if unused := sorted(set(parameters) - set(trial.params)):
-        raise StudyFileError(f"reference {name!r} sets {unused[0]!r}, which suggest does not ask")
+        unasked = f"reference {name!r} sets {unused[0]!r}, which suggest does not ask for"
+        raise StudyFileError(unasked)
 
 
 def is_within(distribution: BaseDistribution, value: Any) -> bool:

@@ -145,7 +145,7 @@ def _describe_classes(study: Study, images: ImageSplits) -> Iterator[str]:
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""
             yield (
                 f"the class {without[0]!r}{more} has no {PARTS[part]} images: how well it is "
-                "told is not measured there"
+                "recognised is not measured there"
             )
 
 

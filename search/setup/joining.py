@@ -85,8 +85,9 @@ def find_joined(
     identity, record = read_identity(opened), read_record(opened)
     if identity is None or record is None:
         raise StudyChanged(
-            f"study {short(repr(chosen))} in {place} was not begun by a version of genstudy that "
-            f"says what it was made with; {spell('study', NAME=name)} once makes that good"
+            f"study {short(repr(chosen))} in {place} has no record of how it was made, which "
+            f"another program or an older version does not write; {spell('study', NAME=name)} "
+            "once adds it"
         )
     return JoinedStudy(opened=opened, identity=identity, record=record)
 

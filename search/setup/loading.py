@@ -84,8 +84,8 @@ def find_study(name: str) -> Path:
             of_file, _, label = name.partition("-")
             if of_file in study_names() and label in SETS:  # a stored study's name
                 raise UnknownStudy(
-                    f"NAME={name} is how study {of_file!r} on {label} is stored; it is begun, and "
-                    f"goes on, with {spell('study', NAME=of_file, DATA=label)}"
+                    f"NAME={name} is the stored name of study {of_file!r} on {label}; it begins, "
+                    f"and goes on, with {spell('study', NAME=of_file, DATA=label)}"
                 )
             raise UnknownStudy(unknown_name("study", name, study_names()))
         return STUDIES / f"{name}.py"

@@ -160,7 +160,7 @@ class Display:
     def show_leaving(self, worker: WorkerHandle) -> None:
         """Say that a worker is not replaced, because its device has too little memory for all."""
         self.progress.show_only(worker, WorkerStatus(worker.device))
-        self.say(f"worker {worker.index} leaves {worker.device} to the others: memory is short")
+        self.say(f"worker {worker.index} ends: {worker.device} has too little memory for all")
 
     def show_death(self, worker: WorkerHandle, code: int, freed: list[int]) -> None:
         """Say that a worker's process ended unasked, and which trials go on elsewhere."""

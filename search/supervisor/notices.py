@@ -126,8 +126,8 @@ class Notices:
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         if not self.trials.retry.try_once(lambda: self._claim_and_send(name, message)):
             self.say(
-                f"NOTIFY: {self.sender.receiver.shown} is not told of the end: the trial database, "
-                "which says whether that was told before, is away"
+                f"NOTIFY: {self.sender.receiver.shown} is not told of the end: the trial database "
+                "is away, and it says what was told before"
             )
 
     def _claim_and_send(self, name: str, message: dict[str, Any]) -> None:
