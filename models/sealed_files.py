@@ -71,8 +71,10 @@ def whole_state(path: Path) -> FileState:
 
 
 def trust(path: Path, state: FileState) -> None:
-    """Believe another process that has found ``path`` whole in this state: as long as it lasts,
-    the file is not read again."""
+    """Take a file as whole, because another process has found it whole in this state.
+
+    It is not read again as long as it has this state.
+    """
     _whole[path] = (state, glance_at_seal(path))
 
 
@@ -116,9 +118,9 @@ def glance_at_seal(path: Path) -> Seal | None:
 
 
 def set_aside(path: Path) -> Path:
-    """Move a file that cannot be used out of the way, and return where it is kept.
+    """Move an unusable file into the folder `set-aside`, and return its new path.
 
-    Of what a folder has set aside the latest few stay, for whoever wants to know what happened.
+    The latest few files stay there, for a person who wants to know what happened.
     """
     place = path.parent / "set-aside"
     place.mkdir(exist_ok=True)

@@ -91,7 +91,7 @@ def check_content(file: IO[bytes]) -> Seal | None:
 def stamp(path: Path) -> None:
     """Write the digest into a file whose header has the entries of a `Seal`.
 
-    The disk takes a large file while its digest is computed: whoever syncs it then waits no more.
+    The system writes a large file to the disk meanwhile, so that a later sync takes no longer.
     """
     with path.open("r+b") as file, ThreadPoolExecutor(1) as beside:
         if path.stat().st_size > LARGE:
@@ -147,7 +147,7 @@ def seal_in(entries: Mapping[str, str]) -> Seal | None:
 def _check_unsealed(
     entries: Mapping[str, str], header: bytes, before: int, file: IO[bytes]
 ) -> None:
-    """Raise `TensorFileError` for a file without a seal that no older version has written.
+    """Raise `TensorFileError` for a file without a seal that no older version can have written.
 
     before: bytes of the file before its tensors
     """

@@ -229,7 +229,7 @@ class Released:
 
 @dataclass(frozen=True, kw_only=True)
 class Paused:
-    """A trial pauses after ``epoch``, until its value is among the best that got as far."""
+    """A trial pauses after ``epoch``, until its value is among the best of that rung."""
 
     number: int
     epoch: int

@@ -62,7 +62,7 @@ def class_table(matrix: Counts, classes: tuple[str, ...]) -> Table:
 
 
 def _share(value: float) -> float | str:
-    """Return a share as a table takes it: JSON has no nan."""
+    """Return a share as a table takes it: JSON has no NaN."""
     return float(value) if np.isfinite(value) else "-"
 
 

@@ -15,7 +15,7 @@ from models.data.layout import ImageFile
 
 
 def find_leaks(parts: Mapping[str, Sequence[ImageFile]]) -> list[tuple[ImageFile, ImageFile]]:
-    """Return the validation and test images that are training images too, each with its twin."""
+    """Return the validation and test images that are also training images, each with its twin."""
     trained: dict[int, list[ImageFile]] = {}
     for file in parts["train"]:
         trained.setdefault(file.path.stat().st_size, []).append(file)

@@ -29,9 +29,9 @@ def label_tensor(files: Sequence[ImageFile]) -> Tensor | None:
 
 
 class FolderReading:
-    """Decodes the images of a folder, and keeps in mind what they are.
+    """Decodes the images of a folder, and keeps their headers.
 
-    Without a shape all must be as large as the first, which also decides on grey or colour.
+    Without a shape, all images must be as large as the first, which also decides on grey or colour.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
-"""A cached file of images under a running study: it is noticed when somebody writes to it.
+"""Notices when the cached file of images changes while a study runs.
 
     images, file = open_watched(path)
     ...                                   # an epoch
-    file.check()                          # raises `ImagesChanged` where that was of other images
+    file.check()                          # raises `ImagesChanged` if the images were others
 
-Images are mapped from their file, so that all workers share one copy in memory. Whoever writes to
-the file, or empties it, changes the images under all of them. A look at the file's size and times
-costs a microsecond; only where these have changed the file is read again. A file whose name was
-removed or given to another one holds what it held.
+Images are mapped from their file, so that all workers share one copy in memory. A program that
+writes to the file, or empties it, changes the images of all of them. A look at the file's size and
+times takes a microsecond; the file is read again only if these have changed. A file that was
+removed, or got another name, keeps its content for the workers that have it open.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class WatchedImages:
         self.state = now
 
     def _holds_the_same(self) -> bool:
-        """Read all of the file. One without a seal cannot tell."""
+        """Read the whole file, and compare its seal. A file without a seal cannot be compared."""
         with os.fdopen(os.dup(self.opened), "rb") as file:
             try:
                 return self.seal is not None and check_content(file) == self.seal

@@ -42,9 +42,10 @@ DISPLAY = ("backend", "backend_fallback")  # settings of a display, which our fi
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw with matplotlib's defaults, also as a decorator; the user's settings come back after.
+    """Draw with matplotlib's defaults inside the block, or in the decorated function.
 
-    Names are shown as they are written: a dollar sign in a class's name begins no formula.
+    The user's settings come back afterwards. Names are shown as they are written: a dollar sign
+    in a class's name begins no formula.
     """
     import matplotlib
 

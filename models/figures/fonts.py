@@ -59,8 +59,11 @@ def show_as_written(figure: Figure) -> None:
 
 
 def _drawn_texts(artist: Artist) -> Iterator[Text]:
-    """Yield all texts of ``artist`` and its parts, but not the numbers of an axis that is off:
-    matplotlib makes them only for whoever asks, which takes longer than to draw an image."""
+    """Yield all texts of ``artist`` and its parts.
+
+    The numbers of an axis that is off are left out. Matplotlib makes them only on demand, which
+    takes longer than drawing an image.
+    """
     from matplotlib.axes import Axes
     from matplotlib.text import Text
 

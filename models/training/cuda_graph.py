@@ -39,8 +39,8 @@ def capture_step(model: Model) -> Callable[[Batch], Metrics]:
 
 
 class CapturedStep:
-    """A training step: `USUAL_STEPS` calls run as usual, then one is recorded, then it is
-    replayed."""
+    """A training step: `USUAL_STEPS` calls run as usual, then one is recorded, and all others
+    replay it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -61,7 +61,7 @@ class CapturedStep:
         return self._replay(batch)
 
     def _run_on_stream(self, batch: Batch) -> Metrics:
-        """Run the step on a stream of its own, which recording asks of the steps before it."""
+        """Run the step on a stream of its own, as a recording requires of the steps before it."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -103,9 +103,9 @@ class CapturedStep:
 
 @contextmanager
 def _allow_capture(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """Tell the optimisers for the time of the block that they are recorded.
+    """Tell the optimisers inside the block that they are recorded.
 
-    They refuse to be recorded without it, and complain where it stays set.
+    Without it they refuse to be recorded. If it stays set afterwards, they warn.
     """
     optimizers = list(optimizers)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]

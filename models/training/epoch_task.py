@@ -3,10 +3,10 @@
     task = training.begin_epoch()       # `models.training.loop.Training`
     trained = task.train()              # alone; or:
 
-    orders = [task.begin() for task in tasks]      # and whoever trains several models at once
-                                                   # makes a `TrainedEpoch` for each
+    orders = [task.begin() for task in tasks]      # together: the caller trains several models at
+                                                   # once, and makes a `TrainedEpoch` for each
 
-Until `begin` nothing of the epoch has happened, and no random number was drawn: tasks may wait, and
+Before `begin` nothing of the epoch happens, and no random number is drawn. So tasks may wait, and
 be done in any order.
 
 Shape legend: N batch.
@@ -33,11 +33,11 @@ from models.training.step_curve import SampledSteps, StepSampler
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedEpoch:
-    """What training an epoch gave.
+    """The result of training an epoch.
 
-    metrics: means over its images; sampled: what some steps measured
-    seconds: that it took; where several models were trained at once, this one's share of them
-    shared_by: how many models were
+    metrics: means over its images; sampled: the measures of some single steps
+    seconds: that it took; if several models were trained at once, this one's share of them
+    shared_by: how many models were trained at once
     """
 
     metrics: dict[str, float]
@@ -55,7 +55,7 @@ class OwnSteps:
         self._step: Callable[[Batch], Metrics] = model.train_step
 
     def step(self) -> Callable[[Batch], Metrics]:
-        """Return the step for the rates of now, which a recorded one contains."""
+        """Return the step for the present learning rates, which are part of a recorded step."""
         optimizers = self.model.optimizers.values()
         rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
         if rates != self._rates:

@@ -58,7 +58,7 @@ class EpochResult:
 
 
 class Training:
-    """A training of ``model`` in place, epoch by epoch, whoever takes its steps.
+    """Trains ``model`` in place, epoch by epoch. The caller takes the steps of an epoch.
 
         while (task := training.begin_epoch()) is not None:
             result = training.end_epoch(task.train())

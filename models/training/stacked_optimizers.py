@@ -71,9 +71,11 @@ class StackedOptimizer(ABC):
         self.taken[k] = states[0].get("step", 0)
 
     def reserve(self, optimizer: Optimizer) -> None:
-        """Give a model's optimiser a state of zeros where it has none: it begins alike with both.
+        """Give a model's optimiser a state of zeros if it has none: it begins in the same way with
+        both.
 
-        Where memory ends it gets none: torch's optimisers go on from no part of a state.
+        If memory runs out it gets none, because torch's optimisers cannot go on from part of a
+        state.
         """
         (group,) = optimizer.param_groups
         made: list[dict[str, Tensor]] = []
@@ -89,7 +91,7 @@ class StackedOptimizer(ABC):
     def store(self, k: int, optimizer: Optimizer) -> None:
         """Give a model's optimiser the state of row ``k``.
 
-        Tensors that it has are written to, so that a step that was recorded of it goes on.
+        Existing tensors are written to, so that a step that was recorded with them goes on.
         """
         (group,) = optimizer.param_groups
         parameters: Sequence[Tensor] = group["params"]

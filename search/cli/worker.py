@@ -234,8 +234,7 @@ class WorkerCommand:
         """Start the processes, and search until nothing is left or the worker is told to leave.
 
         top: how many of the best are retrained and exported here; 0: none. With FILES the
-            machines share
-            the retrainings, and every machine sees the exports.
+            machines share the retrainings, and every machine sees the exports.
         ends_study: whether nothing is left to do anywhere afterwards
         """
         run, display, minutes = supervisor.run, supervisor.display, self.variables.minutes

@@ -4,13 +4,13 @@
     version = combine_digests(digests)             # one word of 16 letters for all of them
     describe_environment()                         # "python 3.11, torch 2.11.0, ..., AVX512"
 
-Trials compare only if the same code computed them. A file's word changes with what the file does.
-In the study's files and its model's, comments, docstrings and layout do not count. Nor do most
-arguments of `StudySpec`: a stored study compares those that matter one by one
+Trials compare only if the same code computed them. The word of a file changes with what the file
+does. In the study's files and its model's, comments, docstrings and layout do not count. Most
+arguments of `StudySpec` do not count either: a stored study compares those that matter one by one
 (`search.setup.stored_study`), and the others leave the values of trials alone.
 
-Of genstudy, the files count that the model's family, its training and its judge import, but for
-those that only draw, describe or export what came out.
+Of genstudy, those files count that the model's family, its training and its judge import. Files
+that only draw, describe or export the result do not count.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def digest_code(kept: Mapping[str, SourceFile], spec: StudySpec) -> dict[str, st
 
 
 def combine_digests(digests: Mapping[str, str]) -> str:
-    """Return one word for all files; where they lie does not count."""
+    """Return one word for all files. Their folders do not count."""
     lines = sorted(f"{Path(path).name}|{digest}" for path, digest in digests.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -125,8 +125,10 @@ def imported_names(module: str, content: bytes, *, is_package: bool) -> tuple[st
 
 
 def _read_used_files(roots: list[str]) -> Iterator[tuple[str, Path, bytes]]:
-    """Yield the modules of genstudy that ``roots`` import, directly or by others: name, file, and
-    what is in it."""
+    """Yield the modules of genstudy that ``roots`` import, directly or through others.
+
+    Each has its name, its file, and the content of the file.
+    """
     left, seen = list(roots), set()
     while left:
         module = left.pop()

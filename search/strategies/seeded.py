@@ -142,8 +142,7 @@ class TrialSeeded(StudySampler):
     """Makes a new sampler for every trial, seeded from (study seed, trial number).
 
     independent: make one for every parameter, too. A trial that goes on after some of its
-        parameters
-        were drawn then gets the same others
+        parameters were drawn then gets the same others
     """
 
     def __init__(

@@ -18,9 +18,8 @@ HANG = 30.0  # seconds beyond TRIAL_MINUTES after which a worker cannot be waiti
 class RunningTrials:
     """The trials of one worker.
 
-    since: trial -> when it began; heard: when the worker last reported anything on any of them;
-        both
-        on the monotonic clock
+    since: trial -> when it began; heard: when the worker last reported anything; both on the
+        monotonic clock
     several: whether the worker has ever held more than one
     """
 

@@ -34,8 +34,7 @@ class Choice:
     """What a free worker takes next.
 
     paused: the trial to take that pauses, or has ended at its rung; None: an interrupted trial,
-        or a
-        new one
+        or a new one
     goes_on: whether it is promoted; False: it is taken to be ended
     """
 

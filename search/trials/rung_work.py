@@ -1,11 +1,11 @@
-"""What a study whose trials pause at rungs still trains, as far as its rungs say.
+"""What a study whose trials pause at rungs still trains, as far as its rungs tell.
 
     found = stretches_left(arrivals, pruner, epochs=27, fresh=range(12, 40), minimize=True)
-    found[2]                 # so many stretches of 2 epochs: each leads a trial to its next rung
+    found[2]                 # how many stretches of 2 epochs: each leads a trial to its next rung
     RungWork(stretches=found, pruner=pruner, epochs=27).mean_epochs     # of a stretch
 
-As many trials go on from a rung as are promoted there: one in `reduction_factor` of those that
-reach it. Which these are, nobody knows before; how many, follows from the rungs.
+One in `reduction_factor` of the trials that reach a rung is promoted there, and goes on. Which
+trials these are is not known before, but their number follows from the rungs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.database.rungs import Arrival, find_leader, list_promoted
 
 @dataclass(frozen=True, kw_only=True)
 class RungWork:
-    """What is left of a study between rungs.
+    """The work that is left between rungs.
 
     stretches: how many no worker has begun, by their epochs
     epochs: of a whole trial
@@ -55,10 +55,10 @@ def stretches_left(
 ) -> Counter[int]:
     """Return how many stretches no worker has begun, by their epochs.
 
-    epochs: of a whole trial; fresh: numbers of the trials that nobody has begun
-    running: numbers of those that run; their own stretch is left out
+    epochs: of a whole trial; fresh: numbers of the trials that have not begun
+    running: numbers of those that run; their present stretch is left out
     waiting: how many were interrupted and wait for a worker: each has at most a stretch
-    has_complete: whether a trial is complete; else the best goes on to the end
+    has_complete: whether a trial is complete; if not, the best goes on to the end
     """
     reached = _last_rungs(arrivals)
     found: Counter[int] = Counter()
@@ -93,7 +93,7 @@ def next_stop(pruner: AshaPruner, epochs: int, number: int, done: int) -> int:
 
 
 def _promoted_yet(there: Sequence[Arrival], coming: int, pruner: AshaPruner, minimize: bool) -> int:
-    """Return how many trials still go on from a rung at which ``coming`` more arrive."""
+    """Return how many more trials go on from a rung at which ``coming`` more arrive."""
     factor = pruner.reduction_factor
     now = len(list_promoted(there, factor=factor, minimize=minimize))
     gone = sum(not each.waits for each in there)

@@ -39,7 +39,7 @@ class TrialGoals:
         self.costs: dict[str, float] = {}
 
     def measure_costs(self, model: Model) -> None:
-        """Note what the model costs. A trial that goes on keeps what it was measured with."""
+        """Note what the model costs. A trial that goes on keeps its earlier measurement."""
         names = [goal.name for goal in self.spec.goals if goal.is_cost]
         known = self.trial.user_attrs
         self.costs = {
@@ -82,9 +82,10 @@ class TrialGoals:
         return ending.with_attributes(about).with_constraints(constraints)
 
     def end_early(self, ending: Ending) -> Ending:
-        """Return an end so that samplers learn from it: they know only one value of a pruned trial.
+        """Return an early end from which samplers can learn: they know one value of a pruned trial
+        at most.
 
-        Of several goals they take it for one that violates a constraint, the more the earlier.
+        With several goals it counts as violating a constraint, the more the earlier it ended.
         """
         is_pruned = self.spec.has_several_goals and ending.state is TrialState.PRUNED
         if not is_pruned or ending.constraints:

@@ -1,14 +1,15 @@
-"""What a running trial shows in the dashboard, and the rows of samples it is drawn from.
+"""What a running trial shows in the dashboard, and the rows of samples for its pictures.
 
 After every epoch a row of samples of the same noise is kept beside the checkpoint, so that an
-interrupted training keeps those of its epochs. At a trial's end stand, in this order,
+interrupted training keeps the rows of its epochs. At its end a trial has these pictures, in this
+order:
 
     reconstructions.png, ...    what the model does with validation images: its own preview
     game.png                    losses, accuracies, quality and verdicts over a GAN's epochs
     losses.png, losses.csv      losses of single steps, drawn and as numbers
-    learned.png                 the rows under each other
+    learned.png                 the rows, one under the other
 
-Neither a full disk nor an error in drawing costs a training: it goes on without rows and pictures.
+Neither a full disk nor an error in drawing stops a training: it goes on without rows and pictures.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class TrialPictures:
         keep_row(self.context, run.paths.trial_row(run.study, self.trial.number, epoch), model)
 
     def rows(self) -> dict[int, Path]:
-        """Return the rows that are kept, by epoch."""
+        """Return the stored rows, by epoch."""
         run = self.context.run
         return run.paths.trial_rows(run.study, self.trial.number)
 
@@ -99,7 +100,7 @@ class TrialPictures:
     def show_preview(self, model: Model, *, is_last: bool = False) -> None:
         """Attach what the model does with validation images.
 
-        is_last: it stays; else the picture of a later epoch takes its place
+        is_last: the picture stays; otherwise that of a later epoch replaces it
         """
         self.latest = preview = None
         with without_picture(self.context, self.missing), evaluating(model):
@@ -114,7 +115,7 @@ class TrialPictures:
         self.latest = self._attach(name, lambda path: draw(path, title))
 
     def show_end(self, model: Model, verdict: Verdict | None) -> None:
-        """Attach what the model does in the end, and how it got there."""
+        """Attach what the model does at its end, and how its training went."""
         self._wait_for(lambda: self.show_preview(model, is_last=True))
         history = self.progress.diagnosis.history
         self._wait_for(lambda: self._show_health(history, verdict))
@@ -122,7 +123,7 @@ class TrialPictures:
         self._wait_for(self._show_rows)
 
     def show_broken(self, epoch: int) -> None:
-        """Attach how a training got to ``epoch``, in which it left the finite numbers."""
+        """Attach how a training went until ``epoch``, in which it diverged."""
         broken = Health(epoch=epoch, loss_g=math.nan, loss_d=math.nan)
         diagnosis = self.progress.diagnosis
         history = [*diagnosis.history, broken]
@@ -199,9 +200,9 @@ def without_picture(
     what: str = "pictures of trials",
     unless: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Go on where a picture cannot be drawn or written, and say so once.
+    """Go on if a picture cannot be drawn or written, and say so once.
 
-    missing: where ``no_picture`` is noted; what: is left out; unless: errors that are not spared
+    missing: where ``no_picture`` is noted; what: is left out; unless: errors that are raised
     """
     try:
         yield
@@ -229,7 +230,7 @@ def keep_row(context: WorkerContext, path: Path, model: Model, count: int = COLU
 
 
 def forget_rows(rows: Mapping[int, Path], *, beyond: int = 0) -> None:
-    """Remove the rows of epochs after ``beyond``: they are trained again, or another study's."""
+    """Remove the rows of epochs after ``beyond``: they are drawn again, or are another study's."""
     for epoch, path in rows.items():
         if epoch > beyond:
             path.unlink(missing_ok=True)

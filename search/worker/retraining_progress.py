@@ -61,10 +61,10 @@ class RetrainingProgress:
         self.copied_best = 0  # the best epoch of that
 
     def resume(self) -> None:
-        """Bring curve and model to where an interrupted retraining got.
+        """Bring curve and model to the latest usable checkpoint of an interrupted retraining.
 
-        That is the latest checkpoint whose best epoch is kept, too. The best epoch may be later
-        than the last, where a full disk had no room for the last.
+        The checkpoint of its best epoch has to be there, too. The best epoch may come after the
+        last one, if a full disk had no room for the last checkpoint.
         """
         kept = {found.epoch: found for found in self._read(self.best)}
         states = sorted([*kept.values(), *self._read(self.last)], key=lambda found: found.epoch)
@@ -109,7 +109,7 @@ class RetrainingProgress:
         return owner.load(found, self.model)
 
     def _keep_best(self, epoch: int, kept: Checkpoint | None) -> None:
-        """See to it that the newest checkpoint of the best epochs is that of ``epoch``."""
+        """Make the newest checkpoint of the best epochs that of ``epoch``."""
         if kept is None:  # the model has just been brought there
             self.save(self.best)
         elif kept.path != self.best.path:
@@ -121,8 +121,7 @@ class RetrainingProgress:
         checkpoints.save(self.model, epoch=len(self.curve), note=note, copy=False)
 
     def copy(self, seconds: float) -> None:
-        """Copy the checkpoints to FILES when it is time: the best first, without which the last is
-        of no use.
+        """Copy the checkpoints to FILES when it is time. The best comes first: the last needs it.
 
         seconds: that the epoch took
         """
@@ -137,7 +136,7 @@ class RetrainingProgress:
         self.copied, self.copied_best = time.monotonic(), best
 
     def settle_copies(self) -> None:
-        """Wait until the last checkpoints are where others find them. Raises `JobLost`."""
+        """Wait until the last checkpoints are in FILES. Raises `JobLost`."""
         if self.last.copies is not None:
             self.last.copies.settle()
 
@@ -148,7 +147,8 @@ class RetrainingProgress:
         return values.index(best) + 1
 
     def is_out_of_patience(self) -> bool:
-        """Whether no epoch has been better for long; none counts that a schedule still changes."""
+        """Whether no epoch has improved for long. Epochs that a schedule still changes do not
+        count."""
         if not self.curve:
             return False
         waited = len(self.curve) - max(self.best_epoch(), self.settled - 1)
@@ -160,8 +160,10 @@ class RetrainingProgress:
         return most if self.settled == most > 1 else None
 
     def clear_record(self) -> None:
-        """Remove the record: its weights are about to be replaced. One that was not written here
-        is set aside."""
+        """Remove the record, because its weights are about to be replaced.
+
+        A record that another training has written is set aside.
+        """
         record = self.paths.record
         if not record.exists():
             return

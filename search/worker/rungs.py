@@ -2,10 +2,10 @@
 
     rungs = TrialRungs(context, trial)
     rungs.reach(epoch, reported)       # False: it pauses after this epoch
-    rungs.reach_until(epoch, reported) # likewise, of all rungs up to an epoch
+    rungs.reach_until(epoch, reported) # the same for all rungs up to an epoch
 
-Which trials go on is decided in the trial database (`search.trials.paused`). Without a pruner that
-lets trials pause there are no rungs.
+The trial database decides which trials go on (`search.trials.paused`). If the pruner does not let
+trials pause, there are no rungs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from search.worker.context import WorkerContext
 
 
 class PausedAtRung(Exception):
-    """The trial waits until it is among the best that got as far."""
+    """The trial waits until it is among the best of its rung."""
 
 
 class TrialRungs:
@@ -44,6 +44,8 @@ class TrialRungs:
         return self.queue.reach_rung(self.trial, rung=epoch, value=best)
 
     def reach_until(self, epoch: int, reported: Mapping[int, float]) -> bool:
-        """Return whether a trial that was resumed behind ``epoch`` goes on: a kill may have come
-        between a checkpoint and its rung."""
+        """Return whether a trial that was resumed after ``epoch`` goes on.
+
+        A kill may have come between a checkpoint and its rung.
+        """
         return all(self.reach(each, reported) for each in self.epochs if each <= epoch)
