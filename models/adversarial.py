@@ -60,7 +60,7 @@ from models.training.gan_losses import (
 class Adversarial(AdversarialNetworks):
     """Trains and measures the two networks of a family.
 
-    Its ``__init__`` ends with ``self.set_networks(generator, discriminator)``.
+    The ``__init__`` of a family ends with ``self.set_networks(generator, discriminator)``.
     """
 
     metrics: ClassVar[tuple[str, ...]] = (

@@ -2,8 +2,8 @@
 
     hand_out(finishing, jobs)      # until all are done, on this machine or on others
 
-Each idle worker gets a job. A dead worker's job goes round again, unless it takes down one worker
-after the other.
+Each idle worker gets a job. The job of a dead worker is done again, unless it has killed several
+workers in a row.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from storage.database.trial_states import TrialStatus
 RENEWAL = 5.0  # seconds between two renewals
 GRACE = 60.0  # seconds without a renewal after which a trial counts as abandoned
 STUCK = 900.0  # seconds without a step or an epoch, after which nobody renews
-MAX_ATTEMPTS = 5  # workers that a trial may take down: some die for other reasons
+MAX_ATTEMPTS = 5  # workers that may die at a trial: some die for other reasons
 
 STATE = text("SELECT CAST(state AS VARCHAR) FROM trials WHERE trial_id = :trial_id")
 
