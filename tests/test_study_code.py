@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,13 @@ import optuna
 import pytest
 
 from search.errors import StudyChanged
-from search.setup.code_digest import combine_digests, describe_environment, digest_source
+from search.setup import code_digest
+from search.setup.code_digest import (
+    combine_digests,
+    describe_environment,
+    digest_code,
+    digest_source,
+)
 from search.setup.loading import load_study
 from search.strategies.samplers import make_sampler
 from search.trials.outcomes import Ending
@@ -92,6 +99,22 @@ def test_the_code_of_a_study_is_all_that_computes_its_values() -> None:
     assert not judged & cae.keys()
     strangers = ("models/figures", "models/analysis", "models/export", "models/vae", "storage")
     assert not [path for path in (*cae, *gan) if path.startswith(strangers)]
+
+
+def test_a_comment_in_genstudy_is_no_changed_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = load_study("cae").spec
+    shutil.copytree(code_digest.ROOT / "models", tmp_path / "models")
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    loop = tmp_path / "models" / "training" / "loop.py"
+    before, source = digest_code({}, spec), loop.read_text()
+    assert "models/training/loop.py" in before
+    loop.write_text(f"# Why it is so.\n{source}")
+    assert digest_code({}, spec) == before
+    loop.write_text(f"{source}\nSIZE = 1\n")
+    changed = digest_code({}, spec)
+    assert [path for path in before if changed[path] != before[path]] == ["models/training/loop.py"]
 
 
 def test_what_trains_several_models_as_one_program_computes_values_of_families_that_fuse() -> None:

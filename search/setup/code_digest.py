@@ -5,9 +5,9 @@
     describe_environment()                         # "python 3.11, torch 2.11.0, ..., AVX512"
 
 Trials compare only if the same code computed them. The word of a file changes with what the file
-does. In the study's files and its model's, comments, docstrings and layout do not count. Most
-arguments of `StudySpec` do not count either: a stored study compares those that matter one by one
-(`search.setup.stored_study`), and the others leave the values of trials alone.
+does: comments, docstrings and layout do not count. Most arguments of `StudySpec` do not count
+either: a stored study compares those that matter one by one (`search.setup.stored_study`), and the
+others leave the values of trials alone.
 
 Of genstudy, those files count that the model's family, its training and its judge import. Files
 that only draw, describe or export the result do not count.
@@ -62,10 +62,8 @@ def digest_code(kept: Mapping[str, SourceFile], spec: StudySpec) -> dict[str, st
         digests[_shown(Path(source.path))] = digest_source(content)
         imported = imported_names(module, content, is_package=source.is_package)
         roots += (name for name in imported if name.startswith("models."))
-    for module, path, content in _read_used_files(roots):
-        is_family = module in families
-        word = digest_source(content) if is_family else hashlib.sha256(content).hexdigest()[:12]
-        digests.setdefault(_shown(path), word)
+    for path, content in _read_used_files(roots):
+        digests.setdefault(_shown(path), digest_source(content))
     return dict(sorted(digests.items()))
 
 
@@ -124,11 +122,8 @@ def imported_names(module: str, content: bytes, *, is_package: bool) -> tuple[st
     return tuple(found)
 
 
-def _read_used_files(roots: list[str]) -> Iterator[tuple[str, Path, bytes]]:
-    """Yield the modules of genstudy that ``roots`` import, directly or through others.
-
-    Each has its name, its file, and the content of the file.
-    """
+def _read_used_files(roots: list[str]) -> Iterator[tuple[Path, bytes]]:
+    """Yield the files of genstudy's modules that ``roots`` import, directly or through others."""
     left, seen = list(roots), set()
     while left:
         module = left.pop()
@@ -140,7 +135,7 @@ def _read_used_files(roots: list[str]) -> Iterator[tuple[str, Path, bytes]]:
         if not path.is_file():
             continue  # a package, whose __init__.py is empty, or a name in a module
         content = path.read_bytes()
-        yield module, path, content
+        yield path, content
         left += imported_names(module, content, is_package=False)
 
 
