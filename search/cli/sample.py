@@ -7,7 +7,8 @@
 
 GANs and VAEs make them of draws from their prior. An autoencoder has none: its codes are drawn from
 the Gaussian that fits the codes of its images. A StarGAN translates images of its own set, or of
-DATA. The same SEED makes the same images.
+DATA, each to the labels of the next one where LABELS says nothing. The same SEED makes the same
+images.
 
 Shape legend: N images, C channels, H/W pixels, L labels.
 """
@@ -15,25 +16,27 @@ Shape legend: N images, C channels, H/W pixels, L labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
-from models.asked_labels import read_labels
 from models.base import AskedSamples, Model, evaluating
 from models.conditional_gan import LabelledGAN
-from models.data.images import Images, ImageSplits
+from models.data.images import Images, ImageSplits, Shape
 from models.data.loading import find_source, load_images
 from models.export import load_export
 from models.program_files import read_metadata
 from models.results import file_stem
 from models.seeds import derive_seed
-from search.cli.sample_files import write_samples
+from search.cli.sample_files import check_place, write_samples
+from search.cli.sample_labels import GivenLabels, TranslatedImages, choose_labels
 from search.console import open_console, print_line, shorten_path
 from search.errors import BadVariable, UnknownStudy
 from search.setup.fetched_exports import export_place, fetch_export
@@ -48,16 +51,19 @@ from storage.errors import StorageError, suggest_name
 from storage.files.exports import read_provenance
 
 FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
+EACH = 12  # bytes of a value: as it is made, beside the others, and as it is written
 
 
 def sample() -> int:
     """Make images with the export of NAME, or the one in FROM, and say where they are."""
     console, variables = open_console(), read_variables()
     export = find_export(variables, partial(print_line, console))
+    place = variables.out or export.place
+    check_place(place)
     maker = SampleMaker(export, variables)
     with console.status(f"making {format_count(variables.n, 'image')} ..."):
         images = maker.make()
-    written = write_samples(variables.out or export.place, images, maker.describe())
+    written = write_samples(place, images, maker.describe())
     size = " x ".join(str(side) for side in images.shape[2:])
     print_line(
         console,
@@ -164,22 +170,32 @@ class SampleMaker:
         self.variables = variables
         self.seed = variables.seed or 0
         self.labels: Tensor | None = None  # (N, L) of the images, once they are made
+        self.given: GivenLabels | None = None  # what the model takes as labels
         self.model = load_export(
             export.folder, family=None if export.study is None else export.study.spec.model
         )
         family = type(self.model)
         if family.make is Model.make:
             raise BadVariable(f"{export.title} is a {family.__name__}, which makes no images")
-        if variables.labels is not None and not isinstance(self.model, LabelledGAN):
+        if isinstance(self.model, LabelledGAN):
+            self.given = GivenLabels(model=self.model, names=_label_names(self.model, export))
+        elif variables.labels is not None:
             raise BadVariable(
                 f"LABELS is given, but {export.title} is a {family.__name__}, which takes none"
             )
+        check_room(variables.n, self.model.shape)
 
     def make(self) -> Tensor:
         """Return the images (N, C, H, W) in [0, 1]."""
         real = self._real_images() if self.model.makes_from_images else None
-        if isinstance(self.model, LabelledGAN):
-            self.labels = self._choose_labels()
+        if self.given is not None:
+            self.labels = choose_labels(
+                self.given,
+                count=self.variables.n,
+                seed=self.seed,
+                asked=self.variables.labels,
+                translated=self._translated,
+            )
         with evaluating(self.model):
             made = self.model.make(
                 AskedSamples(
@@ -192,7 +208,7 @@ class SampleMaker:
         """Return what is kept beside the images."""
         about = self.export.provenance
         kept = {name: about.get(name) for name in ("study", "trial", "made")}
-        labels = None if self.labels is None else [*self._label_names()]
+        labels = None if self.given is None else [*self.given.shown]
         values = None if self.labels is None else self.labels.tolist()
         return {**kept, "seed": self.seed, "labels": labels, "values": values}
 
@@ -201,7 +217,7 @@ class SampleMaker:
 
         Of an autoencoder these are training images; what is translated was not trained on.
         """
-        translates = isinstance(self.model, LabelledGAN)
+        translates = self.given is not None
         part = self._images.valid if translates else self._images.train
         count = self.variables.n if translates else min(FITTED, len(part))
         return part.batch(self._rows(part, count)).images
@@ -228,29 +244,33 @@ class SampleMaker:
             background=self.variables.background,
         )
 
-    def _choose_labels(self) -> Tensor:
-        """Return labels (N, L): those that images of the set have, with those asked for."""
-        model, count = self.model, self.variables.n
-        assert isinstance(model, LabelledGAN)
-        usual = model.usual_labels(count, seed=derive_seed(self.seed, "labels"))
-        if usual is None:  # of each image itself; without a wish those of another one
-            part = self._images.valid
-            rows = self._rows(part, count)
-            asked = self.variables.labels is not None
-            usual = model.labels(part.batch(rows if asked else rows.roll(1)))
-        if self.variables.labels is None:
-            return usual
-        ranges = () if model.config.exclusive else model.config.ranges
-        return read_labels(self.variables.labels, self._label_names(), ranges).put_on(usual)
+    def _translated(self) -> TranslatedImages:
+        """Return the images of `_real_images`, and those whose labels they may be given."""
+        part, count = self._images.valid, self.variables.n
+        rows = self._rows(part, count + 1)
+        return TranslatedImages(images=self._images, part=part, rows=rows[:-1], following=rows[1:])
 
-    def _label_names(self) -> Sequence[str]:
-        """Return the names of the labels; of an export without such a note their numbers."""
-        model = self.model
-        assert isinstance(model, LabelledGAN)
-        kind = "classes" if model.config.exclusive else "attributes"
-        found = self.export.provenance.get(kind) or json.loads(
-            read_metadata(self.export.folder, "generator").get(kind, "[]")
+
+def _label_names(model: LabelledGAN, export: FoundExport) -> tuple[str, ...]:
+    """Return the names of the labels in their order; nothing of an export that does not say.
+
+    Older exports say them in the metadata of their programs alone. The attributes in a provenance
+    are sorted.
+    """
+    kind = "classes" if model.config.exclusive else "attributes"
+    found = export.provenance.get("label_names") or json.loads(
+        read_metadata(export.folder, "generator").get(kind, "[]")
+    )
+    names = tuple(str(name) for name in found)
+    return names if len(names) == model.config.labels else ()
+
+
+def check_room(count: int, shape: Shape) -> None:
+    """Raise `BadVariable` where ``count`` images do not fit into free memory."""
+    needed = count * prod(shape) * EACH
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise BadVariable(
+            f"N={count} images of {'x'.join(map(str, shape))} need {needed / 2**30:.1f} GiB of "
+            f"memory, and {free / 2**30:.1f} are free; ask for fewer, with another SEED each time"
         )
-        names = [str(name) for name in found]
-        count = model.config.labels
-        return names if len(names) == count else [str(place) for place in range(count)]

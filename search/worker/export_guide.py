@@ -75,5 +75,6 @@ def write_guide(
         "loading": loading,
         "onnx_usage": alone,
         "attributes": attribute_ranges(images),
+        "label_names": [*names],  # in the model's order; JSON sorts the attributes above
         "programs": [[name, *program.describe()] for name, program in model.programs().items()],
     }
