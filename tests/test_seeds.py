@@ -110,6 +110,10 @@ def test_the_probability_to_be_the_best_is_calibrated() -> None:
 def test_equal_values_say_nothing_and_one_seed_neither() -> None:
     assert clearly_worse([[0.5, 0.5], [0.6, 0.6]], minimize=True, level=0.05) == [False, False]
     assert probabilities_best([[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]], minimize=True) == [0.5, 0.5, 0]
+    # sums of equal values are rounded, and are no noise either
+    rounded = [[0.1, 0.1, 0.1], [0.1, 0.1], [0.7, 0.7, 0.7]]
+    assert clearly_worse(rounded, minimize=True, level=0.05) == [False] * 3
+    assert probabilities_best(rounded, minimize=True) == [0.5, 0.5, 0]
     assert probabilities_best([[1.0], [2.0]], minimize=True) is None
     assert probabilities_best([[1.0, 1.1]], minimize=True) == [1.0]
 
@@ -212,6 +216,13 @@ def test_one_seed_promises_nothing() -> None:
     assert "How far another seed would come is not known; SEEDS=3 says." in lines[0]
     assert lines[-1] == "The mean image has frechet 90 there."
     assert (mean_of(about(alone)), chance_of(about(alone))) == ("10", "-")
+    two = [Compared(trial=7, searched=8.0, values=(9.0,)),
+           Compared(trial=2, searched=9.0, values=(8.5,))]  # fmt: skip
+    (first, _) = certify(two, seeds=1, minimize=True)
+    assert not any("luck" in line for line in certificate_lines(about(first)))
+    failed = Compared(trial=7, searched=8.0, values=(9.0,), failed=("NaN", "NaN"))
+    (first, _) = certify([failed, two[1]], seeds=3, minimize=True)
+    assert certificate_lines(about(first))[0].endswith("would come is not known.")
 
 
 def test_a_person_s_choice_has_no_probability() -> None:
