@@ -12,7 +12,8 @@ The losses are the non-saturating ones (Goodfellow et al. 2014), or others of
 
 A discriminator with batch norm scores real and fake images by the statistics of their own batches,
 when it is trained and when it is measured. An exported one has the statistics of real training
-images. Those of the averaged generator are computed anew after each epoch.
+images. Those of the averaged generator are computed anew after each epoch, and so are those of a
+generator that is also trained on its own fakes.
 
 `models.training.gan_balance` says how often each network is updated, and with what beside these
 losses. What D sees may be augmented (`models.training.augmenting`); penalties are on what it sees.
@@ -92,6 +93,7 @@ class Adversarial(Model):
         "loss_g", "loss_d", "d_real", "d_fake", "accuracy_real", "accuracy_fake", "spread",
     )  # fmt: skip
     judged = True
+    reuses_fakes: ClassVar[bool] = False  # whether the generator is also given its own fakes
     step_metrics = ("loss_g", "loss_d")
     config: BalanceConfig
     generator: nn.Module
@@ -196,13 +198,14 @@ class Adversarial(Model):
         self.rule.reset()
 
     def end_epoch(self, seen: Images) -> None:
-        """Give the averaged generator the statistics of its own weights.
+        """Give the generator that samples come from the statistics of what it is given then.
 
-        The generator itself keeps those of its last training steps.
+        Those of an average are of other weights, and those of a generator that reuses its fakes are
+        of these, too. Any other generator keeps those of its last training steps.
         """
-        if self.averaged is not None:
+        if self.averaged is not None or self.reuses_fakes:
             draws = (self.conditions(batch) for batch in self._draw_batches(seen))
-            recompute_statistics(self.averaged, draws)
+            recompute_statistics(self.sampling_generator, draws)
 
     def prepare_export(self, images: ImageSplits) -> None:
         """Give the discriminator the statistics of real training images."""
