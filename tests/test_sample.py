@@ -341,6 +341,8 @@ def test_attributes_are_asked_for_in_their_own_units() -> None:
         ("7", (), "'7', which is no class"),
         ("smile", RANGES, "say a value of the attribute, as in smile=1"),
         ("hat=1", RANGES, "'hat', which is no attribute"),
+        ("smile=1, beard=0, smile=0", RANGES, "gives smile two values"),
+        ("smile=1, 0=1", RANGES, "gives smile two values"),
         ("beard=2", RANGES, "gives beard the value '2'; in training it goes from -1 to 1"),
         ("beard=nan", RANGES, "gives beard the value 'nan'"),
         ("beard=x", RANGES, "gives beard the value 'x'"),

@@ -225,6 +225,13 @@ def test_one_seed_promises_nothing() -> None:
     assert certificate_lines(about(first))[0].endswith("would come is not known.")
 
 
+def test_of_very_many_seeds_some_values_are_shown() -> None:
+    many = Compared(trial=7, searched=8.0, values=tuple(float(seed) for seed in range(1, 102)))
+    (line, *_) = certificate_lines(about(certify([many], seeds=101, minimize=True)[0]))
+    assert "Over 101 seeds: frechet 51 ± 29" in line
+    assert "(1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 91 more)" in line
+
+
 def test_a_person_s_choice_has_no_probability() -> None:
     assert all(
         each.probability is None for each in certify(THREE, seeds=3, minimize=True, by_value=False)

@@ -14,6 +14,7 @@ from typing import Any
 
 from storage.files.markdown import format_count
 
+SHOWN = 10  # values of seeds in a sentence
 LUCK = ((0.05, "none"), (0.95, "{:.0f} %"), (1.0, "all"))  # up to which share which words
 
 
@@ -114,7 +115,8 @@ def _spread_lines(about: Mapping[str, Any], certificate: Mapping[str, Any]) -> l
         )
     else:
         spread = format_spread(certificate["mean"], certificate["deviation"])
-        each = ", ".join(f"{value:.5g}" for value in values)
+        each = ", ".join(f"{value:.5g}" for value in values[:SHOWN])
+        each += f" and {len(values) - SHOWN} more" if values[SHOWN:] else ""
         lines.append(
             f"Over {len(values)} seeds: {metric} {spread} on the validation images ({each}). The "
             "weights are those of the median run."
