@@ -212,6 +212,26 @@ def test_the_table_names_the_labels_that_are_not_measured(
     assert len(table.rows) == 10 - len(evaluator.unmeasured)
 
 
+def test_the_table_says_how_well_labels_are_told_that_the_classifier_has_not_learnt(
+    inverted: ImageSplits, attributes: Extractor
+) -> None:
+    small = ACGANConfig(latent=2, width=0.01, labels=2, ranges=((0, 1), (-1, 1)))
+    evaluator = LabelEvaluator(attributes, inverted, count=300)
+    table = evaluator.table(ACGAN(small, inverted.shape), inverted)
+    sides = label_sides(inverted, "valid") > 0.5
+    told = attributes(inverted.valid.pixels).attributes
+    assert told is not None
+    shares = {
+        f"{'' if upper else 'not '}{name}": float(
+            (told == sides)[sides[:, i] == upper, i].float().mean()
+        )
+        for i, name in enumerate(inverted.attribute_names)
+        for upper in (False, True)
+    }
+    assert {row[0]: row[-1] for row in table.rows} == {k: f"{v:.1%}" for k, v in shares.items()}
+    assert min(shares.values()) < 1, "else training images would do as well"
+
+
 def test_attributes_stand_in_for_classes(
     inverted: ImageSplits, attributes: Extractor, tmp_path: Path
 ) -> None:

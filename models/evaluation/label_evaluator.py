@@ -65,6 +65,7 @@ class LabelGroup:
     rows: training images that are not of it, from which a translation begins (N,)
     own: training images of it (N,)
     moments: of the held-out images' features
+    told: share of the held-out images that show the label to a classifier that has not learnt them
     """
 
     name: str
@@ -74,13 +75,19 @@ class LabelGroup:
     rows: Tensor
     own: Tensor
     moments: Moments
+    told: float
 
-    def shown_by(self, seen: ExtractedFeatures) -> Tensor:
-        """Return the share of images that show the group's label: ()."""
-        if seen.attributes is not None:
-            return (seen.attributes[:, self.label] == self.upper).double().mean()
-        assert seen.classes is not None
-        return (seen.classes == self.label).double().mean()
+    def shown_by(self, seen: ExtractedFeatures) -> float:
+        """Return the share of images that show the group's label."""
+        return _share_showing(seen, self.label, upper=self.upper)
+
+
+def _share_showing(seen: ExtractedFeatures, label: int, *, upper: bool) -> float:
+    """Return the share of images that show a class, or an attribute's upper or lower side."""
+    if seen.attributes is not None:
+        return float((seen.attributes[:, label] == upper).double().mean())
+    assert seen.classes is not None
+    return float((seen.classes == label).double().mean())
 
 
 class LabelEvaluator:
@@ -114,7 +121,7 @@ class LabelEvaluator:
     def measure_groups(self, make: MakeImages) -> list[tuple[str, float, float]]:
         """Return each group's name, Fréchet distance and share of samples that show its label."""
         return [
-            (group.name, self._distance(group, seen), float(group.shown_by(seen)))
+            (group.name, self._distance(group, seen), group.shown_by(seen))
             for group, seen in self._see(make)
         ]
 
@@ -124,7 +131,7 @@ class LabelEvaluator:
         with same_draws(model.device), evaluating(model), fast_convolutions(model):
             made = self.measure_groups(lambda labels, rows: model.made_with(labels, images, rows))
         real = [
-            (self._distance(group, seen), float(group.shown_by(seen)), len(seen))
+            (self._distance(group, seen), group.told, len(seen))
             for group, seen in zip(self.groups, self._real, strict=True)
         ]
         accuracy, names = self.extractor.accuracy, ", ".join(self.unmeasured[:SHOWN])
@@ -134,14 +141,16 @@ class LabelEvaluator:
         return Table(
             name="labels",
             title="Do samples show their labels?",
-            columns=("label", "samples", "Fréchet", "real images", "shown", "real images"),
+            columns=("label", "samples", "Fréchet", "training images", "shown", "held-out images"),
             rows=tuple(
                 (name, count, round(distance, 2), round(floor, 2), f"{shown:.1%}", f"{told:.1%}")
                 for (name, distance, shown), (floor, told, count) in zip(made, real, strict=True)
             ),
             note=f"Samples that were to have a label, beside {PARTS[self.part]} images that have "
             f"it. Labels are told by a classifier of real images ({self.extractor.hash[:16]}"
-            f"{tells}), and not by the discriminator.{left}",
+            f"{tells}), and not by the discriminator. Beside a distance stands that of training "
+            "images, beside a share that of held-out images, which the classifier has not learnt."
+            f"{left}",
             seeds=1,
             measured_on="as many samples as the row says",
         )
@@ -158,7 +167,7 @@ class LabelEvaluator:
     def _measure(self, seen: list[ExtractedFeatures]) -> dict[str, float]:
         pairs = list(zip(self.groups, seen, strict=True))
         distances = [self._distance(group, found) for group, found in pairs]
-        shown = [float(group.shown_by(found)) for group, found in pairs]
+        shown = [group.shown_by(found) for group, found in pairs]
         if any(distance != distance for distance in distances):
             return dict.fromkeys(LABEL_MEASURES, float("nan"))
         return {
@@ -249,6 +258,7 @@ def _make_groups(
     pixels = getattr(images, part).pixels
     groups = []
     for rows in found:
+        held = extractor(pixels[rows.held])
         size = min(max(count // len(found), LEAST), len(rows.own))
         groups.append(
             LabelGroup(
@@ -258,7 +268,8 @@ def _make_groups(
                 wanted=labels[_repeat(rows.held, size)],
                 rows=_repeat(rows.others, size),
                 own=rows.own[:size],
-                moments=Moments.of(extractor(pixels[rows.held]).features),
+                moments=Moments.of(held.features),
+                told=_share_showing(held, rows.label, upper=rows.upper),
             )
         )
     return groups
