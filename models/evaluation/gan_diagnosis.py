@@ -15,6 +15,10 @@ D or G has won only if D's accuracies say so while samples look unreal and do no
 collapse is seen in the samples. A sure D alone is no loss: a critic of Wasserstein's loss is to
 tell all apart, and still teaches G. What is bad in one epoch may mend in the next, so that only
 what lasts is a loss.
+
+Samples get better where their Fréchet distance falls: of those that are to show labels, the one
+label by label. A StarGAN begins with copies of real images, and no other samples are as close to
+all of them at once.
 """
 
 from __future__ import annotations
@@ -150,8 +154,9 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
     verdict, _ = _lasting_verdict(history, floor)
     if verdict is not None:
         return verdict
-    best = min(history, key=lambda health: health.quality.get("frechet", math.inf))
-    shown = _in_words(best, ("frechet", "realism", "recall", "coverage"))
+    best = min(history, key=_distance_of)
+    measures = ("frechet", *LABEL_MEASURES, "realism", "recall", "coverage")
+    shown = _in_words(best, measures)
     if _looks_unreal(best, floor):
         shown = f"neither side has won, but few samples look real yet; {shown}"
     return Verdict(
@@ -246,7 +251,7 @@ def _find_winner(health: Health) -> Verdict | None:
     if real is None or fake is None:
         return None
     accuracies = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
-    shown = _in_words(health, ("loss_d", "loss_g", "frechet", "realism"))
+    shown = _in_words(health, ("loss_d", "loss_g", "frechet", "label_frechet", "realism"))
     reason = f"{accuracies}, and no better samples for {STALLED} epochs; {shown}"
     if min(real, fake) >= D_CERTAIN:
         return Verdict(
@@ -268,9 +273,15 @@ def _looks_unreal(health: Health, floor: Mapping[str, float]) -> bool:
 
 def _has_stalled(history: Sequence[Health], epochs: int = STALLED) -> bool:
     """Return True if the last ``epochs`` brought no clearly better Fréchet distance."""
-    values = [health.quality.get("frechet", math.inf) for health in history]
+    values = [_distance_of(health) for health in history]
     before, recent = values[:-epochs], values[-epochs:]
     return bool(before) and min(recent) > BETTER * min(before)
+
+
+def _distance_of(health: Health) -> float:
+    """Return the Fréchet distance by which samples get better; infinity where there is none."""
+    quality = health.quality
+    return quality.get("label_frechet", quality.get("frechet", math.inf))
 
 
 def _mode_count(health: Health) -> int | None:
