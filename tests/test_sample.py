@@ -27,6 +27,7 @@ from models.image_classifier import ImageClassifier
 from models.stargan import StarGAN, StarGANConfig
 from models.vae import VAE, VAEConfig
 from search.__main__ import main
+from search.cli.sample import order_rows
 from search.cli.sample_files import ABOUT, PICTURE
 from storage.files.exports import read_provenance
 from storage.files.sealed_json import write_sealed
@@ -169,6 +170,17 @@ def test_a_translation_of_one_image_is_the_first_of_several(runs: Path, sample: 
         assert about["values"][1] != about["values"][0] or seed
         others += about["values"][1] != about["values"][0]
     assert others
+
+
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_an_image_that_is_translated_again_is_given_the_labels_of_another(images: int) -> None:
+    count = 5 * images
+    rows, others = (order_rows(images, count, seed=3, ahead=ahead) for ahead in (False, True))
+    assert sorted(rows[:images].tolist()) == [*range(images)]
+    assert not (rows == others).any()
+    again = set(others[rows == rows[0]].tolist())
+    assert len(again) == min(5, images - 1)
+    assert order_rows(1, 3, seed=0, ahead=True).tolist() == [0, 0, 0]
 
 
 def test_attributes_of_another_set_are_found_by_their_names(

@@ -16,11 +16,8 @@ Shape legend: N images, C channels, H/W pixels, L labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -30,25 +27,17 @@ from torch import Tensor
 from models.base import AskedSamples, Model, evaluating
 from models.conditional_gan import LabelledGAN
 from models.data.images import Images, ImageSplits, Shape
-from models.data.loading import find_source, load_images
+from models.data.loading import load_images
 from models.export import load_export
 from models.program_files import read_metadata
-from models.results import file_stem
 from models.seeds import derive_seed
+from search.cli.found_export import FoundExport, find_export
 from search.cli.sample_files import check_place, write_samples
 from search.cli.sample_labels import GivenLabels, TranslatedImages, choose_labels
 from search.console import open_console, print_line, shorten_path
-from search.errors import BadVariable, UnknownStudy
-from search.setup.fetched_exports import export_place, fetch_export
-from search.setup.loading import load_study
-from search.setup.names import study_name
-from search.spelling import spell
-from search.study import Study
-from search.trials.stored_names import find_stored_name, is_path
+from search.errors import BadVariable
 from search.variables import Variables, read_variables
 from search.words import format_count
-from storage.errors import StorageError, suggest_name
-from storage.files.exports import read_provenance
 
 FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
 EACH = 12  # bytes of a value: as it is made, beside the others, and as it is written
@@ -71,95 +60,6 @@ def sample() -> int:
         f"{shorten_path(written)}",
     )
     return 0
-
-
-@dataclass(frozen=True)
-class FoundExport:
-    """An export, and how it was found.
-
-    study: whose file NAME names; None: NAME is the name of a stored study, or there is none
-    place: where its samples belong
-    """
-
-    folder: Path
-    study: Study | None
-    place: Path
-    provenance: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        """What it is, in words."""
-        about = self.provenance
-        return f"{about.get('study', self.folder)} trial {about.get('trial', '?')}"
-
-
-def find_export(variables: Variables, say: Callable[[str], None]) -> FoundExport:
-    """Return the export that is asked for; raises `BadVariable`.
-
-    say: hears where an export of another machine is brought to
-    """
-    paths, rank = variables.paths, variables.rank
-    if variables.start is not None:
-        study = None if variables.name is None else load_study(variables.name)
-        found = read_provenance(variables.start) or {}
-        place = paths.samples(file_stem(str(found.get("study") or variables.start.name)), rank)
-        return FoundExport(variables.start, study, place, found)
-    name, study = variables.need_name("sample"), None
-    try:
-        study = load_study(name)
-        data = variables.data or study.spec.data
-        label = find_source(data, variables.data_root, variables.background).label
-        name = _choose_stored(variables, study_name(study, data, label))
-        fetch_export(variables, name, rank, say)
-    except UnknownStudy:  # a study in the database may have no file of its own: cae-digits
-        fetch_export(variables, name, rank, say)
-        if not paths.exports(name).is_dir():
-            if is_path(name) or not (hint := suggest_name(name, _exported(variables))):
-                raise
-            root = shorten_path(paths.root)
-            raise UnknownStudy(f"no export of {name!r} under RUNS={root}; {hint.strip()}") from None
-    folder = paths.export(name, rank)
-    if not folder.is_dir():
-        raise BadVariable(_explain_missing(variables, name, rank))
-    return FoundExport(folder, study, paths.samples(name, rank), read_provenance(folder) or {})
-
-
-def _choose_stored(variables: Variables, name: str) -> str:
-    """Return ``name``, unless it has no exports here and DATA is not given: then the only stored
-    study that was begun with the file of that name.
-
-    Exports are files: without a trial database the name stays.
-    """
-    if variables.data is not None or variables.paths.exports(name).is_dir():
-        return name
-    try:
-        return find_stored_name(variables.storage_url, name)
-    except StorageError:
-        return name
-
-
-def _exported(variables: Variables) -> list[str]:
-    """Return the names of the studies that have exports here."""
-    exports = variables.paths.root / "exports"
-    return sorted(path.name for path in exports.glob("*") if path.is_dir())
-
-
-def _explain_missing(variables: Variables, name: str, rank: int) -> str:
-    """Say which exports there are."""
-    exports = variables.paths.root / "exports"
-    here = sorted(int(path.name) for path in exports.glob(f"{name}/*") if path.name.isdecimal())
-    if here:
-        return f"RANK={rank}: {name} has exports of rank {', '.join(map(str, here))}"
-    others = _exported(variables)
-    hint = suggest_name(name, others)
-    there = f"; {hint}there are exports of {', '.join(others[:8])}" if others else ""
-    if (place := export_place(variables, name)) is not None:
-        there += f"; the study keeps its exports in FILES={place}: give FILES, too"
-        return f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}"
-    return (
-        f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}; "
-        f"{spell('study', NAME=variables.name)} makes them"
-    )
 
 
 class SampleMaker:
@@ -222,11 +122,10 @@ class SampleMaker:
         count = self.variables.n if translates else min(FITTED, len(part))
         return part.batch(self._rows(part, count)).images
 
-    def _rows(self, part: Images, count: int) -> Tensor:
-        """Return places in ``part``, each once before any comes again: (count,)."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "images"))
-        order = torch.randperm(len(part), generator=generator)
-        return order[torch.arange(count) % len(part)]
+    def _rows(self, part: Images, count: int, *, ahead: bool = False) -> Tensor:
+        """Return places in ``part``, each once before any comes again: (count,); see
+        `order_rows`."""
+        return order_rows(len(part), count, seed=self.seed, ahead=ahead)
 
     @cached_property
     def _images(self) -> ImageSplits:
@@ -247,8 +146,27 @@ class SampleMaker:
     def _translated(self) -> TranslatedImages:
         """Return the images of `_real_images`, and those whose labels they may be given."""
         part, count = self._images.valid, self.variables.n
-        rows = self._rows(part, count + 1)
-        return TranslatedImages(images=self._images, part=part, rows=rows[:-1], following=rows[1:])
+        return TranslatedImages(
+            images=self._images,
+            part=part,
+            rows=self._rows(part, count),
+            following=self._rows(part, count, ahead=True),
+        )
+
+
+def order_rows(images: int, count: int, *, seed: int, ahead: bool) -> Tensor:
+    """Return places of images in an order of the seed's, all before any again: (count,).
+
+    images: how many there are
+    ahead: for each of them the next one; each time that it comes again the one after that, and
+        itself only where it is alone
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "images"))
+    order = torch.randperm(images, generator=generator)
+    places = torch.arange(count)
+    if ahead:
+        places = places + 1 + places // images % max(images - 1, 1)
+    return order[places % images]
 
 
 def _label_names(model: LabelledGAN, export: FoundExport) -> tuple[str, ...]:
