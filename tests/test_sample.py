@@ -213,6 +213,41 @@ def test_labels_of_an_older_export_are_those_of_its_program(runs: Path, sample: 
     assert (found["labels"], found["values"]) == (["smile", "a"], [[1.0, 0.25]])
 
 
+def test_transparent_images_stand_on_the_background_of_the_training(
+    runs: Path, sample: Sample, tmp_path: Path
+) -> None:
+    """A copy of the set on that background gives the same images."""
+    grounds: dict[str, Path] = {}
+    for name, colour in (("clear", None), ("black", 0), ("white", 255)):
+        grounds[name] = tmp_path / name
+        grounds[name].mkdir()
+        for number in range(12):
+            picture = Image.new("LA", (28, 28), (20 * number, 0))
+            picture.paste((20 * number, 255), (5, 5, 20, 20))
+            if colour is not None:
+                ground = Image.new("LA", picture.size, (colour, 255))
+                picture = Image.alpha_composite(ground.convert("RGBA"), picture.convert("RGBA"))
+            picture.save(grounds[name] / f"{number}.png")
+    export(runs, CAE)
+    folder = RunPaths(runs).export("s", 1)
+    about = read_provenance(folder) or {}
+
+    def made(name: str, **more: object) -> dict[str, bytes]:
+        code, _, error = sample(FROM=folder, N=2, DATA=f"folder:{grounds[name]}", **more)
+        assert (code, error) == (0, "")
+        return read(runs / "samples" / "s" / "1")
+
+    assert made("clear") == made("white") != made("black")
+    write_sealed(folder / "provenance.json", {**about, "background": "#000000"})
+    assert made("clear") == made("black")
+    assert made("clear", BACKGROUND="white") == made("white")
+    write_sealed(folder / "provenance.json", about)
+    program = helper.make_model(helper.make_graph([], "encoder", [], []))
+    helper.set_model_props(program, {"preparation": json.dumps({"background": "#000000"})})
+    onnx.save(program, folder / "encoder.onnx")
+    assert made("clear") == made("black"), "an older export"
+
+
 def test_a_set_without_the_labels_of_an_export_needs_them_in_labels(
     runs: Path, sample: Sample, tmp_path: Path
 ) -> None:

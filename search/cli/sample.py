@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from functools import cached_property, partial
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -36,9 +37,10 @@ from search.cli.sample_files import check_place, write_samples
 from search.cli.sample_labels import GivenLabels, TranslatedImages, choose_labels
 from search.console import open_console, print_line, shorten_path
 from search.errors import BadVariable
-from search.variables import Variables, read_variables
+from search.variables import Variables, given_names, read_variables
 from search.words import format_count
 
+PROGRAMS = ("generator", "encoder")  # of a family that makes images out of images
 FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
 EACH = 12  # bytes of a value: as it is made, beside the others, and as it is written
 
@@ -140,8 +142,15 @@ class SampleMaker:
             root=self.variables.data_root,
             cache=self.variables.paths.cache,
             shape=self.model.shape,
-            background=self.variables.background,
+            background=self._background(),
         )
+
+    def _background(self) -> str:
+        """Return what shows through where images are transparent: in training, unless BACKGROUND
+        says otherwise."""
+        found = self.export.provenance.get("background") or prepared_on(self.export.folder)
+        is_asked = "BACKGROUND" in given_names() or not found
+        return self.variables.background if is_asked else str(found)
 
     def _translated(self) -> TranslatedImages:
         """Return the images of `_real_images`, and those whose labels they may be given."""
@@ -181,6 +190,15 @@ def _label_names(model: LabelledGAN, export: FoundExport) -> tuple[str, ...]:
     )
     names = tuple(str(name) for name in found)
     return names if len(names) == model.config.labels else ()
+
+
+def prepared_on(folder: Path) -> str | None:
+    """Return the background of an older export's images, as its first program says; None: it does
+    not."""
+    for program in PROGRAMS:
+        if said := read_metadata(folder, program).get("preparation"):
+            return json.loads(said).get("background")  # type: ignore[no-any-return]
+    return None
 
 
 def check_room(count: int, shape: Shape) -> None:

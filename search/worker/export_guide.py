@@ -75,6 +75,7 @@ def write_guide(
         "loading": loading,
         "onnx_usage": alone,
         "attributes": attribute_ranges(images),
+        "background": images.background,
         "label_names": [*names],  # in the model's order; JSON sorts the attributes above
         "programs": [[name, *program.describe()] for name, program in model.programs().items()],
     }
