@@ -208,7 +208,7 @@ def test_the_table_names_the_labels_that_are_not_measured(
     model = ACGAN(small, digits.shape)
     table = evaluator.table(model, others)
     names = ", ".join(evaluator.unmeasured)
-    assert f"Not measured, for want of such images: {names}." in table.note
+    assert f"Not measured, as they have the fewest images: {names}." in table.note
     assert len(table.rows) == 10 - len(evaluator.unmeasured)
 
 

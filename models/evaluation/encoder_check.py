@@ -35,7 +35,7 @@ MOST = 1000  # images of each part: enough to tell, and a second of work
 LEAST_DENSITY, MOST_DENSITY = 0.5, 2.0
 MOST_FLOOR = 0.5  # the same encoders: at most 0.23 with 50 images, and far above with fewer
 ENOUGH = 50  # images of each part, for the floor to say anything
-LEAST_DISTINCT = 0.9  # of different validation images; the same encoders: all
+LEAST_DISTINCT = 0.9  # of different validation images; sound encoders of digits: all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,7 +136,7 @@ class LabelEvaluator:
         ]
         accuracy, names = self.extractor.accuracy, ", ".join(self.unmeasured[:SHOWN])
         more = f" and {len(self.unmeasured) - SHOWN} more" if self.unmeasured[SHOWN:] else ""
-        left = f" Not measured, for want of such images: {names}{more}." if names else ""
+        left = f" Not measured, as they have the fewest images: {names}{more}." if names else ""
         tells = "" if accuracy is None else f", which tells {accuracy:.1%} of them rightly"
         return Table(
             name="labels",

@@ -1,6 +1,6 @@
 """The labels of the images that `make sample` makes: those asked for, and of the others the usual.
 
-    labels = choose_labels(given, count=64, seed=0, asked="smile=1", images=load)   # (N, L)
+    labels = choose_labels(given, count=64, seed=0, asked="smile=1", translated=load)
 
 A model that makes images of noise keeps labels of its training images. One that translates images
 gives each the labels of the next, or keeps those that LABELS does not name. So the set has to have

@@ -140,7 +140,8 @@ def _describe_steps(study: Study, images: ImageSplits, least_steps: int) -> Iter
 def _describe_classes(study: Study, images: ImageSplits) -> Iterator[str]:
     """Yield which classes a model that learns classes is not measured by."""
     needed = study.spec.model.needs(sample_configurations(study)[0])
-    if not needed.classes or _measures_labels(study):
+    has_attributes = needed.or_attributes and images.train.attributes is not None
+    if not needed.classes or has_attributes or _measures_labels(study):
         return
     counts = count_classes(images)
     for part in ("valid", "test"):
