@@ -10,7 +10,7 @@
 In training, a discriminator with batch norm normalises real and fake images in separate batches,
 and each batch by its own statistics. It is measured in the same way. An exported discriminator has
 the statistics of real training images. The averaged generator gets statistics of its own after each
-epoch.
+epoch. So does a generator that is also trained on its own fakes.
 
 Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 """
@@ -54,6 +54,7 @@ class AdversarialNetworks(Model):
     discriminator: nn.Module
     averaged: nn.Module | None
     mixes_statistics: bool
+    reuses_fakes: ClassVar[bool] = False  # whether the generator is also given its own fakes
     scores_per_image = 1  # P
     packed = 1  # images that the discriminator sees as one
     conditions_in: ClassVar[tuple[TensorSpec, ...]] = (
@@ -89,13 +90,14 @@ class AdversarialNetworks(Model):
         return self.generator if self.averaged is None else self.averaged
 
     def end_epoch(self, seen: Images) -> None:
-        """Give the averaged generator the statistics of its own weights.
+        """Give the generator that makes samples the statistics of real conditions.
 
-        The generator itself keeps those of its last training steps.
+        An average has other weights than those of the training steps. A generator that reuses its
+        fakes has statistics of them, too. Any other generator keeps those of its last steps.
         """
-        if self.averaged is not None:
+        if self.averaged is not None or self.reuses_fakes:
             draws = (self.conditions(batch) for batch in self._draw_batches(seen))
-            recompute_statistics(self.averaged, draws)
+            recompute_statistics(self.sampling_generator, draws)
 
     def prepare_export(self, images: ImageSplits) -> None:
         """Give the discriminator the statistics of real training images."""

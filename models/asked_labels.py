@@ -63,6 +63,10 @@ def read_labels(
                 f"LABELS has {short(repr(part))}; say a value of the attribute, as in {names[0]}=1"
             )
         place = _find(name.strip(), names, "attribute")
+        if place in found:
+            raise ConfigError(
+                f"LABELS gives {short(names[place])} two values; say one for all images"
+            )
         found[place] = _scale(name.strip(), written.strip(), *ranges[place])
     return AskedLabels(attributes=found)
 

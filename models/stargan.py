@@ -66,6 +66,7 @@ class StarGAN(LabelledGAN):
     metrics = (*LabelledGAN.metrics, "reconstruction")
     config_type = StarGANConfig
     makes_from_images = True
+    reuses_fakes = True  # on the way back
     config: StarGANConfig
     usage = (
         "labels = torch.eye(model.config.labels)[:1]  # the first label; (N, L) in [0, 1]\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 from torch import Tensor
 
 from models.base import Model, evaluating
+from models.data.decoding import WHITE
 from models.data.images import Shape
 from models.programs import (
     CLASS_SCORES,
@@ -73,10 +74,11 @@ def onnx_usage(model: Model, names: Sequence[str] = (), background: str = "") ->
     return [*head, "", *lines] if lines else []
 
 
-def genstudy_usage(model: Model, study_file: str) -> list[str]:
+def genstudy_usage(model: Model, study_file: str, background: str = "") -> list[str]:
     """Return lines that load the export with genstudy and use it.
 
     study_file: the study's name, or the path of its file
+    background: of its images, as `Model.read_images` takes it; empty: none are transparent
     """
     family = type(model)
     imports, argument = _family_lines(family, study_file)
@@ -86,7 +88,9 @@ def genstudy_usage(model: Model, study_file: str) -> list[str]:
     load = f'model = load_export("."{argument})  # this folder'
     if not lines:
         return ["from models.export import load_export", *imports, "", load]
-    reading = [f'images = model.read_images("{EXAMPLE}")  # files of any size: (N, C, H, W)']
+    ground = "" if background in ("", WHITE) else f', background="{background}"'
+    read = f'images = model.read_images("{EXAMPLE}"{ground})'
+    reading = [f"{read}  # files of any size: (N, C, H, W)"]
     return [
         "import torch",
         "from models.export import load_export",

@@ -21,6 +21,7 @@ from models.export import check_export, load_export, write_export
 from models.gan import GAN, GANConfig
 from models.networks.batch_norm import own_statistics, recompute_statistics
 from models.networks.pixel_range import to_signed
+from models.seeds import same_draws
 from models.stargan import StarGAN, StarGANConfig
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import evaluate, fit
@@ -157,6 +158,24 @@ def test_the_average_of_weights_has_statistics_of_its_own_after_each_epoch(
         )
         assert own < 0.1 < drift_of_first_norm(model)  # with those of the trained weights
         model.averaged.load_state_dict(kept)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_translator_is_measured_with_the_statistics_of_images_and_not_of_its_fakes(
+    digits: ImageSplits, ema: float
+) -> None:
+    small = StarGANConfig(width=0.02, blocks=1, batch_size=16, d_steps=1, ema=ema)
+    few = replace(digits, train=digits.train.take(torch.arange(64)))
+    model = build(StarGAN, StarGAN.fitted(small, few), CAE_SHAPE, seed=0)
+    assert isinstance(model, StarGAN)
+    assert len([*fit(model, few, epochs=1, seed=0)]) == 1
+    first, norm = [*model.sampling_generator.children()][:2]
+    assert isinstance(norm, nn.BatchNorm2d)
+    with evaluating(model), same_draws(model.device):
+        given = [model.conditions(batch) for batch in model._draw_batches(few.train)]
+        means = torch.stack([first(planes).mean((0, 2, 3)) for planes in given]).mean(0)
+    assert norm.running_mean is not None
+    assert torch.allclose(norm.running_mean, means, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", [GAN, StarGAN])

@@ -54,6 +54,14 @@ class HalfDead(CAE):
         return super().encode(images) * bright
 
 
+class ThirdDead(CAE):
+    """Gives the darkest third of the images one code."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        means = images.mean((1, 2, 3), keepdim=True).flatten(1)
+        return super().encode(images) * (means > means.quantile(1 / 3))
+
+
 class Broken(CAE):
     def encode(self, images: Tensor) -> Tensor:
         return super().encode(images) * float("nan")
@@ -86,12 +94,13 @@ def test_a_sound_encoder_is_taken_whatever_its_scale(
 @pytest.mark.parametrize(
     ("model", "codes"),
     [
-        (collapse(encoder()), "1 different code;"),
+        (collapse(encoder()), "have 1 different code;"),
         (encoder(FewCodes), "[1-4] different codes"),
         (encoder(HalfDead), "different codes"),
+        (encoder(ThirdDead), "288 different images have 193 different codes"),
         (encoder(Broken), "density is nan"),
     ],
-    ids=["collapsed", "four codes", "half dead", "not finite"],
+    ids=["collapsed", "four codes", "half dead", "a third dead", "not finite"],
 )
 def test_an_encoder_that_does_not_tell_images_apart_is_refused_with_the_numbers(
     digits: ImageSplits, tmp_path: Path, model: CAE, codes: str

@@ -193,6 +193,8 @@ def test_a_study_of_each_kind_runs_to_its_export(
     assert found["test"]["frechet"] > found["test_judge"]["floor"]["frechet"] > 0
     assert found["verdict"]["verdict"] in ("healthy", "collapsed", "d_won", "g_won")
     assert {*OF_EVERY_GAN, *PICTURES.get(name, OF_A_GAN)} <= shown
+    if load_study(name).spec.model.labelled:
+        assert found["label_names"] == ["share", "bright"], "in the order of their columns"
     row = trials(stored, storage=user.url).iloc[0]
     assert row["verdict"]
     assert row["value"] > row["floor"] > 0
@@ -298,7 +300,7 @@ def test_the_classifier_runs_after_what_it_needs_and_is_tuned_after(user: User) 
 def draw_folder(folder: Path, count: int) -> None:
     """Colour images of two classes in different sizes, and how bright each one is."""
     chance = np.random.default_rng(0)
-    rows = ["file,bright,share"]
+    rows = ["file,share,bright"]
     for index in range(count):
         name = ("discs", "bars")[index % 2]
         height, width = chance.integers(70, 110, 2)
@@ -313,7 +315,7 @@ def draw_folder(folder: Path, count: int) -> None:
         (pen.ellipse if name == "discs" else pen.rectangle)(box, fill=color)
         (folder / name).mkdir(parents=True, exist_ok=True)
         image.save(folder / name / f"{index}.png")
-        rows.append(f"{name}/{index}.png,{int(bright)},{(box[2] - left) * (box[3] - top)}")
+        rows.append(f"{name}/{index}.png,{(box[2] - left) * (box[3] - top)},{int(bright)}")
     (folder / "attributes.csv").write_text("\n".join(rows))
 
 

@@ -256,6 +256,23 @@ def test_lines_for_a_card_name_what_must_be_imported(pair: tuple[Pair, Path]) ->
     assert "Mine = importlib.import_module('a-b').Mine" in inside
     ours = genstudy_usage(build(CAE, CAEConfig(), (1, 28, 28), seed=0), "cae")
     assert 'model = load_export(".")  # this folder' in ours
+    assert any('model.read_images("example.png")  #' in line for line in ours)
+
+
+@pytest.mark.parametrize(
+    ("background", "said"),
+    [
+        ("", ""),
+        ("#ffffff", ""),
+        ("#000000", ', background="#000000"'),
+        ("none", ', background="none"'),
+    ],
+)
+def test_lines_for_a_card_read_images_on_the_background_of_the_training(
+    background: str, said: str
+) -> None:
+    lines = genstudy_usage(build(CAE, CAEConfig(), (1, 28, 28), seed=0), "cae", background)
+    assert any(f'model.read_images("example.png"{said})  #' in line for line in lines)
 
 
 def test_an_export_that_computes_something_else_is_refused(

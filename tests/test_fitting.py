@@ -244,6 +244,17 @@ def test_what_is_said_of_steps_is_what_batches_come_to(study_file: WriteStudy) -
     assert said.startswith("an epoch has only 5 steps: 40 training images are few")
 
 
+def test_a_label_that_samples_are_not_measured_by_is_named_before_the_search() -> None:
+    study = load_study("acgan")
+    images = some_images(train=1200, valid=22, test=30, classes=4)
+    check_needs(study, images)
+    said = describe_fit(study, images, least_steps=0)
+    assert [line for line in said if "not measured" in line] == [
+        "'class 2' and 1 more has fewer than 6 validation images, or fewer than other labels: "
+        "whether samples show it is not measured there"
+    ]
+
+
 # ---- what a model has to beat ----
 
 

@@ -103,6 +103,16 @@ def test_epochs_that_went_wrong_stand_on_a_colour(
     assert {kind for kind in BANDS if band(kind) in found} == expected
 
 
+def test_samples_that_are_to_show_labels_have_a_panel_more(tmp_path: Path) -> None:
+    labels = {"label_frechet": 90.0, "label_accuracy": 0.9, "label_worst": 0.8}
+    heights = []
+    for quality in (GOOD, {**GOOD, **labels}):
+        draw_game(tmp_path / "game.png", game(quality, quality), FLOOR, "trial 7")
+        with Image.open(tmp_path / "game.png") as drawn:
+            heights.append(drawn.height)
+    assert heights[1] > heights[0] + 100
+
+
 def test_no_epoch_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no epoch has ended"):
         draw_game(tmp_path / "game.png", [], FLOOR, "")

@@ -148,6 +148,20 @@ def test_a_second_judge_looks_at_the_last_samples_when_asked(
     assert 0 <= row["second_coverage"] <= 1
 
 
+def test_without_classes_nobody_looks_a_second_time(
+    make_gan_context: MakeContext, digits: ImageSplits
+) -> None:
+    """Labels that a model is given may be attributes: these judge by themselves."""
+    context = make_gan_context(second_judge=True)
+    parts = {part: replace(getattr(digits, part), labels=None) for part in ("train", "valid")}
+    context.images = replace(digits, classes=(), **parts)
+    assert context.evaluators is not None
+    context.evaluators.images = context.images
+    row = run_one(context)
+    assert row["outcome"] == "complete"
+    assert "second_frechet" not in row
+
+
 @pytest.mark.usefixtures("quick_extractors")
 def test_the_study_remembers_its_extractor_and_refuses_another(
     make_gan_context: MakeContext, digits: ImageSplits

@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.acgan import ACGAN, ACGANConfig
 from models.data.images import Images, ImageSplits
 from models.errors import DataError
 from models.evaluation.feature_cache import make_extractor
 from models.evaluation.features import Extractor
 from models.evaluation.label_evaluator import (
     FEWEST,
+    MOST_GROUPS,
     LabelEvaluator,
     MakeImages,
     find_rows,
     label_sides,
+    unmeasured_labels,
 )
 from models.evaluation.measures import LABEL_MEASURES
 from models.evaluation.sample_evaluator import open_evaluator
@@ -163,6 +166,70 @@ def test_without_enough_images_of_a_label_it_is_refused() -> None:
     valid = few.valid.take(torch.arange(50))
     with pytest.raises(DataError, match="no label of blank has 6 validation images or more"):
         find_rows(replace(few, valid=valid), "valid")
+
+
+def with_attributes(highs: list[int], *, count: int = 200) -> ImageSplits:
+    """Black images; attribute i is 1 in the first ``highs[i]`` of each part, else 0."""
+    rows = torch.arange(count)[:, None]
+    attributes = (rows < torch.tensor(highs)).float()
+    part = Images(pixels=torch.zeros(count, 1, 8, 8, dtype=torch.uint8), attributes=attributes)
+    names = tuple(f"a{place}" for place in range(len(highs)))
+    return ImageSplits(
+        name="x", fingerprint="x", train=part, valid=part, test=part, attribute_names=names
+    )
+
+
+def test_an_attribute_is_measured_on_both_sides_or_not_at_all() -> None:
+    """A model that always shows the commoner side would else look as if it heeded labels."""
+    rare = [FEWEST + place for place in range(MOST_GROUPS)]  # each commoner side has the most
+    images = with_attributes(rare)
+    found = find_rows(images, "valid")
+    assert len(found) == MOST_GROUPS
+    assert sorted((rows.label, rows.upper) for rows in found) == [
+        (label, upper) for label in range(MOST_GROUPS // 2, MOST_GROUPS) for upper in (False, True)
+    ]
+    assert unmeasured_labels(images, "valid") == [f"a{i}" for i in range(MOST_GROUPS // 2)]
+
+
+def test_an_attribute_with_images_on_one_side_alone_is_refused() -> None:
+    with pytest.raises(DataError, match="6 validation images or more on both sides"):
+        find_rows(with_attributes([FEWEST - 1]), "valid")
+    assert [rows.label for rows in find_rows(with_attributes([FEWEST - 1, 90]), "valid")] == [1, 1]
+
+
+def test_the_table_names_the_labels_that_are_not_measured(
+    digits: ImageSplits, extractor: Extractor
+) -> None:
+    assert digits.valid.labels is not None
+    others = replace(digits, valid=digits.valid.take((digits.valid.labels != 3).nonzero()[:, 0]))
+    evaluator = LabelEvaluator(extractor, others, count=300)
+    assert "3" in evaluator.unmeasured
+    small = ACGANConfig(latent=2, width=0.01, labels=10, exclusive=True)
+    model = ACGAN(small, digits.shape)
+    table = evaluator.table(model, others)
+    names = ", ".join(evaluator.unmeasured)
+    assert f"Not measured, as they have the fewest images: {names}." in table.note
+    assert len(table.rows) == 10 - len(evaluator.unmeasured)
+
+
+def test_the_table_says_how_well_labels_are_told_that_the_classifier_has_not_learnt(
+    inverted: ImageSplits, attributes: Extractor
+) -> None:
+    small = ACGANConfig(latent=2, width=0.01, labels=2, ranges=((0, 1), (-1, 1)))
+    evaluator = LabelEvaluator(attributes, inverted, count=300)
+    table = evaluator.table(ACGAN(small, inverted.shape), inverted)
+    sides = label_sides(inverted, "valid") > 0.5
+    told = attributes(inverted.valid.pixels).attributes
+    assert told is not None
+    shares = {
+        f"{'' if upper else 'not '}{name}": float(
+            (told == sides)[sides[:, i] == upper, i].float().mean()
+        )
+        for i, name in enumerate(inverted.attribute_names)
+        for upper in (False, True)
+    }
+    assert {row[0]: row[-1] for row in table.rows} == {k: f"{v:.1%}" for k, v in shares.items()}
+    assert min(shares.values()) < 1, "else training images would do as well"
 
 
 def test_attributes_stand_in_for_classes(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from PIL import Image
 
 from models.acgan import ACGAN, ACGANConfig
@@ -24,12 +27,15 @@ from models.image_classifier import ImageClassifier
 from models.stargan import StarGAN, StarGANConfig
 from models.vae import VAE, VAEConfig
 from search.__main__ import main
+from search.cli.sample import order_rows
 from search.cli.sample_files import ABOUT, PICTURE
+from storage.files.exports import read_provenance
 from storage.files.sealed_json import write_sealed
 from storage.paths import RunPaths
 from tests.test_stored_names import store
 
 Sample = Callable[..., tuple[int, str, str]]
+DIGITS = tuple("0123456789")
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SMALL: dict[type[Model], Any] = {
     GAN: GANConfig(latent=4, width=0.125),
@@ -74,9 +80,39 @@ def export(runs: Path, family: type[Model], name: str = "s", rank: int = 1) -> M
     folder.mkdir(parents=True)
     model.programs = lambda: {}  # type: ignore[method-assign]  # a second each, and not asked here
     write_export(model, folder)
-    about = {"study": name, "trial": 7, "made": "today", "data": "digits", "classes": CLASSES}
+    names = DIGITS if family is StarGAN else CLASSES
+    about = {"study": name, "trial": 7, "made": "today", "data": "digits", "label_names": names}
     write_sealed(folder / "provenance.json", about)
     return model
+
+
+def write_faces(folder: Path, *columns: str) -> Path:
+    """Write twelve images; an attribute that begins with s is 1 for every second one, else 0."""
+    folder.mkdir()
+    rows = [",".join(("file", *columns))]
+    for number in range(12):
+        pixels = np.full((32, 32), 20 * number, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        values = (str(number % 2 if name.startswith("s") else 0) for name in columns)
+        rows.append(",".join((f"{number}.png", *values)))
+    if columns:
+        (folder / "attributes.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def export_with_attributes(runs: Path, *names: str) -> Path:
+    """Write the weights of a small StarGAN as an export that is given two attributes."""
+    config = StarGANConfig(width=0.0625, blocks=1, labels=2, ranges=((0, 1), (0, 1)))
+    folder = RunPaths(runs).export("s", 1)
+    folder.mkdir(parents=True)
+    model = build(StarGAN, config, (1, 32, 32), seed=0)
+    model.programs = lambda: {}  # type: ignore[method-assign]
+    write_export(model, folder)
+    write_sealed(
+        folder / "provenance.json",
+        {"study": "s", "trial": 7, "data": "digits", "label_names": names},
+    )
+    return folder
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -117,6 +153,130 @@ def test_classes_are_taken_in_turn(runs: Path, sample: Sample) -> None:
     about = json.loads((runs / "samples" / "s" / "1" / ABOUT).read_text())
     assert about["labels"] == [*CLASSES]
     assert [row.index(1.0) for row in about["values"]] == [2, 4, 2, 4, 2]
+
+
+def test_a_translation_of_one_image_is_the_first_of_several(runs: Path, sample: Sample) -> None:
+    """Each image has the labels of the next: also the only one those of another."""
+    export(runs, StarGAN)
+    place = runs / "samples" / "s" / "1"
+    others = 0
+    for seed in range(3):
+        found = []
+        for count in (1, 3):
+            assert sample(NAME="s", N=count, SEED=seed)[0] == 0
+            about = json.loads((place / ABOUT).read_text())
+            found.append(((place / "0.png").read_bytes(), about["values"][0]))
+        assert found[0] == found[1]
+        assert about["values"][1] != about["values"][0] or seed
+        others += about["values"][1] != about["values"][0]
+    assert others
+
+
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_an_image_that_is_translated_again_is_given_the_labels_of_another(images: int) -> None:
+    count = 5 * images
+    rows, others = (order_rows(images, count, seed=3, ahead=ahead) for ahead in (False, True))
+    assert sorted(rows[:images].tolist()) == [*range(images)]
+    assert not (rows == others).any()
+    again = set(others[rows == rows[0]].tolist())
+    assert len(again) == min(5, images - 1)
+    assert order_rows(1, 3, seed=0, ahead=True).tolist() == [0, 0, 0]
+
+
+def test_attributes_of_another_set_are_found_by_their_names(
+    runs: Path, sample: Sample, tmp_path: Path
+) -> None:
+    folder = export_with_attributes(runs, "smile", "beard")
+    values = []
+    for name, columns in (("same", ("smile", "beard")), ("turned", ("beard", "hat", "smile"))):
+        place = write_faces(tmp_path / name, *columns)
+        code, _, error = sample(FROM=folder, N=6, DATA=f"folder:{place}", LABELS="beard=0.5")
+        assert (code, error) == (0, "")
+        values.append(json.loads((runs / "samples" / "s" / "1" / ABOUT).read_text())["values"])
+    assert values[0] == values[1]
+    assert {row[0] for row in values[0]} == {0.0, 1.0}
+    assert {row[1] for row in values[0]} == {0.5}
+
+
+def test_labels_of_an_older_export_are_those_of_its_program(runs: Path, sample: Sample) -> None:
+    """Its provenance has the attributes in another order than the model."""
+    folder = export_with_attributes(runs)
+    attributes = {"smile": [0, 1], "a": [0, 1]}
+    about = {"study": "s", "trial": 7, "data": "digits", "attributes": attributes}
+    write_sealed(folder / "provenance.json", about)
+    assert list((read_provenance(folder) or {})["attributes"]) == ["a", "smile"]
+    program = helper.make_model(helper.make_graph([], "generator", [], []))
+    helper.set_model_props(program, {"attributes": json.dumps(attributes)})
+    onnx.save(program, folder / "generator.onnx")
+    assert sample(NAME="s", N=1, LABELS="a=0.25, smile=1")[0] == 0
+    found = json.loads((runs / "samples" / "s" / "1" / ABOUT).read_text())
+    assert (found["labels"], found["values"]) == (["smile", "a"], [[1.0, 0.25]])
+
+
+def test_transparent_images_stand_on_the_background_of_the_training(
+    runs: Path, sample: Sample, tmp_path: Path
+) -> None:
+    """A copy of the set on that background gives the same images."""
+    grounds: dict[str, Path] = {}
+    for name, colour in (("clear", None), ("black", 0), ("white", 255)):
+        grounds[name] = tmp_path / name
+        grounds[name].mkdir()
+        for number in range(12):
+            picture = Image.new("LA", (28, 28), (20 * number, 0))
+            picture.paste((20 * number, 255), (5, 5, 20, 20))
+            if colour is not None:
+                ground = Image.new("LA", picture.size, (colour, 255))
+                picture = Image.alpha_composite(ground.convert("RGBA"), picture.convert("RGBA"))
+            picture.save(grounds[name] / f"{number}.png")
+    export(runs, CAE)
+    folder = RunPaths(runs).export("s", 1)
+    about = read_provenance(folder) or {}
+
+    def made(name: str, **more: object) -> dict[str, bytes]:
+        code, _, error = sample(FROM=folder, N=2, DATA=f"folder:{grounds[name]}", **more)
+        assert (code, error) == (0, "")
+        return read(runs / "samples" / "s" / "1")
+
+    assert made("clear") == made("white") != made("black")
+    write_sealed(folder / "provenance.json", {**about, "background": "#000000"})
+    assert made("clear") == made("black")
+    assert made("clear", BACKGROUND="white") == made("white")
+    write_sealed(folder / "provenance.json", about)
+    program = helper.make_model(helper.make_graph([], "encoder", [], []))
+    helper.set_model_props(program, {"preparation": json.dumps({"background": "#000000"})})
+    onnx.save(program, folder / "encoder.onnx")
+    assert made("clear") == made("black"), "an older export"
+
+
+def test_a_set_without_the_labels_of_an_export_needs_them_in_labels(
+    runs: Path, sample: Sample, tmp_path: Path
+) -> None:
+    folder, plain = export_with_attributes(runs, "smile", "beard"), write_faces(tmp_path / "plain")
+    other = write_faces(tmp_path / "other", "sad", "old")
+    for data in (f"folder:{plain}", f"folder:{other}", "digits"):
+        for more in ({}, {"LABELS": "smile=1"}):
+            code, _, error = sample(FROM=folder, N=2, DATA=data, **more)
+            assert code == 2
+            assert error.count("\n") == 1
+            assert "lacks attributes of the export (smile, beard): give each a value" in error
+    assert sample(FROM=folder, N=2, DATA=f"folder:{plain}", LABELS="smile=1,beard=0")[0] == 0
+    export(runs, StarGAN, rank=2)
+    folder = RunPaths(runs).export("s", 2)
+    code, _, error = sample(FROM=folder, N=2, DATA=f"folder:{plain}")
+    assert code == 2
+    assert "has other classes than the export (0, 1, 2, 3, 4, 5, 6, 7 and 2 more)" in error
+    assert sample(FROM=folder, N=2, DATA=f"folder:{plain}", LABELS="7")[0] == 0
+
+
+def test_more_images_than_memory_holds_are_refused_before_they_are_made(
+    runs: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(runs, GAN)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**30))
+    code, _, error = sample(NAME="s", N=1_000_000)
+    assert code == 2
+    assert "N=1000000 images of 1x28x28 need 8.8 GiB of memory, and 1.0 are free" in error
+    assert sample(NAME="s", N=1)[0] == 0
 
 
 def test_one_file_holds_a_picture_of_all(runs: Path, sample: Sample, tmp_path: Path) -> None:
@@ -161,6 +321,16 @@ def test_nothing_of_a_person_is_overwritten(runs: Path, sample: Sample, tmp_path
     assert code == 2
     assert "holds other files; give a folder that is new or empty" in error
     assert read(mine) == before
+    (tmp_path / "file").write_text("mine")
+    for place, said in (
+        ("file", "is a file; name a folder, or a file that ends in .png"),
+        ("file/below", f"{tmp_path}/file is not a folder"),
+        ("file/a.png", f"{tmp_path}/file is not a folder"),
+    ):
+        code, _, error = sample(NAME="s", N=1, OUT=tmp_path / place)
+        assert code == 2
+        assert said in error
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +388,8 @@ def test_attributes_are_asked_for_in_their_own_units() -> None:
         ("7", (), "'7', which is no class"),
         ("smile", RANGES, "say a value of the attribute, as in smile=1"),
         ("hat=1", RANGES, "'hat', which is no attribute"),
+        ("smile=1, beard=0, smile=0", RANGES, "gives smile two values"),
+        ("smile=1, 0=1", RANGES, "gives smile two values"),
         ("beard=2", RANGES, "gives beard the value '2'; in training it goes from -1 to 1"),
         ("beard=nan", RANGES, "gives beard the value 'nan'"),
         ("beard=x", RANGES, "gives beard the value 'x'"),

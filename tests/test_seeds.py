@@ -111,6 +111,10 @@ def test_the_probability_to_be_the_best_is_calibrated() -> None:
 def test_equal_values_say_nothing_and_one_seed_neither() -> None:
     assert clearly_worse([[0.5, 0.5], [0.6, 0.6]], minimize=True, level=0.05) == [False, False]
     assert probabilities_best([[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]], minimize=True) == [0.5, 0.5, 0]
+    # sums of equal values are rounded, and are no noise either
+    rounded = [[0.1, 0.1, 0.1], [0.1, 0.1], [0.7, 0.7, 0.7]]
+    assert clearly_worse(rounded, minimize=True, level=0.05) == [False] * 3
+    assert probabilities_best(rounded, minimize=True) == [0.5, 0.5, 0]
     assert probabilities_best([[1.0], [2.0]], minimize=True) is None
     assert probabilities_best([[1.0, 1.1]], minimize=True) == [1.0]
 
@@ -213,6 +217,20 @@ def test_one_seed_promises_nothing() -> None:
     assert "How far another seed would come is not known; SEEDS=3 says." in lines[0]
     assert lines[-1] == "The mean image has frechet 90 there."
     assert (mean_of(about(alone)), chance_of(about(alone))) == ("10", "-")
+    two = [Compared(trial=7, searched=8.0, values=(9.0,)),
+           Compared(trial=2, searched=9.0, values=(8.5,))]  # fmt: skip
+    (first, _) = certify(two, seeds=1, minimize=True)
+    assert not any("luck" in line for line in certificate_lines(about(first)))
+    failed = Compared(trial=7, searched=8.0, values=(9.0,), failed=("NaN", "NaN"))
+    (first, _) = certify([failed, two[1]], seeds=3, minimize=True)
+    assert certificate_lines(about(first))[0].endswith("would come is not known.")
+
+
+def test_of_very_many_seeds_some_values_are_shown() -> None:
+    many = Compared(trial=7, searched=8.0, values=tuple(float(seed) for seed in range(1, 102)))
+    (line, *_) = certificate_lines(about(certify([many], seeds=101, minimize=True)[0]))
+    assert "Over 101 seeds: frechet 51 ± 29" in line
+    assert "(1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 91 more)" in line
 
 
 def test_a_person_s_choice_has_no_probability() -> None:

@@ -59,7 +59,7 @@ def test_modes_are_counted_beside_real_images_and_what_was_reported(
     assert isinstance(divergence, float)
     assert isinstance(floor, float)
     assert divergence > 1 > 0.3 > floor > 0
-    assert [row[1] for row in reported] == [99.0, 1000.0]
+    assert [row[1:] for row in reported] == [(99.0, "-"), (1000.0, 0.06), (1000.0, 0.029)]
 
 
 def test_the_card_of_every_rank_counts_them(

@@ -154,6 +154,21 @@ def test_a_game_that_recovers_is_healthy() -> None:
     assert final_verdict(game(GOOD, collapsed, collapsed, GOOD), FLOOR).kind == "healthy"
 
 
+def test_samples_that_come_to_show_their_labels_get_better() -> None:
+    """Those of a StarGAN are as close to all real images at once as never again when it still
+    copies them."""
+    copies, unreal = {**GOOD, "frechet": 0.5, "label_frechet": 900.0}, {**NOISE, "modes": 10.0}
+    falling = [{**unreal, "frechet": 9.0, "label_frechet": 800 * 0.8**epoch} for epoch in range(9)]
+    assert find_lost_game(game(copies, *falling, real=0.99, fake=0.99), FLOOR) is None
+    verdict = final_verdict(game(copies, *falling, real=0.9, fake=0.9), FLOOR)
+    assert verdict.epoch == 10
+    assert "label_frechet 134" in verdict.reason
+    stuck = [{**each, "label_frechet": 800.0} for each in falling]
+    lost = find_lost_game(game(copies, *stuck, real=0.99, fake=0.99), FLOOR)
+    assert lost is not None
+    assert lost.kind == "d_won"
+
+
 def test_only_what_lasts_is_hopeless() -> None:
     collapsed = {**GOOD, "modes": 1.0, "frechet": 60.0}
     assert find_lost_game([], FLOOR) is None

@@ -16,6 +16,10 @@ strong for G to learn. So D or G has won only if D's accuracies say so and the s
 and do not improve. A collapse is seen in the samples. Accuracies alone are not enough either: with
 Wasserstein's loss D is meant to tell all samples from real images, and still teaches G. One bad
 epoch may be followed by a good one, so a training counts as lost only if it stays bad.
+
+Samples improve if their Fréchet distance falls. For samples that are to show labels, it is the
+distance label by label: a StarGAN begins with copies of real images, and no other samples are as
+close to all images at once.
 """
 
 from __future__ import annotations
@@ -151,8 +155,9 @@ def final_verdict(history: Sequence[Health], floor: Mapping[str, float]) -> Verd
     verdict, _ = _lasting_verdict(history, floor)
     if verdict is not None:
         return verdict
-    best = min(history, key=lambda health: health.quality.get("frechet", math.inf))
-    shown = _in_words(best, ("frechet", "realism", "recall", "coverage"))
+    best = min(history, key=_distance_of)
+    measures = ("frechet", *LABEL_MEASURES, "realism", "recall", "coverage")
+    shown = _in_words(best, measures)
     if _looks_unreal(best, floor):
         shown = f"neither side has won, but few samples look real yet; {shown}"
     return Verdict(
@@ -247,7 +252,7 @@ def _find_winner(health: Health) -> Verdict | None:
     if real is None or fake is None:
         return None
     accuracies = f"D tells {real:.1%} of the real images and {fake:.1%} of the samples"
-    shown = _in_words(health, ("loss_d", "loss_g", "frechet", "realism"))
+    shown = _in_words(health, ("loss_d", "loss_g", "frechet", "label_frechet", "realism"))
     reason = f"{accuracies}, and no better samples for {STALLED} epochs; {shown}"
     if min(real, fake) >= D_CERTAIN:
         return Verdict(
@@ -269,9 +274,15 @@ def _looks_unreal(health: Health, floor: Mapping[str, float]) -> bool:
 
 def _has_stalled(history: Sequence[Health], epochs: int = STALLED) -> bool:
     """Return True if the last ``epochs`` brought no clearly better Fréchet distance."""
-    values = [health.quality.get("frechet", math.inf) for health in history]
+    values = [_distance_of(health) for health in history]
     before, recent = values[:-epochs], values[-epochs:]
     return bool(before) and min(recent) > BETTER * min(before)
+
+
+def _distance_of(health: Health) -> float:
+    """Return the Fréchet distance by which samples get better; infinity where there is none."""
+    quality = health.quality
+    return quality.get("label_frechet", quality.get("frechet", math.inf))
 
 
 def _mode_count(health: Health) -> int | None:

@@ -3,8 +3,9 @@
     draw_game(path, history, evaluator.floor, "gan_balance trial 7")
 
 Panels over the epochs stand one under the other: the losses, how often the discriminator D is
-right, the Fréchet distance of the samples of the generator G, and how much of the real images'
-variety they have. A colour behind them shows the verdict of each epoch; healthy epochs have none.
+right, the Fréchet distance of the samples of the generator G, how much of the real images' variety
+they have, and of those that are to show labels how many do. A colour behind them shows the verdict
+of each epoch; healthy epochs have none.
 """
 
 from __future__ import annotations
@@ -104,18 +105,22 @@ def _make_panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[
     losses = [line("G", G, "loss_g"), line("D", D, "loss_d")]
     accuracies = [line("real images", D, "accuracy_real"), line("samples", G, "accuracy_fake")]
     shares = [line(name, color, name, floor[name]) for name, color in VARIETY if floor.get(name)]
+    distances = [line("samples", G, "frechet"), line("by label", THIRD, "label_frechet")]
+    labels = [line("shown", THIRD, "label_accuracy"), line("the least", G, "label_worst")]
     panels = [
         Panel(name="loss", lines=losses, log=_is_wide(losses)),
         Panel(name="share that D tells right", lines=accuracies, bounds=(-0.04, 1.04)),
         Panel(
             name="Fréchet distance",
-            lines=[line("samples", G, "frechet")],
+            lines=distances,
             log=True,
             floor=floor.get("frechet"),
         ),
         Panel(name="variety beside real images (1)", lines=shares, bounds=(-0.05, 1.15), floor=1.0),
     ]
     measured = {name for health in history for name in health.numbers}
+    if "label_accuracy" in measured:
+        panels.append(Panel(name="labels shown", lines=labels, bounds=(-0.04, 1.04)))
     is_gan = {"loss_d", "loss_g", "accuracy_real", "accuracy_fake"} & measured
     return panels if is_gan else panels[2:]
 

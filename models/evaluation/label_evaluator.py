@@ -4,9 +4,11 @@
     evaluator.measure_model(model, images)   # {"label_frechet": 21.3, "label_accuracy": 0.97, ...}
     evaluator.floor                          # the measures of real training images
 
-Each class is a group, and so is each side of an attribute. A model makes images with the labels of
-the held-out images of a group; a model that translates images begins with training images that are
-not of it. What it makes is compared with the held-out images of that group alone.
+Each class is a group, and so is each side of an attribute. An attribute is measured on both sides
+or not at all: else a model that always shows the commoner side would look as if it heeded labels.
+A model makes images with the labels of the held-out images of a group; a model that translates
+images begins with training images that are not of it. What it makes is compared with the held-out
+images of that group alone.
 
     label_frechet     mean over the groups of the Fréchet distance; lower is better
     label_accuracy    share of samples that show their group's label, mean over the groups
@@ -46,8 +48,9 @@ from models.results import Table
 from models.seeds import same_draws
 
 FEWEST = 6  # held-out images of a group; fewer say nothing of how it looks
-MOST_GROUPS = 40  # that are measured, those with the most held-out images
+MOST_GROUPS = 40  # that are measured: of the labels whose rarest group has the most such images
 LEAST = 32  # samples of a group
+SHOWN = 8  # names of labels that are not measured
 
 MakeImages = Callable[[Tensor, Tensor], Tensor]
 """``make(labels, rows)``: labels (N, L) in [0, 1] and N training images -> images (N, C, H, W)."""
@@ -62,6 +65,7 @@ class LabelGroup:
     rows: training images that are not of it, from which a translation begins (N,)
     own: training images of it (N,)
     moments: of the held-out images' features
+    told: share of the held-out images that show the label to a classifier that has not learnt them
     """
 
     name: str
@@ -71,13 +75,19 @@ class LabelGroup:
     rows: Tensor
     own: Tensor
     moments: Moments
+    told: float
 
-    def shown_by(self, seen: ExtractedFeatures) -> Tensor:
-        """Return the share of images that show the group's label: ()."""
-        if seen.attributes is not None:
-            return (seen.attributes[:, self.label] == self.upper).double().mean()
-        assert seen.classes is not None
-        return (seen.classes == self.label).double().mean()
+    def shown_by(self, seen: ExtractedFeatures) -> float:
+        """Return the share of images that show the group's label."""
+        return _share_showing(seen, self.label, upper=self.upper)
+
+
+def _share_showing(seen: ExtractedFeatures, label: int, *, upper: bool) -> float:
+    """Return the share of images that show a class, or an attribute's upper or lower side."""
+    if seen.attributes is not None:
+        return float((seen.attributes[:, label] == upper).double().mean())
+    assert seen.classes is not None
+    return float((seen.classes == label).double().mean())
 
 
 class LabelEvaluator:
@@ -93,6 +103,7 @@ class LabelEvaluator:
         self, extractor: Extractor, images: ImageSplits, *, part: str = "valid", count: int
     ) -> None:
         self.extractor, self.part = extractor, part
+        self.unmeasured = unmeasured_labels(images, part)
         self.groups = _make_groups(extractor, images, part, count)
         self._real = [extractor(images.train.pixels[group.own]) for group in self.groups]
         self.floor = self._measure(self._real)
@@ -110,7 +121,7 @@ class LabelEvaluator:
     def measure_groups(self, make: MakeImages) -> list[tuple[str, float, float]]:
         """Return each group's name, Fréchet distance and share of samples that show its label."""
         return [
-            (group.name, self._distance(group, seen), float(group.shown_by(seen)))
+            (group.name, self._distance(group, seen), group.shown_by(seen))
             for group, seen in self._see(make)
         ]
 
@@ -120,22 +131,26 @@ class LabelEvaluator:
         with same_draws(model.device), evaluating(model), fast_convolutions(model):
             made = self.measure_groups(lambda labels, rows: model.made_with(labels, images, rows))
         real = [
-            (self._distance(group, seen), float(group.shown_by(seen)), len(seen))
+            (self._distance(group, seen), group.told, len(seen))
             for group, seen in zip(self.groups, self._real, strict=True)
         ]
-        accuracy = self.extractor.accuracy
+        accuracy, names = self.extractor.accuracy, ", ".join(self.unmeasured[:SHOWN])
+        more = f" and {len(self.unmeasured) - SHOWN} more" if self.unmeasured[SHOWN:] else ""
+        left = f" Not measured, as they have the fewest images: {names}{more}." if names else ""
         tells = "" if accuracy is None else f", which gets {accuracy:.1%} of them right"
         return Table(
             name="labels",
             title="Do samples show their labels?",
-            columns=("label", "samples", "Fréchet", "real images", "shown", "real images"),
+            columns=("label", "samples", "Fréchet", "training images", "shown", "held-out images"),
             rows=tuple(
                 (name, count, round(distance, 2), round(floor, 2), f"{shown:.1%}", f"{told:.1%}")
                 for (name, distance, shown), (floor, told, count) in zip(made, real, strict=True)
             ),
             note=f"Samples that were to have a label, beside {PARTS[self.part]} images that have "
             f"it. A classifier of real images ({self.extractor.hash[:16]}{tells}) decides which "
-            "label a sample shows, and not the discriminator.",
+            "label a sample shows, and not the discriminator. The distance of training images and "
+            "the share of held-out images, which the classifier was not trained on, stand beside "
+            f"what samples have.{left}",
             seeds=1,
             measured_on="as many samples as the row says",
         )
@@ -152,7 +167,7 @@ class LabelEvaluator:
     def _measure(self, seen: list[ExtractedFeatures]) -> dict[str, float]:
         pairs = list(zip(self.groups, seen, strict=True))
         distances = [self._distance(group, found) for group, found in pairs]
-        shown = [float(group.shown_by(found)) for group, found in pairs]
+        shown = [group.shown_by(found) for group, found in pairs]
         if any(distance != distance for distance in distances):
             return dict.fromkeys(LABEL_MEASURES, float("nan"))
         return {
@@ -187,16 +202,37 @@ class _Rows(NamedTuple):
 
 
 def find_rows(images: ImageSplits, part: str) -> list[_Rows]:
-    """Return the groups with the most held-out images, at most `MOST_GROUPS`.
+    """Return the groups of the labels that are measured, those with the most held-out images first.
 
     Raises `DataError` where there is none.
     """
+    labels = [rows for rows in _rows_of_labels(images, part) if all(map(_is_enough, rows))]
+    if not labels:
+        both = "" if images.train.attributes is None else " on both sides of its middle"
+        raise DataError(
+            f"no label of {images.name} has {FEWEST} {PARTS[part]} images or more{both}: whether "
+            "samples show their labels is measured beside those; add images"
+        )
+    labels.sort(key=lambda rows: -min(len(side.held) for side in rows))
+    most = max(MOST_GROUPS // len(labels[0]), 1)
+    found = [side for rows in labels[:most] for side in rows]
+    return sorted(found, key=lambda side: (-len(side.held), side.label, side.upper))
+
+
+def unmeasured_labels(images: ImageSplits, part: str) -> list[str]:
+    """Return the names of the labels that are not measured: their images are too few, or others
+    have more."""
+    measured = {rows.label for rows in find_rows(images, part)}
+    return [name for label, name in enumerate(label_names(images)) if label not in measured]
+
+
+def _rows_of_labels(images: ImageSplits, part: str) -> list[list[_Rows]]:
+    """Return the groups of each label: of a class one, of an attribute both sides."""
     exclusive = images.train.attributes is None
     real, trained = label_sides(images, part) > 0.5, label_sides(images, "train") > 0.5
-    found = []
-    for label, name in enumerate(label_names(images)):
-        for upper in (True,) if exclusive else (False, True):
-            rows = _Rows(
+    return [
+        [
+            _Rows(
                 name if upper else f"not {name}",
                 label,
                 upper,
@@ -204,14 +240,15 @@ def find_rows(images: ImageSplits, part: str) -> list[_Rows]:
                 (trained[:, label] == upper).nonzero()[:, 0],
                 (trained[:, label] != upper).nonzero()[:, 0],
             )
-            if min(len(rows.held), len(rows.own)) >= FEWEST and len(rows.others):
-                found.append(rows)
-    if not found:
-        raise DataError(
-            f"no label of {images.name} has {FEWEST} {PARTS[part]} images or more: whether samples "
-            "show their labels is measured beside those; add images"
-        )
-    return sorted(found, key=lambda rows: -len(rows.held))[:MOST_GROUPS]
+            for upper in ((True,) if exclusive else (False, True))
+        ]
+        for label, name in enumerate(label_names(images))
+    ]
+
+
+def _is_enough(rows: _Rows) -> bool:
+    """Whether there are images enough to say how a group looks."""
+    return min(len(rows.held), len(rows.own)) >= FEWEST and len(rows.others) > 0
 
 
 def _make_groups(
@@ -221,6 +258,7 @@ def _make_groups(
     pixels = getattr(images, part).pixels
     groups = []
     for rows in found:
+        held = extractor(pixels[rows.held])
         size = min(max(count // len(found), LEAST), len(rows.own))
         groups.append(
             LabelGroup(
@@ -230,7 +268,8 @@ def _make_groups(
                 wanted=labels[_repeat(rows.held, size)],
                 rows=_repeat(rows.others, size),
                 own=rows.own[:size],
-                moments=Moments.of(extractor(pixels[rows.held]).features),
+                moments=Moments.of(held.features),
+                told=_share_showing(held, rows.label, upper=rows.upper),
             )
         )
     return groups

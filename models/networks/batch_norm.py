@@ -17,6 +17,10 @@ running statistics, and 100, 100 and 99 % with the images' own. The Fréchet dis
 generator (decay 0.99) fell from 863, 948 and 1,090 to 774, 876 and 1,028 with statistics of its
 own. A generator that trains has the statistics of its last steps; new ones did not improve it.
 
+A StarGAN's generator is trained on images and, on the way back, on its own fakes: its running
+statistics mix these two. Without them the distance label by label of a small one without an average
+fell in seven of eight measurements, by 7 % of all (two seeds on digits with two attributes).
+
 Both functions leave weights, dropout and spectral norms as they are.
 """
 

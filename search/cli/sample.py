@@ -7,7 +7,8 @@
 
 GANs and VAEs make them of draws from their prior. An autoencoder has none: its codes are drawn from
 the Gaussian that fits the codes of its images. A StarGAN translates images of its own set, or of
-DATA. The same SEED makes the same images.
+DATA, each to the labels of the next one where LABELS says nothing. The same SEED makes the same
+images.
 
 Shape legend: N images, C channels, H/W pixels, L labels.
 """
@@ -15,49 +16,45 @@ Shape legend: N images, C channels, H/W pixels, L labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
-from models.asked_labels import read_labels
 from models.base import AskedSamples, Model, evaluating
 from models.conditional_gan import LabelledGAN
-from models.data.images import Images, ImageSplits
-from models.data.loading import find_source, load_images
+from models.data.images import Images, ImageSplits, Shape
+from models.data.loading import load_images
 from models.export import load_export
 from models.program_files import read_metadata
-from models.results import file_stem
 from models.seeds import derive_seed
-from search.cli.sample_files import write_samples
+from search.cli.found_export import FoundExport, find_export
+from search.cli.sample_files import check_place, write_samples
+from search.cli.sample_labels import GivenLabels, TranslatedImages, choose_labels
 from search.console import open_console, print_line, shorten_path
-from search.errors import BadVariable, UnknownStudy
-from search.setup.fetched_exports import export_place, fetch_export
-from search.setup.loading import load_study
-from search.setup.names import study_name
-from search.spelling import spell
-from search.study import Study
-from search.trials.stored_names import find_stored_name, is_path
-from search.variables import Variables, read_variables
+from search.errors import BadVariable
+from search.variables import Variables, given_names, read_variables
 from search.words import format_count
-from storage.errors import StorageError, suggest_name
-from storage.files.exports import read_provenance
 
+PROGRAMS = ("generator", "encoder")  # of a family that makes images out of images
 FITTED = 10_000  # images whose codes a Gaussian is fitted to, at most
+EACH = 12  # bytes of a value: as it is made, beside the others, and as it is written
 
 
 def sample() -> int:
     """Make images with the export of NAME, or the one in FROM, and say where they are."""
     console, variables = open_console(), read_variables()
     export = find_export(variables, partial(print_line, console))
+    place = variables.out or export.place
+    check_place(place)
     maker = SampleMaker(export, variables)
     with console.status(f"making {format_count(variables.n, 'image')} ..."):
         images = maker.make()
-    written = write_samples(variables.out or export.place, images, maker.describe())
+    written = write_samples(place, images, maker.describe())
     size = " x ".join(str(side) for side in images.shape[2:])
     print_line(
         console,
@@ -65,94 +62,6 @@ def sample() -> int:
         f"{shorten_path(written)}",
     )
     return 0
-
-
-@dataclass(frozen=True)
-class FoundExport:
-    """An export, and how it was found.
-
-    study: whose file NAME names; None: NAME is the name of a stored study, or there is none
-    place: where its samples belong
-    """
-
-    folder: Path
-    study: Study | None
-    place: Path
-    provenance: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        """What it is, in words."""
-        about = self.provenance
-        return f"{about.get('study', self.folder)} trial {about.get('trial', '?')}"
-
-
-def find_export(variables: Variables, say: Callable[[str], None]) -> FoundExport:
-    """Return the export that is asked for; raises `BadVariable`.
-
-    say: hears where an export of another machine is brought to
-    """
-    paths, rank = variables.paths, variables.rank
-    if variables.start is not None:
-        study = None if variables.name is None else load_study(variables.name)
-        found = read_provenance(variables.start) or {}
-        place = paths.samples(file_stem(str(found.get("study") or variables.start.name)), rank)
-        return FoundExport(variables.start, study, place, found)
-    name, study = variables.need_name("sample"), None
-    try:
-        study = load_study(name)
-        data = variables.data or study.spec.data
-        label = find_source(data, variables.data_root, variables.background).label
-        name = _choose_stored(variables, study_name(study, data, label))
-        fetch_export(variables, name, rank, say)
-    except UnknownStudy:  # a study in the database may have no file of its own: cae-digits
-        fetch_export(variables, name, rank, say)
-        if not paths.exports(name).is_dir():
-            if is_path(name) or not (hint := suggest_name(name, _exported(variables))):
-                raise
-            root = shorten_path(paths.root)
-            raise UnknownStudy(f"no export of {name!r} under RUNS={root}; {hint.strip()}") from None
-    folder = paths.export(name, rank)
-    if not folder.is_dir():
-        raise BadVariable(_explain_missing(variables, name, rank))
-    return FoundExport(folder, study, paths.samples(name, rank), read_provenance(folder) or {})
-
-
-def _choose_stored(variables: Variables, name: str) -> str:
-    """Return ``name``, or the stored study that it means if there are no exports of that name here.
-
-    A stored study is looked for unless DATA is given. Without a trial database ``name`` stays.
-    """
-    if variables.data is not None or variables.paths.exports(name).is_dir():
-        return name
-    try:
-        return find_stored_name(variables.storage_url, name)
-    except StorageError:
-        return name
-
-
-def _exported(variables: Variables) -> list[str]:
-    """Return the names of the studies that have exports here."""
-    exports = variables.paths.root / "exports"
-    return sorted(path.name for path in exports.glob("*") if path.is_dir())
-
-
-def _explain_missing(variables: Variables, name: str, rank: int) -> str:
-    """Say which exports there are."""
-    exports = variables.paths.root / "exports"
-    here = sorted(int(path.name) for path in exports.glob(f"{name}/*") if path.name.isdecimal())
-    if here:
-        return f"RANK={rank}: {name} has exports of rank {', '.join(map(str, here))}"
-    others = _exported(variables)
-    hint = suggest_name(name, others)
-    there = f"; {hint}there are exports of {', '.join(others[:8])}" if others else ""
-    if (place := export_place(variables, name)) is not None:
-        there += f"; the study keeps its exports in FILES={place}: give FILES, too"
-        return f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}"
-    return (
-        f"no export of {name} under RUNS={shorten_path(variables.paths.root)}{there}; "
-        f"{spell('study', NAME=variables.name)} makes them"
-    )
 
 
 class SampleMaker:
@@ -163,22 +72,32 @@ class SampleMaker:
         self.variables = variables
         self.seed = variables.seed or 0
         self.labels: Tensor | None = None  # (N, L) of the images, once they are made
+        self.given: GivenLabels | None = None  # what the model takes as labels
         self.model = load_export(
             export.folder, family=None if export.study is None else export.study.spec.model
         )
         family = type(self.model)
         if family.make is Model.make:
             raise BadVariable(f"{export.title} is a {family.__name__}, which makes no images")
-        if variables.labels is not None and not isinstance(self.model, LabelledGAN):
+        if isinstance(self.model, LabelledGAN):
+            self.given = GivenLabels(model=self.model, names=_label_names(self.model, export))
+        elif variables.labels is not None:
             raise BadVariable(
                 f"LABELS is given, but {export.title} is a {family.__name__}, which takes none"
             )
+        check_room(variables.n, self.model.shape)
 
     def make(self) -> Tensor:
         """Return the images (N, C, H, W) in [0, 1]."""
         real = self._real_images() if self.model.makes_from_images else None
-        if isinstance(self.model, LabelledGAN):
-            self.labels = self._choose_labels()
+        if self.given is not None:
+            self.labels = choose_labels(
+                self.given,
+                count=self.variables.n,
+                seed=self.seed,
+                asked=self.variables.labels,
+                translated=self._translated,
+            )
         with evaluating(self.model):
             made = self.model.make(
                 AskedSamples(
@@ -191,7 +110,7 @@ class SampleMaker:
         """Return what is kept beside the images."""
         about = self.export.provenance
         kept = {name: about.get(name) for name in ("study", "trial", "made")}
-        labels = None if self.labels is None else [*self._label_names()]
+        labels = None if self.given is None else [*self.given.shown]
         values = None if self.labels is None else self.labels.tolist()
         return {**kept, "seed": self.seed, "labels": labels, "values": values}
 
@@ -200,16 +119,15 @@ class SampleMaker:
 
         Of an autoencoder these are training images; what is translated was not trained on.
         """
-        translates = isinstance(self.model, LabelledGAN)
+        translates = self.given is not None
         part = self._images.valid if translates else self._images.train
         count = self.variables.n if translates else min(FITTED, len(part))
         return part.batch(self._rows(part, count)).images
 
-    def _rows(self, part: Images, count: int) -> Tensor:
-        """Return places in ``part``, each once before any comes again: (count,)."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "images"))
-        order = torch.randperm(len(part), generator=generator)
-        return order[torch.arange(count) % len(part)]
+    def _rows(self, part: Images, count: int, *, ahead: bool = False) -> Tensor:
+        """Return places in ``part``, each once before any comes again: (count,); see
+        `order_rows`."""
+        return order_rows(len(part), count, seed=self.seed, ahead=ahead)
 
     @cached_property
     def _images(self) -> ImageSplits:
@@ -224,32 +142,71 @@ class SampleMaker:
             root=self.variables.data_root,
             cache=self.variables.paths.cache,
             shape=self.model.shape,
-            background=self.variables.background,
+            background=self._background(),
         )
 
-    def _choose_labels(self) -> Tensor:
-        """Return labels (N, L): those that images of the set have, with those asked for."""
-        model, count = self.model, self.variables.n
-        assert isinstance(model, LabelledGAN)
-        usual = model.usual_labels(count, seed=derive_seed(self.seed, "labels"))
-        if usual is None:  # of each image itself; without a wish those of another one
-            part = self._images.valid
-            rows = self._rows(part, count)
-            asked = self.variables.labels is not None
-            usual = model.labels(part.batch(rows if asked else rows.roll(1)))
-        if self.variables.labels is None:
-            return usual
-        ranges = () if model.config.exclusive else model.config.ranges
-        return read_labels(self.variables.labels, self._label_names(), ranges).put_on(usual)
+    def _background(self) -> str:
+        """Return what shows through where images are transparent: in training, unless BACKGROUND
+        says otherwise."""
+        found = self.export.provenance.get("background") or prepared_on(self.export.folder)
+        is_asked = "BACKGROUND" in given_names() or not found
+        return self.variables.background if is_asked else str(found)
 
-    def _label_names(self) -> Sequence[str]:
-        """Return the names of the labels; of an export without such a note their numbers."""
-        model = self.model
-        assert isinstance(model, LabelledGAN)
-        kind = "classes" if model.config.exclusive else "attributes"
-        found = self.export.provenance.get(kind) or json.loads(
-            read_metadata(self.export.folder, "generator").get(kind, "[]")
+    def _translated(self) -> TranslatedImages:
+        """Return the images of `_real_images`, and those whose labels they may be given."""
+        part, count = self._images.valid, self.variables.n
+        return TranslatedImages(
+            images=self._images,
+            part=part,
+            rows=self._rows(part, count),
+            following=self._rows(part, count, ahead=True),
         )
-        names = [str(name) for name in found]
-        count = model.config.labels
-        return names if len(names) == count else [str(place) for place in range(count)]
+
+
+def order_rows(images: int, count: int, *, seed: int, ahead: bool) -> Tensor:
+    """Return places of images in an order of the seed's, all before any again: (count,).
+
+    images: how many there are
+    ahead: for each of them the next one; each time that it comes again the one after that, and
+        itself only where it is alone
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "images"))
+    order = torch.randperm(images, generator=generator)
+    places = torch.arange(count)
+    if ahead:
+        places = places + 1 + places // images % max(images - 1, 1)
+    return order[places % images]
+
+
+def _label_names(model: LabelledGAN, export: FoundExport) -> tuple[str, ...]:
+    """Return the names of the labels in their order; nothing of an export that does not say.
+
+    Older exports say them in the metadata of their programs alone. The attributes in a provenance
+    are sorted.
+    """
+    kind = "classes" if model.config.exclusive else "attributes"
+    found = export.provenance.get("label_names") or json.loads(
+        read_metadata(export.folder, "generator").get(kind, "[]")
+    )
+    names = tuple(str(name) for name in found)
+    return names if len(names) == model.config.labels else ()
+
+
+def prepared_on(folder: Path) -> str | None:
+    """Return the background of an older export's images, as its first program says; None: it does
+    not."""
+    for program in PROGRAMS:
+        if said := read_metadata(folder, program).get("preparation"):
+            return json.loads(said).get("background")  # type: ignore[no-any-return]
+    return None
+
+
+def check_room(count: int, shape: Shape) -> None:
+    """Raise `BadVariable` where ``count`` images do not fit into free memory."""
+    needed = count * prod(shape) * EACH
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise BadVariable(
+            f"N={count} images of {'x'.join(map(str, shape))} need {needed / 2**30:.1f} GiB of "
+            f"memory, and {free / 2**30:.1f} are free; ask for fewer, with another SEED each time"
+        )

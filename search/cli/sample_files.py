@@ -10,6 +10,7 @@ Shape legend: N images, C channels, H/W pixels.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,36 @@ MOST_SHOWN = 400  # images in the picture of all
 COLUMNS = 10
 
 
+def check_place(place: Path) -> None:
+    """Raise `BadVariable` for a place that nothing can be written to, or that holds anything else.
+
+    place: a file that ends in .png, or a folder
+    """
+    above = next(each for each in (*place.parents, Path()) if os.path.lexists(each))
+    if not above.is_dir():
+        raise BadVariable(f"OUT={place} cannot be made: {above} is not a folder")
+    if _is_picture(place):
+        if place.is_dir():
+            raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
+    elif place.is_file():
+        raise BadVariable(f"OUT={place} is a file; name a folder, or a file that ends in .png")
+    elif not _is_ours(place):
+        raise BadVariable(f"OUT={place} holds other files; give a folder that is new or empty")
+
+
 def write_samples(place: Path, images: Tensor, about: dict[str, Any]) -> Path:
     """Write images (N, C, H, W) in [0, 1]; return where they are.
 
     place: a file that ends in .png receives a picture of all, a folder each image, too
-    Raises `BadVariable` for a folder that holds anything else.
+    Raises `BadVariable` as `check_place` does: somebody may have written there meanwhile.
     """
+    check_place(place)
     title = f"{about['study']} trial {about['trial']}, seed {about['seed']}"
-    if place.suffix.lower() == ".png":
-        if place.is_dir():
-            raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
+    if _is_picture(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(place) as beside:
             _draw_all(beside, images, title)
         return place
-    if not _is_ours(place):
-        raise BadVariable(f"OUT={place} holds other files; give a folder that is new or empty")
     digits = len(str(len(images) - 1))
     with atomic_folder(place) as folder:
         for number, image in enumerate(_as_bytes(images)):
@@ -52,6 +67,11 @@ def write_samples(place: Path, images: Tensor, about: dict[str, Any]) -> Path:
         _draw_all(folder / PICTURE, images, title)
         (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
     return place
+
+
+def _is_picture(place: Path) -> bool:
+    """Whether a single picture is asked for."""
+    return place.suffix.lower() == ".png"
 
 
 def _is_ours(place: Path) -> bool:

@@ -39,11 +39,16 @@ def check_needs(study: Study, images: ImageSplits) -> None:
     """Raise `DataError` where ``images`` are too few, or of too few classes, for the study."""
     for needs in dict.fromkeys(_study_needs(study, images)):
         needs.check(images)
-    if study.spec.judges_samples and study.spec.model.labelled:
+    if _measures_labels(study):
         from models.evaluation.label_evaluator import find_rows
 
         for part in ("valid", "test"):
             find_rows(images, part)
+
+
+def _measures_labels(study: Study) -> bool:
+    """Whether samples are measured by the labels that they are to show."""
+    return study.spec.judges_samples and study.spec.model.labelled
 
 
 def needs_encoder(study: Study, images: ImageSplits) -> bool:
@@ -78,6 +83,7 @@ def describe_fit(study: Study, images: ImageSplits, *, least_steps: int) -> list
         *_describe_shape(study, images),
         *_describe_steps(study, images, least_steps),
         *_describe_classes(study, images),
+        *_describe_labels(study, images),
         *_describe_judging(study, images),
     ]
 
@@ -136,7 +142,8 @@ def _describe_steps(study: Study, images: ImageSplits, least_steps: int) -> Iter
 def _describe_classes(study: Study, images: ImageSplits) -> Iterator[str]:
     """Yield which classes a model that learns classes is not measured by."""
     needed = study.spec.model.needs(sample_configurations(study)[0])
-    if not needed.classes or (needed.or_attributes and images.train.attributes is not None):
+    has_attributes = needed.or_attributes and images.train.attributes is not None
+    if not needed.classes or has_attributes or _measures_labels(study):
         return
     counts = count_classes(images)
     for part in ("valid", "test"):
@@ -146,6 +153,22 @@ def _describe_classes(study: Study, images: ImageSplits) -> Iterator[str]:
             yield (
                 f"the class {without[0]!r}{more} has no {PARTS[part]} images: how well it is "
                 "recognised is not measured there"
+            )
+
+
+def _describe_labels(study: Study, images: ImageSplits) -> Iterator[str]:
+    """Yield which labels that models are given are not measured in their samples."""
+    if not _measures_labels(study):
+        return
+    from models.evaluation.label_evaluator import FEWEST, unmeasured_labels
+
+    sides = "" if images.train.attributes is None else " on a side of its middle"
+    for part in ("valid", "test"):
+        if without := unmeasured_labels(images, part):
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            yield (
+                f"{without[0]!r}{more} has fewer than {FEWEST} {PARTS[part]} images{sides}, or "
+                "fewer than other labels: whether samples show it is not measured there"
             )
 
 

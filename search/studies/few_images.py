@@ -114,6 +114,7 @@ STUDY = StudySpec(
     trials=30,  # REPEATS of each row and number of images
     epochs=6,
     retrain_epochs=6,
+    seeds=1,  # its trials repeat each row with other seeds
     patience=6,
     summary=summary,
 )

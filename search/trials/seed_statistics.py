@@ -14,6 +14,7 @@ three values a side: its smallest p is 1/20. Hence Student's t, with the pooled 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
@@ -22,6 +23,7 @@ import numpy as np
 
 Groups = Sequence[Sequence[float]]  # of each configuration, the values of its seeds
 
+ROUNDING = 1e-12  # of a mean: values of a configuration that are no further apart are equal
 DRAWS = 40_000  # of the posterior: a probability is exact to about half a percent
 
 
@@ -47,6 +49,8 @@ def pool_noise(groups: Groups) -> SeedNoise | None:
 
     >>> round(pool_noise([[1.0, 3.0], [0.0, 2.0]]).deviation ** 2, 6)
     2.0
+    >>> pool_noise([[0.1, 0.1, 0.1], [0.3, 0.3]]).deviation  # their sums are rounded
+    0.0
     >>> pool_noise([[1.0], [2.0]]) is None
     True
     """
@@ -57,6 +61,8 @@ def pool_noise(groups: Groups) -> SeedNoise | None:
     squares = 0.0
     for group in groups:
         mean = fmean(group)
+        if all(math.isclose(value, mean, rel_tol=ROUNDING) for value in group):
+            continue
         unit = mean if is_relative else 1.0
         squares += sum(((value - mean) / unit) ** 2 for value in group)
     return SeedNoise(deviation=(squares / freedom) ** 0.5, freedom=freedom, is_relative=is_relative)
@@ -112,7 +118,8 @@ def probabilities_best(groups: Groups, *, minimize: bool, draws: int = DRAWS) ->
     means = np.array([fmean(group) for group in groups])
     sign = 1.0 if minimize else -1.0
     if noise.deviation == 0 or len(groups) == 1:
-        is_best = sign * means == (sign * means).min()
+        best = sign * (sign * means).min()
+        is_best = np.isclose(means, best, rtol=ROUNDING, atol=0)
         return [float(share) for share in is_best / is_best.sum()]
     generator = np.random.default_rng(0)
     scales = np.array([noise.scale_of(float(mean)) for mean in means])

@@ -63,7 +63,7 @@ def write_guide(
     """Write the image that the card's lines read; return what the card says of the model's use."""
     images = context.images
     names = images.attribute_names if images.train.attributes is not None else images.classes
-    loading = genstudy_usage(model, record.study_file)
+    loading = genstudy_usage(model, record.study_file, images.background)
     alone = onnx_usage(model, names, images.background)
     if any(EXAMPLE in line for line in (*loading, *alone)):
         part = images.valid if record.test is None else images.test
@@ -75,5 +75,7 @@ def write_guide(
         "loading": loading,
         "onnx_usage": alone,
         "attributes": attribute_ranges(images),
+        "background": images.background,
+        "label_names": [*names],  # in the model's order; JSON sorts the attributes above
         "programs": [[name, *program.describe()] for name, program in model.programs().items()],
     }

@@ -22,6 +22,7 @@ from optuna.trial import Trial
 
 from models.base import Model
 from models.errors import DivergedError, ImagesChanged, StopRequested
+from models.needs import is_unclassed
 from search.messages import Resumed, Started
 from search.setup.mistakes import find_place
 from search.trials.outcomes import (
@@ -258,9 +259,14 @@ class TrialRun:
         self.pictures.show_end(model, verdict)
         about = trial_attributes(verdict)
         evaluators, history = self.context.evaluators, self.attempt.diagnosis.history
-        second = self.context.spec.second_judge and self.context.run.encoder is None
-        if evaluators is not None and history and second:
+        if evaluators is not None and history and self._has_second_judge():
             about |= evaluators.measure_again(model) | {
                 "last_frechet": history[-1].quality["frechet"]
             }
         return (pruned or end_complete(self.attempt)).with_attributes(about)
+
+    def _has_second_judge(self) -> bool:
+        """Whether an independent evaluator measures the last samples: only classes train one."""
+        context = self.context
+        is_asked = context.spec.second_judge and context.run.encoder is None
+        return is_asked and not is_unclassed(context.images)

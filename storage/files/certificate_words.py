@@ -14,6 +14,7 @@ from typing import Any
 
 from storage.files.markdown import format_count
 
+SHOWN = 10  # values of seeds in a sentence
 LUCK = ((0.05, "none"), (0.95, "{:.0f} %"), (1.0, "all"))  # up to which share which words
 
 
@@ -108,13 +109,15 @@ def _spread_lines(about: Mapping[str, Any], certificate: Mapping[str, Any]) -> l
     metric, values = about["metric"], certificate["values"]
     lines = []
     if certificate["deviation"] is None:
+        says = "; SEEDS=3 says" if certificate["seeds"] == 1 else ""
         lines.append(
             f"One seed: {metric} {values[0]:.6g} on the validation images. How far another seed "
-            "would come is not known; SEEDS=3 says."
+            f"would come is not known{says}."
         )
     else:
         spread = format_spread(certificate["mean"], certificate["deviation"])
-        each = ", ".join(f"{value:.5g}" for value in values)
+        each = ", ".join(f"{value:.5g}" for value in values[:SHOWN])
+        each += f" and {len(values) - SHOWN} more" if values[SHOWN:] else ""
         lines.append(
             f"Over {len(values)} seeds: {metric} {spread} on the validation images ({each}). The "
             "weights are those of the median run."
@@ -156,6 +159,8 @@ def _luck_lines(certificate: Mapping[str, Any]) -> list[str]:
     before, after = certificate.get("lead_in_search"), certificate.get("lead_over_seeds")
     if before is None or after is None or before <= 0:  # older versions have other names
         return lines
+    if all(len(row["values"]) < 2 for row in rows.values()):
+        return lines  # another seed may turn a lead of one seed round
     unit = "{:.1f} %" if certificate["is_relative"] else "{:.4g}"
     scale = 100 if certificate["is_relative"] else 1
     led, lead = unit.format(scale * before), unit.format(scale * abs(after))

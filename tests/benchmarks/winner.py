@@ -158,6 +158,7 @@ def compare_ways(study: str, noise: Noise, games: int = GAMES) -> Table:
         rows.append(
             (
                 way.words,
+                way.seeds,
                 f"{fmean(game.picked == best for game in played):.0%}",
                 f"{worse:.1%}",
                 f"{fmean(game.trained for game in played):.1f}",
@@ -169,12 +170,13 @@ def compare_ways(study: str, noise: Noise, games: int = GAMES) -> Table:
         name="winner",
         title=f"{study}: which of ten configurations wins",
         columns=(
-            "way", "truly best", "worse than it by", "retrainings",
+            "way", "seeds", "truly best", "worse than it by", "retrainings",
             "certificates say", "of those retrained right",
         ),
         rows=tuple(rows),
         note=f"{games:,} searches with measured values; a run is {noise.deviation():.1%} off its "
         "configuration's mean",
+        seeds="seeds",
     )  # fmt: skip
 
 
