@@ -1,4 +1,4 @@
-"""The house: which file may import which, read from the source without running it.
+"""The house: which file may import which, and that READMEs name each file.
 
 Three rooms: `search` imports `models` and `storage`; these two import neither each other nor
 `search`. Inside a room imports run down the arrows, and nowhere in a circle. Every import counts,
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -346,6 +347,33 @@ def test_what_answers_at_once_loads_no_torch() -> None:
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("folder", ["models", "search", "search/studies", "storage"])
+def test_a_readme_names_every_file_of_its_room_and_no_other(folder: str) -> None:
+    own = ROOT / folder
+    beside = own / "studies" if folder == "search" else None  # has a README of its own
+    files = {path for path in own.rglob("*.py") if beside not in path.parents}
+    named = read_named_files(own)
+    assert named <= files, f"no such file: {sorted(map(str, named - files))}"
+    missing = {path for path in files - named if path.name != "__init__.py"}
+    assert not missing, f"{folder}/README.md has no line for {sorted(map(str, missing))}"
+
+
+def read_named_files(folder: Path) -> set[Path]:
+    """Return the files in the first column of a README's tables.
+
+    A heading such as ``## cli/: one file a command`` says in which folder they stand.
+    """
+    named, place = set(), folder
+    for line in (folder / "README.md").read_text().splitlines():
+        if line.startswith("#"):
+            place = folder / line.partition(":")[0].strip("# ") if "/:" in line else folder
+        elif line.startswith("|"):
+            for name in re.findall(r"`([\w/]+\.py)`", line.split("|")[1]):
+                found = (place / "genstudy" / name, place / name, folder / name)
+                named.add(next(filter(Path.is_file, found), place / name))
+    return named
 
 
 @pytest.mark.parametrize("name", STORED_FAMILIES)
