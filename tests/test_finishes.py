@@ -203,7 +203,7 @@ def test_a_finished_study_is_left_to_the_machine_that_has_it(
     with second.claim().hold(top=3) as elsewhere:
         assert isinstance(elsewhere, FinishedElsewhere)
     assert elsewhere.describe("mse").endswith(
-        f"{tmp_path}/a, trial 7, validation MSE 0.125, test MSE 0.25; FINISH=here does so in this "
+        f"{tmp_path}/a, trial 7, validation mse 0.125, test mse 0.25; FINISH=here does so in this "
         "RUNS, too"
     )
     assert find_elsewhere(second.run, queue, ended=0, top=3) == elsewhere

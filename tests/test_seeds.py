@@ -548,7 +548,7 @@ def test_a_study_certifies_its_winner(user: User, study_file: Callable[..., Path
     given: dict[str, Any] = {"NAME": name, "TRIALS": 3, "TOP": 2, "WORKERS": 2}
     code, out, error = user.run(**given)
     assert (code, error) == (0, "")
-    heads = "rank +trial +epochs +seeds +validation MSE +P.best. +test MSE +export"
+    heads = "rank +trial +epochs +seeds +validation mse +P.best. +test mse +export"
     assert re.search(heads, out), out
     assert "how sure rank 1 is:" in out
     assert "Over 3 seeds: mse " in out

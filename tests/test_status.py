@@ -184,7 +184,7 @@ def test_the_table_fits_and_cuts_no_number(width: int) -> None:
         ),
         (
             {"finish": replace(FINISH, result={"top": 3, "trial": 7, "validation": 0.5})},
-            "rank 1 is exported in a:/runs, trial 7, validation MSE 0.5",
+            "rank 1 is exported in a:/runs, trial 7, validation mse 0.5",
         ),
         (
             {"finish": replace(FINISH, result={"top": 3, "trial": 7, "goals": "mse 0.5, code 9"})},

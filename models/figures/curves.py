@@ -37,7 +37,7 @@ def draw_learning_curve(
         axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":")
         axes.plot([], [], color=INK, linewidth=0.8, linestyle=":", label=f"best: {best_epoch}")
     axes.set_xlabel("epoch")
-    axes.set_ylabel(metric.upper())
+    axes.set_ylabel(metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.grid(alpha=0.25)

@@ -149,7 +149,6 @@ class Conclusion:
     def _export_table(self, run: StudyRun, records: list[dict[str, Any]]) -> FittedTable:
         """Return a row for each export."""
         metric = self.study.spec.quality
-        name = metric.upper()
         tests = [f"{r['test'][metric]:.6g}" if r["test"] else "-" for r in records]
         several = any(seeds_of(record) != "1" for record in records)
         costs = _columns_of_goals(records)
@@ -159,10 +158,10 @@ class Conclusion:
             "trial": [str(record["trial"]) for record in records],
             "epochs": [str(record["epochs"]) for record in records],
             "seeds": [seeds_of(record) for record in records if several],
-            f"validation {name}": [mean_of(record) for record in records],
+            f"validation {metric}": [mean_of(record) for record in records],
             "P(best)": [chance_of(record) for record in records if several and not costs],
             **costs,
-            f"test {name}": tests,
+            f"test {metric}": tests,
         }
         columns = [Column(head, cells, Kind.NUMBER) for head, cells in numbers.items() if cells]
         return FittedTable([*columns, Column("export", [show_text(place) for place in folders])])

@@ -122,7 +122,7 @@ def _describe_finish(finish: Finish | None, metric: str) -> list[str]:
     for name in ("trial", "validation", "test"):
         value = finish.result.get(name)
         if isinstance(value, int | float):
-            of = "" if name == "trial" else f" {metric.upper()}"
+            of = "" if name == "trial" else f" {metric}"
             parts.append(f"{name}{of} {value:.6g}")
     return [", ".join(parts)]
 

@@ -63,7 +63,7 @@ class FinishedElsewhere:
         for name in ("trial", "validation", "test"):
             value = self.result.get(name)
             if isinstance(value, int | float):
-                of = "" if name == "trial" else f" {metric.upper()}"
+                of = "" if name == "trial" else f" {metric}"
                 parts.append(f"{name}{of} {value:.6g}")
         return f"{', '.join(parts)}; {end}"
 

@@ -109,7 +109,7 @@ class TrialPictures:
             return
         title, draw = self.title, preview.draw
         if self.context.run.shown is None:  # else a person is to choose by the picture alone
-            title += f" · best {self.context.spec.quality.upper()} {self.progress.best:.5f}"
+            title += f" · best {self.context.spec.quality} {self.progress.best:.5f}"
         suffix = "" if is_last else f"-epoch-{self.progress.epoch:03}"
         name = f"{file_stem(preview.name)}{suffix}.png"
         self.latest = self._attach(name, lambda path: draw(path, title))
@@ -138,7 +138,7 @@ class TrialPictures:
             return
         title = self.title
         if best is not None:
-            title += f" · best {self.context.spec.quality.upper()} {best:.4g}"
+            title += f" · best {self.context.spec.quality} {best:.4g}"
         title += f" · {verdict.words}"
         self._attach("game.png", lambda path: draw_game(path, history, floor, title))
 

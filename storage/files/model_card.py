@@ -86,7 +86,7 @@ def _scores(about: Mapping[str, Any]) -> str:
         if about[part] is not None:
             others = [f"{baseline[part]:.6f}" if part in baseline else "-" for _ in beaten]
             rows.append([name, f"{about[part][metric]:.6f}", *others])
-    table = format_rows(["images", escape_markup(metric.upper()), *beaten], rows)
+    table = format_rows(["images", escape_markup(metric), *beaten], rows)
     return f"{table}\n\n{escape_markup(describe_scores(about))}"
 
 
