@@ -106,7 +106,7 @@ def _make_panels(history: Sequence[Health], floor: Mapping[str, float]) -> list[
     accuracies = [line("real images", D, "accuracy_real"), line("samples", G, "accuracy_fake")]
     shares = [line(name, color, name, floor[name]) for name, color in VARIETY if floor.get(name)]
     distances = [line("samples", G, "frechet"), line("by label", THIRD, "label_frechet")]
-    labels = [line("shown", THIRD, "label_accuracy"), line("the least", G, "label_worst")]
+    labels = [line("mean", THIRD, "label_accuracy"), line("worst label", G, "label_worst")]
     panels = [
         Panel(name="loss", lines=losses, log=_is_wide(losses)),
         Panel(name="share that D tells right", lines=accuracies, bounds=(-0.04, 1.04)),
