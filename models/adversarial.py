@@ -5,7 +5,7 @@ The losses are the non-saturating ones (Goodfellow et al. 2014), or others of
 
     loss_d = -log D(real) - log(1 - D(fake))        loss_g = -log D(fake)
 
-`models.training.gan_balance` says how often each network is updated, and adds penalties. The
+`models.training.gan_balance` says how often each network is updated, and with which penalties. The
 discriminator sees real and fake images in separate batches, as in DCGAN. All that it sees may be
 augmented (`models.training.augmenting`), also in penalties. The first update of the generator in a
 step uses the fakes that the discriminator has just seen. Each further update draws new ones.

@@ -16,8 +16,8 @@ against all images.
 
 An epoch is one pass through the training set. With ``epoch_images`` it shows that many images, so
 that sets of 5,000, 10,000 and 48,000 images take equally many steps. A larger set is then seen in
-parts, another part each epoch. A smaller set is seen several times in one epoch, and each time as a
-whole.
+parts, a random one each epoch. A smaller set is seen several times in one epoch: no image comes
+again before all others have come as often.
 
     make study NAME=augmentation
 
@@ -97,7 +97,7 @@ class AugmentedGAN(GAN):
         seed: int,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> Images:
-        """Return the real images, or these and the images made from them, all without classes."""
+        """Return the real images alone, or together with images made from them, without classes."""
         config = self.config
         count = config.real or len(images.train)
         rows = torch.arange(min(count, len(images.train)), device=images.train.pixels.device)

@@ -250,8 +250,8 @@ def test_a_label_that_samples_are_not_measured_by_is_named_before_the_search() -
     check_needs(study, images)
     said = describe_fit(study, images, least_steps=0)
     assert [line for line in said if "not measured" in line] == [
-        "'class 2' and 1 more has fewer than 6 validation images, or fewer than other labels: "
-        "whether samples show it is not measured there"
+        "'class 2' and 1 more have fewer than 6 validation images, or fewer than other labels: "
+        "whether samples show them is not measured there"
     ]
 
 

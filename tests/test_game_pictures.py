@@ -345,6 +345,16 @@ def test_the_winner_is_measured_by_the_test_images_too(judge: SampleEvaluator) -
     assert recall[1:5] == (floor, floor, floor, 0.5)
     assert "modes" in [row[0] for row in table.rows]
     assert f"{judge.count:,} samples" in table.note
+    assert "held-out" not in table.note
+
+
+def test_the_table_says_of_which_real_images_the_shares_of_labels_are(
+    judge: SampleEvaluator,
+) -> None:
+    shares = {"label_accuracy": 0.9}
+    record = {**judge.record, "floor": {**judge.floor, **shares}}
+    table = quality_table(Judged(part="test", measured={**judge.floor, **shares}, record=record))
+    assert "as many training images, held-out images for the shares of labels;" in table.note
 
 
 def replace_floor(judge: SampleEvaluator, recall: float) -> dict[str, object]:

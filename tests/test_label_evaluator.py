@@ -94,6 +94,12 @@ def one_template(images: ImageSplits) -> MakeImages:
     return make
 
 
+def test_labels_are_read_without_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = with_attributes([50, 150])
+    monkeypatch.delattr(Images, "batch")
+    assert label_sides(images, "valid").sum(0).tolist() == [50, 150]
+
+
 @pytest.mark.parametrize("kind", ["classes", "attributes"])
 @pytest.mark.parametrize(
     ("flawed", "shows"), [(copying, 0.1), (ignoring, 0.6), (one_template, 1.0)]
@@ -230,6 +236,7 @@ def test_the_table_says_how_well_labels_are_told_that_the_classifier_has_not_lea
     }
     assert {row[0]: row[-1] for row in table.rows} == {k: f"{v:.1%}" for k, v in shares.items()}
     assert min(shares.values()) < 1, "else training images would do as well"
+    assert evaluator.floor["label_worst"] == pytest.approx(min(shares.values()))
 
 
 def test_attributes_stand_in_for_classes(

@@ -287,7 +287,11 @@ def test_nobody_at_work_is_said_with_what_helps() -> None:
         ({"running": []}, "make worker NAME=cae goes on with what was begun"),
         (
             {"running": [replace(RUNNING, silent=99.0)]},
-            "the worker of trial 22 is silent",
+            "the worker of trial 22 is silent: others will take over its trial",
+        ),
+        (
+            {"running": [replace(RUNNING, number=n, silent=99.0) for n in (22, 25)]},
+            "the workers of trials 22, 25 are silent: others will take these over",
         ),
         ({"running": [], "counts": Counter(complete=1)}, "make worker NAME=cae takes the next"),
         ({"running": [], "counts": Counter(complete=50)}, None),

@@ -38,6 +38,7 @@ FILE = '''
 """A study."""
 from models.cae import CAE  # the family
 SCALE = 0.5
+"""Of the rate."""
 
 def suggest(trial):
     """Draw."""
@@ -57,6 +58,7 @@ OpenQueue = Callable[..., TrialQueue]
         ("  # the family", ""),
         ('"""A study."""', '"""Another word."""\n\n'),
         ('    """Draw."""\n', ""),
+        ('"""Of the rate."""', '"""Of the learning rate."""'),
         ('("lr", 1e-4, 1e-2)', '(\n        "lr", 1e-4,\n        1e-2,\n    )'),
         ("trials=4", 'trials=40, sampler="tpe"'),
         ("return 1", "return 2"),

@@ -26,7 +26,7 @@ class Judged:
 def quality_table(*parts: Judged) -> Table:
     """Return the table: a row for each measure, and two columns for each part of the images.
 
-    The first column is that of the model, the second that of as many real training images.
+    The first column is that of the model, the second that of real images.
     """
     first = parts[0].record
     rows = []
@@ -37,14 +37,16 @@ def quality_table(*parts: Judged) -> Table:
     heads = [head for part in parts for head in (part.part, f"real images ({part.part})")]
     accuracy = first["accuracy"]
     tells = "" if accuracy is None else f", which gets {accuracy:.1%} of the classes right"
+    has_labels = "label_accuracy" in first["floor"]
+    held = ", held-out images for the shares of labels" if has_labels else ""
     return Table(
         name="quality",
         title="Quality of the samples",
         columns=("measure", *heads, "what it says"),
         rows=tuple(rows),
         note=f"Of {first['samples']:,} samples, in the features of the {first['extractor']} "
-        f"{first['hash'][:16]}{tells}. Real images: as many training images; samples can hardly "
-        "get better. Values compare only where samples and extractor are the same.",
+        f"{first['hash'][:16]}{tells}. Real images: as many training images{held}; samples can "
+        "hardly get better. Values compare only where samples and extractor are the same.",
         seeds=1,
         measured_on=f"{first['samples']:,} samples",
     )

@@ -59,8 +59,11 @@ def show_status(console: Console, found: StudyStatus) -> None:
     if len(found.running) > SHOWN:
         print_line(console, f"and {len(found.running) - SHOWN:,} more; CSV=FILE writes all")
     if lost := [str(trial.number) for trial in found.running if is_silent(trial)]:
-        what = f"trial{'s' if len(lost) > 1 else ''} {', '.join(lost)}"
-        line = f"the worker of {what} is silent: other workers will take over its trial"
+        line = f"the worker of trial {lost[0]} is silent: others will take over its trial"
+        if len(lost) > 1:
+            line = (
+                f"the workers of trials {', '.join(lost)} are silent: others will take these over"
+            )
         print_line(console, line, "yellow")
     if advice := _next_line(found):
         print_line(console, advice)

@@ -147,7 +147,7 @@ def _words_of(node: ast.AST, skipped: frozenset[str]) -> Iterator[str]:
     yield type(node).__name__
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(value, list):
-            value = _without_docstring(node, value)
+            value = [statement for statement in value if not _is_text(statement)]
         if name == "keywords" and _calls_spec(node):
             value = [keyword for keyword in value if keyword.arg in COMPUTING]
         parts = value if isinstance(value, list) else [value]
@@ -162,13 +162,11 @@ def _words_of(node: ast.AST, skipped: frozenset[str]) -> Iterator[str]:
                 yield f"({name} {type(part).__name__} {part!r})"
 
 
-def _without_docstring(node: ast.AST, body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    is_documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    if is_documented and is_text and isinstance(first.value.value, str):  # type: ignore[union-attr]
-        return body[1:]
-    return body
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a text alone: a docstring, also one below a variable."""
+    if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+        return False
+    return isinstance(statement.value.value, str)
 
 
 def _calls_spec(node: ast.AST) -> bool:

@@ -52,8 +52,10 @@ def fetch_export(variables: Variables, name: str, rank: int, say: Callable[[str]
 
 
 def export_place(variables: Variables, name: str) -> str | None:
-    """Return where the stored study ``name`` keeps its exports, if this run has another FILES;
-    None: it has the same, or nobody can tell."""
+    """Return where the stored study ``name`` keeps its exports, for a run without FILES.
+
+    None: FILES is given, the study has none, or the database does not answer.
+    """
     if variables.files_address is not None:
         return None
     try:

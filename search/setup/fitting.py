@@ -162,13 +162,15 @@ def _describe_labels(study: Study, images: ImageSplits) -> Iterator[str]:
         return
     from models.evaluation.label_evaluator import FEWEST, unmeasured_labels
 
-    sides = "" if images.train.attributes is None else " on a side of its middle"
+    sides = "" if images.train.attributes is None else " on a side of the middle"
     for part in ("valid", "test"):
         if without := unmeasured_labels(images, part):
-            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            have, them, more = "has", "it", ""
+            if len(without) > 1:
+                have, them, more = "have", "them", f" and {len(without) - 1} more"
             yield (
-                f"{without[0]!r}{more} has fewer than {FEWEST} {PARTS[part]} images{sides}, or "
-                "fewer than other labels: whether samples show it is not measured there"
+                f"{without[0]!r}{more} {have} fewer than {FEWEST} {PARTS[part]} images{sides}, or "
+                f"fewer than other labels: whether samples show {them} is not measured there"
             )
 
 

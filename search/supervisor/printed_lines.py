@@ -1,9 +1,9 @@
 """Prints lines above a live display, or into a log.
 
     lines = LinePrinter(console)
-    lines.say("trial 7 ends")                    # now
-    lines.say_once("spent", "memory had run out")      # not again under this key
-    lines.say_at_times("cae  38/50 trials")      # in a log only, now and then
+    lines.say("trial 7 ends")                         # now
+    lines.say_once("spent", "memory had run out")     # not again under this key
+    lines.say_at_times("cae  38/50 trials")           # in a log only, now and then
     lines.say(*lines.fit("trial 7", ["lr 0.003"], "*best"))
 
 A status line comes every `PLAIN_EVERY` seconds at first. In a long study it comes more rarely, so

@@ -223,7 +223,7 @@ class SharedJobs:
         return self.queue.retry.wait_for(lambda: release_job(engine, token, name, fence))
 
     def _is_held(self, name: str, claim: JobClaim) -> bool:
-        """Whether a live process holds a job, as far as its mark or its renewals tell."""
+        """Whether another live process holds a job, as far as its mark or its renewals tell."""
         if claim.owner in (None, self.owner) or is_gone(claim.owner):
             return False
         state = claim.fence, claim.renewed

@@ -75,9 +75,11 @@ class Checkpoints:
     def save(self, model: Model, *, epoch: int, note: dict[str, Any], copy: bool = True) -> None:
         """Write a checkpoint after ``epoch``; the newest one so far becomes the earlier one.
 
-        copy: False: the caller copies it to FILES later Raises `OSError` if it does not fit on
-            the disk, and `CheckpointError` if a later attempt has written one; both checkpoints
-            stay then. FILES raises `TrialLost` if another process has taken the trial.
+        copy: False: the caller copies it to FILES later
+
+        Raises `OSError` if it does not fit on the disk, and `CheckpointError` if a later attempt
+        has written one; both checkpoints stay then. With FILES it raises `TrialLost` if another
+        process has taken the trial.
         """
         self._check_attempt()
         needs = checkpoint_size(model)

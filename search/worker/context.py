@@ -162,7 +162,7 @@ class WorkerContext:
     def share_picture(self, trial: Trial, artifact: str) -> None:
         """Put a picture of a trial into FILES, while the trial goes on.
 
-        Raises what the guard of an earlier picture of this trial has raised.
+        Raises what the guard has raised at an earlier upload of this picture.
         """
         if self.uploads is not None:
             guard = self._guard_of_trial(trial)

@@ -162,7 +162,7 @@ class RetrainingProgress:
     def clear_record(self) -> None:
         """Remove the record, because its weights are about to be replaced.
 
-        A record that another training has written is set aside.
+        A record that is damaged, or of another study's trial, is set aside.
         """
         record = self.paths.record
         if not record.exists():

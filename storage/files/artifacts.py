@@ -107,9 +107,8 @@ def attach_to_trial(folder: Path, owner: Trial | Study, file: Path) -> str:
     """Show ``file`` with ``owner`` in the dashboard, under the file's name. Return its id.
 
     This is Optuna's `upload_artifact`, with ids that rise with time. Databases list artifacts by
-    id, so the first one attached stands first. A trial that goes on after a kill attaches the
-    same pictures
-    again: a picture then replaces the earlier one of its name.
+    id, so the first one attached stands first. A trial that goes on after a kill attaches the same
+    pictures again: a picture then replaces the earlier one of its name.
 
     The database gets the id before the file gets its name. A kill in between leaves a file with a
     temporary name, which is removed later, and no file that nobody knows.
