@@ -242,8 +242,9 @@ class Adversarial(AdversarialNetworks):
     def evaluate(self, batch: Batch) -> Metrics:
         """Return the health record of the batch's images and of as many fakes.
 
-        Nothing is smoothed, noisy or augmented. The discriminator was not trained on these images,
-        so their losses show whether it has learned more than its training images.
+        The discriminator sees them as in training, augmented and noisy: what it says of other
+        images means nothing. Labels are not smoothed. It was not trained on these images, so their
+        losses show whether it has learned more than its training images.
         """
         given = self.conditions(batch)
         fakes, images = self.generate_signed(given), to_signed(batch.images)
@@ -263,11 +264,11 @@ class Adversarial(AdversarialNetworks):
     def _scores_by_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores of images (N, C, H, W) in [-1, 1] that are all real, or all fake.
 
-        Batch norms normalise them as in training: in batches of the same size, each by its own
-        statistics.
+        The discriminator sees them as in training, and batch norms normalise them as there: in
+        batches of the same size, each by its own statistics.
         """
         parts = torch.tensor_split(images, max(len(images) // self.config.batch_size, 1))
         with own_statistics(self.discriminator):
-            scores = [self._scores(self.seen(part)) for part in parts]
+            scores = [self._scores(self._shown(part)) for part in parts]
         real_or_fake, labels = zip(*scores, strict=True)
         return torch.cat(real_or_fake), torch.cat(labels)

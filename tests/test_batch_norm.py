@@ -122,6 +122,25 @@ def test_a_discriminator_is_measured_as_it_is_trained(
     assert abs(float(mixed) - float(trained)) > 1e-4
 
 
+def test_a_discriminator_is_measured_on_images_as_it_sees_them_in_training(
+    digits: ImageSplits,
+) -> None:
+    """One that knows images with holes would take all clean ones for real, fakes included."""
+    model = gan(replace(SMALL, augment="cutout", instance_noise=0.2))
+    seen: list[Tensor] = []
+    model.discriminator.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    few = digits.valid.take(torch.arange(32))
+    reals = to_signed(few.batch(slice(0, 32)).images)
+    measured = evaluate(model, few)
+    assert not (seen[0] == reals).any(), "noise is everywhere"
+    assert evaluate(model, few) == measured
+    model.noise.zero_()
+    seen.clear()
+    evaluate(model, few)
+    for image, real in zip(seen[0], reals, strict=True):
+        assert 0.5 < (image == real).float().mean() < 1, "a hole, and nothing else"
+
+
 def test_a_rest_of_too_few_images_joins_the_batch_before_it() -> None:
     images = Images(pixels=torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1))
     for size, least, expected in ((4, 1, [4, 4, 1]), (4, 2, [4, 5]), (9, 3, [9]), (20, 12, [9])):
