@@ -109,7 +109,7 @@ class TrialPictures:
             return
         title, draw = self.title, preview.draw
         if self.context.run.shown is None:  # else a person is to choose by the picture alone
-            title += f" · best {self.context.spec.quality} {self.progress.best:.5f}"
+            title += f" · best {self.context.spec.quality} {self.progress.best:.4g}"
         suffix = "" if is_last else f"-epoch-{self.progress.epoch:03}"
         name = f"{file_stem(preview.name)}{suffix}.png"
         self.latest = self._attach(name, lambda path: draw(path, title))

@@ -237,7 +237,7 @@ class RetrainingRun:
             if preview is not None:
                 path = self.paths.picture(result.number)
                 with atomic_file(path) as beside:
-                    preview.draw(beside, f"{title} · {context.spec.quality} {value:.5f}")
+                    preview.draw(beside, f"{title} · {context.spec.quality} {value:.4g}")
                 context.send(
                     Pictured(
                         number=self.number,
