@@ -110,11 +110,11 @@ def test_the_probability_to_be_the_best_is_calibrated() -> None:
 
 def test_equal_values_say_nothing_and_one_seed_neither() -> None:
     assert clearly_worse([[0.5, 0.5], [0.6, 0.6]], minimize=True, level=0.05) == [False, False]
-    assert probabilities_best([[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]], minimize=True) == [0.5, 0.5, 0]
+    assert probabilities_best([[0.5, 0.5], [0.5, 0.5], [0.6, 0.6]], minimize=True) is None
     # sums of equal values are rounded, and are no noise either
     rounded = [[0.1, 0.1, 0.1], [0.1, 0.1], [0.7, 0.7, 0.7]]
     assert clearly_worse(rounded, minimize=True, level=0.05) == [False] * 3
-    assert probabilities_best(rounded, minimize=True) == [0.5, 0.5, 0]
+    assert probabilities_best(rounded, minimize=True) is None
     assert probabilities_best([[1.0], [2.0]], minimize=True) is None
     assert probabilities_best([[1.0, 1.1]], minimize=True) == [1.0]
 
@@ -199,6 +199,15 @@ def test_luck_is_what_is_lost_of_the_lead() -> None:
         (11.0, 11.0), (10.0, 10.0)
     )
     assert "it leads by 20.0 %: none of its lead was luck" in words((8.0, 8.0), (10.0, 10.0))
+
+
+def test_equal_values_make_nobody_sure() -> None:
+    rows = [Compared(trial=1, searched=0.9, values=(0.9, 0.9)),
+            Compared(trial=2, searched=0.8, values=(0.8, 0.8))]  # fmt: skip
+    (first, _) = certify(rows, seeds=2, minimize=False)
+    assert chance_of(about(first)) == "-"
+    line = "no measure of noise: how probable it is that it is the best of the 2 is not known."
+    assert any(said.endswith(line) for said in certificate_lines(about(first)))
 
 
 def test_a_trial_that_is_overtaken_has_no_lead_however_far_the_last_is_behind() -> None:

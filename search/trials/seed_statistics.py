@@ -103,7 +103,8 @@ def _variance(values: Sequence[float]) -> float:
 def probabilities_best(groups: Groups, *, minimize: bool, draws: int = DRAWS) -> list[float] | None:
     """Return for each configuration how probable it is that its true mean is the best.
 
-    None where each has one seed: nothing is known of the noise then.
+    None where each has one seed, or the seeds of each gave equal values: nothing is known of the
+    noise then.
 
     The posterior is that of a hierarchical model: a configuration's mean varies around its true
     one by the pooled noise, and the true ones vary around a common centre. How much of the spread
@@ -113,14 +114,10 @@ def probabilities_best(groups: Groups, *, minimize: bool, draws: int = DRAWS) ->
     The numbers are drawn from the same seed each time.
     """
     noise = pool_noise(groups)
-    if noise is None:
+    if noise is None or noise.deviation == 0:  # equal values are no measure of noise
         return None
     means = np.array([fmean(group) for group in groups])
     sign = 1.0 if minimize else -1.0
-    if noise.deviation == 0 or len(groups) == 1:
-        best = sign * (sign * means).min()
-        is_best = np.isclose(means, best, rtol=ROUNDING, atol=0)
-        return [float(share) for share in is_best / is_best.sum()]
     generator = np.random.default_rng(0)
     scales = np.array([noise.scale_of(float(mean)) for mean in means])
     counts = np.array([len(group) for group in groups])

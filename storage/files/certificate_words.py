@@ -133,12 +133,17 @@ def _spread_lines(about: Mapping[str, Any], certificate: Mapping[str, Any]) -> l
 
 
 def _chance_lines(certificate: Mapping[str, Any]) -> list[str]:
-    compared = len(certificate["compared"])
+    compared: Sequence[Mapping[str, Any]] = certificate["compared"]
     lines = []
     if certificate["probability"] is not None:
         lines.append(
-            f"Of the {compared} configurations that were trained again it is the best with a "
+            f"Of the {len(compared)} configurations that were trained again it is the best with a "
             f"probability of {format_chance(certificate['probability'])}."
+        )
+    elif certificate["deviation"] == 0 and len(compared) > 1:
+        lines.append(
+            "Its seeds gave equal values, which is no measure of noise: how probable it is that "
+            f"it is the best of the {len(compared)} is not known."
         )
     left = certificate["seeds"] - len(certificate["values"])
     if left > 0 and not certificate["failed"]:
