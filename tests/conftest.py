@@ -35,7 +35,7 @@ from models.evaluation.sample_evaluator import SampleEvaluator
 from models.figures import canvas
 from models.gan import GAN, GANConfig
 from search.__main__ import main
-from search.messages import Event
+from search.events import Event
 from search.run import StudyRun
 from search.setup.loading import load_study
 from search.spelling import CALLED_AS

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, cast
 
-from search.messages import Event, Idle, Job
+from search.events import Event, Idle
+from search.jobs import Job
 from search.run import StudyRun
 from search.supervisor.worker_pool import WorkerHandle, WorkerState
 from search.trials.owner import forget_mark, owner_name

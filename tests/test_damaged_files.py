@@ -24,7 +24,7 @@ from models.base import Model, build
 from models.cae import CAE, CAEConfig
 from models.errors import CheckpointError, ExportError
 from models.export import load_export, write_export
-from search.messages import EpochEnded, Exported, Resumed
+from search.events import EpochEnded, Exported, Resumed
 from search.trials.leaderboard import Leaderboard
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker import exporting, final_test

@@ -19,7 +19,7 @@ from models.data.watching import open_watched
 from models.errors import DataError, ImagesChanged
 from models.sealed_files import whole_state
 from models.seals import is_whole_content
-from search.messages import EpochEnded, Warned
+from search.events import EpochEnded, Warned
 from search.run import StudyRun
 from search.setup.inputs import find_images
 from search.setup.loading import load_study

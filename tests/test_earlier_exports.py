@@ -18,7 +18,8 @@ from models.cae import CAE
 from models.tensor_files import write_tensors
 from models.vae import VAE
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
-from search.messages import Export, Exported, Retrain
+from search.events import Exported
+from search.jobs import Export, Retrain
 from search.run import StudyRun
 from search.setup.remembered import remember_retrain_epochs
 from search.setup.stored_study import StudyIdentity, write_identity

@@ -17,7 +17,7 @@ import sqlalchemy
 from optuna.distributions import IntDistribution
 from optuna.trial import create_trial
 
-from search.messages import NotRetrained
+from search.events import NotRetrained
 from search.trials.retraining_record import FailedRetraining, read_record
 from search.worker.retraining import retrain
 from storage import best, curves, studies, trials

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from models.cae import CAE, CAEConfig
 from search.cli.conclusion import draw_front
+from search.events import Ended
 from search.goals import read_goals
-from search.messages import Ended
 from search.reporting.front_figure import FrontPoint, draw_fronts
 from search.reporting.report import write_report
 from search.run import StudyRun

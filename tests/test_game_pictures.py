@@ -33,7 +33,7 @@ from models.figures.sample_history import (
 )
 from models.gan import GAN
 from models.stargan import StarGAN, StarGANConfig
-from search.messages import EpochEnded, Warned
+from search.events import EpochEnded, Warned
 from search.trials.retraining_record import RetrainingRecord
 from search.worker import pictures
 from search.worker.context import WorkerContext

@@ -17,7 +17,7 @@ from models.base import Metrics
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch
 from models.training.fused_epochs import FusedEpochs
-from search.messages import Ended, EpochEnded, Paused, Released, Started
+from search.events import Ended, EpochEnded, Paused, Released, Started
 from search.trials.recorded_trial import FUSED_EPOCHS
 from search.worker.context import WorkerContext
 from search.worker.device_trouble import DEVICE_ERROR, SHARED, BrokenDevice, SpentProcess

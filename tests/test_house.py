@@ -61,7 +61,7 @@ ARROWS = {
             "surroundings",
             "tables",
         ),
-        ("tracking",),
+        ("events", "jobs", "tracking"),
         ("errors", "goals", "interrupts", "pace", "passwords", "run", "spelling"),
         ("words",),
     ),

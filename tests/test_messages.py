@@ -7,7 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
-from search.messages import Event, Gone, Job, Message, Retrain, SetUp, read_message, write_message
+from search.events import Event, Gone
+from search.jobs import Job, Retrain, SetUp
+from search.messages import Message, read_message, write_message
 from search.run import SourceFile, StudyRun
 
 RUN = StudyRun(

@@ -22,7 +22,7 @@ from models.base import Metrics
 from models.cae import CAE
 from models.data.images import Batch, ImageSplits
 from models.results import Picture
-from search.messages import Ended, EpochEnded, Pictured, Released, Resumed, Started
+from search.events import Ended, EpochEnded, Pictured, Released, Resumed, Started
 from search.setup.revision import code_revision
 from search.strategies.pruners import make_pruner
 from search.strategies.samplers import make_sampler

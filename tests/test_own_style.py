@@ -23,7 +23,7 @@ from models.figures.curves import draw_learning_curve, draw_lines
 from models.figures.grids import draw_labelled, draw_rows, interpolation_figure, sample_figure
 from models.results import Picture
 from search.__main__ import main
-from search.messages import Warned
+from search.events import Warned
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.export_pictures import draw_pictures
 from search.worker.retrained_model import load_retrained

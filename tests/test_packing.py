@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.messages import Ended, EpochEnded
+from search.events import Ended, EpochEnded
 from search.supervisor.gpu_packing import CONTEXT, GpuPacking
 
 GIB = 2**30

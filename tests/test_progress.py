@@ -16,7 +16,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from search.messages import (
+from search.events import (
     SPENT,
     Ended,
     EpochEnded,

@@ -19,7 +19,7 @@ from models.cae import CAEConfig
 from models.gan import GANConfig
 from models.tensor_files import write_tensors
 from models.vae import VAEConfig
-from search.messages import EpochEnded, Released, Resumed
+from search.events import EpochEnded, Released, Resumed
 from search.setup.remembered import remember_seeds
 from search.setup.stored_study import StudyIdentity, write_identity
 from search.trials import seed_race, seed_statistics

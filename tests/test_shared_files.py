@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from search.errors import StudyChanged
-from search.messages import Resumed
+from search.events import Resumed
 from search.setup.shared_place import keep_files
 from search.supervisor.file_cleaning import remove_deleted, remove_ended
 from search.trials.files_access import FilesAccess

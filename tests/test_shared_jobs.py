@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from search.messages import Export, Retrain
+from search.jobs import Export, Retrain
 from search.supervisor.finish_jobs import Finishing
 from search.supervisor.loop import Supervisor
 from search.supervisor.shared_jobs import LOOK, SharedJobs

@@ -24,7 +24,7 @@ from models.stargan import StarGAN, StarGANConfig
 from models.training import step_curve
 from models.training.loop import fit
 from models.training.step_curve import SampledSteps, StepCurve, StepSampler
-from search.messages import EpochEnded
+from search.events import EpochEnded
 from search.trials.retraining_record import RetrainingRecord
 from search.worker.export_pictures import draw_training
 from search.worker.retraining import retrain

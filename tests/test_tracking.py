@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from search.engines.launch import PASSED
 from search.errors import BadVariable
-from search.messages import Ended, EpochEnded, Event, Paused, Pictured, Released, Started
+from search.events import Ended, EpochEnded, Event, Paused, Pictured, Released, Started
 from search.supervisor import tracked_runs, tracking
 from search.supervisor.tracked_runs import RunSource
 from search.supervisor.tracking import StudyTracking

@@ -27,7 +27,7 @@ from optuna.trial import create_trial
 from search import passwords
 from search.cli.study import _limit
 from search.errors import BadVariable, StudyChanged
-from search.messages import Warned
+from search.events import Warned
 from search.run import StudyRun
 from search.setup.adapted import OutsideSpace, as_value
 from search.setup.loading import load_study

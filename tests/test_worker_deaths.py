@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from search.errors import WorkersFailed
-from search.messages import Export, Retrain
+from search.jobs import Export, Retrain
 from search.supervisor import finish_jobs, restarts
 from search.supervisor.finish_claim import FinishClaim
 from search.supervisor.loop import Supervisor

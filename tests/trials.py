@@ -13,7 +13,8 @@ from models.cae import CAE
 from models.data.images import Batch, ImageSplits
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN, GANConfig
-from search.messages import Export, Warned
+from search.events import Warned
+from search.jobs import Export
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
 from search.worker.context import WorkerContext

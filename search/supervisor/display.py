@@ -24,7 +24,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from search.console import shorten_path
-from search.messages import (
+from search.events import (
     BROKEN,
     CHANGED,
     CROWDED,

@@ -23,7 +23,9 @@ import torch
 from rich.console import Console
 
 from search.errors import StudyFileError
-from search.messages import DryRun, Failed, Tried, Trying, read_message, write_message
+from search.events import Failed, Tried, Trying
+from search.jobs import DryRun
+from search.messages import read_message, write_message
 from search.setup.inputs import RunInputs
 from search.study import Study
 from search.supervisor.process import start_early, start_process

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from models.evaluation.gan_diagnosis import WORDS
 from search.console import shorten_path
+from search.events import Ended, Exported, NotRetrained, Retrained
 from search.goals import format_values
-from search.messages import Ended, Exported, NotRetrained, Retrained
 from search.pace import WorkerStatus
 from search.study import StudySpec
 from search.trials.outcomes import Outcome

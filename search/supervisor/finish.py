@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from search.errors import WorkersFailed
-from search.messages import Export
+from search.jobs import Export
 from search.supervisor.finish_claim import FinishClaim, FinishedElsewhere
 from search.supervisor.finish_jobs import Finishing, hand_out
 from search.supervisor.loop import Supervisor

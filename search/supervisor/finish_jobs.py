@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from search.console import shorten_path
 from search.errors import WorkersFailed
-from search.messages import Export, Retrain
+from search.jobs import Export, Retrain
 from search.supervisor.finish_claim import FinishClaim
 from search.supervisor.loop import Supervisor
 from search.supervisor.shared_jobs import SharedJobs

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from search.messages import Ended, EpochEnded, Event, Paused, Released
+from search.events import Ended, EpochEnded, Event, Paused, Released
 
 EPOCHS = 3  # of a trial, before and after, that make a measurement
 TRIALS = 4  # that are compared with as many others, where none was there before and after

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 
-from search.messages import (
+from search.events import (
     Ended,
     EpochEnded,
     Event,
@@ -25,9 +25,9 @@ from search.messages import (
     Ready,
     Released,
     Retraining,
-    Search,
     Started,
 )
+from search.jobs import Search
 from search.run import StudyRun
 from search.study import Study
 from search.supervisor.display import Display

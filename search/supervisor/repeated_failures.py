@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.errors import SearchError
-from search.messages import Ended
+from search.events import Ended
 from search.trials.outcomes import Outcome
 
 MOST = 3  # failures in a row, for the same reason, that end the search

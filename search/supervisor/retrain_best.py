@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.messages import Retrain
+from search.jobs import Retrain
 from search.supervisor.finish_jobs import Finishing, hand_out
 from search.supervisor.loop import Supervisor
 from search.trials.retraining_record import RetrainingRecord

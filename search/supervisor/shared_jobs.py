@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
-from search.messages import Export, Retrain
+from search.jobs import Export, Retrain
 from search.supervisor.loop import Supervisor
 from search.trials.abandoned import SECOND_LOOK
 from search.trials.files_access import FilesAccess

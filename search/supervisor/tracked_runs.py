@@ -18,7 +18,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.messages import PREVIEW, Retraining
+from search.events import PREVIEW, Retraining
 from search.run import StudyRun
 from search.study import StudySpec
 from search.tracking.tracker import TrackedEnding, TrackedEpoch, TrackedPicture, TrackedRun

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from search.messages import (
+from search.events import (
     Ended,
     EpochEnded,
     Event,

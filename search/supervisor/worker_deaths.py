@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from search.errors import WorkersFailed
-from search.messages import CROWDED, Gone
+from search.events import CROWDED, Gone
 from search.run import StudyRun
 from search.supervisor.display import Display
 from search.supervisor.end_words import describe_exit

@@ -24,19 +24,9 @@ from queue import Empty, Queue
 from types import TracebackType
 from typing import IO, Self, cast
 
-from search.messages import (
-    Event,
-    Failed,
-    Gone,
-    Halt,
-    Idle,
-    Job,
-    Ready,
-    SetUp,
-    Stop,
-    read_message,
-    write_message,
-)
+from search.events import Event, Failed, Gone, Idle, Ready
+from search.jobs import Halt, Job, SetUp, Stop
+from search.messages import read_message, write_message
 from search.run import StudyRun
 from search.supervisor.process import start_process
 from search.trials.owner import forget_mark, owner_name, sweep_marks

@@ -20,7 +20,7 @@ from models.data.watching import WatchedImages
 from models.errors import ImagesChanged
 from models.model_config import fit_batch
 from search.console import shorten_path
-from search.messages import Event, Warned
+from search.events import Event, Warned
 from search.run import StudyRun
 from search.study import StudySpec
 from search.trials.files_access import FilesAccess, trial_file

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from queue import Queue
 from typing import IO
 
-from search.messages import Event, Halt, Job, Stop, Warned, read_message, write_message
+from search.events import Event, Warned
+from search.jobs import Halt, Job, Stop
+from search.messages import read_message, write_message
 from storage.database.retry import CROWDED, FULL
 
 log = logging.getLogger("genstudy")

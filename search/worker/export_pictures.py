@@ -15,7 +15,7 @@ from models.figures.curves import draw_learning_curve
 from models.figures.sample_history import draw_learned, write_animation
 from models.results import file_stem
 from models.training.step_curve import StepCurve
-from search.messages import Drawing
+from search.events import Drawing
 from search.trials.retraining_record import RetrainingRecord
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import health_of_curve

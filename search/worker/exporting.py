@@ -24,7 +24,8 @@ from models.errors import CheckpointError, ExportDamaged
 from models.evaluation.quality_table import Judged, quality_table
 from models.export import check_export, export_size, write_export
 from models.seeds import same_draws
-from search.messages import Export, Exported, Exporting
+from search.events import Exported, Exporting
+from search.jobs import Export
 from search.trials.retraining_files import bring_pictures
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.trials.shared_exports import put_export

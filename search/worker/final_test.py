@@ -18,7 +18,8 @@ from sqlalchemy import Connection
 
 from models.base import Model, evaluating
 from models.training.loop import evaluate
-from search.messages import Export, Measuring
+from search.events import Measuring
+from search.jobs import Export
 from search.run import place_of
 from search.trials.retraining_record import RetrainingRecord
 from search.trials.shared_exports import export_file

@@ -29,24 +29,19 @@ from optuna.exceptions import ExperimentalWarning
 from models.data.loading import open_images
 from models.errors import ImagesChanged, StopRequested
 from search.errors import StudyFileError, explain_error, is_missing_record
-from search.messages import (
+from search.events import (
     BROKEN,
     CHANGED,
     CROWDED,
     OUTDATED,
     SPENT,
-    DryRun,
-    Export,
     Failed,
     Idle,
-    Job,
     Ready,
-    Retrain,
-    Search,
-    SetUp,
     Tried,
     Trying,
 )
+from search.jobs import DryRun, Export, Job, Retrain, Search, SetUp
 from search.setup.inputs import open_base
 from search.setup.loading import load_study
 from search.setup.mistakes import show_warnings_once

@@ -28,7 +28,7 @@ from models.evaluation.gan_figure import draw_game
 from models.evaluation.step_losses import draw_step_losses
 from models.figures.sample_history import COLUMNS, draw_learned, write_row
 from models.results import file_stem
-from search.messages import Pictured
+from search.events import Pictured
 from search.study import StudySpec
 from search.trials.outcomes import describe_error, is_out_of_memory
 from search.worker.context import WorkerContext

@@ -27,7 +27,7 @@ from typing import Any
 from models.base import evaluating, parameter_count
 from models.errors import StopRequested
 from models.training.loop import EpochResult, fit
-from search.messages import (
+from search.events import (
     PREVIEW,
     EpochEnded,
     NotRetrained,

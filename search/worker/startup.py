@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from search.errors import StudyChanged
-from search.messages import Event, Preparing
+from search.events import Event, Preparing
 from search.run import StudyRun
 from search.setup.inputs import open_base
 from search.setup.loading import load_study

@@ -23,7 +23,7 @@ from optuna.trial import Trial
 from models.base import Model
 from models.errors import DivergedError, ImagesChanged, StopRequested
 from models.needs import is_unclassed
-from search.messages import Resumed, Started
+from search.events import Resumed, Started
 from search.setup.mistakes import find_place
 from search.trials.outcomes import (
     Ending,

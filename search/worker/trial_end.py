@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from models.base import Model
 from models.errors import DivergedError, StopRequested
-from search.messages import Ended, Paused, Released
+from search.events import Ended, Paused, Released
 from search.trials.outcomes import Ending
 from search.worker.attempt import TrialAttempt
 from search.worker.diagnosis import trial_attributes

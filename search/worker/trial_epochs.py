@@ -17,7 +17,7 @@ from models.base import Model
 from models.errors import CheckpointError, StopRequested
 from models.training.epoch_task import EpochTask, TrainedEpoch
 from models.training.loop import EpochResult, Training
-from search.messages import EpochEnded
+from search.events import EpochEnded
 from search.trials.outcomes import Ending, describe_error
 from search.worker.attempt import TrialAttempt
 from search.worker.device import gpu_memory
