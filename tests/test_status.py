@@ -23,6 +23,7 @@ from search.cli.status import describe, show_status
 from search.setup.stored_study import write_identity
 from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
+from search.strategies.repeating import REPEATED
 from search.trials.epoch_report import EpochReport
 from search.trials.outcomes import Ending
 from search.trials.queue import TrialQueue
@@ -268,6 +269,22 @@ def test_a_running_trial_of_a_study_with_rungs_is_left_at_its_next_one(storage_u
     # 2 epochs until its rung, 3 of the other trial; with two there nobody is promoted, and the
     # best goes on to the end
     assert read(storage_url).seconds_left() == pytest.approx(5 * 4.0, abs=2)
+
+
+def test_a_repeat_of_the_best_is_left_at_its_end_whatever_the_rungs(storage_url: str) -> None:
+    queue = begin(storage_url)
+    write_record(queue.study, replace(RECORD, trials=2, pruner="asha(min_resource=3)"))
+    queue.study.pruner = make_pruner("asha(min_resource=3)")
+    trial = queue.claim(2)
+    assert trial is not None
+    queue.storage.set_trial_system_attr(trial._trial_id, REPEATED, 7)
+    queue.report(trial, EpochReport(1, 0.5, {"epoch_seconds": 4.0}))
+    left = IDENTITY.epochs - 1 + 3  # the other trial pauses at its rung
+    assert read(storage_url).seconds_left() == pytest.approx(left * 4.0, abs=2)
+    work = queue.work_left(queue.count(), epochs=IDENTITY.epochs, total=2, running=[0])
+    assert work is not None
+    assert (work.stop_of(0, 1), work.stop_of(1, 1)) == (IDENTITY.epochs, 3)
+    assert work.stretches == Counter({3: 1})
 
 
 def test_what_machines_have_claimed_after_the_search_is_told(tmp_path: Path) -> None:

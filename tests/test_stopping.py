@@ -12,16 +12,15 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.strategies.prospect import expected_gain
+from search.strategies.repeating import REPEATED, repeats_another
 from search.strategies.samplers import grid_size, make_sampler
 from search.strategies.stopping import (
     LEAST,
     MOST_REPEATS,
-    REPEATED,
     REPEATS,
     StoppingSampler,
     describe_limit,
     look_ahead,
-    repeats_another,
     with_stop,
 )
 from storage import trials

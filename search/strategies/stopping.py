@@ -17,22 +17,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import stdev
-from typing import Any
 
 from optuna import Study
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.strategies.prospect import Prospect, expected_gain
+from search.strategies.repeating import REPEATED, RepeatingSampler, repeats_another
 from search.strategies.seeded import StudySampler
 
 AUTO = "auto"
 LEAST = 20  # trials that have ended before a study may stop
 REPEATS = 2  # of the best configuration, with other seeds
 MOST_REPEATS = 2 * REPEATS  # where some of them fail, or collapse
-REPEATED = "genstudy:repeats"  # system attribute of a trial: the number of the one it repeats
 
 
 def with_stop(sampler: StudySampler, stop: str | None, *, trials: int) -> StudySampler:
@@ -48,11 +46,6 @@ def describe_limit(trials: int) -> str | None:
         f"STOP=auto decides when {LEAST} trials and {REPEATS} repeats of the best have ended: "
         f"TRIALS={trials} leaves it nothing to stop"
     )
-
-
-def repeats_another(trial: FrozenTrial) -> bool:
-    """Whether a trial repeats the best with another seed: it trains to the end."""
-    return REPEATED in trial.system_attrs
 
 
 def look_ahead(trials: Sequence[FrozenTrial], total: int, *, minimize: bool) -> Prospect | None:
@@ -123,7 +116,7 @@ class StoppingSampler(StudySampler):
 
     def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
         source = trial.system_attrs.get(REPEATED, self._begun.get(trial.number))
-        return self.inner if source is None else _Repeating(int(source))
+        return self.inner if source is None else RepeatingSampler(int(source))
 
     def any_sampler(self) -> BaseSampler:
         return self.inner.any_sampler()
@@ -194,32 +187,3 @@ def _ended(trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     now.state = state
     now._values = None if values is None else list(values)
     return now
-
-
-class _Repeating(BaseSampler):
-    """Gives a trial all parameters of another one."""
-
-    def __init__(self, source: int) -> None:
-        self.source = source
-
-    def _trial(self, study: Study) -> FrozenTrial:
-        return next(t for t in study.get_trials(deepcopy=False) if t.number == self.source)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return dict(self._trial(study).distributions)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return dict(self._trial(study).params)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._trial(study).params[param_name]

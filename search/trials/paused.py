@@ -21,9 +21,11 @@ import optuna
 from optuna.study import StudyDirection
 
 from search.strategies.promotion import AshaPruner
+from search.strategies.repeating import REPEATED
 from search.trials.rung_work import RungWork, stretches_left
 from storage.database import returns, rungs
 from storage.database.optuna_storage import TrialStorage
+from storage.database.running import find_running_with
 from storage.database.transactions import read, write
 
 GROWTH = 2  # of a study, for which trials that were not promoted keep their checkpoints
@@ -138,18 +140,19 @@ class PausedTrials:
             return None
         with read(self.storage.engine) as connection:
             arrivals = rungs.read_arrivals(connection, self.study_id)
+            whole = find_running_with(connection, self.study_id, REPEATED)
         begun = sum(counts.values())
         stretches = stretches_left(
             arrivals,
             self.pruner,
             epochs=epochs,
             fresh=range(begun, max(begun, total)),
-            running=running,
+            running=set(running) - whole,
             waiting=counts["WAITING"],
             minimize=self._minimize,
             has_complete=counts["COMPLETE"] > 0,
         )
-        return RungWork(stretches=stretches, pruner=self.pruner, epochs=epochs)
+        return RungWork(stretches=stretches, pruner=self.pruner, epochs=epochs, whole=whole)
 
     def let_go_on(self, trial_id: int) -> None:
         """Make a trial that has ended without being promoted wait for a worker."""

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.strategies.stopping import repeats_another
+from search.strategies.repeating import repeats_another
 from search.trials.paused import PausedTrials
 from search.trials.rung_work import RungWork
 from search.trials.stored_trials import StoredTrials, waits_out_outages

@@ -25,11 +25,13 @@ class RungWork:
 
     stretches: how many no worker has begun, by their epochs
     epochs: of a whole trial
+    whole: numbers of the trials that run and pause at no rung (`STOP=auto` repeats the best)
     """
 
     stretches: Counter[int]
     pruner: AshaPruner
     epochs: int
+    whole: Collection[int] = frozenset()
 
     @property
     def mean_epochs(self) -> float:
@@ -39,6 +41,8 @@ class RungWork:
 
     def stop_of(self, number: int, done: int) -> int:
         """Return the epoch after which a trial with so many epochs ``done`` pauses or ends."""
+        if number in self.whole:
+            return self.epochs
         return next_stop(self.pruner, self.epochs, number, done)
 
 
@@ -56,7 +60,7 @@ def stretches_left(
     """Return how many stretches no worker has begun, by their epochs.
 
     epochs: of a whole trial; fresh: numbers of the trials that have not begun
-    running: numbers of those that run; their present stretch is left out
+    running: numbers of those that run and may pause; their present stretch is left out
     waiting: how many were interrupted and wait for a worker: each has at most a stretch
     has_complete: whether a trial is complete; if not, the best goes on to the end
     """

@@ -24,6 +24,7 @@ from search.errors import BadVariable
 from search.pace import WorkerStatus, epoch_pace, seconds_left
 from search.strategies.promotion import AshaPruner
 from search.strategies.pruners import make_pruner
+from search.strategies.repeating import REPEATED
 from search.trials.rung_work import RungWork, stretches_left
 from search.trials.shared_exports import EXPORT
 from search.trials.study_record import KEY, parse_record
@@ -34,7 +35,12 @@ from storage.database.job_claims import claims, read_claims
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
-from storage.database.running import RunningTrial, count_turns, read_running
+from storage.database.running import (
+    RunningTrial,
+    count_turns,
+    find_running_with,
+    read_running,
+)
 from storage.database.schema import metrics, rungs
 from storage.database.trial_states import count_outcomes
 from storage.frames import find_study
@@ -187,18 +193,19 @@ def _with_rungs(
     pace = sum(paces) / len(paces)
     running = [trial.number for trial in found.alive]
     begun = found.counts.total() - found.counts["retried"]
+    whole = find_running_with(connection, study_id, REPEATED)
     left = stretches_left(
         read_arrivals(connection, study_id),
         rule,
         epochs=found.epochs,
         fresh=range(begun, found.total),
-        running=running,
+        running=set(running) - whole,
         # what a killed worker was at waits, too
         waiting=found.counts["waiting"] + len(found.running) - len(running),
         minimize=_is_minimized(connection, study_id),
         has_complete=found.counts["complete"] > 0,
     )
-    work = RungWork(stretches=left, pruner=rule, epochs=found.epochs)
+    work = RungWork(stretches=left, pruner=rule, epochs=found.epochs, whole=whole)
     stops = {trial.number: work.stop_of(trial.number, trial.epoch) for trial in found.alive}
     return replace(
         found, stretches=left.total(), stretch_seconds=pace * work.mean_epochs, stops=stops

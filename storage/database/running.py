@@ -49,6 +49,11 @@ LEASES = (
     "JOIN trials ON trials.trial_id = lease.trial_id "
     "WHERE study_id = :study_id AND state = 'RUNNING'"
 )
+WITH_ATTRIBUTE = (
+    "SELECT trials.number FROM trials JOIN trial_system_attributes AS about "
+    "ON about.trial_id = trials.trial_id "
+    "WHERE study_id = :study_id AND state = 'RUNNING' AND key = :key"
+)
 SECONDS = (
     f"SELECT latest.trial_id, value FROM ({LATEST}) AS latest JOIN genstudy_metrics AS measured "
     "ON measured.trial_id = latest.trial_id AND measured.epoch = latest.step + 1 "
@@ -78,6 +83,12 @@ class RunningTrial:
     epoch: int
     value: float | None
     pace: float | None
+
+
+def find_running_with(connection: Connection, study_id: int, key: str) -> frozenset[int]:
+    """Return the numbers of the trials that run and have the system attribute ``key``."""
+    rows = fetch_rows(connection, WITH_ATTRIBUTE, study_id=study_id, key=key)
+    return frozenset(int(row[0]) for row in rows)
 
 
 def read_running(connection: Connection, study_id: int) -> list[RunningTrial]:
