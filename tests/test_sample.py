@@ -333,6 +333,26 @@ def test_nothing_of_a_person_is_overwritten(runs: Path, sample: Sample, tmp_path
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_picture_of_something_else_is_not_overwritten(
+    runs: Path, sample: Sample, tmp_path: Path
+) -> None:
+    export(runs, GAN)
+    mine, notes, made = (tmp_path / name for name in ("photo.png", "notes.png", "made.png"))
+    Image.new("L", (9, 9)).save(mine)
+    notes.write_text("mine")
+    for place in (mine, notes):
+        before = place.read_bytes()
+        code, _, error = sample(NAME="s", N=1, OUT=place)
+        assert code == 2
+        assert "is a file of something else than samples; name another one" in error
+        assert place.read_bytes() == before
+    sizes = []
+    for count in (1, 4):
+        assert sample(NAME="s", N=count, OUT=made)[0] == 0
+        sizes.append(made.stat().st_size)
+    assert sizes[0] != sizes[1], "samples of before may be overwritten"
+
+
 @pytest.mark.parametrize(
     ("variables", "fragments"),
     [

@@ -331,6 +331,25 @@ def test_a_program_reads_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (row,) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
     assert (row["study"], row["number"], row["host"], row["epochs"]) == ("cae", "0", "'=1+1", "5")
     assert row["value"] == ""
+    assert main(["status"]) == 0, "a table of before may be overwritten"
+
+
+@pytest.mark.parametrize("variable", ["CSV", "PARQUET"])
+def test_a_table_never_takes_the_place_of_something_else(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+) -> None:
+    begin(f"sqlite:///{tmp_path / 'studies.db'}")
+    mine = tmp_path / "study.py"
+    mine.write_text("STUDY = 1\n")
+    for name, value in {"NAME": "cae", "RUNS": tmp_path, variable: mine}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main(["status"]) == 2
+    said = capfd.readouterr().err
+    assert "study.py: it is a file of something else than trials; name another one" in said
+    assert mine.read_text() == "STUDY = 1\n"
 
 
 def test_a_wrong_name_is_one_line(refused: Callable[..., str]) -> None:

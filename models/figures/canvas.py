@@ -99,12 +99,16 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as PNG whatever the suffix: ``path`` may be a temporary name."""
+def save_figure(figure: Figure, path: Path, *, source: str | None = None) -> None:
+    """Write ``figure`` as PNG whatever the suffix: ``path`` may be a temporary name.
+
+    source: who made it; it stands in the file, under ``Source``
+    """
     show_as_written(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(path, dpi=DOTS, format="png")
+        about = None if source is None else {"Source": source}
+        figure.savefig(path, dpi=DOTS, format="png", metadata=about)
 
 
 def figure_picture(

@@ -50,15 +50,30 @@ def write_frame(
     """
     from storage.files.spreadsheets import plain_frame
 
-    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
-        (variables.csv, lambda path: plain_frame(frame).to_csv(path, index=False)),
-        (variables.parquet, lambda path: _unmix(frame).to_parquet(path, index=False)),
+    first = str(frame.columns[0])
+    csv_begins = (f"{first},".encode(), f"{first}\n".encode())
+    writers: list[tuple[Path | None, tuple[bytes, ...], Callable[[Path], object]]] = [
+        (variables.csv, csv_begins, lambda path: plain_frame(frame).to_csv(path, index=False)),
+        (variables.parquet, (b"PAR1",), lambda path: _unmix(frame).to_parquet(path, index=False)),
     ]
-    for target, write in writers:
+    for target, begins, write in writers:
         if target is not None:
+            if not _begins_with(target, begins):
+                raise BadVariable(
+                    f"cannot write {short(str(target))}: it is a file of something else than "
+                    f"{what}s; name another one, or remove it"
+                )
             with atomic_file(target) as beside:
                 write(beside)
             print_line(console, f"{format_count(len(frame), what)} -> {target}")
+
+
+def _begins_with(target: Path, begins: tuple[bytes, ...]) -> bool:
+    """Whether a file has one of these beginnings, so that it is an older table; or is none yet."""
+    if not target.is_file() or not target.stat().st_size:
+        return True
+    with target.open("rb") as file:
+        return file.read(max(map(len, begins))).startswith(begins)
 
 
 def _unmix(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
     write_samples(place, images, about)      # a folder, or one picture where place ends in .png
 
-A folder that holds anything but samples stays as it is.
+A folder that holds anything but samples stays as it is, and so does a picture of anything else.
 
 Shape legend: N images, C channels, H/W pixels.
 """
@@ -28,6 +28,7 @@ ABOUT = "samples.json"  # also tells a folder of samples from any other
 PICTURE = "samples.png"
 MOST_SHOWN = 400  # images in the picture of all
 COLUMNS = 10
+SOURCE = "samples by genstudy"  # in a picture: it may be overwritten by the next one
 
 
 def check_place(place: Path) -> None:
@@ -41,6 +42,11 @@ def check_place(place: Path) -> None:
     if _is_picture(place):
         if place.is_dir():
             raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
+        if place.is_file() and not _is_our_picture(place):
+            raise BadVariable(
+                f"OUT={place} is a file of something else than samples; name another one, or "
+                "remove it"
+            )
     elif place.is_file():
         raise BadVariable(f"OUT={place} is a file; name a folder, or a file that ends in .png")
     elif not _is_ours(place):
@@ -74,6 +80,17 @@ def _is_picture(place: Path) -> bool:
     return place.suffix.lower() == ".png"
 
 
+def _is_our_picture(place: Path) -> bool:
+    """Whether a file is a picture of samples, or empty."""
+    if not place.stat().st_size:
+        return True
+    try:
+        with Image.open(place) as picture:
+            return picture.info.get("Source") == SOURCE
+    except (OSError, ValueError):  # no picture; too large a one is none of ours either
+        return False
+
+
 def _is_ours(place: Path) -> bool:
     """Whether nothing is lost with what stands in ``place``: nothing, or samples alone."""
     if not place.exists():
@@ -90,7 +107,8 @@ def _draw_all(path: Path, images: Tensor, title: str) -> None:
     shown = images[:MOST_SHOWN]
     if len(shown) < len(images):
         title += f", the first {len(shown)}"
-    save_figure(sample_figure(shown, title, columns=min(COLUMNS, len(shown))), path)
+    figure = sample_figure(shown, title, columns=min(COLUMNS, len(shown)))
+    save_figure(figure, path, source=SOURCE)
 
 
 def _as_bytes(images: Tensor) -> list[Any]:
