@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from models.base import AskedSamples, Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
+from models.data.mixed_rows import mixed_rows
 from models.errors import require
 from models.figures.grids import draw_rows
 from models.needs import Sides
@@ -151,10 +152,11 @@ class StarGAN(LabelledGAN):
         """Translate training images to the labels of those of ``part``, which they are compared
         with."""
         real: Images = getattr(images, part)
+        labels = torch.cat([self.labels(batch) for batch in real.batches()])
         places = torch.arange(count, device=self.device)
-        found = [self.labels(batch) for batch in real.batches()]
+        wanted, rows = mixed_rows(images, part, count), mixed_rows(images, "train", count)
         return self.made_with(
-            torch.cat(found)[places % len(real)], images, places % len(images.train)
+            labels[wanted[places % len(wanted)]], images, rows[places % len(rows)]
         )
 
     def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
