@@ -81,7 +81,7 @@ class GANConfig(BalanceConfig):
 
     @property
     def smallest_batch(self) -> int:
-        """Batch norm compares packed images."""
+        """Batch norm compares packed images, and no image stands twice in one."""
         return self.pack + 1
 
 

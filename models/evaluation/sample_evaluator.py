@@ -258,11 +258,13 @@ def _class_histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
 def class_divergence(made: Tensor, real: Tensor) -> Tensor:
     """Return the KL of the samples' class shares (K,) from the real ones, in nats.
 
-    It is finite: a class without any real image counts half as much as the smallest other.
+    It is finite and at least 0: all classes without any real image count together half as much as
+    the smallest other, and then all shares add up to 1.
     """
-    floor = real[real > 0].min() / 2
-    known = real.clamp(min=float(floor))
-    divergence: Tensor = torch.xlogy(made, made / known).sum()
+    missing = real == 0
+    floor = real[~missing].min() / 2 / missing.sum().clamp(min=1)
+    known = torch.where(missing, floor, real)
+    divergence: Tensor = torch.xlogy(made, made * known.sum() / known).sum()
     return divergence
 
 

@@ -150,10 +150,11 @@ class BalanceConfig(ModelConfig):
         """Return how many of a step's ``images`` each minibatch has. Raises `ConfigError` where
         they are too few."""
         size = images // self.d_steps
-        if size < 2:
+        if size < (least := self.smallest_batch):
+            packs = " or pack" if least > 2 else ""
             raise ConfigError(
                 f"d_steps={self.d_steps} leaves {size} of {images} images to a minibatch, which "
-                "needs 2 or more: lower d_steps"
+                f"needs {least} or more: lower d_steps{packs}, or raise batch_size"
             )
         return size
 
