@@ -8,8 +8,11 @@ Beside the adversarial loss:
     label_g          error of those that it tells of translated images, from the targets
     reconstruction   mean absolute difference, in [-1, 1], of images translated there and back
 
-Errors of labels are cross-entropies: of one class among L, or of each attribute alone. The target
-is the labels of another image in the batch.
+Errors of labels are cross-entropies: of one class among L, or the mean over L attributes. The
+published code sums these, so that its weight of 1 is a ``label_weight`` of L here. The target is
+the labels of another image in the batch. The adversarial loss is any of
+`models.training.gan_losses`; published is ``wasserstein`` with a gradient penalty of 10, and five
+updates of D for one of G.
 
     python -c "from models.stargan import *; print(StarGAN(StarGANConfig(labels=8), (3, 64, 64)))"
 
