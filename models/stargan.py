@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from models.base import AskedSamples, Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
-from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
+from models.data.images import PARTS, Batch, ImageSplits, Shape
 from models.data.mixed_rows import mixed_rows
 from models.errors import require
 from models.figures.grids import draw_rows
@@ -152,15 +152,10 @@ class StarGAN(LabelledGAN):
         return torch.cat([self.translate(some, wanted) for some, wanted in pairs])
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Translate training images to the labels of those of ``part``, which they are compared
-        with."""
-        real: Images = getattr(images, part)
-        labels = torch.cat([self.labels(batch) for batch in real.batches()])
-        places = torch.arange(count, device=self.device)
-        wanted, rows = mixed_rows(images, part, count), mixed_rows(images, "train", count)
-        return self.made_with(
-            labels[wanted[places % len(wanted)]], images, rows[places % len(rows)]
-        )
+        """Translate training images to the labels of those of ``part``."""
+        rows = mixed_rows(images, "train", count)
+        rows = rows[torch.arange(count, device=rows.device) % len(rows)]
+        return self.made_with(self.real_labels(count, images, part), images, rows)
 
     def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
         size = self.config.batch_size  # a few at once: labels are planes as large as an image
