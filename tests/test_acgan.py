@@ -213,7 +213,8 @@ def test_samples_are_measured_with_the_labels_of_the_images_beside_them(
     model.train_step(images.train.batch(slice(0, 32)))
     asked: list[torch.Tensor] = []
     with evaluating(model):
-        model.generator[0].register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+        first = model.generator.get_submodule("0")
+        first.register_forward_pre_hook(lambda _, given: asked.append(given[0]))
         model.samples(2 * len(images.valid), images, "valid")
     balance = model.labels_in(torch.cat(asked)).mean(0)
     real = model.labels(images.valid.batch(slice(None))).mean(0)

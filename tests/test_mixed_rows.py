@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -35,9 +36,8 @@ def as_folder(digits: ImageSplits, *parts: str) -> ImageSplits:
         images=0, counts={part: {} for part in parts}, smallest=size, median=size, largest=size,
         common=size, sizes=1, aspects=(1.0, 1.0, 1.0), modes={}, colored=0,
     )  # fmt: skip
-    return replace(
-        digits, folder=about, **{part: in_class_order(getattr(digits, part)) for part in parts}
-    )
+    read: dict[str, Any] = {part: in_class_order(getattr(digits, part)) for part in parts}
+    return replace(digits, folder=about, **read)
 
 
 @pytest.fixture(scope="module")
