@@ -151,7 +151,13 @@ class ACGAN(LabelledGAN):
         return self.remembered.cpu()[rows]
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        return self.sample(count, generator=torch.Generator().manual_seed(derive_seed(0, "judged")))
+        """Make images with the labels of those of ``part``.
+
+        Labels of `REMEMBERED` images alone had another balance: real MNIST images with such labels
+        had a Fréchet distance of 0.9 to 3.8 from others, and 0.3 to 0.6 with the labels of all.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(0, "judged"))
+        return self.sample(count, labels=self.real_labels(count, images, part), generator=generator)
 
     def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(0, "judged"))

@@ -7,8 +7,10 @@ The losses are the non-saturating ones (Goodfellow et al. 2014), or others of
 
 `models.training.gan_balance` says how often each network is updated, and with which penalties. The
 discriminator sees real and fake images in separate batches, as in DCGAN. All that it sees may be
-augmented (`models.training.augmenting`), also in penalties. The first update of the generator in a
-step uses the fakes that the discriminator has just seen. Each further update draws new ones.
+augmented (`models.training.augmenting`), and penalties are taken at the images as it sees them. The
+first update of the generator in a step uses the fakes that the discriminator has just seen. Each
+further update draws new ones. A loss that compares pairs takes the real images of the
+discriminator's last update, augmented anew (Huang et al. 2024 take others).
 
 Losses do not say how good images are. They show whether both networks still learn. The health
 record of a training has these measures:

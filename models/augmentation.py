@@ -1,6 +1,6 @@
 """A GAN that trains on few images, and on others that are made from them: reference section C.
 
-    real images, the first so many  ->  autoencoder   ->  new images   \\
+    real images, so many of them    ->  autoencoder   ->  new images   \\
                                     ->  noisy copies                    ->  what the GAN trains on
                                     ->  nothing                        /
 
@@ -36,6 +36,7 @@ from models.analysis.gaussian import draw_gaussian
 from models.analysis.latent_models import codes_of
 from models.base import ModelConfig, build, evaluating
 from models.data.images import EVALUATION_BATCH, Images, ImageSplits
+from models.data.mixed_rows import mixed_rows
 from models.data.noise import KINDS, corrupt
 from models.dense_ae import DenseAE, DenseAEConfig
 from models.errors import require, require_one_of
@@ -53,7 +54,7 @@ NOISE = 0.2  # strength of all kinds, each in its own unit
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedGANConfig(GANConfig):
-    """real: the first so many training images; 0, or more than there are: all
+    """real: so many training images, always the same; 0, or more than there are: all
     extra: what is added to them, see above
     layers: the autoencoder's on each side: pixels-64, pixels-256-64 or pixels-256-128-64
     drawn: how many new images the autoencoder makes
@@ -100,8 +101,7 @@ class AugmentedGAN(GAN):
         """Return the real images alone, or together with images made from them, without classes."""
         config = self.config
         count = config.real or len(images.train)
-        rows = torch.arange(min(count, len(images.train)), device=images.train.pixels.device)
-        real = images.train.take(rows)
+        real = images.train.take(mixed_rows(images, "train", count))
         if config.extra in ("autoencoder", "reconstructions"):
             model = train_autoencoder(
                 replace(images, train=real), config.layers, seed=seed, interrupted=interrupted

@@ -159,7 +159,8 @@ class Model(nn.Module, ABC):
     def begin_epoch(self, number: int, epochs: int) -> None:
         """Set learning rates, and whatever else follows from the epoch alone.
 
-        It is called before epoch ``number`` (from 1) of ``epochs``.
+        It is called before epoch ``number`` (from 1) of ``epochs``, and before a model that was
+        kept of that epoch is measured again.
         """
         set_rates(self.optimizers.values(), SCHEDULES[self.config.schedule](number, epochs))
 

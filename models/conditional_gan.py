@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from models.adversarial import Adversarial
 from models.base import Metrics, ModelConfig, added_field
-from models.data.images import Batch, ImageSplits, Shape
+from models.data.images import Batch, Images, ImageSplits, Shape
+from models.data.mixed_rows import mixed_rows
 from models.errors import ConfigError, require
 from models.needs import Needs
 from models.networks.pixel_range import to_signed
@@ -220,6 +221,17 @@ class LabelledGAN(Adversarial):
     def usual_labels(self, count: int, *, seed: int) -> Tensor | None:
         """Return labels (count, L) in [0, 1] that training images have; None: none are kept."""
         return None
+
+    def real_labels(self, count: int, images: ImageSplits, part: str) -> Tensor:
+        """Return labels (count, L) of the images of ``part``, beside which samples are measured:
+        with another balance of labels, samples as good as real ones would be far from them."""
+        real: Images = getattr(images, part)
+        nothing = real.pixels[:0].float()  # labels need no pixels
+        labels: Tensor = self.labels(
+            Batch(images=nothing, labels=real.labels, attributes=real.attributes)
+        )
+        rows = mixed_rows(images, part, count)
+        return labels[rows[torch.arange(count, device=rows.device) % len(rows)]]
 
     @abstractmethod
     def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:

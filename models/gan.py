@@ -4,7 +4,7 @@
 
 The configuration tunes the balance of the two (`models.training.gan_balance`). With ``pack`` m the
 discriminator sees m images at once, side by side as channels, and so notices when a generator makes
-the same image over and over (PacGAN, Lin et al. 2018).
+the same image over and over (PacGAN, Lin et al. 2018). ``batch_size`` counts images, not packs.
 
     python -c "from models.gan import GAN, GANConfig; print(GAN(GANConfig(), (1, 32, 32)))"
 
@@ -81,7 +81,7 @@ class GANConfig(BalanceConfig):
 
     @property
     def smallest_batch(self) -> int:
-        """Batch norm compares packed images."""
+        """Batch norm compares packed images, and no image stands twice in one."""
         return self.pack + 1
 
 

@@ -8,8 +8,11 @@ Beside the adversarial loss:
     label_g          error of those that it tells of translated images, from the targets
     reconstruction   mean absolute difference, in [-1, 1], of images translated there and back
 
-Errors of labels are cross-entropies: of one class among L, or of each attribute alone. The target
-is the labels of another image in the batch.
+Errors of labels are cross-entropies: of one class among L, or the mean over L attributes. The
+published code sums these, so that its weight of 1 is a ``label_weight`` of L here. The target is
+the labels of another image in the batch. The adversarial loss is any of
+`models.training.gan_losses`; published is ``wasserstein`` with a gradient penalty of 10, and five
+updates of D for one of G.
 
     python -c "from models.stargan import *; print(StarGAN(StarGANConfig(labels=8), (3, 64, 64)))"
 
@@ -27,7 +30,8 @@ from torch.nn import functional as F
 
 from models.base import AskedSamples, Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
-from models.data.images import PARTS, Batch, Images, ImageSplits, Shape
+from models.data.images import PARTS, Batch, ImageSplits, Shape
+from models.data.mixed_rows import mixed_rows
 from models.errors import require
 from models.figures.grids import draw_rows
 from models.needs import Sides
@@ -148,14 +152,10 @@ class StarGAN(LabelledGAN):
         return torch.cat([self.translate(some, wanted) for some, wanted in pairs])
 
     def samples(self, count: int, images: ImageSplits, part: str) -> Tensor:
-        """Translate training images to the labels of those of ``part``, which they are compared
-        with."""
-        real: Images = getattr(images, part)
-        places = torch.arange(count, device=self.device)
-        found = [self.labels(batch) for batch in real.batches()]
-        return self.made_with(
-            torch.cat(found)[places % len(real)], images, places % len(images.train)
-        )
+        """Translate training images to the labels of those of ``part``."""
+        rows = mixed_rows(images, "train", count)
+        rows = rows[torch.arange(count, device=rows.device) % len(rows)]
+        return self.made_with(self.real_labels(count, images, part), images, rows)
 
     def made_with(self, labels: Tensor, images: ImageSplits, rows: Tensor) -> Tensor:
         size = self.config.batch_size  # a few at once: labels are planes as large as an image

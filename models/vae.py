@@ -6,7 +6,9 @@
 
 The reconstruction term is a sum over all C * H * W values of an image:
 
-    bce       cross-entropy: -log p(x | z) of a Bernoulli; beta 1 is the evidence lower bound
+    bce       cross-entropy: -log p(x | z) of a Bernoulli; beta 1 is the evidence lower bound. Of
+              grey values it bounds no density (Loaiza-Ganem and Cunningham 2019): such numbers
+              compare among themselves, and not with published ones
     mse       squared error: -log p(x | z) of a Gaussian of variance 1/2, up to a constant
 
 so that beta weighs the same KL, in nats per image, against either. A publication that takes the

@@ -204,6 +204,23 @@ def test_samples_are_given_labels_as_training_images_have_them(described: ImageS
     assert not torch.equal(chosen, images)
 
 
+@pytest.mark.parametrize("kind", ["digits", "described"])
+def test_samples_are_measured_with_the_labels_of_the_images_beside_them(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    images: ImageSplits = request.getfixturevalue(kind)
+    model = acgan(images)
+    model.train_step(images.train.batch(slice(0, 32)))
+    asked: list[torch.Tensor] = []
+    with evaluating(model):
+        first = model.generator.get_submodule("0")
+        first.register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+        model.samples(2 * len(images.valid), images, "valid")
+    balance = model.labels_in(torch.cat(asked)).mean(0)
+    real = model.labels(images.valid.batch(slice(None))).mean(0)
+    assert torch.allclose(balance, real, atol=1e-6)
+
+
 def test_a_resumed_training_is_the_same_bit_for_bit(described: ImageSplits, tmp_path: Path) -> None:
     config = replace(SMALL, ema=0.9)
     model = acgan(described, config)

@@ -313,6 +313,16 @@ def test_packing_lays_neighbours_side_by_side_and_fills_up_the_last() -> None:
     assert pack(images, 1) is images
 
 
+@pytest.mark.parametrize("batch_size", [3, 4])
+def test_a_minibatch_has_more_images_than_are_packed(batch_size: int, digits: ImageSplits) -> None:
+    model = gan(replace(SMALL, pack=4, batch_size=batch_size, normalization="none"))
+    images = digits.train.batch(slice(0, model.images_per_step))
+    with pytest.raises(
+        ConfigError, match=r"minibatch, which needs 5 or more: lower d_steps or pack"
+    ):
+        model.train_step(images)
+
+
 def test_spread_is_the_distance_of_fakes_over_that_of_reals() -> None:
     torch.manual_seed(0)
     fakes, reals = torch.rand(9, 1, 3, 4), torch.rand(9, 1, 3, 4)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from optuna.trial import BaseTrial
 from PIL import Image
 
 from models.base import build, evaluating
@@ -21,15 +22,18 @@ from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.features import encoder_extractor, reshape_images
 from models.evaluation.measures import ALL_MEASURES, MEASURES
 from models.evaluation.sample_evaluator import SampleEvaluator
-from models.gan import GAN
+from models.gan import GAN, GANConfig
 from models.stargan import StarGAN, StarGANConfig
-from models.training.loop import fit
+from models.training.loop import evaluate, fit
 from models.vae import VAE, VAEConfig
 from search.errors import explain_error
 from search.study import StudySpec
+from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.context import WorkerContext
 from search.worker.diagnosis import GanDiagnosis, health_of_curve
 from search.worker.evaluator import StudyEvaluators
+from search.worker.retrained_model import load_retrained
+from search.worker.retraining import retrain
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.extractors import keep_extractor
@@ -102,6 +106,20 @@ def test_few_steps_are_no_reason_to_prune(make_gan_context: MakeContext) -> None
 def test_without_a_pruner_a_lost_game_goes_on(make_gan_context: MakeContext) -> None:
     row = run_one(make_gan_context(ThreeModes, epochs=6, pruner="none"))
     assert (row["outcome"], row["verdict"], row["epochs"]) == ("complete", "collapsed", 6)
+
+
+def test_a_retrained_model_is_measured_as_in_its_best_epoch(make_gan_context: MakeContext) -> None:
+    def suggest(trial: BaseTrial) -> GANConfig:
+        return replace(SMALL, lr_g=trial.suggest_float("lr_g", 1e-4, 1e-3), instance_noise=0.8)
+
+    context = make_gan_context(suggest=suggest)
+    run_one(context)
+    retrain(context, 0)
+    record = read_record(context.retraining_paths(0).record, token="t", trial=0)
+    assert isinstance(record, RetrainingRecord)
+    assert record.best_epoch == 2, "with half of the noise of the first epoch"
+    again = evaluate(load_retrained(context, record), context.images.valid)
+    assert again == {name: record.valid[name] for name in again}
 
 
 def test_samples_that_are_not_finite_diverge(make_gan_context: MakeContext) -> None:

@@ -20,7 +20,7 @@ from models.evaluation.features import Extractor, encoder_extractor
 from models.evaluation.frechet import Floats, Moments, frechet_distance
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import neighbourhoods, radii
-from models.evaluation.sample_evaluator import SampleEvaluator, open_evaluator
+from models.evaluation.sample_evaluator import SampleEvaluator, class_divergence, open_evaluator
 from tests.conftest import CAE_SHAPE
 from tests.generators import black, memorised, noisy, of_classes, uniform_noise
 
@@ -154,6 +154,21 @@ def test_missing_classes_are_counted(judge: SampleEvaluator, digits: ImageSplits
     assert one["class_kl"] == pytest.approx(math.log(10), abs=0.3)
     assert judge.floor["class_kl"] < three["class_kl"] < one["class_kl"]
     assert one["coverage"] < three["coverage"] < 0.5
+
+
+@pytest.mark.parametrize("missing", [0, 1, 80])
+def test_no_balance_of_classes_is_better_than_the_real_one(missing: int) -> None:
+    real = torch.ones(100, dtype=torch.float64)
+    real[:missing] = 0  # classes without any real image, as small sets of many classes have
+    real /= real.sum()
+    smallest, left = float(real[-1]), float(np.log1p(float(real[-1]) / 2)) if missing else 0.0
+    assert float(class_divergence(real, real)) == pytest.approx(left, abs=1e-12)
+    even = torch.full_like(real, 0.01)
+    assert float(class_divergence(even, real)) >= (2 if missing > 1 else -1e-12)
+    spread = torch.where(real > 0, real, smallest / 2 / max(missing, 1))
+    assert float(class_divergence(spread / spread.sum(), real)) == pytest.approx(0, abs=1e-12)
+    one = torch.eye(100, dtype=torch.float64)[99]
+    assert float(class_divergence(one, real)) == pytest.approx(left - np.log(smallest))
 
 
 def test_a_few_strays_are_no_mode(judge: SampleEvaluator, digits: ImageSplits) -> None:

@@ -115,7 +115,7 @@ def bound_table(model: VariationalModel, images: Images, say: Note) -> Table:
         "all values are 0 or 1"
         if binary
         else "binarised: each pixel drawn once with a fixed seed, as for published figures "
-        "of MNIST, by a model that was trained on grey values"
+        "of MNIST, whatever the model was trained on"
     )
     return Table(
         name="bounds",

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from models.data.images import Images, ImageSplits
+from models.data.mixed_rows import mixed_rows
 from models.errors import ExtractorError, format_count
 from models.evaluation.features import Extractor
 from models.evaluation.frechet import Moments, frechet_distance
@@ -82,8 +83,8 @@ def check_encoder(extractor: Extractor, images: ImageSplits) -> None:
 
 def measure_encoder(extractor: Extractor, images: ImageSplits) -> RealAgainstReal:
     """Return what training images get beside validation images; of copies, one counts."""
-    real = extractor(_first_distinct(images.valid)).features
-    others = extractor(_first_distinct(images.train)).features
+    real = extractor(_draw_distinct(images, "valid")).features
+    others = extractor(_draw_distinct(images, "train")).features
     if not bool(real.isfinite().all() and others.isfinite().all()):
         return RealAgainstReal(
             density=np.nan, floor=np.nan, distinct=0, measured=len(real), images=len(real)
@@ -102,8 +103,9 @@ def measure_encoder(extractor: Extractor, images: ImageSplits) -> RealAgainstRea
     )
 
 
-def _first_distinct(images: Images) -> Tensor:
-    """Return the first images of a part without copies, at most `MOST`: (N, C, H, W) uint8."""
-    pixels = images.pixels[:MOST]
+def _draw_distinct(images: ImageSplits, part: str) -> Tensor:
+    """Return images of a part without copies, at most `MOST`: (N, C, H, W) uint8."""
+    found: Images = getattr(images, part)
+    pixels = found.pixels[mixed_rows(images, part, MOST)]
     distinct = torch.unique(pixels.flatten(1), dim=0).view(-1, *pixels.shape[1:])
     return distinct if len(distinct) > K else pixels

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.base import Model, Note, evaluating
 from models.data.images import ImageSplits
+from models.data.mixed_rows import mixed_rows
 from models.evaluation.frechet import Moments, frechet_distance
 from models.evaluation.inception import Inception, load_inception
 from models.evaluation.kid import KernelDistance
@@ -35,7 +36,7 @@ def inception_table(model: Model, images: ImageSplits, path: Path, *, say: Note)
     count = min(SAMPLES, len(images.train))
     with same_draws(model.device), evaluating(model):
         made = model.samples(count, images, "test")
-    real, others = images.test.pixels, images.train.pixels[:count]
+    real, others = images.test.pixels, images.train.pixels[mixed_rows(images, "train", count)]
     sets = {"test images": real, "training images": others, "samples": made}
     seen = {name: features_of(network, each, name, say) for name, each in sets.items()}
     reference, kernels = Moments.of(seen["test images"]), KernelDistance(seen["test images"])

@@ -42,6 +42,7 @@ from models.conditional_gan import (
     label_names,
 )
 from models.data.images import PARTS, Batch, Images, ImageSplits
+from models.data.mixed_rows import mixed_rows
 from models.errors import DataError
 from models.evaluation.features import ExtractedFeatures, Extractor
 from models.evaluation.frechet import Moments, frechet_distance
@@ -271,9 +272,9 @@ def _make_groups(
                 name=rows.name,
                 label=rows.label,
                 upper=rows.upper,
-                wanted=labels[_repeat(rows.held, size)],
-                rows=_repeat(rows.others, size),
-                own=rows.own[:size],
+                wanted=labels[_repeat(mixed_rows(images, part, size, rows.held), size)],
+                rows=_repeat(mixed_rows(images, "train", size, rows.others), size),
+                own=mixed_rows(images, "train", size, rows.own),
                 moments=Moments.of(held.features),
                 told=_share_showing(held, rows.label, upper=rows.upper),
             )

@@ -8,7 +8,9 @@
 The real images are the validation images; the test images for a study's winner. The floor holds
 the measures of real training images, as many as there are samples: those that a generator gets
 which has learnt its training images by heart. A Fréchet distance falls with the number of samples,
-so that number is part of the measure: `SampleEvaluator.count`.
+so that number is part of the measure: `SampleEvaluator.count`. Where there are more real images,
+the Fréchet distance and the classes are of all of them, and all else is of as many as there are
+samples (`models/data/mixed_rows.py`).
 
     frechet      Fréchet distance of the features (`models/evaluation/frechet.py`); lower is better
     kid, kid_sd  kernel distance (`models/evaluation/kid.py`), mean and deviation over subsets
@@ -34,6 +36,7 @@ from torch import Tensor
 
 from models.base import Model, Note, evaluating
 from models.data.images import Images, ImageSplits
+from models.data.mixed_rows import mixed_rows
 from models.evaluation.encoder_check import check_encoder
 from models.evaluation.feature_cache import Kept, content_digest, make_extractor
 from models.evaluation.features import ExtractedFeatures, Extractor, encoder_extractor
@@ -60,7 +63,7 @@ class Reference:
     """What an evaluator keeps of the real images.
 
     moments: of the features of all; histogram: shares of their classes (K,), None without classes
-    features: those of the first N (N, D), with the radii of their balls (N,)
+    features: those of N images (N, D), with the radii of their balls (N,)
     kernels: their kernel distance from samples
     """
 
@@ -71,9 +74,9 @@ class Reference:
     kernels: KernelDistance
 
     @classmethod
-    def of(cls, seen: ExtractedFeatures, classes: int, count: int) -> Reference:
-        """Return the reference for ``count`` samples; ``seen`` is of all real images."""
-        features = seen.features[:count]
+    def of(cls, seen: ExtractedFeatures, classes: int, rows: Tensor) -> Reference:
+        """Return the reference for as many samples as ``rows``; ``seen`` is of all real images."""
+        features = seen.features[rows]
         return cls(
             moments=Moments.of(seen.features),
             histogram=_class_histogram(seen, classes),
@@ -114,8 +117,9 @@ class SampleEvaluator:
                 f"judge with; more than {K} of both are needed"
             )
         self.measures = (*MEASURES, *(CLASS_MEASURES if extractor.classes else ()))
-        self.reference = Reference.of(extractor(real.pixels), extractor.classes, self.count)
-        others = extractor(images.train.pixels[: self.count])
+        rows = mixed_rows(images, part, self.count)
+        self.reference = Reference.of(extractor(real.pixels), extractor.classes, rows)
+        others = extractor(images.train.pixels[mixed_rows(images, "train", self.count)])
         self.real_distance = _median_distance(others.features)
         self.floor = self.measure(others)
         self.labels: LabelEvaluator | None = None
@@ -254,11 +258,13 @@ def _class_histogram(seen: ExtractedFeatures, classes: int) -> Tensor | None:
 def class_divergence(made: Tensor, real: Tensor) -> Tensor:
     """Return the KL of the samples' class shares (K,) from the real ones, in nats.
 
-    It is finite: a class without any real image counts half as much as the smallest other.
+    It is finite and at least 0: all classes without any real image count together half as much as
+    the smallest other, and then all shares add up to 1.
     """
-    floor = real[real > 0].min() / 2
-    known = real.clamp(min=float(floor))
-    divergence: Tensor = torch.xlogy(made, made / known).sum()
+    missing = real == 0
+    floor = real[~missing].min() / 2 / missing.sum().clamp(min=1)
+    known = torch.where(missing, floor, real)
+    divergence: Tensor = torch.xlogy(made, made * known.sum() / known).sum()
     return divergence
 
 

@@ -15,10 +15,12 @@ et al. 2020 have them):
     cutout        a square of half of each side becomes 0; it may hang over the edge
 
 In DiffAugment every image is varied. **Adaptive** augmentation (Karras et al. 2020, ADA) gives each
-kind, for each image, a chance p that begins at 0. The sign statistic r, the mean of sign(D(real)),
-is 0 where D can tell nothing and 1 where D knows every real image. After every fourth update of D,
-p rises where r is above ``target`` and falls where it is below, by as much as takes it from 0 to
-1 in ``images`` images. p and the running sum of signs are buffers, and so part of a checkpoint.
+kind, for each image, a chance p that begins at 0; brightness, saturation and contrast are drawn for
+each alone. The sign statistic r, the mean of sign(D(real)), is 0 where D can tell nothing and 1
+where D knows every real image. After every fourth update of D, p rises where r is above ``target``
+and falls where it is below, by as much as takes it from 0 to 1 in ``images`` images. It stays at 1
+at most; the published code has no upper end. p and the running sum of signs are buffers, and so
+part of a checkpoint.
 
 Shape legend: N batch, C channels, H/W pixels.
 """

@@ -45,7 +45,8 @@ class BalanceConfig(ModelConfig):
     ema: decay of the moving average of G's weights that samples are drawn from; 0: of G itself
     loss: a name in `models.training.gan_losses.LOSSES`
     r2: weight of the gradient penalty on fakes, as r1 is on real images
-    gradient_penalty: weight of Wasserstein's, lambda (Gulrajani et al. 2017); 0: none
+    gradient_penalty: weight of Wasserstein's, lambda (Gulrajani et al. 2017); 0: none. It was
+        published for a D without batch norm
     augment: kinds of `models.training.augmenting` behind commas, for all that D sees; or none
     ada_target: of the sign statistic by which augmentation adapts; 0: every image is augmented
     ada_images: in how many images its probability may go from 0 to 1
@@ -104,7 +105,8 @@ class BalanceConfig(ModelConfig):
         if self.loss == "wasserstein" and unbound:
             raise ConfigError(
                 "loss='wasserstein' grows without bounds unless D is held back: set "
-                "gradient_penalty, such as 10, or normalization='spectral'"
+                "gradient_penalty, such as 10 with normalization='none', or "
+                "normalization='spectral'"
             )
         if self.ada_target and not read_policy(self.augment):
             raise ConfigError(
@@ -150,10 +152,11 @@ class BalanceConfig(ModelConfig):
         """Return how many of a step's ``images`` each minibatch has. Raises `ConfigError` where
         they are too few."""
         size = images // self.d_steps
-        if size < 2:
+        if size < (least := self.smallest_batch):
+            packs = " or pack" if least > 2 else ""
             raise ConfigError(
                 f"d_steps={self.d_steps} leaves {size} of {images} images to a minibatch, which "
-                "needs 2 or more: lower d_steps"
+                f"needs {least} or more: lower d_steps{packs}, or raise batch_size"
             )
         return size
 

@@ -122,13 +122,26 @@ LOSSES: dict[str, AdversarialLoss] = {
 
 def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
     """Return the mean over images (N, ...) of the squared gradient of their score, which is a mean
-    of P: R1 for real images, R2 for fakes (Mescheder et al. 2018)."""
+    of P: R1 for real images, R2 for fakes (Mescheder et al. 2018).
+
+    images: as the discriminator sees them, augmented, noisy and packed. The code of Karras et al.
+        2020 and of Huang et al. 2024 takes the gradient at images before they are augmented, where
+        what is cut out has none.
+
+    A discriminator with batch norm compares images, so that the gradient is that of all scores of
+    the batch. The discriminators of the publications have no batch norm.
+    """
     return _slopes(scores, images).square().flatten(1).sum(1).mean()
 
 
 def lipschitz_penalty(scores: Tensor, images: Tensor) -> Tensor:
     """Return the mean over images (N, ...) of (|gradient of their score| - 1)^2, by which a critic
-    becomes 1-Lipschitz (Gulrajani et al. 2017)."""
+    becomes 1-Lipschitz (Gulrajani et al. 2017).
+
+    The score is a mean of P, as it is in the losses; the code of StarGAN (Choi et al. 2018) takes
+    the gradient of the sum of its patches. The critic is to have no batch norm: with it the penalty
+    is on all scores of the batch, and not on each image's.
+    """
     lengths: Tensor = torch.linalg.vector_norm(_slopes(scores, images).flatten(1), dim=1)
     return (lengths - 1).square().mean()
 

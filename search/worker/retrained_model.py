@@ -21,7 +21,8 @@ from search.worker.context import WorkerContext
 
 
 def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
-    """Return the model of a record's best epoch.
+    """Return the model of a record's best epoch, with all that follows from that epoch alone: a GAN
+    is measured with its instance noise of then.
 
     Raises `CheckpointError` where its weights cannot be used any more. They are set aside then,
     with a line, and the supervisor has them made again.
@@ -37,6 +38,7 @@ def load_retrained(context: WorkerContext, record: RetrainingRecord) -> Model:
         if found.epoch != record.best_epoch:
             kept.refuse(found.path, CheckpointError(f"the best epoch is {record.best_epoch}"))
         elif kept.load(found, model):
+            model.begin_epoch(record.best_epoch, record.most_epochs)
             return model
     raise CheckpointError(f"trial {record.trial} has no weights of its best epoch any more")
 
