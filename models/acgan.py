@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from models.base import AskedSamples, Metrics, ModelConfig, added_field
 from models.conditional_gan import LabelledConfig, LabelledGAN
 from models.data.images import Batch, ImageSplits, Shape
+from models.data.mixed_rows import shown_images
 from models.errors import require
 from models.figures.grids import draw_rows
 from models.needs import Sides
@@ -207,7 +208,7 @@ class ACGAN(LabelledGAN):
     def _first_labels(self, images: ImageSplits, part: str, count: int) -> Tensor:
         """Return the labels (n, L) of the first images of ``part``, at most ``count``, on the
         CPU."""
-        labels: Tensor = self.labels(getattr(images, part).batch(slice(0, count)))
+        labels: Tensor = self.labels(shown_images(images, part, count))
         return labels.cpu()
 
 

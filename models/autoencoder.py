@@ -29,6 +29,7 @@ from models.analysis.latent_models import LatentConfig, LatentModel
 from models.analysis.mean_image import MEAN_IMAGE, mean_image_errors
 from models.base import AskedSamples, Metrics, Note
 from models.data.images import PARTS, Batch, ImageSplits
+from models.data.mixed_rows import shown_images
 from models.data.noise import NONE
 from models.errors import require
 from models.figures.grids import draw_rows
@@ -106,7 +107,7 @@ class Autoencoder(LatentModel):
         return Baseline(what=MEAN_IMAGE, values=mean_image_errors(images, part))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
-        clean = getattr(images, part).batch(slice(0, count)).images
+        clean = shown_images(images, part, count).images
         with same_draws(self.device):
             noisy = self.seen(clean)
         rows = {"original": clean, "reconstruction": self(noisy).clamp(0, 1)}

@@ -26,6 +26,7 @@ from models.analysis.confusion import class_table, confusion_matrix, draw_confus
 from models.autoencoder import Autoencoder
 from models.base import Model, ModelConfig, Note
 from models.data.images import PARTS, ImageSplits, Shape
+from models.data.mixed_rows import shown_images
 from models.errors import ConfigError, require
 from models.export import describe, family_named
 from models.figures.grids import draw_labelled
@@ -118,8 +119,9 @@ class Classifier(ImageClassifier):
         return scores
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
-        batch = getattr(images, part).batch(slice(0, count))
+        batch = shown_images(images, part, count)
         found = self(batch.images).argmax(1).tolist()
+        assert batch.labels is not None
         right = [a == b for a, b in zip(found, batch.labels.tolist(), strict=True)]
         words = [images.classes[index] for index in found]
 

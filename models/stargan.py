@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from models.base import AskedSamples, Metrics, ModelConfig
 from models.conditional_gan import LabelledConfig, LabelledGAN, flip_label
 from models.data.images import PARTS, Batch, ImageSplits, Shape
-from models.data.mixed_rows import mixed_rows
+from models.data.mixed_rows import mixed_rows, shown_images
 from models.errors import require
 from models.figures.grids import draw_rows
 from models.needs import Sides
@@ -178,8 +178,8 @@ class StarGAN(LabelledGAN):
         )
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """Translate the first images: image i has its label number i changed."""
-        batch = getattr(images, part).batch(slice(0, count))
+        """Translate a few images: image i has its label number i changed."""
+        batch = shown_images(images, part, count)
         own = self.labels(batch)  # (N, L)
         places = torch.arange(len(own)) % self.config.labels
         exclusive = self.config.exclusive
@@ -191,7 +191,7 @@ class StarGAN(LabelledGAN):
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """Show each image translated to every label, one row for a label."""
-        batch = getattr(images, part).batch(slice(0, count))
+        batch = shown_images(images, part, count)
         rows = {"(original)": batch.images}
         for name, labels in self.changed_labels(self.labels(batch), images).items():
             rows[name] = self.translate(batch.images, labels)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.acgan import ACGAN, ACGANConfig
 from models.augmentation import AugmentedGAN, AugmentedGANConfig
-from models.base import build
+from models.base import Model, ModelConfig, build, evaluating
+from models.cae import CAE, CAEConfig
 from models.data.description import FolderDescription
-from models.data.images import Images, ImageSplits
-from models.data.mixed_rows import mixed_rows
+from models.data.images import Batch, Images, ImageSplits
+from models.data.mixed_rows import mixed_rows, shown_images
 from models.evaluation.encoder_check import measure_encoder
 from models.evaluation.features import Extractor
 from models.evaluation.label_evaluator import LabelEvaluator
@@ -127,6 +129,36 @@ def test_a_translator_is_asked_for_all_classes(
     labels, rows = asked
     assert len(set(labels.tolist())) >= 9
     assert classes_of(sorted_digits, "train", rows) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        (CAE, CAEConfig(channels=1, latent=2)),
+        (ACGAN, ACGANConfig(width=0.02, latent=4)),
+        (StarGAN, StarGANConfig(width=0.02, blocks=0)),
+    ],
+)
+def test_a_picture_shows_images_of_many_classes(
+    family: type[Model],
+    config: ModelConfig,
+    sorted_digits: ImageSplits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = build(family, family.fitted(config, sorted_digits), sorted_digits.shape, seed=0)
+    shown: list[Batch] = []
+
+    def note(images: ImageSplits, part: str, count: int) -> Batch:
+        shown.append(shown_images(images, part, count))
+        return shown[-1]
+
+    module = "autoencoder" if family is CAE else family.__name__.lower()
+    monkeypatch.setattr(f"models.{module}.shown_images", note)
+    with evaluating(model):
+        model.preview(sorted_digits, "valid", 10)
+    (batch,) = shown
+    assert batch.labels is not None
+    assert len(set(batch.labels.tolist())) >= 5
 
 
 def test_an_encoder_is_checked_on_images_of_all_classes(

@@ -28,6 +28,7 @@ from torch import Tensor
 from models.analysis.latent_models import LatentModel
 from models.base import Note, build, evaluating
 from models.data.images import Images, ImageSplits
+from models.data.mixed_rows import shown_images
 from models.data.noise import ALL, BOTH, KINDS, NONE, corrupt
 from models.errors import DivergedError, format_count
 from models.figures.grids import draw_rows
@@ -183,7 +184,7 @@ def _train_on_each(
 
 def noise_picture(model: LatentModel, images: ImageSplits, part: str) -> Picture:
     """Show noisy images of every kind, each row above what ``model`` makes of it."""
-    clean = getattr(images, part).batch(slice(0, SHOWN)).images  # (N, C, H, W)
+    clean = shown_images(images, part, SHOWN).images  # (N, C, H, W)
     rows = {}
     for kind in noise_kinds(model.config.noise):
         label = noise_label(kind)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.data.images import Images, ImageSplits
+from models.data.images import Batch, Images, ImageSplits
 from models.seeds import derive_seed
 
 
@@ -32,6 +32,12 @@ def mixed_rows(images: ImageSplits, part: str, count: int, of: Tensor | None = N
         generator = torch.Generator().manual_seed(derive_seed(0, "mixed rows"))
         rows = rows[torch.randperm(len(rows), generator=generator).to(rows.device)]
     return rows[:count]
+
+
+def shown_images(images: ImageSplits, part: str, count: int) -> Batch:
+    """Return ``count`` images of a part for a picture, or all if there are no more."""
+    found: Images = getattr(images, part)
+    return found.batch(mixed_rows(images, part, count))
 
 
 def has_own_order(images: ImageSplits, part: str) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.base import Model, evaluating
 from models.data.images import ImageSplits
+from models.data.mixed_rows import mixed_rows
 from models.evaluation.sample_evaluator import SampleEvaluator, class_divergence
 from models.results import Table
 from models.seeds import same_draws
@@ -33,7 +34,7 @@ def mode_table(model: Model, evaluator: SampleEvaluator, images: ImageSplits) ->
     extractor = evaluator.extractor
     with same_draws(model.device), evaluating(model):
         made = extractor(model.samples(DRAWN, images, evaluator.part)).classes
-    real = extractor(images.train.pixels[:DRAWN]).classes
+    real = extractor(images.train.pixels[mixed_rows(images, "train", DRAWN)]).classes
     labels = images.train.labels
     assert made is not None
     assert real is not None
