@@ -51,7 +51,7 @@ class StudySpec:
     """The specification of a study.
 
     model: the family; suggest: trial -> a configuration of that family
-    data: an image set's name (models/data/images.py); shape: (C, H, W) it is resized to
+    data: an image set's name (`models.data.loading`); shape: (C, H, W) it is resized to
     adapts: whether a folder of images keeps its colours and size instead, as far as the model takes
     them (`search.setup.shapes`); ``shape`` is then that of other sets
     metric: one of the model's metrics, measured on the validation images after each epoch; a model

@@ -1,6 +1,6 @@
 """A study with an own model is tried once, in a process of its own, before it is stored.
 
-    try_own_model(study, inputs, variables, device, console)
+    try_own_model(study, "mine", inputs, variables, device, console)
 
 genstudy's own families are tested, so that such studies start without it. An own model is tried
 again whenever one of the study's files, the images' shape or PyTorch has changed; a note in RUNS
