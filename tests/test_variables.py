@@ -54,7 +54,7 @@ def test_all_variables_are_read() -> None:
         ("SEED", "-1", "SEED='-1' is not a whole number from 0"),
         ("TOP", "all", "TOP='all'"),
         ("PORT", "99999", "PORT='99999'"),
-        ("HOST", "0.0.0.0,", "HOST='0.0.0.0,' is no address with names behind commas"),
+        ("HOST", "0.0.0.0,", "HOST='0.0.0.0,' is no address and names with commas"),
         ("HOST", "http://lab.example", "HOST='http://lab.example' is no address"),
         ("GPUS", "all", "GPUS='all' is neither 'none' nor numbers such as 0,1"),
         ("GPUS", "0,,1", "GPUS='0,,1'"),
