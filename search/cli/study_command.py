@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import optuna
 from rich.console import Console
 
 from search.cli.notifying import notices_of
@@ -26,7 +27,7 @@ from search.engines.following import FollowingSupervisor
 from search.engines.launch import check_engine
 from search.run import StudyRun
 from search.setup.extension import extend_epochs
-from search.setup.inputs import RunInputs, find_images
+from search.setup.inputs import RunInputs, find_inputs
 from search.setup.names import study_name
 from search.setup.prepare import prepare_run
 from search.setup.reaching import note_database, reach_database
@@ -78,7 +79,7 @@ class StudyCommand:
         url = variables.storage_url
         reach_database(variables, retry)
         check_files(variables)
-        inputs = find_images(variables, self.study, self.console, retry)
+        inputs = find_inputs(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         tried_on = devices[0] if variables.engine is None else "cpu"
         try_own_model(self.study, name, inputs, variables, tried_on, self.console)
@@ -128,6 +129,21 @@ class StudyCommand:
             most=60 * (run.trial_minutes or math.inf),
         )
         retry.tell = display.say
+        queue = self._open_queue(opened, run, storage, retry)
+        opening = Opening(self.console, variables, self.study)
+        opening.tell(run, queue, devices, inputs.images)
+        supervisor = self._make_supervisor(run, queue, display, devices, stop)
+        supervisor.files = open_files(run, queue, stop.is_set, display.say)
+        _remove_what_is_over(supervisor, queue, run)
+        supervisor.other_machines = OtherMachines(queue, display, run.epochs)
+        supervisor.note = self._begin_note(run, queue, devices, inputs)
+        with notices_of(supervisor, variables), track(supervisor, variables, recovers=True):
+            return StudyStages(self.console, variables, self.study, supervisor).run()
+
+    def _open_queue(
+        self, opened: optuna.Study, run: StudyRun, storage: TrialStorage, retry: DatabaseRetry
+    ) -> TrialQueue:
+        """Return the queue of the stored study, with the trials that this call makes go on."""
         queue = retry.wait_for(
             lambda: TrialQueue(
                 opened,
@@ -144,18 +160,7 @@ class StudyCommand:
         if again := queue.retry_mended():
             what = "trial that failed is" if again == 1 else "trials that failed are"
             self.console.print(f"{again} {what} tried again: the study's files have changed")
-        opening = Opening(self.console, variables, self.study)
-        opening.tell(run, queue, devices, inputs.images)
-        supervisor = self._make_supervisor(run, queue, display, devices, stop)
-        supervisor.files = open_files(run, queue, stop.is_set, display.say)
-        remove_ended(supervisor.files, queue, run)
-        remove_deleted_here(queue, run)
-        if supervisor.files is not None:
-            remove_deleted(supervisor.files, queue)
-        supervisor.other_machines = OtherMachines(queue, display, run.epochs)
-        supervisor.note = self._begin_note(run, queue, devices, inputs)
-        with notices_of(supervisor, variables), track(supervisor, variables, recovers=True):
-            return StudyStages(self.console, variables, self.study, supervisor).run()
+        return queue
 
     def _make_supervisor(
         self,
@@ -221,3 +226,11 @@ class StudyCommand:
             if self.variables.engine is not None:
                 raise
             return ""
+
+
+def _remove_what_is_over(supervisor: Supervisor, queue: TrialQueue, run: StudyRun) -> None:
+    """Remove files of trials that have ended, and of studies that were deleted."""
+    remove_ended(supervisor.files, queue, run)
+    remove_deleted_here(queue, run)
+    if supervisor.files is not None:
+        remove_deleted(supervisor.files, queue)

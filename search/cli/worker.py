@@ -32,7 +32,7 @@ from search.engines.worker_job import IN_JOB
 from search.errors import BadVariable, StudyChanged
 from search.interrupts import LEAVE, TRY_AGAIN, leave_with_input
 from search.run import StudyRun
-from search.setup.inputs import find_images
+from search.setup.inputs import find_inputs
 from search.setup.joining import (
     JoinedStudy,
     find_joined,
@@ -139,7 +139,7 @@ class WorkerCommand:
         )
         study = load_joined(name, joined)
         given = joined_variables(self.variables, joined, study)
-        inputs = find_images(given, study, self.console, retry, stored_shape=joined.shape)
+        inputs = find_inputs(given, study, self.console, retry, stored_shape=joined.shape)
         run = retry.wait_for(lambda: join_run(given, study, joined, inputs, storage), passes)
         note_database(given)
         queue = retry.wait_for(
