@@ -30,14 +30,13 @@ LEFT_OUT = {
 
 
 def find_examples(docstring: str) -> list[ast.Module]:
-    """Return the indented parts of a docstring that are Python."""
+    """Return the paragraphs of a docstring that are Python."""
     found = []
-    for lines in re.findall(r"(?:^(?: {4}.*)?\n)+", f"{docstring}\n", re.MULTILINE):
-        for part in re.split(r"\n\s*\n", inspect.cleandoc(f"\n{lines}")):
-            try:
-                found.append(ast.parse(part))
-            except SyntaxError:  # a command, a drawing or a table
-                continue
+    for part in re.split(r"\n\s*\n", docstring):
+        try:
+            found.append(ast.parse(inspect.cleandoc(f"\n{part}")))
+        except SyntaxError:  # words, a command, a drawing or a table
+            continue
     return found
 
 
@@ -132,6 +131,6 @@ def test_a_call_that_cannot_be_made_is_found(example: str, mistake: str) -> None
     assert mistake in found if mistake else not found
 
 
-def test_only_indented_python_is_an_example() -> None:
-    docstring = "Words(of, a, text)\n\n    read(7)\n    make study NAME=cae\n\n    write(7)\n"
+def test_only_python_is_an_example() -> None:
+    docstring = "Words of a text.\n\n    read(7)\n    make study NAME=cae\n\n    write(7)\n"
     assert [ast.unparse(example) for example in find_examples(docstring)] == ["write(7)"]

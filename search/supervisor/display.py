@@ -1,9 +1,9 @@
 """What a person sees while a study runs: one live display, or plain lines without a terminal.
 
-cae  38/50 trials  21 complete  16 pruned  1 failed  2 running  2.4 s/epoch  12 min left
-best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
-worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
-node-17   cpu  trial 39   epoch 2/20  0.02215  5.1 s/epoch
+    cae  38/50 trials  21 complete  16 pruned  1 failed  2 running  2.4 s/epoch  12 min left
+    best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
+    worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
+    node-17   cpu  trial 39   epoch 2/20  0.02215  5.1 s/epoch
 
 The workers of this machine come first. Below them are those of other machines that have joined.
 A log gets the first line now and then, with the latest value of each trial.
