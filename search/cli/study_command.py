@@ -8,7 +8,6 @@ database, data, and whether the stored study is still the same.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from search.setup.settings import check_settings
 from search.setup.shared_place import check_files
 from search.setup.warm import Warm, find_warm, remembered_warm
 from search.study import Study
-from search.supervisor.devices import count_cores, find_devices
+from search.supervisor.devices import count_cores, count_useful, find_devices
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.file_cleaning import remove_deleted, remove_deleted_here, remove_ended
@@ -48,7 +47,6 @@ from search.tracking.opening import check_trackers
 from search.trials.files_access import open_files
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
-from search.trials.seed_race import FIRST
 from search.trials.study_record import StudyRecord, name_strategy
 from search.variables import Variables
 from storage.database.connection import open_storage
@@ -120,14 +118,7 @@ class StudyCommand:
         note_database(variables)
         for folder in run.paths.written(run.study):
             remove_left_behind(folder)
-        display = Display(
-            run.study,
-            self.study.spec,
-            run.trials,
-            self.console,
-            marks_best=run.shown is None,
-            most=60 * (run.trial_minutes or math.inf),
-        )
+        display = Display.of_run(run, self.study.spec, self.console)
         retry.tell = display.say
         queue = self._open_queue(opened, run, storage, retry)
         opening = Opening(self.console, variables, self.study)
@@ -179,9 +170,7 @@ class StudyCommand:
         if variables.engine is not None:
             pool = WorkerPool([], log_of)
             return FollowingSupervisor(self.study, run, queue, pool, display, stop)
-        useful = run.trials - queue.count_ended()
-        retrained = variables.top * min(FIRST, run.seeds)  # at once
-        useful = max(min(useful, run.shown or useful), retrained, 1)  # more would only wait
+        useful = count_useful(run, ended=queue.count_ended(), top=variables.top)
         pool = WorkerPool(devices[:useful], log_of)
         packing = GpuPacking(pool.devices, most=count_cores())
         return Supervisor(

@@ -50,6 +50,7 @@ from search.events import (
     Warned,
 )
 from search.pace import WorkerStatus
+from search.run import StudyRun
 from search.study import StudySpec
 from search.supervisor.end_words import (
     STYLES,
@@ -100,6 +101,18 @@ class Display:
         self.lines = LinePrinter(console)
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
+        )
+
+    @classmethod
+    def of_run(cls, run: StudyRun, spec: StudySpec, console: Console) -> Self:
+        """Return the display of a run of the study that ``spec`` describes."""
+        return cls(
+            run.study,
+            spec,
+            run.trials,
+            console,
+            marks_best=run.shown is None,
+            most=60 * (run.trial_minutes or math.inf),
         )
 
     def __enter__(self) -> Self:
