@@ -23,6 +23,7 @@ from typing import IO
 import torch
 from rich.console import Console
 
+from models.export import OUR_MODELS
 from search.errors import StudyFileError
 from search.events import Failed, Tried, Trying
 from search.jobs import DryRun
@@ -53,7 +54,7 @@ def try_own_model(
     stored_name: of the study in the database, for the name of the log
     """
     family = study.spec.model
-    if family.__module__.startswith("models."):
+    if family.__module__.startswith(OUR_MODELS):
         return
     exports = variables.top > 0
     note = variables.paths.dry_run(_digest(study, inputs, device, exports=exports))
