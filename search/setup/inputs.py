@@ -182,9 +182,8 @@ def find_inputs(
     if not study.spec.adapts and study.spec.shape is not None:
         check_fit(study, study.spec.shape)  # before images are read, which may take an hour
     place = find_source(wanted, variables.data_root, variables.background)
-    study_name(
-        study, wanted, place.label, variables.sampler
-    )  # raises where no file may be called so
+    # raises for a name that no file may have
+    study_name(study, wanted, place.label, variables.sampler)
     waiting = retry or DatabaseRetry()
     passes = passes_later(variables.storage_url)
     if stored_shape is not None and is_chosen(study, place):
