@@ -55,7 +55,7 @@ REMEMBERED = 256  # images whose labels are kept, to be given to samples
 
 @dataclass(frozen=True, kw_only=True)
 class ACGANConfig(LabelledConfig):
-    """Defaults are the reference's.
+    """Defaults are those of reference system B2.
 
     latent: Z, >= 1; width: factor of all channels and hidden layers, 1.0 is the reference
     label_fakes: whether the discriminator learns labels from fakes too, as was published
@@ -74,7 +74,10 @@ class ACGANConfig(LabelledConfig):
 
 
 class ACGAN(LabelledGAN):
-    """4,957,824 and 7,088,142 parameters at Z 128, 13 labels, 64x64x3."""
+    """A GAN whose images have labels that one chooses (Odena et al. 2017).
+
+    Generator and discriminator: 4,957,824 and 7,088,142 parameters at Z 128, 13 labels, 64x64x3.
+    """
 
     config_type = ACGANConfig
     config: ACGANConfig

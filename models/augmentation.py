@@ -54,9 +54,11 @@ NOISE = 0.2  # strength of all kinds, each in its own unit
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedGANConfig(GANConfig):
-    """real: so many training images, always the same; 0, or more than there are: all
-    extra: what is added to them, see above
-    layers: the autoencoder's on each side: pixels-64, pixels-256-64 or pixels-256-128-64
+    """What a GAN is trained on, beside the fields of `GANConfig`.
+
+    real: so many training images, always the same; 0, or more than there are: all
+    extra: what is added to them: none, autoencoder, reconstructions or noise (see the module)
+    layers: how many the autoencoder has on each side: 1, 2 or 3
     drawn: how many new images the autoencoder makes
     epoch_images: how many images an epoch shows, whatever the set's size; 0: each image once
     """
@@ -77,7 +79,7 @@ class AugmentedGANConfig(GANConfig):
 
 
 class AugmentedGAN(GAN):
-    """A `GAN` that trains on the result of `training_set`, and otherwise does not differ."""
+    """A `GAN` that trains on few images and what is made of them (`training_set`)."""
 
     config_type = AugmentedGANConfig
     config: AugmentedGANConfig

@@ -43,7 +43,9 @@ ENCODED = 500  # images at once
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(LatentConfig):
-    """optimizer: its name (`models.optimizers.make_optimizer`)
+    """The optimiser of an autoencoder, beside the fields of `LatentConfig`.
+
+    optimizer: its name (`models.optimizers.make_optimizer`)
     lr, weight_decay: learning rate and L2 of the optimiser
     """
 

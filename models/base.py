@@ -59,25 +59,28 @@ class AskedSamples:
 
 
 class Model(nn.Module, ABC):
-    """A family of networks with its losses and optimisers.
+    """A family of networks with its losses and optimisers, built as ``Family(config, shape)``.
 
-    Subclasses are built as ``Family(config, shape)`` and fill `optimizers`.
-    `metrics` names what `evaluate` returns, so that a study's metric can be checked early.
-    `judged` says that `samples` makes new images. Their quality (`models.evaluation.measures`) is
-    then measured each epoch beside `metrics`, and may be a study's metric.
-    `labelled` says that the images have labels that the model is given. Whether they show them is
-    then measured, too (`models.evaluation.label_evaluator`).
-    `makes_from_images` says that `make` needs real images.
-    `usage` shows how a loaded export is used, in a line or two of Python for its model card.
-    `step_metrics` names what is kept of single steps, among what `train_step` returns: it is drawn
-    over the steps beside the epochs' means (`models.training.step_curve`).
-    `static_step` says that every `train_step` runs the same operations on tensors of the same
-    shapes, so that a GPU may replay one (`models.training.cuda_graph`). It is False for a step
-    that decides something on the host.
-    `fuses` says that a `train_step` is one `descend` of ``self.loss``, which computes with the
-    images, the configuration and the parameters alone and draws nothing at random. Several models
-    may then be trained as one program (`models.training.fused_steps`). It is not inherited: a
-    subclass may do more, and says it of itself.
+    A family says `metrics` and `config_type`, fills `optimizers`, and has `train_step`, `evaluate`
+    and `programs`. All else has a default.
+
+    metrics: what `evaluate` returns, by name, so that a study's metric can be checked early
+    config_type: the class of its configurations
+    usage: how a loaded export is used, in a line or two of Python for its model card
+    judged: `samples` makes new images. Their quality (`models.evaluation.measures`) is then
+        measured each epoch beside `metrics`, and may be a study's metric
+    labelled: the images have labels that the model is given. Whether they show them is then
+        measured, too (`models.evaluation.label_evaluator`)
+    makes_from_images: `make` needs real images
+    step_metrics: what is kept of single steps, among what `train_step` returns: it is drawn over
+        the steps beside the epochs' means (`models.training.step_curve`)
+    static_step: every `train_step` runs the same operations on tensors of the same shapes, so that
+        a GPU may replay one (`models.training.cuda_graph`). False for a step that decides something
+        on the host
+    fuses: a `train_step` is one `descend` of ``self.loss``, which computes with the images, the
+        configuration and the parameters alone and draws nothing at random. Several models may then
+        be trained as one program (`models.training.fused_steps`). It is not inherited: a subclass
+        may do more, and says it of itself
     """
 
     metrics: ClassVar[tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""The convolutional autoencoder of reference system A1.
+"""The convolutional autoencoder of reference system A1 (search/studies/README.md).
 
 Shape legend: N batch, C channels, H/W pixels, n first-layer channels, Z latent
 width. Figures in comments are for 28x28x1.
@@ -54,7 +54,7 @@ class CAEConfig(AutoencoderConfig):
 
 
 class CAE(Autoencoder):
-    """Encoder to Z numbers, decoder back: 60,240 parameters at n 9, Z 27, 28x28x1."""
+    """Convolutions to a code of Z numbers, and back: 60,240 parameters at n 9, Z 27, 28x28x1."""
 
     config_type = CAEConfig
     fuses = True

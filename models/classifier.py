@@ -60,7 +60,10 @@ class ClassifierConfig(ImageClassifierConfig):
 
 
 class Classifier(ImageClassifier):
-    """10,498 parameters in the head at Z 27, hidden 276, 10 classes."""
+    """Classes from the codes of an autoencoder, whose encoder may stay as it was exported.
+
+    Two linear layers on the codes: 10,498 parameters at Z 27, hidden 276, 10 classes.
+    """
 
     config_type = ClassifierConfig
     config: ClassifierConfig

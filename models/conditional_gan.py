@@ -40,7 +40,9 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledConfig(BalanceConfig):
-    """labels: L; set from the images
+    """The labels of a GAN, beside the balance of its networks.
+
+    labels: L; set from the images
     exclusive: True for classes, of which an image has one; set from the images
     ranges: (lowest, highest) of each attribute; set from the images, empty for classes
     label_weight: weight of the losses on labels beside those on real or fake

@@ -102,6 +102,8 @@ def load_export(folder: str | Path, *, family: type[Model] | None = None) -> Mod
 
     family: its class; needed only for models that are not part of genstudy, because a file must
         not decide which code is imported
+
+    Raises `ExportError` for a folder that holds no whole export, or one of another family.
     """
     folder = Path(folder).expanduser()
     try:
@@ -174,6 +176,11 @@ def _find_file(folder: Path, name: str) -> Path:
     if not (folder / name).is_file():  # reading a pipe would wait for ever
         if (folder / "1" / name).is_file():
             raise ExportError(f"{folder} holds a folder for each rank; give one: {folder / '1'}")
+        if not folder.is_dir():
+            raise ExportDamaged(
+                f"there is no folder {folder.absolute()}; name that of an export, such as "
+                "runs/exports/cae/1"
+            )
         raise ExportDamaged(f"{folder} is not a whole export (no file {name}); export again")
     return folder / name
 

@@ -86,7 +86,10 @@ class GANConfig(BalanceConfig):
 
 
 class GAN(Adversarial):
-    """Generator and discriminator: 1,931,520 and 1,384,576 parameters at Z 90, 32x32x1."""
+    """A DCGAN: it makes images of codes from N(0, I) (Radford et al. 2016).
+
+    Generator and discriminator: 1,931,520 and 1,384,576 parameters at Z 90, 32x32x1.
+    """
 
     config_type = GANConfig
     config: GANConfig

@@ -1,9 +1,11 @@
 """What every configuration of a model has: its batch, its schedule, and what follows from them.
 
-@dataclass(frozen=True, kw_only=True)
-class CAEConfig(ModelConfig):
-    latent: int = 16
-    bias: bool = added_field(True, unsealed=True)  # stored configurations do not have it yet
+    @dataclass(frozen=True, kw_only=True)
+    class CAEConfig(ModelConfig):
+        latent: int = 16
+        bias: bool = added_field(True, unsealed=True)  # stored configurations do not have it yet
+
+A configuration is stored with each trial and each export, so that a new field needs a default.
 """
 
 from __future__ import annotations

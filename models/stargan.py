@@ -43,7 +43,7 @@ from models.results import Picture
 
 @dataclass(frozen=True, kw_only=True)
 class StarGANConfig(LabelledConfig):
-    """Defaults are the reference's: one update of the generator every four, equal rates.
+    """Defaults are those of reference system B3: one update of G after four of D, equal rates.
 
     blocks: residual blocks, >= 0; width: factor of all channels, 1.0 is the reference
     reconstruction_weight: weight of the reconstruction beside the adversarial loss
@@ -65,7 +65,10 @@ class StarGANConfig(LabelledConfig):
 
 
 class StarGAN(LabelledGAN):
-    """8,439,936 and 2,966,272 parameters at 8 labels, 64x64x3."""
+    """A GAN whose generator gives images other labels (Choi et al. 2018).
+
+    Generator and discriminator: 8,439,936 and 2,966,272 parameters at 8 labels, 64x64x3.
+    """
 
     metrics = (*LabelledGAN.metrics, "reconstruction")
     config_type = StarGANConfig

@@ -1,8 +1,7 @@
 """Tensors in sealed safetensors files, with JSON in the file's header. No pickle.
 
     of = {"study": "3f2a", "trial": 7}
-    with atomic_file(path) as beside:
-        write_tensors(beside, {"weight": weight}, {"about": {"epoch": 7}}, of=of)
+    write_tensors(path, {"weight": weight}, {"about": {"epoch": 7}}, of=of)
     about, tensors = read_tensors(path, "about", of=of)
 
 What is read is what was written, and belongs to what is asked for (`models/seals.py`).

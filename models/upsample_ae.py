@@ -56,7 +56,10 @@ class UpsampleAEConfig(AutoencoderConfig):
 
 
 class UpsampleAE(Autoencoder):
-    """4,385 parameters at 28x28x1 with a code of 8x4x4 = 128 numbers; 30,689 at (32, 32, 16)."""
+    """An autoencoder that pools on the way down, and resizes on the way up.
+
+    4,385 parameters at 28x28x1 with a code of 8x4x4 = 128 numbers; 30,689 at (32, 32, 16).
+    """
 
     metrics = ("bce", "mse")
     config_type = UpsampleAEConfig

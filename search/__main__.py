@@ -33,6 +33,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from importlib import import_module
+from typing import NamedTuple
 
 from search.console import OutputClosed
 from search.errors import explain_error, unknown_name
@@ -47,39 +50,70 @@ from search.surroundings import (
 )
 from search.words import show_text
 
-COMMANDS = (
-    "study", "worker", "status", "studies", "trials", "replay", "simulate", "look", "sample",
-    "report", "compare", "dashboard", "trainer",
-)  # fmt: skip
-# What a command imports, for `check_room`: a study's workers import no less than itself.
-IMPORTED = {
-    "study": ("search.cli.study", "search.worker.main"),
-    "worker": ("search.cli.worker", "search.worker.main"),
-    "status": ("search.cli.status", "pandas"),
-    "studies": ("search.cli.listing", "pandas"),
-    "trials": ("search.cli.listing", "pandas"),
-    "replay": ("search.cli.replay",),
-    "simulate": ("search.cli.simulate", "pandas"),
-    "look": ("search.cli.look",),
-    "sample": ("search.cli.sample",),
-    "report": ("search.cli.report", "pandas"),
-    "compare": ("search.cli.compare", "pandas"),
-    "dashboard": ("search.cli.dashboard",),
-}
+
+class Command(NamedTuple):
+    """Where a command is found, and how it begins.
+
+    module, function: what runs it
+    also: what it imports later, or its workers do, for `check_room`
+    loads_torch: whether its imports take so long that they are made quick
+    trains: whether it makes optimisers: torch's compiler, which they import, is put off
+    starts_workers: whether a process for its first worker gets ready while it imports
+    """
+
+    module: str
+    function: str
+    also: str = ""
+    loads_torch: bool = False
+    trains: bool = False
+    starts_workers: bool = False
+
+    def load(self) -> Callable[[], int]:
+        """Import the command; each loads only what it needs."""
+        if self.starts_workers:
+            start_early()
+        with quick_imports() if self.loads_torch else nullcontext():
+            module = import_module(self.module)
+        if self.trains:
+            defer_compiler()
+        run: Callable[[], int] = getattr(module, self.function)
+        return run
+
+
+TRAINER = "trainer"  # what `study` and `worker` start
+COMMANDS = {
+    "study": Command(
+        "search.cli.study", "run_study", "search.worker.main",
+        loads_torch=True, trains=True, starts_workers=True,
+    ),
+    "worker": Command(
+        "search.cli.worker", "run_worker", "search.worker.main",
+        loads_torch=True, trains=True, starts_workers=True,
+    ),
+    "status": Command("search.cli.status", "status", "pandas"),
+    "studies": Command("search.cli.listing", "studies", "pandas"),
+    "trials": Command("search.cli.listing", "trials", "pandas"),
+    "replay": Command("search.cli.replay", "replay", loads_torch=True, trains=True),
+    "simulate": Command("search.cli.simulate", "simulate", "pandas"),
+    "look": Command("search.cli.look", "look", loads_torch=True),
+    "sample": Command("search.cli.sample", "sample", loads_torch=True),
+    "report": Command("search.cli.report", "report", "pandas"),
+    "compare": Command("search.cli.compare", "compare", "pandas"),
+    "dashboard": Command("search.cli.dashboard", "dashboard"),
+}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own has no meaning here: nothing is displayed
     # otherwise OpenBLAS starts a useless thread for each core when it is imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if len(arguments) != 1 or arguments[0] not in COMMANDS:
+    if len(arguments) != 1 or arguments[0] not in (*COMMANDS, TRAINER):
         if len(arguments) == 1 and not arguments[0].startswith("-"):
-            offered = [name for name in COMMANDS if name != "trainer"]
-            print(f"error: {unknown_name('command', arguments[0], offered)}", file=sys.stderr)
+            print(f"error: {unknown_name('command', arguments[0], COMMANDS)}", file=sys.stderr)
         else:
             print(__doc__, file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    return trainer() if arguments[0] == "trainer" else command(arguments[0])
+    return trainer() if arguments[0] == TRAINER else command(arguments[0])
 
 
 def trainer() -> int:
@@ -99,9 +133,10 @@ def command(name: str) -> int:
     if name == "worker":
         leave_when_told()
     try:
-        check_room(*IMPORTED[name])
+        found = COMMANDS[name]
+        check_room(*filter(None, (found.module, found.also)))
         with received_storage():
-            return _find_command(name)()
+            return found.load()()
     except KeyboardInterrupt:
         return 130
     except (BrokenPipeError, OutputClosed):
@@ -116,58 +151,6 @@ def command(name: str) -> int:
         return 2
     finally:
         end_early()
-
-
-def _find_command(name: str) -> Callable[[], int]:
-    """Import a command; each loads only what it needs."""
-    if name == "study":
-        start_early()
-        with quick_imports():
-            from search.cli.study import run_study
-        defer_compiler()
-        return run_study
-    if name == "worker":
-        start_early()
-        with quick_imports():
-            from search.cli.worker import run_worker
-        defer_compiler()
-        return run_worker
-    if name == "status":
-        from search.cli.status import status
-
-        return status
-    if name == "dashboard":
-        from search.cli.dashboard import dashboard
-
-        return dashboard
-    if name == "replay":
-        with quick_imports():
-            from search.cli.replay import replay
-        defer_compiler()
-        return replay
-    if name == "simulate":
-        from search.cli.simulate import simulate
-
-        return simulate
-    if name == "look":
-        with quick_imports():
-            from search.cli.look import look
-        return look
-    if name == "sample":
-        with quick_imports():
-            from search.cli.sample import sample
-        return sample
-    if name == "report":
-        from search.cli.report import report
-
-        return report
-    if name == "compare":
-        from search.cli.compare import compare
-
-        return compare
-    from search.cli import listing
-
-    return {"studies": listing.studies, "trials": listing.trials}[name]
 
 
 if __name__ == "__main__":

@@ -134,7 +134,6 @@ USAGES = {
         variables=("NAME", "DATA", "BACKGROUND", "RUNS"),
     ),
 }
-OFFERED = tuple(name for name in COMMANDS if name in USAGES)  # a trainer is started by others
 
 
 @dataclass(kw_only=True)
@@ -195,19 +194,19 @@ def read_words(words: Sequence[str]) -> Call:
     if bare:
         call.command = _read_command(bare[0])
     elif call.variables:
-        raise BadVariable(f"no command is given; say which: {', '.join(OFFERED)}")
+        raise BadVariable(f"no command is given; say which: {', '.join(COMMANDS)}")
     if len(bare) > 1 and call.command is not None:
         _read_bare(call.command, bare[1:], call.variables)
     return call
 
 
 def _read_command(word: str) -> str:
-    if word in OFFERED:
+    if word in COMMANDS:
         return word
     if word in known_studies() or word.endswith(".py"):
         line = spell("study", NAME=short(word))
         raise BadVariable(f"{_quote(word)} is a study, not a command; run it with: {line}")
-    raise BadVariable(unknown_name("command", word, OFFERED))
+    raise BadVariable(unknown_name("command", word, COMMANDS))
 
 
 def _read_bare(name: str, words: list[str], variables: dict[str, str]) -> None:
@@ -248,8 +247,8 @@ def _sentence(name: str) -> str:
 
 def describe_commands(width: int) -> str:
     """Return the help of `genstudy`: all commands and variables."""
-    margin = len(f"  {GENSTUDY} ") + max(map(len, OFFERED)) + 2
-    lines = [f"  {GENSTUDY} {name}".ljust(margin) + USAGES[name].about for name in OFFERED]
+    margin = len(f"  {GENSTUDY} ") + max(map(len, COMMANDS)) + 2
+    lines = [f"  {GENSTUDY} {name}".ljust(margin) + USAGES[name].about for name in COMMANDS]
     return "\n".join(
         [
             f"{GENSTUDY}: hyperparameter search for generative models",

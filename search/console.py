@@ -1,7 +1,7 @@
 """Where commands print: a terminal, or a log.
 
-console = open_console()
-console.print("trial 7 of [/x]")     # other people's text shows as it is: nothing is markup
+    console = open_console()
+    console.print("trial 7 of [/x]")     # other people's text shows as it is: nothing is markup
 
 No character of a plain text can control the terminal. Text in a `rich.text.Text` has to go through
 `search.words.show_text` first.

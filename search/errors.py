@@ -1,4 +1,4 @@
-"""The errors of this room, and the one line that a person reads of any error.
+"""The errors of this package, and the one line that a person reads of any error.
 
     SearchError           shown as one line; the exit code is 2
         UnknownStudy, StudyFileError, BadVariable, StudyChanged, BaseMissing, WorkersFailed
@@ -16,7 +16,7 @@ from storage.errors import StorageError, short, suggest_name
 
 
 class SearchError(Exception):
-    """The base of all errors of this room: a command that meets one changes nothing."""
+    """The base of all errors of this package: a command that meets one changes nothing."""
 
 
 class UnknownStudy(SearchError):

@@ -47,7 +47,7 @@ def holds_password(address: str) -> bool:
 
 
 def names_password(written: str) -> bool:
-    """Whether one of several addresses behind commas seems to hold a password."""
+    """Whether one of several addresses, which commas separate, seems to hold a password."""
     return bool(re.search(r"postgres[^:,]*://[^@?/]*:[^@]*@|password\s*=", written, re.IGNORECASE))
 
 

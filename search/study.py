@@ -50,30 +50,50 @@ Direction = Literal["minimize", "maximize"]
 class StudySpec:
     """The specification of a study.
 
-    model: the family; suggest: trial -> a configuration of that family
-    data: an image set's name (models/data/images.py); shape: (C, H, W) it is resized to
-    adapts: whether a folder of images keeps its colours and size instead, as far as the model takes
-    them (`search.setup.shapes`); ``shape`` is then that of other sets
-    metric: one of the model's metrics, measured on the validation images after each epoch; a model
-    that makes new images also takes those of `models.evaluation.measures`, measured on its samples
-    direction: whether a smaller or a larger value of the metric is better
-    Several goals are said as ``metric=("mse", "code")``. The first is a metric as above, and the
-    others are metrics or costs (`models.costs`); ``direction`` is one word for all, or one for each
-    constraints: a result -> numbers, of which each above zero says by how much the trial violates
-    something; such a trial is not on the front (only with several goals)
-    sampler, pruner: a name, perhaps with arguments of Optuna's class, or an object of Optuna; a
-    sampler may also be a function ``seed -> sampler``; the pruner is ``median`` unless it is said,
-    and of several goals ``front``
-    trials: how many in all; epochs: of each; retrain_epochs: at most, of the best
-    patience: epochs without a better validation value that end a retraining
-    seeds: how many each of the best is retrained with, before their means rank them
+    What is searched:
+
+    model: the family
+    suggest: trial -> a configuration of that family
     references: name -> parameters that are known to be good; the first trials try them
     starts_from: a study whose best export every trial starts from
-    then: a study that goes on from this one's best export, right after it
-    pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
-    summary: trials, curves -> the table that the study concludes with (`search.reporting.summary`)
+
+    On which images:
+
+    data: an image set's name (`models.data.loading`)
+    shape: (C, H, W) that images are resized to; None: they stay as they are
+    adapts: whether a folder of images keeps its colours and size instead, as far as the model
+        takes them (`search.setup.shapes`); ``shape`` is then that of other sets
+
+    What it is judged by:
+
+    metric: one of the model's metrics, measured on the validation images after each epoch; of a
+        model that makes new images also one of `models.evaluation.measures`, measured on its
+        samples. Several goals are a tuple, ``("mse", "code")``: the first is a metric, and the
+        others are metrics or costs (`models.costs`)
+    direction: whether a smaller or a larger value is better; one word for all goals, or one each
+    constraints: a result -> numbers, of which each above zero says by how much the trial violates
+        something; such a trial is not on the front (only with several goals)
     judged_by: a study whose best export judges samples of images without classes
     second_judge: whether an independent judge measures the last samples of trials, too
+
+    How it is searched:
+
+    sampler, pruner: a name, perhaps with arguments of Optuna's class, or an object of Optuna; a
+        sampler may also be a function ``seed -> sampler``; without one, the pruner is ``median``,
+        and of several goals ``front``
+    trials: how many in all
+    epochs: of each trial
+    seed: all random choices of the trials follow from it
+    pictures_every: epochs between two pictures of a trial in the dashboard; None: one at its end
+
+    What follows the search:
+
+    summary: trials, curves -> the table that the study concludes with
+        (`search.reporting.summary`)
+    seeds: with how many each of the best is trained again, before their means rank them
+    retrain_epochs: most epochs of such a training
+    patience: epochs without a better validation value that end it
+    then: a study that goes on from this one's best export, right after it
     """
 
     model: type[Model]
@@ -186,7 +206,7 @@ class StudySpec:
             return ()
         return (*ALL_MEASURES, *(LABEL_MEASURES if self.model.labelled else ()))
 
-    def better(self, value: float, than: float | None) -> bool:
+    def is_better(self, value: float, than: float | None) -> bool:
         """Return whether a ``value`` of the quality is better than ``than``; any is better than
         None."""
         if than is None:

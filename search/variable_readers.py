@@ -131,7 +131,7 @@ def read_engine(name: str, written: str) -> str:
 
 
 def read_trackers(name: str, written: str) -> tuple[str, ...]:
-    """Return the names behind commas, each once."""
+    """Return the names, which commas separate, each once."""
     words = [word.strip().lower() for word in written.split(",") if written]
     for word in words:
         if word not in TRACKERS:
@@ -140,14 +140,14 @@ def read_trackers(name: str, written: str) -> tuple[str, ...]:
 
 
 def read_options(name: str, written: str) -> dict[str, str]:
-    """Return the options behind commas: ``partition=gpu,time=240``."""
+    """Return the options, which commas separate: ``partition=gpu,time=240``."""
     found: dict[str, str] = {}
     for part in written.split(","):
         option, equals, value = (text.strip() for text in part.partition("="))
         if not (equals and re.fullmatch("[a-z][a-z_-]*", option) and value):
             raise BadVariable(
-                f"{name}={quote(written)}: {quote(part)} is no option=value; options stand "
-                "behind commas, as in 'partition=gpu,time=240'"
+                f"{name}={quote(written)}: {quote(part)} is no option=value; separate "
+                "options by commas, as in 'partition=gpu,time=240'"
             )
         if option.replace("-", "_") in found:
             raise BadVariable(f"{name}={quote(written)} gives {option} twice; give it once")
@@ -164,8 +164,8 @@ def read_tries(name: str, written: str) -> tuple[dict[str, str], ...]:
             parameter, equals, value = word.partition("=")
             if not (parameter and equals and value):
                 raise BadVariable(
-                    f"{name}={quote(written)}: {quote(word)} is no parameter=value; parameters "
-                    "stand behind spaces, and sets of them behind semicolons, as in "
+                    f"{name}={quote(written)}: {quote(word)} is no parameter=value; separate "
+                    "parameters by spaces, and sets of them by semicolons, as in "
                     "'lr=0.001 latent=27; lr=0.01'"
                 )
             if parameter in values:
@@ -176,11 +176,11 @@ def read_tries(name: str, written: str) -> tuple[dict[str, str], ...]:
 
 
 def read_warm(name: str, written: str) -> tuple[str, ...]:
-    """Return the studies, which stand behind commas."""
+    """Return the studies, which commas separate."""
     found = [part.strip() for part in written.split(",")] if written else []
     if not all(found):
         raise BadVariable(
-            f"{name} lacks a name beside a comma; studies stand behind commas, as in 'cae,old'; in "
+            f"{name} lacks a name beside a comma; separate studies by commas, as in 'cae,old'; in "
             "an address a comma is %2C"
         )
     if len(set(found)) < len(found):
@@ -194,8 +194,8 @@ def read_names(name: str, written: str) -> tuple[tuple[str, ...], ...]:
     found = tuple(tuple(each.strip() for each in group) for group in groups)
     if not all(each for group in found for each in group):
         raise BadVariable(
-            f"{name}={quote(written)}: a name is missing; studies stand behind commas, and runs "
-            "of one study behind +, as in 'a1+a2,b1+b2'"
+            f"{name}={quote(written)}: a name is missing; separate studies by commas, and runs "
+            "of one study by +, as in 'a1+a2,b1+b2'"
         )
     return found
 
@@ -238,7 +238,7 @@ def read_hosts(name: str, written: str) -> tuple[str, ...]:
     hosts = tuple(part.strip().lower() for part in written.split(","))
     if not all(hosts) or any(set(host) & set(" /@") for host in hosts):
         raise BadVariable(
-            f"{name}={quote(written)} is no address with names behind commas, such as "
+            f"{name}={quote(written)} is no address and names with commas between them, such as "
             "0.0.0.0,lab.example"
         )
     return hosts

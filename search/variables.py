@@ -180,7 +180,7 @@ class Variables:
         read_receiver,
     )
     log: tuple[str, ...] = _variable(
-        "tensorboard, mlflow or wandb: each trial is a run there; several behind commas",
+        "tensorboard, mlflow or wandb: each trial is a run there; several: 'mlflow,wandb'",
         read_trackers,
         default="",
         typed=True,
@@ -210,7 +210,7 @@ class Variables:
         typed=True,
     )
     tries: tuple[dict[str, str], ...] = _variable(
-        "parameters that are tried next: 'lr=0.001 latent=27'; further sets behind semicolons",
+        "parameters that are tried next: 'lr=0.001 latent=27'; several sets: 'lr=0.001; lr=0.01'",
         read_tries,
         default="",
         name="TRY",
@@ -266,7 +266,8 @@ class Variables:
     )
     parquet: Path | None = _variable("the same as Parquet", read_path)
     host: tuple[str, ...] = _variable(
-        "address of the dashboard; unset: this machine only; behind commas: names of a proxy",
+        "address that the dashboard serves; a proxy's names follow: '0.0.0.0,lab.example'; unset: "
+        "this machine only",
         read_hosts,
         default="127.0.0.1",
         typed=True,

@@ -20,11 +20,15 @@ def short(text: str) -> str:
 def suggest_name(name: str, available: Iterable[str]) -> str:
     """Return ``did you mean 'cae'? `` with the name that was probably meant; empty: none is close.
 
-    One that begins with what was typed counts as close, too: `cae-digits` where `cae` was typed.
+    The part before the images counts alone, too: `cae-digits` where `caee` was typed. So does a
+    beginning: `cae_27-digits` where `cae_` was typed.
     """
     typed = name[:LONGEST].lower()
     in_any_case = {each.lower(): each for each in sorted(available)}
     close = get_close_matches(typed, in_any_case, n=1)
+    if not close:
+        before = {each.rpartition("-")[0]: each for each in reversed(in_any_case) if "-" in each}
+        close = [before[each] for each in get_close_matches(typed, before, n=1)]
     if not close and len(typed) >= FEWEST_LETTERS:
         close = [each for each in in_any_case if each.startswith(typed)][:1]
     return f"did you mean {short(repr(in_any_case[close[0]]))}? " if close else ""

@@ -77,7 +77,9 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
     The columns are number, state, value, duration, started, ended (local time), then every
     parameter, then every attribute (device, host, pid, seed, outcome, ...). A study of several
-    objectives has value_0, value_1, ... in place of value.
+    objectives has value_0, value_1, ... in place of value. ``duration`` is all the time between
+    start and end (a timedelta); the attribute ``seconds`` is what the training took of it.
+    study: its stored name, as `studies` lists it: ``cae-digits`` for ``cae`` on digits
     storage: a database URL; by default ``STORAGE``, else ``RUNS/studies.db``
     Raises `DatabaseUnreachable` or `StudyNotFound`.
     """
@@ -89,7 +91,11 @@ def trials(study: str, *, storage: str | None = None) -> pd.DataFrame:
 
 
 def curves(study: str, *, storage: str | None = None) -> pd.DataFrame:
-    """Return one row a trial and epoch: number, epoch (from 1), value, and a column a metric."""
+    """Return one row a trial and epoch: number, epoch (from 1), value, and a column a metric.
+
+    ``train_`` and ``valid_`` tell where a metric was measured; ``epoch_seconds`` is what the epoch
+    took. Raises what `trials` raises.
+    """
     with connected(storage) as connection:
         study_id = find_study(connection, study)
         return pd.DataFrame(Columns(connection, study_id).curves())

@@ -221,7 +221,7 @@ def test_the_command_shows_a_table_and_says_where_the_page_is(
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("a", "compare needs NAMES, two studies or more behind commas"),
+        ("a", "compare needs NAMES, two studies or more separated by commas"),
         ("a,,b", "a name is missing"),
         ("a,b+a", "NAMES has 'a' twice"),
         ("a,b,c,d,e", "NAMES has 5 studies; compare at most 4 at once"),

@@ -21,7 +21,7 @@ from models.sealed_files import whole_state
 from models.seals import is_whole_content
 from search.events import EpochEnded, Warned
 from search.run import StudyRun
-from search.setup.inputs import find_images
+from search.setup.inputs import find_inputs
 from search.setup.loading import load_study
 from search.variables import read_variables
 from search.worker.context import WorkerContext
@@ -167,6 +167,6 @@ def test_images_that_are_damaged_as_soon_as_they_are_made_are_made_again(
 
     monkeypatch.setattr("search.setup.inputs.open_images", damage_once)
     variables = read_variables({"RUNS": str(tmp_path / "runs"), "DATA": "digits"})
-    found = find_images(variables, study, Console(quiet=True))
+    found = find_inputs(variables, study, Console(quiet=True))
     assert damaged == [found.cached]
     assert found.state == astuple(whole_state(found.cached))

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from models.base import build
 from models.data.images import ImageSplits
+from models.training.loop import fit
 from search.errors import StudyFileError
 from search.setup.loading import load_study
+from search.setup.sampled import sample_configurations
 from search.worker.dry_run import make_dry_run
 from tests.user import WriteStudy
 
@@ -255,6 +258,19 @@ def test_a_sound_model_passes_and_leaves_nothing_behind(
         "building it", "a training step", "an evaluation", "a picture", "an export", "all",
     ]  # fmt: skip
     assert [found.name for found in tmp_path.iterdir()] == ["own.py"]
+
+
+@pytest.mark.usefixtures("quick_onnx")
+def test_the_readmes_model_is_all_that_a_study_needs(tmp_path: Path, digits: ImageSplits) -> None:
+    readme = (Path(__file__).parent.parent / "models" / "README.md").read_text()
+    (example,) = [part for part in readme.split("```python\n")[1:] if "STUDY = " in part]
+    path = tmp_path / "mine.py"
+    path.write_text(example.partition("```")[0])
+    assert try_file(path, digits, exports=True)[-1] == "all"
+    study = load_study(str(path))
+    model = build(study.spec.model, sample_configurations(study)[0], digits.shape, seed=0)
+    first, *_, last = [e.valid["mse"] for e in fit(model, digits, epochs=5, seed=0)]
+    assert last < first, "it learns"
 
 
 # Not one of these is a mistake: a false alarm would stop a study that could run.

@@ -262,9 +262,20 @@ def test_numbers_that_an_earlier_call_gave_are_named(make_context: MakeContext) 
     )
 
 
-@pytest.mark.parametrize(("family", "sample"), [(CAE, ""), (VAE, ".sample(4)")])
+class Own(VAE):
+    """A family that is not genstudy's: a reader of its export has to name it."""
+
+
+@pytest.mark.parametrize(
+    ("family", "which", "sample"),
+    [(CAE, "", ""), (VAE, "", ".sample(4)"), (Own, ", family=Own", ".sample(4)")],
+)
 def test_the_end_of_a_run_says_what_to_type_next(
-    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, family: type[Model], sample: str
+    make_context: MakeContext,
+    monkeypatch: pytest.MonkeyPatch,
+    family: type[Model],
+    which: str,
+    sample: str,
 ) -> None:
     run = run_of(make_context(), runs="/r s", storage="postgresql://me:secret@host/db")
     study = cast(Any, SimpleNamespace(spec=SimpleNamespace(model=family)))
@@ -274,8 +285,10 @@ def test_the_end_of_a_run_says_what_to_type_next(
         for line in [line.strip() for line in next_lines(study, run, exported=True, width=200)]
     ]
     assert lines == [
-        "make dashboard", "make report NAME=small", f"load_export('/r s/exports/small/1'){sample}",
-    ]  # fmt: skip
+        "make dashboard",
+        "make report NAME=small",
+        f"load_export('/r s/exports/small/1'{which}){sample}",
+    ]
     monkeypatch.setenv("GENSTUDY_GIVEN", "NAME RUNS STORAGE")
     monkeypatch.setenv("STORAGE", "postgresql://me:secret@host/db")
     dashboard, report = next_lines(study, run, exported=False, width=200)

@@ -20,7 +20,7 @@ from models.vae import VAE, VAEConfig
 from search.__main__ import main
 from search.errors import BaseMissing
 from search.setup.fetched_exports import fetch_export
-from search.setup.inputs import find_images
+from search.setup.inputs import find_inputs
 from search.setup.loading import load_study
 from search.setup.shared_place import keep_files
 from search.setup.stored_study import ATTRIBUTE
@@ -186,8 +186,8 @@ def test_a_study_starts_from_the_export_of_another_machine(
     shared.export(rank=1, trial=7, family=CAE, config=CAEConfig(channels=2, latent=3))
     variables = replace(shared.variables(tmp_path / "here"), data_root=tmp_path)
     with pytest.raises(BaseMissing, match=f"keeps its own in FILES={shared.place}: give FILES"):
-        find_images(replace(variables, files=None), head, Console(quiet=True))
-    found = find_images(variables, head, Console(quiet=True))
+        find_inputs(replace(variables, files=None), head, Console(quiet=True))
+    found = find_inputs(variables, head, Console(quiet=True))
     assert found.base == RunPaths(tmp_path / "here").export("s", 1)
     assert shared.weights("here") == shared.weights("there")
 

@@ -95,6 +95,11 @@ def test_a_name_that_is_close_to_one_is_offered() -> None:
     assert suggest_name("mdian", ("median", "none")) == "did you mean 'median'? "
     assert suggest_name("FASHION_MNIST", ("fashion_mnist", "mnist")).startswith("did you mean 'fa")
     assert suggest_name("cae", ["vae-digits", "cae-digits"]) == "did you mean 'cae-digits'? "
+    assert (
+        suggest_name("caee", ["cae_27-digits", "vae-digits", "cae-digits"])
+        == "did you mean 'cae-digits'? "
+    )
+    assert suggest_name("cae_", ["cae_27_of_mine"]) == "did you mean 'cae_27_of_mine'? "
     assert suggest_name("x", ["xyz"]) == suggest_name("cae", []) == ""
 
 

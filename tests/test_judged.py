@@ -20,6 +20,7 @@ from models.errors import ExtractorError
 from models.evaluation import feature_cache, gan_diagnosis, sample_evaluator
 from models.evaluation.feature_cache import extractor_content, make_extractor
 from models.evaluation.features import encoder_extractor, reshape_images
+from models.evaluation.gan_diagnosis import Health
 from models.evaluation.measures import ALL_MEASURES, MEASURES
 from models.evaluation.sample_evaluator import SampleEvaluator
 from models.gan import GAN, GANConfig
@@ -300,10 +301,10 @@ def test_history_survives_a_checkpoints_note() -> None:
     history = health_of_curve(
         [{"number": 2, "train": {"loss_g": 1.0, "x": 2.0}, "valid": {"frechet": 3.0, "y": 4.0}}]
     )
-    first, second = (GanDiagnosis({"frechet": 1.0}, prunes=False) for _ in range(2))
-    first.history = history
-    second.read_plain(json.loads(json.dumps(first.to_plain())))
-    assert second.history == history
+    diagnosis = GanDiagnosis({"frechet": 1.0}, prunes=False)
+    diagnosis.history = history
+    kept = json.loads(json.dumps(diagnosis.to_plain()))
+    assert [Health.from_plain(health) for health in kept] == history
     assert history[0].numbers == {"loss_g": 1.0, "frechet": 3.0}
 
 

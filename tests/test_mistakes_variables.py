@@ -48,7 +48,7 @@ VALUES: dict[str, tuple[dict[str, str], list[str]]] = {
     "try-float": ({"TRY": "channels=1.5"}, ["channels=1.5 is not a whole number"]),
     "try-nan": ({"TRY": "lr=nan"}, ["TRY: lr=nan is not a number from"]),
     "try-huge": ({"TRY": "channels=" + LONG}, ["TRY: channels=999", "is not a whole number"]),
-    "try-json": ({"TRY": "{'lr': 0.001}"}, ["TRY=", "is no parameter=value", "behind semicolons"]),
+    "try-json": ({"TRY": "{'lr': 0.001}"}, ["TRY=", "is no parameter=value", "by semicolons"]),
     "try-twice": ({"TRY": "lr=0.001 lr=0.01"}, ["TRY='lr=0.001 lr=0.01' gives lr twice"]),
     "try-no-room": ({"TRY": "lr=0.001; lr=0.002", "TRIALS": "1"}, ["give TRIALS=2 or more"]),
     "misspelt": ({"GENSTUDY_GIVEN": "NAME EPOCH"}, ["unknown variable 'EPOCH'", "'EPOCHS'?"]),

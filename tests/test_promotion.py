@@ -23,7 +23,7 @@ from storage import curves, trials
 from storage.database.fences import TrialLost, raise_fence
 from storage.database.leases import Attempt
 from storage.database.returns import read_returns
-from storage.database.rungs import Arrival, find_promoted, read_arrivals
+from storage.database.rungs import Arrival, list_promoted, read_arrivals
 from storage.database.transactions import read, write
 from tests.queues import make_study
 from tests.user import User, WriteStudy, progress, slow, wait_until, watched
@@ -191,9 +191,9 @@ def test_other_pruners_ask_the_database_nothing_more(
 def test_only_the_best_share_of_a_rung_is_promoted(values: list[float], factor: int) -> None:
     there = [Arrival(i, 1, value, True, "WAITING", i) for i, value in enumerate(values)]
     promoted = []
-    while (found := find_promoted(there, factor=factor, minimize=True)) is not None:
-        promoted.append(found)
-        there[found] = there[found]._replace(waits=False)
+    while found := list_promoted(there, factor=factor, minimize=True):
+        promoted.append(found[0])
+        there[found[0]] = there[found[0]]._replace(waits=False)
     assert len(promoted) == len(values) // factor
     assert [values[i] for i in promoted] == sorted(values)[: len(promoted)]
 

@@ -363,7 +363,7 @@ def test_a_picture_of_something_else_is_not_overwritten(
         ({"NAME": "s-digit"}, ["no export of 's-digit'", "did you mean 's-digits'?"]),
         ({"NAME": "s", "N": 0}, ["N='0'"]),
         ({"NAME": "s", "LABELS": "two"}, ["LABELS is given", "GAN, which takes none"]),
-        ({"FROM": "/nowhere"}, ["/nowhere is not a whole export"]),
+        ({"FROM": "/nowhere"}, ["there is no folder /nowhere", "runs/exports/cae/1"]),
         ({"NAME": "s", "OUT": "/proc"}, ["/proc"]),
     ],
 )

@@ -252,7 +252,7 @@ def test_an_error_that_ctrl_c_became_is_an_interruption(monkeypatch: pytest.Monk
     def fail() -> int:
         raise ImportError("initialization failed")
 
-    monkeypatch.setattr("search.__main__._find_command", lambda name: fail)
+    monkeypatch.setattr("search.__main__.Command.load", lambda self: fail)
     with pytest.raises(ImportError):
         command("studies")
     monkeypatch.setattr(interrupts, "_interruptions", [signal.SIGINT])

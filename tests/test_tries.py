@@ -72,7 +72,7 @@ def test_sets_stand_behind_semicolons_and_have_names_that_say_them() -> None:
         ("width=2", "width=2 is not one of 0.5, 1.0"),
         ("shuffled=1", "shuffled=1 is not one of True, False"),
         ("lr=inf", "lr=inf is not a number from 0.0001 to 0.01"),
-        ("lr=0.001, latent=27", "to 0.01; parameters stand behind spaces, without commas"),
+        ("lr=0.001, latent=27", "to 0.01; separate parameters by spaces, without commas"),
         ("latnet=3", "'latnet'; did you mean 'latent'? available: augment, latent"),
     ],
 )

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from search.errors import BadVariable
-from search.supervisor.devices import assign_devices, count_cores, explain_no_gpu
+from search.run import StudyRun
+from search.supervisor.devices import (
+    assign_devices,
+    count_cores,
+    count_useful,
+    explain_no_gpu,
+)
 from search.variables import VARIABLES, Variables, describe_variables, read_variables
 from storage.errors import StorageError
 from storage.paths import RunPaths, check_name
@@ -54,7 +60,7 @@ def test_all_variables_are_read() -> None:
         ("SEED", "-1", "SEED='-1' is not a whole number from 0"),
         ("TOP", "all", "TOP='all'"),
         ("PORT", "99999", "PORT='99999'"),
-        ("HOST", "0.0.0.0,", "HOST='0.0.0.0,' is no address with names behind commas"),
+        ("HOST", "0.0.0.0,", "HOST='0.0.0.0,' is no address and names with commas"),
         ("HOST", "http://lab.example", "HOST='http://lab.example' is no address"),
         ("GPUS", "all", "GPUS='all' is neither 'none' nor numbers such as 0,1"),
         ("GPUS", "0,,1", "GPUS='0,,1'"),
@@ -120,6 +126,26 @@ def test_workers_get_devices(
     gpus: tuple[int, ...] | None, workers: int | None, visible: int, expected: list[str]
 ) -> None:
     assert assign_devices(gpus=gpus, workers=workers, visible=visible) == expected
+
+
+@pytest.mark.parametrize(
+    ("ended", "top", "shown", "useful"),
+    [
+        (0, 3, None, 20),  # a trial each
+        (18, 3, None, 6),  # two are left, and then three configurations are raced with two seeds
+        (18, 0, None, 2),
+        (20, 0, None, 1),
+        (0, 1, 4, 4),  # a person compares four at once
+    ],
+)
+def test_no_more_workers_start_than_have_something_to_do(
+    ended: int, top: int, shown: int | None, useful: int
+) -> None:
+    run = StudyRun(
+        name="cae", study="cae", storage="", runs="", images="", seed=0, trials=20, epochs=5,
+        retrain_epochs=9, revision="", token="", seeds=3, shown=shown,
+    )  # fmt: skip
+    assert count_useful(run, ended=ended, top=top) == useful
 
 
 @pytest.mark.parametrize(("visible", "there"), [(0, "none"), (1, "only 0"), (2, "0 to 1")])

@@ -546,7 +546,7 @@ def test_a_mistake_in_warm_is_one_line_and_changes_nothing(
     optuna.create_study(study_name="two", storage=open_storage(url), directions=["minimize"] * 2)
     assert "WARM=two has 2 objectives" in refuse("two")
     elsewhere = f"sqlite:///{tmp_path}/studies.db"
-    assert "does not say which study (empty, old, two); name it behind" in refuse(elsewhere)
+    assert "does not say which study (empty, old, two); add # and its name" in refuse(elsewhere)
     strange = optuna.create_study(study_name="strange", storage=open_storage(url))
     strange.tell(strange.ask({"x": FloatDistribution(0, 1)}), 1.0)
     assert "has no parameter of this study: there x; here channels, latent, lr" in refuse("strange")

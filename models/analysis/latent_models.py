@@ -22,7 +22,9 @@ from models.data.noise import check_noise, corrupt
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig(ModelConfig):
-    """noise: corrupts the images that the encoder sees: ``none`` or a kind of `models.data.noise`
+    """The noise of a denoiser.
+
+    noise: corrupts the images that the encoder sees: ``none`` or a kind of `models.data.noise`
     strength: how much of it, in that kind's unit
     """
 

@@ -1,6 +1,6 @@
 """Image sets as resident uint8 tensors, split once and shared by every process.
 
-    splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
+    splits = load_images("mnist", root=Path("data"), cache=Path("cache"))     # models.data.loading
     splits.train.batch(torch.arange(256)).images        # (256, 1, 28, 28) in [0, 1]
 
 The first call decodes and splits the set and writes one safetensors file. Every later call, in any

@@ -1,6 +1,6 @@
 """Image sets by name: they are found, read, split, and kept in a file for the next process.
 
-splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
+    splits = load_images("fashion_mnist", root=Path("data"), cache=Path("runs/cache"))
 
 The file says which images it holds, and tells when it is damaged (`models/seals.py`). A
 damaged one is set aside, and the images are read again. One of an older version, which cannot

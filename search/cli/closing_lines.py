@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from models.export import OUR_MODELS
 from search.console import shorten_path
 from search.passwords import holds_password, with_storage
 from search.run import StudyRun
@@ -68,8 +69,11 @@ def next_lines(study: Study, run: StudyRun, *, exported: bool, width: int) -> li
     }
     if exported:
         folder = shorten_path(run.paths.export(run.study, 1))
-        sample = ".sample(4)" if hasattr(study.spec.model, "sample") else ""
-        lines[f"load_export({folder!r}){sample}"] = "in Python, as its README.md shows"
+        family = study.spec.model
+        is_own = not family.__module__.startswith(OUR_MODELS)
+        which = f", family={family.__name__}" if is_own else ""
+        sample = ".sample(4)" if hasattr(family, "sample") else ""
+        lines[f"load_export({folder!r}{which}){sample}"] = "in Python, as its README.md shows"
     longest = max(map(len, lines))
     heads = ["next: ", *["      "] * (len(lines) - 1)]
     side_by_side = [

@@ -66,8 +66,8 @@ def _read_groups(variables: Variables) -> Sequence[Sequence[str]]:
     given = variables.names
     if given is None or len(given) < 2:
         raise BadVariable(
-            "compare needs NAMES, two studies or more behind commas, such as NAMES=cae,cae_27; "
-            "runs of the same study stand behind +: NAMES=a1+a2,b1+b2"
+            "compare needs NAMES, two studies or more separated by commas: NAMES=cae,cae_27; "
+            "+ joins runs of the same study: NAMES=a1+a2,b1+b2"
         )
     if len(given) > len(KINDS):
         raise BadVariable(f"NAMES has {len(given)} studies; compare at most {len(KINDS)} at once")

@@ -1,8 +1,8 @@
 """The files that a table of trials is written to: CSV=path, where no text is a formula, and
 PARQUET=path.
 
-check_targets(variables)                  # before the trials are read
-write_frame(console, frame, variables)
+    check_targets(variables)                  # before the trials are read
+    write_frame(console, frame, variables)
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from search.console import is_live, open_console, print_line, print_loud, shorte
 from search.errors import BadVariable
 from search.run import StudyRun
 from search.setup.code_digest import describe_environment
-from search.setup.inputs import RunInputs, find_images, open_base
+from search.setup.inputs import RunInputs, find_inputs, open_base
 from search.setup.joining import JoinedStudy, find_joined, joined_variables, load_joined
 from search.setup.prepare import identify_run
 from search.setup.record_changes import Surroundings, describe_changes
@@ -76,7 +76,7 @@ def _replay(console: Console, variables: Variables, storage: TrialStorage, numbe
     # seed and epochs are the stored ones, whatever a shell has in SEED and EPOCHS
     given = replace(joined_variables(variables, joined, study), seed=None, epochs=None)
     device = _choose_device(recorded, variables, console)
-    inputs = find_images(given, study, console, stored_shape=joined.shape)
+    inputs = find_inputs(given, study, console, stored_shape=joined.shape)
     context = _open_context(given, joined, study, inputs, storage, device)
     here = Surroundings(
         identity=identify_run(given, study, inputs, joined.identity),

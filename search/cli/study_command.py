@@ -8,13 +8,13 @@ database, data, and whether the stored study is still the same.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import optuna
 from rich.console import Console
 
 from search.cli.notifying import notices_of
@@ -26,7 +26,7 @@ from search.engines.following import FollowingSupervisor
 from search.engines.launch import check_engine
 from search.run import StudyRun
 from search.setup.extension import extend_epochs
-from search.setup.inputs import RunInputs, find_images
+from search.setup.inputs import RunInputs, find_inputs
 from search.setup.names import study_name
 from search.setup.prepare import prepare_run
 from search.setup.reaching import note_database, reach_database
@@ -34,7 +34,7 @@ from search.setup.settings import check_settings
 from search.setup.shared_place import check_files
 from search.setup.warm import Warm, find_warm, remembered_warm
 from search.study import Study
-from search.supervisor.devices import count_cores, find_devices
+from search.supervisor.devices import count_cores, count_useful, find_devices
 from search.supervisor.display import Display
 from search.supervisor.dry_run import try_own_model
 from search.supervisor.file_cleaning import remove_deleted, remove_deleted_here, remove_ended
@@ -47,7 +47,6 @@ from search.tracking.opening import check_trackers
 from search.trials.files_access import open_files
 from search.trials.owner import owner_name
 from search.trials.queue import TrialQueue
-from search.trials.seed_race import FIRST
 from search.trials.study_record import StudyRecord, name_strategy
 from search.variables import Variables
 from storage.database.connection import open_storage
@@ -78,7 +77,7 @@ class StudyCommand:
         url = variables.storage_url
         reach_database(variables, retry)
         check_files(variables)
-        inputs = find_images(variables, self.study, self.console, retry)
+        inputs = find_inputs(variables, self.study, self.console, retry)
         name = study_name(self.study, inputs.data, inputs.label, variables.sampler)
         tried_on = devices[0] if variables.engine is None else "cpu"
         try_own_model(self.study, name, inputs, variables, tried_on, self.console)
@@ -119,15 +118,23 @@ class StudyCommand:
         note_database(variables)
         for folder in run.paths.written(run.study):
             remove_left_behind(folder)
-        display = Display(
-            run.study,
-            self.study.spec,
-            run.trials,
-            self.console,
-            marks_best=run.shown is None,
-            most=60 * (run.trial_minutes or math.inf),
-        )
+        display = Display.of_run(run, self.study.spec, self.console)
         retry.tell = display.say
+        queue = self._open_queue(opened, run, storage, retry)
+        opening = Opening(self.console, variables, self.study)
+        opening.tell(run, queue, devices, inputs.images)
+        supervisor = self._make_supervisor(run, queue, display, devices, stop)
+        supervisor.files = open_files(run, queue, stop.is_set, display.say)
+        _remove_what_is_over(supervisor, queue, run)
+        supervisor.other_machines = OtherMachines(queue, display, run.epochs)
+        supervisor.note = self._begin_note(run, queue, devices, inputs)
+        with notices_of(supervisor, variables), track(supervisor, variables, recovers=True):
+            return StudyStages(self.console, variables, self.study, supervisor).run()
+
+    def _open_queue(
+        self, opened: optuna.Study, run: StudyRun, storage: TrialStorage, retry: DatabaseRetry
+    ) -> TrialQueue:
+        """Return the queue of the stored study, with the trials that this call makes go on."""
         queue = retry.wait_for(
             lambda: TrialQueue(
                 opened,
@@ -144,18 +151,7 @@ class StudyCommand:
         if again := queue.retry_mended():
             what = "trial that failed is" if again == 1 else "trials that failed are"
             self.console.print(f"{again} {what} tried again: the study's files have changed")
-        opening = Opening(self.console, variables, self.study)
-        opening.tell(run, queue, devices, inputs.images)
-        supervisor = self._make_supervisor(run, queue, display, devices, stop)
-        supervisor.files = open_files(run, queue, stop.is_set, display.say)
-        remove_ended(supervisor.files, queue, run)
-        remove_deleted_here(queue, run)
-        if supervisor.files is not None:
-            remove_deleted(supervisor.files, queue)
-        supervisor.other_machines = OtherMachines(queue, display, run.epochs)
-        supervisor.note = self._begin_note(run, queue, devices, inputs)
-        with notices_of(supervisor, variables), track(supervisor, variables, recovers=True):
-            return StudyStages(self.console, variables, self.study, supervisor).run()
+        return queue
 
     def _make_supervisor(
         self,
@@ -174,9 +170,7 @@ class StudyCommand:
         if variables.engine is not None:
             pool = WorkerPool([], log_of)
             return FollowingSupervisor(self.study, run, queue, pool, display, stop)
-        useful = run.trials - queue.count_ended()
-        retrained = variables.top * min(FIRST, run.seeds)  # at once
-        useful = max(min(useful, run.shown or useful), retrained, 1)  # more would only wait
+        useful = count_useful(run, ended=queue.count_ended(), top=variables.top)
         pool = WorkerPool(devices[:useful], log_of)
         packing = GpuPacking(pool.devices, most=count_cores())
         return Supervisor(
@@ -221,3 +215,11 @@ class StudyCommand:
             if self.variables.engine is not None:
                 raise
             return ""
+
+
+def _remove_what_is_over(supervisor: Supervisor, queue: TrialQueue, run: StudyRun) -> None:
+    """Remove files of trials that have ended, and of studies that were deleted."""
+    remove_ended(supervisor.files, queue, run)
+    remove_deleted_here(queue, run)
+    if supervisor.files is not None:
+        remove_deleted(supervisor.files, queue)

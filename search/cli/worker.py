@@ -12,7 +12,6 @@ at its last checkpoint, and others go on with it.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import socket
@@ -32,7 +31,7 @@ from search.engines.worker_job import IN_JOB
 from search.errors import BadVariable, StudyChanged
 from search.interrupts import LEAVE, TRY_AGAIN, leave_with_input
 from search.run import StudyRun
-from search.setup.inputs import find_images
+from search.setup.inputs import find_inputs
 from search.setup.joining import (
     JoinedStudy,
     find_joined,
@@ -44,7 +43,7 @@ from search.setup.reaching import note_database, reach_database
 from search.setup.shared_place import check_files
 from search.spelling import spell
 from search.study import Study
-from search.supervisor.devices import count_cores, find_devices
+from search.supervisor.devices import count_cores, count_useful, find_devices
 from search.supervisor.display import Display
 from search.supervisor.earlier_trials import show_earlier
 from search.supervisor.finish import finish
@@ -57,7 +56,6 @@ from search.tracking.opening import check_trackers
 from search.trials.files_access import open_files
 from search.trials.owner import forget_mark, owner_name
 from search.trials.queue import TrialQueue
-from search.trials.seed_race import FIRST
 from search.trials.standings import is_finished
 from search.variables import Variables, given_names, read_variables
 from search.words import format_count
@@ -139,7 +137,7 @@ class WorkerCommand:
         )
         study = load_joined(name, joined)
         given = joined_variables(self.variables, joined, study)
-        inputs = find_images(given, study, self.console, retry, stored_shape=joined.shape)
+        inputs = find_inputs(given, study, self.console, retry, stored_shape=joined.shape)
         run = retry.wait_for(lambda: join_run(given, study, joined, inputs, storage), passes)
         note_database(given)
         queue = retry.wait_for(
@@ -207,17 +205,9 @@ class WorkerCommand:
 
         top: how many of the best are retrained by all machines together; 0: none
         """
-        display = Display(
-            run.study,
-            study.spec,
-            run.trials,
-            self.console,
-            marks_best=run.shown is None,
-            most=60 * (run.trial_minutes or math.inf),
-        )
+        display = Display.of_run(run, study.spec, self.console)
         queue.retry.tell = display.say
-        left = run.trials - queue.count_ended()  # more processes would only wait
-        useful = max(min(left, run.shown or left), top * min(FIRST, run.seeds), 1)
+        useful = count_useful(run, ended=queue.count_ended(), top=top)
         who = f"{socket.gethostname()}-{os.getpid()}"  # others may write into the same RUNS
         pool = WorkerPool(
             devices[:useful], lambda index: run.paths.joined_log(run.study, who, index)

@@ -2,7 +2,7 @@
 
     axis = fit_axis([0.01, 0.2, 0.03], start=260, end=20)     # logarithmic: 0.2 is WIDE times 0.01
     axis.place(0.03), axis.ticks(6)
-    axis = category_axis(["adam", "sgd"], start=0, end=100)
+    axis = CategoryAxis(names=("adam", "sgd"), start=0, end=100)
 
 Places are in units of the chart, of which the whole is some hundreds wide.
 """

@@ -1,6 +1,6 @@
 """How a study went about it: data, split, sampler, pruner, epochs, machine time.
 
-origin_blocks(reported, machine_seconds)
+origin_blocks(reported)
 """
 
 from __future__ import annotations

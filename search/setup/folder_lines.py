@@ -1,8 +1,8 @@
 """What a study says of a folder of images before it starts, in one to three lines.
 
-folder:/pets: 24 images of 48x48, 20 RGB, 4 grey; 2 classes of 12 images; 18 to train, ...
-  used as 1x28x28: transparency in 20 images: shown on #ffffff
-  not read: 3 files: .gif is not read
+    folder:/pets: 24 images of 48x48, 20 RGB, 4 grey; 2 classes of 12 images; 18 to train, ...
+      used as 1x28x28: transparency in 20 images: shown on #ffffff
+      not read: 3 files: .gif is not read
 
 What images lose on the way is said loudly, after these lines (`search.setup.fitting`).
 """

@@ -164,7 +164,7 @@ class RunInputs(NamedTuple):
         return self.cached.stem.rpartition("-")[0]
 
 
-def find_images(
+def find_inputs(
     variables: Variables,
     study: Study,
     console: Console,
@@ -182,6 +182,7 @@ def find_images(
     if not study.spec.adapts and study.spec.shape is not None:
         check_fit(study, study.spec.shape)  # before images are read, which may take an hour
     place = find_source(wanted, variables.data_root, variables.background)
+    # raises for a name that no file may have
     study_name(study, wanted, place.label, variables.sampler)
     waiting = retry or DatabaseRetry()
     passes = passes_later(variables.storage_url)
@@ -200,6 +201,19 @@ def find_images(
     for line in study_lines(found.images):
         print_line(console, line)
     check_needs(study, found.images)  # before the study that this one starts from is searched
+    found = _with_export(variables, study, found, console, waiting)
+    check_fit(study, found.images.shape, found.images, open_base(found.base))
+    return found
+
+
+def _with_export(
+    variables: Variables,
+    study: Study,
+    found: RunInputs,
+    console: Console,
+    waiting: DatabaseRetry,
+) -> RunInputs:
+    """Return the inputs with the export that the study needs: to start from, or as a judge."""
     judging = study.spec.judges_samples and needs_encoder(study, found.images)
     needed = judging_study(study) if judging else base_study(study)
     if needed and needed.spec.has_several_goals and variables.start is None:
@@ -207,16 +221,13 @@ def find_images(
             f"study {study.name!r} needs the best export of {needed.name!r}, which has several "
             "goals, so that none of its exports is the best: choose one with FROM=folder"
         )
-    stored = study_name(needed, data, found.label) if needed else ""
+    stored = study_name(needed, found.data, found.label) if needed else ""
     if stored and variables.start is None:
-        say = partial(print_line, console)
+        say, passes = partial(print_line, console), passes_later(variables.storage_url)
         waiting.wait_for(lambda: fetch_export(variables, stored, 1, say), passes)
     if judging:
-        found = found._replace(encoder=find_encoder(variables, study, stored, found.images))
-    else:
-        found = found._replace(base=find_base(variables, study, stored))
-    check_fit(study, found.images.shape, found.images, open_base(found.base))
-    return found
+        return found._replace(encoder=find_encoder(variables, study, stored, found.images))
+    return found._replace(base=find_base(variables, study, stored))
 
 
 def _read_whole_images(

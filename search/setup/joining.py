@@ -3,7 +3,7 @@
     joined = find_joined(storage, "cae", place)            # what `make study` has stored
     study = load_joined("cae", joined)                     # its file on this machine
     given = joined_variables(variables, joined, study)     # as if they were typed here
-    run = join_run(given, study, joined, inputs)           # raises if this machine differs
+    run = join_run(given, study, joined, inputs, storage)  # raises if this machine differs
 
 A worker creates no study, and no trials beyond those of the study. The database says what it
 trains, for how long and with which seed. Its study file, images and code have to be those of the

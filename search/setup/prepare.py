@@ -1,6 +1,6 @@
 """Prepare a run: open or make the stored study, and write down what its workers have to know.
 
-    queue, run = prepare_run(variables, study, storage, find_images(variables, study, console))
+    stored, run = prepare_run(variables, study, storage, find_inputs(variables, study, console))
 
 Nothing is trained here. The stored study is opened under a lock, so that two machines that start
 at the same moment agree on what it is.

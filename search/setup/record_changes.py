@@ -1,6 +1,6 @@
 """What differs between a stored trial and this machine: images, code, packages, device.
 
-    for line in describe_changes(recorded, now, code, known=read_codes(opened)):
+    for line in describe_changes(recorded, identity, here, known=versions):
         print(line)                      # "torch 2.10.0, here 2.11.0"
 
 Two trainings that differ bit for bit do so for one of these reasons, or for one that nobody keeps.

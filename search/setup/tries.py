@@ -100,7 +100,7 @@ def _read_value(name: str, text: str, space: Mapping[str, BaseDistribution]) -> 
     for value in _readings(text, space[name]):
         if is_within(space[name], value):
             return value
-    hint = "; parameters stand behind spaces, without commas" if text.endswith(",") else ""
+    hint = "; separate parameters by spaces, without commas" if text.endswith(",") else ""
     raise BadVariable(f"TRY: {name}={short(text)} is not {describe_range(space[name])}{hint}")
 
 

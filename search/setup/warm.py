@@ -1,7 +1,7 @@
 """What a study knows of earlier ones when it begins: `make study NAME=cae WARM=cae-digits,old`.
 
     warm = find_warm(["cae-digits"], study, url, stored="cae")   # before anything is written
-    warm = keep_warm(opened, warm, study)                        # what the stored study began with
+    warm = keep_warm(opened, warm, study.space)                  # what the stored study began with
     warm.shared                   # parameters that its first trials try: the best of each source
     with_warm(sampler, warm.sources, study.space)                # what its sampler sees
 

@@ -115,7 +115,7 @@ def _load(name: WarmName, storage: BaseStorage) -> optuna.Study:
     if wanted is None:
         there = ", ".join(short(show_text(each)) for each in sorted(names)[:LISTED]) or "none"
         raise BadVariable(
-            f"WARM={short(name.shown)} does not say which study ({there}); name it behind a #"
+            f"WARM={short(name.shown)} does not say which study ({there}); add # and its name"
         )
     if wanted not in names:
         place = "" if name.address is None else f" in {short(show_address(name.address))}"

@@ -1,7 +1,8 @@
 """What was simulated as a table for a terminal, and as rows for a program.
 
-console.print(outcome_table("mse", [("as it ran", [ran]), ("asha, 4 workers", played)]))
-frame = outcome_frame([...])
+rows = [("as it ran", [ran]), ("asha, 4 workers", played)]
+console.print(outcome_table("mse", rows, all_epochs=[600, 600]))
+frame = outcome_frame(rows)
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ from search.strategies.prospect import Prospect, expected_gain
 from search.strategies.repeating import REPEATED, RepeatingSampler, repeats_another
 from search.strategies.seeded import StudySampler
 
-AUTO = "auto"
 LEAST = 20  # trials that have ended before a study may stop
 REPEATS = 2  # of the best configuration, with other seeds
 MOST_REPEATS = 2 * REPEATS  # where some of them fail, or collapse

@@ -1,7 +1,7 @@
 """Reconstruction error of the convolutional autoencoder on Fashion-MNIST.
 
-This is reference system A1: a random search over width, latent size and optimiser, with 50 trials
-and median pruning.
+This is reference system A1 (search/studies/README.md): a random search over width, latent size and
+optimiser, with 50 trials and median pruning.
 
     make study NAME=cae
 """

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 
 from search.errors import BadVariable
+from search.run import StudyRun
+from search.trials.seed_race import FIRST
 from search.variables import Variables
 from storage.errors import short
 
@@ -50,6 +52,16 @@ def assign_devices(*, gpus: tuple[int, ...] | None, workers: int | None, visible
     if not chosen:
         return ["cpu"] * (workers or count_cores())
     return [f"cuda:{chosen[index % len(chosen)]}" for index in range(workers or len(chosen))]
+
+
+def count_useful(run: StudyRun, *, ended: int, top: int) -> int:
+    """Return how many workers have something to do at once, >= 1; more would only wait.
+
+    ended: trials that have ended; top: how many of the best are retrained here
+    """
+    left = run.trials - ended
+    retrained = top * min(FIRST, run.seeds)
+    return max(min(left, run.shown or left), retrained, 1)
 
 
 def count_gpus() -> int:

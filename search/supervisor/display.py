@@ -1,9 +1,9 @@
 """What a person sees while a study runs: one live display, or plain lines without a terminal.
 
-cae  38/50 trials  21 complete  16 pruned  1 failed  2 running  2.4 s/epoch  12 min left
-best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
-worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
-node-17   cpu  trial 39   epoch 2/20  0.02215  5.1 s/epoch
+    cae  38/50 trials  21 complete  16 pruned  1 failed  2 running  2.4 s/epoch  12 min left
+    best 0.01241 (trial 17)  channels 9, latent 51, lr 0.00312, optimizer adam
+    worker 0  cpu  trial 38   epoch 7/20  0.01893  4.9 s/epoch
+    node-17   cpu  trial 39   epoch 2/20  0.02215  5.1 s/epoch
 
 The workers of this machine come first. Below them are those of other machines that have joined.
 A log gets the first line now and then, with the latest value of each trial.
@@ -50,6 +50,7 @@ from search.events import (
     Warned,
 )
 from search.pace import WorkerStatus
+from search.run import StudyRun
 from search.study import StudySpec
 from search.supervisor.end_words import (
     STYLES,
@@ -100,6 +101,18 @@ class Display:
         self.lines = LinePrinter(console)
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
+        )
+
+    @classmethod
+    def of_run(cls, run: StudyRun, spec: StudySpec, console: Console) -> Self:
+        """Return the display of a run of the study that ``spec`` describes."""
+        return cls(
+            run.study,
+            spec,
+            run.trials,
+            console,
+            marks_best=run.shown is None,
+            most=60 * (run.trial_minutes or math.inf),
         )
 
     def __enter__(self) -> Self:

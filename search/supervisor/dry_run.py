@@ -1,6 +1,6 @@
 """A study with an own model is tried once, in a process of its own, before it is stored.
 
-    try_own_model(study, inputs, variables, device, console)
+    try_own_model(study, "mine", inputs, variables, device, console)
 
 genstudy's own families are tested, so that such studies start without it. An own model is tried
 again whenever one of the study's files, the images' shape or PyTorch has changed; a note in RUNS
@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import IO
@@ -22,6 +23,7 @@ from typing import IO
 import torch
 from rich.console import Console
 
+from models.export import OUR_MODELS
 from search.errors import StudyFileError
 from search.events import Failed, Tried, Trying
 from search.jobs import DryRun
@@ -34,6 +36,9 @@ from storage.errors import StorageError
 from storage.files.atomic import atomic_file
 
 DRY_RUN_SECONDS = 60.0  # a search need not wait any longer for what may go well
+
+DryRunEnd = Tried | Failed | int | None
+"""How a dry run ended: with its answer, the exit code of its process, or not in time (None)."""
 
 
 def try_own_model(
@@ -49,13 +54,12 @@ def try_own_model(
     stored_name: of the study in the database, for the name of the log
     """
     family = study.spec.model
-    if family.__module__.startswith("models."):
+    if family.__module__.startswith(OUR_MODELS):
         return
     exports = variables.top > 0
     note = variables.paths.dry_run(_digest(study, inputs, device, exports=exports))
     if note.exists():
         return
-    log = variables.paths.worker_log(stored_name, 0)
     job = DryRun(
         name=study.reference,
         sources=study.sources,
@@ -64,19 +68,9 @@ def try_own_model(
         device=device,
         exports=exports,
         memory=variables.memory,
-        log=str(log),
+        log=str(variables.paths.worker_log(stored_name, 0)),
     )
-    parts = "a step, an evaluation, a picture" + (", an export" if exports else "")
-    line = f"trying {family.__name__} on two images first: {parts}"
-    if not console.is_terminal:
-        console.print(line, markup=False)
-    process = start_process(log)
-    start_early()  # the first worker, which gets ready meanwhile
-    try:
-        with console.status(f"{line} ...") as status:
-            ended, what = _follow(process, job, lambda what: status.update(f"{line}: {what} ..."))
-    finally:
-        _end(process)
+    ended, what = _run(job, family.__name__, console)
     match ended:
         case Tried(mistake=str(mistake)) | Failed(message=mistake):
             raise StudyFileError(mistake)
@@ -86,7 +80,7 @@ def try_own_model(
         case int(code) if code != -signal.SIGKILL:
             how = f"by signal {-code}" if code < 0 else f"with code {code}"
             raise StudyFileError(
-                f"{study.path}: {family.__name__} ends its process {how}, in {what}; see {log}"
+                f"{study.path}: {family.__name__} ends its process {how}, in {what}; see {job.log}"
             )
         case _:
             reason = _why_unanswered(ended, what)
@@ -96,7 +90,22 @@ def try_own_model(
             )
 
 
-def _why_unanswered(ended: Tried | Failed | int | None, what: str) -> str:
+def _run(job: DryRun, family: str, console: Console) -> tuple[DryRunEnd, str]:
+    """Show what a dry run is at; return how it ended, and at what."""
+    parts = "a step, an evaluation, a picture" + (", an export" if job.exports else "")
+    line = f"trying {family} on two images first: {parts}"
+    if not console.is_terminal:
+        console.print(line, markup=False)
+    process = start_process(Path(job.log))
+    start_early()  # the first worker, which gets ready meanwhile
+    try:
+        with console.status(f"{line} ...") as status:
+            return _follow(process, job, lambda what: status.update(f"{line}: {what} ..."))
+    finally:
+        _end(process)
+
+
+def _why_unanswered(ended: DryRunEnd, what: str) -> str:
     match ended:
         case Tried(unanswered=str(reason)):
             return reason
@@ -108,9 +117,8 @@ def _why_unanswered(ended: Tried | Failed | int | None, what: str) -> str:
 
 def _follow(
     process: subprocess.Popen[str], job: DryRun, say: Callable[[str], None]
-) -> tuple[Tried | Failed | int | None, str]:
-    """Return how a dry run ended, and at what: with its answer, with the exit code of its process,
-    or not in time (None)."""
+) -> tuple[DryRunEnd, str]:
+    """Start a dry run; return how it ended, and at what."""
     assert process.stdin is not None
     assert process.stdout is not None
     heard: Queue[str] = Queue()

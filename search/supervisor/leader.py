@@ -49,7 +49,7 @@ class RunningLeader:
             return ""
         if self.spec.has_several_goals:
             return "*front" if self.front.add(number, values) else ""
-        if not self.spec.better(values[0], self.best[0] if self.best else None):
+        if not self.spec.is_better(values[0], self.best[0] if self.best else None):
             return ""
         self.best = (values[0], number, parameters)
         return "*best"

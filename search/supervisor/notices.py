@@ -108,7 +108,7 @@ class Notices:
         if name in self._told:
             return
         go_on = trials.values_that_go_on(minimize=minimize).values()
-        if not all(self.spec.better(best.value, value) for value in go_on):
+        if not all(self.spec.is_better(best.value, value) for value in go_on):
             return  # with more EPOCHS, a trial that was complete and is better goes on
         ended = trials.count_ended()
         metric, value = self.spec.quality, best.value

@@ -1,6 +1,6 @@
 """The note of a study in the dashboard, kept up to date while it runs.
 
-    note = StudyNote(study, run, queue, top=3, devices="2 x cpu")
+    note = StudyNote(study, run, queue, record)
     note.refresh("searching", counts)          # at every tick; it is written when there is news
     note.finish("done", records)               # at the end, with the winner and how to load it
 

@@ -1,7 +1,7 @@
 """The certificate of a configuration: what the seeds that trained it again say of it.
 
-    certificate = certify(compared, trial=7, seeds=3, minimize=True)
-    certificate.mean, certificate.deviation, certificate.probability
+    certificates = certify(compared, seeds=3, minimize=True)     # one a configuration
+    certificates[0].mean, certificates[0].deviation, certificates[0].probability
 
 The best trial of a search is partly good and partly lucky: it is the best epoch of one seed, and
 the best of many such. Fresh seeds tell the two apart. A certificate says how good the

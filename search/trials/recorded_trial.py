@@ -1,6 +1,6 @@
 """A trial that has ended, as the trial database keeps it: what it was trained with, and its curve.
 
-    recorded = read_recorded(opened, 7)        # raises `NotRecorded` for one without a curve
+    recorded = read_recorded(opened, 7, metric="mse")    # raises `NotRecorded` without a curve
     compared = recorded.compare({1: 0.31, 2: 0.27})
     compared.is_equal, compared.line           # bit for bit; one line with epoch and difference
 

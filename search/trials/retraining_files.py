@@ -1,6 +1,6 @@
 """Retrainings in FILES: their records, weights and pictures, which every machine sees.
 
-    share_retraining(access, paths, guard)       # after the record was written under RUNS
+    share_retraining(files, paths, guard=guard)  # after the record was written under RUNS
     exchange_retrainings(access, run)            # before records are read there
     bring_pictures(access, paths)                # before an export is drawn
 

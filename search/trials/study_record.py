@@ -25,7 +25,7 @@ class StudyRecord:
 
     command: the name by which the study is started again
     trials: in all; top: how many of the best are exported; retrain_epochs: at most, of each
-    sampler, pruner: as a user writes them; device: what the workers train on
+    sampler, pruner: as a user writes them; devices: what the workers train on
     images: how many, by part; shape: (C, H, W) of each
     trial_minutes: how long a trial may take; revision: commit of the code; both for workers that
         join; runs: a word of the folder RUNS; stop: when it ends early, as STOP names it; warm:

@@ -60,7 +60,7 @@ class TrialAttempt:
             ),
             token=context.run.token,
             metric=context.spec.quality,
-            is_better=context.spec.better,
+            is_better=context.spec.is_better,
             diagnosis=self.diagnosis,
             reported={},
         )

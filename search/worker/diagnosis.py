@@ -63,10 +63,6 @@ class GanDiagnosis:
         """Return the history as JSON takes it, for a checkpoint."""
         return [health.to_plain() for health in self.history]
 
-    def read_plain(self, plain: Sequence[Mapping[str, Any]]) -> None:
-        """Go on from a checkpoint's history."""
-        self.history = [Health.from_plain(health) for health in plain]
-
 
 def health_of_curve(curve: Sequence[Mapping[str, Any]]) -> list[Health]:
     """Return the health of a retraining's epochs, as its record has them."""

@@ -29,7 +29,7 @@ class TrialProgress:
     """The epochs of one trial so far.
 
     checkpoints: its last two; token: of the stored study
-    metric: the study's; is_better: ``(value, than)`` as `StudySpec.better`
+    metric: the study's; is_better: ``(value, than)`` as `StudySpec.is_better`
     epoch: epochs done; seconds: that training took; best: the best value
     reported: values that the database has or is to take, of earlier attempts too, by Optuna's step
         from 0

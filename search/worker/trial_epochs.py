@@ -1,7 +1,7 @@
 """The epochs of one attempt at a trial: trained, reported, pruned, saved.
 
-epochs = TrialEpochs(attempt)
-ended_early = yield from epochs.train(model)      # None: to its last epoch
+    epochs = TrialEpochs(attempt)
+    ended_early = yield from epochs.train(model)      # None: to its last epoch
 
 Whoever runs a trial trains the epochs that it yields, alone or with those of others.
 """

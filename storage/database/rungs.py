@@ -1,8 +1,8 @@
 """Rungs: epochs at which trials pause, until they are among the best trials of that rung.
 
     goes_on = reach_rung(connection, study_id, trial_id, rung=1, value=0.02, ...)
-    found = find_promoted(arrivals, factor=3, minimize=True)    # the best of those that may go on
-    promote(connection, trial_id)                               # it goes on
+    first, *others = list_promoted(arrivals, factor=3, minimize=True)    # those that may go on
+    promote(connection, first)                                           # it goes on
 
 A trial that pauses is WAITING, like an interrupted one. The table ``genstudy_rungs(trial_id,
 rung, value, waits)`` tells them apart: it has a row for each rung that a trial has reached, with
@@ -110,21 +110,6 @@ def goes_on_at_once(
     return own.trial_id in _best(there, factor, minimize)
 
 
-def find_promoted(
-    arrivals: Iterable[Arrival],
-    *,
-    factor: int,
-    minimize: bool,
-    bracket_of: BracketOf = one_bracket,
-) -> int | None:
-    """Return the trial that goes on first; None: there is none.
-
-    It is the best paused or ended trial of the highest rung that has one among its best.
-    """
-    promoted = list_promoted(arrivals, factor=factor, minimize=minimize, bracket_of=bracket_of)
-    return next(iter(promoted), None)
-
-
 def list_promoted(
     arrivals: Iterable[Arrival],
     *,
@@ -135,7 +120,8 @@ def list_promoted(
     """Return all trials that are among the best of their rung and bracket, and have not gone on
     yet.
 
-    They come in the order in which they go on.
+    They come in the order in which they go on: those of the highest rung first, and of one bracket
+    there the best first.
     """
     rungs: defaultdict[tuple[int, int], list[Arrival]] = defaultdict(list)
     for each in arrivals:

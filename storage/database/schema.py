@@ -1,14 +1,14 @@
 """Our own tables, which stand beside Optuna's in the trial database.
 
-genstudy_metrics      what was measured in each epoch of a trial: a row a trial, epoch and name
-genstudy_leases       who runs which trial, and until when that counts: a row a trial
-genstudy_fences       which attempt at a trial may write: a row a trial
-genstudy_rungs        how good trials were where they pause: a row a trial and rung
-genstudy_returns      ended trials that have gone on: a row a trial
-genstudy_finishes     who retrains and exports the best of a study: a row a study
-genstudy_extractors   the feature extractors that values were measured with: a row an extractor
+    genstudy_metrics      what was measured in each epoch of a trial: a row a trial, epoch and name
+    genstudy_leases       who runs which trial, and until when that counts: a row a trial
+    genstudy_fences       which attempt at a trial may write: a row a trial
+    genstudy_rungs        how good trials were where they pause: a row a trial and rung
+    genstudy_returns      ended trials that have gone on: a row a trial
+    genstudy_finishes     who retrains and exports the best of a study: a row a study
+    genstudy_extractors   the feature extractors that values were measured with: a row an extractor
 
-create_own_tables(engine)     # creates those that are missing
+    create_own_tables(engine)     # creates those that are missing
 
 SQLite gives the ids of deleted trials again. What these tables hold of an id goes in the moment in
 which a trial gets it, whoever makes that trial: Optuna's own scripts know nothing of our tables.

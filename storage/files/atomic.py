@@ -1,8 +1,8 @@
 """Files that are whole or not there at all: also on a full disk, after a kill or a power cut.
 
-with atomic_file(path) as beside:
-    beside.write_bytes(content)
-write_json(path, {"seed": 1})
+    with atomic_file(path) as beside:
+        beside.write_bytes(content)
+    write_json(path, {"seed": 1})
 
 What gets its name is on the disk first. A system may write a new name before the content that it
 stands for, and after a power cut the file would be empty.

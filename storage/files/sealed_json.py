@@ -1,7 +1,7 @@
 """JSON files that tell when they are damaged.
 
-write_sealed(path, {"trial": 7})
-read_sealed(path)             # {"trial": 7}; None where it is not what was written
+    write_sealed(path, {"trial": 7})
+    read_sealed(path)             # {"trial": 7}; None where it is not what was written
 
 Beside the content stands ``seal``: the version of the seal, and the SHA-256 of the content as JSON
 without spaces, its keys sorted. A file of an older version has no seal, and is read as it is.

@@ -202,7 +202,8 @@ def together(
 ) -> Iterator[Row]:
     """Yield the rows of all checks, ``at_once`` of which run beside each other.
 
-    CHECKS in the environment keeps those whose names begin with one of its words behind commas.
+    CHECKS in the environment keeps those whose names begin with one of its words (with commas
+    between them).
     """
     at_once = 2 if settings.tiny else at_once
     if words := os.environ.get("CHECKS"):
