@@ -23,8 +23,7 @@ ROOMS = ("search", "models", "storage")
 OF_THE_READER = {"discriminator", "write"}  # an example may call what its reader has written,
 OF_OTHERS = {"Path", "TPESampler", "create_engine", "vmap"}  # or what other packages are known for
 LEFT_OUT = {
-    "models.evaluation.label_evaluator",  # its first example lacks ``count=``
-    "search.tracking.mlflow_runs",  # these two need packages that a checkout need not have
+    "search.tracking.mlflow_runs",  # they need packages that a checkout need not have
     "search.tracking.wandb_runs",
 }
 

@@ -104,6 +104,8 @@ def test_it_is_trained_once_and_then_read(few: ImageSplits, tmp_path: Path) -> N
     assert len(said) == 1
     assert second.record == first.record
     assert kept(tmp_path).name.startswith("extractor-")
+    make_extractor(few, tmp_path, seed=1, progress=said.append)
+    assert said[1].startswith("training the second extractor of digits (once): ")
 
 
 def test_the_same_images_and_seed_make_the_same_weights(few: ImageSplits, tmp_path: Path) -> None:

@@ -253,10 +253,16 @@ def _train_network(
         for epoch in fit(model, plan.images, epochs=epochs, seed=seed, interrupted=interrupted):
             accuracy = epoch.valid["accuracy"]
             progress(
-                f"training the extractor of {plan.images.name} (once): epoch {epoch.number}/"
+                f"training {_describe(plan)} of {plan.images.name} (once): epoch {epoch.number}/"
                 f"{epochs}, accuracy {accuracy:.2%}"
             )
     return model, accuracy
+
+
+def _describe(plan: _Plan) -> str:
+    """Return which of a set's extractors that is, in words."""
+    which = "second extractor" if plan.seed else "extractor"
+    return f"the {which} for attributes" if plan.network is AttributeNet else f"the {which}"
 
 
 def extractor_content(extractor: Extractor) -> bytes:

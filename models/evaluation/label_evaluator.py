@@ -1,6 +1,6 @@
 """The evaluator of samples that were given labels: do they show them, as real images do?
 
-    evaluator = LabelEvaluator(extractor, images)
+    evaluator = LabelEvaluator(extractor, images, count=5000)
     evaluator.measure_model(model, images)   # {"label_frechet": 21.3, "label_accuracy": 0.97, ...}
     evaluator.floor                          # the measures of real images
 

@@ -40,14 +40,14 @@ INTERVAL = 4  # updates of D between two steps of p
 
 
 def read_policy(policy: str) -> tuple[str, ...]:
-    """Return the kinds in ``policy``: ``none``, or some of `KINDS` behind commas."""
+    """Return the kinds in ``policy``: ``none``, or some of `KINDS`, separated by commas."""
     if policy == NONE:
         return ()
     named = str(policy).split(",")
     if not set(named) <= set(KINDS) or len(set(named)) < len(named):
         raise ConfigError(
             f"augment={short(repr(policy))} is neither 'none' nor some of {', '.join(KINDS)} "
-            "behind commas, such as 'translation,cutout'"
+            "separated by commas, such as 'translation,cutout'"
         )
     return tuple(kind for kind in KINDS if kind in named)
 

@@ -47,7 +47,7 @@ class BalanceConfig(ModelConfig):
     r2: weight of the gradient penalty on fakes, as r1 is on real images
     gradient_penalty: weight of Wasserstein's, lambda (Gulrajani et al. 2017); 0: none. It was
         published for a D without batch norm
-    augment: kinds of `models.training.augmenting` behind commas, for all that D sees; or none
+    augment: kinds of `models.training.augmenting` separated by commas, for all that D sees; or none
     ada_target: of the sign statistic by which augmentation adapts; 0: every image is augmented
     ada_images: in how many images its probability may go from 0 to 1
     """
