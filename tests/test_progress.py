@@ -355,6 +355,16 @@ def test_promotions_from_rungs_are_part_of_the_time_left(clock: Any) -> None:
     assert display.progress.seconds_left() == 20.0
 
 
+def test_nobody_promises_no_time_while_the_last_trial_is_measured(clock: Any) -> None:
+    display, _ = a_display()
+    display.handle_event(a_worker(), Started(number=49, epochs=2, parameters={}))
+    for number in (1, 2):
+        clock(10.0)
+        display.handle_event(a_worker(), epoch(49, number, 2, seconds=10.0))
+        display.update_counts(Counter(COMPLETE=49, RUNNING=1))
+        assert (" left" in display.progress.summary()) == (number == 1)
+
+
 def test_the_pace_is_that_of_all_workers_and_of_an_epoch_that_lasts() -> None:
     two = [at_epoch(1, 20, 2.0), at_epoch(1, 20, 2.0)]
     assert epoch_pace(two, 100.0) == 1.0

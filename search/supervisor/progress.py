@@ -165,7 +165,7 @@ class StudyProgress:
         if pace is not None and self.is_searching:
             parts.append(format_pace(pace))
         left = self.seconds_left()
-        if left is not None:
+        if left is not None and left >= 0.5:  # after its last epoch a trial may still be measured
             parts.append(f"{format_duration(left)} left")
         return [*parts, *([self.jobs] if self.jobs else [])]
 
