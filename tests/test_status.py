@@ -348,7 +348,7 @@ def test_a_table_never_takes_the_place_of_something_else(
         monkeypatch.setenv(name, str(value))
     assert main(["status"]) == 2
     said = capfd.readouterr().err
-    assert "study.py: it is a file of something else than trials; name another one" in said
+    assert "study.py: it is a file of something else than such a table; name another" in said
     assert mine.read_text() == "STUDY = 1\n"
 
 

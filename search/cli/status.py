@@ -32,7 +32,7 @@ def status() -> int:
     variables = read_variables()
     console = open_console()
     wanted = variables.need_name("status")
-    check_targets(variables)
+    check_targets(variables, first="study")
     name = find_stored_name(variables.storage_url, wanted, variables.data)
     with connected(_address(variables)) as connection:
         found = read_status(connection, name)
