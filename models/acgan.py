@@ -180,17 +180,17 @@ class ACGAN(LabelledGAN):
         )
 
     def fixed_samples(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """Make images of fixed codes with the labels of the first images.
+        """Make images of fixed codes with the labels of a few images.
 
         Labels repeat where there are fewer images.
         """
-        codes, labels = self._fixed_codes(count), self._first_labels(images, part, count)
+        codes, labels = self._fixed_codes(count), self._shown_labels(images, part, count)
         rows = torch.arange(count) % len(labels)
         return self.generate(torch.cat([codes, labels[rows]], dim=1))
 
     def preview(self, images: ImageSplits, part: str, count: int) -> Picture:
         """Show images of fixed codes with one label after the other changed."""
-        labels = self._first_labels(images, part, count)
+        labels = self._shown_labels(images, part, count)
         codes = self._fixed_codes(count)[: len(labels)]
         wanted = self.changed_labels(labels, images)
         if not self.config.exclusive:
@@ -208,8 +208,8 @@ class ACGAN(LabelledGAN):
         generator = torch.Generator().manual_seed(derive_seed(0, "samples"))
         return torch.randn(count, self.config.latent, generator=generator)
 
-    def _first_labels(self, images: ImageSplits, part: str, count: int) -> Tensor:
-        """Return the labels (n, L) of the first images of ``part``, at most ``count``, on the
+    def _shown_labels(self, images: ImageSplits, part: str, count: int) -> Tensor:
+        """Return the labels (n, L) of the images that stand for ``part``, at most ``count``, on the
         CPU."""
         labels: Tensor = self.labels(shown_images(images, part, count))
         return labels.cpu()

@@ -4,7 +4,7 @@
         UnknownStudy, StudyFileError, BadVariable, StudyChanged, BaseMissing, WorkersFailed
 
 Each message says what is wrong and how to mend it. `storage.errors` and `models.errors` hold those
-of the other two rooms, and `explain_error` words all of them.
+of the other two packages, and `explain_error` words all of them.
 """
 
 from __future__ import annotations

@@ -73,6 +73,10 @@ def test_what_was_cut_off_at_random_keeps_its_first_images(digits: ImageSplits) 
     assert torch.equal(mixed_rows(split, "train", 20), first)
     assert torch.equal(mixed_rows(split, "valid", 20), first)
     assert not torch.equal(mixed_rows(split, "test", 20), first)
+    split = as_folder(digits, "train", "valid")  # and here its test images are
+    assert torch.equal(mixed_rows(split, "train", 20), first)
+    assert not torch.equal(mixed_rows(split, "valid", 20), first)
+    assert torch.equal(mixed_rows(split, "test", 20), first)
 
 
 def test_all_rows_are_taken_where_there_are_no_more(sorted_digits: ImageSplits) -> None:

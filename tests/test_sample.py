@@ -337,14 +337,16 @@ def test_a_picture_of_something_else_is_not_overwritten(
     runs: Path, sample: Sample, tmp_path: Path
 ) -> None:
     export(runs, GAN)
-    mine, notes, made = (tmp_path / name for name in ("photo.png", "notes.png", "made.png"))
+    names = ("photo.png", "notes.png", "map.png", "made.png")
+    mine, notes, huge, made = (tmp_path / name for name in names)
     Image.new("L", (9, 9)).save(mine)
     notes.write_text("mine")
-    for place in (mine, notes):
+    Image.new("1", (20_000, 20_000)).save(huge)  # Pillow calls it a bomb
+    for place in (mine, notes, huge):
         before = place.read_bytes()
         code, _, error = sample(NAME="s", N=1, OUT=place)
         assert code == 2
-        assert "is a file of something else than samples; name another one" in error
+        assert "nothing in it says that it shows samples; name another file" in error
         assert place.read_bytes() == before
     sizes = []
     for count in (1, 4):

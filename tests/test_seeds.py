@@ -208,6 +208,9 @@ def test_equal_values_make_nobody_sure() -> None:
     assert chance_of(about(first)) == "-"
     line = "no measure of noise: how probable it is that it is the best of the 2 is not known."
     assert any(said.endswith(line) for said in certificate_lines(about(first)))
+    failed = [rows[0], replace(rows[1], failed=("no memory",))]  # ranks last, whatever the noise
+    for each in certify(failed, seeds=2, minimize=False):
+        assert "no measure of noise" not in " ".join(certificate_lines(about(each)))
 
 
 def test_a_trial_that_is_overtaken_has_no_lead_however_far_the_last_is_behind() -> None:

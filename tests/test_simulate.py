@@ -438,3 +438,11 @@ def test_the_command_shows_a_table_or_writes_every_order(
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert [row["order"] for row in rows[:3]] == ["0", "0", "1"]
     assert {row["setting"] for row in rows[21:]} == {"asha, 3 workers"}
+    before = path.read_bytes()
+    monkeypatch.setenv("PARQUET", str(path))
+    assert main(["simulate"]) == 2, "the curves stay"
+    assert "it is a file of something else than such a table" in capfd.readouterr().err
+    assert path.read_bytes() == before
+    for _ in range(2):
+        monkeypatch.setenv("PARQUET", str(tmp_path / "t.parquet"))
+        assert main(["simulate"]) == 0, "a table of before may be overwritten"

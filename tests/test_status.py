@@ -202,6 +202,15 @@ def test_what_is_left_is_said_in_words(changes: dict[str, object], line: str) ->
     assert any(each.startswith(line) for each in lines), lines
 
 
+def test_no_time_is_left_while_the_last_trial_is_only_measured() -> None:
+    (trial,) = STATUS.running
+    assert STATUS.epochs is not None
+    for epoch in (1, STATUS.epochs):
+        last = replace(STATUS, total=22, counts=Counter(complete=21, running=1),
+                       running=[replace(trial, epoch=epoch)])  # fmt: skip
+        assert (" left" in describe(last)[1]) == (epoch == 1)
+
+
 def test_before_a_trial_has_ended_nobody_says_what_is_left() -> None:
     assert replace(STATUS, costs=[], running=[]).machine_seconds_left() is None
     assert replace(STATUS, stretches=0, running=[]).machine_seconds_left() is None
@@ -348,7 +357,7 @@ def test_a_table_never_takes_the_place_of_something_else(
         monkeypatch.setenv(name, str(value))
     assert main(["status"]) == 2
     said = capfd.readouterr().err
-    assert "study.py: it is a file of something else than trials; name another one" in said
+    assert "study.py: it is a file of something else than such a table; name another" in said
     assert mine.read_text() == "STUDY = 1\n"
 
 

@@ -41,8 +41,11 @@ def shown_images(images: ImageSplits, part: str, count: int) -> Batch:
 
 
 def has_own_order(images: ImageSplits, part: str) -> bool:
-    """Whether a part is in the order of its set, and not in a random one."""
+    """Whether a part is in the order of its set, and not in a random one.
+
+    Training images are in a random order as soon as others were cut off them.
+    """
     if images.folder is None:
-        return part == "test"  # training and validation images were cut at random
+        return part == "test"
     own = images.folder.counts
-    return part in own and (part != "train" or "valid" in own)
+    return part in own and (part != "train" or {"valid", "test"} <= own.keys())

@@ -153,10 +153,10 @@ class BalanceConfig(ModelConfig):
         they are too few."""
         size = images // self.d_steps
         if size < (least := self.smallest_batch):
-            packs = " or pack" if least > 2 else ""
+            lower = [f"lower {name}" for name in ("d_steps", "pack") if getattr(self, name, 1) > 1]
             raise ConfigError(
                 f"d_steps={self.d_steps} leaves {size} of {images} images to a minibatch, which "
-                f"needs {least} or more: lower d_steps{packs}, or raise batch_size"
+                f"needs {least} or more: {', or '.join([*lower, 'raise batch_size'])}"
             )
         return size
 

@@ -1,7 +1,7 @@
 """The files that a table of trials is written to: CSV=path, where no text is a formula, and
 PARQUET=path.
 
-    check_targets(variables)                  # before the trials are read
+    check_targets(variables, first="number")  # before the trials are read
     write_frame(console, frame, variables)
 """
 
@@ -25,11 +25,17 @@ from storage.files.atomic import atomic_file
 if TYPE_CHECKING:
     import pandas as pd
 
+LONGEST = 4096  # bytes of a line that are read to tell what a file is
 
-def check_targets(variables: Variables) -> None:
-    """Raise `BadVariable` for files that cannot be written, or must not be overwritten."""
+
+def check_targets(variables: Variables, *, first: str) -> None:
+    """Raise `BadVariable` for files that cannot be written, or must not be overwritten.
+
+    first: the name of the table's first column, by which an older one is known
+    """
     place = parse_url(variables.storage_url)
-    for target in (variables.csv, variables.parquet):
+    readers = ((variables.csv, _first_of_csv), (variables.parquet, _first_of_parquet))
+    for target, read_first in readers:
         if target is None:
             continue
         shown = short(str(target))
@@ -37,6 +43,11 @@ def check_targets(variables: Variables) -> None:
             raise BadVariable(f"cannot write {shown}: name a file in an existing folder")
         if is_sqlite(place) and target.resolve() == Path(place.database or "").resolve():
             raise BadVariable(f"cannot write {shown}: it is the trial database; name another file")
+        if target.is_file() and target.stat().st_size and read_first(target) != first:
+            raise BadVariable(
+                f"cannot write {shown}: it is a file of something else than such a table; name "
+                "another one, or remove it"
+            )
     if variables.csv is not None and variables.csv == variables.parquet:
         raise BadVariable(f"CSV and PARQUET both name {variables.csv}; name two files")
 
@@ -50,30 +61,32 @@ def write_frame(
     """
     from storage.files.spreadsheets import plain_frame
 
-    first = str(frame.columns[0])
-    csv_begins = (f"{first},".encode(), f"{first}\n".encode())
-    writers: list[tuple[Path | None, tuple[bytes, ...], Callable[[Path], object]]] = [
-        (variables.csv, csv_begins, lambda path: plain_frame(frame).to_csv(path, index=False)),
-        (variables.parquet, (b"PAR1",), lambda path: _unmix(frame).to_parquet(path, index=False)),
+    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
+        (variables.csv, lambda path: plain_frame(frame).to_csv(path, index=False)),
+        (variables.parquet, lambda path: _unmix(frame).to_parquet(path, index=False)),
     ]
-    for target, begins, write in writers:
+    for target, write in writers:
         if target is not None:
-            if not _begins_with(target, begins):
-                raise BadVariable(
-                    f"cannot write {short(str(target))}: it is a file of something else than "
-                    f"{what}s; name another one, or remove it"
-                )
             with atomic_file(target) as beside:
                 write(beside)
             print_line(console, f"{format_count(len(frame), what)} -> {target}")
 
 
-def _begins_with(target: Path, begins: tuple[bytes, ...]) -> bool:
-    """Whether a file has one of these beginnings, so that it is an older table; or is none yet."""
-    if not target.is_file() or not target.stat().st_size:
-        return True
+def _first_of_csv(target: Path) -> str:
+    """Return the name of the first column, if a file is a CSV table."""
     with target.open("rb") as file:
-        return file.read(max(map(len, begins))).startswith(begins)
+        return file.readline(LONGEST).decode(errors="replace").partition(",")[0].strip()
+
+
+def _first_of_parquet(target: Path) -> str | None:
+    """Return the name of the first column of a Parquet file; None: it is none."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        return next(iter(read_schema(target).names), None)
+    except ArrowException:
+        return None
 
 
 def _unmix(frame: pd.DataFrame) -> pd.DataFrame:

@@ -86,7 +86,7 @@ def trials() -> int:
     variables = read_variables()
     console = open_console()
     wanted = variables.need_name("trials")
-    check_targets(variables)
+    check_targets(variables, first="number")
     name = find_stored_name(variables.storage_url, wanted, variables.data)
     frame = all_trials(name, storage=variables.storage_url)
     if variables.csv or variables.parquet:

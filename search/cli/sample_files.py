@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def check_place(place: Path) -> None:
             raise BadVariable(f"OUT={place} is a folder; a picture needs a file's name")
         if place.is_file() and not _is_our_picture(place):
             raise BadVariable(
-                f"OUT={place} is a file of something else than samples; name another one, or "
-                "remove it"
+                f"OUT={place} is there, and nothing in it says that it shows samples; name another "
+                "file, or remove it"
             )
     elif place.is_file():
         raise BadVariable(f"OUT={place} is a file; name a folder, or a file that ends in .png")
@@ -85,9 +86,9 @@ def _is_our_picture(place: Path) -> bool:
     if not place.stat().st_size:
         return True
     try:
-        with Image.open(place) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(place) as picture:
             return picture.info.get("Source") == SOURCE
-    except (OSError, ValueError):  # no picture; too large a one is none of ours either
+    except (OSError, ValueError, Image.DecompressionBombError):  # no picture, or too large a one
         return False
 
 

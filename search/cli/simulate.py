@@ -44,7 +44,7 @@ def simulate() -> int:
     console, variables = open_console(), read_variables()
     name = variables.need_name("simulate")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_targets(variables)
+    check_targets(variables, first="setting")
     stored = _read(name, variables)
     stored.check()
     setting = choose_setting(stored, variables)

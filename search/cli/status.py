@@ -32,7 +32,7 @@ def status() -> int:
     variables = read_variables()
     console = open_console()
     wanted = variables.need_name("status")
-    check_targets(variables)
+    check_targets(variables, first="study")
     name = find_stored_name(variables.storage_url, wanted, variables.data)
     with connected(_address(variables)) as connection:
         found = read_status(connection, name)
@@ -93,7 +93,7 @@ def describe(found: StudyStatus) -> list[str]:
     pace, left = found.pace(), found.seconds_left()
     if pace is not None:
         parts.append(f"{format_pace(pace)} together")
-    if left is not None:
+    if left is not None and left >= 0.5:  # after its last epoch a trial may still be measured
         parts.append(f"about {format_duration(left)} left")
     elif not found.alive and (alone := found.machine_seconds_left()) is not None:
         parts.append(f"about {format_duration(alone)} left for one worker")

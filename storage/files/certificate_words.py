@@ -134,13 +134,14 @@ def _spread_lines(about: Mapping[str, Any], certificate: Mapping[str, Any]) -> l
 
 def _chance_lines(certificate: Mapping[str, Any]) -> list[str]:
     compared: Sequence[Mapping[str, Any]] = certificate["compared"]
+    sound = [row for row in compared if not row.get("failed")]
     lines = []
     if certificate["probability"] is not None:
         lines.append(
             f"Of the {len(compared)} configurations that were trained again it is the best with a "
             f"probability of {format_chance(certificate['probability'])}."
         )
-    elif certificate["deviation"] == 0 and len(compared) > 1:
+    elif certificate["deviation"] == 0 and not certificate["failed"] and len(sound) > 1:
         lines.append(
             "Its seeds gave equal values, which is no measure of noise: how probable it is that "
             f"it is the best of the {len(compared)} is not known."
