@@ -86,7 +86,10 @@ def _is_our_picture(place: Path) -> bool:
     if not place.stat().st_size:
         return True
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(place) as picture:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(place, formats=["PNG"]) as picture,
+        ):
             return picture.info.get("Source") == SOURCE
     except (OSError, ValueError, Image.DecompressionBombError):  # no picture, or too large a one
         return False
