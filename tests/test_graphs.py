@@ -1,70 +1,40 @@
 """A recorded step does what the step does; CUDA itself is only in the last test."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
-from models.data.images import Batch, ImageSplits, Shape
+from models.data.images import Batch, ImageSplits
+from models.training import graph_recording
 from models.training.cuda_graph import USUAL_STEPS, CapturedStep, capture_step
+from models.training.fused_steps import FusedSteps
+from models.training.graph_recording import NotRecorded, noting_waits, record_graph
 from models.training.loop import fit
-from models.vae import VAE, VAEConfig
+from models.training.precision import training_precision
+from tests.gpu.cases import CASES, GREY, Case, batches_of, draw_images, draw_splits
+from tests.simulated_graphs import simulate_graphs
+from tests.test_fused_steps import FAMILIES, distance, make, orders_of
 from tests.test_training import Duel
 
 SHAPE = (1, 12, 12)
-
-
-class FusedDuel(Duel):
-    """On a CPU PyTorch believes only fused optimisers that they can be recorded."""
-
-    def __init__(self, config: ModelConfig, shape: Shape) -> None:
-        super().__init__(config, shape)
-        self.optimizers["maker"] = torch.optim.Adam(self.maker.parameters(), lr=1e-3, fused=True)
-
-
-class Recorder:
-    """Stands for CUDA: recording runs nothing, replaying runs the step on what it read."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.recordings = self.replays = 0
-        self.step: CapturedStep
-        stream = SimpleNamespace(wait_stream=lambda other: None)
-        monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
-        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=self.replay))
-        monkeypatch.setattr(torch.cuda, "graph", self.record)
-
-    @contextmanager
-    def record(self, graph: Any) -> Iterator[None]:
-        self.recordings += 1
-        model = self.step.model
-        optimizers = model.optimizers.values()
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        assert all(group.get("capturable", True) for group in groups)
-        tensors: list[torch.Tensor] = list(model.parameters())
-        for optimizer in optimizers:
-            for state in optimizer.state.values():
-                tensors += [value for value in state.values() if torch.is_tensor(value)]
-        before = [tensor.detach().clone() for tensor in tensors]
-        drawn = torch.get_rng_state()
-        yield
-        with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
-        torch.set_rng_state(drawn)
-
-    def replay(self) -> None:
-        self.replays += 1
-        assert self.step.batch is not None
-        for name, value in self.step.model.train_step(self.step.batch).items():
-            self.step.metrics[name].copy_(value)
+STEPS = USUAL_STEPS + 3  # the last three are replayed
+RECORDED = [
+    replace(case, config=replace(case.config, batch_size=4)) for case in CASES if case.static
+]
+CHANGING = (
+    "cae by SGD, cosine", "vae faces-64", "vae residual", "gan hinge, smooth noise",
+    "gan adaptive augmentation",
+)  # fmt: skip
 
 
 def batches(count: int) -> list[Batch]:
@@ -72,69 +42,195 @@ def batches(count: int) -> list[Batch]:
     return [Batch(images=torch.rand(8, *SHAPE, generator=generator)) for _ in range(count)]
 
 
-CONFIGS = {CAE: CAEConfig(channels=2, latent=3), VAE: VAEConfig(width=0.1)}
+def train(
+    case: Case, make_step: Callable[[Model], Callable[[Batch], Metrics]], steps: int = STEPS
+) -> tuple[list[Tensor], list[dict[str, float]]]:
+    """Return all that a model has learnt after some steps, and what each has measured."""
+    model = case.build("cpu")
+    model.train()
+    step, measured = make_step(model), []
+    torch.manual_seed(5)
+    with training_precision(model):
+        for batch in batches_of(case, "cpu", steps):
+            measured.append({name: float(value) for name, value in step(batch).items()})
+            batch.images.zero_()  # a recording must not read the caller's tensor
+    return [value.clone() for value in model.state_dict().values()], measured
 
 
-@pytest.mark.parametrize("make", [FusedDuel, CAE, VAE], ids=["two optimisers", "cae", "vae"])
-def test_recorded_steps_end_where_usual_ones_do(make, monkeypatch):
-    config = CONFIGS.get(make, ModelConfig())
-    usual, recorded = (build(make, config, SHAPE, seed=0) for _ in range(2))
-    steps = 4 + USUAL_STEPS
-    torch.manual_seed(5)
-    expected = [usual.train_step(batch) for batch in batches(steps)]
-    recorder = Recorder(monkeypatch)
-    recorder.step = CapturedStep(recorded)
-    torch.manual_seed(5)
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.name)
+def test_recorded_steps_end_where_usual_ones_do(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a step is decided on the host, for every family, loss, penalty and optimiser."""
+    usual, measured = train(case, lambda model: model.train_step)
+    graphs = simulate_graphs(monkeypatch)
+    recorded, found = train(case, CapturedStep)
+    assert len(graphs) == 1
+    for ours, theirs in zip(recorded, usual, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    for values, expected in zip(found, measured, strict=True):
+        assert values == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_changes_from_epoch_to_epoch_takes_effect(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = next(case for case in RECORDED if case.name == name)
+    images = draw_splits(case.shape, (USUAL_STEPS + 3) * case.config.images_per_step)
     found = []
-    for batch in batches(steps):
-        metrics = recorder.step(batch)
-        found.append({name: value.clone() for name, value in metrics.items()})
-        batch.images.zero_()  # the recording must not read the caller's tensor
-    assert found == expected
-    for ours, theirs in zip(recorded.parameters(), usual.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    assert (recorder.recordings, recorder.replays) == (1, 4)
+    for static in (False, True):
+        graphs = simulate_graphs(monkeypatch)
+        model = case.build("cpu")
+        model.static_step = static
+        epochs = list(fit(model, images, epochs=3, seed=4))
+        found.append([each.train | each.valid for each in epochs])
+        assert bool(graphs) is static
+    for recorded, usual in zip(*reversed(found), strict=True):
+        assert recorded == pytest.approx(usual, rel=1e-4, abs=1e-5)
 
 
-def test_optimisers_are_capturable_only_while_recorded(monkeypatch):
-    model = build(FusedDuel, ModelConfig(), SHAPE, seed=0)
-    recorder = Recorder(monkeypatch)
-    recorder.step = CapturedStep(model)
-    for batch in batches(USUAL_STEPS + 2):
-        recorder.step(batch)
-    assert model.optimizers["maker"].param_groups[0]["capturable"] is False
-    assert "capturable" not in model.optimizers["judge"].param_groups[0]
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamax"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recorded_steps_of_several_models_end_where_usual_ones_do(
+    family: str, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = simulate_graphs(monkeypatch)
+    images = draw_images(GREY, 64, seed=1)
+    usual, recorded = (
+        [make(family, seed, optimizer=optimizer, schedule="cosine") for seed in range(3)]
+        for _ in range(2)
+    )
+    steps, recording = (FusedSteps(models[0], images, count=3) for models in (usual, recorded))
+    steps.records = False
+    for epoch in range(1, 4):
+        for model in (*usual, *recorded):
+            model.begin_epoch(epoch, 3)  # rates of its own
+        orders = orders_of(3, images, epoch)
+        assert recording.train(recorded, orders) == steps.train(usual, orders)
+    assert len(graphs) == 1, "rates are no part of it"
+    assert max(distance(*pair) for pair in zip(recorded, usual, strict=True)) == 0
 
 
-def test_a_step_that_cannot_be_recorded_goes_on_as_usual_and_says_so(monkeypatch, caplog):
-    class Waits(CAE):
-        def train_step(self, batch: Batch) -> Metrics:
-            if recording:
-                raise RuntimeError("operation not permitted when stream is capturing\nmore")
-            return super().train_step(batch)
+class Counting(CAE):
+    """Its step does something else from time to time, which it counts on the host."""
 
-    recording = []
+    taken = 0
+
+    def train_step(self, batch: Batch) -> Metrics:
+        self.taken += 1
+        measured = super().train_step(batch)
+        return {name: value * self.taken for name, value in measured.items()}
+
+
+class Waiting(CAE):
+    """Its step waits for the GPU."""
+
+    def train_step(self, batch: Batch) -> Metrics:
+        measured = super().train_step(batch)
+        self.latest = measured["mse"].item()
+        return measured
+
+
+def own(family: type[Model]) -> Case:
+    return Case(name="own", family=family, config=CAEConfig(channels=2, latent=3, batch_size=4))
+
+
+def test_a_number_of_the_host_is_part_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So these tests can fail: the simulation forgets what CUDA would forget."""
+    _, usual = train(own(Counting), lambda model: model.train_step)
+    simulate_graphs(monkeypatch)
+    _, recorded = train(own(Counting), CapturedStep)
+    assert recorded[: USUAL_STEPS + 1] == usual[: USUAL_STEPS + 1]
+    assert recorded[USUAL_STEPS + 1] != usual[USUAL_STEPS + 1]
+
+
+def test_a_step_that_waits_is_never_recorded_and_says_where(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recording that CUDA breaks off leaves older versions of PyTorch in the middle of it."""
+    usual = train(own(Waiting), lambda model: model.train_step)
+    graphs = simulate_graphs(monkeypatch)
+    found = train(own(Waiting), CapturedStep)
+    assert (graphs, found[1]) == ([], usual[1])
+    (said,) = caplog.messages
+    assert re.fullmatch(
+        r"the step of Waiting cannot become a CUDA graph \(test_graphs.py:\d+ waits for the GPU\): "
+        "slower", said,
+    )  # fmt: skip
+
+
+def test_warnings_of_a_watched_step_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate_graphs(monkeypatch)
+    with pytest.warns(UserWarning, match="of my own"), noting_waits() as waits:
+        warnings.warn("of my own", stacklevel=1)
+    assert waits == []
+
+
+def test_a_recording_that_is_broken_off_is_left_and_the_step_goes_on_as_usual(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulate_graphs(monkeypatch)
+    left: list[str] = []
+    generator = SimpleNamespace(
+        clone_state=lambda: "clean", graphsafe_set_state=lambda state: left.append(state)
+    )
+    monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: left.append("stream"))
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(
+            torch._C, name, lambda index, pool, name=name: left.append(name), raising=False
+        )
 
     @contextmanager
-    def record(graph: Any) -> Iterator[None]:
-        recording.append(graph)
-        try:
-            yield
-        finally:
-            recording.clear()
+    def record(graph: object, **named: object) -> Iterator[None]:
+        yield
+        raise RuntimeError("operation failed due to a previous error\nmore")
 
-    Recorder(monkeypatch)
     monkeypatch.setattr(torch.cuda, "graph", record)
-    usual, refusing = (build(kind, CAEConfig(channels=2), SHAPE, seed=0) for kind in (CAE, Waits))
-    step = CapturedStep(refusing)
-    with caplog.at_level(logging.WARNING):
-        for batch in batches(USUAL_STEPS + 3):
-            assert step(batch) == usual.train_step(batch)
-    said = [record.getMessage() for record in caplog.records]
-    assert said == [
-        "the step of Waits cannot become a CUDA graph "
-        "(operation not permitted when stream is capturing): slower"
-    ]
+    device = torch.device("cuda", 0)
+    with pytest.raises(NotRecorded, match=r"^operation failed due to a previous error$"):
+        record_graph(device, lambda: None)
+    assert left == ["stream", "clean", "_cuda_endAllocateToPool", "_cuda_releasePool"]
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    usual = train(own(CAE), lambda model: model.train_step)
+    assert train(own(CAE), CapturedStep)[1] == usual[1]
+    assert "cannot become a CUDA graph (not on this device): slower" in caplog.text
+
+
+@contextmanager
+def refuse(graph: object, **named: object) -> Iterator[None]:
+    raise RuntimeError("not on this device")
+    yield
+
+
+def test_a_process_records_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps memory for each stream that has ever computed a product."""
+    made: list[torch.device] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            made.append(device)
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    graph_recording.recording_stream.cache_clear()
+    try:
+        device = torch.device("cuda", 0)
+        assert graph_recording.recording_stream(device) is graph_recording.recording_stream(device)
+    finally:
+        graph_recording.recording_stream.cache_clear()
+    assert made == [device]
+
+
+def test_optimisers_are_capturable_only_while_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(Duel, ModelConfig(), SHAPE, seed=0)
+    simulate_graphs(monkeypatch)
+    step = CapturedStep(model)
+    for batch in batches(USUAL_STEPS + 2):
+        step(batch)
+    assert step.graph is not None
+    for optimizer in model.optimizers.values():
+        assert not any(group.get("capturable", False) for group in optimizer.param_groups)
 
 
 def test_only_static_steps_on_a_gpu_are_recorded():

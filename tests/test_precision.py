@@ -40,7 +40,7 @@ from tests.user import User, WriteStudy
 FEW_DIGITS = True
 SHAPE = (1, 28, 28)
 BATCH = 32
-NEAR = 0.5  # relative; up to 0.27 was measured where two losses of a network nearly cancel, else 0.13
+NEAR = 0.5  # relative; up to 0.27 was measured where a network's losses nearly cancel, else 0.13
 STILL = 1e-12  # a rate of GANs: else Adam makes one step for G of what is left of D's gradient
 RATE = 1.0 / 8  # a power of two, so that every weight below is exact in bfloat16
 

@@ -25,6 +25,13 @@ from torch.optim import Optimizer
 
 from models.base import Metrics, Model
 from models.data.images import Batch
+from models.training.graph_recording import (
+    NotRecorded,
+    may_record,
+    noting_waits,
+    record_graph,
+    run_beside,
+)
 
 USUAL_STEPS = 4  # before the recording: one makes the state, others what is initialised lazily
 
@@ -33,7 +40,7 @@ log = logging.getLogger("genstudy")
 
 def capture_step(model: Model) -> Callable[[Batch], Metrics]:
     """Return ``model.train_step``, recorded and replayed if the model lies on an NVIDIA GPU."""
-    if model.device.type == "cuda" and model.static_step:
+    if may_record(model.device) and model.static_step:
         return CapturedStep(model)
     return model.train_step
 
@@ -54,39 +61,48 @@ class CapturedStep:
         self.taken += 1
         if self.refused:
             return self.model.train_step(batch)
-        if self.taken <= USUAL_STEPS:
-            return self._run_on_stream(batch)
+        if self.taken < USUAL_STEPS:
+            return self._run_beside(batch)
+        if self.taken == USUAL_STEPS:
+            return self._watch(batch)
         if self.graph is None and not self._record(batch):
             return self.model.train_step(batch)
         return self._replay(batch)
 
-    def _run_on_stream(self, batch: Batch) -> Metrics:
-        """Run the step on a stream of its own, as a recording requires of the steps before it."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            metrics = self.model.train_step(batch)
-        torch.cuda.current_stream().wait_stream(stream)
+    def _run_beside(self, batch: Batch) -> Metrics:
+        return run_beside(self.model.device, lambda: self.model.train_step(batch))
+
+    def _watch(self, batch: Batch) -> Metrics:
+        """Take the last usual step, and refuse to record one that waits for the GPU."""
+        with _allow_capture(self.model.optimizers.values()), noting_waits() as waits:
+            metrics = self._run_beside(batch)
+        if waits:
+            self._refuse(waits[0])
         return metrics
 
     def _record(self, batch: Batch) -> bool:
         """Record one step without running it. Return False if it cannot be recorded."""
-        self.batch = Batch(
+        read = self.batch = Batch(
             images=batch.images.clone(),
             labels=None if batch.labels is None else batch.labels.clone(),
             attributes=None if batch.attributes is None else batch.attributes.clone(),
         )
-        graph = torch.cuda.CUDAGraph()
+
+        def step() -> None:
+            self.metrics = self.model.train_step(read)
+
         try:
-            with _allow_capture(self.model.optimizers.values()), torch.cuda.graph(graph):
-                self.metrics = self.model.train_step(self.batch)
-        except (RuntimeError, AssertionError) as error:
-            self.refused = True
-            name, why = type(self.model).__name__, str(error).strip().splitlines()[0]
-            log.warning("the step of %s cannot become a CUDA graph (%s): slower", name, why)
+            with _allow_capture(self.model.optimizers.values()):
+                self.graph = record_graph(self.model.device, step)
+        except NotRecorded as error:
+            self._refuse(str(error))
             return False
-        self.graph = graph
         return True
+
+    def _refuse(self, why: str) -> None:
+        self.refused = True
+        name = type(self.model).__name__
+        log.warning("the step of %s cannot become a CUDA graph (%s): slower", name, why)
 
     def _replay(self, batch: Batch) -> Metrics:
         """Replay the recorded step with ``batch``. The next one overwrites its metrics."""

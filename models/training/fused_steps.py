@@ -34,6 +34,13 @@ from models.base import Metrics, Model
 from models.data.images import Batch, Images
 from models.errors import StopRequested
 from models.kernels.product_convolution import product_convolutions
+from models.training.graph_recording import (
+    NotRecorded,
+    may_record,
+    noting_waits,
+    record_graph,
+    run_beside,
+)
 from models.training.stacked_optimizers import stack_optimizer, stacking_key
 
 OWN = ("lr", "weight_decay", "schedule")  # fields of a configuration that each model has for itself
@@ -104,7 +111,7 @@ class FusedSteps:
         self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the next step
         self.sums: Metrics = {}  # name -> (K,) float64
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.records = device.type == "cuda" and template.static_step
+        self.records = may_record(device) and template.static_step
 
     def train(
         self,
@@ -201,27 +208,22 @@ class FusedSteps:
 
     def _record(self) -> None:
         """Record a step. What the steps before it change is put back."""
-        state = (self.weights, *self.optimizer.state)
+        device, state = self.weights.device, (self.weights, *self.optimizer.state)
         before = [each.clone() for each in state]
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(min(WARM, self.orders.shape[1])):
-                self._step()
-        torch.cuda.current_stream().wait_stream(aside)
+        for _ in range(min(WARM, self.orders.shape[1]) - 1):
+            run_beside(device, self._step)
+        with noting_waits() as waits:
+            run_beside(device, self._step)
         for each, kept in zip(state, before, strict=True):
             each.copy_(kept)
         self._forget()
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                self._step()
-        except RuntimeError as error:
+            if waits:
+                raise NotRecorded(waits[0])
+            self.graph = record_graph(device, self._step)
+        except NotRecorded as error:
             self.records = False
-            why = str(error).strip().splitlines()[0]
-            log.warning("fused steps cannot become a CUDA graph (%s): slower", why)
-            return
-        self.graph = graph
+            log.warning("fused steps cannot become a CUDA graph (%s): slower", error)
 
 
 class _Loss(nn.Module):

@@ -100,12 +100,16 @@ CASES: tuple[Case, ...] = (
         name="classifier", family=Classifier,
         config=ClassifierConfig(hidden=32, batch_size=BATCH, dropout=0.2),
     ),
+    Case(
+        name="classifier, all of it", family=Classifier,
+        config=ClassifierConfig(hidden=32, batch_size=BATCH, frozen=False), draws=False,
+    ),
     _vae("dense", latent=4),
     _vae("mse, adamax", reconstruction="mse", optimizer="adamax"),
     _vae("faces-64", COLOUR, architecture="faces-64", width=0.02, warm_up=2),
     _vae("wide-64", COLOUR, architecture="wide-64", width=0.03, latent=20),
     _vae("bfloat16", latent=4, precision="bfloat16"),
-    _vae("residual", architecture="residual", latent=4, schedule="cosine_decay"),
+    _vae("residual", architecture="residual", latent=4, schedule="cosine_decay", redraw=True),
     _gan("32"),
     _gan("64 in colour", COLOUR, width=0.03),
     _gan("dropout-28", architecture="dropout-28", latent=0),
@@ -124,12 +128,23 @@ CASES: tuple[Case, ...] = (
         config=ACGANConfig(latent=8, ema=0.9, **_labelled(exclusive=True)),
     ),
     Case(
+        name="acgan, projected", family=ACGAN,
+        config=ACGANConfig(
+            latent=8, extra_g_steps=0, projection=0.5, label_fakes=False,
+            augment="translation,cutout", **_labelled(exclusive=True),
+        ),
+    ),
+    Case(
         name="stargan", family=StarGAN,
         config=StarGANConfig(blocks=1, **_labelled(exclusive=True)),
     ),
     Case(
         name="stargan of attributes", family=StarGAN,
-        config=StarGANConfig(blocks=1, **_labelled(exclusive=False)), shape=(3, 32, 32),
+        config=StarGANConfig(
+            blocks=1, projection=0.5, ema=0.9, r1=1.0, normalization="none",
+            **_labelled(exclusive=False),
+        ),
+        shape=(3, 32, 32),
     ),
 )  # fmt: skip
 
