@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.events import Ended, EpochEnded
+from search.events import Ended, EpochEnded, Gone, Started
 from search.supervisor.gpu_packing import CONTEXT, GpuPacking
 
 GIB = 2**30
@@ -164,3 +164,55 @@ def test_epochs_of_a_worker_that_tries_how_many_trials_to_fuse_do_not_count() ->
     for _ in range(9):
         packing.handle_event(0, "cuda:0", replace(epoch, steady=True))
     assert packing.devices_to_fill() == ["cuda:0"]
+
+
+def epoch_of(number: int, seconds: float, *, steady: bool = True) -> EpochEnded:
+    return EpochEnded(
+        number=number, epoch=1, epochs=60, value=0.0, seconds=seconds, free_memory=64 * GIB,
+        peak_memory=GIB, steady=steady,
+    )  # fmt: skip
+
+
+def packing_with_one_added() -> GpuPacking:
+    """Worker 0 trains trial 0, at a second an epoch; worker 1 was added."""
+    packing = GpuPacking(["cuda:0"], most=MOST)
+    for _ in range(6):
+        packing.handle_event(0, "cuda:0", epoch_of(0, 1.0))
+    assert packing.devices_to_fill() == ["cuda:0"]
+    packing.note_added(1, "cuda:0")
+    return packing
+
+
+def test_epochs_beside_a_worker_that_tries_how_many_to_fuse_are_neither_before_nor_after() -> None:
+    """They were counted as before, so that a worker which gained nothing got another one."""
+    packing = packing_with_one_added()
+    for _ in range(8):
+        packing.handle_event(0, "cuda:0", epoch_of(0, 2.0))
+        packing.handle_event(1, "cuda:0", epoch_of(1, 2.0, steady=False))
+    for _ in range(6):
+        packing.handle_event(1, "cuda:0", epoch_of(1, 2.0))
+        packing.handle_event(0, "cuda:0", epoch_of(0, 2.0))
+    assert packing.devices_to_fill() == []
+    assert packing.shares["cuda:0"].settled
+
+
+def test_a_worker_that_holds_several_trials_is_a_load_until_the_last_one_ends() -> None:
+    packing = packing_with_one_added()
+    share = packing.shares["cuda:0"]
+    for number in (1, 2):
+        packing.handle_event(1, "cuda:0", Started(number=number, parameters={}, epochs=60))
+    packing.handle_event(1, "cuda:0", Ended(number=1, outcome="complete", value=0.0))
+    packing.handle_event(0, "cuda:0", epoch_of(0, 2.0))
+    assert share.before[0] == [1.0] * 6
+    assert share.after[0] == [2.0]
+    packing.handle_event(1, "cuda:0", Ended(number=2, outcome="complete", value=0.0))
+    packing.handle_event(0, "cuda:0", epoch_of(0, 1.0))
+    assert share.before[0] == [1.0] * 7
+
+
+def test_a_worker_whose_process_has_ended_is_no_load() -> None:
+    packing = packing_with_one_added()
+    packing.handle_event(1, "cuda:0", epoch_of(1, 2.0, steady=False))
+    packing.handle_event(1, "cuda:0", Gone(code=-9))
+    packing.handle_event(0, "cuda:0", epoch_of(0, 1.0))
+    assert packing.shares["cuda:0"].before[0] == [1.0] * 7

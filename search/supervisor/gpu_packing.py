@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from search.events import Ended, EpochEnded, Event, Paused, Released
+from search.events import Ended, EpochEnded, Event, Gone, Paused, Released, Started
 
 EPOCHS = 3  # of a trial, before and after, that make a measurement
 TRIALS = 4  # that are compared with as many others, where none was there before and after
@@ -39,6 +39,8 @@ class Sharing:
 
     workers: on it, with those that start; settled: no other is added
     before, after: epochs without and with the workers that were added last
+    newest: these workers, until they are judged; training: the trials of those that are at one
+    trying: workers that try how many trials to fuse, a load that does not stay
     """
 
     workers: int = 1
@@ -47,9 +49,38 @@ class Sharing:
     before: Times = field(default_factory=lambda: defaultdict(list))
     after: Times = field(default_factory=lambda: defaultdict(list))
     running: set[int] = field(default_factory=set)  # trials
-    newest: set[int] = field(default_factory=set)  # workers that were added last, until judged
-    training: set[int] = field(default_factory=set)  # those of them that are at a trial
+    newest: set[int] = field(default_factory=set)
+    training: dict[int, set[int]] = field(default_factory=dict)
+    trying: set[int] = field(default_factory=set)
     settled: bool = False
+
+    def begin(self, index: int, trial: int) -> None:
+        """Note that a worker is at a trial, if it is one of the newest. It may be at several."""
+        if index in self.newest:
+            self.training.setdefault(index, set()).add(trial)
+
+    def end(self, index: int, trial: int) -> None:
+        """Note that a worker has left a trial. Between two trials it is no load."""
+        self.running.discard(trial)
+        left = self.training.get(index, set()) - {trial}
+        if left:
+            self.training[index] = left
+        else:
+            self.training.pop(index, None)
+
+    def forget(self, index: int) -> None:
+        """Note that a worker's process has ended."""
+        self.training.pop(index, None)
+        self.trying.discard(index)
+
+    def note_time(self, event: EpochEnded) -> None:
+        """Note the time of an epoch, unless the load beside it changes."""
+        if self.trying:
+            return
+        if not self.training:  # the newest start, or there are none
+            _note(self.before, event)
+        elif self.training.keys() == self.newest:
+            _note(self.after, event)
 
 
 class GpuPacking:
@@ -71,20 +102,21 @@ class GpuPacking:
         if share is None:
             return
         match event:
-            case EpochEnded(steady=False):  # it tries how many trials to fuse
-                return
+            case Started(number=number):
+                share.begin(index, number)
+            case EpochEnded(steady=False, number=number):
+                share.begin(index, number)
+                share.trying.add(index)
             case EpochEnded(free_memory=int(free), peak_memory=int(peak)):  # not of a retraining
                 share.free, share.largest = free, max(share.largest, peak)
                 share.running.add(event.number)
-                if index in share.newest:
-                    share.training.add(index)
-                if not share.training:  # the newest start, or there are none
-                    _note(share.before, event)
-                elif share.training == share.newest:
-                    _note(share.after, event)
-            case Ended() | Released() | Paused():
-                share.running.discard(event.number)
-                share.training.discard(index)  # between two trials it is no load
+                share.trying.discard(index)
+                share.begin(index, event.number)
+                share.note_time(event)
+            case Ended(number=number) | Released(number=number) | Paused(number=number):
+                share.end(index, number)
+            case Gone():
+                share.forget(index)
 
     def devices_to_fill(self) -> list[str]:
         """Return the GPU of each worker that is to be added.
@@ -114,7 +146,7 @@ class GpuPacking:
         share.workers -= 1
         share.settled = True
         share.newest.discard(index)
-        share.training.discard(index)
+        share.forget(index)
 
     def _judge_newest(self, share: Sharing) -> None:
         """Decide whether the newest workers pay, once enough epochs beside them were timed."""
@@ -124,7 +156,7 @@ class GpuPacking:
         gain = share.workers / (share.workers - len(share.newest)) / slower
         share.settled = share.settled or gain < GAIN
         share.before, share.after = share.after, defaultdict(list)
-        share.newest, share.training = set(), set()
+        share.newest, share.training = set(), {}
 
     def _count_more(self, share: Sharing, *, taken: int) -> int:
         """Return how many workers a GPU gets; taken: what other GPUs get now."""

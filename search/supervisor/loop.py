@@ -211,14 +211,14 @@ class Supervisor:
             raise Stopped
         died = []
         for worker, event in self.pool.events(TICK):
+            if self.packing is not None:
+                self.packing.handle_event(worker.index, worker.device, event)
             if isinstance(event, Gone):
                 self.running.pop(worker.index, None)
                 self.deaths.take_in(worker, event)
                 died.append(worker)
             elif not isinstance(event, Failed):
                 self._follow_trials(worker, event)
-                if self.packing is not None:
-                    self.packing.handle_event(worker.index, worker.device, event)
                 self.display.handle_event(worker, event)
                 if self.tracking is not None:
                     self.tracking.handle_event(event)
