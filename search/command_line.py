@@ -92,6 +92,7 @@ USAGES = {
             "NAME",
             *REPLAYED,
             "GPUS",
+            "FUSE",
             "DATA",
             "DATA_ROOT",
             "BACKGROUND",

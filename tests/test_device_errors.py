@@ -41,6 +41,7 @@ OTHERS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB. GPU 0 has a total"),
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 4x3)"),
     RuntimeError("Expected all tensors to be on the same device, cuda:0 and cpu"),
     ValueError(ASSERT),
@@ -82,7 +83,7 @@ def test_other_errors_are_none(error: Exception) -> None:
 
 
 def test_memory_that_runs_out_is_infeasible_before_it_is_an_error_of_the_gpu() -> None:
-    assert [is_out_of_memory(error) for error in OTHERS] == [True] * 3 + [False] * 3
+    assert [is_out_of_memory(error) for error in OTHERS] == [True] * 4 + [False] * 3
 
 
 def test_a_mistake_on_a_broken_context_is_the_gpus_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,5 +178,8 @@ def test_a_gpu_repeats_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert use_device("cuda:0") == "cuda:0 (a GPU)"
-    assert torch.backends.cudnn.deterministic
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == (True, True)
+    use_device("cuda:0", fuses=True)
+    assert not torch.backends.cudnn.allow_tf32, "a value would tell whether the trial was fused"

@@ -42,6 +42,7 @@ from search.words import format_count, format_duration, format_pace
 from search.worker.context import WorkerContext
 from search.worker.device import use_device
 from search.worker.evaluator import StudyEvaluators
+from search.worker.fusing_choice import may_train_together
 from search.worker.replaying import ReplayedEpoch, train_again
 from storage.database.address import redact_url
 from storage.database.connection import open_storage
@@ -130,7 +131,8 @@ def _open_context(
         least_steps=stored.least_steps,
     )
     images = inputs.images.to(device)
-    device_name = use_device(device)
+    fuses = may_train_together(variables.fuse, study.spec.model, device)
+    device_name = use_device(device, fuses=fuses)
     evaluators = None
     if study.spec.judges_samples:
         evaluators = StudyEvaluators(

@@ -65,8 +65,12 @@ def count_useful(run: StudyRun, *, ended: int, top: int) -> int:
 
 
 def count_gpus() -> int:
-    """Count the GPUs that PyTorch can use."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    """Count the GPUs that a process can use.
+
+    CUDA itself is asked. `torch.cuda.device_count` asks the driver (NVML), which also counts what
+    CUDA does not show: where a GPU is cut up (MIG), a process sees one part, and no GPU beside it.
+    """
+    return torch._C._cuda_getDeviceCount() if torch.cuda.is_available() else 0
 
 
 def explain_no_gpu() -> str | None:

@@ -177,10 +177,13 @@ def requested_bytes(error: Exception) -> float:
     return float(found[1]) * UNITS[found[2]] if found else 0.0
 
 
+OF_CUDA = ("ALLOC_FAILED", "ALLOCATION_FAILED")  # ends of statuses of CUDA's libraries
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. PyTorch has a class for its GPU allocator only; elsewhere it raises
     a plain RuntimeError."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
+    words = ("can't allocate memory", "out of memory", "bad_alloc", *OF_CUDA)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

@@ -169,12 +169,17 @@ def _status_bytes(name: str) -> int:
     return 0
 
 
-def use_device(device: str) -> str:
-    """Prepare this process to train on ``device``; returns its name for the record."""
+def use_device(device: str, *, fuses: bool = False) -> str:
+    """Prepare this process to train on ``device``; returns its name for the record.
+
+    fuses: whether trials may be trained together, which must not change their values
+    """
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
         # gradients of convolutions would else be summed in another order each time
         torch.backends.cudnn.deterministic = True
+        # PyTorch lets convolutions round to TF32, but not the products that train several models
+        torch.backends.cudnn.allow_tf32 = not fuses
         return f"{device} ({torch.cuda.get_device_name(device)})"
     torch.set_num_threads(1)
     return device

@@ -20,6 +20,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from statistics import median
 
+from models.base import Model
+from models.training.fused_steps import may_fuse
+
 MOST = 16  # trials that FUSE=auto holds
 FIRST = 4  # trials that it tries first
 ROUNDS = 4  # in which every trial has an epoch, that make a measurement
@@ -33,6 +36,11 @@ def most_trials(fuse: int | None, *, on_gpu: bool) -> int:
     if fuse is not None:
         return fuse
     return MOST if on_gpu else 1
+
+
+def may_train_together(fuse: int | None, family: type[Model], device: str) -> bool:
+    """Return whether a worker on ``device`` may train trials of a family as one program."""
+    return may_fuse(family) and most_trials(fuse, on_gpu=device.startswith("cuda")) > 1
 
 
 class FusingChoice:

@@ -28,6 +28,7 @@ from search.trials.queue import TrialQueue, open_queue
 from search.worker.context import WorkerContext, tell_user
 from search.worker.device import forget_peak, taken_memory, use_device
 from search.worker.evaluator import StudyEvaluators
+from search.worker.fusing_choice import may_train_together
 from search.worker.images import open_run_images
 from storage.database.retry import DatabaseRetry
 
@@ -62,7 +63,8 @@ def open_context(run: StudyRun, device: str, control: Supervision, owner: str) -
     files = open_files(run, queue, control.interrupted, partial(tell_user, control.send))
     mapped, watched = open_run_images(run, partial(tell_user, control.send))
     images = mapped.to(device)
-    device_name = use_device(device)
+    fuses = may_train_together(run.fuse, study.spec.model, device)
+    device_name = use_device(device, fuses=fuses)
     evaluators = None
     if study.spec.judges_samples:
         evaluators = StudyEvaluators(
