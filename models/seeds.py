@@ -35,7 +35,10 @@ def drawing(device: str | torch.device, seed: int) -> Iterator[None]:
     """
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        if device.type == "cuda":
+            torch.manual_seed(seed)
+        else:  # `torch.manual_seed` would seed all GPUs, whose numbers are not put back
+            torch.default_generator.manual_seed(seed)
         yield
 
 

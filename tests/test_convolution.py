@@ -154,6 +154,13 @@ def test_other_layers_are_left_alone(layer):
         assert laid_out(batch) is batch
 
 
+def test_a_batch_on_another_device_keeps_its_layout():
+    """There the layers run as usual, and would convert it back."""
+    with fast_convolutions(nn.Conv2d(1, 2, 3)) as laid_out:
+        batch = Batch(images=torch.empty(8, 1, 5, 5, device="meta"))
+        assert laid_out(batch) is batch
+
+
 def test_a_layer_with_a_forward_of_its_own_keeps_it():
     class Doubled(nn.Conv2d):
         def forward(self, images: Tensor) -> Tensor:

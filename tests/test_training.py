@@ -13,6 +13,7 @@ from models.cae import CAE, CAEConfig
 from models.data.images import Batch, Images, ImageSplits, Shape
 from models.errors import CheckpointError, DivergedError, StopRequested
 from models.optimizers import SCHEDULES
+from models.seeds import drawing
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import evaluate, fit
 
@@ -196,3 +197,16 @@ def test_a_checkpoint_stays_as_it_was_when_training_goes_on(
     load_checkpoint(tmp_path / "c", resumed)
     list(fit(resumed, digits, epochs=2, seed=0, start=1))
     assert (tmp_path / "c").read_bytes() == before
+
+
+def test_draws_on_a_cpu_leave_the_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their generators would not be put back."""
+
+    def refuse(seed: int) -> None:
+        raise AssertionError("a GPU was seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    with drawing("cpu", 3):
+        first = torch.rand(4)
+    with drawing("cpu", 3):
+        assert torch.equal(torch.rand(4), first)

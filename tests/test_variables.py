@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from search.errors import BadVariable
 from search.run import StudyRun
 from search.supervisor.devices import (
     assign_devices,
     count_cores,
+    count_gpus,
     count_useful,
     explain_no_gpu,
 )
@@ -126,6 +128,14 @@ def test_workers_get_devices(
     gpus: tuple[int, ...] | None, workers: int | None, visible: int, expected: list[str]
 ) -> None:
     assert assign_devices(gpus=gpus, workers=workers, visible=visible) == expected
+
+
+def test_gpus_are_those_that_cuda_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a GPU that is cut up (MIG) the driver knows others, which a process cannot use."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 1, raising=False)
+    assert count_gpus() == 1
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def fast_convolutions(model: nn.Module) -> Iterator[Callable[[Batch], Batch]]:
 
 
 def _lay_out(batch: Batch) -> Batch:
-    """Return ``batch`` with images as the kernels read them."""
-    return replace(batch, images=batch_innermost(batch.images))
+    """Return ``batch`` with images as the kernels read them; a GPU has kernels of its own."""
+    return replace(batch, images=batch_innermost(batch.images)) if batch.images.is_cpu else batch
 
 
 def batch_innermost(x: Tensor) -> Tensor:
