@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +26,9 @@ from torch.utils._pytree import tree_leaves
 
 from models.kernels import fast_convolution
 from models.training import graph_recording
+
+if TYPE_CHECKING:
+    import pytest
 
 WAITING = {
     "_local_scalar_dense", "equal", "is_nonzero", "lift_fresh", "masked_select", "nonzero",
@@ -115,6 +117,15 @@ def record(graph: SimulatedGraph, **named: object) -> Iterator[None]:
     finally:
         recorder.put_back()
         torch.set_rng_state(numbers)
+
+
+@contextmanager
+def simulated_graphs() -> Iterator[list[SimulatedGraph]]:
+    """Let CUDA graphs be recorded on the CPU inside the block."""
+    import pytest  # a machine with a GPU may lack it
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield simulate_graphs(monkeypatch)
 
 
 def simulate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[SimulatedGraph]:

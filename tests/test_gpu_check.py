@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.data.images import ImageSplits
 from tests.gpu import __main__ as command
 from tests.gpu import fused, pack, resume, steps
 from tests.gpu.cases import CASES, Case, batches_of, draw_splits
 from tests.gpu.draws import SameDraws
 from tests.gpu.part import Row, Settings, read_rows, relative_error, write_rows
+from tests.simulated_graphs import simulate_graphs
 
 NAMED = {case.name: case for case in CASES}
 DRAWING = ("cae with noise", "gan dropout-28", "gan adaptive augmentation", "acgan")
@@ -30,6 +32,20 @@ def settings(tmp_path: Path) -> Settings:
 def test_every_part_of_the_plan_is_there() -> None:
     for part in command.PLAN:
         assert callable(part.load())
+
+
+@pytest.mark.parametrize("name", ["steps", "recording", "resume", "fused"])
+def test_a_part_runs_on_a_cpu_with_simulated_graphs(
+    name: str, settings: Settings, digits: ImageSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a GPU records is tried; other parts call commands, or draw large models."""
+    graphs = simulate_graphs(monkeypatch)
+    monkeypatch.setattr(fused, "load_set", lambda *given: digits)
+    (part,) = [part for part in command.PLAN if part.name == name]
+    rows = list(part.load()(settings))
+    assert len(rows) >= 5
+    assert not [row.text for row in rows if row.passed is False]
+    assert graphs
 
 
 def test_rows_are_kept_as_they_come_and_tell_what_is_wrong(tmp_path, capsys) -> None:

@@ -5,7 +5,8 @@
     python -m tests.gpu --only steps,resume ...
 
 Parts that check run beside each other, since they only have to be right. Parts that measure run
-alone, in the order of their value. A part that fails or takes too long costs its own rows only.
+alone, in the order of their value. A part that fails or takes too long costs its own rows only. On
+a CPU graphs are simulated, so that what a GPU records is tried too.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import psutil
+
 from tests.gpu.part import Part, Row, Settings, read_rows, write_rows
+from tests.simulated_graphs import simulated_graphs
 
 ROOT = Path(__file__).parents[2]
 THREADS = {"OMP_NUM_THREADS": "2"}  # of each part that runs beside others
@@ -44,18 +48,21 @@ class Planned:
 
 PLAN = (
     Planned(name="steps", seconds=170),
+    Planned(name="recording", seconds=60),
     Planned(name="suite", seconds=120),
     Planned(name="resume", seconds=90),
     Planned(name="judging", seconds=90),
     Planned(name="exports", seconds=170),
     Planned(name="runs", seconds=150),
     Planned(name="faults", seconds=170),
+    Planned(name="fused", seconds=75, alone=True),
+    Planned(name="service", seconds=120, alone=True),
     Planned(name="speed", seconds=80, alone=True),
-    Planned(name="fused", seconds=65, alone=True),
-    Planned(name="profiles", seconds=60, alone=True),
+    Planned(name="packing", seconds=90, alone=True),
     Planned(name="widths", seconds=85, alone=True),
-    Planned(name="service", seconds=130, alone=True),
+    Planned(name="profiles", seconds=60, alone=True),
 )
+SLOWER = 4  # times the seconds that a CPU may take in the tiny form
 
 
 def main() -> int:
@@ -89,7 +96,8 @@ def _do_part(given: argparse.Namespace) -> bool:
         out=given.out.resolve(),
     )
     part = next(each for each in PLAN if each.name == given.part)
-    return write_rows(part.name, part.load()(settings), given.out / "rows.jsonl")
+    with simulated_graphs() if given.device == "cpu" else nullcontext():
+        return write_rows(part.name, part.load()(settings), given.out / "rows.jsonl")
 
 
 def _do_all(given: argparse.Namespace) -> int:
@@ -108,6 +116,7 @@ def _do_all(given: argparse.Namespace) -> int:
 def _start_part(part: Planned, given: argparse.Namespace, deadline: float) -> None:
     """Do one part in a process group of its own, which ends with it. Its output is its log."""
     most = part.seconds if part.alone else min(part.seconds, given.beside)
+    most *= SLOWER if given.device == "cpu" else 1
     left = min(most, deadline - time.monotonic())
     log = given.out / "log.txt"
     if left < 5:
@@ -128,11 +137,11 @@ def _start_part(part: Planned, given: argparse.Namespace, deadline: float) -> No
     try:
         text, _ = process.communicate(timeout=left)
     except subprocess.TimeoutExpired:
-        _end_group(process.pid)
+        _end_all(process.pid)
         text, _ = process.communicate()
         _note(given.out, part, f"it was ended after {left:.0f} s")
     else:
-        _end_group(process.pid)
+        _end_all(process.pid)
         if process.returncode not in (0, 1) or "Traceback" in text:
             _note(given.out, part, f"it failed with code {process.returncode}: see log.txt")
     seconds = time.monotonic() - began
@@ -142,9 +151,17 @@ def _start_part(part: Planned, given: argparse.Namespace, deadline: float) -> No
         out.write(whole)
 
 
-def _end_group(group: int) -> None:
+def _end_all(group: int) -> None:
+    """Kill a part and all that it has started: workers have sessions of their own."""
+    try:
+        started = psutil.Process(group).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _note(out: Path, part: Planned, what: str) -> None:

@@ -7,8 +7,8 @@ Shape legend: N batch, C channels, H/W pixels, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from models.gan import GAN, GANConfig
 from models.stargan import StarGAN, StarGANConfig
 from models.upsample_ae import UpsampleAE, UpsampleAEConfig
 from models.vae import VAE, VAEConfig
+from tests.gpu.part import Settings
 
 GREY, COLOUR = (1, 28, 28), (3, 64, 64)
 BATCH = 32
@@ -147,6 +148,13 @@ CASES: tuple[Case, ...] = (
         shape=(3, 32, 32),
     ),
 )  # fmt: skip
+
+
+def cases_of(settings: Settings, *, every: int) -> Sequence[Case]:
+    """Return all cases, or in the tiny form each ``every``-th, with small batches."""
+    if not settings.tiny:
+        return CASES
+    return [replace(case, config=replace(case.config, batch_size=4)) for case in CASES[::every]]
 
 
 def draw_images(shape: Shape, count: int, *, seed: int) -> Images:

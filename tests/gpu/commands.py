@@ -27,6 +27,7 @@ import torch
 from models.data.loading import prepare_images
 from search.variables import VARIABLES
 from storage import curves, trials
+from tests.benchmarks.processes import environment
 from tests.gpu.part import Row, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,11 @@ class Person:
 def python_path() -> str:
     """Return where commands import from: this folder, and where this process finds the rest."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def measured_environment(given: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of processes that are measured: one thread each."""
+    return {**environment(given, threads=1), "PYTHONPATH": python_path()}
 
 
 def shared_cache(settings: Settings) -> Path:

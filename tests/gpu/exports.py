@@ -16,7 +16,8 @@ from models.base import AskedSamples, Model, evaluating
 from models.data.images import ImageSplits
 from models.export import check_export, load_export, write_export
 from models.training.loop import evaluate, fit
-from tests.gpu.cases import CASES, Case, draw_splits
+from search.worker.device import use_device
+from tests.gpu.cases import Case, cases_of, draw_splits
 from tests.gpu.part import Row, Settings, relative_error
 
 STEPS = 6
@@ -24,7 +25,8 @@ LIMIT = 1e-3
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    for case in CASES[:: -9 if settings.tiny else -1]:
+    use_device(settings.device)  # as a worker does
+    for case in cases_of(settings, every=10)[::-1]:
         for check in (_draw, _show_tables, _export):
             try:
                 yield from check(case, settings)

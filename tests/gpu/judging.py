@@ -15,6 +15,7 @@ from models.data.images import ImageSplits
 from models.data.loading import load_images
 from models.evaluation.sample_evaluator import SampleEvaluator, open_evaluator
 from models.training.loop import fit
+from search.worker.device import use_device
 from tests.gpu.cases import CASES
 from tests.gpu.part import Row, Settings
 
@@ -24,6 +25,7 @@ COUNTED = {"precision", "recall", "coverage", "modes", "label_accuracy", "label_
 
 
 def measure(settings: Settings) -> Iterator[Row]:
+    use_device(settings.device)  # as a worker does
     cache = settings.work / "cache"
     images = load_images("digits", root=settings.data, cache=cache, shape=(1, 28, 28))
     there = images.to(settings.device)

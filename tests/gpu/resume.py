@@ -15,7 +15,8 @@ from models.base import Model
 from models.data.images import ImageSplits
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.loop import EpochResult, fit
-from tests.gpu.cases import CASES, Case, draw_splits
+from search.worker.device import use_device
+from tests.gpu.cases import Case, cases_of, draw_splits
 from tests.gpu.part import Row, Settings
 from tests.gpu.steps import largest_difference
 
@@ -25,7 +26,8 @@ LIMIT = 1e-2
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    for case in CASES[:: -8 if settings.tiny else -1]:
+    use_device(settings.device)  # as a worker does
+    for case in cases_of(settings, every=10)[::-1]:
         try:
             yield from _resume(case, settings)
         except Exception as error:

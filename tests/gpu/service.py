@@ -1,34 +1,32 @@
-"""Trials an hour of the whole service on one GPU, beside Optuna's PyTorch example; and packing.
+"""Trials an hour of the whole service on one GPU, beside Optuna's PyTorch example.
 
     python -m tests.gpu --only service ...
 
 The service is `make study NAME=cae` as it stands: Fashion-MNIST, 20 epochs, random search, median
-pruner, trial database, pictures. Packing is the same training without all that, in k processes
-that start at the same time, with and without NVIDIA's MPS.
+pruner, trial database, pictures. A second search is `make study NAME=cae_27 FUSE=auto`, whose
+trials agree in their shapes.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import sqlite3
-import subprocess
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 
-from search.supervisor.process import KEEP_MEMORY
 from tests.benchmarks import processes
-from tests.benchmarks.processes import PYTHON, Team, environment
-from tests.gpu.commands import Person, data_of, prepare, python_path
+from tests.benchmarks.processes import PYTHON, Team
+from tests.gpu.clock import contain
+from tests.gpu.commands import Person, data_of, measured_environment, prepare
 from tests.gpu.part import Row, Settings
 
+PACE = "pace.json"
 WIDTH = {"channels": 7, "latent": 36}  # in the middle of the study's space
-TAIL = 15.0  # seconds at the end of a search that are its steady pace
+TAIL = 12.0  # seconds at the end of a search that are its steady pace
 EPOCHS = "SELECT count(*) FROM trial_intermediate_values"
 ENDED = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL')"
 
@@ -56,55 +54,41 @@ class Pace:
     trial_epochs: float
     pruned: float
 
+    def write(self, settings: Settings) -> None:
+        """Keep it for the part that measures packing."""
+        (settings.out / PACE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, settings: Settings) -> Pace | None:
+        """Return what the service did; None if it was not measured."""
+        file = settings.out / PACE
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
 
 def measure(settings: Settings) -> Iterator[Row]:
     if settings.on_gpu:
         processes.PATIENCE = 45.0  # a process that hangs costs no more
-    images = prepare(settings)
+    prepare(settings)
     pace: list[Pace] = []
-    rates: dict[str, dict[int, float]] = {}
-
-    def serve() -> Iterator[Row]:
-        yield from measure_service(settings, pace)
-
-    def compare() -> Iterator[Row]:
-        yield from measure_peer(settings, pace)
-
-    def pack() -> Iterator[Row]:
-        rates["packed"] = measure_packing(settings, images, pace, "log")
-        yield from packing_rows("k processes", rates["packed"])
-        yield from choice_rows(settings, rates["packed"], pace)
-
-    def pack_with_mps() -> Iterator[Row]:
-        yield from measure_mps(settings, images, pace, rates)
-
-    for name, part in (
-        ("trials an hour", serve),
-        ("Optuna's example", compare),
-        ("packing", pack),
-        ("packing with MPS", pack_with_mps),
-    ):
-        yield from contained(name, part)
-
-
-def contained(name: str, part: Callable[[], Iterable[Row]]) -> Iterator[Row]:
-    """Yield a part's rows; one that fails costs what it still has."""
-    try:
-        yield from part()
-    except Exception as error:
-        print(f"{name} failed:", *traceback.format_exception(error))
-        yield Row(name=name, found=f"{type(error).__name__}: {error}"[:240], ok=False)
+    yield from contain("cae: the service", measure_service(settings, "cae", pace))
+    if pace:
+        pace[0].write(settings)
+    yield from contain("Optuna's example", measure_peer(settings, pace))
+    fused = measure_service(settings, "cae_27", [], FUSE="auto")
+    yield from contain("cae_27, fused: the service", fused)
 
 
 # ---- the whole service ----
 
 
-def measure_service(settings: Settings, pace: list[Pace]) -> Iterator[Row]:
-    """Search for a fixed time with the workers that the supervisor chooses."""
-    person = Person(settings, "service")
-    given: dict[str, object] = {"NAME": "cae", "TRIALS": 2000, "MINUTES": 0.75}
+def measure_service(
+    settings: Settings, study: str, pace: list[Pace], **variables: object
+) -> Iterator[Row]:
+    """Search for a fixed time with the workers that the supervisor chooses; adds what it did."""
+    person = Person(settings, f"service-{study}")
+    given: dict[str, object] = {"NAME": study, "TRIALS": 2000, "MINUTES": 0.6, **variables}
     if settings.tiny:
-        given |= {"DATA": data_of(settings), "MINUTES": 0.4, "EPOCHS": 3}
+        given |= {"DATA": data_of(settings), "MINUTES": 0.1, "EPOCHS": 2}
     if not settings.on_gpu:
         given["WORKERS"] = 1
     before, began = person.said(), time.monotonic()
@@ -120,7 +104,7 @@ def measure_service(settings: Settings, pace: list[Pace]) -> Iterator[Row]:
             process.kill()
             process.wait()
     yield Row(
-        name="service: exit code 0",
+        name=f"{study}: exit code 0",
         found=done.brief,
         ok=done.code == 0 and not person.traceback(),
         about=person.traceback(),
@@ -129,11 +113,11 @@ def measure_service(settings: Settings, pace: list[Pace]) -> Iterator[Row]:
     last = next(each for each in training if each.epochs == training[-1].epochs)
     growing = [each for each in training if each.at <= last.at]
     first, late = growing[0], next(each for each in growing if each.at >= last.at - TAIL)
-    (study,) = {path.name for path in (person.runs / "logs").iterdir()}
-    frame = person.trials(study)
+    (stored,) = {path.name for path in (person.runs / "logs").iterdir()}
+    frame = person.trials(stored)
     over = frame[frame["state"].isin(["COMPLETE", "PRUNED"])]
     if over.empty:
-        yield Row(name="service: trials an hour", found="no trial has ended", ok=False)
+        yield Row(name=f"{study}: trials an hour", found="no trial has ended", ok=False)
         return
     mean = float(over["epochs"].mean())
     joined = sum("joins" in line for line in done.out.splitlines())
@@ -149,21 +133,21 @@ def measure_service(settings: Settings, pace: list[Pace]) -> Iterator[Row]:
     )
     whole = last.at - first.at
     yield Row(
-        name="service: trials an hour, steady",
+        name=f"{study}: trials an hour, steady",
         found=pace[0].trials,
         unit="trials/h",
         about=f"{steady:.2f} trial-epochs/s in the last {last.at - late.at:.0f} s of the search, "
         f"{mean:.1f} epochs a trial, {pace[0].pruned:.0%} pruned, {pace[0].workers} workers",
     )
     yield Row(
-        name="service: trials an hour, from the first epoch on",
+        name=f"{study}: trials an hour, from the first epoch on",
         found=3600 * (last.ended - first.ended) / max(whole, 1e-9),
         unit="trials/h",
         about=f"{last.ended} trials and {last.epochs} epochs in {whole:.0f} s, while workers are "
         f"added; the first epoch ended {first.at - began:.1f} s after the command",
     )
     yield Row(
-        name="service: best value",
+        name=f"{study}: best value",
         found=float(over["value"].min()),
         about=f"mse, of {len(over)} trials",
     )
@@ -215,129 +199,8 @@ def measure_peer(settings: Settings, pace: list[Pace]) -> Iterator[Row]:
             "is pruned as in the service",
         )
         yield Row(
-            name="service: times the trials an hour of Optuna's example",
+            name="cae: times the trials an hour of Optuna's example",
             found=pace[0].trials / trials,
             unit="x",
             about=f"one GPU, {pace[0].workers} workers of ours, one process of the example",
         )
-
-
-# ---- packing ----
-
-
-def measure_packing(
-    settings: Settings,
-    images: Path,
-    pace: list[Pace],
-    log: str,
-    pipes: dict[str, str] | None = None,
-) -> dict[int, float]:
-    """Processes at once -> trial-epochs a second of all together.
-
-    All are started once. Those that have nothing to do wait, with a context on the GPU.
-    pipes: the environment of MPS
-    """
-    cores = os.cpu_count() or 1
-    counts = [1, 2] if settings.tiny else [1, 2, 4, 6, 8, 12, 16]
-    counts = [count for count in counts if count <= max(cores, 2)]
-    if pace and pace[0].workers <= counts[-1]:
-        counts = sorted({*counts, pace[0].workers})
-    epochs, repeats = (1, 1) if settings.tiny else (5, 2)
-    command = [
-        PYTHON, "-m", "tests.benchmarks.trainee", "ours", str(images),
-        "--device", settings.device,
-    ]  # fmt: skip
-    env = measured_environment({**KEEP_MEMORY, **(pipes or {})})
-    rates: dict[int, float] = {}
-    with Team(command, count=counts[-1], log=settings.work / log, env=env) as team:
-        everyone = team.processes
-        team.ask({"job": "train", "epochs": 1, **WIDTH})  # all kernels, of all batch sizes
-        for count in counts:
-            team.processes = everyone[:count]
-            try:
-                times = [
-                    team.ask({"job": "train", "epochs": epochs, **WIDTH})[1] for _ in range(repeats)
-                ]
-            finally:
-                team.processes = everyone
-            rates[count] = count * epochs / median(times)
-            print(f"{log}: {count} at once, {rates[count]:.2f} trial-epochs/s", flush=True)
-    return rates
-
-
-def measured_environment(given: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of processes that are measured: one thread each."""
-    return {**environment(given, threads=1), "PYTHONPATH": python_path()}
-
-
-def packing_rows(name: str, rates: dict[int, float]) -> Iterator[Row]:
-    best = max(rates, key=lambda count: rates[count])
-    yield Row(
-        name=f"{name}: best trial-epochs a second",
-        found=rates[best],
-        unit="/s",
-        about=f"{best} at once, {rates[best] / rates[1]:.2f}x one; "
-        + ", ".join(f"{count}: {rate:.2f}" for count, rate in rates.items()),
-    )
-
-
-def choice_rows(settings: Settings, rates: dict[int, float], pace: list[Pace]) -> Iterator[Row]:
-    """How far the supervisor's own choice is from the best fixed number."""
-    if not pace:
-        return
-    chosen = pace[0].workers
-    best = max(rates.values())
-    if chosen in rates:
-        yield Row(
-            name="packing: what the supervisor's number loses of the best fixed one",
-            found=1 - rates[chosen] / best,
-            limit=0.1 if settings.on_gpu else None,  # on a CPU nothing is chosen
-            about=f"it chose {chosen} by the end of the search",
-        )
-    yield Row(
-        name="service: share of what the same processes train without the service",
-        found=pace[0].epochs / rates.get(chosen, best),
-        about=f"{pace[0].epochs:.2f} of {rates.get(chosen, best):.2f} trial-epochs/s; trials of "
-        f"the service draw their widths at random, these are all {WIDTH}",
-    )
-
-
-def measure_mps(
-    settings: Settings, images: Path, pace: list[Pace], rates: dict[str, dict[int, float]]
-) -> Iterator[Row]:
-    """The same processes as clients of one MPS server."""
-    control = shutil.which("nvidia-cuda-mps-control")
-    if control is None or not settings.on_gpu:
-        yield Row(name="packing with MPS", found="not measured: no nvidia-cuda-mps-control here")
-        return
-    with mps_server(control, settings.work) as pipes:
-        found = measure_packing(settings, images, pace, "log-mps", pipes)
-    yield from packing_rows("k processes with MPS", found)
-    before = rates.get("packed")
-    if before:
-        yield Row(
-            name="MPS: times the best without it",
-            found=max(found.values()) / max(before.values()),
-            unit="x",
-        )
-
-
-@contextmanager
-def mps_server(control: str, work: Path) -> Iterator[dict[str, str]]:
-    """Run MPS with folders of its own; yields what its clients' environment says."""
-    pipes = {
-        "CUDA_MPS_PIPE_DIRECTORY": str(work / "mps-pipe"),
-        "CUDA_MPS_LOG_DIRECTORY": str(work / "mps-log"),
-    }
-    for folder in pipes.values():
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    env = {**os.environ, **pipes}
-    subprocess.run([control, "-d"], env=env, check=True, timeout=15, stdin=subprocess.DEVNULL)
-    try:
-        yield pipes
-    finally:
-        with suppress(subprocess.SubprocessError):
-            subprocess.run([control], input="quit\n", text=True, env=env, timeout=20, check=False)
-        for file in sorted((work / "mps-log").glob("*.log")):
-            text = file.read_text(encoding="utf-8", errors="replace")
-            print(f"{file.name}:", *text.splitlines()[-5:], sep="\n")

@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -28,7 +27,8 @@ from models.data.images import Batch
 from models.training.cuda_graph import USUAL_STEPS, CapturedStep, capture_step
 from models.training.loop import EpochResult, fit
 from models.training.precision import training_precision
-from tests.gpu.cases import BATCH, CASES, Case, batches_of, draw_splits
+from search.worker.device import use_device
+from tests.gpu.cases import BATCH, Case, batches_of, cases_of, draw_splits
 from tests.gpu.draws import SameDraws
 from tests.gpu.part import Row, Settings, relative_error
 
@@ -40,8 +40,8 @@ ROUNDED_LIMIT = 0.1  # of weights after a few steps in bfloat16; on a CPU up to 
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    cases = CASES[:: 6 if settings.tiny else 1]
-    for case in cases:
+    use_device(settings.device)  # as a worker does
+    for case in cases_of(settings, every=12):
         for check in (_compare_with_float64, _compare_recorded, _look_at_draws, _compare_epochs):
             try:
                 yield from check(case, settings.device)
@@ -160,14 +160,14 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 
 def _look_at_draws(case: Case, device: str) -> Iterator[Row]:
-    if not (case.draws and case.static) or device == "cpu":
-        return
     model = case.build(device)
+    step = capture_step(model)
+    if not case.draws or not isinstance(step, CapturedStep):
+        return
     for optimizer in model.optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = 0.0  # so that nothing but draws tells two steps apart
     model.train()
-    step = cast("CapturedStep", capture_step(model))
     batch = next(batches_of(case, device, 1))
     with training_precision(model):
         for _ in range(USUAL_STEPS + 1):

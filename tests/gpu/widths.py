@@ -81,6 +81,7 @@ def learn(name: str, data: str, rows: dict[str, Tensor], settings: Settings) -> 
         wait(settings)
     values = {name: float(value) for name, value in measured.items()}
     with evaluating(model):
+        model.end_epoch(wide.images.train)  # an averaged generator needs statistics of its own
         made = model.fixed_samples(wide.images, "valid", 2 * COLUMNS)
     assert made is not None
     spread = float(made.std(0).mean())
