@@ -56,7 +56,7 @@ PLAN = (
     Planned(name="runs", seconds=150),
     Planned(name="faults", seconds=170),
     Planned(name="fused", seconds=75, alone=True),
-    Planned(name="service", seconds=120, alone=True),
+    Planned(name="service", seconds=180, alone=True),
     Planned(name="speed", seconds=80, alone=True),
     Planned(name="packing", seconds=90, alone=True),
     Planned(name="widths", seconds=85, alone=True),
