@@ -19,6 +19,7 @@ Shape legend: N batch, C channels, H/W pixels, Z latent width, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -106,10 +107,10 @@ class ACGAN(LabelledGAN):
         codes = torch.randn(len(labels), self.config.latent, device=labels.device)
         return torch.cat([codes, labels], dim=1)
 
-    def train_step(self, batch: Batch) -> Metrics:
+    def take_step(self, batch: Batch, choice: Hashable) -> Metrics:
         rows = self.labels(batch)[:REMEMBERED]
         self.remembered.copy_(torch.cat([rows, self.remembered])[:REMEMBERED])
-        return super().train_step(batch)
+        return super().take_step(batch, choice)
 
     def discriminator_label_losses(
         self, batch: Batch, given: Tensor, real: Tensor, fake: Tensor

@@ -32,9 +32,9 @@ Shape legend: N batch, C channels, H/W pixels, P scores an image, A conditions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ from models.networks.batch_norm import own_statistics
 from models.networks.pixel_range import to_signed
 from models.optimizers import make_optimizer
 from models.training.augmenting import Augmentation
+from models.training.chosen_steps import ChoosesSteps
 from models.training.gan_balance import AdaptiveSteps, BalanceConfig
 from models.training.gan_losses import (
     discriminator_health,
@@ -59,7 +60,7 @@ from models.training.gan_losses import (
 )
 
 
-class Adversarial(AdversarialNetworks):
+class Adversarial(ChoosesSteps, AdversarialNetworks):
     """Trains and measures the two networks of a family.
 
     The ``__init__`` of a family ends with ``self.set_networks(generator, discriminator)``.
@@ -143,9 +144,14 @@ class Adversarial(AdversarialNetworks):
         self.noise.fill_(self.config.noise_in(number, epochs))
         self.rule.reset()
 
-    def train_step(self, batch: Batch) -> Metrics:
+    def choose_step(self) -> int:
+        """Return the number of the generator's updates in the next step."""
+        return self.rule.g_steps()
+
+    def take_step(self, batch: Batch, choice: Hashable) -> Metrics:
+        """Update the discriminator, and then the generator as often as was chosen."""
+        g_steps = cast("int", choice)
         self.mixes_statistics = True
-        g_steps = self.rule.g_steps()
         *others, last = self._minibatches(batch)
         for part in others:
             with torch.no_grad():
@@ -159,12 +165,14 @@ class Adversarial(AdversarialNetworks):
             given = self.conditions(last)
             self._update_generator(last, given, self.generator(given))
         self.discriminator.requires_grad_(True)
-        self.rule.observe(measured["loss_g"], measured["loss_d"])
         if self.config.adaptive:
             more = float(g_steps > self.config.g_steps)
             measured["g_steps"] = torch.full((), float(g_steps), device=self.device)
             measured["g_behind"] = torch.full((), more, device=self.device)
         return measured
+
+    def note_step(self, measured: Metrics) -> None:
+        self.rule.observe(measured["loss_g"], measured["loss_d"])
 
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
         size = self.config.minibatch(len(batch.images))

@@ -76,7 +76,7 @@ class Model(nn.Module, ABC):
         the steps beside the epochs' means (`models.training.step_curve`)
     static_step: every `train_step` runs the same operations on tensors of the same shapes, so that
         a GPU may replay one (`models.training.cuda_graph`). False for a step that decides something
-        on the host
+        on the host; `models.training.chosen_steps` has a form of it that may be replayed
     fuses: a `train_step` is one `descend` of ``self.loss``, which computes with the images, the
         configuration and the parameters alone and draws nothing at random. Several models may then
         be trained as one program (`models.training.fused_steps`). It is not inherited: a subclass

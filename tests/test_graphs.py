@@ -15,25 +15,24 @@ from torch import Tensor
 from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, ImageSplits
+from models.gan import GAN, GANConfig
 from models.training import graph_recording
-from models.training.cuda_graph import USUAL_STEPS, CapturedStep, capture_step
+from models.training.cuda_graph import USUAL_STEPS, CapturedChoices, CapturedStep, capture_step
 from models.training.fused_steps import FusedSteps
 from models.training.graph_recording import NotRecorded, noting_waits, record_graph
 from models.training.loop import fit
 from models.training.precision import training_precision
-from tests.gpu.cases import CASES, GREY, Case, batches_of, draw_images, draw_splits
+from tests.gpu.cases import CASES, GREY, Case, batches_of, draw_images, draw_splits, keep_usual
 from tests.simulated_graphs import simulate_graphs
 from tests.test_fused_steps import FAMILIES, distance, make, orders_of
 from tests.test_training import Duel
 
 SHAPE = (1, 12, 12)
-STEPS = USUAL_STEPS + 3  # the last three are replayed
-RECORDED = [
-    replace(case, config=replace(case.config, batch_size=4)) for case in CASES if case.static
-]
+STEPS = USUAL_STEPS + 5  # three or more are replayed
+RECORDED = [replace(case, config=replace(case.config, batch_size=4)) for case in CASES]
 CHANGING = (
     "cae by SGD, cosine", "vae faces-64", "vae residual", "gan hinge, smooth noise",
-    "gan adaptive augmentation",
+    "gan adaptive augmentation", "gan adaptive rule",
 )  # fmt: skip
 
 
@@ -64,7 +63,7 @@ def test_recorded_steps_end_where_usual_ones_do(
     """Nothing of a step is decided on the host, for every family, loss, penalty and optimiser."""
     usual, measured = train(case, lambda model: model.train_step)
     graphs = simulate_graphs(monkeypatch)
-    recorded, found = train(case, CapturedStep)
+    recorded, found = train(case, capture_step)
     assert len(graphs) == 1
     for ours, theirs in zip(recorded, usual, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -82,12 +81,41 @@ def test_what_changes_from_epoch_to_epoch_takes_effect(
     for static in (False, True):
         graphs = simulate_graphs(monkeypatch)
         model = case.build("cpu")
-        model.static_step = static
+        if not static:
+            keep_usual(model)
         epochs = list(fit(model, images, epochs=3, seed=4))
         found.append([each.train | each.valid for each in epochs])
         assert bool(graphs) is static
     for recorded, usual in zip(*reversed(found), strict=True):
         assert recorded == pytest.approx(usual, rel=1e-4, abs=1e-5)
+
+
+def test_every_choice_of_a_step_has_a_recording_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The adaptive rule decides from losses of replayed steps as it does from those of others."""
+    settings: dict[str, Any] = {"width": 0.03, "latent": 4, "batch_size": 8, "lr_g": 1e-6}
+    config = GANConfig(**settings, lr_d=1e-6, extra_g_steps=2, threshold=-0.68)
+    case = Case(name="gan", family=GAN, config=config)
+    _, usual = train(case, lambda model: model.train_step, steps=40)
+    graphs = simulate_graphs(monkeypatch)
+    _, recorded = train(case, capture_step, steps=40)
+    assert recorded == usual
+    chosen = [measured["g_steps"] for measured in usual]
+    assert min(chosen.count(updates) for updates in (1, 3)) > USUAL_STEPS + 3, "both are replayed"
+    assert len(graphs) == 2
+
+
+def test_a_step_of_one_s_own_is_not_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(GAN):
+        def train_step(self, batch: Batch) -> Metrics:
+            return super().train_step(batch)
+
+    simulate_graphs(monkeypatch)
+    config = GANConfig(width=0.03, latent=4, batch_size=8, extra_g_steps=2)
+    assert isinstance(capture_step(build(GAN, config, GREY, seed=0)), CapturedChoices)
+    model = build(Own, config, GREY, seed=0)
+    assert capture_step(model) == model.train_step
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamax"])

@@ -9,22 +9,25 @@ wait for the host can be recorded once and replayed. The first few run as usual,
 and optimiser state. The next is recorded. All others are replayed with their batch copied to where
 the recording read its own.
 
-A model whose step does other things from time to time, chosen on the host, says so with
-``static_step = False`` and is never captured. A model whose step cannot be recorded goes on as
-usual, with a warning.
+A model whose steps are of several kinds, chosen on the host, gets a recording for each of them
+(`models.training.chosen_steps`). One whose step decides something on the host in another way says
+so with ``static_step = False``, and is never captured. A model whose step cannot be recorded goes
+on as usual, with a warning.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.optim import Optimizer
 
 from models.base import Metrics, Model
 from models.data.images import Batch
+from models.training.chosen_steps import ChoosesSteps, find_choices
 from models.training.graph_recording import (
     NotRecorded,
     may_record,
@@ -40,8 +43,11 @@ log = logging.getLogger("genstudy")
 
 def capture_step(model: Model) -> Callable[[Batch], Metrics]:
     """Return ``model.train_step``, recorded and replayed if the model lies on an NVIDIA GPU."""
-    if may_record(model.device) and model.static_step:
-        return CapturedStep(model)
+    if may_record(model.device):
+        if model.static_step:
+            return CapturedStep(model)
+        if (chooses := find_choices(model)) is not None:
+            return CapturedChoices(model, chooses)
     return model.train_step
 
 
@@ -49,8 +55,9 @@ class CapturedStep:
     """A training step: `USUAL_STEPS` calls run as usual, then one is recorded, and all others
     replay it."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, take_step: Callable[[Batch], Metrics] | None = None) -> None:
         self.model = model
+        self.take_step = take_step or model.train_step
         self.taken = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch: Batch | None = None  # what the recording reads
@@ -60,17 +67,17 @@ class CapturedStep:
     def __call__(self, batch: Batch) -> Metrics:
         self.taken += 1
         if self.refused:
-            return self.model.train_step(batch)
+            return self.take_step(batch)
         if self.taken < USUAL_STEPS:
             return self._run_beside(batch)
         if self.taken == USUAL_STEPS:
             return self._watch(batch)
         if self.graph is None and not self._record(batch):
-            return self.model.train_step(batch)
+            return self.take_step(batch)
         return self._replay(batch)
 
     def _run_beside(self, batch: Batch) -> Metrics:
-        return run_beside(self.model.device, lambda: self.model.train_step(batch))
+        return run_beside(self.model.device, lambda: self.take_step(batch))
 
     def _watch(self, batch: Batch) -> Metrics:
         """Take the last usual step, and refuse to record one that waits for the GPU."""
@@ -89,7 +96,7 @@ class CapturedStep:
         )
 
         def step() -> None:
-            self.metrics = self.model.train_step(read)
+            self.metrics = self.take_step(read)
 
         try:
             with _allow_capture(self.model.optimizers.values()):
@@ -115,6 +122,23 @@ class CapturedStep:
             self.batch.attributes.copy_(batch.attributes)
         self.graph.replay()
         return self.metrics
+
+
+class CapturedChoices:
+    """Training steps of several kinds, each a `CapturedStep` of its own."""
+
+    def __init__(self, model: Model, chooses: ChoosesSteps) -> None:
+        self.model, self.chooses = model, chooses
+        self.steps: dict[Hashable, CapturedStep] = {}  # by choice
+
+    def __call__(self, batch: Batch) -> Metrics:
+        choice = self.chooses.choose_step()
+        if choice not in self.steps:
+            take_step = partial(self.chooses.take_step, choice=choice)
+            self.steps[choice] = CapturedStep(self.model, take_step)
+        measured = self.steps[choice](batch)
+        self.chooses.note_step(measured)
+        return measured
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from search.worker.device import use_device
 from tests.gpu.clock import contain, seconds_each, tensor_cores, wait
 from tests.gpu.part import Row, Settings
 from tests.gpu.reported import Reported
+from tests.gpu.steps import is_recorded
 
 NAMES = ("cae", "gan", "vae", "stargan")
 WIDE = ("gan", "stargan")  # channels_last is tried
@@ -267,7 +268,7 @@ def _time_variant(
     vars(model)["train_step"] = train_step
     step = wide.step(model)
     seconds = seconds_each(lambda: step(batch), settings, calls=30)
-    if getattr(step, "refused", False):
+    if is_recorded(step) is False:
         raise RuntimeError("the step cannot be recorded: see log.txt")
     return seconds
 

@@ -19,6 +19,7 @@ from search.worker.device import use_device
 from tests.gpu.clock import contain, seconds_each, wait
 from tests.gpu.part import Row, Settings
 from tests.gpu.reported import Reported
+from tests.gpu.steps import is_recorded
 
 NAMES = ("gan", "stargan", "gan_faces", "acgan", "gan_dropout", "vae_faces")
 LARGE = ("vae_wide", "gan_wide")  # making their weights takes a CPU seconds
@@ -54,7 +55,7 @@ def measure_width(name: str, settings: Settings) -> Iterator[Row]:
     images = wide.images
     parts = (images.train, images.valid, images.test)
     resident = sum(part.pixels.nbytes for part in parts) / 2**20
-    how = "recorded" if settings.on_gpu and not getattr(step, "refused", True) else "step by step"
+    how = "recorded" if is_recorded(step) else "step by step"
     yield Row(
         name=f"{name}: an epoch of 60,000 images",
         found=each * EPOCH / wide.images_per_step,
