@@ -16,12 +16,19 @@ from models.base import Metrics, Model, ModelConfig, build
 from models.cae import CAE, CAEConfig
 from models.data.images import Batch, ImageSplits
 from models.gan import GAN, GANConfig
-from models.training import graph_recording
-from models.training.cuda_graph import USUAL_STEPS, CapturedChoices, CapturedStep, capture_step
+from models.training import cuda_graph, graph_recording
+from models.training.cuda_graph import (
+    OWN_STEPS,
+    USUAL_STEPS,
+    CapturedChoices,
+    CapturedStep,
+    capture_step,
+)
 from models.training.fused_steps import FusedSteps
 from models.training.graph_recording import NotRecorded, noting_waits, record_graph
 from models.training.loop import fit
 from models.training.precision import training_precision
+from models.training.step_trace import StepTrace
 from tests.gpu.cases import CASES, GREY, Case, batches_of, draw_images, draw_splits, keep_usual
 from tests.simulated_graphs import simulate_graphs
 from tests.test_fused_steps import FAMILIES, distance, make, orders_of
@@ -141,7 +148,7 @@ def test_recorded_steps_of_several_models_end_where_usual_ones_do(
 
 
 class Counting(CAE):
-    """Its step does something else from time to time, which it counts on the host."""
+    """Its step counts on the host."""
 
     taken = 0
 
@@ -149,6 +156,29 @@ class Counting(CAE):
         self.taken += 1
         measured = super().train_step(batch)
         return {name: value * self.taken for name, value in measured.items()}
+
+
+class Fifth(Duel):
+    """Every fifth time it updates its networks once more."""
+
+    taken = 0
+
+    def train_step(self, batch: Batch) -> Metrics:
+        self.taken += 1
+        if self.taken % 5 == 0:
+            super().train_step(batch)
+        return super().train_step(batch)
+
+
+class Renewing(CAE):
+    """It keeps a mean in a tensor that is a new one each time."""
+
+    mean = torch.zeros(())
+
+    def train_step(self, batch: Batch) -> Metrics:
+        measured = super().train_step(batch)
+        self.mean = 0.9 * self.mean + 0.1 * measured["mse"]
+        return measured | {"mean": self.mean}
 
 
 class Waiting(CAE):
@@ -160,17 +190,63 @@ class Waiting(CAE):
         return measured
 
 
+class Plain(CAE):
+    """A family of one's own that does the same in each step."""
+
+
 def own(family: type[Model]) -> Case:
-    return Case(name="own", family=family, config=CAEConfig(channels=2, latent=3, batch_size=4))
+    config: ModelConfig = CAEConfig(channels=2, latent=3, batch_size=4)
+    if issubclass(family, Duel):
+        config = ModelConfig(batch_size=4)
+    return Case(name="own", family=family, config=config)
 
 
 def test_a_number_of_the_host_is_part_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """So these tests can fail: the simulation forgets what CUDA would forget."""
     _, usual = train(own(Counting), lambda model: model.train_step)
     simulate_graphs(monkeypatch)
+    monkeypatch.setattr(cuda_graph, "OWN_STEPS", USUAL_STEPS)
+    monkeypatch.setattr(StepTrace, "difference_from", lambda trace, earlier: None)
     _, recorded = train(own(Counting), CapturedStep)
     assert recorded[: USUAL_STEPS + 1] == usual[: USUAL_STEPS + 1]
     assert recorded[USUAL_STEPS + 1] != usual[USUAL_STEPS + 1]
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        (Counting, r"aten.mul.Tensor gets 3, and another time 4"),
+        (Fifth, r"it calls .*, and another time .*"),
+        (Renewing, r"aten.mul.Tensor reads a tensor that is another one each time"),
+    ],
+)
+def test_a_step_that_does_something_else_each_time_is_never_recorded(
+    family: type[Model],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A graph would go on with what the recorded step did, without a word."""
+    usual = train(own(family), lambda model: model.train_step, steps=OWN_STEPS + 4)
+    graphs = simulate_graphs(monkeypatch)
+    found = train(own(family), CapturedStep, steps=OWN_STEPS + 4)
+    assert graphs == []
+    for values, expected in zip(found[1], usual[1], strict=True):
+        assert values == pytest.approx(expected, rel=1e-3)
+    name, (said,) = family.__name__, caplog.messages
+    assert re.fullmatch(
+        rf"the step of {name} cannot become a CUDA graph \({reason}\): slower", said
+    )
+
+
+def test_a_family_of_one_s_own_is_recorded_after_more_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = train(own(Plain), lambda model: model.train_step, steps=OWN_STEPS + 4)
+    graphs = simulate_graphs(monkeypatch)
+    found = train(own(Plain), CapturedStep, steps=OWN_STEPS + 4)
+    assert found[1] == usual[1]
+    assert len(graphs) == 1
 
 
 def test_a_step_that_waits_is_never_recorded_and_says_where(
@@ -254,7 +330,7 @@ def test_optimisers_are_capturable_only_while_recorded(monkeypatch: pytest.Monke
     model = build(Duel, ModelConfig(), SHAPE, seed=0)
     simulate_graphs(monkeypatch)
     step = CapturedStep(model)
-    for batch in batches(USUAL_STEPS + 2):
+    for batch in batches(OWN_STEPS + 2):
         step(batch)
     assert step.graph is not None
     for optimizer in model.optimizers.values():

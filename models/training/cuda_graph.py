@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -35,8 +35,11 @@ from models.training.graph_recording import (
     record_graph,
     run_beside,
 )
+from models.training.step_trace import StepTrace
 
 USUAL_STEPS = 4  # before the recording: one makes the state, others what is initialised lazily
+OWN_STEPS = 14  # of a family of one's own: whatever it does every tenth time is seen
+UNTRACED = 2  # of them, at first
 
 log = logging.getLogger("genstudy")
 
@@ -52,13 +55,16 @@ def capture_step(model: Model) -> Callable[[Batch], Metrics]:
 
 
 class CapturedStep:
-    """A training step: `USUAL_STEPS` calls run as usual, then one is recorded, and all others
-    replay it."""
+    """A training step: the first calls run as usual, then one is recorded, and all others replay
+    it."""
 
     def __init__(self, model: Model, take_step: Callable[[Batch], Metrics] | None = None) -> None:
         self.model = model
         self.take_step = take_step or model.train_step
         self.taken = 0
+        is_ours = type(model).__module__.startswith("models.")
+        self.usual = USUAL_STEPS if is_ours else OWN_STEPS
+        self.trace: StepTrace | None = None  # of the latest usual step
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch: Batch | None = None  # what the recording reads
         self.metrics: Metrics = {}  # what it writes
@@ -68,9 +74,9 @@ class CapturedStep:
         self.taken += 1
         if self.refused:
             return self.take_step(batch)
-        if self.taken < USUAL_STEPS:
+        if self.taken < UNTRACED:
             return self._run_beside(batch)
-        if self.taken == USUAL_STEPS:
+        if self.taken <= self.usual:
             return self._watch(batch)
         if self.graph is None and not self._record(batch):
             return self.take_step(batch)
@@ -80,11 +86,22 @@ class CapturedStep:
         return run_beside(self.model.device, lambda: self.take_step(batch))
 
     def _watch(self, batch: Batch) -> Metrics:
-        """Take the last usual step, and refuse to record one that waits for the GPU."""
-        with _allow_capture(self.model.optimizers.values()), noting_waits() as waits:
+        """Take a usual step, and refuse to record one that waits for the GPU, or does other things
+        than the step before."""
+        before = self.trace
+        # the first has no trace: a warning would name a line of the trace, and not of the user
+        trace = self.trace = None if self.taken == UNTRACED else StepTrace(batch)
+        with (
+            _allow_capture(self.model.optimizers.values()),
+            noting_waits() as waits,
+            trace or nullcontext(),
+        ):
             metrics = self._run_beside(batch)
-        if waits:
-            self._refuse(waits[0])
+        differs = trace.difference_from(before) if trace and before else None
+        if waits or differs:
+            self._refuse(waits[0] if waits else str(differs))
+        if self.taken == self.usual:
+            self.trace = None  # it has served
         return metrics
 
     def _record(self, batch: Batch) -> bool:
