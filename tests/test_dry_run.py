@@ -140,6 +140,30 @@ FLAWS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["train_step: 3 steps change no weight"],
     ),
+    "layer-without-optimiser": (
+        {
+            "def __init__(self, config, shape):": "def __init__(self, config, shape):  # HERE",
+            "self.parameters(), lr": "self.down.parameters(), lr",
+        },
+        ["up.0.weight is in no optimiser", "requires_grad_(False)"],
+    ),
+    "layer-made-after-its-optimiser": (
+        {
+            "def __init__(self, config, shape):": "def __init__(self, config, shape):  # HERE",
+            "lr=config.rate)": "lr=config.rate)\n"
+            "        self.down = nn.Linear(size, config.latent)",
+        },
+        ["optimizers['all'] holds a parameter that the model does not have"],
+    ),
+    "optimiser-out-of-place": (
+        {
+            "def __init__(self, config, shape):": "def __init__(self, config, shape):  # HERE",
+            'self.optimizers["all"] = torch': "self.adam = torch",
+            'self.optimizers["all"].zero_grad()': "self.adam.zero_grad()",
+            'self.optimizers["all"].step()': "self.adam.step()",
+        },
+        ["self.adam is an optimiser outside self.optimizers", "self.optimizers['adam']"],
+    ),
     "nan": (
         {RETURN: "return (made.mean() - 2).log()  # HERE"},
         ["mse is nan in the first training step"],
@@ -246,6 +270,39 @@ def test_a_mistake_in_an_own_model_is_one_line_with_its_place(
     assert "\n" not in said
     for word in words:
         assert word in said
+
+
+MADE = 'self.optimizers["all"] = torch'
+SAMPLES = """    def samples(self, count, images, part):
+        codes = torch.rand(count, self.config.latent, device=self.device)
+        return self.up(codes) * KEPT
+
+    def programs"""
+
+
+@pytest.mark.usefixtures("quick_onnx")
+@pytest.mark.parametrize("kept", ["a number", "a buffer"])
+def test_samples_of_a_loaded_export_are_those_of_the_live_model(
+    tmp_path: Path, digits: ImageSplits, kept: str
+) -> None:
+    """What is no parameter and no buffer is in no export, and none of a checkpoint."""
+    changes = {
+        'metrics = ("mse",)': 'metrics = ("mse",)\n    judged = True',
+        'metric="mse"': 'metric="frechet"',
+        MADE: f'self.register_buffer("kept", torch.ones(()))\n        {MADE}',
+        "    def programs": SAMPLES.replace("KEPT", "self.kept"),
+        "loss.backward()": "loss.backward(); self.kept.mul_(0.5)",
+    }
+    if kept == "a number":
+        changes[MADE] = f"self.kept = 1.0\n        {MADE}"
+        changes["loss.backward()"] = "loss.backward(); self.kept = 0.5"
+    path = tmp_path / "own.py"
+    path.write_text(flawed(changes))
+    if kept == "a buffer":
+        assert try_file(path, digits, exports=True)[-1] == "all"
+        return
+    with pytest.raises(StudyFileError, match=r"samples: a loaded export makes other samples than"):
+        try_file(path, digits, exports=True)
 
 
 @pytest.mark.usefixtures("quick_onnx")

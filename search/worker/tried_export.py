@@ -16,18 +16,21 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from torch import Tensor
+
 from models.base import Model, evaluating
 from models.data.images import ImageSplits
 from models.errors import ExportError, is_shortage
-from models.export import check_export, write_export
+from models.export import check_export, load_export, on_cpu, write_export
 from models.results import Picture, Table
 from models.seeds import same_draws
 from search.errors import StudyFileError
 from search.setup.mistakes import describe_mistake, find_place
 from search.trials.outcomes import is_out_of_memory
 from search.worker.tensor_watch import place_of
-from search.worker.tried_model import TriedModel, first_images
+from search.worker.tried_model import FEW, TriedModel, first_images
 
+SAME = 1e-3  # of pixels in [0, 1]: how far samples of equal models may be apart
 SHOWN = 64  # images of each part, of which an own model makes its tables and pictures
 log = logging.getLogger("genstudy")
 
@@ -61,10 +64,34 @@ class TriedExport:
                     model.prepare_export(self.tried.whole)
                 write_export(model, folder)
                 check_export(model, folder)
+                if self.tried.study.spec.judges_samples:
+                    self._compare_samples(folder)
+            except StudyFileError:
+                raise
             except Exception as error:
                 if is_out_of_memory(error) or is_shortage(error):
                     raise
                 raise StudyFileError(self._export_mistake(error, folder)) from error
+
+    def _compare_samples(self, folder: Path) -> None:
+        """Raise where a loaded model makes other samples than the live one, of the same draws."""
+        loaded = load_export(folder, family=type(self.model))
+        with on_cpu(self.model):
+            one, other = (self._draw_samples(model) for model in (self.model, loaded))
+        apart = float((one - other).abs().max())
+        if not apart <= SAME:
+            raise self.tried.mistake(
+                "samples",
+                f"a loaded export makes other samples than the live model, {apart:.2g} apart: "
+                "something they depend on is no parameter and no buffer; register it as a buffer",
+            )
+
+    def _draw_samples(self, model: Model) -> Tensor:
+        with same_draws("cpu"), evaluating(model):
+            return self.tried.with_few(
+                lambda few: model.samples(FEW, few.to("cpu"), "valid"),
+                lambda: model.samples(FEW, self.tried.whole.to("cpu"), "valid"),
+            )
 
     def show(self) -> None:
         """Make the tables and pictures of an export, where the user has written what makes them.

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from models.base import Metrics, Model, build, evaluating
 from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
@@ -62,6 +63,8 @@ class TriedModel:
         """Build the model."""
         self.say("building it")
         self.model = self.make()
+        if wrong := misplaced_parameters(self.model):
+            raise self.mistake("__init__", wrong)
         self.model.begin_epoch(1, self.study.spec.epochs)
 
     def make(self) -> Model:
@@ -93,6 +96,8 @@ class TriedModel:
                 f"{STEPS} steps change no weight; does loss.backward() reach the parameters of "
                 "the optimiser, and does its step() follow?",
             )
+        if idle := idle_parameter(self.model, before):
+            raise self.mistake("__init__", idle)
         self._watch("train_step", lambda count: self._step(self.whole.train, count))
 
     def evaluate(self) -> None:
@@ -228,6 +233,44 @@ class TriedModel:
     def place_of(self, method: str) -> str:
         """Return where the user defines ``method``, or the study's file."""
         return place_of(getattr(type(self.model), method)) or str(self.study.path)
+
+
+def misplaced_parameters(model: Model) -> str | None:
+    """Return which optimiser is out of place, or holds what is not the model's, in words."""
+    known = {id(optimizer) for optimizer in model.optimizers.values()}
+    for name, value in vars(model).items():
+        if isinstance(value, Optimizer) and id(value) not in known:
+            return (
+                f"self.{name} is an optimiser outside self.optimizers: a checkpoint would lack it, "
+                f"and no schedule would reach it; put it there, as self.optimizers[{name!r}]"
+            )
+    own = {id(parameter) for parameter in model.parameters()}
+    for name, optimizer in model.optimizers.items():
+        held = [each for group in optimizer.param_groups for each in group["params"]]
+        if any(id(each) not in own for each in held):
+            return (
+                f"self.optimizers[{name!r}] holds a parameter that the model does not have: make "
+                "the optimiser after the last layer"
+            )
+    return None
+
+
+def idle_parameter(model: Model, before: Sequence[Tensor]) -> str | None:
+    """Return which parameter no optimiser has and no step has changed, in words.
+
+    before: the model's state before its first step, as `_state_of` gives it
+    """
+    optimizers = model.optimizers.values()
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    held = {id(each) for group in groups for each in group["params"]}
+    for (name, parameter), was in zip(model.named_parameters(), before, strict=False):
+        is_idle = parameter.requires_grad and id(parameter) not in held
+        if is_idle and torch.equal(parameter, was):
+            return (
+                f"{name} is in no optimiser, and a training step leaves it as it was: give it to "
+                "one, or freeze it by requires_grad_(False)"
+            )
+    return None
 
 
 def first_images(images: ImageSplits, count: int) -> ImageSplits:
