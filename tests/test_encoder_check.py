@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from models.evaluation.prdc import neighbourhoods, radii
 from models.evaluation.sample_evaluator import open_evaluator
 from models.export import write_export
 from search.errors import BadVariable
-from search.setup.inputs import check_judge
+from search.setup.inputs import RunInputs, check_judge, describe_exports
 from tests.conftest import CAE_SHAPE
 
 SMALL = CAEConfig(channels=2, latent=8)
@@ -144,3 +145,21 @@ def test_an_image_on_the_edge_of_a_ball_is_not_in_it(offset: float) -> None:
     reach = torch.ones(400)
     found = neighbourhoods(grid, reach, grid, reach)
     assert float(found["density"]) == pytest.approx(1 / 5)  # itself, and not its neighbours
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0835, "learned next to nothing"), (0.02, "")])
+def test_a_judge_that_has_learned_nothing_is_said_with_the_study(
+    digits: ImageSplits, tmp_path: Path, value: float, words: str
+) -> None:
+    """Its codes may tell images apart, and still measure nothing that counts."""
+    baseline = {"what": "the mean training image", "valid": 0.067, "test": 0.0668}
+    about = {"metric": "mse", "direction": "minimize", "baseline": baseline}
+    about |= {"valid": {"mse": value}, "test": {"mse": value}}
+    (tmp_path / "provenance.json").write_text(json.dumps(about))
+    inputs = RunInputs(data="digits", cached=tmp_path, images=digits, encoder=tmp_path)
+    said = " ".join(describe_exports(inputs))
+    assert bool(said) is bool(words)
+    assert words in said
+    if words:
+        assert said.startswith("of the export that the study judges samples by: this model has")
+        assert said.endswith("has 0.0668; search that for longer first")

@@ -10,7 +10,7 @@ study remembers which export it was, since values from another would not compare
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from search.variables import Variables
 from search.words import show_text
 from storage.database.retry import DatabaseRetry, passes_later
 from storage.files.exports import is_whole, read_provenance
+from storage.files.model_card import compare_with_baseline
 
 READINGS = 3  # of images whose cached file is damaged right after it was made
 
@@ -97,6 +98,15 @@ def check_judge(folder: Path, study: str, images: ImageSplits) -> None:
         raise BadVariable(
             f"{folder}: {error}, with FROM=folder, or search {study!r} anew on these images"
         ) from error
+
+
+def describe_exports(inputs: RunInputs) -> Iterator[str]:
+    """Yield which export that a study builds on has learned next to nothing."""
+    purposes = {"starts from": inputs.base, "judges samples by": inputs.encoder}
+    for purpose, folder in purposes.items():
+        about = None if folder is None else read_provenance(folder)
+        if about and (found := compare_with_baseline(about)):
+            yield f"of the export that the study {purpose}: {found}; search that for longer first"
 
 
 def _find_export(variables: Variables, stored_name: str, study: str, purpose: str) -> Path:

@@ -19,7 +19,7 @@ from search.run import StudyRun
 from search.setup.code_digest import describe_environment
 from search.setup.extension import check_extension
 from search.setup.fitting import describe_fit
-from search.setup.inputs import RunInputs, base_label
+from search.setup.inputs import RunInputs, base_label, describe_exports
 from search.setup.names import study_name
 from search.setup.remembered import (
     has_kept_checkpoints,
@@ -156,6 +156,7 @@ def make_run(
         least_steps=identity.least_steps,
         remarks=[
             *describe_fit(study, inputs.images, least_steps=identity.least_steps),
+            *describe_exports(inputs),
             *describe_mixture(opened, study.version, describe_environment()),
         ],
         sources=study.sources,

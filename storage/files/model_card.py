@@ -52,12 +52,15 @@ def model_card(about: Mapping[str, Any], *, rest: str) -> str:
 
 def warnings_of(about: Mapping[str, Any]) -> list[str]:
     """Return the lines that nobody who takes the export with the provenance ``about`` may miss."""
-    nothing_learned = _compare_with_baseline(about)
+    nothing_learned = compare_with_baseline(about)
     return [*([nothing_learned] if nothing_learned else []), *about.get("remarks", ())]
 
 
-def _compare_with_baseline(about: Mapping[str, Any]) -> str:
-    """Say that the model is no better than what it has to beat; empty where it is better."""
+def compare_with_baseline(about: Mapping[str, Any]) -> str:
+    """Say that the model is no better than what it has to beat; empty where it is better.
+
+    about: the provenance of its export
+    """
     baseline, metric = about.get("baseline"), str(about["metric"])
     part = "valid" if about["test"] is None else "test"
     if not baseline or part not in baseline:
