@@ -48,6 +48,7 @@ from search.surroundings import (
     open_standard_files,
     use_utf8,
 )
+from search.variables import read_variables
 from search.words import show_text
 
 
@@ -69,9 +70,14 @@ class Command(NamedTuple):
     starts_workers: bool = False
 
     def load(self) -> Callable[[], int]:
-        """Import the command; each loads only what it needs."""
+        """Import the command; each loads only what it needs.
+
+        A mistake in the variables is said before torch is imported, which takes seconds.
+        """
         if self.starts_workers:
             start_early()
+        if self.loads_torch:
+            read_variables()
         with quick_imports() if self.loads_torch else nullcontext():
             module = import_module(self.module)
         if self.trains:

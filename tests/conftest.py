@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,7 @@ from models.analysis import latent_projections, latent_space
 from models.cae import CAE
 from models.data.images import Images, ImageSplits
 from models.data.loading import load_images
+from models.evaluation import feature_cache
 from models.evaluation.feature_cache import make_extractor
 from models.evaluation.features import Extractor
 from models.evaluation.sample_evaluator import SampleEvaluator
@@ -47,7 +49,7 @@ from search.trials.queue import open_queue
 from search.variables import VARIABLES
 from search.worker.context import WorkerContext
 from storage.database.connection import open_storage
-from tests.few_digits import PROGRAM, STEPS, take_all_digits, take_few_digits
+from tests.few_digits import EPOCHS, PROGRAM, STEPS, take_all_digits, take_few_digits
 from tests.preloaded import FEW_DOTS, FEW_EMBEDDED, FEWEST_STEPS, Preloaded, share_onnx_operators
 from tests.trials import SMALL, MakeContext, known_evaluators
 from tests.user import User
@@ -88,6 +90,16 @@ def pytest_configure() -> None:
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
         os.environ.setdefault("TMPDIR", str(MEMORY))  # also of the processes that tests start
         tempfile.tempdir = None  # it is asked anew
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while modules are imported and tests are made: there is none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -184,10 +196,27 @@ def extractors() -> dict[str, Extractor]:
 
 
 @pytest.fixture(scope="module")
-def extractor(digits: ImageSplits, cache: Path, extractors: dict[str, Extractor]) -> Extractor:
-    """The pinned extractor of `digits`; seconds to train, by one of the session's processes."""
+def train_extractor(cache: Path, has_few: bool) -> Callable[..., Extractor]:
+    """Makes the pinned extractor of images: of few in fewer epochs, of all as genstudy does."""
+
+    def make(images: ImageSplits, **options: bool) -> Extractor:
+        with pytest.MonkeyPatch.context() as patched:
+            if has_few:
+                patched.setattr(feature_cache, "FEW_EPOCHS", EPOCHS)
+            return make_extractor(images, cache, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def extractor(
+    digits: ImageSplits,
+    train_extractor: Callable[..., Extractor],
+    extractors: dict[str, Extractor],
+) -> Extractor:
+    """That of `digits`; seconds to train, by one of the session's processes."""
     if digits.fingerprint not in extractors:
-        extractors[digits.fingerprint] = make_extractor(digits, cache)
+        extractors[digits.fingerprint] = train_extractor(digits)
     return extractors[digits.fingerprint]
 
 

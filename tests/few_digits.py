@@ -13,6 +13,7 @@ from typing import Any
 from models.data.torchvision_sets import DigitsSource
 
 FEW = 600  # of 1,797
+EPOCHS = 20  # of what judges samples of few: as right as after the 80 of genstudy
 PROGRAM = "from tests.few_digits import take_few_digits; take_few_digits()\n"  # of a command
 STEPS = ("lr=trial.", "batch_size=96, lr=trial.")  # the small study has four steps an epoch
 

@@ -1,8 +1,6 @@
 """The kernels compute what PyTorch computes, and only where they should."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from models.data.images import Batch, ImageSplits
 from models.kernels.conv_kernels import blocks
 from models.kernels.fast_convolution import batch_innermost, fast_convolutions
 from models.training.loop import fit
+from tests.preloaded import Preloaded
 
 LAYERS = [
     (nn.Conv2d(1, 9, 3, 2, 1), (28, 28)),
@@ -104,16 +103,16 @@ def test_pooling_without_fast_convolutions_is_left_alone():
         assert ["forward" in vars(layer) for layer in beside] == [True, False]
 
 
-@pytest.mark.parametrize("feature", ["avx512f", "avx2"])
-def test_narrower_vectors_compute_the_same(feature):
-    """As on a CPU without the feature: 8 or 4 lanes, 16 registers."""
-    script = f"""
+NARROW = """
+import sys
 import llvmlite.binding as llvm
 features = llvm.get_host_cpu_features()
 for name in features:
-    if name.startswith({feature!r}) or name.startswith("avx512"):
+    if name.startswith(sys.argv[1]) or name.startswith("avx512"):
         features[name] = False
 llvm.get_host_cpu_features = lambda: features
+for name in [name for name in sys.modules if name.startswith("models.")]:
+    del sys.modules[name]
 import torch
 from torch import nn
 from models.kernels.llvm import LANES
@@ -131,9 +130,15 @@ torch.testing.assert_close(fast, plain)
 torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
 print(LANES)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) <= {"avx512f": 8, "avx2": 4}[feature]
+
+
+@pytest.mark.parametrize("feature", ["avx512f", "avx2"])
+def test_narrower_vectors_compute_the_same(feature: str, preloaded: Preloaded) -> None:
+    """As on a CPU without the feature: 8 or 4 lanes, 16 registers."""
+    process = preloaded.run_program(NARROW, feature)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert int(out) <= {"avx512f": 8, "avx2": 4}[feature]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -69,7 +70,7 @@ def find_called(name: str, module: ModuleType, example: ast.Module) -> object:
         return vars(module)[name]
     if hasattr(builtins, name):
         return getattr(builtins, name)
-    places = DEFINED.get(name, [])
+    places = defining_modules().get(name, [])
     return getattr(importlib.import_module(places[0]), name) if len(places) == 1 else None
 
 
@@ -81,18 +82,27 @@ def read_modules() -> Iterator[tuple[str, ast.Module]]:
             yield name, ast.parse(path.read_text(encoding="utf-8"))
 
 
-TREES = dict(read_modules())
-DEFINED: dict[str, list[str]] = {}
-for _module, _tree in TREES.items():
-    for _node in _tree.body:
-        if isinstance(_node, ast.FunctionDef | ast.ClassDef):
-            DEFINED.setdefault(_node.name, []).append(_module)
+@cache
+def all_trees() -> dict[str, ast.Module]:
+    """What `read_modules` finds; it takes seconds, and only the process that asks has to wait."""
+    return dict(read_modules())
+
+
+@cache
+def defining_modules() -> dict[str, list[str]]:
+    """Where a name of a function or a class is defined."""
+    found: dict[str, list[str]] = {}
+    for module, tree in all_trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.setdefault(node.name, []).append(module)
+    return found
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_an_example_calls_what_there_is_with_what_it_takes(room: str) -> None:
     wrong, seen = [], 0
-    for name, tree in TREES.items():
+    for name, tree in all_trees().items():
         examples = find_examples(ast.get_docstring(tree, clean=False) or "")
         if not name.startswith(f"{room}.") or not examples:
             continue

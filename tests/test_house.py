@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -187,10 +188,17 @@ def read_imports(source: str, path: Path, modules: Mapping[str, Path]) -> list[I
 
 
 MODULES = find_modules()
-IMPORTS = [
-    found for name, path in MODULES.items() for found in read_imports(name, path, MODULES)
-]  # fmt: skip
-OURS = [found for found in IMPORTS if found.target in MODULES]
+
+
+@cache
+def all_imports() -> list[Import]:
+    """Of all product modules; it takes seconds, and only the process that asks has to wait."""
+    return [found for name, path in MODULES.items() for found in read_imports(name, path, MODULES)]
+
+
+def own_imports() -> list[Import]:
+    """Those of a product module by another."""
+    return [found for found in all_imports() if found.target in MODULES]
 
 
 def describe(broken: list[Import], rule: str) -> str:
@@ -237,25 +245,25 @@ def find_circle(edges: Mapping[str, set[str]]) -> list[str]:
 def test_a_room_imports_only_what_it_may_know(room: str) -> None:
     broken = [
         found
-        for found in IMPORTS
+        for found in all_imports()
         if found.source.partition(".")[0] == room
         and found.target.partition(".")[0] in FORBIDDEN[room]
     ]
     assert not broken, describe(broken, f"{room} knows none of {sorted(FORBIDDEN[room])}")
-    assert any(found.source.partition(".")[0] == room for found in IMPORTS)
+    assert any(found.source.partition(".")[0] == room for found in all_imports())
 
 
 @pytest.mark.parametrize("of", ["files", "folders"])
 def test_imports_run_in_no_circle(of: str) -> None:
     place: Callable[[str], str] = folder_of if of == "folders" else str
     edges: dict[str, set[str]] = {}
-    for found in OURS:
+    for found in own_imports():
         start, end = place(found.source), place(found.target)
         if start != end or of == "files":
             edges.setdefault(start, set()).add(end)
     circle = find_circle(edges)
     along = [
-        next(found for found in OURS if (place(found.source), place(found.target)) == edge)
+        next(found for found in own_imports() if (place(found.source), place(found.target)) == edge)
         for edge in pairwise(circle)
     ]
     assert not circle, describe(along, f"{of} import each other in no circle")
@@ -279,7 +287,7 @@ def test_every_file_has_its_place_in_the_arrows(room: str) -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_run_down_the_arrows(room: str) -> None:
     broken = []
-    for found in OURS:
+    for found in own_imports():
         rooms = {found.source.partition(".")[0], found.target.partition(".")[0]}
         above, below = level_of(found.source), level_of(found.target)
         if rooms != {room} or above is None:  # an `__init__` of a room has a rule of its own
@@ -294,7 +302,7 @@ def test_imports_run_down_the_arrows(room: str) -> None:
 def test_what_families_fulfil_stands_at_the_foot_of_the_analysis() -> None:
     broken = [
         found
-        for found in OURS
+        for found in own_imports()
         if found.source == FOOT_OF_ANALYSIS and found.target.startswith("models.analysis")
     ]
     assert FOOT_OF_ANALYSIS in MODULES
@@ -304,7 +312,7 @@ def test_what_families_fulfil_stands_at_the_foot_of_the_analysis() -> None:
 def test_importing_a_package_imports_nothing_else() -> None:
     broken = [
         found
-        for found in IMPORTS
+        for found in all_imports()
         if found.file.name == "__init__.py" and found.target != "__future__"
     ]
     faces = ("storage", FACE)  # what notebooks import: each name is loaded when it is used

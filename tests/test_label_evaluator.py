@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +55,8 @@ def inverted(digits: ImageSplits) -> ImageSplits:
 
 
 @pytest.fixture(scope="module")
-def attributes(inverted: ImageSplits, cache: Path) -> Extractor:
-    return make_extractor(inverted, cache, of_attributes=True)
+def attributes(inverted: ImageSplits, train_extractor: Callable[..., Extractor]) -> Extractor:
+    return train_extractor(inverted, of_attributes=True)
 
 
 def working(images: ImageSplits) -> MakeImages:

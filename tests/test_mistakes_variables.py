@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.__main__ import main
+from search.__main__ import COMMANDS, main
 from tests.user import User
 
 ROOT = Path(__file__).parent.parent
@@ -158,6 +158,20 @@ def test_an_unknown_command_is_one_line(capfd: pytest.CaptureFixture[str]) -> No
     assert "trainer" not in said  # a user starts none
     assert "did you mean 'trials'?" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name, found in COMMANDS.items() if found.loads_torch])
+def test_a_mistake_is_said_before_torch_is_imported(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(module: str) -> None:
+        raise AssertionError(f"{module} takes seconds to import")
+
+    monkeypatch.setattr("search.__main__.import_module", refuse)
+    monkeypatch.setattr("search.__main__.start_early", lambda: None)
+    monkeypatch.setenv("SEED", "x")
+    assert main([name]) == 2
+    assert capfd.readouterr().err.startswith("error: SEED='x' is not a whole number")
 
 
 def test_a_new_interpreter_says_the_same(
