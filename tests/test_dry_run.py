@@ -129,6 +129,13 @@ FLAWS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["evaluate: it returns mae, without the study's metric 'mse'"],
     ),
+    "metric-named-and-not-returned": (
+        {
+            "def evaluate(self, batch):": "def evaluate(self, batch):  # HERE",
+            'metrics = ("mse",)': 'metrics = ("mse", "mae")',
+        },
+        ["evaluate: it returns mse, without 'mae', which `metrics` names"],
+    ),
     "no-gradient": (
         {"loss.backward()": "loss.detach().backward()  # HERE"},
         ["RuntimeError: element 0 of tensors does not require grad"],

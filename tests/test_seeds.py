@@ -182,6 +182,7 @@ def test_a_certificate_says_how_good_and_how_sure() -> None:
     assert f"with a probability of {first.probability * 100:.0f} %" in lines[1]
     assert lines[-1] == "Real images get frechet 1.94 (validation)."
     assert "led the next by 20.0 %; over the seeds it leads by 9.1 %: 55 % of" in lines[3]
+    assert lines[3].endswith("of its lead was luck, as far as 3 seeds each can tell.")
     dropped = " ".join(certificate_lines(about(last)))
     assert "clearly worse than the best by then, and 1 further seed was not trained" in dropped
     assert mean_of(about(first)) == "10.0 ± 1.0"

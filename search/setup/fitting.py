@@ -181,8 +181,7 @@ def _describe_judging(study: Study, images: ImageSplits) -> Iterator[str]:
     fewest = min(len(images.valid), len(images.test))
     if fewest < FEATURES:
         yield (
-            f"samples are measured beside {fewest} images, which are fewer than the features: "
-            "Fréchet distances of so few are rough"
+            f"samples are measured beside {fewest} images: Fréchet distances of so few are rough"
         )
     if study.spec.second_judge and is_unclassed(images):
         yield "without classes there is no second judge of the samples"

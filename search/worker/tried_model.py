@@ -162,12 +162,16 @@ class TriedModel:
             measured = model.evaluate(batch)
             self._check_metrics("evaluate", measured, lambda: model.evaluate(batch))
         spec = self.study.spec
+        found = ", ".join(measured) or "nothing"
         for goal in () if spec.judges_samples else spec.goals:
             if not goal.is_cost and goal.name not in measured:
-                found = ", ".join(measured) or "nothing"
                 raise self.mistake(
                     "evaluate", f"it returns {found}, without the study's metric {goal.name!r}"
                 )
+        if lacking := [name for name in model.metrics if name not in measured]:
+            raise self.mistake(
+                "evaluate", f"it returns {found}, without {lacking[0]!r}, which `metrics` names"
+            )
 
     def _check_metrics(self, method: str, measured: Any, again: Callable[[], object]) -> None:
         """Raise unless these are scalars by name, and finite."""

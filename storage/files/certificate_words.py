@@ -15,6 +15,7 @@ from typing import Any
 from storage.files.markdown import format_count
 
 SHOWN = 10  # values of seeds in a sentence
+UNSURE = 0.05  # probability that another one is the best, up to which nothing is left open
 LUCK = ((0.05, "none"), (0.95, "{:.0f} %"), (1.0, "all"))  # up to which share which words
 
 
@@ -175,9 +176,18 @@ def _luck_lines(certificate: Mapping[str, Any]) -> list[str]:
     share = next(words for most, words in LUCK if luck <= most).format(100 * luck)
     lines.append(
         f"The search's best of these, trial {certificate['search_best']}, led the next by "
-        f"{led}; over the seeds {left}: {share} of its lead was luck."
+        f"{led}; over the seeds {left}: {share} of its lead was luck{_as_far(certificate)}."
     )
     return lines
+
+
+def _as_far(certificate: Mapping[str, Any]) -> str:
+    """Return how little the seeds may tell, where they leave open which one is the best."""
+    probability = certificate.get("probability")
+    if probability is None or not UNSURE < probability < 1 - UNSURE:
+        return ""
+    seeds = max(len(row["values"]) for row in certificate["compared"])
+    return f", as far as {format_count(seeds, 'seed')} each can tell"
 
 
 def _real_lines(about: Mapping[str, Any]) -> list[str]:
