@@ -8,6 +8,9 @@ each with its own tensors and with the numbers that it was given on the host. Re
 again and writes into the tensors of the recording. So whatever a step decides, counts or makes anew
 on the host is part of a graph here too. An operation for which the host would wait is refused, as
 CUDA refuses it. Recording changes no tensor.
+
+One thing is not seen here: a number that a model keeps as a tensor of the CPU beside a GPU. All
+tensors are of the CPU, so that it is replayed as the others are.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from models.data.images import Batch, ImageSplits
 from models.gan import GAN, GANConfig
 from models.training import cuda_graph, graph_recording
 from models.training.cuda_graph import (
+    MOST_CHOICES,
     OWN_STEPS,
     USUAL_STEPS,
     CapturedChoices,
@@ -239,6 +240,112 @@ def test_a_step_that_does_something_else_each_time_is_never_recorded(
     )
 
 
+class Weighted(CAE):
+    """Its loss has a weight that each epoch changes."""
+
+    weight = 1.0
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        super().begin_epoch(number, epochs)
+        self.weight = number / epochs
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        value, measured = super().loss(batch)
+        return self.weight * value, {name: self.weight * each for name, each in measured.items()}
+
+
+def test_a_number_that_an_epoch_changes_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draw_splits(GREY, 4 * (OWN_STEPS + 6))
+    found = []
+    for static in (False, True):
+        graphs = simulate_graphs(monkeypatch)
+        model = own(Weighted).build("cpu")
+        if not static:
+            keep_usual(model)
+        found.append([each.train for each in fit(model, images, epochs=3, seed=4)])
+        assert len(graphs) == (3 if static else 0)
+    for recorded, usual in zip(*reversed(found), strict=True):
+        assert recorded == pytest.approx(usual, rel=1e-4)
+
+
+def test_a_family_whose_epochs_are_alike_is_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draw_splits(GREY, 4 * (OWN_STEPS + 6))
+    graphs = simulate_graphs(monkeypatch)
+    for _ in fit(own(Plain).build("cpu"), images, epochs=3, seed=4):
+        pass
+    assert len(graphs) == 1
+
+
+def trace(compute: Callable[[Tensor], object]) -> StepTrace:
+    """The trace of a step on a device that is not the CPU."""
+    images = torch.ones(4, 1, 2, 2, device="meta")
+    found = StepTrace(Batch(images=images))
+    with found:
+        compute(images)
+    return found
+
+
+def test_a_tensor_of_the_cpu_counts_as_its_value_beside_a_gpu() -> None:
+    """A GPU's operation takes it as a number, which a graph keeps."""
+    growing = torch.zeros(())
+    first, second = (trace(lambda images: images * growing.add_(0.5)) for _ in range(2))
+    assert second.difference_from(first) == "aten.add_.Tensor gets 0.0, and another time 0.5"
+    first, second = (trace(lambda images: images * torch.tensor(0.5)) for _ in range(2))
+    assert second.difference_from(first) is None
+
+
+def test_what_is_not_a_number_is_compared_too() -> None:
+    limits = iter([{"min": 0.5}, {"max": 0.5}])
+    first, second = (trace(lambda images: images.clamp(**next(limits))) for _ in range(2))
+    assert second.difference_from(first) is not None
+
+
+def test_a_tensor_without_memory_of_its_own_costs_speed_at_most() -> None:
+    found = StepTrace(Batch(images=torch.ones(2, 1, 2, 2)))
+    with found:
+        torch.eye(3).to_sparse() @ torch.ones(3, 1)
+    assert found.calls
+
+
+def test_more_choices_than_are_kept_are_taken_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Numbered(GAN):
+        number = 0
+
+        def choose_step(self) -> int:
+            self.number += 1
+            return self.number
+
+        def take_step(self, batch: Batch, choice: object) -> Metrics:
+            return super().take_step(batch, 1)
+
+    simulate_graphs(monkeypatch)
+    config = GANConfig(width=0.03, latent=4, batch_size=8, extra_g_steps=1)
+    case = Case(name="numbered", family=Numbered, config=config)
+    model = case.build("cpu")
+    step = capture_step(model)
+    assert isinstance(step, CapturedChoices)
+    for batch in batches_of(case, "cpu", MOST_CHOICES + 2):
+        step(batch)
+    assert len(step.steps) == MOST_CHOICES
+
+
+def test_a_graph_from_before_a_recording_that_broke_off_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No seed may reach the random numbers that it draws."""
+    graphs = simulate_graphs(monkeypatch)
+    case = own(CAE)
+    step = CapturedStep(case.build("cpu"))
+    before, after = USUAL_STEPS + 1, USUAL_STEPS + 2
+    for batch in batches_of(case, "cpu", before):
+        step(batch)
+    assert len(graphs) == 1
+    monkeypatch.setattr(graph_recording, "_broken", graph_recording._broken + 1)
+    for batch in batches_of(case, "cpu", after):
+        step(batch)
+    assert len(graphs) == 2
+
+
 def test_a_family_of_one_s_own_is_recorded_after_more_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -264,11 +371,15 @@ def test_a_step_that_waits_is_never_recorded_and_says_where(
     )  # fmt: skip
 
 
-def test_warnings_of_a_watched_step_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_of_watched_steps_are_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
     simulate_graphs(monkeypatch)
-    with pytest.warns(UserWarning, match="of my own"), noting_waits() as waits:
-        warnings.warn("of my own", stacklevel=1)
-    assert waits == []
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            with noting_waits() as waits:
+                warnings.warn("of my own", stacklevel=1)
+            assert waits == []
+    assert [str(each.message) for each in heard] == ["of my own"]
 
 
 def test_a_recording_that_is_broken_off_is_left_and_the_step_goes_on_as_usual(

@@ -30,6 +30,7 @@ from models.data.images import Batch
 from models.training.chosen_steps import ChoosesSteps, find_choices
 from models.training.graph_recording import (
     NotRecorded,
+    count_broken,
     may_record,
     noting_waits,
     record_graph,
@@ -40,6 +41,7 @@ from models.training.step_trace import StepTrace
 USUAL_STEPS = 4  # before the recording: one makes the state, others what is initialised lazily
 OWN_STEPS = 14  # of a family of one's own: whatever it does every tenth time is seen
 UNTRACED = 2  # of them, at first
+MOST_CHOICES = 8
 
 log = logging.getLogger("genstudy")
 
@@ -65,12 +67,16 @@ class CapturedStep:
         is_ours = type(model).__module__.startswith("models.")
         self.usual = USUAL_STEPS if is_ours else OWN_STEPS
         self.trace: StepTrace | None = None  # of the latest usual step
+        self.is_ours, self.checks = is_ours, False
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.broken = 0  # recordings that had been broken off when it was made
         self.batch: Batch | None = None  # what the recording reads
         self.metrics: Metrics = {}  # what it writes
         self.refused = False
 
     def __call__(self, batch: Batch) -> Metrics:
+        if self.graph is not None and self.broken != count_broken():
+            self._forget()
         self.taken += 1
         if self.refused:
             return self.take_step(batch)
@@ -78,9 +84,28 @@ class CapturedStep:
             return self._run_beside(batch)
         if self.taken <= self.usual:
             return self._watch(batch)
+        if self.checks and self.graph is not None:
+            return self._check(batch)
         if self.graph is None and not self._record(batch):
             return self.take_step(batch)
         return self._replay(batch)
+
+    def begin_epoch(self) -> None:
+        """Note that an epoch begins, for which a family of one's own may have changed a number."""
+        self.checks = not self.is_ours
+
+    def _check(self, batch: Batch) -> Metrics:
+        """Take a usual step; if it does other things than the recorded one, begin anew."""
+        self.checks, trace = False, StepTrace(batch)
+        with _allow_capture(self.model.optimizers.values()), trace:
+            metrics = self._run_beside(batch)
+        if self.trace is None or trace.difference_from(self.trace):
+            self._forget()
+        return metrics
+
+    def _forget(self) -> None:
+        """Begin anew, with usual steps."""
+        self.graph, self.trace, self.taken = None, None, 0
 
     def _run_beside(self, batch: Batch) -> Metrics:
         return run_beside(self.model.device, lambda: self.take_step(batch))
@@ -100,8 +125,6 @@ class CapturedStep:
         differs = trace.difference_from(before) if trace and before else None
         if waits or differs:
             self._refuse(waits[0] if waits else str(differs))
-        if self.taken == self.usual:
-            self.trace = None  # it has served
         return metrics
 
     def _record(self, batch: Batch) -> bool:
@@ -117,14 +140,15 @@ class CapturedStep:
 
         try:
             with _allow_capture(self.model.optimizers.values()):
-                self.graph = record_graph(self.model.device, step)
+                self.graph, self.broken = record_graph(self.model.device, step), count_broken()
         except NotRecorded as error:
             self._refuse(str(error))
             return False
         return True
 
     def _refuse(self, why: str) -> None:
-        self.refused = True
+        self.refused, self.trace = True, None
+        _count_on_host(self.model.optimizers.values())
         name = type(self.model).__name__
         log.warning("the step of %s cannot become a CUDA graph (%s): slower", name, why)
 
@@ -142,7 +166,8 @@ class CapturedStep:
 
 
 class CapturedChoices:
-    """Training steps of several kinds, each a `CapturedStep` of its own."""
+    """Training steps of several kinds, each a `CapturedStep` of its own: `MOST_CHOICES` of them,
+    since each holds memory; all others are taken as usual."""
 
     def __init__(self, model: Model, chooses: ChoosesSteps) -> None:
         self.model, self.chooses = model, chooses
@@ -150,17 +175,22 @@ class CapturedChoices:
 
     def __call__(self, batch: Batch) -> Metrics:
         choice = self.chooses.choose_step()
-        if choice not in self.steps:
-            take_step = partial(self.chooses.take_step, choice=choice)
-            self.steps[choice] = CapturedStep(self.model, take_step)
-        measured = self.steps[choice](batch)
+        step: Callable[[Batch], Metrics] = partial(self.chooses.take_step, choice=choice)
+        if choice in self.steps or len(self.steps) < MOST_CHOICES:
+            step = self.steps.setdefault(choice, CapturedStep(self.model, step))
+        measured = step(batch)
         self.chooses.note_step(measured)
         return measured
+
+    def begin_epoch(self) -> None:
+        """Note that an epoch begins."""
+        for step in self.steps.values():
+            step.begin_epoch()
 
 
 @contextmanager
 def _allow_capture(optimizers: Iterable[Optimizer]) -> Iterator[None]:
-    """Tell the optimisers inside the block that they are recorded.
+    """Tell the optimisers inside the block to compute as they do while they are recorded.
 
     Without it they refuse to be recorded. If it stays set afterwards, they warn.
     """
@@ -179,3 +209,15 @@ def _allow_capture(optimizers: Iterable[Optimizer]) -> Iterator[None]:
     finally:
         for group, capturable in zip(settable, before, strict=True):
             group["capturable"] = capturable
+
+
+def _count_on_host(optimizers: Iterable[Optimizer]) -> None:
+    """Let optimisers count their steps on the host again, if they read the numbers there."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if group.get("capturable", False) or group.get("fused", False):
+                continue
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if torch.is_tensor(state.get("step")):
+                    state["step"] = state["step"].cpu()

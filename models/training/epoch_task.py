@@ -26,7 +26,7 @@ from models.data.images import Batch, Images
 from models.errors import StopRequested
 from models.kernels.fast_convolution import fast_convolutions
 from models.seeds import derive_seed
-from models.training.cuda_graph import capture_step
+from models.training.cuda_graph import CapturedChoices, CapturedStep, capture_step
 from models.training.precision import training_precision
 from models.training.step_curve import SampledSteps, StepSampler
 
@@ -60,6 +60,8 @@ class OwnSteps:
         rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
         if rates != self._rates:
             self._step, self._rates = capture_step(self.model), rates
+        if isinstance(self._step, CapturedStep | CapturedChoices):
+            self._step.begin_epoch()
         return self._step
 
 

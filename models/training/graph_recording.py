@@ -33,6 +33,8 @@ RECORDED_ON = ("cuda",)  # types of devices
 PROTOTYPE = "Synchronization debug mode is a prototype"  # PyTorch's words at its first use
 
 Result = TypeVar("Result")
+_said: set[tuple[str, str, int]] = set()  # warnings of watched steps: each is shown once
+_broken = 0  # recordings that were broken off in this process
 
 
 class NotRecorded(Exception):
@@ -62,19 +64,23 @@ def noting_waits() -> Iterator[list[str]]:
     """Add every place where the host waits for the GPU to the list; all else goes on as usual."""
     found: list[str] = []
     before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield found
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-    for each in caught:
-        said = str(each.message)
-        if WAITS in said:
-            found.append(f"{Path(each.filename).name}:{each.lineno} waits for the GPU")
-        elif PROTOTYPE not in said:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                yield found
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+    finally:
+        for each in caught:
+            said, place = str(each.message), (each.filename, each.lineno)
+            if WAITS in said:
+                found.append(f"{Path(each.filename).name}:{each.lineno} waits for the GPU")
+            elif PROTOTYPE not in said and (said, *place) not in _said:
+                _said.add((said, *place))
+                warnings.warn_explicit(each.message, each.category, *place)
 
 
 def record_graph(device: torch.device, step: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -93,6 +99,14 @@ def record_graph(device: torch.device, step: Callable[[], object]) -> torch.cuda
     return graph
 
 
+def count_broken() -> int:
+    """Return how many recordings were broken off in this process.
+
+    A graph from before the last of them may draw from random numbers that no seed reaches any more.
+    """
+    return _broken
+
+
 @cache
 def recording_stream(device: torch.device) -> torch.cuda.Stream:
     """Return this process's stream for recordings on ``device``."""
@@ -103,6 +117,8 @@ def _leave_recording(
     device: torch.device, stream: torch.cuda.Stream, pool: tuple[int, int]
 ) -> None:
     """Go on as before a recording that was broken off; newer versions of PyTorch do so alone."""
+    global _broken
+    _broken += 1
     torch.cuda.set_stream(stream)
     index = torch.cuda.current_device() if device.index is None else device.index
     numbers = torch.cuda.default_generators[index]

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from search.events import Ended, EpochEnded, Event, Gone, Paused, Released, Started
+from search.events import Ended, EpochEnded, Event, Gone, Idle, Paused, Released, Started
 
 EPOCHS = 3  # of a trial, before and after, that make a measurement
 TRIALS = 4  # that are compared with as many others, where none was there before and after
@@ -69,7 +69,7 @@ class Sharing:
             self.training.pop(index, None)
 
     def forget(self, index: int) -> None:
-        """Note that a worker's process has ended."""
+        """Note that a worker's process, or its work, has ended."""
         self.training.pop(index, None)
         self.trying.discard(index)
 
@@ -115,7 +115,7 @@ class GpuPacking:
                 share.note_time(event)
             case Ended(number=number) | Released(number=number) | Paused(number=number):
                 share.end(index, number)
-            case Gone():
+            case Gone() | Idle():
                 share.forget(index)
 
     def devices_to_fill(self) -> list[str]:

@@ -71,7 +71,9 @@ def _compare_recorded(case: Case, device: str) -> Iterator[Row]:
 def is_recorded(step: object) -> bool | None:
     """Return whether a step has become a CUDA graph; None for one that is not to be recorded."""
     if isinstance(step, CapturedChoices):
-        return any(each.graph is not None for each in step.steps.values())
+        found = step.steps.values()
+        is_made = any(each.graph is not None for each in found)
+        return is_made and not any(each.refused for each in found)
     return step.graph is not None if isinstance(step, CapturedStep) else None
 
 
