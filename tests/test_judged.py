@@ -13,7 +13,7 @@ import torch
 from optuna.trial import BaseTrial
 from PIL import Image
 
-from models.base import build, evaluating
+from models.base import Model, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.errors import ExtractorError
@@ -262,11 +262,22 @@ def test_a_study_of_losses_needs_no_evaluator(make_gan_context: MakeContext) -> 
 
 
 def test_a_measure_of_samples_is_no_metric_of_a_model_that_makes_none() -> None:
-    with pytest.raises(ValueError, match="unknown metric 'frechet'; available: mse"):
-        StudySpec(
-            model=CAE, suggest=lambda _: CAEConfig(), data="digits", metric="frechet", trials=1,
-            epochs=1,
-        )  # fmt: skip
+    def refusal(model: type[Model], metric: str | tuple[str, ...]) -> str:
+        with pytest.raises(ValueError, match="unknown") as caught:
+            StudySpec(
+                model=model, suggest=lambda _: CAEConfig(), data="digits", metric=metric, trials=1,
+                epochs=1,
+            )  # fmt: skip
+        return str(caught.value)
+
+    said = "available: mse; CAE is measured by frechet if it says judged = True and has samples()"
+    assert refusal(CAE, "frechet") == f"unknown metric 'frechet'; {said}"
+    assert "if it says judged = True and has samples()" in refusal(CAE, ("mse", "kid"))
+    both = "if it says judged = True and has samples() and says labelled = True"
+    assert refusal(CAE, "label_worst").endswith(both)
+    said = refusal(GAN, "label_worst")
+    assert said.endswith("; GAN is measured by label_worst if it says labelled = True")
+    assert refusal(CAE, "mes").endswith("available: mse")
 
 
 @pytest.mark.parametrize(
