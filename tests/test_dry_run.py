@@ -190,6 +190,16 @@ FLAWS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["tables: it yields dict, not a Table"],
     ),
+    "samples-out-of-range": (
+        {
+            'metrics = ("mse",)': 'metrics, judged = ("mse",), True',
+            'metric="mse"': 'metric="frechet"',
+            "def programs": "def samples(self, count, images, part):  # HERE\n"
+            "        return torch.full((count, *self.shape), -0.25)\n\n"
+            "    def programs",
+        },
+        ["samples: samples lie in [-0.25, -0.25], images in [0, 1]; scale them"],
+    ),
     "configuration-no-json": (
         {
             "rate: float = 1e-3": "rate: object = field(default_factory=lambda: torch.tensor(0.1))",
