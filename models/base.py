@@ -155,6 +155,19 @@ class Model(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} makes no images")
 
+    def sample(self, count: int, *, seed: int | None = None) -> Tensor:
+        """Return what `make` makes without gradients: (count, C, H, W) in [0, 1].
+
+        seed: all that is drawn follows from it; None: other images in each call
+        """
+        if self.makes_from_images:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name} makes images of other images; give them to make")
+        if seed is None:
+            seed = int(torch.randint(2**31, ()))
+        with evaluating(self):
+            return self.make(AskedSamples(count=count, seed=seed))
+
     @abstractmethod
     def programs(self) -> dict[str, Program]:
         """Return the parts that are worth exporting by name, such as encoder and decoder."""

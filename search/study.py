@@ -154,11 +154,11 @@ class StudySpec:
         metrics = (*self.model.metrics, *self._sample_measures())
         first, *others = self.goals
         if first.name not in metrics:
-            raise ValueError(unknown_name("metric", first.name, metrics))
+            raise ValueError(unknown_name("metric", first.name, metrics) + self._fix(first.name))
         known = (*metrics, *self._costs())
         for goal in others:
             if goal.name not in known:
-                raise ValueError(unknown_name("goal", goal.name, known))
+                raise ValueError(unknown_name("goal", goal.name, known) + self._fix(goal.name))
         if self.constraints is not None and not callable(self.constraints):
             raise ValueError("constraints must be a function: result -> numbers")
         if self.constraints is not None and not others:
@@ -205,6 +205,16 @@ class StudySpec:
         if not self.model.judged:
             return ()
         return (*ALL_MEASURES, *(LABEL_MEASURES if self.model.labelled else ()))
+
+    def _fix(self, name: str) -> str:
+        """Return what a family lacks for a measure of samples to be its goal; else nothing."""
+        needed = []
+        if name in (*ALL_MEASURES, *LABEL_MEASURES) and not self.model.judged:
+            needed.append("says judged = True and has samples()")
+        if name in LABEL_MEASURES and not self.model.labelled:
+            needed.append("says labelled = True")
+        family = self.model.__name__
+        return f"; {family} is measured by {name} if it {' and '.join(needed)}" if needed else ""
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Return whether a ``value`` of the quality is better than ``than``; any is better than

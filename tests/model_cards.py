@@ -17,6 +17,13 @@ def card_blocks(folder: Path) -> list[str]:
     return [part.partition("```")[0] for part in parts[1:]]
 
 
+def own_models() -> list[str]:
+    """The studies with models of one's own that models/README.md shows: Linear, and Squares."""
+    readme = Path(__file__).parent.parent / "models" / "README.md"
+    parts = readme.read_text(encoding="utf-8").split("```python\n")[1:]
+    return [part.partition("```")[0] for part in parts if "STUDY = " in part]
+
+
 def imports(program: str) -> set[str]:
     """The packages that a program imports."""
     found = set()

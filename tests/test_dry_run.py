@@ -14,6 +14,7 @@ from search.errors import StudyFileError
 from search.setup.loading import load_study
 from search.setup.sampled import sample_configurations
 from search.worker.dry_run import make_dry_run
+from tests.model_cards import own_models
 from tests.user import WriteStudy
 
 OWN = """
@@ -221,6 +222,16 @@ FLAWS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["tables: it yields dict, not a Table"],
     ),
+    "samples-out-of-range": (
+        {
+            'metrics = ("mse",)': 'metrics, judged = ("mse",), True',
+            'metric="mse"': 'metric="frechet"',
+            "def programs": "def samples(self, count, images, part):  # HERE\n"
+            "        return torch.full((count, *self.shape), -0.25)\n\n"
+            "    def programs",
+        },
+        ["samples: samples lie in [-0.25, -0.25], images in [0, 1]; scale them"],
+    ),
     "configuration-no-json": (
         {
             "rate: float = 1e-3": "rate: object = field(default_factory=lambda: torch.tensor(0.1))",
@@ -326,15 +337,20 @@ def test_a_sound_model_passes_and_leaves_nothing_behind(
 
 @pytest.mark.usefixtures("quick_onnx")
 def test_the_readmes_model_is_all_that_a_study_needs(tmp_path: Path, digits: ImageSplits) -> None:
-    readme = (Path(__file__).parent.parent / "models" / "README.md").read_text()
-    (example,) = [part for part in readme.split("```python\n")[1:] if "STUDY = " in part]
     path = tmp_path / "mine.py"
-    path.write_text(example.partition("```")[0])
+    path.write_text(own_models()[0])
     assert try_file(path, digits, exports=True)[-1] == "all"
     study = load_study(str(path))
     model = build(study.spec.model, sample_configurations(study)[0], digits.shape, seed=0)
     first, *_, last = [e.valid["mse"] for e in fit(model, digits, epochs=5, seed=0)]
     assert last < first, "it learns"
+
+
+@pytest.mark.usefixtures("quick_onnx")
+def test_the_readmes_gan_passes_too(tmp_path: Path, digits: ImageSplits) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(own_models()[1])
+    assert try_file(path, digits, exports=True)[-2:] == ["an export", "all"]
 
 
 # Not one of these is a mistake: a false alarm would stop a study that could run.

@@ -15,6 +15,7 @@ import pytest
 
 from models.base import Model
 from models.cae import CAE
+from models.stargan import StarGAN
 from models.tensor_files import write_tensors
 from models.vae import VAE
 from search.cli.closing_lines import describe_kept, describe_remembered, next_lines
@@ -266,9 +267,21 @@ class Own(VAE):
     """A family that is not genstudy's: a reader of its export has to name it."""
 
 
+class Making(CAE):
+    """Another one, which says how images are made of nothing but a seed."""
+
+    makes_from_images = False
+
+
 @pytest.mark.parametrize(
     ("family", "which", "sample"),
-    [(CAE, "", ""), (VAE, "", ".sample(4)"), (Own, ", family=Own", ".sample(4)")],
+    [
+        (CAE, "", ""),
+        (StarGAN, "", ""),
+        (VAE, "", ".sample(4)"),
+        (Own, ", family=Own", ".sample(4)"),
+        (Making, ", family=Making", ".sample(4)"),
+    ],
 )
 def test_the_end_of_a_run_says_what_to_type_next(
     make_context: MakeContext,

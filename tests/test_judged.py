@@ -13,7 +13,7 @@ import torch
 from optuna.trial import BaseTrial
 from PIL import Image
 
-from models.base import build, evaluating
+from models.base import Model, ModelConfig, build, evaluating
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.errors import ExtractorError
@@ -23,11 +23,14 @@ from models.evaluation.features import encoder_extractor, reshape_images
 from models.evaluation.gan_diagnosis import Health
 from models.evaluation.measures import ALL_MEASURES, MEASURES
 from models.evaluation.sample_evaluator import SampleEvaluator
+from models.export import load_export, write_export
 from models.gan import GAN, GANConfig
 from models.stargan import StarGAN, StarGANConfig
 from models.training.loop import evaluate, fit
+from models.usage import genstudy_usage, onnx_usage
 from models.vae import VAE, VAEConfig
 from search.errors import explain_error
+from search.setup.loading import load_study
 from search.study import StudySpec
 from search.trials.retraining_record import RetrainingRecord, read_record
 from search.worker.context import WorkerContext
@@ -38,6 +41,7 @@ from search.worker.retraining import retrain
 from search.worker.trial import run_trial
 from storage import curves, trials
 from storage.database.extractors import keep_extractor
+from tests.model_cards import own_models
 from tests.preloaded import EXTRACTOR_EPOCHS
 from tests.trials import SMALL, Breaking, MakeContext, Perfect, Repeating, ThreeModes, run_one
 from tests.user import User, WriteStudy
@@ -262,11 +266,22 @@ def test_a_study_of_losses_needs_no_evaluator(make_gan_context: MakeContext) -> 
 
 
 def test_a_measure_of_samples_is_no_metric_of_a_model_that_makes_none() -> None:
-    with pytest.raises(ValueError, match="unknown metric 'frechet'; available: mse"):
-        StudySpec(
-            model=CAE, suggest=lambda _: CAEConfig(), data="digits", metric="frechet", trials=1,
-            epochs=1,
-        )  # fmt: skip
+    def refusal(model: type[Model], metric: str | tuple[str, ...]) -> str:
+        with pytest.raises(ValueError, match="unknown") as caught:
+            StudySpec(
+                model=model, suggest=lambda _: CAEConfig(), data="digits", metric=metric, trials=1,
+                epochs=1,
+            )  # fmt: skip
+        return str(caught.value)
+
+    said = "available: mse; CAE is measured by frechet if it says judged = True and has samples()"
+    assert refusal(CAE, "frechet") == f"unknown metric 'frechet'; {said}"
+    assert "if it says judged = True and has samples()" in refusal(CAE, ("mse", "kid"))
+    both = "if it says judged = True and has samples() and says labelled = True"
+    assert refusal(CAE, "label_worst").endswith(both)
+    said = refusal(GAN, "label_worst")
+    assert said.endswith("; GAN is measured by label_worst if it says labelled = True")
+    assert refusal(CAE, "mes").endswith("available: mse")
 
 
 @pytest.mark.parametrize(
@@ -295,6 +310,39 @@ def test_judging_leaves_the_training_as_it_was(digits: ImageSplits, judge: Sampl
     watched = list(fit(judged, digits, epochs=2, seed=1, judge=judge))
     assert [e.train for e in without] == [e.train for e in watched]
     assert without[1].judging == 0 < watched[1].judging < watched[1].seconds
+
+
+def test_the_readmes_gan_learns_has_verdicts_and_samples(
+    make_gan_context: MakeContext, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(own_models()[1])
+    spec = load_study(str(path)).spec
+    config = spec.model.config_type(batch_size=16)
+
+    def suggest(trial: BaseTrial) -> ModelConfig:
+        spec.suggest(trial)
+        return config  # the file's own rates: chance is not to decide what is learnt
+
+    context = make_gan_context(spec.model, suggest=suggest, epochs=24, pruner="none")
+    row = run_one(context)
+    frame = curves("small", storage=context.run.storage)
+    assert row["outcome"] == "complete"
+    assert frame["value"].iloc[-1] < 0.7 * frame["value"].iloc[0]
+    assert row["verdict"]
+    assert row["verdict_reason"]
+    health = ("loss_g", "loss_d", "accuracy_real", "accuracy_fake")
+    assert {f"{part}_{name}" for part in ("train", "valid") for name in health} <= set(frame)
+
+    model = build(spec.model, config, (1, 28, 28), seed=0)
+    folder = tmp_path / "export"
+    folder.mkdir()
+    write_export(model, folder)
+    loaded = load_export(folder, family=spec.model)
+    assert torch.equal(loaded.sample(16, seed=0), model.sample(16, seed=0))
+    drawn = "codes = np.random.default_rng(0).standard_normal((4, 32), dtype=np.float32)"
+    assert drawn in onnx_usage(model)
+    assert f"    {model.usage}" in genstudy_usage(model, str(path))
 
 
 def test_history_survives_a_checkpoints_note() -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from models.acgan import ACGAN, ACGANConfig
-from models.base import Model, ModelConfig, build, evaluating, parameter_count
+from models.base import AskedSamples, Model, ModelConfig, build, evaluating, parameter_count
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
 from models.dense_ae import DenseAE, DenseAEConfig
@@ -190,16 +190,39 @@ def test_programs_run_on_their_examples_and_name_what_they_take_and_give(model: 
 
 
 def test_models_that_draw_images_give_samples_without_gradients(model: Model) -> None:
-    sample = getattr(model, "sample", None)
-    assert (sample is not None) == isinstance(model, VAE | GAN | ACGAN)  # all others need images
-    if sample is not None:
-        drawn = [sample(4, seed=seed).numpy() for seed in (1, 1, 2)]
-        assert drawn[0].shape == (4, *model.shape)
-        assert np.array_equal(drawn[0], drawn[1])
-        narrow = isinstance(model, ACGAN)  # too narrow for its ReLUs to live
-        assert narrow or not np.array_equal(drawn[0], drawn[2])
-        with pytest.raises(ValueError, match="seed=1 and a generator are given; give one"):
-            sample(4, seed=1, generator=torch.Generator())
+    if not isinstance(model, VAE | GAN | ACGAN):  # all others need images, or make none
+        with pytest.raises(NotImplementedError, match=r"makes (images of other|no) images"):
+            model.sample(4)
+        return
+    drawn = [model.sample(4, seed=seed).numpy() for seed in (1, 1, 2)]
+    assert drawn[0].shape == (4, *model.shape)
+    assert np.array_equal(drawn[0], drawn[1])
+    narrow = isinstance(model, ACGAN)  # too narrow for its ReLUs to live
+    assert narrow or not np.array_equal(drawn[0], drawn[2])
+    with pytest.raises(ValueError, match="seed=1 and a generator are given; give one"):
+        model.sample(4, seed=1, generator=torch.Generator())
+
+
+class Dots(CAE):
+    """A family that says no more than how its images are made, each time of other draws."""
+
+    makes_from_images = False
+
+    def make(self, asked: AskedSamples) -> torch.Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        random = torch.Generator().manual_seed(asked.seed)
+        return torch.rand(asked.count, *self.shape, generator=random)
+
+
+def test_a_family_that_says_how_images_are_made_has_samples() -> None:
+    model = build(Dots, CAEConfig(channels=2), (1, 28, 28), seed=0).train()
+    first, same, other = (model.sample(3, seed=seed) for seed in (1, 1, 2))
+    assert first.shape == (3, 1, 28, 28)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert not torch.equal(model.sample(3), model.sample(3))
+    assert model.training
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import K, neighbourhoods, radii
 from models.kernels.fast_convolution import fast_convolutions
 from models.needs import Needs, is_unclassed
+from models.networks.pixel_range import outside_unit
 from models.seeds import same_draws
 
 # A neighbourhood reaches to the K-th nearest other image.
@@ -133,11 +134,8 @@ class SampleEvaluator:
             raise ValueError(f"{len(samples)} samples, but values of {self.count} are comparable")
         if not bool(samples.isfinite().all()):
             return dict.fromkeys(self.measures, float("nan"))
-        low, high = float(samples.min()), float(samples.max())
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"samples lie in [{low:.3g}, {high:.3g}], images in [0, 1]; scale them"
-            )
+        if outside := outside_unit(samples):
+            raise ValueError(outside)
         return self.measure(self.extractor(samples))
 
     def measure_model(self, model: Model, images: ImageSplits) -> dict[str, float]:

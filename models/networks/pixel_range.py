@@ -18,6 +18,19 @@ def to_unit(images: Tensor) -> Tensor:
     return (images + 1) / 2
 
 
+def outside_unit(samples: Tensor) -> str:
+    """Return how samples leave [0, 1], in words; empty: they do not.
+
+    Values that are not finite are no matter of scale, and are left to others.
+    """
+    if not bool(samples.isfinite().all()):
+        return ""
+    low, high = float(samples.min()), float(samples.max())
+    if low >= 0 and high <= 1:
+        return ""
+    return f"samples lie in [{low:.3g}, {high:.3g}], images in [0, 1]; scale them"
+
+
 class ExportedGenerator(nn.Module):
     """The generator as it is exported: its images (N, C, H, W) lie in [0, 1]."""
 

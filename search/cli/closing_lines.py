@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from models.base import Model
 from models.export import OUR_MODELS
 from search.console import shorten_path
 from search.passwords import holds_password, with_storage
@@ -72,7 +73,7 @@ def next_lines(study: Study, run: StudyRun, *, exported: bool, width: int) -> li
         family = study.spec.model
         is_own = not family.__module__.startswith(OUR_MODELS)
         which = f", family={family.__name__}" if is_own else ""
-        sample = ".sample(4)" if hasattr(family, "sample") else ""
+        sample = ".sample(4)" if _draws_samples(family) else ""
         lines[f"load_export({folder!r}{which}){sample}"] = "in Python, as its README.md shows"
     longest = max(map(len, lines))
     heads = ["next: ", *["      "] * (len(lines) - 1)]
@@ -87,6 +88,13 @@ def next_lines(study: Study, run: StudyRun, *, exported: bool, width: int) -> li
         for head, (typed, what) in zip(heads, lines.items(), strict=True)
         for line in (f"{head}{typed}", f"        {what}")
     ]
+
+
+def _draws_samples(family: type[Model]) -> bool:
+    """Whether `Model.sample` gives images: a family says how they are made, and needs no others."""
+    if family.sample is not Model.sample:
+        return True
+    return family.make is not Model.make and not family.makes_from_images
 
 
 def typed_places() -> dict[str, str]:

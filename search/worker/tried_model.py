@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from models.base import Metrics, Model, build, evaluating
 from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
+from models.networks.pixel_range import outside_unit
 from models.seeds import same_draws
 from models.training.precision import training_precision
 from search.errors import StudyFileError
@@ -122,6 +123,8 @@ class TriedModel:
                 raise self.mistake(
                     "samples", f"samples are {tuple(made.shape)}, not {(FEW, *model.shape)}"
                 )
+            if outside := outside_unit(made):
+                raise self.mistake("samples", outside)
 
     def draw(self) -> None:
         """Draw the picture of a trial. A picture that fails for other reasons costs no trial."""
