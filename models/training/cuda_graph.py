@@ -62,7 +62,7 @@ class CapturedStep:
 
     def __init__(self, model: Model, take_step: Callable[[Batch], Metrics] | None = None) -> None:
         self.model = model
-        self.take_step = take_step or model.train_step
+        self.take_step, self.is_only = take_step or model.train_step, take_step is None
         self.taken = 0
         is_ours = type(model).__module__.startswith("models.")
         self.usual = USUAL_STEPS if is_ours else OWN_STEPS
@@ -148,7 +148,8 @@ class CapturedStep:
 
     def _refuse(self, why: str) -> None:
         self.refused, self.trace = True, None
-        _count_on_host(self.model.optimizers.values())
+        if self.is_only:
+            _count_on_host(self.model.optimizers.values())
         name = type(self.model).__name__
         log.warning("the step of %s cannot become a CUDA graph (%s): slower", name, why)
 
