@@ -178,8 +178,8 @@ def use_device(device: str, *, fuses: bool = False) -> str:
         torch.cuda.set_device(device)
         # gradients of convolutions would else be summed in another order each time
         torch.backends.cudnn.deterministic = True
-        # PyTorch lets convolutions round to TF32, but not the products that train several models
-        torch.backends.cudnn.allow_tf32 = not fuses
+        if fuses:  # PyTorch lets convolutions round to TF32, and not the products of several models
+            torch.backends.cudnn.allow_tf32 = False
         return f"{device} ({torch.cuda.get_device_name(device)})"
     torch.set_num_threads(1)
     return device

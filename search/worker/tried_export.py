@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from torch import Tensor
 
 from models.base import Model, evaluating
@@ -77,9 +78,10 @@ class TriedExport:
         """Raise where a loaded model makes other samples than the live one, of the same draws."""
         loaded = load_export(folder, family=type(self.model))
         with on_cpu(self.model):
-            one, other = (self._draw_samples(model) for model in (self.model, loaded))
+            one, again = (self._draw_samples(self.model) for _ in range(2))
+            other = self._draw_samples(loaded)
         apart = float((one - other).abs().max())
-        if not apart <= SAME:
+        if torch.equal(one, again) and not apart <= SAME:  # else no seed of torch's decides them
             raise self.tried.mistake(
                 "samples",
                 f"a loaded export makes other samples than the live model, {apart:.2g} apart: "
