@@ -39,6 +39,7 @@ __all__ = [
     "Sides", "added_field", "build", "evaluating", "parameter_count", "require", "require_one_of",
 ]  # fmt: skip
 
+OUR_MODELS = "models."  # the modules of genstudy's own families begin so
 Metrics = dict[str, Tensor]
 """Name -> scalar tensor, a mean over the batch, on the model's device."""
 

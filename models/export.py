@@ -33,7 +33,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.base import Model, Shape, evaluating
+from models.base import OUR_MODELS, Model, Shape, evaluating
 from models.errors import ExportDamaged, ExportError, TensorFileError, is_shortage, short
 from models.program_files import Run, open_onnx, write_program
 from models.programs import Program, TensorSpec, as_tensors
@@ -42,7 +42,6 @@ from models.tensor_files import tensor_bytes, write_tensors
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
-OUR_MODELS = "models."
 TOLERANCE = 1e-4  # largest difference of outputs, relative to the largest output
 
 

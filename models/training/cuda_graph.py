@@ -25,7 +25,7 @@ from functools import partial
 import torch
 from torch.optim import Optimizer
 
-from models.base import Metrics, Model
+from models.base import OUR_MODELS, Metrics, Model
 from models.data.images import Batch
 from models.training.chosen_steps import ChoosesSteps, find_choices
 from models.training.graph_recording import (
@@ -64,10 +64,10 @@ class CapturedStep:
         self.model = model
         self.take_step, self.is_only = take_step or model.train_step, take_step is None
         self.taken = 0
-        is_ours = type(model).__module__.startswith("models.")
-        self.usual = USUAL_STEPS if is_ours else OWN_STEPS
+        self.is_ours = type(model).__module__.startswith(OUR_MODELS)
+        self.usual = USUAL_STEPS if self.is_ours else OWN_STEPS
         self.trace: StepTrace | None = None  # of the latest usual step
-        self.is_ours, self.checks = is_ours, False
+        self.checks = False  # whether the next step is compared with the recorded one
         self.graph: torch.cuda.CUDAGraph | None = None
         self.broken = 0  # recordings that had been broken off when it was made
         self.batch: Batch | None = None  # what the recording reads

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from models.base import Model
-from models.export import OUR_MODELS
+from models.base import OUR_MODELS, Model
 from search.console import shorten_path
 from search.passwords import holds_password, with_storage
 from search.run import StudyRun

@@ -23,7 +23,7 @@ from typing import IO
 import torch
 from rich.console import Console
 
-from models.export import OUR_MODELS
+from models.base import OUR_MODELS
 from search.errors import StudyFileError
 from search.events import Failed, Tried, Trying
 from search.jobs import DryRun

@@ -26,7 +26,6 @@ from pathlib import Path
 import psutil
 
 from tests.gpu.part import Part, Row, Settings, read_rows, write_rows
-from tests.simulated_graphs import simulated_graphs
 
 ROOT = Path(__file__).parents[2]
 THREADS = {"OMP_NUM_THREADS": "2"}  # of each part that runs beside others
@@ -96,6 +95,8 @@ def _do_part(given: argparse.Namespace) -> bool:
         out=given.out.resolve(),
     )
     part = next(each for each in PLAN if each.name == given.part)
+    from tests.simulated_graphs import simulated_graphs  # PyTorch: only parts need it
+
     with simulated_graphs() if given.device == "cpu" else nullcontext():
         return write_rows(part.name, part.load()(settings), given.out / "rows.jsonl")
 
