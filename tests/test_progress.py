@@ -131,14 +131,15 @@ def drawn(display: Display, said: StringIO) -> list[str]:
 # ---- in a log ----
 
 
-def test_without_a_terminal_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.supervisor.printed_lines.PLAIN_EVERY", 0.0)
+def test_without_a_terminal_long_work_says_how_far_it_is(clock: Callable[[float], None]) -> None:
     display, said = a_display()
     display.handle_event(a_worker(), Retraining(number=7, epochs=60))
+    clock(30.0)
     display.handle_event(
         a_worker(),
         EpochEnded(number=7, epoch=3, epochs=60, value=0.0123, seconds=2.0, retraining=True),
     )
+    clock(30.0)
     display.handle_event(a_worker(), Measuring(number=7, what="trained on poisson, epoch 2"))
     assert said.getvalue().splitlines() == [
         "retraining trial 7: epoch 3/60, mse 0.0123, at most 2 min left",
