@@ -79,6 +79,10 @@ class ExportError(ValueError):
     """An export cannot be made or read, or does not compute what the live model computes."""
 
 
+class ForeignFamily(ExportError):
+    """An export's model is somebody's own class, which has to be given."""
+
+
 class ExportDamaged(ExportError):
     """Files of an export are missing, or are not what was written."""
 

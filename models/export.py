@@ -34,7 +34,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import OUR_MODELS, Model, Shape, evaluating
-from models.errors import ExportDamaged, ExportError, TensorFileError, is_shortage, short
+from models.errors import ExportDamaged, ExportError, ForeignFamily, TensorFileError, is_shortage, short
 from models.program_files import Run, open_onnx, write_program
 from models.programs import Program, TensorSpec, as_tensors
 from models.sealed_files import check_seal
@@ -189,7 +189,7 @@ def family_named(name: str) -> type[Model]:
     module, _, attribute = str(name).partition(":")
     if not module.startswith(OUR_MODELS):
         own = attribute if attribute.isidentifier() else "..."
-        raise ExportError(
+        raise ForeignFamily(
             f"{short(str(name))} is no model of genstudy; import its class, and pass family={own}"
         )
     try:

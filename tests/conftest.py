@@ -102,6 +102,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let Python free what commands have frozen (`search.fast_imports`).
+
+    Otherwise the compiler of PyTorch ends with forty lines, below which a failure is hard to find.
+    """
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no variable of whoever runs them."""

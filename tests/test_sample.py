@@ -310,6 +310,19 @@ def test_an_export_of_any_place_is_sampled(runs: Path, sample: Sample, tmp_path:
     assert (runs / "samples" / "s" / "1" / "0.png").exists()
 
 
+def test_an_export_with_a_model_of_its_study_file_says_which_file(
+    runs: Path, sample: Sample, tmp_path: Path
+) -> None:
+    export(runs, GAN)
+    folder = RunPaths(runs).export("s", 1)
+    about = json.loads((folder / "config.json").read_text())
+    write_sealed(folder / "config.json", {**about, "model": "own:Own"})
+    write_sealed(folder / "provenance.json", {"study": "s", "trial": 7, "study_file": "my/own.py"})
+    needed = "error: s trial 7 needs the study file that defines its model: make sample"
+    assert sample(NAME="s", N=1) == (2, "", f"{needed} NAME=my/own.py\n")
+    assert sample(FROM=folder, N=1) == (2, "", f"{needed} NAME=my/own.py FROM={folder}\n")
+
+
 def test_nothing_of_a_person_is_overwritten(runs: Path, sample: Sample, tmp_path: Path) -> None:
     export(runs, GAN)
     mine = tmp_path / "mine"

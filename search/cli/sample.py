@@ -29,6 +29,7 @@ from models.base import AskedSamples, Model, evaluating
 from models.conditional_gan import LabelledGAN
 from models.data.images import Images, ImageSplits, Shape
 from models.data.loading import load_images
+from models.errors import ForeignFamily
 from models.export import load_export
 from models.program_files import read_metadata
 from models.seeds import derive_seed
@@ -37,6 +38,7 @@ from search.cli.sample_files import check_place, write_samples
 from search.cli.sample_labels import GivenLabels, TranslatedImages, choose_labels
 from search.console import open_console, print_line, shorten_path
 from search.errors import BadVariable
+from search.spelling import spell
 from search.variables import Variables, given_names, read_variables
 from search.words import format_count
 
@@ -73,9 +75,7 @@ class SampleMaker:
         self.seed = variables.seed or 0
         self.labels: Tensor | None = None  # (N, L) of the images, once they are made
         self.given: GivenLabels | None = None  # what the model takes as labels
-        self.model = load_export(
-            export.folder, family=None if export.study is None else export.study.spec.model
-        )
+        self.model = _load_model(export, variables)
         family = type(self.model)
         if family.make is Model.make:
             raise BadVariable(f"{export.title} is a {family.__name__}, which makes no images")
@@ -161,6 +161,22 @@ class SampleMaker:
             rows=self._rows(part, count),
             following=self._rows(part, count, ahead=True),
         )
+
+
+def _load_model(export: FoundExport, variables: Variables) -> Model:
+    """Return the exported model. Raises `BadVariable` where only its study file has its class."""
+    try:
+        return load_export(
+            export.folder, family=None if export.study is None else export.study.spec.model
+        )
+    except ForeignFamily:
+        if export.study is not None or not (file := export.provenance.get("study_file")):
+            raise
+        place = {} if variables.start is None else {"FROM": variables.start}
+        raise BadVariable(
+            f"{export.title} needs the study file that defines its model: "
+            f"{spell('sample', NAME=file, **place)}"
+        ) from None
 
 
 def order_rows(images: int, count: int, *, seed: int, ahead: bool) -> Tensor:
