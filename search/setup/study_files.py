@@ -30,6 +30,7 @@ from search.study import STUDIES
 ROOT = Path(__file__).parents[2]
 ROOMS = ("models", "search", "storage")
 OURS = "search.studies"  # the package of the studies that come with genstudy
+MADE: set[str] = set()  # modules that a `KeptLoader` has made in this process
 
 
 class StudyFiles(MetaPathFinder):
@@ -97,7 +98,7 @@ class StudyFiles(MetaPathFinder):
 
         That is so if the name belongs to genstudy, Python or an installed package.
         """
-        if isinstance(_loader_of(sys.modules.get(name)), KeptLoader):
+        if _is_kept(sys.modules.get(name)):
             return False
         return _lies_in(self.folder, name) and self._find_beside(name) is None
 
@@ -171,6 +172,7 @@ def _kept_spec(name: str, source: SourceFile) -> ModuleSpec:
         name, source.path, loader=KeptLoader(source), submodule_search_locations=inside
     )
     assert spec is not None
+    MADE.add(name)
     return spec
 
 
@@ -179,8 +181,8 @@ def _forget_modules(folder: Path) -> None:
 
     Two studies in one process may each have a file net.py.
     """
-    for name, module in list(sys.modules.items()):
-        is_theirs = isinstance(_loader_of(module), KeptLoader) and not name.startswith(OURS)
+    for name in sorted(MADE):
+        is_theirs = _is_kept(sys.modules.get(name)) and not name.startswith(OURS)
         if is_theirs and _lies_in(folder, name.partition(".")[0]):
             del sys.modules[name]
 
@@ -190,5 +192,6 @@ def _lies_in(folder: Path, name: str) -> bool:
     return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
 
 
-def _loader_of(module: ModuleType | None) -> object:
-    return getattr(getattr(module, "__spec__", None), "loader", None)
+def _is_kept(module: ModuleType | None) -> bool:
+    """Whether a `KeptLoader` has made the module."""
+    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), KeptLoader)
