@@ -94,16 +94,20 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage while modules are imported and tests are made: there is none."""
+    """Look for no garbage while modules are imported and tests are made: there is none.
+
+    Nor are these million objects looked through again in each test that collects its garbage.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.enable()
+        gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    """Let Python free what commands have frozen (`search.fast_imports`).
+    """Let Python free what is frozen.
 
     Otherwise the compiler of PyTorch ends with forty lines, below which a failure is hard to find.
     """

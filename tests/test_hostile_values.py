@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ OF_STUDIES = ("definition", "remarks", "version")
 OF_SYSTEM = ("genstudy:summary", "genstudy:run", "study:metric_names")
 
 
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     """A study with a trial for each of `VALUES`, which all of its attributes have."""
-    paths = RunPaths(tmp_path / "runs")
+    paths = RunPaths(tmp_path_factory.mktemp("stored") / "runs")
     storage = open_storage(paths.database_url)
     study = optuna.create_study(study_name="s", storage=storage)
     for number, value in enumerate(VALUES):
@@ -42,6 +43,15 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
         study.tell(
             trial, None if failed else number, optuna.trial.TrialState.FAIL if failed else None
         )
+    storage.engine.dispose()
+    return paths
+
+
+@pytest.fixture
+def runs(stored: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
+    """A copy of `stored`, which the commands of a test are told of."""
+    paths = RunPaths(tmp_path / "runs")
+    shutil.copytree(stored.root, paths.root)
     monkeypatch.setenv("RUNS", str(paths.root))
     monkeypatch.setenv("NAME", "s")
     return paths
