@@ -34,7 +34,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.base import OUR_MODELS, Model, Shape, evaluating
-from models.errors import ExportDamaged, ExportError, ForeignFamily, TensorFileError, is_shortage, short
+from models.errors import (
+    ExportDamaged,
+    ExportError,
+    ForeignFamily,
+    TensorFileError,
+    is_shortage,
+    short,
+)
 from models.program_files import Run, open_onnx, write_program
 from models.programs import Program, TensorSpec, as_tensors
 from models.sealed_files import check_seal

@@ -333,7 +333,7 @@ def load_all() -> None:
     import search.cli.listing
     import search.cli.report
     import search.cli.study
-    import search.worker.main
+    import search.worker.main  # noqa: F401
     import storage.database.postgres_connection  # noqa: F401
     from models.base import build
     from models.cae import CAE, CAEConfig

@@ -232,6 +232,31 @@ FLAWS: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["samples: samples lie in [-0.25, -0.25], images in [0, 1]; scale them"],
     ),
+    "samples-in-training-mode": (
+        {
+            'metrics = ("mse",)': 'metrics, judged = ("mse",), True',
+            'metric="mse"': 'metric="frechet"',
+            "def programs": "def samples(self, count, images, part):  # HERE\n"
+            "        self.up.train()\n"
+            "        return self.up(torch.rand(count, self.config.latent))\n\n"
+            "    def programs",
+        },
+        ["samples: it puts self.up in training mode", "leave out .train()"],
+    ),
+    "evaluation-in-training-mode": (
+        {
+            "def evaluate(self, batch):": "def evaluate(self, batch):  # HERE\n"
+            "        self.train()",
+        },
+        ["evaluate: it puts the model in training mode"],
+    ),
+    "evaluation-that-changes-the-model": (
+        {
+            "def evaluate(self, batch):": "def evaluate(self, batch):  # HERE\n"
+            "        self.up[0].bias.mul_(0.5)",
+        },
+        ["evaluate: it changes up.0.bias, so that a second evaluation has another value"],
+    ),
     "configuration-no-json": (
         {
             "rate: float = 1e-3": "rate: object = field(default_factory=lambda: torch.tensor(0.1))",

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from models.base import Metrics, Model, build, evaluating
 from models.data.images import EVALUATION_BATCH, Batch, Images, ImageSplits
@@ -30,6 +29,12 @@ from search.errors import StudyFileError
 from search.setup.mistakes import find_place
 from search.study import Study
 from search.trials.outcomes import is_out_of_memory
+from search.worker.model_state import (
+    changed_by_evaluation,
+    idle_parameter,
+    misplaced_parameters,
+    state_of,
+)
 from search.worker.tensor_watch import BroadcastWatch, FiniteWatch, Shape, place_of
 
 FEW = 2  # images
@@ -82,7 +87,7 @@ class TriedModel:
     def train(self) -> None:
         """Take training steps; some weight has to change."""
         self.say("a training step")
-        before = [value.clone() for value in _state_of(self.model)]
+        before = [value.clone() for value in state_of(self.model)]
         images, count = self.with_few(
             lambda few: self._first_step(few, FEW),
             lambda: self._first_step(self.whole, self.model.images_per_step),
@@ -114,14 +119,13 @@ class TriedModel:
         )
         self._watch("evaluate", lambda count: self._evaluate(self.whole.valid, count))
         if self.study.spec.judges_samples:
-            with evaluating(self.model) as model:
-                made = self.with_few(
-                    lambda few: model.samples(FEW, few, "valid"),
-                    lambda: model.samples(FEW, self.whole, "valid"),
-                )
-            if tuple(made.shape) != (FEW, *model.shape):
+            made = self.with_few(
+                lambda few: self._measure("samples", FEW, few, "valid"),
+                lambda: self._measure("samples", FEW, self.whole, "valid"),
+            )
+            if tuple(made.shape) != (FEW, *self.model.shape):
                 raise self.mistake(
-                    "samples", f"samples are {tuple(made.shape)}, not {(FEW, *model.shape)}"
+                    "samples", f"samples are {tuple(made.shape)}, not {(FEW, *self.model.shape)}"
                 )
             if outside := outside_unit(made):
                 raise self.mistake("samples", outside)
@@ -157,12 +161,12 @@ class TriedModel:
         self._check_metrics("train_step", measured, lambda: _take_step(self.make(), batch))
 
     def _is_unchanged(self, before: Sequence[Tensor]) -> bool:
-        return all(map(torch.equal, _state_of(self.model), before))
+        return all(map(torch.equal, state_of(self.model), before))
 
     def _evaluate(self, images: Images, count: int) -> None:
         batch = images.batch(slice(0, count))
-        with evaluating(self.model) as model:
-            measured = model.evaluate(batch)
+        measured, model = self._measure("evaluate", batch), self.model
+        with evaluating(model):
             self._check_metrics("evaluate", measured, lambda: model.evaluate(batch))
         spec = self.study.spec
         found = ", ".join(measured) or "nothing"
@@ -175,6 +179,15 @@ class TriedModel:
             raise self.mistake(
                 "evaluate", f"it returns {found}, without {lacking[0]!r}, which `metrics` names"
             )
+
+    def _measure(self, method: str, *given: object) -> Any:
+        """Return what a method of evaluation returns; it has to leave the model as it is."""
+        with evaluating(self.model) as model:
+            before = [value.clone() for value in state_of(model)]
+            found = getattr(model, method)(*given)
+            if changed := changed_by_evaluation(model, before):
+                raise self.mistake(method, changed)
+        return found
 
     def _check_metrics(self, method: str, measured: Any, again: Callable[[], object]) -> None:
         """Raise unless these are scalars by name, and finite."""
@@ -242,44 +255,6 @@ class TriedModel:
         return place_of(getattr(type(self.model), method)) or str(self.study.path)
 
 
-def misplaced_parameters(model: Model) -> str | None:
-    """Return which optimiser is out of place, or holds what is not the model's, in words."""
-    known = {id(optimizer) for optimizer in model.optimizers.values()}
-    for name, value in vars(model).items():
-        if isinstance(value, Optimizer) and id(value) not in known:
-            return (
-                f"self.{name} is an optimiser outside self.optimizers: a checkpoint would lack it, "
-                f"and no schedule would reach it; put it there, as self.optimizers[{name!r}]"
-            )
-    own = {id(parameter) for parameter in model.parameters()}
-    for name, optimizer in model.optimizers.items():
-        held = [each for group in optimizer.param_groups for each in group["params"]]
-        if any(id(each) not in own for each in held):
-            return (
-                f"self.optimizers[{name!r}] holds a parameter that the model does not have: make "
-                "the optimiser after the last layer"
-            )
-    return None
-
-
-def idle_parameter(model: Model, before: Sequence[Tensor]) -> str | None:
-    """Return which parameter no optimiser has and no step has changed, in words.
-
-    before: the model's state before its first step, as `_state_of` gives it
-    """
-    optimizers = model.optimizers.values()
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    held = {id(each) for group in groups for each in group["params"]}
-    for (name, parameter), was in zip(model.named_parameters(), before, strict=False):
-        is_idle = parameter.requires_grad and id(parameter) not in held
-        if is_idle and torch.equal(parameter, was):
-            return (
-                f"{name} is in no optimiser, and a training step leaves it as it was: give it to "
-                "one, or freeze it by requires_grad_(False)"
-            )
-    return None
-
-
 def first_images(images: ImageSplits, count: int) -> ImageSplits:
     """Return the first ``count`` images of each part."""
     index = torch.arange(count)
@@ -295,7 +270,3 @@ def _take_step(model: Model, batch: Batch) -> Metrics:
     """Take one training step, in the precision that the model's configuration asks for."""
     with torch.enable_grad(), training_precision(model):
         return model.train_step(batch)
-
-
-def _state_of(model: Model) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
