@@ -17,7 +17,6 @@ from models.errors import ExtractorError
 from models.evaluation.encoder_check import check_encoder, measure_encoder
 from models.evaluation.features import encoder_extractor
 from models.evaluation.prdc import neighbourhoods, radii
-from models.evaluation.sample_evaluator import open_evaluator
 from models.export import write_export
 from search.errors import BadVariable
 from search.setup.inputs import RunInputs, check_judge, describe_exports
@@ -104,10 +103,10 @@ def test_a_sound_encoder_is_taken_whatever_its_scale(
     ids=["collapsed", "four codes", "half dead", "a third dead", "not finite"],
 )
 def test_an_encoder_that_does_not_tell_images_apart_is_refused_with_the_numbers(
-    digits: ImageSplits, tmp_path: Path, model: CAE, codes: str
+    digits: ImageSplits, model: CAE, codes: str
 ) -> None:
     with pytest.raises(ExtractorError, match=codes) as error:
-        open_evaluator(digits, tmp_path, encoder=model, count=300)
+        check_encoder(encoder_extractor(model), digits)
     assert "(0.5 to 2 is sound)" in str(error.value)
     assert "give the export of an autoencoder that tells these images apart" in str(error.value)
 

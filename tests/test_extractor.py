@@ -17,7 +17,12 @@ from models.base import build
 from models.cae import CAE, CAEConfig
 from models.data.images import Images, ImageSplits
 from models.errors import ConfigError, ExtractorError, StopRequested
-from models.evaluation.feature_cache import FEW_BATCH, extractor_content, make_extractor
+from models.evaluation.feature_cache import (
+    FEW_BATCH,
+    ExtractorRequest,
+    extractor_content,
+    make_extractor,
+)
 from models.evaluation.feature_net import FeatureNet, FeatureNetConfig
 from models.evaluation.features import Extractor, encoder_extractor, weights_hash
 from storage.database.extractors import keep_extractor, read_extractor
@@ -58,7 +63,9 @@ def test_a_study_of_before_keeps_its_extractor_of_few_images(
         before = make_extractor(few, tmp_path / "a")
     content = extractor_content(before)
     for cache in (tmp_path / "a", tmp_path / "b"):
-        found = make_extractor(few, cache, expected=before.hash, kept=lambda _: content)
+        found = make_extractor(
+            few, cache, request=ExtractorRequest(expected=before.hash, kept=lambda _: content)
+        )
         assert found.hash == before.hash
         assert found.model.config.batch_size > FEW_BATCH
     assert make_extractor(few, tmp_path / "b").hash != before.hash
@@ -97,14 +104,16 @@ def test_pixels_and_floats_are_seen_alike_and_nothing_changes(
 
 def test_it_is_trained_once_and_then_read(few: ImageSplits, tmp_path: Path) -> None:
     said: list[str] = []
-    first = make_extractor(few, tmp_path, progress=said.append)
+    first = make_extractor(few, tmp_path, request=ExtractorRequest(progress=said.append))
     assert len(said) == 1
     assert said[0].startswith("training the extractor of digits (once): epoch 1/1, accuracy ")
-    second = make_extractor(few, tmp_path, expected=first.hash, progress=said.append)
+    second = make_extractor(
+        few, tmp_path, request=ExtractorRequest(expected=first.hash, progress=said.append)
+    )
     assert len(said) == 1
     assert second.record == first.record
     assert kept(tmp_path).name.startswith("extractor-")
-    make_extractor(few, tmp_path, seed=1, progress=said.append)
+    make_extractor(few, tmp_path, seed=1, request=ExtractorRequest(progress=said.append))
     assert said[1].startswith("training the second extractor of digits (once): ")
 
 
@@ -141,7 +150,8 @@ feature_cache.FEW_EPOCHS = 3
 place = Path(sys.argv[1])
 digits = load_images("digits", root=place, cache=place / "images", shape=(1, 28, 28))
 few = replace(digits, train=digits.train.take(torch.arange(300)))
-print(feature_cache.make_extractor(few, place, progress=print).hash)
+request = feature_cache.ExtractorRequest(progress=print)
+print(feature_cache.make_extractor(few, place, request=request).hash)
 """
 
 
@@ -163,8 +173,9 @@ def test_who_waits_for_another_worker_says_so_and_can_be_stopped(
     path = kept_after(make_extractor, few, tmp_path)
     path.unlink()
     said: list[str] = []
+    request = ExtractorRequest(progress=said.append, interrupted=lambda: len(said) > 0)
     with FileLock(f"{path}.lock"), pytest.raises(StopRequested):
-        make_extractor(few, tmp_path, progress=said.append, interrupted=lambda: len(said) > 0)
+        make_extractor(few, tmp_path, request=request)
     assert said == ["waiting for the extractor that another worker trains"]
 
 
@@ -181,7 +192,7 @@ def test_who_is_stopped_in_training_leaves_nothing_behind(few: ImageSplits, tmp_
         return len(asked) > 2
 
     with pytest.raises(StopRequested):
-        make_extractor(few, tmp_path, interrupted=interrupted)
+        make_extractor(few, tmp_path, request=ExtractorRequest(interrupted=interrupted))
     assert not list(tmp_path.glob("*.safetensors"))
     make_extractor(few, tmp_path)  # the lock is free
 
@@ -216,7 +227,8 @@ def test_a_damaged_file_is_made_again(
     whole = make_extractor(few, tmp_path).hash
     damage(kept(tmp_path))
     said: list[str] = []
-    assert make_extractor(few, tmp_path, expected=whole, progress=said.append).hash == whole
+    request = ExtractorRequest(expected=whole, progress=said.append)
+    assert make_extractor(few, tmp_path, request=request).hash == whole
     assert len(said) == 1
 
 
@@ -226,7 +238,7 @@ def test_another_extractor_than_that_of_earlier_values_is_refused(
     found = make_extractor(few, tmp_path)
     message = rf"that of extractor-.* \({found.hash[:12]}\); .* measured with abababababab "
     with pytest.raises(ExtractorError, match=message):
-        make_extractor(few, tmp_path, expected="ab" * 32)
+        make_extractor(few, tmp_path, request=ExtractorRequest(expected="ab" * 32))
     model = build(CAE, CAEConfig(), CAE_SHAPE, seed=0)
     assert encoder_extractor(model, expected=weights_hash(model)).hash == weights_hash(model)
     with pytest.raises(ExtractorError, match=r"the export of another CAE .* measured with abab"):
@@ -245,16 +257,22 @@ def test_what_another_machine_has_is_read_and_ones_own_is_left(
         return extractor_content(replace(theirs, key=ours.key))
 
     for _ in range(2):  # the second one reads the file
-        found = make_extractor(few, tmp_path, expected=theirs.hash, kept=kept)
+        found = make_extractor(
+            few, tmp_path, request=ExtractorRequest(expected=theirs.hash, kept=kept)
+        )
         assert found.record == theirs.record
     assert asked == [theirs.hash]
     assert make_extractor(few, tmp_path).hash == ours.hash
-    make_extractor(few, tmp_path, expected=ours.hash, kept=kept)
+    make_extractor(few, tmp_path, request=ExtractorRequest(expected=ours.hash, kept=kept))
     assert asked == [theirs.hash]
     with pytest.raises(ExtractorError, match="measured with abab"):  # what came is another
-        make_extractor(few, tmp_path, expected="ab" * 32, kept=kept)
+        make_extractor(few, tmp_path, request=ExtractorRequest(expected="ab" * 32, kept=kept))
     with pytest.raises(ExtractorError, match="measured with cdcd"):
-        make_extractor(few, tmp_path, expected="cd" * 32, kept=lambda _: b"nothing of the sort")
+        make_extractor(
+            few,
+            tmp_path,
+            request=ExtractorRequest(expected="cd" * 32, kept=lambda _: b"nothing of the sort"),
+        )
 
 
 def test_images_without_classes_need_an_autoencoder(digits: ImageSplits, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,9 @@ from models.evaluation.label_evaluator import (
     unmeasured_labels,
 )
 from models.evaluation.measures import LABEL_MEASURES
-from models.evaluation.sample_evaluator import open_evaluator
+from search.worker.evaluator import StudyEvaluators
 from tests.conftest import blank_images
+from tests.trials import MakeContext
 
 FEW_DIGITS = True
 
@@ -241,11 +243,19 @@ def test_the_table_says_how_well_labels_are_told_that_the_classifier_has_not_lea
 
 
 def test_attributes_stand_in_for_classes(
-    inverted: ImageSplits, attributes: Extractor, tmp_path: Path
+    inverted: ImageSplits, attributes: Extractor, cache: Path, make_context: MakeContext
 ) -> None:
-    evaluator = open_evaluator(inverted, tmp_path, labelled=True, attributes=attributes, count=300)
-    assert evaluator.extractor is attributes
+    context = make_context()
+    theirs = context.run.paths.cache
+    theirs.mkdir()
+    for file in cache.glob("extractor-*"):
+        if attributes.key in file.name:
+            shutil.copy(file, theirs)
+    evaluator = StudyEvaluators(context.run, inverted, context.queue, labelled=True).own
+    assert evaluator.extractor.hash == attributes.hash
     assert evaluator.labels is not None
+    assert evaluator.labels.extractor.hash == attributes.hash
     assert "modes" not in evaluator.floor
     assert set(evaluator.record["floor"]) >= LABEL_MEASURES.keys()
-    assert not list(tmp_path.iterdir()), "no other classifier was trained"
+    made = [file for file in theirs.glob("extractor-*") if attributes.key not in file.name]
+    assert not made, "no other classifier was trained"

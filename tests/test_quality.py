@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from models.cae import CAE, CAEConfig
 from models.data.images import ImageSplits
+from models.evaluation.feature_cache import make_extractor
 from models.evaluation.features import Extractor, encoder_extractor
 from models.evaluation.frechet import Floats, Moments, frechet_distance
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
@@ -251,12 +252,13 @@ def test_a_process_looks_at_the_real_images_once(
     digits: ImageSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.evaluation.feature_cache.FEW_EPOCHS", 1)
-    judge = open_evaluator(digits, tmp_path, count=100)
-    assert open_evaluator(digits, tmp_path, count=100, expected=judge.extractor.hash) is judge
+    first, again = (make_extractor(digits, tmp_path) for _ in range(2))
+    judge = open_evaluator(first, digits, count=100)
+    assert open_evaluator(again, digits, count=100) is judge
     for other in (
-        open_evaluator(digits, tmp_path, count=101),
-        open_evaluator(digits, tmp_path, count=100, part="test"),
-        open_evaluator(digits, tmp_path, count=100, encoder=CAE(CAEConfig(), CAE_SHAPE)),
+        open_evaluator(first, digits, count=101),
+        open_evaluator(first, digits, count=100, part="test"),
+        open_evaluator(encoder_extractor(CAE(CAEConfig(), CAE_SHAPE)), digits, count=100),
     ):
         assert other is not judge
     assert json.loads(json.dumps(judge.record)) == {

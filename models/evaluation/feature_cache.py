@@ -1,6 +1,8 @@
 """The extractor of a labelled set: one worker trains it, all others read it.
 
-    extractor = make_extractor(images, Path("runs/cache"), progress=print)
+    extractor = make_extractor(images, Path("runs/cache"))
+    request = ExtractorRequest(expected=extractor.hash, progress=print)
+    make_extractor(images, Path("elsewhere"), request=request)     # the same one, or an error
 
 One safetensors file in the cache holds the weights, and their hash and accuracy as JSON in its
 header. Its name follows from the training images, their labels, the network and the seed, so that
@@ -51,6 +53,27 @@ LOCK_POLL = 0.2  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExtractorRequest:
+    """What a caller wants of an extractor, and who hears of it.
+
+    expected: hash of the extractor that earlier values were measured with
+    kept: asked for the expected extractor, if this machine has or makes another
+    progress: hears how far its training is
+    tell: hears of a file that cannot be used
+    interrupted: asked before every training step, and while another worker trains
+    """
+
+    expected: str | None = None
+    kept: Kept = lambda digest: None
+    progress: Note = lambda line: None
+    tell: Note = lambda line: None
+    interrupted: Callable[[], bool] = lambda: False
+
+
+ANY = ExtractorRequest()  # whichever this machine has or makes
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """Which extractor is trained on which images, and where it is kept."""
 
@@ -78,11 +101,7 @@ def make_extractor(
     *,
     of_attributes: bool = False,
     seed: int = 0,
-    expected: str | None = None,
-    kept: Kept = lambda digest: None,
-    progress: Note = lambda line: None,
-    tell: Note = lambda line: None,
-    interrupted: Callable[[], bool] = lambda: False,
+    request: ExtractorRequest = ANY,
 ) -> Extractor:
     """Return the pinned classifier of ``images``: read from ``cache``, or trained now.
 
@@ -90,46 +109,39 @@ def make_extractor(
         trained on their device
     of_attributes: whether it tells the images' attributes, and not their classes
     seed: the extractor's; not a study's, so that the values of two studies can be compared
-    expected: hash of the extractor that earlier values were measured with
-    kept: asked for the expected extractor, if this machine has or makes another
-    tell: hears of a file that cannot be used
-    interrupted: asked before every training step, and while another worker trains
 
     Raises `ConfigError` without classes or attributes, `ExtractorError` when the hash is not the
     expected one, `StopRequested` when asked to stop.
     """
     plan = _make_plan(images, cache, seed, AttributeNet if of_attributes else FeatureNet)
     found = _read_extractor(plan)
+    expected = request.expected
     if expected is not None and (found is None or found.hash != expected):
         plans = [plan, _make_plan(images, cache, seed, plan.network, in_small_batches=False)]
-        found = _fetch_expected(plans, expected, kept, tell) or found
+        found = _fetch_expected(plans, expected, request) or found
     if found is None:
-        found = _train_once(plan, progress, tell, interrupted)
+        found = _train_once(plan, request)
     check_extractor_hash(found.hash, expected, f"that of {plan.path.name}")
     return found
 
 
-def _train_once(
-    plan: _Plan, progress: Note, tell: Note, interrupted: Callable[[], bool]
-) -> Extractor:
+def _train_once(plan: _Plan, request: ExtractorRequest) -> Extractor:
     """Train the extractor, or wait for another worker that trains it."""
     plan.path.parent.mkdir(parents=True, exist_ok=True)  # for the lock
-    with _hold_lock(plan.path, progress, interrupted):
+    with _hold_lock(plan.path, request.progress, request.interrupted):
         found = _read_extractor(plan)  # another may have trained while this one waited
         if found is None:
             if plan.path.exists():
                 kept = set_aside(plan.path)
-                tell(f"{plan.path.name} is damaged, and made again; it is kept as {kept}")
-            _write_content(
-                plan.path, _file_content(*_train_network(plan, progress, interrupted), plan.key)
-            )
+                request.tell(f"{plan.path.name} is damaged, and made again; it is kept as {kept}")
+            _write_content(plan.path, _file_content(*_train_network(plan, request), plan.key))
             found = _read_extractor(plan)
     assert found is not None, "just written"
     return found
 
 
 def _fetch_expected(
-    plans: Sequence[_Plan], expected: str, kept: Kept, tell: Note
+    plans: Sequence[_Plan], expected: str, request: ExtractorRequest
 ) -> Extractor | None:
     """Return the expected extractor if it is kept somewhere: another machine may have made it.
 
@@ -142,7 +154,7 @@ def _fetch_expected(
         found = _read_extractor(theirs) or _read_extractor(plan)
         if found is not None and found.hash == expected:
             return found
-        content = content or kept(expected)
+        content = content or request.kept(expected)
         if content is None:
             continue
         _write_content(theirs.path, content)
@@ -151,7 +163,9 @@ def _fetch_expected(
             return found
         theirs.path.unlink()
     if content is not None:
-        tell(f"the extractor {expected[:12]} in the trial database is damaged: it is made again")
+        request.tell(
+            f"the extractor {expected[:12]} in the trial database is damaged: it is made again"
+        )
     return None
 
 
@@ -240,9 +254,7 @@ def _attributes_digest(images: Images) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _train_network(
-    plan: _Plan, progress: Note, interrupted: Callable[[], bool]
-) -> tuple[Model, float]:
+def _train_network(plan: _Plan, request: ExtractorRequest) -> tuple[Model, float]:
     """Train the network, and return it with its accuracy on the validation images."""
     device = plan.images.train.pixels.device
     seed = derive_seed(plan.seed, "extractor")
@@ -250,9 +262,11 @@ def _train_network(
     epochs = _count_epochs(plan.config, plan.images)
     accuracy = 0.0
     with drawing(device, seed):
-        for epoch in fit(model, plan.images, epochs=epochs, seed=seed, interrupted=interrupted):
+        for epoch in fit(
+            model, plan.images, epochs=epochs, seed=seed, interrupted=request.interrupted
+        ):
             accuracy = epoch.valid["accuracy"]
-            progress(
+            request.progress(
                 f"training {_describe(plan)} of {plan.images.name} (once): epoch {epoch.number}/"
                 f"{epochs}, accuracy {accuracy:.2%}"
             )

@@ -1,6 +1,7 @@
 """The evaluator of a generator's samples, by their features: it gives the objective of every GAN.
 
-    evaluator = open_evaluator(images, Path("runs/cache"))   # looks at the real images once
+    extractor = make_extractor(images, Path("runs/cache"))
+    evaluator = open_evaluator(extractor, images)  # looks at the real images once
     evaluator(samples)                             # {"frechet": 12.3, "precision": 0.71, ...}
     evaluator.floor                                # real images' measures: as good as it gets
     evaluator.record                               # is stored beside every value
@@ -26,27 +27,24 @@ Shape legend: N samples, C channels, H/W pixels, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.base import Model, Note, evaluating
+from models.base import Model, evaluating
 from models.data.images import Images, ImageSplits
 from models.data.mixed_rows import mixed_rows
-from models.evaluation.encoder_check import check_encoder
-from models.evaluation.feature_cache import Kept, content_digest, make_extractor
-from models.evaluation.features import ExtractedFeatures, Extractor, encoder_extractor
+from models.evaluation.feature_cache import content_digest
+from models.evaluation.features import ExtractedFeatures, Extractor
 from models.evaluation.frechet import Moments, frechet_distance
 from models.evaluation.kid import KernelDistance
 from models.evaluation.label_evaluator import LabelEvaluator
 from models.evaluation.measures import CLASS_MEASURES, MEASURES
 from models.evaluation.prdc import K, neighbourhoods, radii
 from models.kernels.fast_convolution import fast_convolutions
-from models.needs import Needs, is_unclassed
+from models.needs import Needs
 from models.networks.pixel_range import outside_unit
 from models.seeds import same_draws
 
@@ -190,55 +188,17 @@ _evaluators: dict[tuple[Any, ...], SampleEvaluator] = {}
 
 
 def open_evaluator(
+    extractor: Extractor,
     images: ImageSplits,
-    cache: Path,
     *,
     part: str = "valid",
     count: int = SAMPLES,
-    encoder: Model | None = None,
-    labelled: bool = False,
-    attributes: Extractor | None = None,
-    expected: str | None = None,
-    kept: Kept = lambda digest: None,
-    seed: int = 0,
-    progress: Note = lambda line: None,
-    tell: Note = lambda line: None,
-    interrupted: Callable[[], bool] = lambda: False,
+    telling: Extractor | None = None,
 ) -> SampleEvaluator:
-    """Return the evaluator of ``images``, which is made once a process.
-
-    `models.evaluation.feature_cache.make_extractor` explains the other parameters.
-    encoder: an autoencoder's export, loaded; needed where the images have neither classes nor
-        attributes that a model is given
-    labelled: whether models are given labels, which their images are to show
-    attributes: what tells the attributes of images; its features stand in for those of classes
-        that are not there; None: classes are the labels
-    seed: the extractor's; another seed makes an independent evaluator
-
-    Raises `ConfigError` for images that have neither, `ExtractorError` for an encoder in whose
-    codes real images do not look real, and what `make_extractor` raises.
-    """
-    device = images.train.pixels.device
-    if encoder is not None:
-        extractor = encoder_extractor(encoder.to(device), expected=expected)
-        check_encoder(extractor, images)
-    elif attributes is not None and is_unclassed(images):
-        extractor = attributes
-    else:
-        extractor = make_extractor(
-            images,
-            cache,
-            seed=seed,
-            expected=expected,
-            kept=kept,
-            progress=progress,
-            tell=tell,
-            interrupted=interrupted,
-        )
+    """Return the evaluator of ``images``, which is made once a process; see `SampleEvaluator`."""
     contents = [content_digest(getattr(images, name)) for name in ("train", part)]
-    telling = (attributes or extractor) if labelled else None
     of = (extractor.hash, extractor.key, telling and telling.hash)
-    key = (*of, part, count, device, *contents)
+    key = (*of, part, count, images.train.pixels.device, *contents)
     if key not in _evaluators:
         _evaluators[key] = SampleEvaluator(
             extractor, images, part=part, count=count, telling=telling

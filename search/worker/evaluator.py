@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.base import Model
 from models.data.images import ImageSplits
+from models.needs import is_unclassed
 from models.seals import is_whole_content
 from search.run import StudyRun
 from search.trials.queue import TrialQueue
@@ -26,6 +27,7 @@ from storage.database.extractors import keep_extractor, read_extractor
 from storage.database.study_lock import study_lock
 
 if TYPE_CHECKING:
+    from models.evaluation.feature_cache import ExtractorRequest
     from models.evaluation.features import Extractor
     from models.evaluation.sample_evaluator import SampleEvaluator
 
@@ -109,18 +111,42 @@ class StudyEvaluators:
         """Return the evaluator that all machines of the study have: the first one decides."""
         from models.evaluation.sample_evaluator import open_evaluator  # other studies do not wait
 
+        attributes = self.attributes if attribute == ATTRIBUTE else None
+
         def open_expected(expected: str | None) -> SampleEvaluator:
+            extractor = self._open_extractor(expected, seed, encoder, attributes)
+            tells = self.labelled and attribute == ATTRIBUTE
             return open_evaluator(
-                self.images,
-                self.run.paths.cache,
-                encoder=encoder,
-                labelled=self.labelled and attribute == ATTRIBUTE,
-                attributes=self.attributes if attribute == ATTRIBUTE else None,
-                seed=seed,
-                **self._making(expected),
+                extractor, self.images, telling=(attributes or extractor) if tells else None
             )
 
         return self._agree(attribute, open_expected, lambda found: (found.extractor, found.record))
+
+    def _open_extractor(
+        self, expected: str | None, seed: int, encoder: Model | None, attributes: Extractor | None
+    ) -> Extractor:
+        """Return what gives the features: an encoder, or a classifier.
+
+        attributes: tells the attributes of images; its features stand in for those of classes that
+            are not there
+
+        Raises `ExtractorError` for an encoder in whose codes real images do not look real.
+        """
+        from models.evaluation.encoder_check import check_encoder
+        from models.evaluation.feature_cache import make_extractor
+        from models.evaluation.features import encoder_extractor
+
+        if encoder is not None:
+            found = encoder_extractor(
+                encoder.to(self.images.train.pixels.device), expected=expected
+            )
+            check_encoder(found, self.images)
+            return found
+        if attributes is not None and is_unclassed(self.images):
+            return attributes
+        return make_extractor(
+            self.images, self.run.paths.cache, seed=seed, request=self._request(expected)
+        )
 
     def _agree_on_attributes(self) -> Extractor:
         """Return the classifier of attributes that all machines of the study have."""
@@ -128,22 +154,27 @@ class StudyEvaluators:
 
         def make_expected(expected: str | None) -> Extractor:
             return make_extractor(
-                self.images, self.run.paths.cache, of_attributes=True, **self._making(expected)
+                self.images,
+                self.run.paths.cache,
+                of_attributes=True,
+                request=self._request(expected),
             )
 
         return self._agree(LABEL_ATTRIBUTE, make_expected, lambda found: (found, found.record))
 
-    def _making(self, expected: str | None) -> dict[str, Any]:
-        """Return how an extractor is made, or fetched if it is the expected one."""
+    def _request(self, expected: str | None) -> ExtractorRequest:
+        """Return which extractor is made, or fetched if it is the expected one."""
+        from models.evaluation.feature_cache import ExtractorRequest
+
         queue = self.queue
         wait_for = queue.retry.wait_for
-        return {
-            "expected": expected,
-            "kept": lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
-            "progress": self.say,
-            "tell": self.tell,
-            "interrupted": self.interrupted,
-        }
+        return ExtractorRequest(
+            expected=expected,
+            kept=lambda digest: wait_for(lambda: read_extractor(queue.engine, digest)),
+            progress=self.say,
+            tell=self.tell,
+            interrupted=self.interrupted,
+        )
 
     def _agree(
         self,

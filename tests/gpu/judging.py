@@ -13,6 +13,7 @@ import torch
 
 from models.data.images import ImageSplits
 from models.data.loading import load_images
+from models.evaluation.feature_cache import make_extractor
 from models.evaluation.sample_evaluator import SampleEvaluator, open_evaluator
 from models.training.loop import fit
 from search.worker.device import use_device
@@ -29,15 +30,18 @@ def measure(settings: Settings) -> Iterator[Row]:
     cache = settings.work / "cache"
     images = load_images("digits", root=settings.data, cache=cache, shape=(1, 28, 28))
     there = images.to(settings.device)
-    on_cpu = open_evaluator(images, cache, count=COUNT, labelled=True)
-    on_gpu = open_evaluator(there, cache, count=COUNT, labelled=True)
+    on_cpu, on_gpu = (
+        open_evaluator(extractor, each, count=COUNT, telling=extractor)
+        for each in (images, there)
+        for extractor in [make_extractor(each, cache)]
+    )
     yield from _compare(on_cpu, on_gpu, images)
     if settings.tiny:
         return
     yield from _judge_training(on_gpu, there)
     cache = settings.work / "cache of a gpu"
     began = time.perf_counter()
-    own = open_evaluator(there, cache, count=COUNT)
+    own = open_evaluator(make_extractor(there, cache), there, count=COUNT)
     yield Row(
         name="an extractor trained on the GPU",
         found=float(own.extractor.accuracy or 0.0),

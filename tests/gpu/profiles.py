@@ -22,8 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.base import Metrics, Model, parameter_count
 from models.data.images import Batch
 from models.errors import first_line
+from models.evaluation.feature_cache import make_extractor
 from models.evaluation.sample_evaluator import open_evaluator
 from models.training.checkpoint import save_checkpoint
+from models.training.cuda_graph import USUAL_STEPS
 from models.training.loop import evaluate, fit
 from search.worker.device import use_device
 from tests.gpu.clock import contain, seconds_each, tensor_cores, wait
@@ -99,6 +101,8 @@ def profile_as_it_is(
     flops, least_bytes = work_of(model, batch)
     yield from show_kernels(name, model, batch, usual, settings)
     step = wide.step(model)
+    for _ in range(USUAL_STEPS):
+        step(batch)
     recorded = seconds_each(lambda: step(batch), settings, calls=30)
     found.append(recorded)
     yield Row(
@@ -267,6 +271,8 @@ def _time_variant(
 
     vars(model)["train_step"] = train_step
     step = wide.step(model)
+    for _ in range(USUAL_STEPS):
+        step(batch)
     seconds = seconds_each(lambda: step(batch), settings, calls=30)
     if is_recorded(step) is False:
         raise RuntimeError("the step cannot be recorded: see log.txt")
@@ -342,7 +348,7 @@ def profile_epoch(name: str, settings: Settings) -> Iterator[Row]:
     judge = None
     if wide.spec.model.judged:
         began = time.perf_counter()
-        judge = open_evaluator(images, settings.work / "evaluators")
+        judge = open_evaluator(make_extractor(images, settings.work / "evaluators"), images)
         yield Row(
             name=f"{name}: the judge is made", found=time.perf_counter() - began, unit="s, once"
         )
