@@ -7,7 +7,8 @@
     )))
 
 A table that is too wide shortens its words, then breaks its names over several lines. If that does
-not suffice, columns go on in a further table below, beside the same keys.
+not suffice, columns go on in a further table below, beside the same keys. Of a cell that nobody
+would read to its end, the middle is left out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from textwrap import TextWrapper
 from typing import Any
 
@@ -32,6 +34,7 @@ LEAST_WORDS = 16
 LEAST_HEAD = 12  # of numbers, which are often narrower than their name
 WIDEST_SPAN = 1000  # of the largest number over the smallest, where points are aligned
 WIDEST_NAME = 40  # columns of a name in a table that is split
+LONGEST_CELL = 1000  # characters
 
 
 class Kind(Enum):
@@ -55,20 +58,26 @@ class Column:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", show_text(self.head))
-        object.__setattr__(self, "cells", [show_text(cell) for cell in self.cells])
+        object.__setattr__(self, "cells", [_leave_out(show_text(cell)) for cell in self.cells])
 
-    @property
+    @cached_property
     def natural(self) -> int:
         """The width that shows all of it in one line."""
         return max(map(cell_len, (self.head, *self.cells)), default=0)
 
-    @property
+    @cached_property
     def least(self) -> int:
         """The width below which it cannot be read."""
         least = LEAST_WORDS if self.kind is Kind.WORDS else LEAST_NAME
         if self.kind is Kind.NUMBER:
             least = max((min(LEAST_HEAD, cell_len(self.head)), *map(cell_len, self.cells)))
         return min(least, self.natural)
+
+
+def _leave_out(cell: str) -> str:
+    """Return a cell without the middle of what is very long."""
+    half = LONGEST_CELL // 2
+    return cell if len(cell) <= LONGEST_CELL else f"{cell[:half]} ... {cell[-half:]}"
 
 
 def format_column(head: str, values: Iterable[Any], *, missing: str = "-") -> Column:
@@ -205,7 +214,7 @@ def _narrow(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
 
     Words are narrowed first, then the widest names.
     """
-    widths = [column.natural for column in columns]
+    widths = [min(column.natural, max(column.least, width)) for column in columns]
     for kinds in ((Kind.WORDS,), (Kind.WORDS, Kind.NAME, Kind.NUMBER)):
         while sum(widths) + len(GAP) * (len(widths) - 1) > width:
             wide = [

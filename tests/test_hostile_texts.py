@@ -110,6 +110,13 @@ def spoil(found: Any, depth: int = 0) -> Any:
 TOLD = ("latent", "channels", "lr")  # names that a user gives
 
 
+@pytest.mark.parametrize("piece", ["a", "a1", "a.", "_", "a@", "http:/", "`"])
+def test_a_long_text_takes_no_longer_than_many_short_ones(piece: str) -> None:
+    """Ten times the length took a hundred times as long: days for a million letters."""
+    said = piece * (400_000 // len(piece))
+    assert escape_markup(said).replace("\\", "") == said
+
+
 def test_a_model_card_shows_hostile_names_and_notes_as_they_are() -> None:
     about = json.loads(
         (ROOT / "tests/fixtures/old_run/exports/small/1/provenance.json").read_text()

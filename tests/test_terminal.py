@@ -96,6 +96,18 @@ def test_a_folded_name_keeps_every_character(name: str, width: int) -> None:
     assert max(map(cell_len, lines)) <= width
 
 
+def test_of_a_cell_that_nobody_reads_to_its_end_the_middle_is_left_out() -> None:
+    """One of 300,000 characters took hours, and filled screens."""
+    table = FittedTable([Column("trial", ["7"]), Column("kind", ["a" + "b" * 300_000 + "c"])])
+    lines = lines_of(table, 80)
+    assert max(map(cell_len, lines)) <= 80
+    assert len(lines) < 20
+    words = "".join(lines).replace(" ", "")
+    assert words.startswith("trialkind7ab")
+    assert "b...b" in words
+    assert words.endswith("bc")
+
+
 def test_columns_of_integers_and_missing_values_read_as_such() -> None:
     frame = pd.DataFrame({"kernel": [3.0, None], "lr": [0.5, None], "flag": [True, False]})
     assert format_column("kernel", frame["kernel"]).cells == ["3", "-"]

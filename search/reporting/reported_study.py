@@ -9,7 +9,6 @@ It loads no torch: what a study was made with is read as the plain values that t
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from search.trials.study_front import front_of
 from search.trials.study_record import StudyRecord, read_record
 from search.trials.trial_attributes import sound_attributes
 from storage.database.finishes import find_finish
+from storage.database.json_texts import parse_json
 from storage.database.optuna_storage import TrialStorage
 from storage.database.preferences import is_preferential, read_choices
 from storage.database.rungs import read_arrivals
@@ -169,7 +169,7 @@ class ReportedStudy:
     def definition(self) -> Mapping[str, Any]:
         """What the study was made with; empty where genstudy did not make it."""
         try:
-            found = json.loads(self.study.user_attrs.get(DEFINITION, "{}"))
+            found = parse_json(self.study.user_attrs.get(DEFINITION, "{}"))
             channels, height, width = map(int, found["shape"])
         except (ValueError, TypeError, KeyError):
             return {}

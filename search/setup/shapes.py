@@ -17,8 +17,6 @@ Shape legend: C channels, H/W pixels.
 
 from __future__ import annotations
 
-import json
-
 from sqlalchemy import inspect, text
 
 from models.data.description import FolderDescription
@@ -33,6 +31,7 @@ from search.setup.stored_study import ATTRIBUTE
 from search.study import Study
 from search.variables import Variables
 from storage.database.connection import open_engine
+from storage.database.json_texts import parse_json
 from storage.database.retry import is_away
 from storage.errors import DatabaseUnreachable
 
@@ -120,7 +119,7 @@ def stored_shape(url: str, name: str) -> Shape | None:
     if written is None:
         return None
     try:
-        channels, height, width = json.loads(json.loads(written))["shape"]
+        channels, height, width = parse_json(parse_json(written))["shape"]
     except (TypeError, ValueError, KeyError):
         return None  # not made by genstudy: refused where it is opened
     return int(channels), int(height), int(width)

@@ -21,6 +21,7 @@ from models.data.images import ImageSplits
 from search.errors import StudyChanged
 from search.setup.fitting import STEPS, is_folder
 from search.study import Study
+from storage.database.json_texts import parse_json
 from storage.errors import short
 
 ATTRIBUTE = "definition"  # user attribute of the stored study: its identity as JSON
@@ -109,7 +110,7 @@ def read_identity(study: optuna.Study) -> StudyIdentity | None:
     if written is None:
         return None
     try:
-        values: dict[str, Any] = json.loads(written)
+        values: dict[str, Any] = parse_json(written)
         return StudyIdentity(**{**values, "shape": tuple(values["shape"])})
     except (ValueError, TypeError, KeyError) as error:
         raise StudyChanged(
@@ -121,7 +122,7 @@ def read_identity(study: optuna.Study) -> StudyIdentity | None:
 def token_of(attributes: Mapping[str, Any]) -> str | None:
     """Return the token in the attributes of a stored study; None: it has none."""
     try:
-        return str(json.loads(attributes[ATTRIBUTE])["token"])
+        return str(parse_json(attributes[ATTRIBUTE])["token"])
     except (KeyError, ValueError, TypeError):
         return None
 

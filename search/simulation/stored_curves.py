@@ -10,7 +10,6 @@ counts in the cost of the study itself.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from search.trials.study_record import read_record
 from search.words import format_count
 from storage import curves, trials
 from storage.database.connection import open_storage
+from storage.database.json_texts import parse_json
 from storage.database.rows import fetch_rows
 from storage.database.trial_states import outcome_of
 from storage.database.vectors import cost_attribute, read_vectors
@@ -234,7 +234,7 @@ def _epochs_of(definition: Any, found: list[Curve]) -> int:
 
 def _plain(definition: Any) -> dict[str, Any]:
     try:
-        found = json.loads(definition)
+        found = parse_json(definition)
     except (ValueError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}

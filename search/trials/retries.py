@@ -19,6 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.trials.outcomes import Outcome
+from storage.database.json_texts import parse_json
 
 ATTRIBUTE = "retries"  # of the study: which trials; of a trial: which one it retries
 VERSION = "version"  # of a trial that failed: of the files that made it
@@ -53,7 +54,7 @@ def read_retries(study: optuna.Study) -> Retries:
     written = study.user_attrs.get(ATTRIBUTE)
     if written is None:
         return Retries()
-    return Retries(**{name: tuple(numbers) for name, numbers in json.loads(written).items()})
+    return Retries(**{name: tuple(numbers) for name, numbers in parse_json(written).items()})
 
 
 def write_retries(study: optuna.Study, retries: Retries) -> None:

@@ -10,7 +10,6 @@ may look at it by that name, too. It loads no torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from search.trials.study_record import KEY, parse_record
+from storage.database.json_texts import parse_json
 from storage.database.rows import fetch_rows
 from storage.frames import connected
 
@@ -108,6 +108,6 @@ def _plain(written: object) -> Any:
     if not isinstance(written, str):
         return None
     try:
-        return json.loads(written)
+        return parse_json(written)
     except ValueError:
         return None

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.errors import StudyChanged
 from search.trials.retries import find_mended
 from search.words import format_count
+from storage.database.json_texts import parse_json
 from storage.errors import short
 
 KEY = "genstudy:code"  # a system attribute of the study: versions that were accepted
@@ -140,7 +141,7 @@ def read_codes(study: optuna.Study) -> list[StudyCode]:
     """Return the versions that were accepted, the last one last; none in older studies."""
     written = study._storage.get_study_system_attrs(study._study_id).get(KEY)
     try:
-        return [StudyCode.from_plain(plain) for plain in json.loads(written)] if written else []
+        return [StudyCode.from_plain(plain) for plain in parse_json(written)] if written else []
     except (ValueError, TypeError, KeyError):
         return []
 

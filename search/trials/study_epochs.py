@@ -8,12 +8,11 @@ train too few epochs.
 
 from __future__ import annotations
 
-import json
-
 import optuna
 
 from search.errors import StudyChanged
 from search.words import format_count
+from storage.database.json_texts import parse_json
 
 DEFINITION = "definition"  # attribute of the stored study: its identity as JSON
 
@@ -27,7 +26,7 @@ def check_epochs(study: optuna.Study, epochs: int | None) -> None:
         return
     written = study._storage.get_study_user_attrs(study._study_id).get(DEFINITION)
     try:
-        stored = int(json.loads(written or "")["epochs"])
+        stored = int(parse_json(written or "")["epochs"])
     except (ValueError, TypeError, KeyError):  # whoever reads all of it says so
         return
     if stored != epochs:

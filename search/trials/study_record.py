@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import optuna
 
+from storage.database.json_texts import parse_json
+
 KEY = "genstudy:run"  # a system attribute of the study
 
 
@@ -84,6 +86,6 @@ def read_record(study: optuna.Study) -> StudyRecord | None:
 def parse_record(written: Any) -> StudyRecord | None:
     """Return the record that the attribute holds; None where this version cannot read it."""
     try:
-        return None if written is None else StudyRecord.from_plain(json.loads(written))
+        return None if written is None else StudyRecord.from_plain(parse_json(written))
     except (ValueError, TypeError, KeyError):
         return None

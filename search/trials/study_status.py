@@ -11,7 +11,6 @@ it does.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from search.trials.trial_attributes import is_sound
 from search.words import name_seed
 from storage.database.finishes import Finish, find_finish
 from storage.database.job_claims import claims, read_claims
+from storage.database.json_texts import parse_json
 from storage.database.leases import GRACE
 from storage.database.rows import fetch_rows
 from storage.database.rungs import read_arrivals
@@ -248,7 +248,7 @@ def _read(connection: Connection, study_id: int, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, written in rows:
         try:
-            found[key] = json.loads(written)
+            found[key] = parse_json(written)
         except ValueError:
             continue
     return found
@@ -256,7 +256,7 @@ def _read(connection: Connection, study_id: int, kind: str) -> dict[str, Any]:
 
 def _definition(written: Any) -> dict[str, Any]:
     try:
-        found = json.loads(written)
+        found = parse_json(written)
     except (ValueError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -273,7 +273,7 @@ def _count(connection: Connection, name: str, study_id: int) -> Counter[str]:
 
 def _read_costs(connection: Connection, study_id: int) -> list[float]:
     found = fetch_rows(connection, SECONDS, study_id=study_id)
-    values = [json.loads(written) for (written,) in found]
+    values = [parse_json(written) for (written,) in found]
     return [float(value) for value in values if is_sound("seconds", value)]
 
 

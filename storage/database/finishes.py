@@ -25,6 +25,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from storage.database.json_texts import parse_json
 from storage.database.schema import finishes, is_sqlite
 from storage.database.transactions import read, write
 
@@ -234,7 +235,7 @@ def _read(connection: Connection, token: str) -> Finish | None:
 def _load(written: str | None, empty: Any) -> Any:
     """Return the JSON value in ``written``; ``empty`` if it is none, or of another type."""
     try:
-        found = json.loads(written or "null")
+        found = parse_json(written or "null")
     except ValueError:
         return empty
     return found if isinstance(found, type(empty)) else empty

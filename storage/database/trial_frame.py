@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from sqlalchemy import Connection, text
 
 from storage.database.columns import Columns
 from storage.database.connection import open_storage
+from storage.database.json_texts import parse_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -102,7 +102,7 @@ def _read_goal_names(connection: Connection, study_id: int, otherwise: list[str]
         {"study_id": study_id, "key": METRIC_NAMES},
     )
     try:
-        names = json.loads(found)
+        names = parse_json(found)
     except (TypeError, ValueError):
         return otherwise
     return names if _are_names(names, len(otherwise)) else otherwise

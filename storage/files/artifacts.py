@@ -30,6 +30,7 @@ from optuna import Study, Trial
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from storage.database.json_texts import parse_json
 from storage.database.optuna_storage import TrialStorage
 from storage.errors import FilesAway, short
 from storage.files.atomic import atomic_file, sync, temporary_folder
@@ -169,7 +170,7 @@ def listed_artifacts(attributes: Mapping[str, Any]) -> list[ArtifactMeta]:
         if not key.startswith(KEY):
             continue
         try:
-            about = ArtifactMeta(**json.loads(attributes[key]))
+            about = ArtifactMeta(**parse_json(attributes[key]))
         except (ValueError, TypeError):  # also null, which the dashboard leaves of a removed one
             continue
         texts = (about.artifact_id, about.filename, about.mimetype)

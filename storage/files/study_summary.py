@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from storage.database.json_texts import parse_json
 from storage.files.atomic import atomic_file
 from storage.files.markdown import format_table
 from storage.files.spreadsheets import plain_cell
@@ -70,13 +71,13 @@ def read_summary(study: str, *, storage: str | None = None) -> tuple[dict[str, A
             ),
             {"study_id": find_study(connection, study), "key": KEY},
         ).scalar()
-    return None if found is None else _parse(json.loads(found))
+    return None if found is None else _parse(parse_json(found))
 
 
 def _parse(stored: Any) -> tuple[dict[str, Any], int] | None:
     """Return the table and its number of trials; None for what no version of ours has written."""
     try:
-        record = json.loads(stored)
+        record = parse_json(stored)
         table, ended = record["table"], int(record["ended"])
         texts = (table["title"], table["note"], table.get("measured_on", ""), *table["columns"])
         seeds = table.get("seeds")
