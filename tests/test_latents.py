@@ -386,6 +386,7 @@ def test_a_dead_unit_leaves_a_grid_of_one_row(few: ImageSplits, figures: dict[st
     assert grid.shape[:2] == (28, 15 * 28)
 
 
+@pytest.mark.usefixtures("small_figures")
 @pytest.mark.parametrize("latent", [1, 2, 5])
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 def test_the_smallest_sets_are_drawn(
@@ -421,6 +422,7 @@ def test_a_denoiser_encodes_clean_images(few: ImageSplits, figures: dict[str, Fi
     assert np.array_equal(codes_of(noisy, few.test), codes_of(cae(3), few.test))
 
 
+@pytest.mark.usefixtures("small_figures")
 @pytest.mark.parametrize("latent", [1, 2])  # the t-SNE of one dimension begins at random
 def test_the_same_model_gives_the_same_files(few: ImageSplits, tmp_path: Path, latent: int) -> None:
     for run in ("one", "two"):

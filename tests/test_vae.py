@@ -469,6 +469,7 @@ def test_the_priors_quantiles_are_equally_likely_places() -> None:
     torch.testing.assert_close(elbo.prior_quantiles(3), torch.tensor([-edge, 0.0, edge]))
 
 
+@pytest.mark.usefixtures("quick_export")
 @pytest.mark.parametrize(("latent", "names"), [(2, {"samples", "prior_grid"}), (3, {"samples"})])
 def test_new_images_are_drawn_from_the_prior(
     tmp_path: Path, digits: ImageSplits, latent: int, names: set[str]
