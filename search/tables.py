@@ -57,7 +57,7 @@ class Column:
     kind: Kind = Kind.NAME
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "head", show_text(self.head))
+        object.__setattr__(self, "head", _leave_out(show_text(self.head)))
         object.__setattr__(self, "cells", [_leave_out(show_text(cell)) for cell in self.cells])
 
     @cached_property

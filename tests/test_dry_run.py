@@ -348,6 +348,21 @@ def test_samples_of_a_loaded_export_are_those_of_the_live_model(
         try_file(path, digits, exports=True)
 
 
+def test_a_layer_that_is_always_in_training_mode_passes(
+    tmp_path: Path, digits: ImageSplits
+) -> None:
+    """As the dropout that is the noise of pix2pix."""
+    path = tmp_path / "own.py"
+    always = """    def train(self, mode=True):
+        super().train(mode)
+        self.up.train()
+        return self
+
+    def programs"""
+    path.write_text(flawed({"    def programs": always}))
+    assert try_file(path, digits)[-1] == "all"
+
+
 @pytest.mark.usefixtures("quick_onnx")
 def test_a_sound_model_passes_and_leaves_nothing_behind(
     tmp_path: Path, digits: ImageSplits

@@ -26,6 +26,7 @@ from typing import Any
 from optuna.study import StudyDirection
 
 from search.reporting.importance import measure_importance
+from storage.database.json_texts import parse_json
 from storage.database.notes import read_trial_notes
 from storage.database.optuna_storage import TrialStorage
 from storage.files.spreadsheets import plain_csv
@@ -136,7 +137,7 @@ def _readable(attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _definition(text: str) -> dict[str, Any]:
     """Return what defines a study; empty where somebody else wrote another thing there."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

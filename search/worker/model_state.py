@@ -3,12 +3,14 @@
 misplaced_parameters(model)             # before the first step: words, or None
 before = [value.clone() for value in state_of(model)]
 idle_parameter(model, before)           # after some steps
-changed_by_evaluation(model, before)    # after an evaluation
+was = EvaluatedState.of(model)
+was.difference_from(model)              # after an evaluation
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,22 +62,41 @@ def idle_parameter(model: Model, before: Sequence[Tensor]) -> str | None:
     return None
 
 
-def changed_by_evaluation(model: Model, before: Sequence[Tensor]) -> str | None:
-    """Return what an evaluation has left otherwise than it was, in words.
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedState:
+    """What an evaluation has to leave as it is: a model that is measured twice has one value.
 
-    A model that is measured twice would have two values.
-
-    before: the model's state before it, as `state_of` gives it
+    modes: whether each module is in training mode, by name; one may be so on purpose
+    values: parameters and buffers, by name
     """
-    for name, module in model.named_modules():
-        if module.training:
-            where = f"self.{name}" if name else "the model"
-            return (
-                f"it puts {where} in training mode, in which dropout draws and batch norm measures "
-                "the batch; leave out .train(): whoever calls it sets the mode"
-            )
-    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-    for name, value, was in zip(names, state_of(model), before, strict=False):
-        if not torch.equal(value, was) and not value.isnan().any():  # NaN is equal to nothing
-            return f"it changes {name}, so that a second evaluation has another value"
-    return None
+
+    modes: Mapping[str, bool]
+    values: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: Model) -> EvaluatedState:
+        """Return copies."""
+        return cls(
+            modes={name: module.training for name, module in model.named_modules()},
+            values={name: value.clone() for name, value in _named_state(model)},
+        )
+
+    def difference_from(self, model: Model) -> str | None:
+        """Return what the model has otherwise now, in words."""
+        for name, module in model.named_modules():
+            if module.training and not self.modes.get(name, True):
+                where = f"self.{name}" if name else "the model"
+                return (
+                    f"it puts {where} in training mode, in which dropout draws and batch norm "
+                    "measures the batch; leave out .train(): whoever calls it sets the mode "
+                    "(F.dropout(x, training=True) draws in any)"
+                )
+        for name, value in _named_state(model):
+            was = self.values.get(name, value)
+            if not torch.equal(value, was) and not value.isnan().any():  # NaN is equal to nothing
+                return f"it changes {name}, so that a second evaluation has another value"
+        return None
+
+
+def _named_state(model: Model) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]

@@ -30,7 +30,7 @@ from search.setup.mistakes import find_place
 from search.study import Study
 from search.trials.outcomes import is_out_of_memory
 from search.worker.model_state import (
-    changed_by_evaluation,
+    EvaluatedState,
     idle_parameter,
     misplaced_parameters,
     state_of,
@@ -183,9 +183,9 @@ class TriedModel:
     def _measure(self, method: str, *given: object) -> Any:
         """Return what a method of evaluation returns; it has to leave the model as it is."""
         with evaluating(self.model) as model:
-            before = [value.clone() for value in state_of(model)]
+            before = EvaluatedState.of(model)
             found = getattr(model, method)(*given)
-            if changed := changed_by_evaluation(model, before):
+            if changed := before.difference_from(model):
                 raise self.mistake(method, changed)
         return found
 
