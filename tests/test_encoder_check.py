@@ -20,7 +20,9 @@ from models.evaluation.prdc import neighbourhoods, radii
 from models.export import write_export
 from search.errors import BadVariable
 from search.setup.inputs import RunInputs, check_judge, describe_exports
+from search.worker.evaluator import StudyEvaluators
 from tests.conftest import CAE_SHAPE
+from tests.trials import MakeContext
 
 SMALL = CAEConfig(channels=2, latent=8)
 
@@ -122,6 +124,14 @@ def test_a_study_names_the_export_that_cannot_judge_and_the_way_out(
     assert "density is 0.00" in said
     assert said.endswith("with FROM=folder, or search 'cae' anew on these images")
     assert "\n" not in said
+
+
+def test_a_worker_measures_with_no_such_encoder(
+    digits: ImageSplits, make_context: MakeContext
+) -> None:
+    context = make_context()
+    with pytest.raises(ExtractorError, match="have 1 different code;"):
+        StudyEvaluators(context.run, digits, context.queue, encoder=collapse(encoder()))
 
 
 def test_copies_of_images_are_no_fault_of_the_encoder(digits: ImageSplits) -> None:

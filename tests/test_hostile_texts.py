@@ -112,7 +112,7 @@ TOLD = ("latent", "channels", "lr")  # names that a user gives
 
 @pytest.mark.parametrize("piece", ["a", "a1", "a.", "_", "a@", "http:/", "`"])
 def test_a_long_text_takes_no_longer_than_many_short_ones(piece: str) -> None:
-    """Ten times the length took a hundred times as long: days for a million letters."""
+    """Ten times the length took a hundred times as long: hours for a million letters."""
     said = piece * (400_000 // len(piece))
     assert escape_markup(said).replace("\\", "") == said
 

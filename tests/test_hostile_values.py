@@ -23,7 +23,7 @@ VALUES: list[Any] = [
     '"devices": 4, "images": 5, "shape": [1]}',
     TABLE % ('[["x", "y"]]', '"n"', 1), TABLE % ("[[{}]]", "null", 1), TABLE % ("7", '"n"', '"x"'),
     TABLE % ('[["x"]]', '"n", "seeds": {"a": 1}', 1),
-    "[" * 9000, "a b" * 9000,
+    "[" * 9000,
 ]  # fmt: skip
 OF_STUDIES = ("definition", "remarks", "version")
 OF_SYSTEM = ("genstudy:summary", "genstudy:run", "study:metric_names")
@@ -58,7 +58,7 @@ def runs(stored: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     return paths
 
 
-@pytest.mark.parametrize("value", [0, 1, 8, 12, 15, 16, 17, 20, 21, 22, 23, 24, 25, 26, 27])
+@pytest.mark.parametrize("value", [0, 1, 8, 12, 15, 16, 17, 20, 21, 22, 23, 24, 25, 26])
 def test_whatever_stands_in_a_shared_database_ends_no_view(
     runs: RunPaths, capfd: pytest.CaptureFixture[str], value: int
 ) -> None:

@@ -30,7 +30,7 @@ from search.study import STUDIES
 ROOT = Path(__file__).parents[2]
 ROOMS = ("models", "search", "storage")
 OURS = "search.studies"  # the package of the studies that come with genstudy
-MADE: set[str] = set()  # modules that a `KeptLoader` has made in this process
+_made: set[str] = set()  # names of modules that a `KeptLoader` has made in this process
 
 
 class StudyFiles(MetaPathFinder):
@@ -172,7 +172,7 @@ def _kept_spec(name: str, source: SourceFile) -> ModuleSpec:
         name, source.path, loader=KeptLoader(source), submodule_search_locations=inside
     )
     assert spec is not None
-    MADE.add(name)
+    _made.add(name)
     return spec
 
 
@@ -181,7 +181,7 @@ def _forget_modules(folder: Path) -> None:
 
     Two studies in one process may each have a file net.py.
     """
-    for name in sorted(MADE):
+    for name in sorted(_made):
         is_theirs = _is_kept(sys.modules.get(name)) and not name.startswith(OURS)
         if is_theirs and _lies_in(folder, name.partition(".")[0]):
             del sys.modules[name]

@@ -21,7 +21,7 @@ from models.base import Model
 
 def state_of(model: Model) -> list[Tensor]:
     """Return the model's parameters, and after them its buffers."""
-    return [*model.parameters(), *model.buffers()]
+    return [value for _, value in _named_state(model)]
 
 
 def misplaced_parameters(model: Model) -> str | None:

@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 # What GitHub and the dashboard make a link of, without any brackets; two of them side by side are
 # one, since the ends of two pieces of code would read as one sign. What stands before "://" or "@"
-# is looked for in so many signs: without an end, a text of a million letters would take days.
+# is looked for in so many signs: without an end, a text of a million letters would take hours.
 ADDRESS = re.compile(
     r"((?:(?:[a-z][a-z0-9+.-]{0,30}://|www\.|mailto:|xmpp:)[^\s\[\]<>()`]*"
     r"|[\w.+-]{1,64}@[\w-]+\.[\w.-]*)+)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from copy import copy
+from pathlib import Path
 
 import torch
 
@@ -30,11 +31,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     cache = settings.work / "cache"
     images = load_images("digits", root=settings.data, cache=cache, shape=(1, 28, 28))
     there = images.to(settings.device)
-    on_cpu, on_gpu = (
-        open_evaluator(extractor, each, count=COUNT, telling=extractor)
-        for each in (images, there)
-        for extractor in [make_extractor(each, cache)]
-    )
+    on_cpu, on_gpu = (_open_judge(each, cache) for each in (images, there))
     yield from _compare(on_cpu, on_gpu, images)
     if settings.tiny:
         return
@@ -48,6 +45,12 @@ def measure(settings: Settings) -> Iterator[Row]:
         ok=(own.extractor.accuracy or 0.0) > 0.9,
         about=f"its accuracy; {time.perf_counter() - began:.1f} s",
     )
+
+
+def _open_judge(images: ImageSplits, cache: Path) -> SampleEvaluator:
+    """Return an evaluator that also tells labels."""
+    extractor = make_extractor(images, cache)
+    return open_evaluator(extractor, images, count=COUNT, telling=extractor)
 
 
 def _compare(

@@ -101,8 +101,7 @@ def profile_as_it_is(
     flops, least_bytes = work_of(model, batch)
     yield from show_kernels(name, model, batch, usual, settings)
     step = wide.step(model)
-    for _ in range(USUAL_STEPS):
-        step(batch)
+    _take_usual_steps(step, batch)
     recorded = seconds_each(lambda: step(batch), settings, calls=30)
     found.append(recorded)
     yield Row(
@@ -251,6 +250,12 @@ def compare_variants(wide: Reported, recorded: float, settings: Settings) -> Ite
         )
 
 
+def _take_usual_steps(step: Callable[[Batch], Metrics], batch: Batch) -> None:
+    """Take as many steps as come before the recording: in tiny form no others are taken."""
+    for _ in range(USUAL_STEPS):
+        step(batch)
+
+
 def _time_variant(
     wide: Reported,
     inside: Callable[[], AbstractContextManager[Any]],
@@ -271,8 +276,7 @@ def _time_variant(
 
     vars(model)["train_step"] = train_step
     step = wide.step(model)
-    for _ in range(USUAL_STEPS):
-        step(batch)
+    _take_usual_steps(step, batch)
     seconds = seconds_each(lambda: step(batch), settings, calls=30)
     if is_recorded(step) is False:
         raise RuntimeError("the step cannot be recorded: see log.txt")
